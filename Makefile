@@ -1,0 +1,90 @@
+# pytest-pdserve. `make` lists the targets; the first `make setup` needs Python >= 3.11 with venv and pip, no more.
+
+TOPOLOGY ?= 1p3d
+SYSTEM ?= local-cpu
+ARGS ?=
+PYTHON ?= python3
+# Where torch==2.13.0+cpu is found if pip does not know by itself: URL of PyTorch's index for CPUs.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+SCHEMAS := pytest_pdserve/results/schema
+# What a serving instance and its client import.
+SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v1.engine.async_llm, \
+	vllm.v1.engine.core, vllm.v1.core.sched.scheduler, vllm.v1.worker.cpu_worker, \
+	vllm.model_executor.models.llama, vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector, \
+	vllm.benchmarks.serve, nixl, pandas, pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast lint typecheck coverage clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: TOPOLOGY=$(TOPOLOGY) SYSTEM=$(SYSTEM) PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) ARGS='$(ARGS)'"
+
+setup: .venv/.done ## Install everything into .venv, vLLM for CPUs included (one minute, 3 GB)
+	@:
+
+run: setup ## Stand TOPOLOGY up on SYSTEM, measure it and judge it
+	$(BIN)/pytest suites/ --topology $(TOPOLOGY) --system $(SYSTEM) $(ARGS)
+
+test: setup lint typecheck ## Run lint, typecheck and all tests, real vLLM included
+	$(BIN)/pytest tests $(ARGS)
+
+test-fast: setup ## Run the unit and plugin tests: no vLLM
+	$(BIN)/pytest tests/unit tests/plugin $(ARGS)
+
+# Not `pre-commit run --all-files`: it needs a git repository, and passes over files that are not added yet.
+lint: setup ## Check code, baselines, workflows and spelling
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/typos
+	find baselines -name '*.json' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
+	find baselines -name system.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/system.schema.json {} +
+	find suites -name claims.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +
+	find .github/workflows -name '*.yml' -exec $(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows {} +
+
+typecheck: setup ## Check types with mypy
+	$(BIN)/mypy
+
+coverage: setup ## Measure what the unit and plugin tests reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests/unit tests/plugin $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean: ## Remove .venv, caches and builds; runs/ stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.* build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Each stamp is newer than what it was made from, or its step is done again.
+.venv/.python: requirements/uv.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH; Python 3.11 or newer is needed: make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1); name another one: make setup PYTHON=python3.12"; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version) (5 s)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --no-compile --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/.torch: requirements/torch.txt .venv/.python
+	@echo "Installing PyTorch for CPUs (10 s, 190 MB)"
+	@$(PIP) install --no-compile --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/torch.txt || \
+		{ echo "pip finds no $$(grep '^torch' requirements/torch.txt); name PyTorch's index for CPUs: make setup TORCH_INDEX=URL"; exit 1; }
+	@touch $@
+
+# uv takes 2 to 8 s where pip takes 45; it does not read pip's configuration, so pip steps in where an index is named only there.
+.venv/.lock: requirements/lock.txt .venv/.torch
+	@echo "Installing the locked packages: vLLM, NIXL, vllm-router, pytest, … (10 s, 590 MB)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/lock.txt || \
+		{ echo "uv could not; pip takes over (one minute)"; \
+		$(PIP) install --no-compile --no-deps --require-hashes -r requirements/lock.txt; }
+	@echo "Importing vLLM once, so that every later start is quick (20 s)"
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(SERVING)" >.venv/import.log 2>&1 || { tail -n 20 .venv/import.log; exit 1; }
+	@touch $@
+
+.venv/.done: pyproject.toml requirements/vllm-metadata/pyproject.toml .venv/.lock
+	@echo "Installing pytest-pdserve itself, editable (3 s)"
+	@$(PIP) install --no-deps --no-build-isolation ./requirements/vllm-metadata -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""pytest plugin that stands up prefill/decode serving topologies, measures them and judges them."""

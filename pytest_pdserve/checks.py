@@ -1,0 +1,80 @@
+"""Everything that can be found wrong before a process is started."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_pdserve.cluster.local import check_memory
+from pytest_pdserve.options import Settings
+from pytest_pdserve.plan.host import planned_hosts
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.ports import Claim
+from pytest_pdserve.plan.ports import assign_ports
+from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.router import router_command
+from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.store import check_runs_folder
+from pytest_pdserve.session import SUITE
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+
+def check_before_start(
+    settings: Settings, topologies: Sequence[Topology], *, touching: bool
+) -> None:
+    """Place every topology and read every file that the session will need.
+
+    :param touching: whether servers will really start; if not, memory and ports are not looked at.
+    :raises pytest.UsageError: with one sentence; pytest exits with 4.
+    """
+    try:
+        if settings.base_url is None:
+            for topology in topologies:
+                check_topology(settings.system, topology, touching=touching)
+        load_baseline(baseline_path(settings.system, SUITE))
+        check_runs_folder(settings.runs)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def check_topology(system: System, topology: Topology, *, touching: bool) -> Placement:
+    """Place *topology*; where it will run here, see that memory and ports suffice.
+
+    :raises PlacementError: if it does not fit.
+    """
+    hosts = {host.name: host for host in planned_hosts(system)}
+    placement = place(
+        topology, tuple(hosts), system.cluster.gpus_per_node, default_tp=system.tensor_parallel
+    )
+    local = touching and system.cluster.kind == "local"
+    ports = assign_ports(placement, system.ports, probing() if local else planning(system))
+    router_command(placement, system, hosts=hosts, ports=ports)
+    if local:
+        check_memory(system, len(placement.instances))
+    return placement
+
+
+def planning(system: System) -> Claim:
+    """A claim for commands that are only shown."""
+    return unclaimed(one_machine=system.cluster.shared_host)
+
+
+def probing() -> Claim:
+    """A claim that asks the kernel whether a port of this machine is free, and keeps none."""
+    fresh = unclaimed(one_machine=True)
+
+    def claim(node: str, port: int) -> bool:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))  # noqa: S104 - taken on any address is taken
+            except OSError:
+                return False
+        return fresh(node, port)
+
+    return claim

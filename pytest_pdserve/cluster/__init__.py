@@ -1,0 +1,1 @@
+"""Nodes, and processes on them."""

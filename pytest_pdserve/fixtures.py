@@ -1,0 +1,196 @@
+"""Fixtures: nodes, servers on them, measured cells and their judgement."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_pdserve.options import settings_of
+from pytest_pdserve.values.errors import BaselineRegression
+from pytest_pdserve.values.errors import PdserveError
+
+if TYPE_CHECKING:
+    from pytest_pdserve.cluster.process import Allocation
+    from pytest_pdserve.judge.claims import Claim
+    from pytest_pdserve.serving.deployment import Deployment
+    from pytest_pdserve.session import Cell
+    from pytest_pdserve.session import Session
+    from pytest_pdserve.values.workload import Workload
+
+session_key = pytest.StashKey["Session"]()
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Show trouble with machines as its one message: in a fixture, pytest makes that an ERROR."""
+    message = None
+    try:
+        yield
+    except PdserveError as error:
+        message = str(error)
+    if message is not None:
+        pytest.fail(message, pytrace=False)
+
+
+def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
+    """A function that writes a line to the terminal, past pytest's capture."""
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def progress(text: str) -> None:
+        if terminal is None or terminal.verbosity < 0:
+            return
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            terminal.ensure_newline()
+            terminal.write_line(f"pdserve {label}: {text}", flush=True)
+
+    return progress
+
+
+@pytest.fixture(scope="session")
+def pdserve_session(request: pytest.FixtureRequest) -> Session:
+    """What this session has measured and judged so far."""
+    from pytest_pdserve.session import Session  # noqa: PLC0415 - effects load in fixtures only
+
+    with plainly():
+        session = Session.start(settings_of(request.config))
+    request.config.stash[session_key] = session
+    return session
+
+
+@pytest.fixture(scope="session")
+def pdserve_cluster(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Iterator[Allocation]:
+    """The nodes that every topology of the session shares; released on every path."""
+    from pytest_pdserve.session import acquire  # noqa: PLC0415
+    from pytest_pdserve.session import client_only  # noqa: PLC0415
+
+    if hasattr(request.config, "workerinput"):
+        pytest.fail("pdserve suites own their cluster; run them without -n", pytrace=False)
+    system = pdserve_session.system
+    if pdserve_session.settings.base_url:
+        system = client_only(system)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with plainly(), acquire(system) as allocation:
+            yield allocation
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(scope="session")
+def pdserve_deployment(
+    request: pytest.FixtureRequest, pdserve_session: Session, pdserve_cluster: Allocation
+) -> Iterator[Deployment]:
+    """The topology of the parameter, stood up once per session; ``--topology`` parametrizes it."""
+    from pytest_pdserve.serving.deployment import stand_up  # noqa: PLC0415
+
+    topology = request.param
+    progress = progress_to(request.config, topology.id)
+    with plainly():
+        if pdserve_session.settings.base_url:
+            with _attached(pdserve_session, topology) as deployment:
+                yield deployment
+            return
+        with stand_up(
+            pdserve_cluster,
+            topology,
+            pdserve_session.system,
+            logs=pdserve_session.store.logs(topology.id),
+            progress=progress,
+        ) as deployment:
+            yield deployment
+            progress("stopping")
+
+
+@contextlib.contextmanager
+def _attached(session: Session, topology: object) -> Iterator[Deployment]:
+    import os  # noqa: PLC0415
+
+    from pytest_pdserve.serving.deployment import attach  # noqa: PLC0415
+    from pytest_pdserve.values.topology import Topology  # noqa: PLC0415
+
+    assert isinstance(topology, Topology)
+    key = os.environ.get("PDSERVE_API_KEY", "")
+    with attach(str(session.settings.base_url), topology, session.system, key) as deployment:
+        session.learn_versions(deployment)
+        yield deployment
+
+
+@pytest.fixture
+def pdserve_run(
+    request: pytest.FixtureRequest,
+    pdserve_session: Session,
+    pdserve_cluster: Allocation,
+    pdserve_deployment: Deployment,
+    pdserve_workload: Workload,
+) -> Cell:
+    """The cell of ``pdserve_workload`` on ``pdserve_deployment``, measured and recorded."""
+    with plainly():
+        cell = pdserve_session.measure(pdserve_deployment, pdserve_cluster, pdserve_workload)
+    for name, value in cell.records[-1].metrics:
+        request.node.user_properties.append((name, value))
+    request.node.user_properties.append(("pdserve_record", str(cell.paths[-1])))
+    return cell
+
+
+@pytest.fixture
+def pdserve_judge(pdserve_session: Session) -> Callable[[Cell], None]:
+    """A function that holds a cell against its baseline.
+
+    It raises :class:`BaselineRegression` on a FAIL, and fails on ``--pdserve-record``.
+    """
+
+    def judge(cell: Cell) -> None:
+        __tracebackhide__ = True
+        with plainly():
+            verdict = pdserve_session.judge(cell)
+        if verdict.status == "FAIL":
+            raise BaselineRegression(verdict.message)
+        if pdserve_session.settings.record:
+            pytest.fail(verdict.message, pytrace=False)
+
+    return judge
+
+
+@pytest.fixture
+def pdserve_judge_claim(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Callable[[Claim], None]:
+    """A function that compares topologies as a claim says.
+
+    It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced, and
+    skips if none of its topologies was measured in this session.
+    """
+
+    def judge(claim: Claim) -> None:
+        __tracebackhide__ = True
+        measured = {topology for topology, _ in pdserve_session.cells}
+        strict = pdserve_session.settings.strict
+        if not measured & set(claim.topologies):
+            _not_judged(f"none of {', '.join(claim.topologies)} was measured", strict=strict)
+        report = pdserve_session.system.judgement.claims == "report"
+        sides = [s for cell in pdserve_session.sides(claim).values() for s in cell]
+        missing = sorted({s.topology for s in sides if s.value is None})
+        if report and missing:
+            _not_judged(f"{', '.join(missing)} neither measured nor in a baseline", strict=strict)
+        with plainly():
+            verdict = pdserve_session.judge_claim(claim)
+        if verdict.status == "FAIL":
+            if not report:
+                raise BaselineRegression(verdict.message)
+            pytest.xfail(f"on {pdserve_session.system.name} not enforced: {verdict.misses[0]}")
+
+    return judge
+
+
+def _not_judged(reason: str, *, strict: bool) -> None:
+    if strict:
+        pytest.fail(f"claim not judged: {reason} (--pdserve-strict)", pytrace=False)
+    pytest.skip(f"claim not judged: {reason}; run suites/sweep with --topology all")

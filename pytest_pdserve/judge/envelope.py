@@ -1,0 +1,81 @@
+"""Judging the runs of one cell against the envelopes of its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from pytest_pdserve.judge.stats import location
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import Envelope
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.record import Record
+
+
+def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
+    """Hold the runs of one cell against *baseline*; keys first, then values.
+
+    :param records: the sane runs of one cell, at least one.
+    :returns: FAIL with every miss, or PASS.
+    :raises ValueError: if *records* is empty or mixes cells.
+    """
+    cells = {record.cell for record in records}
+    if len(cells) != 1:
+        raise ValueError(f"expected runs of one cell, got {sorted(cells) or 'none'}")
+    first = records[0]
+    envelopes = baseline.envelopes(first.topology, first.workload.id)
+    misses: tuple[str, ...]
+    if not envelopes:
+        misses = (f"no envelope in {baseline.source}",)
+    else:
+        misses = tuple(_misses(records, envelopes))
+    return Verdict(
+        status=Status.FAIL if misses else Status.PASS,
+        subject=first.cell,
+        misses=misses,
+        evidence=(("baseline", baseline.origin),),
+    )
+
+
+def _misses(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> Iterator[str]:
+    voided = frozenset[str]().union(*(record.voided for record in records))
+    for name in sorted(envelopes):
+        if name in voided:
+            continue
+        values = [dict(record.metrics).get(name) for record in records]
+        present = [value for value in values if value is not None]
+        if len(present) < len(values):
+            yield f"{name} is in the baseline, but {len(values) - len(present)} of {len(values)} runs lack it"
+            continue
+        try:
+            value = location(present, envelopes[name].better)
+        except ValueError as error:
+            yield f"{name}: {error}"
+            continue
+        yield from _miss(envelopes[name], value)
+
+
+def _miss(envelope: Envelope, value: float) -> Iterator[str]:
+    admitted = envelope.admits(value)
+    if envelope.known_issue is None:
+        if not admitted:
+            yield describe(envelope, value)
+    elif admitted:
+        yield (
+            f"{describe(envelope, value)} is met, though a known issue says it is not "
+            f"({envelope.known_issue}); remove known_issue"
+        )
+
+
+def describe(envelope: Envelope, value: float) -> str:
+    """One envelope beside the value that met it, as in ``p99_ttft_ms = 412.7 ms, envelope <= …``."""
+    unit = METRICS[envelope.metric].unit
+    sign = {"lower": "<=", "higher": ">=", "equal": "=="}[envelope.better]
+    runs = f"{envelope.runs} run" + ("s" if envelope.runs != 1 else "")
+    return (
+        f"{envelope.metric} = {value:.6g} {unit}, envelope {sign} {envelope.limit:.6g} {unit} "
+        f"(ref {envelope.ref:.6g} {unit}, {runs})"
+    )

@@ -1,0 +1,258 @@
+"""Sanity: whether a run's numbers mean anything. Only a sane run is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.record import ServedCounts
+from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+ITL_METRICS = tuple(f"{s}_itl_ms" for s in ("mean", "median", "p50", "p90", "p99"))
+KV_METRICS = ("kv_transfers", "kv_failed_transfers", "kv_bytes_per_request")
+LEAST_CHUNKS_PER_TOKEN = 0.98
+"""Chunks per token below which a gap between chunks is no inter-token latency."""
+CHANCE = 1e-6
+"""An idle instance is no bad luck if even dealing would leave it idle less often than this."""
+BUSIEST_CLIENT = 0.9
+"""Share of a core above which the client's one process may be what is slow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """All that was seen of one run."""
+
+    topology: Topology
+    """What served."""
+    workload: Workload
+    """What was asked."""
+    result: BenchResult
+    """What the client wrote."""
+    served: tuple[ServedCounts, ...]
+    """What each instance counted; empty where instances cannot be asked."""
+    instances: int
+    """Instances that answer requests, whether or not they could be asked."""
+    kv_shape: KvShape | None
+    """KV cache of the model; None if its configuration cannot be read."""
+    client_cpu: float | None
+    """Cores that the client used while it measured; None if not seen."""
+
+    def role(self, role: Role) -> tuple[ServedCounts, ...]:
+        """Counts of the instances of *role*."""
+        return tuple(counts for counts in self.served if counts.role == role)
+
+
+def check_sanity(seen: Observation) -> tuple[Finding, ...]:
+    """Apply every check to one run, in the order in which they matter."""
+    return tuple(finding for check in CHECKS for finding in check(seen))
+
+
+def insane(check: str, message: str) -> Finding:
+    """A finding that makes the run worthless."""
+    return Finding(check=check, severity="insane", message=message)
+
+
+def unproven(check: str, message: str) -> Finding:
+    """A finding that says what could not be looked at."""
+    return Finding(check=check, severity="unproven", message=message)
+
+
+def check_completed(seen: Observation) -> Iterator[Finding]:
+    """Every request completed, and none failed: with all failed, vLLM reports a TTFT of 0 ms."""
+    asked, result = seen.workload.num_prompts, seen.result
+    if result.failed is None:
+        yield unproven("completed", "the client's result does not say how many requests failed")
+    if result.completed != asked or result.failed:
+        first = next((e.strip().splitlines()[-1] for e in result.errors if e.strip()), None)
+        yield insane(
+            "completed",
+            f"{result.completed} of {asked} requests completed, {result.failed or 0} failed"
+            + (f"; first error: {first[:200]}" if first else ""),
+        )
+
+
+def check_tokens(seen: Observation) -> Iterator[Finding]:
+    """Output is as long as asked, and input too where the client makes the prompts."""
+    workload, result = seen.workload, seen.result
+    if workload.dataset != "random":
+        return
+    counted = {
+        "output": (result.total_output_tokens, workload.num_prompts * workload.output_len),
+        "input": (result.total_input_tokens, workload.num_prompts * workload.input_len),
+    }
+    for what, (got, asked) in counted.items():
+        if got != asked:
+            yield insane("tokens", f"{got} {what} tokens, asked {asked}")
+
+
+def check_chunks(seen: Observation) -> Iterator[Finding]:
+    """Gaps are gaps between tokens: with several tokens per chunk, ITL is something else."""
+    chunks, tokens = seen.result.chunks, seen.result.total_output_tokens
+    if chunks is None:
+        yield Finding(
+            check="chunks",
+            severity="unproven",
+            message="no entry per request (--save-detailed), so chunks cannot be held against tokens; "
+            "ITL is not judged",
+            voids=ITL_METRICS,
+        )
+    elif tokens and chunks / tokens < LEAST_CHUNKS_PER_TOKEN:
+        yield Finding(
+            check="chunks",
+            severity="note",
+            message=f"{chunks} chunks for {tokens} tokens ({chunks / tokens:.3f} per token, at least "
+            f"{LEAST_CHUNKS_PER_TOKEN}); ITL is not judged, TPOT is",
+            voids=ITL_METRICS,
+        )
+
+
+def check_zeros(seen: Observation) -> Iterator[Finding]:
+    """No latency or rate of a completed run is zero."""
+    for name, value in seen.result.metrics:
+        if value <= 0 and name not in ITL_METRICS:
+            yield insane("zeros", f"{name} = {value:g}, which no server that answers can show")
+
+
+def check_served(seen: Observation) -> Iterator[Finding]:
+    """Every instance of every role served, and none restarted."""
+    if not seen.served:
+        yield Finding(
+            check="served",
+            severity="unproven",
+            message=f"the counters of {seen.topology.id}'s instances cannot be read here, so neither the "
+            "path nor KV transfers are proven",
+            voids=KV_METRICS,
+        )
+        return
+    if len(seen.served) < seen.instances:
+        yield insane("served", f"{len(seen.served)} of {seen.instances} instances showed counters")
+    for counts in seen.served:
+        if counts.restarted:
+            yield insane("restarted", f"{counts.name} restarted during the run")
+    for role in Role:
+        yield from _served_role(seen.role(role), seen.workload.num_prompts)
+
+
+def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Finding]:
+    idle = [c.name for c in counts if c.requests <= 0]
+    if not idle:
+        return
+    names = ", ".join(idle)
+    if len(idle) == len(counts):
+        yield insane("served", f"no {counts[0].role} instance served any request ({names})")
+        return
+    chance = len(counts) * (1 - 1 / len(counts)) ** prompts
+    message = f"{names} served none of {prompts} requests"
+    if chance < CHANCE:
+        yield insane("served", f"{message}; even dealing does that once in {1 / chance:.1g} runs")
+    else:
+        yield Finding(
+            check="served",
+            severity="note",
+            message=f"{message}; even dealing does that in {chance:.2g} of runs",
+        )
+
+
+def check_transfers(seen: Observation) -> Iterator[Finding]:
+    """One KV transfer per request, none failed, none expired."""
+    if not seen.topology.disaggregated or not seen.served:
+        return
+    decodes = seen.role(Role.DECODE)
+    transfers = _sum(decodes, lambda c: c.kv_transfers)
+    if transfers is None:
+        yield insane("transfers", "decode instances show no NIXL counters: no KV cache was moved")
+        return
+    asked = seen.workload.num_prompts
+    if transfers != asked:
+        yield insane(
+            "transfers", f"{transfers:g} KV transfers for {asked} requests, expected one each"
+        )
+    for what, pick in (
+        ("failed", lambda c: c.kv_failed),
+        ("expired", lambda c: c.kv_expired),
+    ):
+        count = _sum(seen.served, pick)
+        if count is None:
+            yield unproven("transfers", f"this vLLM does not count {what} KV transfers")
+        elif count:
+            yield insane("transfers", f"{count:g} KV transfers {what}")
+
+
+def check_bytes(seen: Observation) -> Iterator[Finding]:
+    """Bytes moved are what model shape, block size and prompt lengths predict."""
+    if not seen.topology.disaggregated or not seen.served:
+        return
+    moved = _sum(seen.role(Role.DECODE), lambda c: c.kv_bytes)
+    if moved is None:
+        return
+    blocks = {c.block_size for c in seen.role(Role.DECODE)}
+    block_size = blocks.pop() if len(blocks) == 1 else None
+    if seen.kv_shape is None or block_size is None or not seen.result.detailed:
+        yield unproven(
+            "bytes",
+            f"{moved:g} bytes moved; model shape or block size is unknown, so none predicted",
+        )
+        return
+    lens = seen.result.input_lens
+    predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in lens)
+    if moved != predicted:
+        yield insane(
+            "bytes",
+            f"{moved:g} bytes of KV cache moved, predicted {predicted} "
+            f"({seen.kv_shape.bytes_per_token} bytes a token, blocks of {block_size})",
+        )
+
+
+def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
+    """Random prompts hit no prefix cache; a hit means an earlier run warmed it."""
+    if seen.workload.dataset != "random" or not seen.served:
+        return
+    if any(name == "random-prefix-len" for name, _ in seen.workload.options):
+        return
+    hits = _sum([c for c in seen.served if c.role != Role.DECODE], lambda c: c.prefix_cache_hits)
+    if hits is None:
+        yield unproven("prefix_cache", "this vLLM does not count prefix-cache hits")
+    elif hits:
+        yield insane(
+            "prefix_cache", f"{hits:g} prompt tokens came from the prefix cache, expected 0"
+        )
+
+
+def check_client(seen: Observation) -> Iterator[Finding]:
+    """The load generator had headroom."""
+    if seen.client_cpu is None:
+        yield unproven("client", "the client's use of its core was not seen")
+    elif seen.client_cpu > BUSIEST_CLIENT:
+        yield insane(
+            "client",
+            f"the benchmark client used {seen.client_cpu:.0%} of a core, at most {BUSIEST_CLIENT:.0%}: "
+            "it may be what is slow; ask for less at once",
+        )
+
+
+def _sum(
+    counts: Sequence[ServedCounts], pick: Callable[[ServedCounts], float | None]
+) -> float | None:
+    values = [value for value in map(pick, counts) if value is not None]
+    return sum(values) if values else None
+
+
+CHECKS = (
+    check_completed,
+    check_tokens,
+    check_zeros,
+    check_chunks,
+    check_served,
+    check_transfers,
+    check_bytes,
+    check_prefix_cache,
+    check_client,
+)
+"""Every check, the most telling first."""

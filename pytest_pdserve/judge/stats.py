@@ -1,0 +1,55 @@
+"""Envelope arithmetic, in one place. The unit of evidence is a run, never a request."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from pytest_pdserve.values.baseline import Envelope
+from pytest_pdserve.values.metrics import METRICS
+
+
+def location(values: Sequence[float], better: str) -> float:
+    """One number for the runs of a cell: their geometric mean, or the common value of a count.
+
+    Timings vary by factors, so their mean is taken on the log scale.
+
+    :raises ValueError: if there is no run, a timing is not positive, or a count differs between runs.
+    """
+    if not values:
+        raise ValueError("no runs")
+    if better == "equal":
+        if len(set(values)) > 1:
+            raise ValueError(f"counts differ between runs: {sorted(set(values))}")
+        return values[0]
+    if min(values) <= 0 or not all(map(math.isfinite, values)):
+        raise ValueError(f"a timing or rate must be positive and finite: {sorted(values)}")
+    return statistics.geometric_mean(values)
+
+
+def envelope_from_runs(metric: str, values: Sequence[float], floor: float) -> Envelope:
+    """The envelope that *values*, one per run of a cell, allow.
+
+    The room is the practical floor of the metric.
+
+    :raises ValueError: as :func:`location`.
+    """
+    better = METRICS[metric].better
+    return Envelope(
+        metric=metric,
+        ref=location(values, better),
+        rtol=0.0 if better == "equal" else floor,
+        better=better,
+        runs=len(values),
+    )
+
+
+def ratio(subject: float, other: float) -> float:
+    """How many times *other* the *subject* is.
+
+    :raises ValueError: if *other* is not positive, so that there is no ratio.
+    """
+    if not other > 0:
+        raise ValueError(f"no ratio to {other:g}")
+    return subject / other

@@ -1,0 +1,1 @@
+"""From a topology and nodes to argument lists and environments. Pure."""

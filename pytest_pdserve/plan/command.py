@@ -1,0 +1,39 @@
+"""A command line with its place and environment: what planning yields and a cluster runs."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One process: where it runs, its argument list and its environment."""
+
+    name: str
+    """Who it is, e.g. ``decode[1]`` or ``router``."""
+    node: str
+    """Node that runs it."""
+    argv: tuple[str, ...]
+    """Argument list; never a shell string."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Environment beside the inherited one; no secrets."""
+    secrets: tuple[str, ...] = ()
+    """Names of variables that carry the session's API key; the value is added at start."""
+
+    @property
+    def log_name(self) -> str:
+        """File name of its log, e.g. ``decode-1.log``."""
+        return self.name.replace("[", "-").replace("]", "").replace("/", "-") + ".log"
+
+    def render(self) -> str:
+        """The command as a person would type it, one variable or option a line."""
+        env = [f"{key}={shlex.quote(value)}" for key, value in self.env]
+        env += [f"{key}=<session API key>" for key in self.secrets]
+        lines: list[str] = []
+        for word in self.argv:
+            if word.startswith("--") or not lines:
+                lines.append(shlex.quote(word))
+            else:
+                lines[-1] += " " + shlex.quote(word)
+        return " \\\n    ".join([*env, *lines])

@@ -1,0 +1,185 @@
+"""Which instance of a topology runs on which node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.topology import Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One ``vllm serve`` process of a placed topology."""
+
+    name: str
+    """``prefill[0]``, ``decode[2]``, ``aggregated[1]``, and ``aggregated[1]/rank2`` if headless."""
+    role: Role
+    """What it does for a request."""
+    group: int
+    """Group of the topology that it belongs to."""
+    node: str
+    """Node that runs it."""
+    slot: int
+    """Position of its node in its group."""
+    tp: int
+    """GPUs per engine."""
+    dp_local: int
+    """Data-parallel engines in this process."""
+    dp_size: int
+    """Data-parallel engines of the deployment it belongs to."""
+
+    @property
+    def dp_start(self) -> int:
+        """First data-parallel rank in this process."""
+        return self.slot * self.dp_local if self.headless else 0
+
+    @property
+    def headless(self) -> bool:
+        """Whether it only lends engines to the head of its group, and answers no requests."""
+        return self.role is Role.AGGREGATED and self.slot > 0
+
+    @property
+    def spans_nodes(self) -> bool:
+        """Whether its deployment has engines on other nodes too."""
+        return self.dp_size > self.dp_local
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """A topology on named nodes."""
+
+    topology: Topology
+    """What is placed."""
+    nodes: tuple[str, ...]
+    """Nodes in use, head node first."""
+    instances: tuple[Instance, ...]
+    """Instances in the order of their nodes."""
+
+    @property
+    def head(self) -> str:
+        """Node of router and benchmark client."""
+        return self.nodes[0]
+
+    @property
+    def endpoints(self) -> tuple[Instance, ...]:
+        """Instances that answer HTTP."""
+        return tuple(instance for instance in self.instances if not instance.headless)
+
+    @property
+    def prefills(self) -> tuple[Instance, ...]:
+        """Prefill instances of all groups."""
+        return tuple(i for i in self.instances if i.role is Role.PREFILL)
+
+    @property
+    def decodes(self) -> tuple[Instance, ...]:
+        """Decode instances of all groups."""
+        return tuple(i for i in self.instances if i.role is Role.DECODE)
+
+    @property
+    def routed(self) -> bool:
+        """Whether a router stands in front; one group of aggregated instances needs none."""
+        return self.topology.disaggregated or self.topology.groups > 1
+
+
+def place(
+    topology: Topology,
+    nodes: tuple[str, ...],
+    gpus_per_node: int,
+    *,
+    default_tp: int | None = None,
+) -> Placement:
+    """Put *topology* on *nodes*, as the article's launcher does.
+
+    An aggregated group takes nodes/groups nodes and runs one data-parallel deployment of
+    nodes x (GPUs / TP) engines; a disaggregated one takes a node per prefill and decode instance.
+
+    :raises PlacementError: if nodes or GPUs do not suffice or do not divide.
+    """
+    tp_prefill = topology.tp_prefill or default_tp or gpus_per_node
+    tp_decode = topology.tp_decode or default_tp or gpus_per_node
+    for tp in (tp_prefill, tp_decode):
+        _check_tp(topology, tp, gpus_per_node)
+    if topology.disaggregated:
+        return _place_disaggregated(topology, nodes, (gpus_per_node, tp_prefill, tp_decode))
+    return _place_aggregated(topology, nodes, (gpus_per_node, tp_prefill))
+
+
+def _check_tp(topology: Topology, tp: int, gpus_per_node: int) -> None:
+    if tp > gpus_per_node:
+        raise PlacementError(
+            f"topology {topology.id!r} asks for tensor-parallel size {tp}, "
+            f"but a node has {gpus_per_node} GPUs"
+        )
+    if gpus_per_node % tp:
+        raise PlacementError(
+            f"topology {topology.id!r}: tensor-parallel size {tp} does not divide "
+            f"the {gpus_per_node} GPUs of a node"
+        )
+
+
+def _place_aggregated(
+    topology: Topology, nodes: tuple[str, ...], shape: tuple[int, int]
+) -> Placement:
+    gpus_per_node, tp = shape
+    per_group, rest = divmod(len(nodes), topology.groups)
+    if not per_group or rest:
+        raise PlacementError(
+            f"topology {topology.id!r} needs a number of nodes that {topology.groups} groups "
+            f"divide, but the system has {len(nodes)}"
+        )
+    dp_local = gpus_per_node // tp
+    instances = [
+        Instance(
+            name=f"aggregated[{group}]" + (f"/rank{slot * dp_local}" if slot else ""),
+            role=Role.AGGREGATED,
+            group=group,
+            node=nodes[group * per_group + slot],
+            slot=slot,
+            tp=tp,
+            dp_local=dp_local,
+            dp_size=per_group * dp_local,
+        )
+        for group in range(topology.groups)
+        for slot in range(per_group)
+    ]
+    return Placement(topology=topology, nodes=nodes, instances=tuple(instances))
+
+
+def _place_disaggregated(
+    topology: Topology, nodes: tuple[str, ...], shape: tuple[int, int, int]
+) -> Placement:
+    gpus_per_node, tp_prefill, tp_decode = shape
+    per_group = topology.prefill + topology.decode
+    needed = topology.groups * per_group
+    if needed > len(nodes):
+        raise PlacementError(
+            f"topology {topology.id!r} needs {needed} nodes "
+            f"({topology.groups} x ({topology.prefill} prefill + {topology.decode} decode)), "
+            f"but the system has {len(nodes)}"
+        )
+    instances = []
+    for position in range(needed):
+        group, slot = divmod(position, per_group)
+        prefill = slot < topology.prefill
+        index = (
+            group * topology.prefill + slot
+            if prefill
+            else group * topology.decode + slot - topology.prefill
+        )
+        tp = tp_prefill if prefill else tp_decode
+        role = Role.PREFILL if prefill else Role.DECODE
+        instances.append(
+            Instance(
+                name=f"{role}[{index}]",
+                role=role,
+                group=group,
+                node=nodes[position],
+                slot=slot,
+                tp=tp,
+                dp_local=gpus_per_node // tp,
+                dp_size=gpus_per_node // tp,
+            )
+        )
+    return Placement(topology=topology, nodes=nodes[:needed], instances=tuple(instances))

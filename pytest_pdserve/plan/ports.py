@@ -1,0 +1,122 @@
+"""Which port every server of a placement listens on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_pdserve.plan.placement import Instance
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.system import PortScheme
+from pytest_pdserve.values.topology import Role
+
+Claim = Callable[[str, int], bool]
+"""Tells whether a port of a node is free, and keeps it: ``(node, port) -> bool``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstancePorts:
+    """Ports of one instance; None where it has none."""
+
+    http: int | None = None
+    """HTTP, of an instance that answers requests."""
+    side_channel: int | None = None
+    """First of ``dp_local x tp`` NIXL side-channel ports."""
+    rpc: int | None = None
+    """Data-parallel RPC of its group, listened on by the head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Ports of a placement."""
+
+    instances: Mapping[str, InstancePorts]
+    """By instance name."""
+    router: int | None
+    """HTTP of the router."""
+    router_metrics: int | None
+    """Prometheus endpoint of the router."""
+
+
+class PortBook:
+    """Hands out ports of one scheme, each at most once."""
+
+    def __init__(self, scheme: PortScheme, claim: Claim) -> None:
+        self._scheme = scheme
+        self._claim = claim
+
+    def take(self, node: str, kind: str, offset: int, *, width: int = 1) -> int:
+        """The first run of *width* free ports at or after ``scheme.<kind> + offset``.
+
+        :raises PlacementError: if the scheme's span holds none.
+        """
+        base: int = getattr(self._scheme, kind)
+        last = min(base + self._scheme.span, 65536)
+        first = base + offset
+        while first + width <= last:
+            taken = [p for p in range(first, first + width) if not self._claim(node, p)]
+            if not taken:
+                return first
+            first = taken[-1] + 1
+        raise PlacementError(
+            f"no {width} free ports in {base}-{last - 1} ({kind}) on {node}; "
+            f"free some, or raise ports.span = {self._scheme.span} in the system file"
+        )
+
+
+def assign_ports(placement: Placement, scheme: PortScheme, claim: Claim) -> Ports:
+    """Assign ports as the article's launcher does, moving up where one is taken.
+
+    Aggregated groups at ``http + g``, disaggregated instances at ``http`` + position, the router
+    at ``http + groups``; RPC at ``rpc + g``.
+
+    :param claim: asked once for every port that is handed out.
+    :raises PlacementError: if a range is exhausted.
+    """
+    book = PortBook(scheme, claim)
+    rpc = {
+        head.group: book.take(head.node, "rpc", head.group)
+        for head in placement.endpoints
+        if head.spans_nodes
+    }
+    instances = {
+        instance.name: _instance_ports(book, instance, position, rpc.get(instance.group))
+        for position, instance in enumerate(placement.instances)
+    }
+    router = metrics = None
+    if placement.routed:
+        router = book.take(placement.head, "http", placement.topology.groups)
+        metrics = book.take(placement.head, "http", placement.topology.groups + 1)
+    return Ports(instances=instances, router=router, router_metrics=metrics)
+
+
+def _instance_ports(
+    book: PortBook, instance: Instance, position: int, rpc: int | None
+) -> InstancePorts:
+    if instance.role is Role.AGGREGATED:
+        http = None if instance.headless else book.take(instance.node, "http", instance.group)
+        return InstancePorts(http=http, rpc=rpc)
+    return InstancePorts(
+        http=book.take(instance.node, "http", position),
+        side_channel=book.take(
+            instance.node, "side_channel", 0, width=instance.dp_local * instance.tp
+        ),
+    )
+
+
+def unclaimed(*, one_machine: bool = False) -> Claim:
+    """A claim that only knows its own ports: for plans that touch nothing.
+
+    :param one_machine: whether all nodes are slots of one machine, and share its ports.
+    """
+    taken: set[tuple[str, int]] = set()
+
+    def claim(node: str, port: int) -> bool:
+        key = ("" if one_machine else node, port)
+        fresh = key not in taken
+        taken.add(key)
+        return fresh
+
+    return claim

@@ -1,0 +1,62 @@
+"""The ``vllm-router`` command in front of a placement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.placement import Instance
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.ports import Ports
+from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.system import System
+
+API_KEY_VARIABLE = "OPENAI_API_KEY"
+"""Where the router finds the key that it shows to prefill and decode instances."""
+
+
+def endpoint_url(instance: Instance, hosts: Mapping[str, Host], ports: Ports) -> str:
+    """URL of an instance that answers requests."""
+    return f"http://{hosts[instance.node].address}:{ports.instances[instance.name].http}"
+
+
+def router_command(
+    placement: Placement, system: System, *, hosts: Mapping[str, Host], ports: Ports
+) -> Command | None:
+    """The router's command, or None where the benchmark talks to the head itself.
+
+    Aggregated groups are served round robin; prefill and decode instances by consistent hash.
+    """
+    if not placement.routed:
+        return None
+    urls = {i.name: endpoint_url(i, hosts, ports) for i in placement.endpoints}
+    argv = [system.programs.router, "--policy"]
+    if placement.topology.disaggregated:
+        argv += ["consistent_hash", "--vllm-pd-disaggregation"]
+        for prefill in placement.prefills:
+            argv += ["--prefill", urls[prefill.name]]
+        for decode in placement.decodes:
+            argv += ["--decode", urls[decode.name]]
+    else:
+        argv += ["round_robin", "--worker-urls", *urls.values()]
+    argv += ["--intra-node-data-parallel-size", str(_engines_per_endpoint(placement))]
+    argv += ["--host", system.cluster.bind_host, "--port", str(ports.router)]
+    argv += ["--prometheus-port", str(ports.router_metrics)]
+    argv += system.router_args
+    return Command(
+        name="router",
+        node=placement.head,
+        argv=tuple(argv),
+        secrets=(API_KEY_VARIABLE,),
+    )
+
+
+def _engines_per_endpoint(placement: Placement) -> int:
+    sizes = {instance.dp_local for instance in placement.endpoints}
+    if len(sizes) > 1:
+        raise PlacementError(
+            f"topology {placement.topology.id!r} has {' and '.join(map(str, sorted(sizes)))} engines "
+            "per node, but vllm-router knows one --intra-node-data-parallel-size for all"
+        )
+    return sizes.pop()

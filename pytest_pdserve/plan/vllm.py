@@ -1,0 +1,94 @@
+"""The ``vllm serve`` command of every instance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.placement import Instance
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.ports import InstancePorts
+from pytest_pdserve.plan.ports import Ports
+from pytest_pdserve.values.system import System
+
+API_KEY_VARIABLE = "VLLM_API_KEY"
+"""Where ``vllm serve`` reads its API key; an argument would show it in ``ps``."""
+
+
+def instance_commands(
+    placement: Placement, system: System, *, hosts: Mapping[str, Host], ports: Ports
+) -> tuple[Command, ...]:
+    """Commands of all instances, heads before their headless ranks."""
+    heads = {i.group: i for i in placement.endpoints}
+    return tuple(
+        _instance_command(
+            instance,
+            system,
+            host=hosts[instance.node],
+            head=hosts[heads[instance.group].node],
+            ports=ports.instances[instance.name],
+        )
+        for instance in placement.instances
+    )
+
+
+def _instance_command(
+    instance: Instance, system: System, *, host: Host, head: Host, ports: InstancePorts
+) -> Command:
+    argv = [system.programs.vllm, "serve", system.model.path, *system.model.serve_args]
+    if instance.headless:
+        argv += ["--headless", "--data-parallel-start-rank", str(instance.dp_start)]
+    else:
+        argv += ["--host", system.cluster.bind_host, "--port", str(ports.http)]
+    argv += ["--tensor-parallel-size", str(instance.tp)]
+    argv += _data_parallel(instance, head, ports)
+    argv += _kv_transfer(instance, system)
+    env = {
+        "NCCL_SOCKET_IFNAME": host.interface,
+        "GLOO_SOCKET_IFNAME": host.interface,
+        "VLLM_HOST_IP": host.address,
+        **dict(system.env),
+    }
+    if ports.side_channel is not None:
+        env |= {
+            "VLLM_NIXL_SIDE_CHANNEL_HOST": host.address,
+            "VLLM_NIXL_SIDE_CHANNEL_PORT": str(ports.side_channel),
+            **dict(system.pd_env),
+        }
+    return Command(
+        name=instance.name,
+        node=instance.node,
+        argv=tuple(argv),
+        env=tuple(env.items()),
+        secrets=(API_KEY_VARIABLE,),
+    )
+
+
+def _data_parallel(instance: Instance, head: Host, ports: InstancePorts) -> list[str]:
+    if instance.dp_size == 1:
+        return []
+    argv = ["--data-parallel-size", str(instance.dp_size)]
+    if instance.spans_nodes:
+        argv += [
+            *("--data-parallel-size-local", str(instance.dp_local)),
+            *("--data-parallel-address", head.address),
+            *("--data-parallel-rpc-port", str(ports.rpc)),
+        ]
+    return argv
+
+
+def _kv_transfer(instance: Instance, system: System) -> list[str]:
+    if instance.role.kv_role is None:
+        return []
+    transfer = system.kv_transfer
+    option = "--kv-transfer-config"
+    argv = [
+        *(f"{option}.kv_connector", transfer.connector),
+        *(f"{option}.kv_role", instance.role.kv_role),
+        *(f"{option}.kv_load_failure_policy", transfer.load_failure_policy),
+        *(f"{option}.kv_connector_extra_config.backends+", transfer.backend),
+    ]
+    if transfer.buffer_device is not None:
+        argv += [f"{option}.kv_buffer_device", transfer.buffer_device]
+    return argv

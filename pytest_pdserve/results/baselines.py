@@ -1,0 +1,161 @@
+"""Baselines and claims: where they lie, how they are read, and how candidates are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+
+import platformdirs
+
+from pytest_pdserve.judge.claims import Claim
+from pytest_pdserve.judge.stats import envelope_from_runs
+from pytest_pdserve.results.files import check_schema
+from pytest_pdserve.results.files import load_json
+from pytest_pdserve.results.files import load_toml
+from pytest_pdserve.results.files import write_json
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import Envelope
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.metrics import COUNTS
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.metrics import TIMES
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.system import System
+
+
+def state_folder() -> Path:
+    """The user's own folder, where envelopes of single hosts are kept."""
+    return Path(platformdirs.user_state_dir("pytest-pdserve", appauthor=False))
+
+
+def baseline_path(system: System, suite: str) -> Path:
+    """File of the baseline that is kept beside the system file."""
+    return Path(system.source).parent / f"{suite}.json"
+
+
+def host_baseline_path(system: System, suite: str, fingerprint: str, state: Path) -> Path:
+    """File of the time envelopes of one host, by its fingerprint."""
+    return state / "baselines" / system.name / fingerprint / f"{suite}.json"
+
+
+def load_baseline(path: Path, *, fingerprint: str | None = None) -> Baseline | None:
+    """Read a baseline; None if there is no such file.
+
+    :param fingerprint: of this host, where the baseline holds for one host only.
+    :raises ConfigError: if it is malformed, names an unknown metric, or is of another host.
+    """
+    if not path.exists():
+        return None
+    data = load_json(path)
+    check_schema(data, "baseline", path)
+    for topology, workloads in data["topologies"].items():
+        for workload, metrics in workloads.items():
+            for name, entry in metrics.items():
+                _check_envelope(name, entry, f"{path}: /topologies/{topology}/{workload}/{name}")
+    baseline = Baseline.from_json(data, source=str(path))
+    theirs = baseline.provenance["fingerprint"]
+    if theirs is not None and fingerprint is not None and theirs != fingerprint:
+        raise ConfigError(
+            f"{path} was recorded on another host or system file (fingerprint {theirs}, here "
+            f"{fingerprint}); move it away and run again to record this host"
+        )
+    return baseline
+
+
+def _check_envelope(name: str, entry: Mapping[str, object], where: str) -> None:
+    metric = METRICS.get(name)
+    if metric is None:
+        raise ConfigError(f"{where}: unknown metric {name!r}; known are {', '.join(METRICS)}")
+    if entry["better"] != metric.better:
+        raise ConfigError(
+            f"{where}/better: {entry['better']!r}, but of {name} {metric.better!r} is better"
+        )
+    if entry["unit"] != metric.unit:
+        raise ConfigError(f"{where}/unit: {entry['unit']!r}, but {name} is in {metric.unit!r}")
+    if metric.better == "equal" and entry["rtol"] != 0:
+        raise ConfigError(f"{where}/rtol: {entry['rtol']}, but a count has no room: 0")
+
+
+def cell_envelopes(
+    records: Sequence[Record], system: System, names: Sequence[str]
+) -> dict[str, Envelope]:
+    """Envelopes of one cell from its sane runs; metrics that a run lacks or voids are left out."""
+    voided = frozenset[str]().union(*(record.voided for record in records))
+    envelopes = {}
+    for name in names:
+        values = [dict(record.metrics).get(name) for record in records]
+        present = [value for value in values if value is not None]
+        if name in voided or len(present) < len(values):
+            continue
+        floor = system.judgement.floor(name, METRICS[name].floor)
+        envelopes[name] = envelope_from_runs(name, present, floor)
+    return envelopes
+
+
+def record_envelopes(
+    records: Sequence[Record],
+    system: System,
+    *,
+    path: Path,
+    suite: str,
+    names: Sequence[str] = (*TIMES, *COUNTS),
+    fingerprint: str | None = None,
+) -> Path:
+    """Write the envelopes of one cell into the baseline at *path*, beside the cells it has.
+
+    :param records: the sane runs of one cell.
+    :raises StoreError: if the file cannot be written.
+    """
+    first = records[0]
+    old = load_baseline(path)
+    cells = {topology: dict(w) for topology, w in old.cells.items()} if old else {}
+    cells.setdefault(first.topology, {})[first.workload.id] = cell_envelopes(records, system, names)
+    runs = [*(old.provenance["runs"] if old else ()), first.run_id]
+    baseline = Baseline(
+        system=system.name,
+        suite=suite,
+        source=str(path),
+        provenance={
+            "date": datetime.now(UTC).date().isoformat(),
+            "runs": list(dict.fromkeys(runs)),
+            "fingerprint": fingerprint,
+            "versions": dict(first.versions),
+        },
+        cells=cells,
+    )
+    data = baseline.to_json()
+    check_schema(data, "baseline", path)
+    write_json(path, data)
+    return path
+
+
+def merge(*baselines: Baseline | None) -> Baseline | None:
+    """One baseline that knows the envelopes of all; later ones win."""
+    given = [baseline for baseline in baselines if baseline is not None]
+    if not given:
+        return None
+    cells: dict[str, dict[str, dict[str, Envelope]]] = {}
+    for baseline in given:
+        for topology, workloads in baseline.cells.items():
+            for workload, metrics in workloads.items():
+                cells.setdefault(topology, {}).setdefault(workload, {}).update(metrics)
+    return replace(given[-1], cells=cells, source=" + ".join(b.source for b in given))
+
+
+def load_claims(path: Path) -> tuple[Claim, ...]:
+    """Read a file of claims.
+
+    :raises ConfigError: if it is malformed, or two claims share an id.
+    """
+    data = load_toml(path)
+    check_schema(data, "claims", path)
+    claims = tuple(Claim.from_toml(entry, source=str(path)) for entry in data["claim"])
+    ids = [claim.id for claim in claims]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ConfigError(f"{path}: claim id {name!r} stands {ids.count(name)} times")
+    return claims

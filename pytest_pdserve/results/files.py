@@ -1,0 +1,105 @@
+"""Reading and writing files so that a mistake names its file, and nothing is ever half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import StoreError
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
+    """
+    try:
+        return tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is no valid TOML: {error}") from error
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file, refusing NaN and duplicate keys.
+
+    :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ConfigError(f"{path} holds {constant}, which is not JSON")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{path} has the key {twice!r} twice in one object")
+        return dict(pairs)
+
+    try:
+        return json.loads(_read(path), parse_constant=refuse, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is no valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is no valid JSON: nested too deeply") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: byte {error.start}") from error
+
+
+def check_schema(data: Any, schema: str, source: object) -> None:
+    """Hold *data* against ``results/schema/<schema>.schema.json``.
+
+    :raises ConfigError: with file, JSON pointer and what is wrong there.
+    """
+    text = resources.files(__package__).joinpath(f"schema/{schema}.schema.json").read_text("utf-8")
+    validator = jsonschema.Draft202012Validator(json.loads(text))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(data))
+    if error is None:
+        return
+    pointer = "/" + "/".join(str(part) for part in error.absolute_path)
+    if len(reason := error.message) > 300:
+        reason = f"{reason[:140]} … {reason[-140:]}"
+    raise ConfigError(f"{source}: {pointer}: {reason}")
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write *data* to *path* whole or not at all.
+
+    :raises StoreError: if it cannot be written.
+    """
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write *content* to *path* whole or not at all, through a neighbour that is renamed.
+
+    :raises StoreError: if it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror}; free space or choose another --pdserve-runs"
+        ) from error

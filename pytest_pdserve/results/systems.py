@@ -1,0 +1,54 @@
+"""System files: where they lie and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_pdserve.results.files import check_schema
+from pytest_pdserve.results.files import load_toml
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.system import System
+
+_PACKAGE = Path(__file__).parents[1]
+SHIPPED = tuple(
+    folder for folder in (_PACKAGE / "baselines", _PACKAGE.parent / "baselines") if folder.is_dir()
+)[:1]
+"""Baselines of the installed package, or of the checkout it is developed in."""
+
+
+def baseline_folders(rootdir: Path) -> tuple[Path, ...]:
+    """Folders that hold one folder per system: the project's own before the shipped ones."""
+    own = rootdir / "baselines"
+    return tuple(dict.fromkeys([*([own] if own.is_dir() else []), *SHIPPED]))
+
+
+def load_system(name: str, folders: Sequence[Path]) -> System:
+    """Read the system called *name*.
+
+    :raises ConfigError: if no folder knows it, or its file is malformed.
+    """
+    for folder in folders:
+        path = folder / name / "system.toml"
+        if path.is_file():
+            data = load_toml(path)
+            check_schema(data, "system", path)
+            _check_metrics(data.get("judgement", {}).get("rtol", {}), path)
+            try:
+                return System.from_toml(data, name=name, source=str(path))
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from error
+    known = sorted(
+        {file.parent.name for folder in folders for file in folder.glob("*/system.toml")}
+    )
+    raise ConfigError(
+        f"system {name!r} is unknown; known are {', '.join(known) or 'none'} "
+        f"({', '.join(f'{folder}/<system>/system.toml' for folder in folders)})"
+    )
+
+
+def _check_metrics(rtol: dict[str, float], path: Path) -> None:
+    for metric in rtol:
+        if metric not in METRICS:
+            raise ConfigError(f"{path}: /judgement/rtol/{metric}: unknown metric {metric!r}")

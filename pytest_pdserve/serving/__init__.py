@@ -1,0 +1,1 @@
+"""Servers that are up, and what they measured."""

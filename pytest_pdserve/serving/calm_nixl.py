@@ -1,0 +1,41 @@
+"""A mend for machines with few cores: NIXL's progress thread sleeps between polls.
+
+NIXL's Python API sets ``pthrDelay = 0`` (``nixl/_api.py``, 0.10.1 to 1.5.1), so the progress thread of
+every agent polls without pause and takes a whole core. vLLM loads this in each process of an instance
+(``vllm.general_plugins``); it acts only where a system file sets the variable, which only systems that
+share one machine do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+VARIABLE = "PDSERVE_NIXL_PROGRESS_DELAY_US"
+"""Microseconds between polls; unset leaves NIXL as it is."""
+
+
+def register() -> None:
+    """Give every NIXL agent of this process the delay that the environment asks for."""
+    delay = os.environ.get(VARIABLE)
+    if delay is None:
+        return
+    try:
+        from nixl._api import nixlBind  # noqa: PLC0415 - only where it is asked for
+    except ImportError:
+        return
+    calm(nixlBind, int(delay))
+
+
+def calm(bindings: Any, delay_us: int) -> None:
+    """Make ``bindings.nixlAgent`` poll every *delay_us*; a second call changes nothing."""
+    make_agent = bindings.nixlAgent
+    if getattr(make_agent, "pdserve_delay_us", None) is not None:
+        return
+
+    def nixl_agent(name: str, config: Any) -> Any:
+        config.pthrDelay = delay_us
+        return make_agent(name, config)
+
+    nixl_agent.pdserve_delay_us = delay_us  # type: ignore[attr-defined]
+    bindings.nixlAgent = nixl_agent

@@ -1,0 +1,98 @@
+"""One run of ``vllm bench serve``: started, watched, timed out, read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.cluster.process import Process
+from pytest_pdserve.cluster.process import exit_text
+from pytest_pdserve.cluster.process import log_tail
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.results.store import load_bench_result
+from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.result import BenchResult
+
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRun:
+    """What one client left behind."""
+
+    result: BenchResult
+    """Its result file."""
+    log: Path
+    """Its output."""
+    cpu: float | None
+    """Cores that it used while it measured."""
+    wall_s: float
+    """Seconds from start to exit, imports included."""
+
+
+def run_client(
+    allocation: Allocation,
+    command: Command,
+    *,
+    result: Path,
+    api_key: str,
+    limit_s: float,
+    check_servers: Callable[[], None],
+) -> ClientRun:
+    """Run the client to its end, watching the servers meanwhile.
+
+    :param result: file that the client was told to write.
+    :param check_servers: raises when a server has ended.
+    :raises ClientError: if it fails, takes longer than *limit_s*, or leaves no result.
+    """
+    log = result.with_suffix(".log")
+    began = time.monotonic()
+    secrets = {name: api_key for name in command.secrets if api_key}
+    process = allocation.run(command, log=log, secrets=secrets)
+    used: list[tuple[float, float]] = []
+    try:
+        while (code := process.poll()) is None:
+            _sample(process, used)
+            check_servers()
+            if time.monotonic() - began > limit_s:
+                raise ClientError(
+                    f"{command.name} did not end within {limit_s:.0f} s, the time for the work asked "
+                    f"(limits.slowest_tok_s); {log} ends:\n{log_tail(log)}"
+                )
+            time.sleep(POLL_S)
+    finally:
+        allocation.stop([process])
+    wall_s = time.monotonic() - began
+    if code != 0:
+        check_servers()
+        raise ClientError(f"{command.name} {exit_text(code)}; {log} ends:\n{log_tail(log)}")
+    if not result.exists():
+        raise ClientError(
+            f"{command.name} ended well but wrote no {result}; {log} ends:\n{log_tail(log)}"
+        )
+    read = load_bench_result(result)
+    return ClientRun(result=read, log=log, cpu=cpu_share(used, read.duration_s), wall_s=wall_s)
+
+
+def cpu_share(used: Sequence[tuple[float, float]], duration_s: float) -> float | None:
+    """Cores used over the last *duration_s* of a client's life, when it measured.
+
+    :param used: time and CPU seconds so far, in order.
+    :returns: None without two samples that far apart.
+    """
+    if len(used) < 2 or duration_s <= 0:
+        return None
+    end, total = used[-1]
+    earlier = [(at, cpu) for at, cpu in used if end - at >= duration_s]
+    at, cpu = earlier[-1] if earlier else used[0]
+    return (total - cpu) / (end - at) if end - at > POLL_S else None
+
+
+def _sample(process: Process, used: list[tuple[float, float]]) -> None:
+    seconds = process.cpu_seconds()
+    if seconds is not None:
+        used.append((time.monotonic(), seconds))

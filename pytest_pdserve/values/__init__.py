@@ -1,0 +1,1 @@
+"""What things are: frozen values and their parsing. No I/O, no clock."""

@@ -1,0 +1,47 @@
+"""The errors that a user may meet. Bad input is a ConfigError; trouble with machines is the rest."""
+
+from __future__ import annotations
+
+
+class PdserveError(Exception):
+    """Raised when pdserve cannot do what it was asked; the base of all below."""
+
+
+class ConfigError(PdserveError):
+    """Raised when what the user wrote cannot be used: an option, a system file, a baseline, a claim."""
+
+
+class PlacementError(ConfigError):
+    """Raised when a topology does not fit on the nodes, GPUs, ports or memory of its system."""
+
+
+class AllocationError(PdserveError):
+    """Raised when nodes cannot be had, or are lost."""
+
+
+class LaunchError(PdserveError):
+    """Raised when a process cannot be started, or ends while it is needed."""
+
+
+class NotReadyError(PdserveError):
+    """Raised when a server does not answer within its time."""
+
+
+class PathError(PdserveError):
+    """Raised when requests do not take the path that the topology stands for."""
+
+
+class ClientError(PdserveError):
+    """Raised when the benchmark client fails, hangs or leaves no result that can be read."""
+
+
+class StoreError(PdserveError):
+    """Raised when a record, a log or a baseline cannot be written."""
+
+
+class InsaneRunError(PdserveError):
+    """Raised when a run was measured and recorded, but its numbers mean nothing."""
+
+
+class BaselineRegression(AssertionError):
+    """Raised when a sane run is worse than its envelope or breaks a claim."""

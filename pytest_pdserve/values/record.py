@@ -1,0 +1,173 @@
+"""Run records: what was measured, with everything needed to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
+from typing import Any
+from typing import Literal
+from typing import Self
+
+from pytest_pdserve.values.workload import Workload
+
+SCHEMA_VERSION = 1
+
+Severity = Literal["insane", "unproven", "note"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that sanity has to say of a run."""
+
+    check: str
+    """Which check, e.g. ``completed``."""
+    severity: Severity
+    """``insane`` makes the run worthless; ``unproven`` could not be looked at; ``note`` informs."""
+    message: str
+    """One sentence with the numbers."""
+    voids: tuple[str, ...] = ()
+    """Metrics that must not be judged because of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedCounts:
+    """What one instance counted between two scrapes of ``/metrics``; summed over its engines."""
+
+    name: str
+    """Instance."""
+    role: str
+    """``prefill``, ``decode`` or ``aggregated``."""
+    requests: float
+    """``vllm:request_success_total``."""
+    prompt_tokens: float
+    """``vllm:prompt_tokens_total``."""
+    generation_tokens: float
+    """``vllm:generation_tokens_total``."""
+    prefix_cache_hits: float | None
+    """Tokens, ``vllm:prefix_cache_hits_total``; None where the version has no such counter."""
+    preemptions: float | None
+    """``vllm:num_preemptions_total``."""
+    kv_transfers: float | None
+    """``vllm:nixl_xfer_time_seconds_count``; None where the instance moves no KV cache."""
+    kv_bytes: float | None
+    """Bytes, ``vllm:nixl_bytes_transferred_sum``."""
+    kv_transfer_s: float | None
+    """Seconds of all transfers, ``vllm:nixl_xfer_time_seconds_sum``."""
+    kv_failed: float | None
+    """``vllm:nixl_num_failed_transfers_total``."""
+    kv_expired: float | None
+    """``vllm:nixl_num_kv_expired_reqs_total``."""
+    block_size: int | None
+    """KV block, tokens, from ``vllm:cache_config_info``."""
+    restarted: bool
+    """Whether the process start time changed between the scrapes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRecord:
+    """One process that took part."""
+
+    name: str
+    """E.g. ``decode[1]``, ``router``."""
+    node: str
+    """Where it ran."""
+    argv: tuple[str, ...]
+    """Exact argument list."""
+    env: tuple[tuple[str, str], ...]
+    """Environment that pdserve set; secrets are left out."""
+    log: str
+    """Log file, relative to the run folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One run: a workload on a topology of a system, once."""
+
+    run_id: str
+    """Session, e.g. ``20260822T101500-p5-efa``."""
+    system: str
+    """System's name."""
+    simulated: bool
+    """Whether no server ever ran."""
+    fingerprint: str
+    """Digest of the host's hardware and the system file's measurement-relevant parts."""
+    topology: str
+    """Topology id."""
+    workload: Workload
+    """What was asked."""
+    repeat: int
+    """Counts runs of one cell from 0."""
+    started_at: str
+    """UTC, ISO 8601."""
+    finished_at: str
+    """UTC, ISO 8601."""
+    versions: tuple[tuple[str, str], ...]
+    """Package or component and version; what is unknown is absent."""
+    host: tuple[tuple[str, str], ...]
+    """What the fingerprint was made of."""
+    nodes: tuple[str, ...]
+    """Nodes in use."""
+    processes: tuple[ProcessRecord, ...]
+    """Servers and client."""
+    endpoint: str
+    """URL that the client asked."""
+    client: tuple[tuple[str, Any], ...]
+    """The client's result as it wrote it, without its lists."""
+    metrics: tuple[tuple[str, float], ...]
+    """Judged metrics by name."""
+    served: tuple[ServedCounts, ...]
+    """Counts of each instance during the run."""
+    timings_s: tuple[tuple[str, float], ...]
+    """Seconds of each phase: ready, warmup, client, bench."""
+    findings: tuple[Finding, ...]
+    """What sanity says."""
+    requests: str | None
+    """Parquet file of one row per request, beside the record."""
+
+    @property
+    def cell(self) -> str:
+        """Topology and workload, for messages."""
+        return f"{self.topology}, {self.workload.id}, {self.system}"
+
+    @property
+    def insane(self) -> tuple[Finding, ...]:
+        """Findings that make the run worthless."""
+        return tuple(f for f in self.findings if f.severity == "insane")
+
+    @property
+    def voided(self) -> frozenset[str]:
+        """Metrics that must not be judged."""
+        return frozenset(metric for finding in self.findings for metric in finding.voids)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as its schema has it."""
+        data = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("versions", "host", "client", "metrics", "timings_s"):
+            data[name] = dict(data[name])
+        data["workload"] = self.workload.to_json()
+        data["nodes"] = list(self.nodes)
+        data["processes"] = [
+            {**asdict(p), "argv": list(p.argv), "env": dict(p.env)} for p in self.processes
+        ]
+        data["served"] = [asdict(counts) for counts in self.served]
+        data["findings"] = [{**asdict(f), "voids": list(f.voids)} for f in self.findings]
+        return {"schema_version": SCHEMA_VERSION, **data}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote and the schema has admitted."""
+        fields = {name: data[name] for name in cls.__slots__}
+        for name in ("versions", "host", "client", "metrics", "timings_s"):
+            fields[name] = tuple(data[name].items())
+        fields["workload"] = Workload.from_json(data["workload"])
+        fields["nodes"] = tuple(data["nodes"])
+        fields["processes"] = tuple(
+            ProcessRecord(**{**p, "argv": tuple(p["argv"]), "env": tuple(p["env"].items())})
+            for p in data["processes"]
+        )
+        fields["served"] = tuple(ServedCounts(**counts) for counts in data["served"])
+        fields["findings"] = tuple(
+            Finding(**{**f, "voids": tuple(f["voids"])}) for f in data["findings"]
+        )
+        return cls(**fields)
