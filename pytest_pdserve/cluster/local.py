@@ -1,4 +1,4 @@
-"""This machine as a cluster: every node is a slot with ports and, if there are enough, cores of its own."""
+"""This machine as a cluster: a node is a slot with ports of its own, and cores if they suffice."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def check_memory(system: System, instances: int, available_gib: float | None = N
     if needed > available_gib:
         raise PlacementError(
             f"{instances} instances of {system.name} need {needed:.1f} GiB "
-            f"({system.cluster.memory_per_instance_gib:g} GiB each), but {available_gib:.1f} GiB of "
-            "memory are free; choose a topology with fewer instances"
+            f"({system.cluster.memory_per_instance_gib:g} GiB each), but {available_gib:.1f} GiB "
+            "of memory are free; choose a topology with fewer instances"
         )
 
 
@@ -97,7 +97,7 @@ class LocalAllocation:
         )
 
     def claim(self, node: str, port: int) -> bool:
-        """Reserve *port* by binding it without listening; servers, which reuse addresses, still can."""
+        """Reserve *port*: bound but not listening, it stays open to servers that reuse addresses."""
         reservation = socket.socket()
         try:
             probe = socket.socket()
@@ -117,7 +117,12 @@ class LocalAllocation:
             self._reserved.pop().close()
 
     def run(self, command: Command, *, log: Path, secrets: Mapping[str, str]) -> LocalProcess:
-        """Start *command* as a process group of its own, with its output in *log*."""
+        """Start *command* as a process group of its own, with its output in *log*.
+
+        Not as a session: the kernel schedules sessions as groups (autogroup), and ``sched_yield``,
+        in which vLLM's workers wait for each other, gives way only within one. Two cores are then
+        spun away, and first NIXL transfers take 15 to 30 s.
+        """
         executable = _executable(command.argv[0])
         environment = {**os.environ, **dict(command.env), **secrets}
         try:
@@ -144,8 +149,7 @@ class LocalAllocation:
 
     def stop(self, processes: Sequence[Process]) -> None:
         """End the groups of *processes* together: SIGTERM, then SIGKILL."""
-        pids = {p.pid for p in processes if p.pid in self._running}
-        groups = {pid for pid in pids if pid is not None}
+        groups = {pid for p in processes if (pid := p.pid) is not None and pid in self._running}
         _signal_groups(groups, signal.SIGTERM)
         if not self._wait_gone(groups, self._stop_s):
             _signal_groups(groups, signal.SIGKILL)

@@ -128,7 +128,7 @@ def judge_claim(claim: Claim, cells: Mapping[str, tuple[Side, ...]]) -> Verdict:
         by_topology = {side.topology: side for side in sides}
         numbers.append((workload, _numbers(claim, by_topology)))
         for other in claim.others:
-            miss = _compare(claim, by_topology.get(claim.subject), by_topology.get(other))
+            miss = _compare(claim, other, by_topology)
             if miss:
                 misses.append(f"{workload}: {miss}")
     origins = sorted({s.origin for sides in cells.values() for s in sides if s.value is not None})
@@ -145,25 +145,27 @@ def judge_claim(claim: Claim, cells: Mapping[str, tuple[Side, ...]]) -> Verdict:
     )
 
 
-def _compare(claim: Claim, subject: Side | None, other: Side | None) -> str | None:
-    for side, topology in ((subject, claim.subject), (other, "/".join(claim.others))):
+def _compare(claim: Claim, topology: str, sides: Mapping[str, Side]) -> str | None:
+    values = []
+    for name in (claim.subject, topology):
+        side = sides.get(name)
         if side is None or side.value is None:
-            return f"{claim.metric} of {side.topology if side else topology} was not measured"
-    assert subject is not None and other is not None
-    assert subject.value is not None and other.value is not None
+            return f"{claim.metric} of {name} was not measured"
+        values.append(side.value)
+    subject, other = values
     lower = claim.kind in ("below", "lowest")
-    limit = other.value * (1 - claim.margin if lower else 1 + claim.margin)
-    if subject.value < limit if lower else subject.value > limit:
+    limit = other * (1 - claim.margin if lower else 1 + claim.margin)
+    if subject < limit if lower else subject > limit:
         return None
     unit = METRICS[claim.metric].unit
     try:
-        times = f", {ratio(subject.value, other.value):.3f} times"
+        times = f", {ratio(subject, other):.3f} times"
     except ValueError:
         times = ""
     return (
-        f"{claim.metric} of {subject.topology} = {subject.value:.6g} {unit}, claimed "
+        f"{claim.metric} of {claim.subject} = {subject:.6g} {unit}, claimed "
         f"{'<' if lower else '>'} {limit:.6g} {unit} "
-        f"({other.topology} {other.value:.6g} {unit}{times}, margin {claim.margin:.0%})"
+        f"({topology} {other:.6g} {unit}{times}, margin {claim.margin:.0%})"
     )
 
 

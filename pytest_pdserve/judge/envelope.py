@@ -48,7 +48,8 @@ def _misses(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> Ite
         values = [dict(record.metrics).get(name) for record in records]
         present = [value for value in values if value is not None]
         if len(present) < len(values):
-            yield f"{name} is in the baseline, but {len(values) - len(present)} of {len(values)} runs lack it"
+            lacking = len(values) - len(present)
+            yield f"{name} is in the baseline, but {lacking} of {len(values)} runs lack it"
             continue
         try:
             value = location(present, envelopes[name].better)
@@ -71,7 +72,7 @@ def _miss(envelope: Envelope, value: float) -> Iterator[str]:
 
 
 def describe(envelope: Envelope, value: float) -> str:
-    """One envelope beside the value that met it, as in ``p99_ttft_ms = 412.7 ms, envelope <= …``."""
+    """One envelope beside its value, as in ``p99_ttft_ms = 412.7 ms, envelope <= …``."""
     unit = METRICS[envelope.metric].unit
     sign = {"lower": "<=", "higher": ">=", "equal": "=="}[envelope.better]
     runs = f"{envelope.runs} run" + ("s" if envelope.runs != 1 else "")

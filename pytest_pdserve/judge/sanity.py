@@ -99,24 +99,25 @@ def check_chunks(seen: Observation) -> Iterator[Finding]:
         yield Finding(
             check="chunks",
             severity="unproven",
-            message="no entry per request (--save-detailed), so chunks cannot be held against tokens; "
-            "ITL is not judged",
+            message="no entry per request (--save-detailed), so chunks cannot be held against "
+            "tokens; ITL is not judged",
             voids=ITL_METRICS,
         )
     elif tokens and chunks / tokens < LEAST_CHUNKS_PER_TOKEN:
         yield Finding(
             check="chunks",
             severity="note",
-            message=f"{chunks} chunks for {tokens} tokens ({chunks / tokens:.3f} per token, at least "
-            f"{LEAST_CHUNKS_PER_TOKEN}); ITL is not judged, TPOT is",
+            message=f"{chunks} chunks for {tokens} tokens ({chunks / tokens:.3f} per token, at "
+            f"least {LEAST_CHUNKS_PER_TOKEN}); ITL is not judged, TPOT is",
             voids=ITL_METRICS,
         )
 
 
 def check_zeros(seen: Observation) -> Iterator[Finding]:
-    """No latency or rate of a completed run is zero."""
+    """No latency or rate of a completed run is zero; one token has no time per further token."""
     for name, value in seen.result.metrics:
-        if value <= 0 and name not in ITL_METRICS:
+        single = seen.workload.output_len == 1 and "_tpot_" in name
+        if value <= 0 and name not in ITL_METRICS and not single:
             yield insane("zeros", f"{name} = {value:g}, which no server that answers can show")
 
 
@@ -126,8 +127,8 @@ def check_served(seen: Observation) -> Iterator[Finding]:
         yield Finding(
             check="served",
             severity="unproven",
-            message=f"the counters of {seen.topology.id}'s instances cannot be read here, so neither the "
-            "path nor KV transfers are proven",
+            message=f"the counters of {seen.topology.id}'s instances cannot be read here, so "
+            "neither the path nor KV transfers are proven",
             voids=KV_METRICS,
         )
         return
@@ -194,13 +195,14 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
         return
     blocks = {c.block_size for c in seen.role(Role.DECODE)}
     block_size = blocks.pop() if len(blocks) == 1 else None
-    if seen.kv_shape is None or block_size is None or not seen.result.detailed:
+    lens = seen.result.input_lens
+    if seen.kv_shape is None or block_size is None or not lens:
         yield unproven(
             "bytes",
-            f"{moved:g} bytes moved; model shape or block size is unknown, so none predicted",
+            f"{moved:g} bytes moved; model shape, block size or prompt lengths are unknown, "
+            "so none predicted",
         )
         return
-    lens = seen.result.input_lens
     predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in lens)
     if moved != predicted:
         yield insane(
@@ -232,8 +234,8 @@ def check_client(seen: Observation) -> Iterator[Finding]:
     elif seen.client_cpu > BUSIEST_CLIENT:
         yield insane(
             "client",
-            f"the benchmark client used {seen.client_cpu:.0%} of a core, at most {BUSIEST_CLIENT:.0%}: "
-            "it may be what is slow; ask for less at once",
+            f"the benchmark client used {seen.client_cpu:.0%} of a core, at most "
+            f"{BUSIEST_CLIENT:.0%}: it may be what is slow; ask for less at once",
         )
 
 

@@ -15,7 +15,7 @@ def location(values: Sequence[float], better: str) -> float:
 
     Timings vary by factors, so their mean is taken on the log scale.
 
-    :raises ValueError: if there is no run, a timing is not positive, or a count differs between runs.
+    :raises ValueError: if there is no run, a timing is not positive, or counts differ.
     """
     if not values:
         raise ValueError("no runs")

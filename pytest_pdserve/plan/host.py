@@ -24,8 +24,8 @@ class Host:
 def planned_hosts(system: System, cores: int = 0) -> tuple[Host, ...]:
     """The nodes of *system* before they are allocated.
 
-    Slots of this machine are known: loopback, and their share of *cores*. Of other nodes, addresses and
-    interfaces are placeholders in braces.
+    Slots of this machine are known: loopback, and their share of *cores*. Of other nodes,
+    addresses and interfaces are placeholders in braces.
     """
     nodes = system.cluster.nodes
     if system.cluster.kind == "local":

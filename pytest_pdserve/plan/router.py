@@ -56,7 +56,7 @@ def _engines_per_endpoint(placement: Placement) -> int:
     sizes = {instance.dp_local for instance in placement.endpoints}
     if len(sizes) > 1:
         raise PlacementError(
-            f"topology {placement.topology.id!r} has {' and '.join(map(str, sorted(sizes)))} engines "
-            "per node, but vllm-router knows one --intra-node-data-parallel-size for all"
+            f"topology {placement.topology.id!r} has {' and '.join(map(str, sorted(sizes)))} "
+            "engines per node, but vllm-router knows one --intra-node-data-parallel-size for all"
         )
     return sizes.pop()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -66,7 +68,7 @@ def load_baseline(path: Path, *, fingerprint: str | None = None) -> Baseline | N
     return baseline
 
 
-def _check_envelope(name: str, entry: Mapping[str, object], where: str) -> None:
+def _check_envelope(name: str, entry: Mapping[str, Any], where: str) -> None:
     metric = METRICS.get(name)
     if metric is None:
         raise ConfigError(f"{where}: unknown metric {name!r}; known are {', '.join(METRICS)}")
@@ -76,14 +78,24 @@ def _check_envelope(name: str, entry: Mapping[str, object], where: str) -> None:
         )
     if entry["unit"] != metric.unit:
         raise ConfigError(f"{where}/unit: {entry['unit']!r}, but {name} is in {metric.unit!r}")
-    if metric.better == "equal" and entry["rtol"] != 0:
-        raise ConfigError(f"{where}/rtol: {entry['rtol']}, but a count has no room: 0")
+    ref, rtol = entry["ref"], entry["rtol"]
+    if metric.better == "equal":
+        if rtol != 0:
+            raise ConfigError(f"{where}/rtol: {rtol}, but a count has no room: 0")
+    elif ref == 0:
+        raise ConfigError(f"{where}/ref: {ref}, but a timing or rate is above 0")
+    if metric.better == "higher" and rtol >= 1:
+        raise ConfigError(f"{where}/rtol: {rtol} admits every value; must be below 1")
 
 
 def cell_envelopes(
     records: Sequence[Record], system: System, names: Sequence[str]
 ) -> dict[str, Envelope]:
-    """Envelopes of one cell from its sane runs; metrics that a run lacks or voids are left out."""
+    """Envelopes of one cell from its sane runs.
+
+    Left out is a metric that a run lacks or voids, a timing of 0, and a count that differs between
+    the runs, as prompt tokens of a sampled dataset do.
+    """
     voided = frozenset[str]().union(*(record.voided for record in records))
     envelopes = {}
     for name in names:
@@ -92,7 +104,8 @@ def cell_envelopes(
         if name in voided or len(present) < len(values):
             continue
         floor = system.judgement.floor(name, METRICS[name].floor)
-        envelopes[name] = envelope_from_runs(name, present, floor)
+        with contextlib.suppress(ValueError):
+            envelopes[name] = envelope_from_runs(name, present, floor)
     return envelopes
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
+from collections.abc import Callable
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,24 +19,38 @@ from pytest_pdserve.values.errors import StoreError
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
+    """Read a TOML file, refusing nan.
 
     :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
     """
+
+    def number(text: str) -> float:
+        if math.isnan(value := float(text)):
+            raise ConfigError(f"{path} holds {text}, which says nothing")
+        return value
+
     try:
-        return tomllib.loads(_read(path))
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(_read(path), parse_float=number)
+    except ValueError as error:  # besides TOMLDecodeError, an integer of too many digits
         raise ConfigError(f"{path} is no valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is no valid TOML: nested too deeply") from error
 
 
-def load_json(path: Path) -> Any:
-    """Read a JSON file, refusing NaN and duplicate keys.
+def load_json(path: Path, *, odd_number: Callable[[str], Any] | None = None) -> Any:
+    """Read a JSON file, refusing duplicate keys and, unless told otherwise, NaN and infinities.
 
+    :param odd_number: makes a value of ``NaN``, ``Infinity`` and what is too large for a float.
     :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
     """
 
-    def refuse(constant: str) -> None:
-        raise ConfigError(f"{path} holds {constant}, which is not JSON")
+    def refuse(text: str) -> None:
+        raise ConfigError(f"{path} holds {text}, which is no number that JSON can hold")
+
+    odd = odd_number or refuse
+
+    def number(text: str) -> Any:
+        return value if math.isfinite(value := float(text)) else odd(text)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -44,8 +60,10 @@ def load_json(path: Path) -> Any:
         return dict(pairs)
 
     try:
-        return json.loads(_read(path), parse_constant=refuse, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
+        return json.loads(
+            _read(path), parse_constant=odd, parse_float=number, object_pairs_hook=unique
+        )
+    except ValueError as error:  # besides JSONDecodeError, an integer of too many digits
         raise ConfigError(f"{path} is no valid JSON: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path} is no valid JSON: nested too deeply") from error
@@ -67,7 +85,10 @@ def check_schema(data: Any, schema: str, source: object) -> None:
     """
     text = resources.files(__package__).joinpath(f"schema/{schema}.schema.json").read_text("utf-8")
     validator = jsonschema.Draft202012Validator(json.loads(text))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(data))
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(data))
+    except RecursionError as nested:
+        raise ConfigError(f"{source}: nested too deeply") from nested
     if error is None:
         return
     pointer = "/" + "/".join(str(part) for part in error.absolute_path)
@@ -101,5 +122,6 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StoreError(
-            f"{path} cannot be written: {error.strerror}; free space or choose another --pdserve-runs"
+            f"{path} cannot be written: {error.strerror}; free space, or choose another "
+            "--pdserve-runs"
         ) from error

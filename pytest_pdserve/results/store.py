@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from dataclasses import dataclass
 from datetime import UTC
@@ -31,7 +32,7 @@ def check_runs_folder(folder: Path) -> None:
 
     :raises ConfigError: if it is a file, or cannot be made, read or written.
     """
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not nearest.is_dir():
         raise ConfigError(f"runs folder {folder} cannot be used: {nearest} is a file")
     if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
@@ -79,6 +80,13 @@ class RunStore:
         """Path that all files of one run begin with."""
         return self.folder / topology / f"{workload.id}.{repeat}"
 
+    def next_repeat(self, topology: str, workload: Workload) -> int:
+        """The first repeat of a cell that has no record yet."""
+        repeat = 0
+        while Path(f"{self.stem(topology, workload, repeat)}.json").exists():
+            repeat += 1
+        return repeat
+
     def write(self, record: Record, result: BenchResult) -> Path:
         """Write a record, and its requests beside it; the record comes last, so it is complete.
 
@@ -110,8 +118,14 @@ def load_bench_result(path: Path) -> BenchResult:
     :raises ClientError: if it is missing, malformed or no such result.
     """
     try:
-        data = load_json(path)
+        data = load_json(path, odd_number=str)
     except ConfigError as error:
+        cause = error.__cause__
+        if isinstance(cause, json.JSONDecodeError) and cause.msg == "Extra data":
+            raise ClientError(
+                f"{path} holds more than one result, as --append-result writes them; "
+                "give each a file of its own"
+            ) from error
         raise ClientError(str(error)) from error
     return BenchResult.from_json(data, source=str(path))
 

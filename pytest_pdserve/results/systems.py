@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,10 +32,10 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
     """
     for folder in folders:
         path = folder / name / "system.toml"
-        if path.is_file():
+        if os.path.isfile(path):
             data = load_toml(path)
             check_schema(data, "system", path)
-            _check_metrics(data.get("judgement", {}).get("rtol", {}), path)
+            _check_rooms(data.get("judgement", {}).get("rtol", {}), path)
             try:
                 return System.from_toml(data, name=name, source=str(path))
             except ConfigError as error:
@@ -48,7 +49,11 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
     )
 
 
-def _check_metrics(rtol: dict[str, float], path: Path) -> None:
-    for metric in rtol:
-        if metric not in METRICS:
-            raise ConfigError(f"{path}: /judgement/rtol/{metric}: unknown metric {metric!r}")
+def _check_rooms(rtol: dict[str, float], path: Path) -> None:
+    for name, room in rtol.items():
+        where = f"{path}: /judgement/rtol/{name}"
+        if name not in METRICS or METRICS[name].better == "equal":
+            known = ", ".join(n for n, metric in METRICS.items() if metric.better != "equal")
+            raise ConfigError(f"{where}: unknown metric {name!r}; known are {known}")
+        if METRICS[name].better == "higher" and room >= 1:
+            raise ConfigError(f"{where}: {room:g} admits every value; must be below 1")

@@ -1,9 +1,9 @@
 """A mend for machines with few cores: NIXL's progress thread sleeps between polls.
 
-NIXL's Python API sets ``pthrDelay = 0`` (``nixl/_api.py``, 0.10.1 to 1.5.1), so the progress thread of
-every agent polls without pause and takes a whole core. vLLM loads this in each process of an instance
-(``vllm.general_plugins``); it acts only where a system file sets the variable, which only systems that
-share one machine do.
+NIXL's Python API sets ``pthrDelay = 0`` (``nixl/_api.py``, 0.10.1 to 1.5.1), so the progress thread
+of every agent polls without pause and takes a whole core. vLLM loads this in each process of an
+instance (``vllm.general_plugins``); it acts only where a system file sets the variable, which only
+systems that share one machine do.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def run_client(
             check_servers()
             if time.monotonic() - began > limit_s:
                 raise ClientError(
-                    f"{command.name} did not end within {limit_s:.0f} s, the time for the work asked "
-                    f"(limits.slowest_tok_s); {log} ends:\n{log_tail(log)}"
+                    f"{command.name} did not end within {limit_s:.0f} s, the time for the work "
+                    f"asked (limits.slowest_tok_s); {log} ends:\n{log_tail(log)}"
                 )
             time.sleep(POLL_S)
     finally:

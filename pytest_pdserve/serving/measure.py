@@ -23,8 +23,7 @@ from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import ServedCounts
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.record import result_metrics
 from pytest_pdserve.values.workload import Workload
 
 
@@ -117,37 +116,13 @@ def measure(
         processes=_processes(deployment, command, client, store),
         endpoint=deployment.url,
         client=client.result.raw,
-        metrics=run_metrics(client.result.metrics, client, served),
+        metrics=result_metrics(client.result, served),
         served=served,
         timings_s=tuple((name, round(value, 3)) for name, value in timings.items()),
         findings=check_sanity(seen),
         requests=f"{stem.name}.requests.parquet" if client.result.detailed else None,
     )
     return record, store.write(record, client.result)
-
-
-def run_metrics(
-    timed: tuple[tuple[str, float], ...], client: ClientRun, served: tuple[ServedCounts, ...]
-) -> tuple[tuple[str, float], ...]:
-    """The client's metrics, and the counts that hold on any machine."""
-    result = client.result
-    counts: dict[str, float] = {
-        "completed": result.completed,
-        "total_input_tokens": result.total_input_tokens,
-        "total_output_tokens": result.total_output_tokens,
-    }
-    if result.failed is not None:
-        counts["failed"] = result.failed
-    decodes = [c for c in served if c.role == Role.DECODE and c.kv_transfers is not None]
-    if decodes:
-        transfers = sum(c.kv_transfers or 0.0 for c in decodes)
-        counts["kv_transfers"] = transfers
-        failed = [c.kv_failed for c in served if c.kv_failed is not None]
-        if failed:
-            counts["kv_failed_transfers"] = sum(failed)
-        if transfers:
-            counts["kv_bytes_per_request"] = sum(c.kv_bytes or 0.0 for c in decodes) / transfers
-    return (*timed, *((name, float(value)) for name, value in counts.items()))
 
 
 def _processes(

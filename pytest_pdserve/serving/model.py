@@ -1,7 +1,7 @@
 """A small Llama-shaped model made on the spot: no download, printable tokens, seeded weights.
 
-Weights are drawn so that attention matters: greedy output depends on every prompt token, so a KV cache
-that is lost or mixed up in transfer shows in the text.
+Weights are drawn so that attention matters: greedy output depends on every prompt token, so a KV
+cache that is lost or mixed up in transfer shows in the text.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def load_kv_shape(model: str, dtype: str | None = None) -> KvShape | None:
         config = json.loads((Path(model) / "config.json").read_text())
     except (OSError, ValueError):
         return None
-    return KvShape.from_config(config, dtype)
+    return KvShape.from_config(config, dtype) if isinstance(config, dict) else None
 
 
 def words() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -47,9 +48,12 @@ def endpoint_versions(client: httpx.Client, url: str) -> dict[str, str]:
 
 def git_commit(folder: Path) -> str | None:
     """Commit of the checkout at *folder*, with ``+dirty`` if changed; None outside of one."""
+    git = shutil.which("git")
+    if git is None:
+        return None
     try:
         said = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty=+dirty", "--abbrev=12"],
+            [git, "-C", str(folder), "describe", "--always", "--dirty=+dirty", "--abbrev=12"],
             capture_output=True,
             text=True,
             timeout=10,

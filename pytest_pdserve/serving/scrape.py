@@ -44,6 +44,8 @@ WATCHED = {
     "kv_expired": "vllm:nixl_num_kv_expired_reqs_total",
 }
 """Field of :class:`ServedCounts` to the counter's name (vLLM 0.15 to 0.32)."""
+OPTIONAL = tuple(WATCHED)[3:]
+"""Fields that are None where an instance does not show the counter."""
 _START = "process_start_time_seconds"
 
 
@@ -104,16 +106,13 @@ def difference(name: str, role: str, before: Counters, after: Counters) -> Serve
         first, last = before.get(sample), after.get(sample)
         return None if first is None or last is None else last - first
 
-    counts = {field: delta(field) for field in WATCHED}
-    required = {field: counts.pop(field) or 0.0 for field in _REQUIRED}
     return ServedCounts(
         name=name,
         role=role,
-        **required,
-        **counts,
+        requests=delta("requests") or 0.0,
+        prompt_tokens=delta("prompt_tokens") or 0.0,
+        generation_tokens=delta("generation_tokens") or 0.0,
+        **{field: delta(field) for field in OPTIONAL},
         block_size=after.block_size,
         restarted=before.get(_START) != after.get(_START),
     )
-
-
-_REQUIRED = ("requests", "prompt_tokens", "generation_tokens")

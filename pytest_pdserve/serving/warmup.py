@@ -103,9 +103,8 @@ class Completions:
         :raises PathError: if either fails.
         """
         (prefill, p_rank), (decode, d_rank) = pair, other
-        assert prefill.url is not None and decode.url is not None
         first = self.ask(
-            prefill.url,
+            _url(prefill),
             prompt,
             tokens=1,
             rank=p_rank if prefill.engines > 1 else None,
@@ -116,7 +115,7 @@ class Completions:
                 f"{prefill.name} kept no KV cache for another instance (kv_transfer_params)"
             )
         self.ask(
-            decode.url,
+            _url(decode),
             prompt,
             tokens=WARM_TOKENS,
             rank=d_rank if decode.engines > 1 else None,
@@ -129,7 +128,7 @@ def warm_pairs(
 ) -> int:
     """Move one KV cache over every pair of prefill and decode engines.
 
-    The first transfer of a pair sets its connection up, which takes longer than a hundred later ones.
+    The first transfer of a pair sets its connection up, and would otherwise be measured.
 
     :returns: pairs.
     :raises PathError: if a decode instance does not count its transfers.
@@ -172,8 +171,8 @@ def prove_path(
     """Send requests to *url* until every instance has served one.
 
     :returns: requests sent.
-    :raises PathError: if an instance stays idle, or for prefill and decode: if transfers are not one
-        per request, or one failed.
+    :raises PathError: if an instance stays idle, or for prefill and decode: if transfers are not
+        one per request, or one failed.
     """
     asked = [server for server in servers if server.url is not None and server.role in list(Role)]
     before = {server.name: scrape(client, _url(server)) for server in asked}

@@ -84,6 +84,8 @@ class Baseline:
     @property
     def origin(self) -> str:
         """File, versions and date, for messages."""
+        if not self.provenance:
+            return self.source
         versions = self.provenance.get("versions", {})
         said = [f"{label} {versions[key]}" for key, label in _LABELS if key in versions]
         said.append(str(self.provenance.get("date", "date unknown")))

@@ -1,4 +1,4 @@
-"""The errors that a user may meet. Bad input is a ConfigError; trouble with machines is the rest."""
+"""The errors that a user may meet: bad input is a ConfigError, trouble with machines the rest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class PdserveError(Exception):
 
 
 class ConfigError(PdserveError):
-    """Raised when what the user wrote cannot be used: an option, a system file, a baseline, a claim."""
+    """Raised when what the user wrote cannot be used: option, system file, baseline or claim."""
 
 
 class PlacementError(ConfigError):

@@ -30,18 +30,17 @@ class KvShape:
 
         :param dtype: type of the cache, where it is not the model's own.
         """
-        size = _BYTES.get(dtype or config.get("dtype") or config.get("torch_dtype") or "")
-        layers = config.get("num_hidden_layers")
-        if size is None or not isinstance(layers, int):
+        size = _BYTES.get(str(dtype or config.get("dtype") or config.get("torch_dtype")))
+        try:
+            if config.get("kv_lora_rank") is not None:
+                values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
+            else:
+                heads = config["num_attention_heads"]
+                head_dim = config.get("head_dim") or config["hidden_size"] // heads
+                values = 2 * (config.get("num_key_value_heads") or heads) * head_dim
+            per_value = config["num_hidden_layers"] * values
+        except (KeyError, TypeError, ZeroDivisionError):
             return None
-        if "kv_lora_rank" in config:
-            values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
-        elif "num_attention_heads" in config and "hidden_size" in config:
-            heads = config.get("num_key_value_heads") or config["num_attention_heads"]
-            head_dim = (
-                config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-            )
-            values = 2 * heads * head_dim
-        else:
+        if size is None or not isinstance(per_value, int) or per_value <= 0:
             return None
-        return cls(bytes_per_token=layers * values * size)
+        return cls(bytes_per_token=per_value * size)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Any
 from typing import Literal
 from typing import Self
 
+from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 
 SCHEMA_VERSION = 1
@@ -171,3 +174,29 @@ class Record:
             Finding(**{**f, "voids": tuple(f["voids"])}) for f in data["findings"]
         )
         return cls(**fields)
+
+
+def result_metrics(
+    result: BenchResult, served: Sequence[ServedCounts]
+) -> tuple[tuple[str, float], ...]:
+    """The client's metrics, and the counts that hold on any machine.
+
+    KV counts are there only if decode instances showed NIXL counters.
+    """
+    counts: dict[str, float] = {
+        "completed": result.completed,
+        "total_input_tokens": result.total_input_tokens,
+        "total_output_tokens": result.total_output_tokens,
+    }
+    if result.failed is not None:
+        counts["failed"] = result.failed
+    decodes = [c for c in served if c.role == Role.DECODE and c.kv_transfers is not None]
+    if decodes:
+        transfers = sum(c.kv_transfers or 0.0 for c in decodes)
+        counts["kv_transfers"] = transfers
+        failed = [c.kv_failed for c in served if c.kv_failed is not None]
+        if failed:
+            counts["kv_failed_transfers"] = sum(failed)
+        if transfers:
+            counts["kv_bytes_per_request"] = sum(c.kv_bytes or 0.0 for c in decodes) / transfers
+    return (*result.metrics, *((name, float(value)) for name, value in counts.items()))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from typing import TypeVar
 
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.metrics import METRICS
 
 _ARRAYS = ("ttfts", "itls", "input_lens", "output_lens", "start_times", "errors")
+"""Lists of one entry per request."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +36,7 @@ class BenchResult:
     metrics: tuple[tuple[str, float], ...]
     """Judged metrics by name, in their own units; only finite numbers."""
     ttft_s: tuple[float, ...] = ()
-    """Time to first token of each request, seconds; 0 where it failed."""
+    """Time to first token of each request, seconds; 0 where it failed, NaN where it is null."""
     itl_s: tuple[tuple[float, ...], ...] = ()
     """Gaps between chunks of each request, seconds."""
     input_lens: tuple[int, ...] = ()
@@ -38,7 +44,7 @@ class BenchResult:
     output_lens: tuple[int, ...] = ()
     """Generated tokens of each request."""
     start_s: tuple[float, ...] = ()
-    """Start of each request on the client's monotonic clock, seconds; absent before vLLM 0.11."""
+    """Start of each request on the client's monotonic clock, seconds; absent before 2026."""
     errors: tuple[str, ...] = ()
     """Error text of each request, empty where it completed."""
     raw: tuple[tuple[str, Any], ...] = ()
@@ -51,11 +57,11 @@ class BenchResult:
 
     @property
     def chunks(self) -> int | None:
-        """Streamed chunks with content of all completed requests; None without details.
+        """Streamed chunks with content of all completed requests; None without both lists.
 
         A request of *n* chunks has *n* - 1 gaps between them.
         """
-        if not self.itl_s:
+        if not self.itl_s or not self.output_lens:
             return None
         return sum(
             len(gaps) + 1
@@ -67,8 +73,9 @@ class BenchResult:
     def from_json(cls, data: Mapping[str, Any], *, source: str) -> BenchResult:
         """Read a result file's object.
 
-        ``failed`` came with vLLM 0.11; before, it is ``num_prompts - completed``. The lists are there
-        only after ``--save-detailed``.
+        ``failed`` came after vLLM 0.11.0 (pull request 26478); before, it is ``num_prompts -
+        completed``. ``start_times`` came in January 2026 (32667). Until 0.8.5 (17028) the lists
+        were always there, since then only after ``--save-detailed``.
 
         :raises ClientError: if a total is missing or no number, or lists differ in length.
         """
@@ -76,39 +83,57 @@ class BenchResult:
             raise ClientError(f"{source} is no result of vllm bench serve: not a JSON object")
         lists = {name: _list(data, name, source) for name in _ARRAYS}
         _check_lengths(lists, source)
-        completed = int(_number(data, "completed", source))
+        completed = _count(data, "completed", source)
         return cls(
             completed=completed,
-            failed=_failed(data, completed, source),
+            failed=_failed(data, completed),
             duration_s=_number(data, "duration", source),
-            total_input_tokens=int(_number(data, "total_input_tokens", source)),
-            total_output_tokens=int(_number(data, "total_output_tokens", source)),
+            total_input_tokens=_count(data, "total_input_tokens", source),
+            total_output_tokens=_count(data, "total_output_tokens", source),
             metrics=tuple(_metrics(data)),
-            ttft_s=tuple(map(float, lists["ttfts"])),
-            itl_s=tuple(tuple(map(float, gaps)) for gaps in lists["itls"]),
-            input_lens=tuple(map(int, lists["input_lens"])),
-            output_lens=tuple(map(int, lists["output_lens"])),
-            start_s=tuple(map(float, lists["start_times"])),
-            errors=tuple(map(str, lists["errors"])),
+            ttft_s=_entries(lists, "ttfts", _seconds, source),
+            itl_s=_entries(lists, "itls", _gaps, source),
+            input_lens=_entries(lists, "input_lens", _length, source),
+            output_lens=_entries(lists, "output_lens", _length, source),
+            start_s=_entries(lists, "start_times", _seconds, source),
+            errors=_entries(
+                lists, "errors", lambda text: "" if text is None else str(text), source
+            ),
             raw=tuple((key, value) for key, value in data.items() if not isinstance(value, list)),
         )
 
 
 def _number(data: Mapping[str, Any], key: str, source: str) -> float:
-    value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    value = _finite(data.get(key))
+    if value is None or value < 0:
         raise ClientError(
-            f"{source} is no result of vllm bench serve: {key!r} is {value!r}, not a number"
+            f"{source} is no result of vllm bench serve: {key!r} is {data.get(key)!r}, not a number"
         )
     return value
 
 
-def _failed(data: Mapping[str, Any], completed: int, source: str) -> int | None:
-    if "failed" in data:
-        return int(_number(data, "failed", source))
-    if "num_prompts" in data:
-        return int(_number(data, "num_prompts", source)) - completed
-    return None
+def _count(data: Mapping[str, Any], key: str, source: str) -> int:
+    value = _number(data, key, source)
+    if not value.is_integer():
+        raise ClientError(f"{source}: {key!r} is {value!r}, not a whole number")
+    return int(value)
+
+
+def _finite(value: Any) -> float | None:
+    """*value* as a float, if it is a number and a float can hold it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _failed(data: Mapping[str, Any], completed: int) -> int | None:
+    said, asked = _finite(data.get("failed")), _finite(data.get("num_prompts"))
+    failed = asked - completed if said is None and asked is not None else said
+    return int(failed) if failed is not None and failed >= 0 else None
 
 
 def _list(data: Mapping[str, Any], key: str, source: str) -> list[Any]:
@@ -116,6 +141,33 @@ def _list(data: Mapping[str, Any], key: str, source: str) -> list[Any]:
     if not isinstance(value, list):
         raise ClientError(f"{source}: {key!r} is {type(value).__name__}, not a list")
     return value
+
+
+def _entries(
+    lists: Mapping[str, list[Any]], key: str, read: Callable[[Any], T], source: str
+) -> tuple[T, ...]:
+    read_entries = []
+    for index, entry in enumerate(lists[key]):
+        try:
+            read_entries.append(read(entry))
+        except (TypeError, ValueError, OverflowError) as error:
+            said = repr(entry)[:60]
+            raise ClientError(
+                f"{source}: {key}[{index}] is {said}, not what it should be"
+            ) from error
+    return tuple(read_entries)
+
+
+def _seconds(entry: Any) -> float:
+    return math.nan if entry is None else float(entry)
+
+
+def _gaps(entry: Any) -> tuple[float, ...]:
+    return () if entry is None else tuple(map(float, entry))
+
+
+def _length(entry: Any) -> int:
+    return 0 if entry is None else int(entry)
 
 
 def _check_lengths(lists: Mapping[str, list[Any]], source: str) -> None:
@@ -127,9 +179,7 @@ def _check_lengths(lists: Mapping[str, list[Any]], source: str) -> None:
 
 def _metrics(data: Mapping[str, Any]) -> list[tuple[str, float]]:
     return [
-        (name, float(data[name]))
+        (name, value)
         for name, metric in METRICS.items()
-        if metric.better != "equal"
-        and isinstance(data.get(name), int | float)
-        and math.isfinite(data[name])
+        if metric.better != "equal" and (value := _finite(data.get(name))) is not None
     ]

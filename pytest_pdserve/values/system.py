@@ -35,7 +35,7 @@ class ClusterSpec:
     gpus_per_node: int
     """GPUs of a node; a CPU slot counts as one."""
     shared_host: bool = False
-    """Whether all nodes are one machine, so that topologies compete with themselves for its cores."""
+    """Whether all nodes are one machine, so that instances compete for its cores."""
     memory_per_instance_gib: float = 0.0
     """Memory that one instance needs at most, GiB; 0 is not checked."""
     bind_host: str = "0.0.0.0"  # noqa: S104 - the launcher's own default: other nodes must reach it

@@ -13,8 +13,8 @@ ARTICLE_TOPOLOGIES = ("dp", "route2", "route4", "1p3d", "2p2d")
 
 _FORMS = "'dp', 'route<R>', '<x>p<y>d' or '<R>x<x>p<y>d', each with an optional '-tp8' or '-tp4x8'"
 _GRAMMAR = re.compile(
-    r"(?:(?P<dp>dp)|route(?P<routes>\d+)|(?:(?P<groups>\d+)x)?(?P<prefill>\d+)p(?P<decode>\d+)d)"
-    r"(?:-tp(?P<tp>\d+)(?:x(?P<tp_decode>\d+))?)?"
+    r"(?:(?P<dp>dp)|route(?P<routes>N)|(?:(?P<groups>N)x)?(?P<prefill>N)p(?P<decode>N)d)"
+    r"(?:-tp(?P<tp>N)(?:x(?P<tp_decode>N))?)?".replace("N", "[0-9]{1,6}")
 )
 
 

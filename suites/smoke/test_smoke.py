@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,10 @@ TOKENS = 24
 
 
 def _prompts(count: int) -> list[str]:
-    """Prompts that differ in their first word only, over 120 words: a lost KV cache shows."""
-    tail = " ".join(f"{number * 7919 % 9973}" for number in range(120))
-    return [f"{first} {tail}" for first in ("bado", "fami", "gusi", "kove", "lunu")[:count]]
+    """Prompts of 121 words that differ in the first word only, so that a lost KV cache shows."""
+    words = [a + b for a, b in itertools.product(("ba", "fe", "gi", "ko", "lu"), repeat=2)]
+    tail = " ".join(words[number * 7 % len(words)] for number in range(120))
+    return [f"{first} {tail}" for first in words[:count]]
 
 
 def test_answers(pdserve_deployment: Deployment) -> None:

@@ -1,0 +1,174 @@
+"""Real vLLM, real NIXL, real vllm-router on this machine: 1P1D, then what kills it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.results.store import load_record
+from pytest_pdserve.results.systems import SHIPPED
+from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.serving.deployment import Deployment
+from pytest_pdserve.serving.deployment import stand_up
+from pytest_pdserve.serving.measure import Provenance
+from pytest_pdserve.serving.measure import measure
+from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.session import acquire
+from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+pytestmark = pytest.mark.vllm
+
+WORKLOAD = Workload(input_len=130, output_len=32, num_prompts=12, max_concurrency=2)
+PROVENANCE = Provenance(versions={}, host={}, fingerprint="none")
+
+
+@dataclass(frozen=True)
+class Stood:
+    """One topology that is up, and where it is."""
+
+    allocation: Allocation
+    deployment: Deployment
+    store: RunStore
+
+
+def members(groups: set[int]) -> list[str]:
+    """What still runs of process *groups*; vLLM's title hides the environment, not the group."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) in groups and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {process.name()}")
+    return found
+
+
+@contextlib.contextmanager
+def standing(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
+    system = with_model_path(load_system("local-cpu", SHIPPED))
+    system = replace(system, cluster=replace(system.cluster, nodes=nodes))
+    store = RunStore(folder=folder)
+    with (
+        acquire(system) as allocation,
+        stand_up(
+            allocation,
+            Topology.parse(topology),
+            system,
+            logs=store.logs(topology),
+            progress=lambda _: None,
+        ) as deployment,
+    ):
+        groups = {s.process.pid for s in deployment.servers if s.process and s.process.pid}
+        assert len(members(groups)) > len(groups)
+        yield Stood(allocation=allocation, deployment=deployment, store=store)
+    assert members(groups) == []
+
+
+@pytest.fixture(scope="module")
+def pd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stood]:
+    with standing("1p1d", tmp_path_factory.mktemp("pd"), nodes=2) as stood:
+        yield stood
+
+
+def run(stood: Stood, repeat: int) -> dict[str, Any]:
+    record, path = measure(
+        stood.deployment,
+        stood.allocation,
+        WORKLOAD,
+        repeat=repeat,
+        store=stood.store,
+        provenance=PROVENANCE,
+    )
+    assert load_record(path) == record
+    assert [finding.message for finding in record.insane] == []
+    return record.to_json()
+
+
+def test_a_record_of_prefill_and_decode_is_sane_and_complete(pd: Stood) -> None:
+    record = run(pd, 0)
+    assert record["metrics"]["completed"] == WORKLOAD.num_prompts
+    assert record["metrics"]["kv_transfers"] == WORKLOAD.num_prompts
+    # 130 tokens take two blocks of 128, each token 8 layers x (4 + 4) heads x 64 x 4 bytes.
+    assert record["metrics"]["kv_bytes_per_request"] == 256 * 8 * 8 * 64 * 4
+    assert record["metrics"]["mean_ttft_ms"] > record["metrics"]["mean_itl_ms"] > 0
+    assert {process["name"] for process in record["processes"]} >= {"prefill[0]", "decode[0]"}
+    requests = Path(pd.store.folder, "1p1d", record["requests"])
+    assert requests.stat().st_size > 0
+
+
+def test_one_chunk_is_one_token_at_this_load(pd: Stood) -> None:
+    record = run(pd, 1)
+    assert [f["check"] for f in record["findings"] if f["check"] == "chunks"] == []
+
+
+def test_greedy_text_is_that_of_the_decode_instance_alone(pd: Stood) -> None:
+    tail = " ".join(["bado", "fami", "gusi", "kove"] * 40)
+    prompts = [f"{first} {tail}" for first in ("baba", "bebe", "bibi")]
+    completions = pd.deployment.completions
+    alone = str(pd.deployment.instances[-1].url)
+    expected = [completions.text(alone, prompt, tokens=16) for prompt in prompts]
+    assert len(set(expected)) == len(prompts)
+    through = [completions.text(pd.deployment.url, prompt, tokens=16) for prompt in prompts]
+    assert through == expected
+
+
+def test_the_key_is_asked_for_and_stands_nowhere(pd: Stood) -> None:
+    url, key = str(pd.deployment.instances[0].url), pd.deployment.api_key
+    body = {"model": pd.deployment.system.model.path, "prompt": "bado", "max_tokens": 1}
+    answer = pd.deployment.client.post(
+        f"{url}/v1/completions", json=body, headers={"Authorization": "Bearer wrong"}
+    )
+    assert answer.status_code == 401
+    written = [p for p in pd.store.folder.rglob("*") if p.is_file()]
+    assert written
+    assert [p for p in written if key.encode() in p.read_bytes()] == []
+    argvs = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            argvs.append(" ".join(process.cmdline()))
+    assert [argv for argv in argvs if key in argv] == []
+
+
+def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
+    """The last test on this deployment: it ends it."""
+    decode = next(s for s in pd.deployment.servers if s.name == "decode[0]")
+    assert decode.process is not None
+    pid = decode.process.pid
+    assert pid is not None
+    long = replace(WORKLOAD, output_len=256, num_prompts=64)
+    killer = threading.Timer(12.0, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    try:
+        with pytest.raises(LaunchError, match=r"decode\[0\] on local1 was ended by signal 9"):
+            measure(
+                pd.deployment,
+                pd.allocation,
+                long,
+                repeat=0,
+                store=pd.store,
+                provenance=PROVENANCE,
+            )
+    finally:
+        killer.cancel()
+
+
+@pytest.mark.parametrize(("topology", "nodes"), [("dp", 2), ("route2", 2)])
+def test_aggregated_topologies_serve(topology: str, nodes: int, tmp_path: Path) -> None:
+    """Data parallelism with a headless rank, and independent groups behind round robin."""
+    with standing(topology, tmp_path, nodes=nodes) as stood:
+        record = run(stood, 0)
+        assert record["metrics"]["completed"] == WORKLOAD.num_prompts
+        assert "kv_transfers" not in record["metrics"]
+        assert all(served["requests"] > 0 for served in record["served"])

@@ -1,0 +1,155 @@
+"""The grammar of topology names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES
+from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.topology import parse_topologies
+
+FORMS = "'dp', 'route<R>', '<x>p<y>d' or '<R>x<x>p<y>d', each with an optional '-tp8' or '-tp4x8'"
+COUNTS = st.integers(1, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "groups", "prefill", "decode", "tps"),
+    [
+        ("dp", 1, 0, 0, (None, None)),
+        ("dp-tp4", 1, 0, 0, (4, 4)),
+        ("route2", 2, 0, 0, (None, None)),
+        ("route4-tp8", 4, 0, 0, (8, 8)),
+        ("1p3d", 1, 1, 3, (None, None)),
+        ("1p3d-tp8", 1, 1, 3, (8, 8)),
+        ("1p3d-tp4x8", 1, 1, 3, (4, 8)),
+        ("2x1p1d", 2, 1, 1, (None, None)),
+        ("12x10p20d-tp2x16", 12, 10, 20, (2, 16)),
+    ],
+)
+def test_a_name_says_groups_instances_and_gpus(
+    text: str, groups: int, prefill: int, decode: int, tps: tuple[int | None, int | None]
+) -> None:
+    topology = Topology.parse(text)
+    assert (topology.groups, topology.prefill, topology.decode) == (groups, prefill, decode)
+    assert (topology.tp_prefill, topology.tp_decode) == tps
+    assert topology.disaggregated is (prefill > 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("2x4", f"topology '2x4' is not of the form {FORMS}"),
+        ("", f"topology '' is not of the form {FORMS}"),
+        ("DP", f"topology 'DP' is not of the form {FORMS}"),
+        ("1p3d ", f"topology '1p3d ' is not of the form {FORMS}"),
+        ("1p3d-tp", f"topology '1p3d-tp' is not of the form {FORMS}"),
+        ("-1p3d", f"topology '-1p3d' is not of the form {FORMS}"),
+        ("route٣", f"topology 'route٣' is not of the form {FORMS}"),
+        (
+            "4p0d",
+            "topology '4p0d' has 4 prefill and 0 decode instances; each must be at least 1 "
+            "(instances that do both are 'dp' or 'route<R>')",
+        ),
+        (
+            "0p4d",
+            "topology '0p4d' has 0 prefill and 4 decode instances; each must be at least 1 "
+            "(instances that do both are 'dp' or 'route<R>')",
+        ),
+        (
+            "dp-tp4x8",
+            "topology 'dp-tp4x8' gives two tensor-parallel sizes, but its instances do prefill "
+            "and decode alike; write one, as in 'dp-tp4'",
+        ),
+        (
+            "0x1p1d",
+            "topology '0x1p1d' counts something as 0; each number must be at least 1",
+        ),
+        (
+            "1p3d-tp4x0",
+            "topology '1p3d-tp4x0' counts something as 0; each number must be at least 1",
+        ),
+        ("route1", "topology 'route1' is the same as 'dp'; write 'dp'"),
+        ("1x1p3d", "topology '1x1p3d' is the same as '1p3d'; write '1p3d'"),
+        ("01p3d", "topology '01p3d' is the same as '1p3d'; write '1p3d'"),
+        ("1p3d-tp8x8", "topology '1p3d-tp8x8' is the same as '1p3d-tp8'; write '1p3d-tp8'"),
+    ],
+)
+def test_what_is_no_name_is_refused_with_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Topology.parse(text)
+    assert str(refused.value) == sentence
+
+
+def test_a_route_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'route0' counts something as 0"):
+        Topology.parse("route0")
+
+
+def test_a_number_without_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is not of the form"):
+        Topology.parse("route" + "9" * 5000)
+
+
+@st.composite
+def topologies(draw: st.DrawFn) -> Topology:
+    tp = draw(st.none() | COUNTS)
+    if draw(st.booleans()):
+        decode_tp = tp if tp is None else draw(COUNTS)
+        return Topology(
+            groups=draw(COUNTS),
+            prefill=draw(COUNTS),
+            decode=draw(COUNTS),
+            tp_prefill=tp,
+            tp_decode=decode_tp,
+        )
+    return Topology(groups=draw(COUNTS), prefill=0, decode=0, tp_prefill=tp, tp_decode=tp)
+
+
+@given(topologies())
+def test_every_topology_is_read_back_from_its_id(topology: Topology) -> None:
+    assert Topology.parse(topology.id) == topology
+
+
+@given(st.text("dproutex0123-tp8 ", max_size=12))
+def test_any_text_is_a_name_or_refused(text: str) -> None:
+    try:
+        topology = Topology.parse(text)
+    except ConfigError as error:
+        assert repr(text) in str(error)
+    else:
+        assert topology.id == text
+
+
+def test_all_means_the_articles_five() -> None:
+    assert tuple(t.id for t in parse_topologies("all")) == ARTICLE_TOPOLOGIES
+    assert ARTICLE_TOPOLOGIES == ("dp", "route2", "route4", "1p3d", "2p2d")
+
+
+def test_a_list_keeps_its_order() -> None:
+    assert [t.id for t in parse_topologies("2p2d, dp")] == ["2p2d", "dp"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("dp,1p3d,dp", "topology 'dp' stands 2 times in 'dp,1p3d,dp'"),
+        ("dp,", f"topology '' is not of the form {FORMS}"),
+    ],
+    ids=["twice", "empty entry"],
+)
+def test_a_list_with_a_mistake_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_topologies(text)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("role", "kv_role"),
+    [(Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer"), (Role.AGGREGATED, None)],
+)
+def test_a_role_has_vllms_name(role: Role, kv_role: str | None) -> None:
+    assert role.kv_role == kv_role
