@@ -17,9 +17,14 @@ from pytest_pdserve.plan.ports import assign_ports
 from pytest_pdserve.plan.ports import unclaimed
 from pytest_pdserve.plan.router import router_command
 from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.store import check_runs_folder
+from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.session import SUITE
+from pytest_pdserve.session import host_of
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
@@ -38,6 +43,8 @@ def check_before_start(
             for topology in topologies:
                 check_topology(settings.system, topology, touching=touching)
         load_baseline(baseline_path(settings.system, SUITE))
+        if settings.system.judgement.host_envelopes:
+            _load_host_baseline(settings)
         check_runs_folder(settings.runs)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
@@ -58,6 +65,12 @@ def check_topology(system: System, topology: Topology, *, touching: bool) -> Pla
     if local:
         check_memory(system, len(placement.instances))
     return placement
+
+
+def _load_host_baseline(settings: Settings) -> None:
+    system = with_model_path(settings.system)
+    mark = fingerprint(host_of(settings), system)
+    load_baseline(host_baseline_path(system, SUITE, mark, state_folder()), fingerprint=mark)
 
 
 def planning(system: System) -> Claim:

@@ -16,6 +16,7 @@ from pytest_pdserve.options import DEFAULT_SYSTEM
 from pytest_pdserve.options import DEFAULT_TOPOLOGY
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
+from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.topology import parse_topologies
 
@@ -143,19 +144,23 @@ def _serve(system: System, topologies: Sequence[Topology], runs: Path) -> int:
 
 
 def _ready_text(deployment: Deployment, logs: Path) -> str:
+    url = deployment.url
     key = logs.parent.parent / "api-key"
-    key.touch(mode=0o600)
-    key.write_text(deployment.api_key)
+    try:
+        key.touch(mode=0o600)
+        key.write_text(deployment.api_key)
+    except OSError as error:
+        raise StoreError(f"{key} cannot be written: {error.strerror}") from error
     return "\n".join(
         [
-            f"endpoint  {deployment.url}",
+            f"endpoint  {url}",
             f"logs      {logs}",
             f"key       {key} (only you can read it)",
-            f'try       curl {deployment.url}/v1/completions -H "Authorization: Bearer $(cat {key})" '
+            f'try       curl {url}/v1/completions -H "Authorization: Bearer $(cat {key})" '
             "-H 'Content-Type: application/json' "
             f'-d \'{{"model": "{deployment.system.model.path}", "prompt": "bado fami", '
             '"max_tokens": 16}\'',
-            f"measure   PDSERVE_API_KEY=$(cat {key}) pytest suites/ --pdserve-base-url {deployment.url} "
+            f"measure   PDSERVE_API_KEY=$(cat {key}) pytest suites/ --pdserve-base-url {url} "
             f"--topology {deployment.topology.id}",
             "Ctrl-C ends it.",
         ]

@@ -57,6 +57,8 @@ def pdserve_session(request: pytest.FixtureRequest) -> Session:
     """What this session has measured and judged so far."""
     from pytest_pdserve.session import Session  # noqa: PLC0415 - effects load in fixtures only
 
+    if hasattr(request.config, "workerinput"):
+        pytest.fail("pdserve suites own their cluster; run them without -n", pytrace=False)
     with plainly():
         session = Session.start(settings_of(request.config))
     request.config.stash[session_key] = session
@@ -71,8 +73,6 @@ def pdserve_cluster(
     from pytest_pdserve.session import acquire  # noqa: PLC0415
     from pytest_pdserve.session import client_only  # noqa: PLC0415
 
-    if hasattr(request.config, "workerinput"):
-        pytest.fail("pdserve suites own their cluster; run them without -n", pytrace=False)
     system = pdserve_session.system
     if pdserve_session.settings.base_url:
         system = client_only(system)
@@ -178,6 +178,8 @@ def pdserve_judge_claim(
         report = pdserve_session.system.judgement.claims == "report"
         sides = [s for cell in pdserve_session.sides(claim).values() for s in cell]
         missing = sorted({s.topology for s in sides if s.value is None})
+        if report and not sides:
+            _not_judged("no cell of this system's sweep lies in its regime", strict=strict)
         if report and missing:
             _not_judged(f"{', '.join(missing)} neither measured nor in a baseline", strict=strict)
         with plainly():

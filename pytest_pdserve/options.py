@@ -57,8 +57,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--topology",
         dest="pdserve_topology",
         metavar="ID[,ID…]",
-        help="Topologies to measure: dp, route2, 1p3d, 2x1p1d-tp4, …, or all for the article's five "
-        f"(default: {DEFAULT_TOPOLOGY})",
+        help="Topologies to measure: dp, route2, 1p3d, 2x1p1d-tp4, …, or all for the article's "
+        f"five (default: {DEFAULT_TOPOLOGY})",
     )
     add(
         "--system",

@@ -14,20 +14,23 @@ from pytest_pdserve.fixtures import pdserve_judge_claim as pdserve_judge_claim
 from pytest_pdserve.fixtures import pdserve_run as pdserve_run
 from pytest_pdserve.fixtures import pdserve_session as pdserve_session
 from pytest_pdserve.fixtures import session_key
+from pytest_pdserve.markers import SIGNATURES
+from pytest_pdserve.markers import check_requires
+from pytest_pdserve.markers import claims_file
+from pytest_pdserve.markers import panels_of
+from pytest_pdserve.markers import unmet
 from pytest_pdserve.options import add_options
 from pytest_pdserve.options import asked
 from pytest_pdserve.options import settings_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_pdserve.judge.claims import Claim
     from pytest_pdserve.values.topology import Topology
 
-_MARKERS = (
-    "pdserve_panels(*panels): run once for each workload of the system's sweep in the named panels, "
-    "'prefill' and 'decode'.",
-    "pdserve_requires(disaggregated=None, nodes=None, gpus_per_node=None): skip where topology or "
-    "system is another.",
-    "pdserve_last: run after all other tests, as it looks at what they measured.",
-)
+trouble_key = pytest.StashKey[pytest.UsageError]()
+"""The first thing that was found wrong while tests were made."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,8 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare markers; read settings at once if the command line has any."""
-    for marker in _MARKERS:
-        config.addinivalue_line("markers", marker)
+    for signature in SIGNATURES.values():
+        config.addinivalue_line("markers", signature)
     if asked(config):
         settings_of(config)
         if getattr(config.option, "numprocesses", None):
@@ -56,28 +59,21 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize over ``--topology`` and, where a test asks for it, the system's sweep."""
-    if "pdserve_deployment" in metafunc.fixturenames:
-        metafunc.parametrize(
-            "pdserve_deployment",
-            settings_of(metafunc.config).topologies,
-            ids=lambda topology: topology.id,
-            indirect=True,
-            scope="session",
-        )
-    marker = metafunc.definition.get_closest_marker("pdserve_panels")
-    if marker is not None:
-        workloads = [
-            workload
-            for workload in settings_of(metafunc.config).system.sweep.workloads()
-            if set(marker.args) & set(workload.panels)
-        ]
-        metafunc.parametrize("pdserve_workload", workloads, ids=lambda workload: workload.lengths)
+    """Parametrize over ``--topology`` and, where a test asks for it, the sweep or claims."""
+    try:
+        _parametrize(metafunc)
+    except pytest.UsageError as error:  # raised from here, it would be a traceback and exit 2
+        metafunc.config.stash.setdefault(trouble_key, error)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Look at everything that can be wrong before anything is started; put claims last."""
+    if trouble_key in config.stash:
+        raise config.stash[trouble_key]
+    for item in items:
+        for mark in item.iter_markers("pdserve_requires"):
+            check_requires(mark)
     topologies = [t for t in map(_topology, items) if t is not None]
     if topologies:
         from pytest_pdserve.checks import check_before_start  # noqa: PLC0415
@@ -90,15 +86,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what topology or system do not allow, before anything is stood up for it."""
-    marker = item.get_closest_marker("pdserve_requires")
-    if marker is None:
-        return
-    settings = settings_of(item.config)
-    unmet = _unmet(marker.kwargs, item, settings.system.cluster)
-    if unmet and settings.strict:
-        pytest.fail(f"{unmet} (--pdserve-strict)", pytrace=False)
-    if unmet:
-        pytest.skip(unmet)
+    for mark in item.iter_markers("pdserve_requires"):
+        settings = settings_of(item.config)
+        reason = unmet(mark, _topology(item), settings.system.cluster)
+        if reason and settings.strict:
+            pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
+        if reason:
+            pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -120,18 +114,33 @@ def _topology(item: pytest.Item) -> Topology | None:
     return callspec.params.get("pdserve_deployment") if callspec is not None else None
 
 
-def _unmet(wanted: dict[str, Any], item: pytest.Item, cluster: Any) -> str | None:
-    unknown = set(wanted) - {"disaggregated", "nodes", "gpus_per_node"}
-    if unknown:
-        raise pytest.UsageError(f"pdserve_requires({', '.join(sorted(unknown))}=…): {_MARKERS[1]}")
-    topology = _topology(item)
-    disaggregated = wanted.get("disaggregated")
-    if disaggregated is not None and topology is not None:
-        if topology.disaggregated is not disaggregated:
-            kind = "separates" if topology.disaggregated else "does not separate"
-            return f"{topology.id} {kind} prefill and decode"
-    for name in ("nodes", "gpus_per_node"):
-        have: int = getattr(cluster, name)
-        if wanted.get(name, 0) > have:
-            return f"needs {name} >= {wanted[name]}, the system has {have}"
-    return None
+def _parametrize(metafunc: pytest.Metafunc) -> None:
+    if "pdserve_deployment" in metafunc.fixturenames:
+        metafunc.parametrize(
+            "pdserve_deployment",
+            settings_of(metafunc.config).topologies,
+            ids=lambda topology: topology.id,
+            indirect=True,
+            scope="session",
+        )
+    if panels := metafunc.definition.get_closest_marker("pdserve_panels"):
+        named = panels_of(panels)
+        workloads = settings_of(metafunc.config).system.sweep.workloads()
+        metafunc.parametrize(
+            "pdserve_workload",
+            [workload for workload in workloads if named & set(workload.panels)],
+            ids=lambda workload: workload.lengths,
+        )
+    if claims := metafunc.definition.get_closest_marker("pdserve_claims"):
+        path = claims_file(claims, metafunc.definition.path.parent)
+        metafunc.parametrize("pdserve_claim", _claims(path), ids=lambda claim: claim.id)
+
+
+def _claims(path: Path) -> tuple[Claim, ...]:
+    from pytest_pdserve.results.baselines import load_claims  # noqa: PLC0415 - loads jsonschema
+    from pytest_pdserve.values.errors import ConfigError  # noqa: PLC0415
+
+    try:
+        return load_claims(path)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error

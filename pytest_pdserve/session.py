@@ -111,7 +111,7 @@ class Session:
         :raises StoreError: if the folder cannot be made.
         """
         system = with_model_path(settings.system)
-        host = {"endpoint": settings.base_url} if settings.base_url else describe_host()
+        host = host_of(settings)
         versions = package_versions()
         commit = git_commit(settings.rootdir)
         if commit is not None:
@@ -280,6 +280,11 @@ class Session:
         return Side(topology=topology, workload=workload.id, value=value, origin=origin)
 
 
+def host_of(settings: Settings) -> dict[str, str]:
+    """What decides how fast servers answer: this machine, or an endpoint of somebody else's."""
+    return {"endpoint": settings.base_url} if settings.base_url else describe_host()
+
+
 def _empty(system: System, suite: str, path: Path) -> Baseline:
     return Baseline(
         system=system.name,
@@ -302,8 +307,8 @@ def acquire(system: System) -> Iterator[Allocation]:
     """
     if system.cluster.kind != "local":
         raise AllocationError(
-            f"system {system.name} is of kind {system.cluster.kind!r}, which this version plans but "
-            "cannot acquire yet; give --pdserve-base-url for an endpoint that is up"
+            f"system {system.name} is of kind {system.cluster.kind!r}, which this version plans "
+            "but cannot acquire yet; give --pdserve-base-url for an endpoint that is up"
         )
     allocation = LocalAllocation(system)
     try:

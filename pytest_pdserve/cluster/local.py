@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,7 +99,7 @@ class LocalAllocation:
         )
 
     def claim(self, node: str, port: int) -> bool:
-        """Reserve *port*: bound but not listening, it stays open to servers that reuse addresses."""
+        """Reserve *port*: bound, not listening, so servers that reuse addresses can have it."""
         reservation = socket.socket()
         try:
             probe = socket.socket()
@@ -125,23 +127,24 @@ class LocalAllocation:
         """
         executable = _executable(command.argv[0])
         environment = {**os.environ, **dict(command.env), **secrets}
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as output:
-                popen = subprocess.Popen(
-                    command.argv,
-                    executable=executable,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    process_group=0,
-                )
-        except OSError as error:
-            raise LaunchError(f"{command.name} cannot be started: {error}") from error
-        process = LocalProcess(command=command, log=log, popen=popen)
-        self._running[popen.pid] = process
-        self._tell_leash(f"+{popen.pid}")
+        with _signals_held():
+            try:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("ab") as output:
+                    popen = subprocess.Popen(
+                        command.argv,
+                        executable=executable,
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        process_group=0,
+                    )
+            except OSError as error:
+                raise LaunchError(f"{command.name} cannot be started: {error}") from error
+            process = LocalProcess(command=command, log=log, popen=popen)
+            self._running[popen.pid] = process
+            self._tell_leash(f"+{popen.pid}")
         if cpus := self._cpus.get(command.node):
             with contextlib.suppress(psutil.Error):
                 psutil.Process(popen.pid).cpu_affinity(list(cpus))
@@ -188,6 +191,26 @@ class LocalAllocation:
                     return False
                 time.sleep(0.05)
         return True
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Put SIGINT and SIGTERM off until a process that is started is also remembered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for held_number in held:
+            signal.raise_signal(held_number)
 
 
 def _executable(name: str) -> str:

@@ -41,6 +41,8 @@ class Observation:
     """Instances that answer requests, whether or not they could be asked."""
     kv_shape: KvShape | None
     """KV cache of the model; None if its configuration cannot be read."""
+    ranks: int = 1
+    """Largest tensor-parallel size of a prefill or decode engine."""
     client_cpu: float | None
     """Cores that the client used while it measured; None if not seen."""
 
@@ -162,7 +164,7 @@ def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Findi
 
 
 def check_transfers(seen: Observation) -> Iterator[Finding]:
-    """One KV transfer per request, none failed, none expired."""
+    """One KV transfer per request and rank, none failed, none expired."""
     if not seen.topology.disaggregated or not seen.served:
         return
     decodes = seen.role(Role.DECODE)
@@ -171,9 +173,10 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
         yield insane("transfers", "decode instances show no NIXL counters: no KV cache was moved")
         return
     asked = seen.workload.num_prompts
-    if transfers != asked:
+    if not counted_per_rank(transfers, asked, seen.ranks):
+        each = "one each" if seen.ranks == 1 else f"1 to {seen.ranks} each, one per rank"
         yield insane(
-            "transfers", f"{transfers:g} KV transfers for {asked} requests, expected one each"
+            "transfers", f"{transfers:g} KV transfers for {asked} requests, expected {each}"
         )
     for what, pick in (
         ("failed", lambda c: c.kv_failed),
@@ -199,17 +202,27 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
     if seen.kv_shape is None or block_size is None or not lens:
         yield unproven(
             "bytes",
-            f"{moved:g} bytes moved; model shape, block size or prompt lengths are unknown, "
+            f"{moved:.0f} bytes moved; model shape, block size or prompt lengths are unknown, "
             "so none predicted",
         )
         return
     predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in lens)
-    if moved != predicted:
+    if not counted_per_rank(moved, predicted, seen.ranks):
         yield insane(
             "bytes",
-            f"{moved:g} bytes of KV cache moved, predicted {predicted} "
+            f"{moved:.0f} bytes of KV cache moved, predicted {predicted} "
             f"({seen.kv_shape.bytes_per_token} bytes a token, blocks of {block_size})",
         )
+
+
+def counted_per_rank(count: float, expected: float, ranks: int) -> bool:
+    """Tell whether *count* is *expected*, or a whole multiple of it up to *ranks* times.
+
+    vLLM adds up the NIXL statistics of all tensor-parallel workers
+    (``KVOutputAggregator`` in ``kv_transfer/kv_connector/utils.py``, 0.32), and each worker reads
+    from one or more remote ranks; a cache that ranks replicate (MLA, few KV heads) moves for each.
+    """
+    return expected > 0 and count % expected == 0 and 1 <= count / expected <= ranks
 
 
 def check_prefix_cache(seen: Observation) -> Iterator[Finding]:

@@ -46,6 +46,8 @@ class PortBook:
     def __init__(self, scheme: PortScheme, claim: Claim) -> None:
         self._scheme = scheme
         self._claim = claim
+        self._spare: set[tuple[str, int]] = set()
+        """Claimed while looking for a run of free ports, and not handed out yet."""
 
     def take(self, node: str, kind: str, offset: int, *, width: int = 1) -> int:
         """The first run of *width* free ports at or after ``scheme.<kind> + offset``.
@@ -56,14 +58,21 @@ class PortBook:
         last = min(base + self._scheme.span, 65536)
         first = base + offset
         while first + width <= last:
-            taken = [p for p in range(first, first + width) if not self._claim(node, p)]
+            run = range(first, first + width)
+            taken = [port for port in run if not self._keeps(node, port)]
             if not taken:
+                self._spare -= {(node, port) for port in run}
                 return first
             first = taken[-1] + 1
         raise PlacementError(
             f"no {width} free ports in {base}-{last - 1} ({kind}) on {node}; "
             f"free some, or raise ports.span = {self._scheme.span} in the system file"
         )
+
+    def _keeps(self, node: str, port: int) -> bool:
+        if (node, port) not in self._spare and self._claim(node, port):
+            self._spare.add((node, port))
+        return (node, port) in self._spare
 
 
 def assign_ports(placement: Placement, scheme: PortScheme, claim: Claim) -> Ports:

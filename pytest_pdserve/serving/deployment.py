@@ -66,8 +66,8 @@ class Deployment:
     """Instances and router; empty for an endpoint that somebody else runs."""
     client: httpx.Client
     """HTTP with the session's API key."""
-    api_key: str
-    """The session's API key; never written anywhere."""
+    api_key: str = field(repr=False)
+    """The session's API key; never written anywhere, tracebacks included."""
     started: float = 0.0
     """Monotonic time of the start."""
     timings_s: dict[str, float] = field(default_factory=dict)
@@ -191,6 +191,7 @@ def _start(
             url=None if instance.headless else endpoint_url(instance, hosts, plan.ports),
             process=start(command),
             engines=instance.dp_size if not topology.disaggregated else instance.dp_local,
+            ranks=instance.tp,
         )
         for instance, command in zip(placement.instances, plan.instances, strict=True)
     ]

@@ -58,7 +58,6 @@ def measure(
     deployment.check_alive()
     system = deployment.system
     stem = store.stem(deployment.topology.id, workload, repeat)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     result_path = stem.with_name(f"{stem.name}.bench.json")
     command = bench_command(
         workload,
@@ -92,6 +91,7 @@ def measure(
         served=served,
         instances=len(deployment.instances),
         kv_shape=load_kv_shape(system.model.path),
+        ranks=max((server.ranks for server in deployment.instances), default=1),
         client_cpu=client.cpu,
     )
     timings = {

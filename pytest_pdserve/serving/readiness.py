@@ -37,6 +37,8 @@ class Server:
     """None if somebody else runs it."""
     engines: int = 1
     """Data-parallel engines behind the URL."""
+    ranks: int = 1
+    """Tensor-parallel ranks of an engine."""
 
 
 def check_alive(servers: Sequence[Server], since: float, now: float) -> None:

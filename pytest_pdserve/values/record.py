@@ -197,6 +197,7 @@ def result_metrics(
         failed = [c.kv_failed for c in served if c.kv_failed is not None]
         if failed:
             counts["kv_failed_transfers"] = sum(failed)
-        if transfers:
-            counts["kv_bytes_per_request"] = sum(c.kv_bytes or 0.0 for c in decodes) / transfers
+        if transfers and result.completed:
+            moved = sum(c.kv_bytes or 0.0 for c in decodes)
+            counts["kv_bytes_per_request"] = moved / result.completed
     return (*result.metrics, *((name, float(value)) for name, value in counts.items()))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pytest_pdserve.results.imported import import_result
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import load_record

@@ -33,7 +33,7 @@ def sources() -> Sources:
 
 
 def floor_of(module: str) -> int:
-    room = (module.split(".") + [""])[1]
+    room = [*module.split("."), ""][1]
     return FLOORS.index(room if room in FLOORS else "faces")
 
 
@@ -75,8 +75,8 @@ def cycles(tree: Sources) -> list[str]:
     edges = {module: imports_of(module, tree) & set(tree) for module in tree}
     found = []
     for start in sorted(tree):
-        paths = [(start,)]
-        seen = set()
+        paths: list[tuple[str, ...]] = [(start,)]
+        seen: set[str] = set()
         while paths:
             path = paths.pop()
             for following in sorted(edges[path[-1]] - seen):

@@ -21,15 +21,26 @@ def placed(text: str, nodes: tuple[str, ...] = NODES, gpus: int = 8) -> Placemen
     [
         (
             "dp",
-            ["aggregated[0] n0", "aggregated[0]/rank1 n1", "aggregated[0]/rank2 n2"]
-            + ["aggregated[0]/rank3 n3"],
+            [
+                "aggregated[0] n0",
+                "aggregated[0]/rank1 n1",
+                "aggregated[0]/rank2 n2",
+                "aggregated[0]/rank3 n3",
+            ],
         ),
         (
             "route2",
-            ["aggregated[0] n0", "aggregated[0]/rank1 n1", "aggregated[1] n2"]
-            + ["aggregated[1]/rank1 n3"],
+            [
+                "aggregated[0] n0",
+                "aggregated[0]/rank1 n1",
+                "aggregated[1] n2",
+                "aggregated[1]/rank1 n3",
+            ],
         ),
-        ("route4", ["aggregated[0] n0", "aggregated[1] n1", "aggregated[2] n2", "aggregated[3] n3"]),
+        (
+            "route4",
+            ["aggregated[0] n0", "aggregated[1] n1", "aggregated[2] n2", "aggregated[3] n3"],
+        ),
         ("1p3d", ["prefill[0] n0", "decode[0] n1", "decode[1] n2", "decode[2] n3"]),
         ("2p2d", ["prefill[0] n0", "prefill[1] n1", "decode[0] n2", "decode[1] n3"]),
         ("2x1p1d", ["prefill[0] n0", "decode[0] n1", "prefill[1] n2", "decode[1] n3"]),

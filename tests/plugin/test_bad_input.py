@@ -1,0 +1,197 @@
+"""What a user can get wrong: each is one sentence and exit code 4, before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.plugin.conftest import House
+from tests.plugin.conftest import only_sentence
+
+
+def sentence(house: House, *arguments: object) -> str:
+    """The sentence of a run that must not start anything."""
+    said = only_sentence(house.run(*arguments))
+    assert not house.runs.is_dir()
+    assert house.survivors() == []
+    return said
+
+
+@pytest.fixture(autouse=True)
+def sweep(house: House) -> None:
+    house.suites("sweep")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--topology 2x4", "topology '2x4' is not of the form 'dp', 'route<R>', "),
+        ("--topology dp,dp", "topology 'dp' stands 2 times in 'dp,dp'"),
+        ("--topology 4p0d", "topology '4p0d' has 4 prefill and 0 decode instances; "),
+        ("--topology 0p4d", "topology '0p4d' has 0 prefill and 4 decode instances; "),
+        ("--topology 4p1d", "topology '4p1d' needs 5 nodes (1 x (4 prefill + 1 decode)), but the "),
+        (
+            "--topology route3",
+            "topology 'route3' needs a number of nodes that 3 groups divide, but the system has 4",
+        ),
+        (
+            "--topology 1p3d-tp2",
+            "topology '1p3d-tp2' asks for tensor-parallel size 2, but a node has 1 GPUs",
+        ),
+        (
+            "--topology 1p3d-tp3 --system p5-efa",
+            "topology '1p3d-tp3': tensor-parallel size 3 does not divide the 8 GPUs of a node",
+        ),
+        ("--system moon", "system 'moon' is unknown; known are local-cpu, p5-efa, stub ("),
+        ("--pdserve-repeats 0", "--pdserve-repeats '0' is no whole number of at least 1"),
+        ("--pdserve-repeats 1.5", "--pdserve-repeats '1.5' is no whole number of at least 1"),
+        ("--pdserve-base-url 10.0.0.1:8010", "--pdserve-base-url '10.0.0.1:8010' is no URL like "),
+        ("--pdserve-base-url http://h:x", "--pdserve-base-url 'http://h:x' is no URL like http"),
+        ("--pdserve-base-url http://u:p@h", "--pdserve-base-url holds a password; put the key "),
+        ("-n 2", "pdserve suites own their cluster; run them without -n"),
+    ],
+)
+def test_options(arguments: str, said: str, house: House) -> None:
+    assert sentence(house, *arguments.split()).startswith(said)
+
+
+def test_a_password_in_a_url_is_not_repeated(house: House) -> None:
+    said = sentence(house, "--pdserve-base-url", "http://user:hunter2@host:1")
+    assert "hunter2" not in said
+
+
+def test_malformed_toml_has_file_and_line(house: House) -> None:
+    path = house.system()
+    path.write_text("schema_version = 1\n[cluster\n")
+    assert re.fullmatch(
+        re.escape(f"{path} is no valid TOML: ") + r".*line 2, column \d+\)", sentence(house)
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "changes", "pointer"),
+    [
+        ("cluster", {"nodes": 0}, "/cluster/nodes: 0 is less than the minimum of 1"),
+        ("cluster", {"kind": "cloud"}, "/cluster/kind: 'cloud' is not one of "),
+        ("cluster", {"colour": "red"}, "/cluster: Additional properties are not allowed"),
+        ("ports", {"http": 70000}, "/ports/http: 70000 is greater than the maximum of 65535"),
+        ("judgement_rtol", {"speed": 0.1}, "/judgement/rtol/speed: unknown metric 'speed'"),
+    ],
+)
+def test_a_system_that_breaks_the_schema_has_file_and_pointer(
+    table: str, changes: dict[str, object], pointer: str, house: House
+) -> None:
+    path = house.system("stub", **{table: changes})
+    assert sentence(house).startswith(f"{path}: {pointer}")
+
+
+def test_sweep_lengths_that_do_not_divide(house: House) -> None:
+    path = house.system(sweep={"length_divisor": 5})
+    said = f"{path}: sweep.length_divisor = 5 does not divide length 32"
+    assert sentence(house) == said
+
+
+def broken(house: House, change: Callable[[dict[str, object]], None]) -> str:
+    path = house.counts("1p3d")
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    return str(path)
+
+
+def test_a_baseline_that_is_no_json_has_file_and_line(house: House) -> None:
+    path = house.counts("1p3d")
+    path.write_text('{\n"schema_version": 1,,\n}')
+    assert sentence(house).startswith(f"{path} is no valid JSON: ")
+    assert "line 2 column" in sentence(house)
+
+
+CELL = "/topologies/1p3d/random-32-8"
+
+
+@pytest.mark.parametrize(
+    ("name", "envelope", "said"),
+    [
+        ("speed", {}, f"{CELL}/speed: unknown metric 'speed'; known are "),
+        ("mean_ttft_ms", {"ref": "fast"}, f"{CELL}/mean_ttft_ms/ref: 'fast' is not of type "),
+        ("mean_ttft_ms", {"unit": "s"}, f"{CELL}/mean_ttft_ms/unit: 's', but mean_ttft_ms is in "),
+        ("mean_ttft_ms", {"better": "higher"}, f"{CELL}/mean_ttft_ms/better: 'higher', but of "),
+        ("completed", {"better": "equal", "unit": "requests"}, f"{CELL}/completed/rtol: 0.1, "),
+    ],
+)
+def test_a_malformed_envelope_has_file_and_pointer(
+    name: str, envelope: dict[str, object], said: str, house: House
+) -> None:
+    good = {"ref": 8.0, "rtol": 0.1, "better": "lower", "unit": "ms", "runs": 1}
+
+    def change(data: dict[str, object]) -> None:
+        topologies = data["topologies"]
+        assert isinstance(topologies, dict)
+        topologies["1p3d"]["random-32-8"][name] = {**good, **envelope}
+
+    path = broken(house, change)
+    assert sentence(house).startswith(f"{path}: {said}")
+
+
+def test_a_malformed_baseline_of_this_host_is_found_before_the_start(house: House) -> None:
+    house.counts("1p1d")
+    house.run("--topology", "1p1d").assert_outcomes(passed=1)
+    (path,) = (house.path / "state").rglob("sweep.json")
+    path.write_text("{}")
+    said = only_sentence(house.run("--topology", "1p1d"))
+    assert said.startswith(f"{path}: /: ")
+
+
+def test_a_runs_folder_that_is_a_file(house: House) -> None:
+    house.runs.write_text("")
+    assert sentence(house) == f"runs folder {house.runs} cannot be used: {house.runs} is a file"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_runs_folder_that_is_not_writable(house: House) -> None:
+    house.path.chmod(0o500)
+    said = sentence(house)
+    house.path.chmod(0o700)
+    assert "is not readable and writable; choose another with --pdserve-runs" in said
+
+
+def test_ports_that_are_exhausted(house: House) -> None:
+    house.system(ports={"span": 3})
+    assert re.fullmatch(
+        r"no 1 free ports in 27000-27002 \(http\) on local\d; "
+        r"free some, or raise ports\.span = 3 in the system file",
+        sentence(house, "--topology", "1p3d"),
+    )
+
+
+def test_memory_that_does_not_suffice(house: House) -> None:
+    house.system(cluster={"memory_per_instance_gib": 5000})
+    assert re.fullmatch(
+        r"4 instances of stub need 20000\.0 GiB \(5000 GiB each\), but \d+\.\d GiB of memory are "
+        r"free; choose a topology with fewer instances",
+        sentence(house, "--topology", "1p3d"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'metric = "mean_itl_ms"',
+            'metric = "speed"',
+            "{}: claim '1p3d-itl-below-dp': unknown metric 'speed'; known are mean_ttft_ms, ",
+        ),
+        ('subject = "1p3d"', 'subject = "3d"', "{}: claim '1p3d-itl-below-dp': topology '3d' is "),
+        ('kind = "below"', 'kind = "better"', "{}: /claim/0/kind: 'better' is not one of "),
+        ("schema_version = 1", "schema_version = ", "{} is no valid TOML: "),
+    ],
+)
+def test_claims(old: str, new: str, said: str, house: House) -> None:
+    house.suites("claims")
+    path = house.path / "suites" / "claims" / "claims.toml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    assert sentence(house, "--topology", "dp").startswith(said.format(path))

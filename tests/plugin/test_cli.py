@@ -1,0 +1,154 @@
+"""The ``pdserve`` command."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pytest_pdserve.cli import main
+from tests.plugin.conftest import House
+from tests.plugin.conftest import wait_text
+
+PDSERVE = [sys.executable, "-m", "pytest_pdserve.cli"]
+
+
+def commands(text: str) -> dict[str, list[str]]:
+    """Words of each command that ``plan`` prints, by ``name on node``."""
+    blocks = re.split(r"^# (\S+ on \S+)$", text, flags=re.MULTILINE)
+    return {
+        name: block.replace("\\\n", " ").split()
+        for name, block in zip(blocks[1::2], blocks[2::2], strict=True)
+    }
+
+
+def test_plan_of_the_articles_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--topology", "1p3d", "--system", "p5-efa"]) == 0
+    planned = commands(capsys.readouterr().out)
+    assert list(planned) == [
+        "prefill[0] on node0",
+        *(f"decode[{n}] on node{n + 1}" for n in range(3)),
+        "router on node0",
+    ]
+    for name, words in planned.items():
+        if name.startswith("router"):
+            continue
+        role = "kv_producer" if name.startswith("prefill") else "kv_consumer"
+        text = " ".join(words)
+        for pair in (
+            "--tensor-parallel-size 8",
+            f"--kv-transfer-config.kv_role {role}",
+            "--kv-transfer-config.kv_load_failure_policy fail",
+            "--kv-transfer-config.kv_connector_extra_config.backends+ LIBFABRIC",
+        ):
+            assert pair in text
+        assert "FI_PROVIDER=efa" in words
+        assert "VLLM_NIXL_SIDE_CHANNEL_PORT=5600" in words
+    router = " ".join(planned["router on node0"])
+    assert "--policy consistent_hash --vllm-pd-disaggregation" in router
+    assert router.count("--decode http://") == 3
+
+
+def test_plan_of_a_machine_touches_nothing(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = set(house.path.iterdir())
+    assert main(["plan", "--topology", "dp"]) == 0
+    planned = commands(capsys.readouterr().out)
+    assert len(planned) == 4
+    assert sum("--headless" in words for words in planned.values()) == 3
+    assert set(house.path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "--topology", "2x4"], "topology '2x4' is not of the form"),
+        (["plan", "--system", "moon"], "system 'moon' is unknown; known are "),
+        (["plan", "--topology", "route3"], "topology 'route3' needs a number of nodes that 3 "),
+        (["serve", "--topology", "dp,1p3d"], "pdserve serve holds one topology, got 2"),
+        (["serve", "--topology", "4p1d"], "topology '4p1d' needs 5 nodes "),
+        (["serve", "--system", "stub", "--runs", "tox.ini"], "runs folder tox.ini cannot be used"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_4(
+    arguments: list[str], said: str, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 4
+    assert capsys.readouterr().err.startswith(f"pdserve: {said}")
+    assert house.survivors() == []
+
+
+def test_a_cluster_that_cannot_be_had_is_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--system", "p5-efa"]) == 1
+    assert "is of kind 'slurm'" in capsys.readouterr().err
+
+
+def test_help_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("plan", "serve"):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert "(default: 1p3d)" in capsys.readouterr().out
+
+
+def serve(house: House, topology: str = "1p1d") -> tuple[subprocess.Popen[bytes], Path]:
+    log = house.path / "serve.log"
+    command = [*PDSERVE, "serve", "--system", "stub", "--topology", topology]
+    return house.spawn(command, log), log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_serve_holds_a_topology_until_interrupted(number: signal.Signals, house: House) -> None:
+    process, log = serve(house)
+    wait_text(process, log, "Ctrl-C ends it.")
+    said = dict(re.findall(r"^(endpoint|logs|key|try|measure) +(.*)$", log.read_text(), re.M))
+    key = Path(said["key"].removesuffix(" (only you can read it)"))
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert key.read_text() not in log.read_text()
+    assert {path.name for path in Path(said["logs"]).iterdir()} == {
+        "prefill-0.log",
+        "decode-0.log",
+        "router.log",
+    }
+    assert said["measure"].endswith(f"--pdserve-base-url {said['endpoint']} --topology 1p1d")
+    answer = subprocess.run(
+        ["/bin/sh", "-c", said["try"]], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert json.loads(answer.stdout)["usage"]["completion_tokens"] == 16
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 130
+    assert house.survivors() == []
+    assert "Traceback" not in log.read_text()
+
+
+def test_serve_says_when_an_instance_dies(house: House) -> None:
+    process, log = serve(house, "dp")
+    wait_text(process, log, "Ctrl-C ends it.")
+    endpoint = re.findall(r"^endpoint +(.*)$", log.read_text(), re.MULTILINE)[0]
+    with urllib.request.urlopen(f"{endpoint}/health", timeout=5) as response:
+        assert response.status == 200
+    (headless,) = [p for p in house.processes() if p.cmdline()[-1:] and "3" in p.cmdline()[-8:]][:1]
+    headless.kill()
+    assert process.wait(timeout=20) == 1
+    assert re.search(
+        r"pdserve: aggregated\[0\]/rank\d on local\d was ended by signal 9 ", log.read_text()
+    )
+    assert house.survivors() == []
+
+
+def test_serve_ends_in_the_middle_of_a_stand_up(house: House) -> None:
+    house.faults(decode_0={"never_ready": True})
+    process, log = serve(house)
+    wait_text(process, log, "starting 2 instances")
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(timeout=20) == 130
+    assert house.survivors() == []

@@ -1,0 +1,89 @@
+"""What is collected, in which order, and that collecting touches nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.conftest import House
+from tests.plugin.conftest import only_sentence
+
+
+def ids(result: pytest.RunResult) -> list[str]:
+    return [line.rpartition("::")[2] for line in result.outlines if "::" in line]
+
+
+@pytest.mark.parametrize("asked", ["--collect-only", "--setup-plan"])
+def test_looking_touches_nothing(asked: str, house: House) -> None:
+    house.suites("smoke", "sweep", "claims")
+    house.system(cluster={"memory_per_instance_gib": 10_000})
+    before = set(house.path.iterdir())
+    result = house.run("--topology", "all", asked)
+    assert result.ret == 0
+    assert set(house.path.iterdir()) - before == set()
+    assert house.survivors() == []
+
+
+def test_ids_read(house: House) -> None:
+    house.suites("sweep")
+    house.system(sweep={"input_lens": [512, 1024], "output_lens": [256, 4096]})
+    result = house.run("--topology", "1p3d", "--collect-only", "-q")
+    assert ids(result) == [
+        "test_sweep[1p3d-512-256]",
+        "test_sweep[1p3d-1024-256]",
+        "test_sweep[1p3d-512-4096]",
+    ]
+
+
+def test_tests_are_grouped_by_topology_and_claims_come_last(house: House) -> None:
+    house.suites("smoke", "sweep", "claims")
+    result = house.run("--topology", "2p2d,dp", "--collect-only", "-q")
+    found = ids(result)
+    topologies = [i.split("[")[1].split("-")[0].rstrip("]") for i in found if "claim" not in i]
+    assert topologies == sorted(topologies, key=["2p2d", "dp"].index)
+    assert {name.split("[")[0] for name in found[-6:]} == {"test_claim"}
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ("pdserve_panels()", "pdserve_panels() does not fit pdserve_panels(*panels): "),
+        ("pdserve_panels('load')", "pdserve_panels('load') does not fit pdserve_panels("),
+        ("pdserve_requires(gpus=8)", "pdserve_requires(gpus=8) does not fit pdserve_requires("),
+        ("pdserve_requires(nodes='4')", "pdserve_requires(nodes='4') does not fit "),
+        ("pdserve_requires(True)", "pdserve_requires(True) does not fit pdserve_requires("),
+        ("pdserve_claims()", "pdserve_claims() does not fit pdserve_claims(path): "),
+        ("pdserve_claims('no.toml')", "*no.toml cannot be read: No such file or directory"),
+    ],
+)
+def test_a_misused_marker_quotes_its_signature(marker: str, said: str, house: House) -> None:
+    house.pytester.makepyfile(
+        f"import pytest\n@pytest.mark.{marker}\ndef test_it(pdserve_deployment): pass\n"
+    )
+    result = house.pytester.runpytest_inprocess("--system", "stub", "--collect-only")
+    sentence = only_sentence(result)
+    assert sentence.startswith(said) or sentence.endswith(said.removeprefix("*"))
+
+
+@pytest.mark.parametrize(
+    ("requirement", "reason"),
+    [
+        ("nodes=8", "needs nodes >= 8, the system has 4"),
+        ("gpus_per_node=2", "needs gpus_per_node >= 2, the system has 1"),
+        ("disaggregated=True", "dp does not separate prefill and decode"),
+    ],
+)
+def test_an_unmet_requirement_skips_with_both_numbers(
+    requirement: str, reason: str, house: House
+) -> None:
+    house.pytester.makepyfile(
+        f"import pytest\n@pytest.mark.pdserve_requires({requirement})\n"
+        "def test_it(pdserve_deployment): pass\n"
+    )
+    arguments = ("--system", "stub", "--topology", "dp", "-rs")
+    result = house.pytester.runpytest_inprocess(*arguments)
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines([f"SKIPPED * {reason}"])
+    strict = house.pytester.runpytest_inprocess(*arguments, "--pdserve-strict")
+    assert strict.ret == pytest.ExitCode.TESTS_FAILED
+    strict.stdout.fnmatch_lines([f"*{reason} (--pdserve-strict)"])
+    assert not house.runs.exists()

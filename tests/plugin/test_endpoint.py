@@ -1,0 +1,76 @@
+"""``--pdserve-base-url``: the same suites against an endpoint that somebody else runs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.plugin.conftest import House
+from tests.plugin.conftest import wait_text
+
+URL = "http://127.0.0.1:27950"
+
+
+@pytest.fixture
+def endpoint(house: House) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of nobody's session; its log is ``endpoint.log``."""
+    house.suites("smoke", "sweep")
+    house.monkeypatch.setenv("VLLM_API_KEY", "open-sesame")
+    log = house.path / "endpoint.log"
+    argv = [house.programs["vllm"], "serve", str(house.path / "model"), "--port", "27950"]
+    server = house.spawn(argv, log)
+    house.monkeypatch.delenv("VLLM_API_KEY")
+    wait_text(server, log, "starts")
+    yield server
+    server.terminate()
+    server.wait(timeout=10)
+
+
+def test_it_is_measured_and_what_cannot_be_seen_is_unproven(
+    endpoint: subprocess.Popen[bytes], house: House
+) -> None:
+    house.monkeypatch.setenv("PDSERVE_API_KEY", "open-sesame")
+    house.counts("1p1d")
+    result = house.run("--topology", "1p1d", "--pdserve-base-url", URL, "-rs")
+    result.assert_outcomes(passed=1, skipped=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "SKIPPED *the instances behind this endpoint cannot be asked for their counters",
+            "FAILED *",
+        ]
+    )
+    text = result.stdout.str()
+    assert "kv_transfers is in the baseline" not in text
+    assert "unproven: the counters of 1p1d's instances cannot be read here, so neither" in text
+    (record,) = house.records()
+    assert record["endpoint"] == URL
+    assert record["versions"]["vllm"] == "0.32.0+stub"
+    assert record["host"] == {"endpoint": URL}
+    assert [process["name"] for process in record["processes"]] == ["bench random-32-8"]
+    assert endpoint.poll() is None
+
+
+def test_strict_does_not_take_unproven(endpoint: subprocess.Popen[bytes], house: House) -> None:
+    house.monkeypatch.setenv("PDSERVE_API_KEY", "open-sesame")
+    result = house.run("--pdserve-base-url", URL, "--pdserve-strict", "-k", "sweep")
+    result.assert_outcomes(errors=1)
+    assert "served: the counters of 1p3d's instances cannot be read" in result.stdout.str()
+    assert len(house.records()) == 1
+
+
+def test_a_wrong_key_is_told(endpoint: subprocess.Popen[bytes], house: House) -> None:
+    result = house.run("--pdserve-base-url", URL, "-k", "answers or 32-8")
+    result.assert_outcomes(failed=1, errors=1)
+    text = result.stdout.str()
+    assert "0 of 8 requests completed, 8 failed; first error: ValueError: 401" in text
+    assert f"{URL} answered a completion with 401: " in text
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_does_not_answer(house: House) -> None:
+    house.suites("sweep")
+    result = house.run("--pdserve-base-url", "http://127.0.0.1:27951")
+    result.assert_outcomes(errors=1)
+    assert "did not answer /health within 3" in result.stdout.str()

@@ -1,0 +1,125 @@
+"""Trouble with machines while running: an ERROR that names the thing and its log, at once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.plugin.conftest import House
+
+
+@pytest.fixture(autouse=True)
+def sweep(house: House) -> None:
+    house.suites("sweep")
+    house.counts("dp", "route2", "1p1d")
+
+
+def error(house: House, topology: str, seconds: float) -> str:
+    """What a run whose only test must be an ERROR prints, without a traceback, in time."""
+    began = time.monotonic()
+    result = house.run("--topology", topology)
+    assert time.monotonic() - began < seconds
+    result.assert_outcomes(errors=1)
+    text = result.stdout.str()
+    assert "Traceback (most recent call last)" not in text
+    assert 'File "' not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("topology", "process", "name"),
+    [
+        ("1p1d", "decode_0", "decode[0] on local1"),
+        ("dp", "aggregated_0_rank2", "aggregated[0]/rank2 on local2"),
+        ("route2", "router", "router on local0"),
+    ],
+)
+def test_a_process_that_dies_at_start(topology: str, process: str, name: str, house: House) -> None:
+    house.faults(**{process: {"exit_at_start": 3}})
+    text = error(house, topology, 15)
+    log = f"/{topology}/logs/{process.replace('_', '-')}.log ends:"
+    assert f"{name} exited with code 3 " in text
+    assert log in text
+    assert "stub: no such device" in text or "stub: no route" in text
+    assert house.records() == []
+
+
+def test_an_instance_that_is_never_ready(house: House) -> None:
+    house.system(limits={"ready_s": 2})
+    house.faults(decode_0={"never_ready": True})
+    text = error(house, "1p1d", 15)
+    assert "decode[0] did not answer /health within 2 s (limits.ready_s); " in text
+    assert "decode-0.log ends:\nstub: decode-0 starts" in text
+
+
+def test_an_instance_that_dies_in_the_middle_of_a_cell(house: House) -> None:
+    house.faults(decode_0={"exit_after_streams": 4})
+    text = error(house, "1p1d", 20)
+    assert "decode[0] on local1 exited with code 3 " in text
+    assert "stub: engine core died" in text
+
+
+def test_a_router_that_dies_in_the_middle_of_a_cell(house: House) -> None:
+    house.faults(router={"exit_after": 6})
+    text = error(house, "route2", 20)
+    assert "router on local0 exited with code 4 " in text
+    assert "stub: router died" in text
+
+
+def test_an_idle_instance_is_named(house: House) -> None:
+    house.faults(router={"only_first": True})
+    text = error(house, "route2", 30)
+    assert "64 requests to http://127.0.0.1:27" in text
+    assert "and none reached aggregated[1]" in text
+
+
+def test_a_decode_instance_whose_transfers_fail(house: House) -> None:
+    house.faults(decode_0={"failed_transfers": 1})
+    text = error(house, "1p1d", 20)
+    assert "2 requests through prefill and decode moved 2 KV caches over NIXL, 2 failed" in text
+
+
+def test_a_router_that_skips_prefill(house: House) -> None:
+    house.faults(router={"skip_prefill": True})
+    text = error(house, "1p1d", 40)
+    assert "and none reached prefill[0]" in text
+
+
+def test_a_benchmark_that_hangs(house: House) -> None:
+    house.system(limits={"bench_start_s": 1})
+    house.faults(bench={"hang": True})
+    text = error(house, "dp", 25)
+    assert "bench random-32-8 did not end within 4 s, the time for the work asked" in text
+    assert "random-32-8.0.bench.log ends:\nstub: bench starts" in text
+
+
+def test_a_benchmark_that_fails(house: House) -> None:
+    house.faults(bench={"exit_bench": 1})
+    text = error(house, "dp", 15)
+    assert "bench random-32-8 exited with code 1; " in text
+    assert "stub: bench cannot" in text
+
+
+def test_a_benchmark_without_a_result(house: House) -> None:
+    house.faults(bench={"no_result": True})
+    text = error(house, "dp", 15)
+    assert "bench random-32-8 ended well but wrote no " in text
+
+
+def test_a_program_that_is_not_installed(house: House) -> None:
+    house.system(programs={"vllm": "no-such-vllm"})
+    text = error(house, "dp", 15)
+    assert "no-such-vllm is not installed beside " in text
+
+
+def test_a_cluster_that_cannot_be_had_yet(house: House) -> None:
+    house.system(cluster={"kind": "slurm"}, judgement={"host_envelopes": False})
+    text = error(house, "dp", 15)
+    assert "system stub is of kind 'slurm', which this version plans but cannot acquire" in text
+
+
+def test_a_topology_in_trouble_does_not_stop_the_next(house: House) -> None:
+    house.faults(decode_0={"exit_at_start": 3})
+    result = house.run("--topology", "1p1d,dp")
+    result.assert_outcomes(errors=1, passed=1)

@@ -1,0 +1,256 @@
+"""The whole way with stub engines: stood up, measured, recorded, judged."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from pytest_pdserve.results.store import load_record
+from tests.plugin.conftest import House
+
+FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
+LOOK = """
+import json, psutil, os
+def test_look(pdserve_deployment):
+    family = psutil.Process().children(recursive=True)
+    with open({path!r}, "w") as file:
+        json.dump([pdserve_deployment.api_key, [p.cmdline() for p in family]], file)
+"""
+
+
+def verdicts(result: pytest.RunResult) -> dict[tuple[str, str], str]:
+    """Verdict of each row of the summary's table."""
+    rows = [line.split() for line in result.outlines if re.match(r" \S+ +random-", line)]
+    return {(row[0], row[1]): row[-1] for row in rows}
+
+
+def test_each_of_five_topologies_is_stood_up_once(house: House) -> None:
+    house.suites("smoke", "sweep", "claims")
+    house.counts(*FIVE)
+    result = house.run("--topology", "all")
+    outcomes = result.parseoutcomes()
+    claims = 6
+    assert outcomes.pop("passed") + outcomes.pop("xfailed", 0) == 17 + claims - 1
+    assert outcomes == {"skipped": 3 + 1}
+    starts = [line for line in result.outlines if ": starting " in line]
+    assert [line.split(":")[0].removeprefix("pdserve ") for line in starts] == list(FIVE)
+    assert verdicts(result) == {(topology, "random-32-8"): "RECORDED" for topology in FIVE}
+    paths = [p for p in house.runs.glob("*/*/*.json") if not p.name.endswith(".bench.json")]
+    records = {record.topology: record for record in map(load_record, paths)}
+    assert set(records) == set(FIVE)
+    for topology, instances in zip(FIVE, (1, 2, 4, 4, 4), strict=True):
+        assert len(records[topology].served) == instances
+        assert sum(counts.requests > 0 for counts in records[topology].served) == instances
+    assert [p.name for p in records["dp"].processes][1:4] == [
+        f"aggregated[0]/rank{rank}" for rank in (1, 2, 3)
+    ]
+    assert len(list(house.runs.iterdir())) == 1
+
+
+def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House) -> None:
+    house.suites("sweep")
+    baseline = house.counts("1p1d")
+    arguments = ("--topology", "1p1d", "-rA")
+    first = house.run(*arguments, "--junitxml", "junit.xml")
+    first.assert_outcomes(passed=1)
+    assert verdicts(first) == {("1p1d", "random-32-8"): "RECORDED"}
+    (envelopes,) = (house.path / "state").rglob("sweep.json")
+    first.stdout.fnmatch_lines([f"times of this host were recorded, not judged: {envelopes}*"])
+
+    properties = {
+        element.attrib["name"]: element.attrib["value"]
+        for element in ElementTree.parse(house.path / "junit.xml").iter("property")
+    }
+    (record,) = house.records()
+    assert Path(properties.pop("pdserve_record")).name == "random-32-8.0.json"
+    assert {name: float(text) for name, text in properties.items()} == record["metrics"]
+
+    second = house.run(*arguments)
+    second.assert_outcomes(passed=1)
+    assert verdicts(second) == {("1p1d", "random-32-8"): "PASS"}
+
+    house.faults(decode_0={"token_ms": 150})
+    third = house.run(*arguments)
+    third.assert_outcomes(failed=1)
+    assert verdicts(third) == {("1p1d", "random-32-8"): "FAIL"}
+    text = third.stdout.str()
+    assert re.search(
+        r"BaselineRegression: .*mean_itl_ms = \d+\.?\d* ms, envelope <= \d+\.?\d* ms "
+        r"\(ref \d+\.?\d* ms, 1 run\): 1p1d, random-32-8, stub",
+        text,
+        re.DOTALL,
+    )
+    assert "output_throughput = " not in text or "envelope >= " in text
+    third.stdout.re_match_lines_random(
+        [
+            rf"E +baseline +{re.escape(str(baseline))} \+ {re.escape(str(envelopes))} \(.*",
+            rf"E +record +{re.escape(str(house.runs))}/\S+-stub\S*/1p1d/random-32-8\.0\.json",
+            r'E +accept +pytest suites/sweep -k "1p1d and 32-8" --pdserve-record --topology 1p1d '
+            r"--system stub",
+        ]
+    )
+    assert len(list(house.runs.iterdir())) == 3
+
+
+def test_repeats_are_one_record_each(house: House) -> None:
+    house.suites("sweep")
+    house.counts("dp")
+    result = house.run("--topology", "dp", "--pdserve-repeats", "2")
+    result.assert_outcomes(passed=1)
+    assert [record["repeat"] for record in house.records()] == [0, 1]
+    (envelopes,) = (house.path / "state").rglob("sweep.json")
+    cell = json.loads(envelopes.read_text())["topologies"]["dp"]["random-32-8"]
+    assert cell["mean_ttft_ms"]["runs"] == 2
+
+
+@pytest.mark.parametrize("host_envelopes", [True, False])
+def test_a_missing_baseline_fails_by_name(host_envelopes: bool, house: House) -> None:
+    house.suites("sweep")
+    house.system(judgement={"host_envelopes": host_envelopes})
+    result = house.run("--topology", "dp")
+    result.assert_outcomes(failed=1)
+    path = house.path / "baselines" / "stub" / "sweep.json"
+    result.stdout.fnmatch_lines([f"*BaselineRegression: no envelope in {path}, which does not *"])
+    assert len(house.records()) == 1
+    assert not (house.path / "state").exists()
+
+
+def test_record_writes_a_candidate_and_fails(house: House) -> None:
+    house.suites("sweep")
+    house.system(judgement={"host_envelopes": False})
+    result = house.run("--topology", "dp", "--pdserve-record")
+    result.assert_outcomes(failed=1)
+    path = house.path / "baselines" / "stub" / "sweep.json"
+    result.stdout.fnmatch_lines(
+        [
+            "recorded as a candidate baseline, not judged; read it, then commit it: dp, *",
+            f"  candidate  {path}",
+        ]
+    )
+    cell = json.loads(path.read_text())["topologies"]["dp"]["random-32-8"]
+    assert cell["completed"]["ref"] == 8
+    measured = house.records()[0]["metrics"]["mean_ttft_ms"]
+    assert cell["mean_ttft_ms"]["ref"] == pytest.approx(measured)
+    again = house.run("--topology", "dp")
+    again.assert_outcomes(passed=1)
+    assert verdicts(again) == {("dp", "random-32-8"): "PASS"}
+
+
+def test_a_metric_that_the_run_lacks_fails(house: House) -> None:
+    house.suites("sweep")
+    house.system(judgement={"host_envelopes": False})
+    path = house.counts("dp")
+    data = json.loads(path.read_text())
+    cell = data["topologies"]["dp"]["random-32-8"]
+    cell["kv_transfers"] = {**cell["completed"], "unit": "transfers"}
+    path.write_text(json.dumps(data))
+    result = house.run("--topology", "dp")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*kv_transfers is in the baseline, but 1 of 1 runs lack it*"])
+
+
+def test_several_tokens_a_chunk_void_itl_only(house: House) -> None:
+    house.suites("sweep")
+    house.counts("dp")
+    house.faults(every={"chunk_tokens": 2})
+    result = house.run("--topology", "dp")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["note: 32 chunks for 64 tokens *; ITL is not judged, TPOT is *"])
+    (envelopes,) = (house.path / "state").rglob("sweep.json")
+    cell = json.loads(envelopes.read_text())["topologies"]["dp"]["random-32-8"]
+    assert "mean_tpot_ms" in cell
+    assert "mean_itl_ms" not in cell
+
+
+def test_a_run_that_means_nothing_is_an_error_and_on_disk(house: House) -> None:
+    house.suites("sweep")
+    house.counts("dp")
+    house.faults(every={"fail_streams": True})
+    result = house.run("--topology", "dp")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*completed: 0 of 8 requests completed, 8 failed; first error: ValueError: 500 *"]
+    )
+    assert verdicts(result) == {("dp", "random-32-8"): "INSANE"}
+    (record,) = house.records()
+    assert record["findings"][0]["severity"] == "insane"
+    assert not (house.path / "state").exists()
+
+
+def test_smoke_sees_that_decode_generates_something_else(house: House) -> None:
+    house.suites("smoke")
+    house.faults(decode_0={"text": "salt"})
+    result = house.run("--topology", "1p2d")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *test_greedy_output_is_a_single_instances?1p2d?*"])
+
+
+def test_claims_are_reported_with_their_numbers(house: House) -> None:
+    house.suites("sweep", "claims")
+    house.counts("dp", "1p3d")
+    house.system(sweep={"input_lens": [512], "output_lens": [256], "length_divisor": 32})
+    house.faults(aggregated_0={"token_ms": 1}, every={"token_ms": 10})
+    result = house.run("--topology", "dp,1p3d", "-rxs", "-k", "lowest or 16-8")
+    text = result.stdout.str()
+    assert "claim not judged: 2p2d, route2, route4 neither measured nor in a baseline" in text
+
+
+def test_a_broken_claim_fails_where_claims_are_enforced(house: House) -> None:
+    house.suites("sweep", "claims")
+    house.counts("dp", "2p2d")
+    house.system(judgement={"claims": "enforce"})
+    claims = house.path / "suites" / "claims" / "claims.toml"
+    claims.write_text(
+        'schema_version = 1\n[[claim]]\nid = "itl"\ntext = "2P2D below DP"\nkind = "below"\n'
+        'metric = "mean_itl_ms"\nsubject = "2p2d"\nothers = ["dp"]\npanel = "decode"\n'
+        'reason = "no prefill in between"\nsource = "here"\n'
+    )
+    house.faults(decode_0={"token_ms": 60}, decode_1={"token_ms": 60})
+    result = house.run("--topology", "dp,2p2d")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*BaselineRegression: random-32-8: mean_itl_ms of 2p2d = * ms, claimed < * ms (dp *",
+            "claim itl: FAIL (*",
+        ]
+    )
+    alone = house.run("--topology", "dp")
+    alone.assert_outcomes(passed=1, failed=1)
+    alone.stdout.fnmatch_lines(["*sides from * this session*"])
+
+
+def test_no_secret_is_written_or_shown(house: House) -> None:
+    house.suites("sweep")
+    house.counts("1p1d")
+    said = house.path / "said.json"
+    house.pytester.makepyfile(test_look=LOOK.format(path=str(said)))
+    result = house.run("test_look.py", "--topology", "1p1d", "-vv")
+    result.assert_outcomes(passed=2)
+    key, commands = json.loads(said.read_text())
+    said.unlink()
+    assert len(key) >= 24
+    assert any("--kv-transfer-config.kv_role" in command for command in commands)
+    assert not any(key in word for command in commands for word in command)
+    files = [p for p in house.path.rglob("*") if p.is_file()]
+    assert any(path.name == "random-32-8.0.json" for path in files)
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
+    assert key not in result.stdout.str()
+
+
+def test_nothing_is_printed_when_nothing_ran(house: House) -> None:
+    house.suites("sweep")
+    result = house.run("-k", "nothing")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.no_fnmatch_line("*= pdserve =*")
+    assert not house.runs.exists()
+
+
+def test_quiet_is_quiet(house: House) -> None:
+    house.suites("smoke")
+    result = house.run("--topology", "1p1d", "-q", "--no-header", "-k", "answers")
+    result.assert_outcomes(passed=1)
+    assert [line for line in result.outlines if line.startswith("pdserve 1p1d:")] == []

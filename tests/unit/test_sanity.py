@@ -1,0 +1,414 @@
+"""Sanity: each check in a run that passes it and in one that does not, with the numbers said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.judge.sanity import CHECKS
+from pytest_pdserve.judge.sanity import ITL_METRICS
+from pytest_pdserve.judge.sanity import KV_METRICS
+from pytest_pdserve.judge.sanity import Observation
+from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.judge.sanity import counted_per_rank
+from pytest_pdserve.results.store import load_bench_result
+from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.record import ServedCounts
+from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+MakeSeen = Callable[..., Observation]
+WORKLOAD = Workload(input_len=512, output_len=256, num_prompts=4)
+BYTES = 4 * 512 * 1000
+"""What 4 prompts of 512 tokens move, at 1000 bytes a token and whole blocks."""
+
+
+@pytest.fixture
+def make_seen(
+    make_result: Callable[..., BenchResult], make_counts: Callable[..., ServedCounts]
+) -> MakeSeen:
+    """A factory of what was seen of a sound run of 1p2d.
+
+    ``result``, ``prefill`` and ``decode`` replace fields of the result and of the counts.
+    """
+
+    def make(
+        result: dict[str, Any] | None = None,
+        prefill: dict[str, Any] | None = None,
+        decode: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> Observation:
+        moved = {
+            "requests": 2.0,
+            "kv_transfers": 2.0,
+            "kv_bytes": BYTES / 2,
+            "kv_failed": 0.0,
+            "kv_expired": 0.0,
+        }
+        seen = Observation(
+            topology=Topology.parse("1p2d"),
+            workload=WORKLOAD,
+            result=make_result(**(result or {})),
+            served=(
+                make_counts(
+                    "prefill[0]", **{"kv_failed": 0.0, "kv_expired": 0.0, **(prefill or {})}
+                ),
+                make_counts("decode[0]", **{**moved, **(decode or {})}),
+                make_counts("decode[1]", **moved),
+            ),
+            instances=3,
+            kv_shape=KvShape(bytes_per_token=1000),
+            client_cpu=0.5,
+        )
+        return replace(seen, **fields)
+
+    return make
+
+
+def said(seen: Observation) -> list[tuple[str, str, str]]:
+    return [(f.check, f.severity, f.message) for f in check_sanity(seen)]
+
+
+def test_a_sound_run_has_no_findings(make_seen: MakeSeen) -> None:
+    assert said(make_seen()) == []
+
+
+@pytest.mark.parametrize(
+    ("result", "finding"),
+    [
+        (
+            {"failed": None},
+            (
+                "completed",
+                "unproven",
+                "the client's result does not say how many requests failed",
+            ),
+        ),
+        (
+            {"failed": 1},
+            ("completed", "insane", "4 of 4 requests completed, 1 failed"),
+        ),
+        (
+            {"completed": 3, "errors": ("", " ", "Traceback\n  x\nTimeoutError: late\n", "no")},
+            (
+                "completed",
+                "insane",
+                "3 of 4 requests completed, 0 failed; first error: TimeoutError: late",
+            ),
+        ),
+        (
+            {"completed": 5},
+            ("completed", "insane", "5 of 4 requests completed, 0 failed"),
+        ),
+        (
+            {"total_output_tokens": 1023},
+            ("tokens", "insane", "1023 output tokens, asked 1024"),
+        ),
+        (
+            {"total_input_tokens": 2052},
+            ("tokens", "insane", "2052 input tokens, asked 2048"),
+        ),
+        (
+            {"metrics": (("p99_ttft_ms", 0.0), ("mean_itl_ms", 0.0))},
+            ("zeros", "insane", "p99_ttft_ms = 0, which no server that answers can show"),
+        ),
+        (
+            {"itl_s": ()},
+            (
+                "chunks",
+                "unproven",
+                "no entry per request (--save-detailed), so chunks cannot be held against tokens; "
+                "ITL is not judged",
+            ),
+        ),
+        (
+            {"itl_s": ((0.01,) * 127,) * 4},
+            (
+                "chunks",
+                "note",
+                "512 chunks for 1024 tokens (0.500 per token, at least 0.98); ITL is not judged, "
+                "TPOT is",
+            ),
+        ),
+    ],
+    ids=[
+        *("failed unknown", "one failed", "one missing", "one too many", "output", "input"),
+        *("a zero", "no chunks", "two tokens a chunk"),
+    ],
+)
+def test_what_the_client_wrote(
+    make_seen: MakeSeen, result: dict[str, Any], finding: tuple[str, str, str]
+) -> None:
+    assert said(make_seen(result)) == [finding]
+
+
+def test_chunks_void_itl_and_nothing_else(make_seen: MakeSeen) -> None:
+    (finding,) = check_sanity(make_seen({"itl_s": ((0.01,) * 127,) * 4}))
+    assert finding.voids == ITL_METRICS
+    assert "mean_tpot_ms" not in finding.voids
+
+
+def test_a_few_merged_chunks_are_let_through(make_seen: MakeSeen) -> None:
+    assert said(make_seen({"itl_s": ((0.01,) * 251,) * 4})) == []
+
+
+def test_one_token_has_no_time_per_further_token(make_seen: MakeSeen) -> None:
+    result = {
+        "total_output_tokens": 4,
+        "output_lens": (1,) * 4,
+        "itl_s": ((),) * 4,
+        "metrics": (("mean_tpot_ms", 0.0), ("mean_ttft_ms", 5.0)),
+    }
+    assert said(make_seen(result, workload=replace(WORKLOAD, output_len=1))) == []
+
+
+def test_lengths_of_another_dataset_are_not_held_to_what_was_asked(make_seen: MakeSeen) -> None:
+    sharegpt = replace(WORKLOAD, dataset="sharegpt")
+    seen = make_seen({"total_output_tokens": 1000, "total_input_tokens": 9}, workload=sharegpt)
+    assert said(seen) == []
+
+
+def test_a_dead_servers_result_is_insane(make_seen: MakeSeen) -> None:
+    path = Path(__file__).with_name("data") / "bench" / "vllm-0.32.0-dead-server.json"
+    seen = replace(
+        make_seen(),
+        workload=Workload(input_len=64, output_len=9, num_prompts=2),
+        result=load_bench_result(path),
+    )
+    insane = [f"{f.check}: {f.message}" for f in check_sanity(seen) if f.severity == "insane"]
+    assert insane[0] == (
+        "completed: 0 of 2 requests completed, 2 failed; first error: aiohttp.client_exceptions."
+        "ClientConnectorError: Cannot connect to host 127.0.0.1:21000"
+    )
+    assert "zeros: p99_ttft_ms = 0, which no server that answers can show" in insane
+
+
+@pytest.mark.parametrize(
+    ("role", "counts", "finding"),
+    [
+        (
+            "decode",
+            {"restarted": True},
+            ("restarted", "insane", "decode[0] restarted during the run"),
+        ),
+        (
+            "decode",
+            {"requests": 0.0},
+            ("served", "note", "decode[0] served none of 4 requests; even dealing does that in"),
+        ),
+        (
+            "prefill",
+            {"requests": 0.0},
+            ("served", "insane", "no prefill instance served any request (prefill[0])"),
+        ),
+        (
+            "decode",
+            {"kv_transfers": 3.0},
+            ("transfers", "insane", "5 KV transfers for 4 requests, expected one each"),
+        ),
+        ("decode", {"kv_failed": 2.0}, ("transfers", "insane", "2 KV transfers failed")),
+        ("prefill", {"kv_expired": 1.0}, ("transfers", "insane", "1 KV transfers expired")),
+        (
+            "decode",
+            {"kv_bytes": BYTES / 2 - 128},
+            (
+                "bytes",
+                "insane",
+                "2047872 bytes of KV cache moved, predicted 2048000 (1000 bytes a token, "
+                "blocks of 128)",
+            ),
+        ),
+        (
+            "decode",
+            {"block_size": 64},
+            (
+                "bytes",
+                "unproven",
+                "2048000 bytes moved; model shape, block size or prompt lengths are unknown, "
+                "so none predicted",
+            ),
+        ),
+        (
+            "prefill",
+            {"prefix_cache_hits": 128.0},
+            ("prefix_cache", "insane", "128 prompt tokens came from the prefix cache, expected 0"),
+        ),
+        (
+            "prefill",
+            {"prefix_cache_hits": None},
+            ("prefix_cache", "unproven", "this vLLM does not count prefix-cache hits"),
+        ),
+    ],
+    ids=[
+        *("restarted", "idle by chance", "idle role", "a transfer too many", "failed", "expired"),
+        *("bytes short", "block sizes differ", "cache hits", "hits not counted"),
+    ],
+)
+def test_what_instances_counted(
+    make_seen: MakeSeen, role: str, counts: dict[str, Any], finding: tuple[str, str, str]
+) -> None:
+    ((check, severity, message),) = said(make_seen(**{role: counts}))
+    assert (check, severity) == finding[:2]
+    assert message.startswith(finding[2])
+
+
+def test_an_instance_that_bad_luck_cannot_explain_is_insane(make_seen: MakeSeen) -> None:
+    """Of two instances, even dealing leaves one idle in 2 x 0.5 ** prompts of runs."""
+    idle = {"requests": 0.0}
+    by_chance = [f for f in check_sanity(make_seen(decode=idle)) if f.check == "served"]
+    assert [f.severity for f in by_chance] == ["note"]
+    assert by_chance[0].message.endswith("even dealing does that in 0.12 of runs")
+    many = replace(WORKLOAD, num_prompts=64)
+    never = [f for f in check_sanity(make_seen(decode=idle, workload=many)) if f.check == "served"]
+    assert [f.severity for f in never] == ["insane"]
+    assert "served none of 64 requests; even dealing does that once in" in never[0].message
+
+
+def test_instances_that_cannot_be_asked_prove_nothing(make_seen: MakeSeen) -> None:
+    (finding,) = check_sanity(make_seen(served=()))
+    assert (finding.check, finding.severity, finding.voids) == ("served", "unproven", KV_METRICS)
+    assert finding.message == (
+        "the counters of 1p2d's instances cannot be read here, so neither the path nor KV "
+        "transfers are proven"
+    )
+
+
+def test_an_instance_without_counters_is_insane(make_seen: MakeSeen) -> None:
+    assert said(make_seen(instances=4)) == [
+        ("served", "insane", "3 of 4 instances showed counters")
+    ]
+
+
+def test_decode_without_nixl_counters_moved_nothing(
+    make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
+) -> None:
+    served = (make_counts("prefill[0]"), make_counts("decode[0]"))
+    assert said(make_seen(served=served, instances=2)) == [
+        (
+            "transfers",
+            "insane",
+            "decode instances show no NIXL counters: no KV cache was moved",
+        )
+    ]
+
+
+def test_a_vllm_that_does_not_count_failures_proves_none(
+    make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
+) -> None:
+    decode = make_counts("decode[0]", kv_transfers=4.0, kv_bytes=float(BYTES))
+    served = (make_counts("prefill[0]"), decode)
+    assert said(make_seen(served=served, instances=2)) == [
+        ("transfers", "unproven", "this vLLM does not count failed KV transfers"),
+        ("transfers", "unproven", "this vLLM does not count expired KV transfers"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "severities"),
+    [
+        ({"kv_shape": None}, ["unproven"]),
+        ({"kv_shape": KvShape(bytes_per_token=999)}, ["insane"]),
+        ({"result": {"input_lens": ()}}, ["unproven"]),
+        ({"result": {"input_lens": (385, 512, 512, 500)}}, []),
+        ({"result": {"input_lens": (384, 512, 512, 512)}}, ["insane"]),
+    ],
+    ids=["no shape", "another shape", "no lengths", "whole blocks", "a block less"],
+)
+def test_bytes_are_predicted_from_shape_blocks_and_lengths(
+    make_seen: MakeSeen, changes: dict[str, Any], severities: list[str]
+) -> None:
+    findings = check_sanity(make_seen(**changes))
+    assert [f.severity for f in findings] == severities
+    assert {f.check for f in findings} <= {"bytes"}
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        replace(WORKLOAD, dataset="sharegpt"),
+        replace(WORKLOAD, options=(("random-prefix-len", "64"),)),
+    ],
+    ids=["another dataset", "a shared prefix"],
+)
+def test_cache_hits_are_expected_where_prompts_share_a_beginning(
+    make_seen: MakeSeen, workload: Workload
+) -> None:
+    assert said(make_seen(prefill={"prefix_cache_hits": 128.0}, workload=workload)) == []
+
+
+def test_decode_instances_hit_what_was_moved_to_them(make_seen: MakeSeen) -> None:
+    assert said(make_seen(decode={"prefix_cache_hits": 512.0})) == []
+
+
+@pytest.mark.parametrize(
+    ("cpu", "findings"),
+    [
+        (0.9, []),
+        (
+            0.95,
+            [
+                (
+                    "client",
+                    "insane",
+                    "the benchmark client used 95% of a core, at most 90%: it may be what is slow; "
+                    "ask for less at once",
+                )
+            ],
+        ),
+        (None, [("client", "unproven", "the client's use of its core was not seen")]),
+    ],
+    ids=["headroom", "busy", "not seen"],
+)
+def test_the_client_had_headroom(
+    make_seen: MakeSeen, cpu: float | None, findings: list[tuple[str, str, str]]
+) -> None:
+    assert said(make_seen(client_cpu=cpu)) == findings
+
+
+def test_aggregated_instances_move_no_cache(
+    make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
+) -> None:
+    served = (make_counts("aggregated[0]"), make_counts("aggregated[1]"))
+    seen = make_seen(served=served, instances=2, topology=Topology.parse("route2"))
+    assert said(seen) == []
+
+
+def test_every_check_has_its_place() -> None:
+    assert [check.__name__.removeprefix("check_") for check in CHECKS] == [
+        *("completed", "tokens", "zeros", "chunks", "served", "transfers", "bytes"),
+        *("prefix_cache", "client"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected", "ranks", "admitted"),
+    [
+        (4, 4, 1, True),
+        (8, 4, 1, False),
+        (32, 4, 8, True),
+        (4, 4, 8, True),
+        (31, 4, 8, False),
+        (36, 4, 8, False),
+        (0, 4, 8, False),
+        (0, 0, 8, False),
+    ],
+)
+def test_ranks_may_count_each_for_themselves(
+    count: float, expected: float, ranks: int, *, admitted: bool
+) -> None:
+    assert counted_per_rank(count, expected, ranks) is admitted
+
+
+def test_a_transfer_that_one_rank_lost_is_insane(make_seen: MakeSeen) -> None:
+    per_rank = {"kv_transfers": 15.0, "kv_bytes": BYTES}
+    seen = make_seen(decode=per_rank, ranks=8)
+    assert (
+        "transfers",
+        "insane",
+        "17 KV transfers for 4 requests, expected 1 to 8 each, one per rank",
+    ) in said(seen)

@@ -1,0 +1,292 @@
+"""How a session judges what it measured: by hand-made records, with no server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.judge.claims import Claim
+from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.options import Settings
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.measure import Provenance
+from pytest_pdserve.session import Cell
+from pytest_pdserve.session import Session
+from pytest_pdserve.session import acquire
+from pytest_pdserve.session import client_only
+from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+MakeRecord = Callable[..., Record]
+RUN = "20260822T101500-p5-efa"
+
+
+@pytest.fixture
+def make_session(tmp_path: Path, p5_efa: System) -> Callable[..., Session]:
+    """A factory of sessions on ``p5-efa``, whose baselines lie in *tmp_path*."""
+
+    def make(*, record: bool = False, host: bool = False, fingerprint: str = "here") -> Session:
+        judgement = replace(p5_efa.judgement, host_envelopes=host)
+        source = str(tmp_path / "baselines" / "p5-efa" / "system.toml")
+        system = replace(p5_efa, source=source, judgement=judgement)
+        settings = Settings(
+            topologies=(Topology.parse("1p3d"),),
+            system=system,
+            folders=(),
+            runs=tmp_path / "runs",
+            repeats=1,
+            record=record,
+            strict=False,
+            base_url=None,
+            rootdir=tmp_path,
+        )
+        return Session(
+            settings=settings,
+            system=system,
+            store=RunStore(folder=tmp_path / "runs" / RUN),
+            provenance=Provenance(versions={}, host={}, fingerprint=fingerprint),
+            state=tmp_path / "state",
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_cell(make_record: MakeRecord, tmp_path: Path) -> Callable[..., Cell]:
+    """A factory of cells of one run."""
+
+    def make(metrics: dict[str, float] | None = None, **fields: Any) -> Cell:
+        record = make_record(metrics, **fields)
+        path = tmp_path / "runs" / RUN / record.topology / f"{record.workload.id}.0.json"
+        return Cell(records=(record,), paths=(path,))
+
+    return make
+
+
+MakeSession = Callable[..., Session]
+MakeCell = Callable[..., Cell]
+
+
+def times(session: Session) -> Path:
+    return session.state / "baselines" / "p5-efa" / "here" / "sweep.json"
+
+
+def evidence(verdict: Verdict, label: str) -> str:
+    return dict(verdict.evidence)[label]
+
+
+def test_a_missing_baseline_fails_by_name(
+    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
+) -> None:
+    session = make_session()
+    verdict = session.judge(make_cell())
+    missing = f"{tmp_path}/baselines/p5-efa/sweep.json, which does not exist"
+    assert verdict.status == "FAIL"
+    assert verdict.misses == (f"no envelope in {missing}",)
+    assert session.verdicts == {("1p3d", "random-512-256"): verdict}
+    assert not (tmp_path / "baselines").exists()
+
+
+def test_recording_writes_a_candidate_and_judges_nothing(
+    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
+) -> None:
+    make_session(record=True).judge(make_cell())
+    verdict = make_session(record=True).judge(make_cell({"mean_ttft_ms": 9999.0}))
+    path = tmp_path / "baselines" / "p5-efa" / "sweep.json"
+    assert verdict.status == "RECORDED"
+    assert evidence(verdict, "candidate") == str(path)
+    written = json.loads(path.read_text())["topologies"]["1p3d"]["random-512-256"]
+    assert written["mean_ttft_ms"]["ref"] == pytest.approx(9999.0)
+    assert written["failed"]["ref"] == 0.0
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_regression_is_told_as_the_design_shows_it(
+    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
+) -> None:
+    make_session(record=True).judge(make_cell())
+    verdict = make_session().judge(make_cell({"p99_ttft_ms": 412.7}))
+    path = tmp_path / "baselines" / "p5-efa" / "sweep.json"
+    date = json.loads(path.read_text())["provenance"]["date"]
+    assert verdict.status == "FAIL"
+    assert verdict.message == (
+        "p99_ttft_ms = 412.7 ms, envelope <= 198 ms (ref 180 ms, 1 run): "
+        "1p3d, random-512-256, p5-efa\n"
+        f"  baseline  {path} (vLLM 0.15.1, NIXL 0.10.1, {date})\n"
+        f"  record    {tmp_path}/runs/{RUN}/1p3d/random-512-256.0.json\n"
+        '  accept    pytest suites/sweep -k "1p3d and 512-256" --pdserve-record '
+        "--topology 1p3d --system p5-efa"
+    )
+
+
+def test_a_run_like_the_baseline_passes(make_session: MakeSession, make_cell: MakeCell) -> None:
+    make_session(record=True).judge(make_cell())
+    assert make_session().judge(make_cell()).status == "PASS"
+
+
+@pytest.fixture
+def counted(make_session: MakeSession, make_cell: MakeCell) -> None:
+    """A shared baseline of counts alone, as ``--pdserve-record`` writes it on such a system."""
+    session = make_session(record=True, host=True)
+    session.judge(make_cell())
+    times(session).unlink()
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_hosts_times_are_recorded_first_and_judged_later(
+    make_session: MakeSession, make_cell: MakeCell
+) -> None:
+    session = make_session(host=True)
+    first = session.judge(make_cell())
+    assert first.status == "RECORDED"
+    assert evidence(first, "times") == f"{times(session)} (recorded, not judged)"
+    assert make_session(host=True).judge(make_cell()).status == "PASS"
+    slower = make_session(host=True).judge(make_cell({"mean_ttft_ms": 104.0}))
+    assert slower.misses == ("mean_ttft_ms = 104 ms, envelope <= 103 ms (ref 100 ms, 1 run)",)
+    assert f"+ {times(session)}" in evidence(slower, "baseline")
+
+
+@pytest.mark.usefixtures("counted")
+def test_shared_counts_are_judged_before_a_host_is_recorded(
+    make_session: MakeSession, make_cell: MakeCell
+) -> None:
+    session = make_session(host=True)
+    verdict = session.judge(make_cell({"failed": 1.0}))
+    assert verdict.misses == (
+        "failed = 1 requests, envelope == 0 requests (ref 0 requests, 1 run)",
+    )
+    assert not times(session).exists()
+
+
+@pytest.mark.usefixtures("counted")
+def test_the_repository_gets_counts_and_the_host_gets_times(
+    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
+) -> None:
+    session = make_session(host=True)
+    session.judge(make_cell())
+    shared = json.loads((tmp_path / "baselines" / "p5-efa" / "sweep.json").read_text())
+    own = json.loads(times(session).read_text())
+    assert set(shared["topologies"]["1p3d"]["random-512-256"]) == {"completed", "failed"}
+    assert "mean_ttft_ms" in own["topologies"]["1p3d"]["random-512-256"]
+    assert (shared["provenance"]["fingerprint"], own["provenance"]["fingerprint"]) == (None, "here")
+
+
+@pytest.mark.usefixtures("counted")
+def test_times_of_another_host_are_refused(make_session: MakeSession, make_cell: MakeCell) -> None:
+    session = make_session(host=True)
+    session.judge(make_cell())
+    moved = session.state / "baselines" / "p5-efa" / "there" / "sweep.json"
+    moved.parent.mkdir()
+    moved.write_text(times(session).read_text())
+    with pytest.raises(ConfigError, match=r"another host or system file \(fingerprint here, here"):
+        make_session(host=True, fingerprint="there").judge(make_cell())
+
+
+def test_an_unknown_cell_fails_where_times_are_kept_per_host(
+    make_session: MakeSession, make_cell: MakeCell
+) -> None:
+    session = make_session(host=True)
+    assert session.judge(make_cell()).status == "FAIL"
+    assert not times(session).exists()
+
+
+CLAIM = Claim.from_toml(
+    {
+        "id": "itl",
+        "text": "PD 1P3D mean ITL below DP",
+        "kind": "below",
+        "metric": "mean_itl_ms",
+        "subject": "1p3d",
+        "others": ["dp"],
+        "panel": "decode",
+        "output_lens": [256],
+        "reason": "r",
+        "source": "s",
+    },
+    source="claims.toml",
+)
+
+
+def test_a_side_that_was_not_measured_comes_from_the_baseline_and_says_so(
+    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
+) -> None:
+    make_session(record=True).judge(make_cell({"mean_itl_ms": 20.0}, topology="dp"))
+    session = make_session()
+    session.cells["1p3d", "random-512-256"] = make_cell()
+    verdict = session.judge_claim(CLAIM)
+    assert verdict.status == "PASS"
+    assert evidence(verdict, "random-512-256") == "mean_itl_ms 1p3d 10, dp 20 ms"
+    origin = evidence(verdict, "sides from")
+    assert origin.startswith(f"{tmp_path}/baselines/p5-efa/sweep.json (vLLM 0.15.1")
+    assert origin.endswith("; this session")
+    assert session.claims == [(CLAIM, verdict)]
+
+
+def test_a_side_that_nobody_knows_fails_the_claim(
+    make_session: MakeSession, make_cell: MakeCell
+) -> None:
+    session = make_session()
+    session.cells["1p3d", "random-512-256"] = make_cell()
+    verdict = session.judge_claim(CLAIM)
+    assert verdict.misses == ("random-512-256: mean_itl_ms of dp was not measured",)
+
+
+def test_a_voided_metric_is_no_side(make_session: MakeSession, make_cell: MakeCell) -> None:
+    note = Finding(check="chunks", severity="note", message="", voids=("mean_itl_ms",))
+    session = make_session()
+    session.cells["1p3d", "random-512-256"] = make_cell(findings=(note,))
+    session.cells["dp", "random-512-256"] = make_cell(topology="dp")
+    assert session.judge_claim(CLAIM).misses == (
+        "random-512-256: mean_itl_ms of 1p3d was not measured",
+    )
+
+
+@pytest.mark.parametrize(
+    ("runs", "metric", "value"),
+    [
+        ([{"mean_ttft_ms": 50.0}, {"mean_ttft_ms": 200.0}], "mean_ttft_ms", 100.0),
+        ([{}, {}], "mean_tpot_ms", None),
+        ([{"mean_ttft_ms": 0.0}], "mean_ttft_ms", None),
+        ([{"failed": 0.0}, {"failed": 1.0}], "failed", None),
+    ],
+    ids=["geometric mean", "lacking", "a time of 0", "counts that differ"],
+)
+def test_a_cell_has_one_number_or_none(
+    make_record: MakeRecord, runs: list[dict[str, float]], metric: str, value: float | None
+) -> None:
+    cell = Cell(records=tuple(make_record(metrics) for metrics in runs), paths=())
+    assert cell.value(metric) == (value if value is None else pytest.approx(value))
+
+
+def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System) -> None:
+    with (
+        pytest.raises(AllocationError, match="system p5-efa is of kind 'slurm', which this"),
+        acquire(p5_efa),
+    ):
+        pass
+
+
+def test_a_client_needs_one_slot_of_this_machine(p5_efa: System) -> None:
+    alone = client_only(p5_efa)
+    assert (alone.cluster.kind, alone.cluster.nodes) == ("local", 1)
+    assert alone.model == p5_efa.model
+
+
+def test_a_workload_of_another_load_is_another_cell(
+    make_session: MakeSession, make_cell: MakeCell
+) -> None:
+    make_session(record=True).judge(make_cell())
+    rated = Workload(input_len=512, output_len=256, num_prompts=4, request_rate=8.0)
+    verdict = make_session().judge(make_cell(workload=rated))
+    assert verdict.misses[0].startswith("no envelope in ")
+    assert '"1p3d and 512-256-rate8"' in evidence(verdict, "accept")

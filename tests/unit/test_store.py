@@ -1,0 +1,172 @@
+"""The runs folder: whole files or none, and nothing overwritten."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+import pandas as pd
+import pytest
+
+from pytest_pdserve.results import store as store_module
+from pytest_pdserve.results.files import write_bytes
+from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.results.store import check_runs_folder
+from pytest_pdserve.results.store import create_run
+from pytest_pdserve.results.store import load_record
+from pytest_pdserve.results.store import new_run_id
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import StoreError
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.workload import Workload
+
+MakeRecord = Callable[..., Record]
+MakeResult = Callable[..., BenchResult]
+WORKLOAD = Workload(input_len=512, output_len=256, num_prompts=4)
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "b.json", {"ä": 1})
+    assert (tmp_path / "a" / "b.json").read_text("utf-8") == '{\n "ä": 1\n}\n'
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_no_half_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text("old")
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(StoreError) as refused:
+        write_bytes(path, b"new")
+    assert str(refused.value) == (
+        f"{path} cannot be written: No space left on device; free space, or choose another "
+        "--pdserve-runs"
+    )
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_below_a_file_is_an_error_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written: "):
+        write_bytes(tmp_path / "file" / "r.json", b"")
+
+
+def test_a_session_is_named_for_its_start_and_system() -> None:
+    at = datetime(2026, 8, 22, 10, 15, tzinfo=UTC)
+    assert new_run_id("p5-efa", at) == "20260822T101500-p5-efa"
+
+
+def test_two_sessions_of_one_second_have_two_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "new_run_id", lambda system: f"t-{system}")
+    stores = [create_run(tmp_path / "runs", "s") for _ in range(3)]
+    assert [s.run_id for s in stores] == ["t-s", "t-s-2", "t-s-3"]
+    assert all(s.folder.is_dir() for s in stores)
+    for n in range(4, 100):
+        (tmp_path / "runs" / f"t-s-{n}").mkdir()
+    with pytest.raises(StoreError, match="and 98 more of that second exist already"):
+        create_run(tmp_path / "runs", "s")
+
+
+def test_a_run_folder_that_cannot_be_made_is_an_error_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(StoreError, match="cannot be made: Not a directory"):
+        create_run(tmp_path / "runs", "s")
+
+
+def test_a_runs_folder_may_still_have_to_be_made(tmp_path: Path) -> None:
+    check_runs_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_is_no_runs_folder(tmp_path: Path, below: str) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(ConfigError, match=f"cannot be used: {tmp_path}/runs is a file"):
+        check_runs_folder(tmp_path / "runs" / below)
+
+
+def test_a_runs_folder_must_be_readable_and_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match=f"{tmp_path} is not readable and writable"):
+        check_runs_folder(tmp_path)
+
+
+def test_a_name_too_long_for_a_folder_is_no_traceback(tmp_path: Path) -> None:
+    check_runs_folder(tmp_path / ("x" * 5000))
+    with pytest.raises(StoreError, match="cannot be made: File name too long"):
+        create_run(tmp_path / ("x" * 5000), "s")
+
+
+def test_a_record_is_written_with_one_row_per_request(
+    tmp_path: Path, make_record: MakeRecord, make_result: MakeResult
+) -> None:
+    path = RunStore(folder=tmp_path).write(make_record(), make_result())
+    assert path == tmp_path / "1p3d" / "random-512-256.0.json"
+    assert load_record(path) == make_record()
+    rows = pd.read_parquet(tmp_path / "1p3d" / "random-512-256.0.requests.parquet")
+    assert list(rows.columns) == [
+        *("input_tokens", "output_tokens", "start_s", "ttft_s", "itl_s", "error"),
+    ]
+    assert (len(rows), rows["ttft_s"].iloc[0], len(rows["itl_s"].iloc[0])) == (4, 0.1, 255)
+
+
+def test_lists_that_are_there_in_part_make_rows_all_the_same(
+    tmp_path: Path, make_record: MakeRecord, make_result: MakeResult
+) -> None:
+    alone = make_result(ttft_s=(), itl_s=(), input_lens=(), start_s=(), errors=())
+    RunStore(folder=tmp_path).write(make_record(), alone)
+    rows = pd.read_parquet(tmp_path / "1p3d" / "random-512-256.0.requests.parquet")
+    assert rows["output_tokens"].tolist() == [256] * 4
+    assert rows["ttft_s"].isna().all()
+    assert rows["error"].tolist() == [""] * 4
+
+
+def test_a_record_without_lists_has_no_rows(
+    tmp_path: Path, make_record: MakeRecord, make_result: MakeResult
+) -> None:
+    RunStore(folder=tmp_path).write(make_record(requests=None), make_result())
+    assert [p.name for p in (tmp_path / "1p3d").iterdir()] == ["random-512-256.0.json"]
+
+
+def test_a_repeat_is_counted_by_the_records_that_are_there(
+    tmp_path: Path, make_record: MakeRecord, make_result: MakeResult
+) -> None:
+    store = RunStore(folder=tmp_path)
+    assert store.next_repeat("1p3d", WORKLOAD) == 0
+    store.write(make_record(), make_result())
+    assert store.next_repeat("1p3d", WORKLOAD) == 1
+    assert store.next_repeat("dp", WORKLOAD) == 0
+    assert store.logs("1p3d") == tmp_path / "1p3d" / "logs"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no valid JSON"),
+        ("{}", "/: '.*' is a required property"),
+        ('{"metrics": NaN}', "holds NaN"),
+    ],
+    ids=["cut", "empty", "NaN"],
+)
+def test_a_bad_record_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"{path}.*{message}"):
+        load_record(path)

@@ -1,0 +1,171 @@
+"""System files: what they may say, and how a mistake is named."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from pytest_pdserve.results.systems import SHIPPED
+from pytest_pdserve.results.systems import baseline_folders
+from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import Judgement
+from pytest_pdserve.values.system import System
+
+LEAST = """
+schema_version = 1
+description = "a machine"
+[cluster]
+kind = "local"
+nodes = 2
+gpus_per_node = 1
+[model]
+path = "m"
+"""
+
+
+def loaded(folder: Path, text: str, name: str = "mine") -> System:
+    (folder / name).mkdir()
+    (folder / name / "system.toml").write_text(text)
+    return load_system(name, [folder])
+
+
+def test_what_a_file_leaves_out_has_a_default(tmp_path: Path) -> None:
+    system = loaded(tmp_path, LEAST)
+    assert (system.name, system.description) == ("mine", "a machine")
+    assert system.source == str(tmp_path / "mine" / "system.toml")
+    assert (system.ports.http, system.kv_transfer.backend) == (8000, "LIBFABRIC")
+    assert (system.limits.ready_s, system.sweep.num_prompts) == (1800.0, 1024)
+    assert math.isinf(system.sweep.request_rate)
+    assert system.tensor_parallel is None
+
+
+def test_what_a_file_says_is_kept(tmp_path: Path) -> None:
+    system = loaded(
+        tmp_path,
+        LEAST
+        + """serve_args = ["--enforce-eager"]
+[sweep]
+request_rate = 4
+input_lens = [128, 256]
+[sweep.options]
+random-prefix-len = "16"
+[judgement.rtol]
+mean_ttft_ms = 0.5
+[router]
+args = ["--log-level", "warn"]
+[env]
+A = "1"
+""",
+    )
+    assert system.model.serve_args == ("--enforce-eager",)
+    assert (system.sweep.request_rate, system.sweep.input_lens) == (4.0, (128, 256))
+    assert system.sweep.options == (("random-prefix-len", "16"),)
+    assert system.judgement.rtol == (("mean_ttft_ms", 0.5),)
+    assert (system.router_args, system.env) == (("--log-level", "warn"), (("A", "1"),))
+
+
+@pytest.mark.parametrize("name", ["p5-efa", "local-cpu"])
+def test_a_shipped_system_loads(name: str) -> None:
+    assert load_system(name, SHIPPED).cluster.nodes == 4
+
+
+def test_room_is_the_systems_where_it_says_so() -> None:
+    judgement = Judgement(rtol=(("mean_ttft_ms", 0.5),))
+    assert judgement.floor("mean_ttft_ms", 0.03) == 0.5
+    assert judgement.floor("mean_itl_ms", 0.01) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("nodes = 2", "nodes = 0", "/cluster/nodes: 0 is less than the minimum of 1"),
+        ("nodes = 2", 'nodes = "2"', "/cluster/nodes: '2' is not of type 'integer'"),
+        ("nodes = 2\n", "", "/cluster: 'nodes' is a required property"),
+        ('kind = "local"', 'kind = "k8s"', "/cluster/kind: 'k8s' is not one of"),
+        ("schema_version = 1", "schema_version = 2", "/schema_version: 1 was expected"),
+        ("[model]", "[network]", "'network' was unexpected"),
+        ("[model]", "speed = 1\n[model]", "/cluster: Additional properties are not allowed"),
+        ('path = "m"', 'path = ""', "/model/path: '' should be non-empty"),
+        (
+            '"m"',
+            '"m"\n[ports]\nhttp = 70000',
+            "/ports/http: 70000 is greater than the maximum of 65535",
+        ),
+        (
+            '"m"',
+            '"m"\n[env]\n"A B" = "1"',
+            "/env: 'A B' does not match",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement.rtol]\nmean_tfft_ms = 0.1',
+            "/judgement/rtol/mean_tfft_ms: unknown metric 'mean_tfft_ms'; known are mean_ttft_ms,",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement.rtol]\nfailed = 0.1',
+            "/judgement/rtol/failed: unknown metric 'failed'; known are mean_ttft_ms,",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement.rtol]\noutput_throughput = 1.0',
+            "/judgement/rtol/output_throughput: 1 admits every value; must be below 1",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement.rtol]\nmean_ttft_ms = inf',
+            "/judgement/rtol/mean_ttft_ms: inf is greater than the maximum of 10",
+        ),
+        (
+            '"m"',
+            '"m"\n[sweep]\nlength_divisor = 3',
+            "sweep.length_divisor = 3 does not divide length 512",
+        ),
+        ('"m"', '"m"\n[sweep]\ninput_lens = []', "/sweep/input_lens: [] should be non-empty"),
+        ('"m"', '"m"\n[limits]\nready_s = nan', "holds nan, which says nothing"),
+        ('path = "m"', "path = m", "is no valid TOML: Invalid value (at line 9, column 8)"),
+        ("nodes = 2", f"nodes = {'9' * 5000}", "is no valid TOML: Exceeds the limit"),
+        ('"m"', f'"m"\nserve_args = {"[" * 3000}', "is no valid TOML: nested too deeply"),
+    ],
+    ids=[
+        *("number too small", "wrong type", "missing key", "unknown kind", "other version"),
+        *("unknown table", "unknown key", "empty text", "no port", "no variable"),
+        *("unknown metric", "room of a count", "room for everything", "room without end"),
+        *("divisor", "empty list", "nan", "no TOML", "endless number", "deep"),
+    ],
+)
+def test_a_mistake_is_named_with_its_file_and_place(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in LEAST
+    with pytest.raises(ConfigError) as refused:
+        loaded(tmp_path, LEAST.replace(old, new, 1))
+    assert str(refused.value).startswith(str(tmp_path / "mine" / "system.toml"))
+    assert message in str(refused.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "system.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not UTF-8 text: byte 0"):
+        load_system("mine", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "name", ["h200-ib", "", "x" * 5000, "a\0b"], ids=["a", "no", "long", "nul"]
+)
+def test_an_unknown_system_lists_the_known(tmp_path: Path, name: str) -> None:
+    loaded(tmp_path, LEAST)
+    with pytest.raises(ConfigError) as refused:
+        load_system(name, [tmp_path, *SHIPPED])
+    assert f"system {name!r} is unknown; known are local-cpu, mine, p5-efa (" in str(refused.value)
+    assert f"{tmp_path}/<system>/system.toml" in str(refused.value)
+
+
+def test_a_projects_own_systems_come_before_the_shipped(tmp_path: Path) -> None:
+    assert baseline_folders(tmp_path) == SHIPPED
+    (tmp_path / "baselines").mkdir()
+    assert baseline_folders(tmp_path) == (tmp_path / "baselines", *SHIPPED)
