@@ -24,6 +24,7 @@ from pytest_pdserve.results.store import check_runs_folder
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.session import SUITE
+from pytest_pdserve.session import check_acquirable
 from pytest_pdserve.session import host_of
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import System
@@ -42,6 +43,8 @@ def check_before_start(
         if settings.base_url is None:
             for topology in topologies:
                 check_topology(settings.system, topology, touching=touching)
+            if touching:
+                check_acquirable(settings.system)
         load_baseline(baseline_path(settings.system, SUITE))
         if settings.system.judgement.host_envelopes:
             _load_host_baseline(settings)

@@ -1,4 +1,4 @@
-"""The ``pdserve`` command: ``plan`` shows what would run, ``serve`` runs it until interrupted."""
+"""The ``pdserve`` command: plans shown, topologies held, results of others imported."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_pdserve.options import DEFAULT_RUNS
 from pytest_pdserve.options import DEFAULT_SYSTEM
 from pytest_pdserve.options import DEFAULT_TOPOLOGY
+from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.errors import StoreError
@@ -33,15 +34,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :returns: 0, 1 for trouble with machines, 4 for bad input, 130 after an interrupt.
     """
+    options = _parser().parse_args(arguments)
+    try:
+        system, topologies = _load(options.system, options.topology)
+        if options.command == "plan":
+            print("\n".join(_plan(system, topology) for topology in topologies))
+            return 0
+        _check_one(options.command, topologies)
+        if options.command == "import":
+            return _import(options, system, topologies[0])
+        return _serve(system, topologies[0], options.runs)
+    except PdserveError as error:
+        print(f"pdserve: {error}", file=sys.stderr)
+        return USAGE_ERROR if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pdserve", description="Prefill/decode topologies: show them, stand them up."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in (
-        ("plan", "Print each node's commands and environment; touch nothing"),
-        ("serve", "Stand a topology up and hold it until interrupted"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
+    texts = {
+        "plan": "Print each node's commands and environment; touch nothing",
+        "serve": "Stand a topology up and hold it until interrupted",
+        "import": "Make records of result files that vllm bench serve wrote elsewhere",
+    }
+    made = {
+        name: commands.add_parser(name, help=text, description=text) for name, text in texts.items()
+    }
+    for command in made.values():
         command.add_argument(
             "--topology",
             default=DEFAULT_TOPOLOGY,
@@ -54,29 +80,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
             metavar="NAME",
             help="Folder of baselines/ with a system.toml (default: %(default)s)",
         )
-        if name == "serve":
-            command.add_argument(
-                "--runs",
-                default=DEFAULT_RUNS,
-                type=Path,
-                metavar="DIR",
-                help="Folder for logs (default: %(default)s)",
-            )
-    options = parser.parse_args(arguments)
+    for name in ("serve", "import"):
+        made[name].add_argument(
+            "--runs",
+            default=DEFAULT_RUNS,
+            type=Path,
+            metavar="DIR",
+            help="Folder for records and logs (default: %(default)s)",
+        )
+    made["import"].add_argument(
+        "--dataset",
+        default="random",
+        metavar="NAME",
+        help="--dataset-name of the runs, which their results do not tell (default: %(default)s)",
+    )
+    made["import"].add_argument(
+        "--vllm-version", metavar="VERSION", help="Version of vLLM that served (default: unknown)"
+    )
+    made["import"].add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
+    return parser
+
+
+def _check_one(command: str, topologies: Sequence[Topology]) -> None:
+    if len(topologies) != 1:
+        raise ConfigError(f"pdserve {command} takes one topology, got {len(topologies)}")
+
+
+def _import(options: argparse.Namespace, system: System, topology: Topology) -> int:
+    from pytest_pdserve.results.imported import import_result  # noqa: PLC0415
+    from pytest_pdserve.results.store import check_runs_folder  # noqa: PLC0415
+    from pytest_pdserve.results.store import create_run  # noqa: PLC0415
+    from pytest_pdserve.results.store import load_bench_result  # noqa: PLC0415
+
+    check_runs_folder(options.runs)
     try:
-        system, topologies = _load(options.system, options.topology)
-        if options.command == "plan":
-            print("\n".join(_plan(system, topology) for topology in topologies))
-            return 0
-        return _serve(system, topologies, options.runs)
-    except PdserveError as error:
-        print(f"pdserve: {error}", file=sys.stderr)
-        return USAGE_ERROR if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        results = [(path, load_bench_result(path)) for path in options.results]
+    except ClientError as error:
+        raise ConfigError(str(error)) from error
+    store = create_run(options.runs, f"{system.name}-imported")
+    for source, result in results:
+        record, path = import_result(
+            result,
+            source=source,
+            topology=topology,
+            system=system.name,
+            dataset=options.dataset,
+            versions=[("vllm", options.vllm_version)] if options.vllm_version else [],
+            store=store,
+        )
+        print(path)
+        for finding in record.findings:
+            print(f"  {finding.severity}: {finding.message}")
+    return 0
 
 
 def _load(name: str, topology: str) -> tuple[System, tuple[Topology, ...]]:
@@ -115,42 +170,47 @@ def _plan(system: System, topology: Topology) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _serve(system: System, topologies: Sequence[Topology], runs: Path) -> int:
+def _serve(system: System, topology: Topology, runs: Path) -> int:
     from pytest_pdserve.checks import check_topology  # noqa: PLC0415
     from pytest_pdserve.results.store import check_runs_folder  # noqa: PLC0415
     from pytest_pdserve.results.store import create_run  # noqa: PLC0415
     from pytest_pdserve.serving.deployment import stand_up  # noqa: PLC0415
     from pytest_pdserve.session import acquire  # noqa: PLC0415
 
-    if len(topologies) != 1:
-        raise ConfigError(f"pdserve serve holds one topology, got {len(topologies)}")
-    check_topology(system, topologies[0], touching=True)
+    check_topology(system, topology, touching=True)
     check_runs_folder(runs)
     for number in (signal.SIGTERM, signal.SIGINT):  # a background job inherits SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     with acquire(system) as allocation:
-        logs = create_run(runs, system.name).logs(topologies[0].id)
+        logs = create_run(runs, system.name).logs(topology.id)
         with stand_up(
             allocation,
-            topologies[0],
+            topology,
             system,
             logs=logs,
-            progress=lambda text: print(f"pdserve {topologies[0].id}: {text}", flush=True),
+            progress=lambda text: print(f"pdserve {topology.id}: {text}", flush=True),
         ) as deployment:
-            print(_ready_text(deployment, logs), flush=True)
-            while True:
-                deployment.check_alive()
-                time.sleep(1.0)
+            key = logs.parent.parent / "api-key"
+            try:
+                _write_key(key, deployment.api_key)
+                print(_ready_text(deployment, logs, key), flush=True)
+                while True:
+                    deployment.check_alive()
+                    time.sleep(1.0)
+            finally:
+                key.unlink(missing_ok=True)
 
 
-def _ready_text(deployment: Deployment, logs: Path) -> str:
-    url = deployment.url
-    key = logs.parent.parent / "api-key"
+def _write_key(path: Path, key: str) -> None:
     try:
-        key.touch(mode=0o600)
-        key.write_text(deployment.api_key)
+        path.touch(mode=0o600)
+        path.write_text(key)
     except OSError as error:
-        raise StoreError(f"{key} cannot be written: {error.strerror}") from error
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _ready_text(deployment: Deployment, logs: Path, key: Path) -> str:
+    url = deployment.url
     return "\n".join(
         [
             f"endpoint  {url}",

@@ -28,13 +28,10 @@ session_key = pytest.StashKey["Session"]()
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
     """Show trouble with machines as its one message: in a fixture, pytest makes that an ERROR."""
-    message = None
     try:
         yield
     except PdserveError as error:
-        message = str(error)
-    if message is not None:
-        pytest.fail(message, pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
@@ -47,6 +44,8 @@ def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
             return
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             terminal.ensure_newline()
+            if config.get_terminal_writer().width_of_current_line:
+                terminal.line("")
             terminal.write_line(f"pdserve {label}: {text}", flush=True)
 
     return progress
@@ -131,13 +130,32 @@ def pdserve_run(
     pdserve_deployment: Deployment,
     pdserve_workload: Workload,
 ) -> Cell:
-    """The cell of ``pdserve_workload`` on ``pdserve_deployment``, measured and recorded."""
+    """The cell of ``pdserve_workload`` on ``pdserve_deployment``, measured and recorded.
+
+    Its numbers become the test's ``user_properties`` (JUnit) and, where pytest-benchmark was asked
+    to store or compare, a benchmark's ``extra_info``; pytest-benchmark never judges.
+    """
+
+    def measure() -> Cell:
+        return pdserve_session.measure(pdserve_deployment, pdserve_cluster, pdserve_workload)
+
     with plainly():
-        cell = pdserve_session.measure(pdserve_deployment, pdserve_cluster, pdserve_workload)
+        if _benchmark_asked(request.config):
+            benchmark = request.getfixturevalue("benchmark")
+            cell: Cell = benchmark.pedantic(measure, rounds=1, iterations=1)
+            benchmark.extra_info |= dict(cell.records[-1].metrics)
+        else:
+            cell = measure()
     for name, value in cell.records[-1].metrics:
         request.node.user_properties.append((name, value))
     request.node.user_properties.append(("pdserve_record", str(cell.paths[-1])))
     return cell
+
+
+def _benchmark_asked(config: pytest.Config) -> bool:
+    """Whether pytest-benchmark is there and was asked to keep or compare results."""
+    flags = ("benchmark_json", "benchmark_save", "benchmark_autosave", "benchmark_compare")
+    return any(config.getoption(flag, None) for flag in flags)
 
 
 @pytest.fixture

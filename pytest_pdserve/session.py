@@ -37,7 +37,7 @@ from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
 from pytest_pdserve.serving.provenance import package_versions
 from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InsaneRunError
 from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import METRICS
@@ -299,17 +299,25 @@ def _with_evidence(verdict: Verdict, *evidence: tuple[str, str]) -> Verdict:
     return replace(verdict, evidence=(*verdict.evidence, *evidence))
 
 
+def check_acquirable(system: System) -> None:
+    """Make sure that this version can acquire nodes of *system*.
+
+    :raises ConfigError: if it can only plan for them.
+    """
+    if system.cluster.kind != "local":
+        raise ConfigError(
+            f"system {system.name!r} is of kind {system.cluster.kind!r}: this version plans for "
+            "it, but acquires local nodes only; give --pdserve-base-url for an endpoint that is up"
+        )
+
+
 @contextlib.contextmanager
 def acquire(system: System) -> Iterator[Allocation]:
     """Nodes of *system*, given back on leaving.
 
-    :raises AllocationError: if this kind of cluster cannot be had.
+    :raises ConfigError: if this kind of cluster cannot be had.
     """
-    if system.cluster.kind != "local":
-        raise AllocationError(
-            f"system {system.name} is of kind {system.cluster.kind!r}, which this version plans "
-            "but cannot acquire yet; give --pdserve-base-url for an endpoint that is up"
-        )
+    check_acquirable(system)
     allocation = LocalAllocation(system)
     try:
         yield allocation

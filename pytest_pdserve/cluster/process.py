@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import Host
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_FULL_KIB = 1024
+"""Less free space than this is worth a word."""
 
 
 class Process(Protocol):
@@ -73,10 +76,12 @@ def exit_text(code: int) -> str:
 
 
 def log_tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a log without colours, or why there are none."""
+    """The last lines of a log without colours, or why there are none; and if its disk is full."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             last = deque(file, maxlen=lines)
+        free_kib = shutil.disk_usage(path.parent).free // 1024
     except OSError as error:
         return f"({path} cannot be read: {error.strerror})"
-    return _ANSI.sub("", "".join(last)).rstrip() or "(empty)"
+    tail = _ANSI.sub("", "".join(last)).rstrip() or "(empty)"
+    return tail if free_kib >= _FULL_KIB else f"{tail}\n(the disk is full: {free_kib} KiB free)"

@@ -12,7 +12,6 @@ from typing import Any
 from pytest_pdserve.judge.sanity import Observation
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import result_metrics
@@ -24,23 +23,24 @@ UNKNOWN = "unknown"
 
 
 def import_result(
-    path: Path,
+    result: BenchResult,
     *,
+    source: Path,
     topology: Topology,
     system: str,
     dataset: str,
     versions: Sequence[tuple[str, str]],
     store: RunStore,
 ) -> tuple[Record, Path]:
-    """Turn one result file into a record of *store*; what only a live server shows is unproven.
+    """Turn one result into a record of *store*; what only a live server shows is unproven.
 
+    :param source: file that it was read from.
     :param dataset: ``--dataset-name`` that was used; result files do not say.
     :returns: the record, and its file.
-    :raises ClientError: if the file is missing, malformed or no such result.
+    :raises ClientError: if no request completed.
     :raises StoreError: if the record cannot be written.
     """
-    result = load_bench_result(path)
-    workload = workload_of(result, dataset, source=str(path))
+    workload = workload_of(result, dataset, source=str(source))
     repeat = store.next_repeat(topology.id, workload)
     stem = store.stem(topology.id, workload, repeat)
     seen = Observation(
@@ -52,7 +52,7 @@ def import_result(
         kv_shape=None,
         client_cpu=None,
     )
-    at = _when(dict(result.raw).get("date"), path)
+    at = _when(dict(result.raw).get("date"), source)
     record = Record(
         run_id=store.run_id,
         system=system,
@@ -64,7 +64,7 @@ def import_result(
         started_at=at,
         finished_at=at,
         versions=tuple(versions),
-        host=(("imported_from", str(path)),),
+        host=(("imported_from", str(source)),),
         nodes=(),
         processes=(),
         endpoint=UNKNOWN,

@@ -51,7 +51,7 @@ SYSTEM: Tables = {
         "warmup_s": 10,
         "bench_start_s": 30,
         "slowest_tok_s": 100,
-        "stop_s": 3,
+        "stop_s": 1,
     },
     "sweep": {
         "input_lens": [32],

@@ -54,7 +54,7 @@ def test_plan_of_the_articles_cluster(capsys: pytest.CaptureFixture[str]) -> Non
         assert "VLLM_NIXL_SIDE_CHANNEL_PORT=5600" in words
     router = " ".join(planned["router on node0"])
     assert "--policy consistent_hash --vllm-pd-disaggregation" in router
-    assert router.count("--decode http://") == 3
+    assert router.count("--decode 'http://") == 3
 
 
 def test_plan_of_a_machine_touches_nothing(
@@ -74,7 +74,9 @@ def test_plan_of_a_machine_touches_nothing(
         (["plan", "--topology", "2x4"], "topology '2x4' is not of the form"),
         (["plan", "--system", "moon"], "system 'moon' is unknown; known are "),
         (["plan", "--topology", "route3"], "topology 'route3' needs a number of nodes that 3 "),
-        (["serve", "--topology", "dp,1p3d"], "pdserve serve holds one topology, got 2"),
+        (["serve", "--topology", "dp,1p3d"], "pdserve serve takes one topology, got 2"),
+        (["serve", "--system", "p5-efa"], "system 'p5-efa' is of kind 'slurm': this version plans"),
+        (["import", "no-such.json"], "no-such.json cannot be read"),
         (["serve", "--topology", "4p1d"], "topology '4p1d' needs 5 nodes "),
         (["serve", "--system", "stub", "--runs", "tox.ini"], "runs folder tox.ini cannot be used"),
     ],
@@ -87,13 +89,25 @@ def test_bad_input_is_one_sentence_and_code_4(
     assert house.survivors() == []
 
 
-def test_a_cluster_that_cannot_be_had_is_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", "--system", "p5-efa"]) == 1
-    assert "is of kind 'slurm'" in capsys.readouterr().err
+def test_import_makes_records_and_says_what_is_not_proven(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = house.path / "result.json"
+    result.write_text(
+        '{"num_prompts": 2, "completed": 2, "duration": 1.0, "total_input_tokens": 64,'
+        ' "total_output_tokens": 32, "mean_ttft_ms": 9.0}'
+    )
+    runs = str(house.path / "imported")
+    assert main(["import", "--topology", "dp", "--runs", runs, str(result), str(result)]) == 0
+    printed = capsys.readouterr().out
+    records = [Path(line) for line in printed.splitlines() if line.endswith(".json")]
+    assert [record.name for record in records] == ["random-32-16.0.json", "random-32-16.1.json"]
+    assert all(record.exists() for record in records)
+    assert "unproven: the counters of dp's instances cannot be read" in printed
 
 
 def test_help_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("plan", "serve"):
+    for command in ("plan", "serve", "import"):
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
         assert "(default: 1p3d)" in capsys.readouterr().out
@@ -135,8 +149,9 @@ def test_serve_says_when_an_instance_dies(house: House) -> None:
     endpoint = re.findall(r"^endpoint +(.*)$", log.read_text(), re.MULTILINE)[0]
     with urllib.request.urlopen(f"{endpoint}/health", timeout=5) as response:
         assert response.status == 200
-    (headless,) = [p for p in house.processes() if p.cmdline()[-1:] and "3" in p.cmdline()[-8:]][:1]
-    headless.kill()
+    headless = [process for process in house.processes() if "--headless" in process.cmdline()]
+    assert len(headless) == 3
+    headless[0].kill()
     assert process.wait(timeout=20) == 1
     assert re.search(
         r"pdserve: aggregated\[0\]/rank\d on local\d was ended by signal 9 ", log.read_text()

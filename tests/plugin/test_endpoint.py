@@ -34,15 +34,11 @@ def test_it_is_measured_and_what_cannot_be_seen_is_unproven(
     house.monkeypatch.setenv("PDSERVE_API_KEY", "open-sesame")
     house.counts("1p1d")
     result = house.run("--topology", "1p1d", "--pdserve-base-url", URL, "-rs")
-    result.assert_outcomes(passed=1, skipped=2, failed=1)
+    result.assert_outcomes(passed=2, skipped=2)
     result.stdout.fnmatch_lines(
-        [
-            "SKIPPED *the instances behind this endpoint cannot be asked for their counters",
-            "FAILED *",
-        ]
+        ["SKIPPED *the instances behind this endpoint cannot be asked for their counters"]
     )
     text = result.stdout.str()
-    assert "kv_transfers is in the baseline" not in text
     assert "unproven: the counters of 1p1d's instances cannot be read here, so neither" in text
     (record,) = house.records()
     assert record["endpoint"] == URL

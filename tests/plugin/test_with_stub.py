@@ -69,9 +69,13 @@ def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House)
     assert Path(properties.pop("pdserve_record")).name == "random-32-8.0.json"
     assert {name: float(text) for name, text in properties.items()} == record["metrics"]
 
-    second = house.run(*arguments)
+    second = house.run(
+        *arguments, "-p", "pytest_benchmark.plugin", "--benchmark-json", "benchmark.json"
+    )
     second.assert_outcomes(passed=1)
     assert verdicts(second) == {("1p1d", "random-32-8"): "PASS"}
+    (stored,) = json.loads((house.path / "benchmark.json").read_text())["benchmarks"]
+    assert stored["extra_info"] == house.records()[-1]["metrics"]
 
     house.faults(decode_0={"token_ms": 150})
     third = house.run(*arguments)
@@ -209,7 +213,7 @@ def test_a_broken_claim_fails_where_claims_are_enforced(house: House) -> None:
         'metric = "mean_itl_ms"\nsubject = "2p2d"\nothers = ["dp"]\npanel = "decode"\n'
         'reason = "no prefill in between"\nsource = "here"\n'
     )
-    house.faults(decode_0={"token_ms": 60}, decode_1={"token_ms": 60})
+    house.faults(decode_0={"token_ms": 40}, decode_1={"token_ms": 40})
     result = house.run("--topology", "dp,2p2d")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_pdserve.results.imported import import_result
 from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import Record
@@ -36,7 +37,8 @@ def imported(folder: Path, dataset: str = "random", **changes: Any) -> tuple[Rec
     source = folder / "result.json"
     source.write_text(json.dumps({**RESULT, **changes}))
     return import_result(
-        source,
+        load_bench_result(source),
+        source=source,
         topology=Topology.parse("1p3d"),
         system="p5-efa",
         dataset=dataset,

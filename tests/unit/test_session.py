@@ -19,7 +19,6 @@ from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
 from pytest_pdserve.session import acquire
 from pytest_pdserve.session import client_only
-from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
@@ -270,7 +269,7 @@ def test_a_cell_has_one_number_or_none(
 
 def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System) -> None:
     with (
-        pytest.raises(AllocationError, match="system p5-efa is of kind 'slurm', which this"),
+        pytest.raises(ConfigError, match="acquires local nodes only"),
         acquire(p5_efa),
     ):
         pass
