@@ -15,7 +15,7 @@ TOKENS = 24
 
 def _prompts(count: int) -> list[str]:
     """Prompts of 121 words that differ in the first word only, so that a lost KV cache shows."""
-    words = [a + b for a, b in itertools.product(("ba", "fe", "gi", "ko", "lu"), repeat=2)]
+    words = [a + b for a, b in itertools.product(("bo", "fe", "gi", "ku", "lo"), repeat=2)]
     tail = " ".join(words[number * 7 % len(words)] for number in range(120))
     return [f"{first} {tail}" for first in words[:count]]
 
