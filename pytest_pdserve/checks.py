@@ -10,12 +10,9 @@ import pytest
 from pytest_pdserve.cluster.local import check_memory
 from pytest_pdserve.options import Settings
 from pytest_pdserve.plan.host import planned_hosts
-from pytest_pdserve.plan.placement import Placement
-from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.ports import Claim
-from pytest_pdserve.plan.ports import assign_ports
 from pytest_pdserve.plan.ports import unclaimed
-from pytest_pdserve.plan.router import router_command
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
@@ -53,21 +50,16 @@ def check_before_start(
         raise pytest.UsageError(str(error)) from error
 
 
-def check_topology(system: System, topology: Topology, *, touching: bool) -> Placement:
-    """Place *topology*; where it will run here, see that memory and ports suffice.
+def check_topology(system: System, topology: Topology, *, touching: bool) -> None:
+    """Plan *topology*; where it will run here, see that memory and ports suffice.
 
     :raises PlacementError: if it does not fit.
     """
-    hosts = {host.name: host for host in planned_hosts(system)}
-    placement = place(
-        topology, tuple(hosts), system.cluster.gpus_per_node, default_tp=system.tensor_parallel
-    )
     local = touching and system.cluster.kind == "local"
-    ports = assign_ports(placement, system.ports, probing() if local else planning(system))
-    router_command(placement, system, hosts=hosts, ports=ports)
+    claim = probing() if local else planning(system)
+    launch = plan_launch(topology, system, hosts=planned_hosts(system), claim=claim)
     if local:
-        check_memory(system, len(placement.instances))
-    return placement
+        check_memory(system, len(launch.instances))
 
 
 def _load_host_baseline(settings: Settings) -> None:

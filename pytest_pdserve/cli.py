@@ -146,26 +146,17 @@ def _load(name: str, topology: str) -> tuple[System, tuple[Topology, ...]]:
 def _plan(system: System, topology: Topology) -> str:
     from pytest_pdserve.checks import planning  # noqa: PLC0415
     from pytest_pdserve.plan.host import planned_hosts  # noqa: PLC0415
-    from pytest_pdserve.plan.placement import place  # noqa: PLC0415
-    from pytest_pdserve.plan.ports import assign_ports  # noqa: PLC0415
-    from pytest_pdserve.plan.router import router_command  # noqa: PLC0415
-    from pytest_pdserve.plan.vllm import instance_commands  # noqa: PLC0415
+    from pytest_pdserve.plan.launch import plan_launch  # noqa: PLC0415
 
-    hosts = {host.name: host for host in planned_hosts(system)}
-    placement = place(
-        topology, tuple(hosts), system.cluster.gpus_per_node, default_tp=system.tensor_parallel
-    )
-    ports = assign_ports(placement, system.ports, planning(system))
-    commands = [*instance_commands(placement, system, hosts=hosts, ports=ports)]
-    router = router_command(placement, system, hosts=hosts, ports=ports)
-    commands += [] if router is None else [router]
-    idle = len(hosts) - len(placement.nodes)
+    launch = plan_launch(topology, system, hosts=planned_hosts(system), claim=planning(system))
+    used = len(launch.placement.nodes)
+    idle = system.cluster.nodes - used
     lines = [
-        f"# {topology.id} on {system.name} ({system.description}): {len(placement.nodes)} nodes"
+        f"# {topology.id} on {system.name} ({system.description}): {used} nodes"
         + (f", {idle} idle" if idle else "")
         + "; {braces} are filled in by the allocation"
     ]
-    for command in commands:
+    for command in launch.commands:
         lines += ["", f"# {command.name} on {command.node}", command.render()]
     return "\n".join(lines) + "\n"
 

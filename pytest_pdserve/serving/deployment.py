@@ -16,13 +16,9 @@ import httpx
 from pytest_pdserve.cluster.process import Allocation
 from pytest_pdserve.cluster.process import Process
 from pytest_pdserve.plan.command import Command
-from pytest_pdserve.plan.placement import Placement
-from pytest_pdserve.plan.placement import place
-from pytest_pdserve.plan.ports import Ports
-from pytest_pdserve.plan.ports import assign_ports
+from pytest_pdserve.plan.launch import Launch
+from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.router import endpoint_url
-from pytest_pdserve.plan.router import router_command
-from pytest_pdserve.plan.vllm import instance_commands
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import make_tiny_model
 from pytest_pdserve.serving.readiness import Progress
@@ -98,41 +94,6 @@ class Deployment:
         return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Everything that will be started for one topology."""
-
-    placement: Placement
-    """Instances on nodes."""
-    ports: Ports
-    """Ports of all servers."""
-    instances: tuple[Command, ...]
-    """Commands of the instances."""
-    router: Command | None
-    """Command of the router."""
-
-
-def plan_deployment(allocation: Allocation, topology: Topology, system: System) -> Plan:
-    """Place *topology* on the nodes of *allocation* and claim its ports.
-
-    :raises PlacementError: if it does not fit.
-    """
-    hosts = {host.name: host for host in allocation.hosts}
-    placement = place(
-        topology,
-        tuple(hosts),
-        system.cluster.gpus_per_node,
-        default_tp=system.tensor_parallel,
-    )
-    ports = assign_ports(placement, system.ports, allocation.claim)
-    return Plan(
-        placement=placement,
-        ports=ports,
-        instances=instance_commands(placement, system, hosts=hosts, ports=ports),
-        router=router_command(placement, system, hosts=hosts, ports=ports),
-    )
-
-
 @contextlib.contextmanager
 def stand_up(
     allocation: Allocation,
@@ -150,7 +111,7 @@ def stand_up(
     :raises NotReadyError: if one does not answer in time.
     :raises PathError: if requests do not take the topology's path.
     """
-    plan = plan_deployment(allocation, topology, system)
+    plan = plan_launch(topology, system, hosts=allocation.hosts, claim=allocation.claim)
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
     key = new_api_key()
@@ -171,7 +132,7 @@ def stand_up(
 
 
 def _start(
-    plan: Plan,
+    plan: Launch,
     allocation: Allocation,
     system: System,
     access: tuple[httpx.Client, str],

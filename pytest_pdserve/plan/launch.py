@@ -1,0 +1,61 @@
+"""Everything that will be started for one topology: placement, ports and commands together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.ports import Claim
+from pytest_pdserve.plan.ports import Ports
+from pytest_pdserve.plan.ports import assign_ports
+from pytest_pdserve.plan.router import router_command
+from pytest_pdserve.plan.vllm import instance_commands
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What one topology needs on the nodes of a system."""
+
+    placement: Placement
+    """Instances on nodes."""
+    ports: Ports
+    """Ports of all servers."""
+    instances: tuple[Command, ...]
+    """Commands of the instances, in the placement's order."""
+    router: Command | None
+    """Command of the router, where there is one."""
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """All commands, in the order in which they are started."""
+        return self.instances if self.router is None else (*self.instances, self.router)
+
+
+def plan_launch(
+    topology: Topology, system: System, *, hosts: Sequence[Host], claim: Claim
+) -> Launch:
+    """Place *topology* on *hosts*, assign its ports and write its commands.
+
+    :param claim: asked once for every port.
+    :raises PlacementError: if it does not fit.
+    """
+    named = {host.name: host for host in hosts}
+    placement = place(
+        topology,
+        tuple(named),
+        system.cluster.gpus_per_node,
+        default_tp=system.tensor_parallel,
+    )
+    ports = assign_ports(placement, system.ports, claim)
+    return Launch(
+        placement=placement,
+        ports=ports,
+        instances=instance_commands(placement, system, hosts=named, ports=ports),
+        router=router_command(placement, system, hosts=named, ports=ports),
+    )
