@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pytest_pdserve.plan.host import planned_hosts
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.ports import unclaimed
