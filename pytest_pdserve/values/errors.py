@@ -15,10 +15,6 @@ class PlacementError(ConfigError):
     """Raised when a topology does not fit on the nodes, GPUs, ports or memory of its system."""
 
 
-class AllocationError(PdserveError):
-    """Raised when nodes cannot be had, or are lost."""
-
-
 class LaunchError(PdserveError):
     """Raised when a process cannot be started, or ends while it is needed."""
 
