@@ -43,7 +43,7 @@ def check_before_start(
             if touching:
                 check_acquirable(settings.system)
         load_baseline(baseline_path(settings.system, SUITE))
-        if settings.system.judgement.host_envelopes:
+        if settings.system.judgement.host_envelopes and settings.system.cluster.kind == "local":
             _load_host_baseline(settings)
         check_runs_folder(settings.runs)
     except ConfigError as error:

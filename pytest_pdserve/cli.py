@@ -172,14 +172,21 @@ def _serve(system: System, topology: Topology, runs: Path) -> int:
     check_runs_folder(runs)
     for number in (signal.SIGTERM, signal.SIGINT):  # a background job inherits SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-    with acquire(system) as allocation:
-        logs = create_run(runs, system.name).logs(topology.id)
+    store = create_run(runs, system.name)
+    logs = store.logs(topology.id)
+
+    def progress(text: str) -> None:
+        print(f"pdserve {topology.id}: {text}", flush=True)
+
+    with acquire(
+        system, folder=store.folder / system.cluster.kind, progress=progress
+    ) as allocation:
         with stand_up(
             allocation,
             topology,
             system,
             logs=logs,
-            progress=lambda text: print(f"pdserve {topology.id}: {text}", flush=True),
+            progress=progress,
         ) as deployment:
             key = logs.parent.parent / "api-key"
             try:

@@ -72,12 +72,22 @@ def pdserve_cluster(
     from pytest_pdserve.session import acquire  # noqa: PLC0415
     from pytest_pdserve.session import client_only  # noqa: PLC0415
 
-    system = pdserve_session.system
-    if pdserve_session.settings.base_url:
+    system, settings = pdserve_session.system, pdserve_session.settings
+    if settings.base_url:
         system = client_only(system)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with plainly(), acquire(system) as allocation:
+        with (
+            plainly(),
+            acquire(
+                system,
+                folder=pdserve_session.store.folder / system.cluster.kind,
+                progress=progress_to(request.config, system.name),
+                job_id=settings.job_id,
+            ) as allocation,
+        ):
+            if not settings.base_url:
+                pdserve_session.learn_nodes(allocation)
             yield allocation
     finally:
         signal.signal(signal.SIGTERM, previous)

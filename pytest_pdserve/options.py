@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_TOPOLOGY = "1p3d"
 DEFAULT_SYSTEM = "local-cpu"
 DEFAULT_RUNS = "runs"
-_FLAGS = ("topology", "system", "base_url", "runs", "repeats", "record", "strict")
+_FLAGS = ("topology", "system", "base_url", "job_id", "runs", "repeats", "record", "strict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,8 @@ class Settings:
     """Whether an unmet requirement or unproven check fails."""
     base_url: str | None
     """Endpoint that somebody else runs."""
+    job_id: str | None = None
+    """Running Slurm job whose nodes are used."""
     rootdir: Path
     """pytest's root."""
 
@@ -74,6 +76,11 @@ def add_options(parser: pytest.Parser) -> None:
         "its API key is read from PDSERVE_API_KEY (default: none)",
     )
     add(
+        "--pdserve-job-id",
+        metavar="ID",
+        help="Use the nodes of a Slurm job that runs already, and leave it running (default: none)",
+    )
+    add(
         "--pdserve-runs",
         metavar="DIR",
         help=f"Folder for records and logs (default: {DEFAULT_RUNS})",
@@ -98,6 +105,7 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("pdserve_topology", "Default of --topology", default=None)
     parser.addini("pdserve_system", "Default of --system", default=None)
     parser.addini("pdserve_base_url", "Default of --pdserve-base-url", default=None)
+    parser.addini("pdserve_job_id", "Default of --pdserve-job-id", default=None)
     parser.addini("pdserve_runs", "Default of --pdserve-runs", default=None)
     parser.addini("pdserve_repeats", "Default of --pdserve-repeats", default=None)
     parser.addini("pdserve_strict", "Default of --pdserve-strict", type="bool", default=None)
@@ -138,6 +146,7 @@ def _read(config: pytest.Config) -> Settings:
         record=bool(config.getoption("pdserve_record")),
         strict=bool(_value(config, "strict", default=False)),
         base_url=_base_url(_value(config, "base_url", default=None)),
+        job_id=_job_id(_value(config, "job_id", default=None), system),
         rootdir=config.rootpath,
     )
 
@@ -154,6 +163,19 @@ def _repeats(text: object) -> int:
     if not str(text).isdecimal() or int(str(text)) < 1:
         raise ConfigError(f"--pdserve-repeats {text!r} is no whole number of at least 1")
     return int(str(text))
+
+
+def _job_id(text: str | None, system: System) -> str | None:
+    if text is None:
+        return None
+    if not str(text).isdecimal():
+        raise ConfigError(f"--pdserve-job-id {text!r} is no number of a Slurm job")
+    if system.cluster.kind != "slurm":
+        raise ConfigError(
+            f"--pdserve-job-id {text} needs a system of kind slurm; {system.name!r} is of kind "
+            f"{system.cluster.kind!r}"
+        )
+    return str(text)
 
 
 def _base_url(url: str | None) -> str | None:

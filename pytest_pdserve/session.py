@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_pdserve.cluster.facts import describe_hardware
 from pytest_pdserve.cluster.local import LocalAllocation
 from pytest_pdserve.cluster.process import Allocation
 from pytest_pdserve.judge.claims import Claim
@@ -31,7 +34,6 @@ from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import with_model_path
-from pytest_pdserve.serving.provenance import describe_host
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
@@ -131,6 +133,16 @@ class Session:
         said = endpoint_versions(deployment.client, deployment.url)
         versions = {k: v for k, v in self.provenance.versions.items() if k == "pytest-pdserve"}
         self.provenance = replace(self.provenance, versions={**versions, **said})
+
+    def learn_nodes(self, allocation: Allocation) -> None:
+        """Say of records where they come from: the nodes, not the machine that pytest runs on."""
+        host = dict(allocation.describe_nodes())
+        self.provenance = replace(
+            self.provenance,
+            host=host,
+            fingerprint=fingerprint(host, self.system),
+            cluster=allocation.describe(),
+        )
 
     def measure(self, deployment: Deployment, allocation: Allocation, workload: Workload) -> Cell:
         """Run *workload* as often as asked, and keep the records.
@@ -282,7 +294,7 @@ class Session:
 
 def host_of(settings: Settings) -> dict[str, str]:
     """What decides how fast servers answer: this machine, or an endpoint of somebody else's."""
-    return {"endpoint": settings.base_url} if settings.base_url else describe_host()
+    return {"endpoint": settings.base_url} if settings.base_url else describe_hardware()
 
 
 def _empty(system: System, suite: str, path: Path) -> Baseline:
@@ -302,22 +314,43 @@ def _with_evidence(verdict: Verdict, *evidence: tuple[str, str]) -> Verdict:
 def check_acquirable(system: System) -> None:
     """Make sure that this version can acquire nodes of *system*.
 
-    :raises ConfigError: if it can only plan for them.
+    :raises ConfigError: if it can only plan for them, or what acquires them is not installed.
     """
-    if system.cluster.kind != "local":
+    kind = system.cluster.kind
+    if kind == "slurm" and importlib.util.find_spec("submitit") is None:
         raise ConfigError(
-            f"system {system.name!r} is of kind {system.cluster.kind!r}: this version plans for "
-            "it, but acquires local nodes only; give --pdserve-base-url for an endpoint that is up"
+            f"system {system.name!r} needs submitit, which is not installed; "
+            "install pytest-pdserve[slurm]"
+        )
+    if kind not in ("local", "slurm"):
+        raise ConfigError(
+            f"system {system.name!r} is of kind {kind!r}: this version plans for it, but does not "
+            "acquire its nodes; give --pdserve-base-url for an endpoint that is up"
         )
 
 
 @contextlib.contextmanager
-def acquire(system: System) -> Iterator[Allocation]:
-    """Nodes of *system*, given back on leaving.
+def acquire(
+    system: System,
+    *,
+    folder: Path,
+    progress: Callable[[str], None],
+    job_id: str | None = None,
+) -> Iterator[Allocation]:
+    """Nodes of *system*, given back on leaving, whatever happens.
 
+    :param folder: the session's own; on a cluster, on a file system that nodes share.
+    :param job_id: a running Slurm job whose nodes are used; None to submit one.
     :raises ConfigError: if this kind of cluster cannot be had.
+    :raises AllocationError: if its nodes cannot be had.
     """
     check_acquirable(system)
+    if system.cluster.kind == "slurm":
+        from pytest_pdserve.cluster.slurm import acquired  # noqa: PLC0415 - knows submitit
+
+        with acquired(system, folder=folder, job=job_id, progress=progress) as nodes:
+            yield nodes
+        return
     allocation = LocalAllocation(system)
     try:
         yield allocation

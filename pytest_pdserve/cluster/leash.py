@@ -1,17 +1,25 @@
-"""The leash: ends the process groups of a session when the session itself is gone.
+"""The leash: ends what a session started when the session itself is gone.
 
-Run as a script beside every local session. It reads ``+<group>`` and ``-<group>`` from standard
-input; when that ends, its session has exited or was killed (SIGKILL included), and every group that
-is still listed is ended: SIGTERM, and SIGKILL after the grace given as the only argument (seconds).
+Run as a script beside every session. It reads ``+<what>`` and ``-<what>`` from standard input,
+where *what* is a process group or a command as a JSON list; when that ends, its session has exited
+or was killed (SIGKILL included). Every group still listed is ended: SIGTERM, and SIGKILL after the
+grace given as the only argument (seconds). Commands still listed are run, and once more later: what
+they should end may have been on its way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterable
+
+_AGAIN_S = 5.0
+_COMMAND_S = 20.0
 
 
 def end_groups(groups: set[int], grace_s: float) -> None:
@@ -22,6 +30,13 @@ def end_groups(groups: set[int], grace_s: float) -> None:
         time.sleep(0.1)
         _signal_all(groups, 0)
     _signal_all(groups, signal.SIGKILL)
+
+
+def run_commands(commands: Iterable[str]) -> None:
+    """Run every command, a JSON list of arguments; none may fail the others."""
+    for command in commands:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(json.loads(command), timeout=_COMMAND_S, check=False)
 
 
 def _signal_all(groups: set[int], number: int) -> None:
@@ -35,18 +50,24 @@ def _signal_all(groups: set[int], number: int) -> None:
 
 
 def main() -> None:
-    """Hold the groups that standard input names until it ends."""
+    """Hold what standard input names until it ends."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups: set[int] = set()
+    held: set[str] = set()
     with contextlib.suppress(OSError):
         for line in sys.stdin:
-            group = int(line[1:])
+            what = line[1:].strip()
             if line.startswith("+"):
-                groups.add(group)
+                held.add(what)
             else:
-                groups.discard(group)
+                held.discard(what)
+    groups = {int(what) for what in held if what.isdecimal()}
+    commands = [what for what in held if not what.isdecimal()]
+    run_commands(commands)
     end_groups(groups, float(sys.argv[1]))
+    if commands:
+        time.sleep(_AGAIN_S)
+        run_commands(commands)
 
 
 if __name__ == "__main__":

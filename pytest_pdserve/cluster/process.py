@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from typing import Protocol
 
 from pytest_pdserve.plan.command import Command
@@ -36,8 +37,8 @@ class Process(Protocol):
     def poll(self) -> int | None:
         """Exit code, negative for a signal; None while it runs."""
 
-    def cpu_seconds(self) -> float | None:
-        """CPU time used so far; None where it cannot be seen."""
+    def cpu_samples(self) -> Sequence[tuple[float, float]]:
+        """Time on its node's clock and CPU time, seconds, of every look so far; may look again."""
 
 
 class Allocation(Protocol):
@@ -51,13 +52,23 @@ class Allocation(Protocol):
     def kind(self) -> str:
         """Cluster kind, as in the system file."""
 
+    @property
+    def client_node(self) -> str:
+        """Node of the benchmark client: one of its own, or the head node."""
+
     def claim(self, node: str, port: int) -> bool:
         """Keep *port* of *node* for this session; False if it is taken."""
 
-    def run(self, command: Command, *, log: Path, secrets: Mapping[str, str]) -> Process:
-        """Start *command* on its node.
+    def start(
+        self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
+    ) -> tuple[Process, ...]:
+        """Start *commands* on their nodes, all at once where the cluster can.
 
-        :raises LaunchError: if it cannot be started.
+        :param logs: one file per command.
+        :param secrets: values of the variables that commands name as secrets.
+        :returns: one process per command; if one cannot be started, none is left.
+        :raises PortTakenError: if somebody else has one of their ports; :meth:`claim` then knows.
+        :raises LaunchError: if one cannot be started.
         """
 
     def stop(self, processes: Sequence[Process]) -> None:
@@ -65,6 +76,19 @@ class Allocation(Protocol):
 
         :raises LaunchError: if one cannot be ended.
         """
+
+    def check(self, *, fresh: bool = False) -> None:
+        """Make sure that nodes and allocation are still there.
+
+        :param fresh: look now, instead of at what was seen in the last seconds.
+        :raises AllocationError: naming what is lost.
+        """
+
+    def describe_nodes(self) -> Mapping[str, str]:
+        """Hardware that decides how fast the nodes serve."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """What records keep of the nodes: cluster kind, and what is particular to it."""
 
     def release(self) -> None:
         """Give everything back; what still runs is ended."""

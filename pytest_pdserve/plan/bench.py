@@ -55,6 +55,7 @@ def bench_command(
         argv=tuple(argv),
         env=tuple((k, v) for k, v in system.env if k.startswith("HF_")),
         secrets=(API_KEY_VARIABLE,),
+        watched=True,
     )
 
 

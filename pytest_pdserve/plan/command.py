@@ -20,6 +20,16 @@ class Command:
     """Environment beside the inherited one; no secrets."""
     secrets: tuple[str, ...] = ()
     """Names of variables that carry the session's API key; the value is added at start."""
+    ports: tuple[int, ...] = ()
+    """Ports that its node must have free before it starts."""
+    watched: bool = False
+    """Whether its use of the CPU is watched."""
+    step_args: tuple[str, ...] = ()
+    """Further arguments of the Slurm step that runs it, where Slurm makes the container (pyxis)."""
+    cleanup: tuple[tuple[str, ...], ...] = ()
+    """Commands that its node runs once it has ended, however it ended."""
+    pid_argv: tuple[str, ...] = ()
+    """Command that prints the id of the process to account for, where that is no child (docker)."""
 
     @property
     def log_name(self) -> str:

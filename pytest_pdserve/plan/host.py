@@ -19,6 +19,8 @@ class Host:
     """Network interface of that address, for NCCL and Gloo."""
     cpus: tuple[int, ...] = ()
     """Cores its processes are pinned to; empty is no pinning."""
+    devices: tuple[str, ...] = ()
+    """Device files that a container needs and this node has, e.g. ``/dev/infiniband/uverbs0``."""
 
 
 def planned_hosts(system: System, cores: int = 0) -> tuple[Host, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import Host
@@ -53,9 +54,12 @@ def plan_launch(
         default_tp=system.tensor_parallel,
     )
     ports = assign_ports(placement, system.ports, claim)
+    head, *others = instance_commands(placement, system, hosts=named, ports=ports)
+    routed = tuple(port for port in (ports.router, ports.router_metrics) if port is not None)
     return Launch(
         placement=placement,
         ports=ports,
-        instances=instance_commands(placement, system, hosts=named, ports=ports),
+        # Kept from the start, so that nobody has them when the router comes.
+        instances=(replace(head, ports=(*head.ports, *routed)), *others),
         router=router_command(placement, system, hosts=named, ports=ports),
     )

@@ -62,7 +62,19 @@ def _instance_command(
         argv=tuple(argv),
         env=tuple(env.items()),
         secrets=(API_KEY_VARIABLE,),
+        ports=_listened_on(instance, ports),
     )
+
+
+def _listened_on(instance: Instance, ports: InstancePorts) -> tuple[int, ...]:
+    """All ports of an instance; a headless rank has none, since its head listens for it."""
+    listened = [ports.http] if ports.http is not None else []
+    if ports.rpc is not None and not instance.headless:
+        listened.append(ports.rpc)
+    if ports.side_channel is not None:
+        width = instance.dp_local * instance.tp
+        listened += range(ports.side_channel, ports.side_channel + width)
+    return tuple(listened)
 
 
 def _data_parallel(instance: Instance, head: Host, ports: InstancePorts) -> list[str]:

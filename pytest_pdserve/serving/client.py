@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pdserve.cluster.process import Allocation
-from pytest_pdserve.cluster.process import Process
 from pytest_pdserve.cluster.process import exit_text
 from pytest_pdserve.cluster.process import log_tail
 from pytest_pdserve.plan.command import Command
@@ -52,11 +51,11 @@ def run_client(
     log = result.with_suffix(".log")
     began = time.monotonic()
     secrets = {name: api_key for name in command.secrets if api_key}
-    process = allocation.run(command, log=log, secrets=secrets)
-    used: list[tuple[float, float]] = []
+    (process,) = allocation.start([command], logs=[log], secrets=secrets)
+    used: Sequence[tuple[float, float]] = ()
     try:
         while (code := process.poll()) is None:
-            _sample(process, used)
+            used = process.cpu_samples()
             check_servers()
             if time.monotonic() - began > limit_s:
                 raise ClientError(
@@ -90,9 +89,3 @@ def cpu_share(used: Sequence[tuple[float, float]], duration_s: float) -> float |
     earlier = [(at, cpu) for at, cpu in used if end - at >= duration_s]
     at, cpu = earlier[-1] if earlier else used[0]
     return (total - cpu) / (end - at) if end - at > POLL_S else None
-
-
-def _sample(process: Process, used: list[tuple[float, float]]) -> None:
-    seconds = process.cpu_seconds()
-    if seconds is not None:
-        used.append((time.monotonic(), seconds))

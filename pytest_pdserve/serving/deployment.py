@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -32,13 +33,21 @@ from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prove_path
 from pytest_pdserve.serving.warmup import warm_instances
 from pytest_pdserve.serving.warmup import warm_pairs
+from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
+from pytest_pdserve.values.errors import PathError
+from pytest_pdserve.values.errors import PortTakenError
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 _ROUTER_READY_S = 120.0
+_PORT_ATTEMPTS = 5
 _ATTACH_S = 30.0
+
+
+Start = Callable[[Sequence[Command]], tuple[Process, ...]]
+"""Starts commands with the session's key, and remembers to stop them."""
 
 
 def new_api_key() -> str:
@@ -62,6 +71,8 @@ class Deployment:
     """Instances and router; empty for an endpoint that somebody else runs."""
     client: httpx.Client
     """HTTP with the session's API key."""
+    allocation: Allocation | None = None
+    """Nodes that hold the servers; None if somebody else runs them."""
     api_key: str = field(repr=False)
     """The session's API key; never written anywhere, tracebacks included."""
     started: float = 0.0
@@ -80,10 +91,13 @@ class Deployment:
         return Completions(self.client, self.system.model.path, self.system.limits.warmup_s)
 
     def check_alive(self) -> None:
-        """Make sure that no server has ended.
+        """Make sure that no server has ended and no node is lost.
 
-        :raises LaunchError: naming the one that has.
+        :raises AllocationError: naming the node.
+        :raises LaunchError: naming the server.
         """
+        if self.allocation is not None:
+            self.allocation.check()
         check_alive(self.servers, self.started, time.monotonic())
 
     def scrape(self) -> dict[str, Counters]:
@@ -111,62 +125,110 @@ def stand_up(
     :raises NotReadyError: if one does not answer in time.
     :raises PathError: if requests do not take the topology's path.
     """
-    plan = plan_launch(topology, system, hosts=allocation.hosts, claim=allocation.claim)
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
     key = new_api_key()
     processes: list[Process] = []
 
-    def start(command: Command) -> Process:
-        values = dict.fromkeys(command.secrets, key)
-        process = allocation.run(command, log=logs / command.log_name, secrets=values)
-        processes.append(process)
-        return process
+    def start(commands: Sequence[Command]) -> tuple[Process, ...]:
+        started = allocation.start(
+            commands,
+            logs=[logs / command.log_name for command in commands],
+            secrets=dict.fromkeys({name for c in commands for name in c.secrets}, key),
+        )
+        processes.extend(started)
+        return started
 
     with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=30.0) as client:
         try:
-            deployment = _start(plan, allocation, system, (client, key), start, progress)
+            with blaming(allocation):
+                launched = _launch(topology, system, allocation, start, progress)
+                deployment = _make_ready(
+                    *launched, system, allocation, (client, key), start, progress
+                )
             yield deployment
         finally:
             allocation.stop(processes)
 
 
-def _start(
-    plan: Launch,
-    allocation: Allocation,
+@contextlib.contextmanager
+def blaming(allocation: Allocation) -> Iterator[None]:
+    """Before trouble with servers is shown, see whether their nodes are what was lost.
+
+    :raises AllocationError: if they are.
+    """
+    try:
+        yield
+    except (LaunchError, NotReadyError, PathError, ClientError):
+        allocation.check(fresh=True)
+        raise
+
+
+def _launch(
+    topology: Topology,
     system: System,
-    access: tuple[httpx.Client, str],
-    start: Callable[[Command], Process],
+    allocation: Allocation,
+    start: Start,
     progress: Progress,
-) -> Deployment:
-    client, key = access
-    placement = plan.placement
+) -> tuple[Launch, list[Server]]:
+    """Plan and start all instances; anew with other ports where some turn out to be taken."""
     hosts = {host.name: host for host in allocation.hosts}
-    topology = placement.topology
-    began = time.monotonic()
-    progress(f"starting {len(plan.instances)} instances on {len(placement.nodes)} nodes")
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        plan = plan_launch(topology, system, hosts=allocation.hosts, claim=allocation.claim)
+        nodes = len(plan.placement.nodes)
+        progress(f"starting {len(plan.instances)} instances on {nodes} nodes")
+        try:
+            processes = start(plan.instances)
+            break
+        except PortTakenError as error:
+            if attempt == _PORT_ATTEMPTS:
+                raise
+            progress(f"{error}; trying others")
     servers = [
         Server(
             name=instance.name,
             role=instance.role,
             url=None if instance.headless else endpoint_url(instance, hosts, plan.ports),
-            process=start(command),
+            process=process,
             engines=instance.dp_size if not topology.disaggregated else instance.dp_local,
             ranks=instance.tp,
         )
-        for instance, command in zip(placement.instances, plan.instances, strict=True)
+        for instance, process in zip(plan.placement.instances, processes, strict=True)
     ]
-    ready_s = wait_ready(servers, client, limit_s=system.limits.ready_s, progress=progress)
+    return plan, servers
+
+
+def _make_ready(
+    plan: Launch,
+    servers: list[Server],
+    system: System,
+    allocation: Allocation,
+    access: tuple[httpx.Client, str],
+    start: Start,
+    progress: Progress,
+) -> Deployment:
+    client, key = access
+    placement = plan.placement
+    hosts = {host.name: host for host in allocation.hosts}
+    began = time.monotonic()
+    ready_s = wait_ready(
+        servers,
+        client,
+        limit_s=system.limits.ready_s,
+        progress=progress,
+        check=allocation.check,
+    )
     head = next(server for server in servers if server.url is not None)
     url = str(head.url)
     if plan.router is not None:
         url = f"http://{hosts[placement.head].address}:{plan.ports.router}"
-        router = Server(name="router", role="router", url=url, process=start(plan.router))
+        router = Server(name="router", role="router", url=url, process=start([plan.router])[0])
         servers.append(router)
         _wait_router(router, servers, client, progress)
     deployment = Deployment(
-        topology=topology,
+        topology=placement.topology,
         system=system,
+        allocation=allocation,
         url=url,
         nodes=placement.nodes,
         servers=tuple(servers),

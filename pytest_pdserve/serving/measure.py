@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pytest_pdserve.cluster.process import Allocation
 from pytest_pdserve.judge.sanity import Observation
@@ -19,8 +21,11 @@ from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
 from pytest_pdserve.serving.deployment import Deployment
+from pytest_pdserve.serving.deployment import blaming
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.scrape import difference
+from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import result_metrics
@@ -37,6 +42,8 @@ class Provenance:
     """Hardware."""
     fingerprint: str
     """Digest of host and system."""
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    """Cluster kind, and what is particular to the allocation."""
 
 
 def measure(
@@ -51,6 +58,7 @@ def measure(
     """Run *workload* once and write its record, whatever sanity thinks of it.
 
     :returns: the record, and its file.
+    :raises AllocationError: if a node was lost meanwhile.
     :raises LaunchError: if a server has ended.
     :raises ClientError: if the client leaves no result.
     :raises StoreError: if the record cannot be written.
@@ -62,24 +70,26 @@ def measure(
     command = bench_command(
         workload,
         system,
-        node=allocation.hosts[0].name,
+        node=allocation.client_node,
         base_url=deployment.url,
         repeat=repeat,
         result=result_path,
     )
     started = datetime.now(UTC)
     before = deployment.scrape()
-    client = run_client(
-        allocation,
-        command,
-        result=result_path,
-        api_key=deployment.api_key,
-        limit_s=bench_timeout(workload, system.limits),
-        check_servers=deployment.check_alive,
-    )
-    deployment.check_alive()
-    scraped = time.monotonic()
-    after = deployment.scrape()
+    with blaming(allocation):
+        client = run_client(
+            allocation,
+            command,
+            result=result_path,
+            api_key=deployment.api_key,
+            limit_s=bench_timeout(workload, system.limits),
+            check_servers=deployment.check_alive,
+        )
+        deployment.check_alive()
+        scraped = time.monotonic()
+        after = deployment.scrape()
+    lost = _lost(allocation)
     served = tuple(
         difference(server.name, server.role, before[server.name], after[server.name])
         for server in deployment.instances
@@ -112,6 +122,7 @@ def measure(
         finished_at=_utc(datetime.now(UTC)),
         versions=tuple(provenance.versions.items()),
         host=tuple(provenance.host.items()),
+        cluster=tuple(provenance.cluster.items()),
         nodes=deployment.nodes,
         processes=_processes(deployment, command, client, store),
         endpoint=deployment.url,
@@ -119,10 +130,22 @@ def measure(
         metrics=result_metrics(client.result, served),
         served=served,
         timings_s=tuple((name, round(value, 3)) for name, value in timings.items()),
-        findings=check_sanity(seen),
+        findings=(*check_sanity(seen), *lost),
         requests=f"{stem.name}.requests.parquet" if client.result.detailed else None,
     )
-    return record, store.write(record, client.result)
+    path = store.write(record, client.result)
+    if lost:
+        raise AllocationError(f"{lost[0].message}; the run of {record.cell} is void: {path}")
+    return record, path
+
+
+def _lost(allocation: Allocation) -> tuple[Finding, ...]:
+    """What a dying node served is no measurement, however good it looks."""
+    try:
+        allocation.check(fresh=True)
+    except AllocationError as error:
+        return (Finding(check="nodes", severity="insane", message=str(error)),)
+    return ()
 
 
 def _processes(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 
 import httpx
-import psutil
 
 from pytest_pdserve.values.system import System
 
@@ -64,16 +61,6 @@ def git_commit(folder: Path) -> str | None:
     return said.stdout.strip() or None
 
 
-def describe_host() -> dict[str, str]:
-    """The hardware that decides how fast this machine serves."""
-    return {
-        "machine": platform.machine(),
-        "cpu": _cpu_model(),
-        "cores": str(os.cpu_count()),
-        "memory_gib": str(round(psutil.virtual_memory().total / 2**30)),
-    }
-
-
 def fingerprint(host: dict[str, str], system: System) -> str:
     """Digest of *host* and of all in the system file that changes a measurement.
 
@@ -85,13 +72,3 @@ def fingerprint(host: dict[str, str], system: System) -> str:
     asked["model"]["path"] = Path(system.model.path).name
     text = json.dumps([host, asked], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -62,11 +62,13 @@ def wait_ready(
     *,
     limit_s: float,
     progress: Progress,
+    check: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
     """Wait until every server with a URL answers ``/health`` with 200.
 
+    :param check: raises when a node is lost.
     :returns: seconds waited.
     :raises LaunchError: as soon as a process has ended.
     :raises NotReadyError: after *limit_s*, naming who is missing.
@@ -74,6 +76,7 @@ def wait_ready(
     start = reported = clock()
     waiting = [server for server in servers if server.url is not None]
     while waiting:
+        check()
         check_alive(servers, start, clock())
         still = [server for server in waiting if not _healthy(client, server)]
         waited = clock() - start

@@ -15,8 +15,16 @@ class PlacementError(ConfigError):
     """Raised when a topology does not fit on the nodes, GPUs, ports or memory of its system."""
 
 
+class AllocationError(PdserveError):
+    """Raised when nodes cannot be had, or are lost while they are held."""
+
+
 class LaunchError(PdserveError):
     """Raised when a process cannot be started, or ends while it is needed."""
+
+
+class PortTakenError(LaunchError):
+    """Raised when a port that was planned for belongs to somebody else; another plan may do."""
 
 
 class NotReadyError(PdserveError):

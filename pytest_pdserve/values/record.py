@@ -16,6 +16,8 @@ from pytest_pdserve.values.workload import Workload
 
 SCHEMA_VERSION = 1
 
+_TABLES = ("versions", "host", "cluster", "client", "metrics", "timings_s")
+
 Severity = Literal["insane", "unproven", "note"]
 
 
@@ -109,6 +111,8 @@ class Record:
     """Package or component and version; what is unknown is absent."""
     host: tuple[tuple[str, str], ...]
     """What the fingerprint was made of."""
+    cluster: tuple[tuple[str, Any], ...] = ()
+    """Cluster kind, and what is particular to the allocation, e.g. ``job_id``; empty before 0.2."""
     nodes: tuple[str, ...]
     """Nodes in use."""
     processes: tuple[ProcessRecord, ...]
@@ -146,7 +150,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """The record as its schema has it."""
         data = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("versions", "host", "client", "metrics", "timings_s"):
+        for name in _TABLES:
             data[name] = dict(data[name])
         data["workload"] = self.workload.to_json()
         data["nodes"] = list(self.nodes)
@@ -160,9 +164,9 @@ class Record:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_json` wrote and the schema has admitted."""
-        fields = {name: data[name] for name in cls.__slots__}
-        for name in ("versions", "host", "client", "metrics", "timings_s"):
-            fields[name] = tuple(data[name].items())
+        fields = {name: data[name] for name in cls.__slots__ if name in data}
+        for name in _TABLES:
+            fields[name] = tuple(data.get(name, {}).items())
         fields["workload"] = Workload.from_json(data["workload"])
         fields["nodes"] = tuple(data["nodes"])
         fields["processes"] = tuple(

@@ -10,6 +10,8 @@ from typing import Any
 from typing import Literal
 from typing import Self
 
+from pytest_pdserve.values.slurm import Preflight
+from pytest_pdserve.values.slurm import SlurmSpec
 from pytest_pdserve.values.workload import Sweep
 
 ClusterKind = Literal["local", "slurm", "attached", "simulated"]
@@ -148,6 +150,10 @@ class System:
     """Workloads of the sweep suite."""
     judgement: Judgement = field(default_factory=Judgement)
     """Width of envelopes."""
+    slurm: SlurmSpec = field(default_factory=SlurmSpec)
+    """How Slurm is asked for nodes."""
+    preflight: Preflight = field(default_factory=Preflight)
+    """What each node must show first."""
     tensor_parallel: int | None = None
     """GPUs per engine where the topology's name does not say; None takes the whole node."""
     env: tuple[tuple[str, str], ...] = ()
@@ -170,6 +176,10 @@ class System:
         sweep["request_rate"] = float(sweep.get("request_rate", math.inf))
         judgement = dict(data.get("judgement", {}))
         judgement["rtol"] = list(judgement.get("rtol", {}).items())
+        slurm = dict(data.get("slurm", {}))
+        slurm["parameters"] = list(slurm.get("parameters", {}).items())
+        preflight = dict(data.get("preflight", {}))
+        preflight["devices"] = list(preflight.get("devices", {}).items())
         system = cls(
             name=name,
             source=source,
@@ -182,6 +192,8 @@ class System:
             limits=Limits(**_given(data.get("limits", {}), *Limits.__slots__)),
             sweep=Sweep(**_given(sweep, *Sweep.__slots__)),
             judgement=Judgement(**_given(judgement, *Judgement.__slots__)),
+            slurm=SlurmSpec(**_given(slurm, *SlurmSpec.__slots__)),
+            preflight=Preflight(**_given(preflight, *Preflight.__slots__)),
             tensor_parallel=data.get("tensor_parallel"),
             env=tuple(data.get("env", {}).items()),
             pd_env=tuple(data.get("pd_env", {}).items()),

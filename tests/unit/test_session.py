@@ -267,10 +267,11 @@ def test_a_cell_has_one_number_or_none(
     assert cell.value(metric) == (value if value is None else pytest.approx(value))
 
 
-def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System) -> None:
+def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System, tmp_path: Path) -> None:
+    simulated = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="simulated"))
     with (
-        pytest.raises(ConfigError, match="acquires local nodes only"),
-        acquire(p5_efa),
+        pytest.raises(ConfigError, match="does not acquire its nodes"),
+        acquire(simulated, folder=tmp_path, progress=lambda _: None),
     ):
         pass
 

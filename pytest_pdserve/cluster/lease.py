@@ -1,0 +1,48 @@
+"""The session's side of the lease: a heartbeat on the shared folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+
+class Heartbeat:
+    """Writes a growing number into a file until it is told that the session is over.
+
+    In place and of one length, so that a full disk does not stop it.
+    """
+
+    def __init__(self, path: Path, every_s: float) -> None:
+        self._path = path
+        self._every_s = every_s
+        self._over = threading.Event()
+        self._count = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._write(self._text())
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Tell every node that the session is over."""
+        self._over.set()
+        self._thread.join()
+        self._write(f"{'over':16}")
+
+    def _beat(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._count += 1
+            self._write(self._text())
+
+    def _text(self) -> str:
+        return f"beat {self._count:011d}"
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.pwrite(descriptor, text.encode(), 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,119 @@
+"""What a system file says of Slurm: how nodes are asked for, and what a node must have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmSpec:
+    """How an allocation is had, held and given up."""
+
+    partition: str = ""
+    """Partition; empty leaves it to Slurm, as do the next six."""
+    account: str = ""
+    """Account that pays."""
+    qos: str = ""
+    """Quality of service."""
+    constraint: str = ""
+    """Node features, in sbatch's own syntax."""
+    reservation: str = ""
+    """Reservation."""
+    exclude: str = ""
+    """Nodes never to use, as a host list, e.g. ``p5-[03,07]``."""
+    gres: str = ""
+    """Generic resources per node, e.g. ``gpu:8``."""
+    exclusive: bool = True
+    """Whether no other job may share the nodes."""
+    time_limit_min: int = 240
+    """Minutes after which Slurm ends the job, whatever it does."""
+    parameters: tuple[tuple[str, str | int | bool], ...] = ()
+    """Further sbatch parameters by their long names, e.g. ``("switches", 1)``."""
+    client_node: bool = False
+    """Whether one more node is asked for, which runs nothing but the benchmark client."""
+    interface: str = ""
+    """Network interface whose IPv4 address nodes are reached by; empty is the default route's."""
+    queue_s: float = 3600.0
+    """Longest wait in the queue, seconds."""
+    beat_s: float = 5.0
+    """Between two heartbeats of the session, seconds."""
+    lease_s: float = 30.0
+    """Without a heartbeat for this long, every node ends what it runs and the job ends, seconds."""
+    report_s: float = 60.0
+    """From the job's start until every node has said what it is, seconds."""
+    replacements: int = 1
+    """How often nodes that fail the preflight are excluded, and others asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight:
+    """What each node must show before anything is started on it; what is not said is not asked."""
+
+    gpus: int | None = None
+    """GPUs that ``nvidia-smi`` must list."""
+    devices: tuple[tuple[str, int], ...] = ()
+    """Glob of device files and how many there must be, e.g. ``/dev/infiniband/uverbs*``, 32."""
+    memory_gib: float = 0.0
+    """Memory that must be available, GiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a node says of itself."""
+
+    node: str
+    """Name by which Slurm knows it."""
+    address: str | None
+    """IPv4 address of the chosen interface; None if it has none."""
+    interface: str | None
+    """The chosen interface; None if there is no default route."""
+    interfaces: tuple[str, ...]
+    """All interfaces with an IPv4 address."""
+    gpus: int | None
+    """GPUs that ``nvidia-smi`` lists; None without it, or if it fails."""
+    devices: tuple[str, ...]
+    """Device files that match the globs asked for."""
+    memory_available_gib: float
+    """Memory that is available."""
+    host: tuple[tuple[str, str], ...]
+    """Hardware and drivers, as records keep them."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what a holder wrote.
+
+        :raises KeyError: if something is missing.
+        """
+        fields = {name: data[name] for name in cls.__slots__}
+        for name in ("interfaces", "devices"):
+            fields[name] = tuple(data[name])
+        return cls(**{**fields, "host": tuple(data["host"].items())})
+
+
+def node_troubles(facts: NodeFacts, asked: Preflight, interface: str = "") -> tuple[str, ...]:
+    """What keeps a node from being used, each as a clause with both numbers; empty if nothing.
+
+    :param interface: the interface that the system file names, or the empty string.
+    """
+    found = []
+    if facts.address is None:
+        which = f"interface {interface!r}" if interface else "interface of a default route"
+        has = ", ".join(facts.interfaces) or "none"
+        found.append(f"has no IPv4 address on an {which}; it has {has} (slurm.interface)")
+    if asked.gpus is not None and facts.gpus != asked.gpus:
+        shown = "nvidia-smi fails" if facts.gpus is None else f"{facts.gpus} GPUs"
+        found.append(f"shows {shown}, needs {asked.gpus} (preflight.gpus)")
+    for pattern, count in asked.devices:
+        present = [d for d in facts.devices if fnmatchcase(d, pattern)]
+        if len(present) < count:
+            found.append(f"has {len(present)} {pattern}, needs {count} (preflight.devices)")
+    if facts.memory_available_gib < asked.memory_gib:
+        found.append(
+            f"has {facts.memory_available_gib:.1f} GiB of memory available, "
+            f"needs {asked.memory_gib:g} (preflight.memory_gib)"
+        )
+    return tuple(found)
