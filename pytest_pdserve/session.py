@@ -14,6 +14,7 @@ from pathlib import Path
 from pytest_pdserve.cluster.facts import describe_hardware
 from pytest_pdserve.cluster.local import LocalAllocation
 from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.cluster.versions import find_versions
 from pytest_pdserve.judge.claims import Claim
 from pytest_pdserve.judge.claims import Side
 from pytest_pdserve.judge.claims import judge_claim
@@ -37,7 +38,6 @@ from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
-from pytest_pdserve.serving.provenance import package_versions
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InsaneRunError
@@ -114,7 +114,7 @@ class Session:
         """
         system = with_model_path(settings.system)
         host = host_of(settings)
-        versions = package_versions()
+        versions = find_versions()
         commit = git_commit(settings.rootdir)
         if commit is not None:
             versions["commit"] = commit
@@ -139,6 +139,7 @@ class Session:
         host = dict(allocation.describe_nodes())
         self.provenance = replace(
             self.provenance,
+            versions={**self.provenance.versions, **allocation.find_versions()},
             host=host,
             fingerprint=fingerprint(host, self.system),
             cluster=allocation.describe(),

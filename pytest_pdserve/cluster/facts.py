@@ -38,7 +38,8 @@ def look(node: str, *, interface: str = "", patterns: Sequence[str] = ()) -> Nod
         gpus=len(gpus) if gpus is not None else None,
         devices=tuple(sorted({path for pattern in patterns for path in glob.glob(pattern)})),
         memory_available_gib=psutil.virtual_memory().available / 2**30,
-        host=tuple({**describe_hardware(), **_drivers(gpus)}.items()),
+        host=tuple({**describe_hardware(), **_gpu_model(gpus)}.items()),
+        versions=tuple(_drivers(gpus).items()),
     )
 
 
@@ -91,12 +92,17 @@ def _gpus() -> list[str] | None:
     return lines or None
 
 
+def _gpu_model(gpus: Sequence[str] | None) -> dict[str, str]:
+    if not gpus:
+        return {}
+    return {"gpu": gpus[0].partition(",")[0].strip(), "gpus": str(len(gpus))}
+
+
 def _drivers(gpus: Sequence[str] | None) -> Mapping[str, str]:
-    """What lies below the containers: kernel, GPU driver, EFA installer."""
+    """Versions of what lies below the containers."""
     found = {"kernel": platform.release()}
     if gpus:
-        name, _, driver = gpus[0].partition(",")
-        found |= {"gpu": name.strip(), "gpus": str(len(gpus)), "driver": driver.strip()}
+        found["driver"] = gpus[0].rpartition(",")[2].strip()
     with contextlib.suppress(OSError):
         efa = Path("/opt/amazon/efa_installed_packages").read_text().splitlines()
         found["efa"] = efa[0].removeprefix("#").strip()

@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def report(duty: Duty) -> None:
     path = Path(duty.folder) / NODES / f"{facts.node}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({**asdict(facts), "host": dict(facts.host)}))
+    partial.write_text(json.dumps(facts.to_json()))
     partial.replace(path)
 
 

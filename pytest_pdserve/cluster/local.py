@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from pytest_pdserve.cluster.facts import describe_hardware
 from pytest_pdserve.cluster.groups import Groups
 from pytest_pdserve.cluster.process import Process
 from pytest_pdserve.cluster.runner import keep_port
+from pytest_pdserve.cluster.versions import find_versions
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import planned_hosts
 from pytest_pdserve.values.errors import LaunchError
@@ -85,7 +85,7 @@ class LocalAllocation:
         self.hosts = planned_hosts(system, os.cpu_count() or 1)
         self.client_node = self.hosts[0].name
         self._cpus = {host.name: host.cpus for host in self.hosts}
-        self._reserved: list[socket.socket] = []
+        self._reserved: list[contextlib.ExitStack] = []
         self._groups = Groups(system.limits.stop_s)
 
     def claim(self, node: str, port: int) -> bool:
@@ -142,6 +142,10 @@ class LocalAllocation:
 
     def check(self, *, fresh: bool = False) -> None:
         """Nothing to look at: a slot of this machine is lost with the machine only."""
+
+    def find_versions(self) -> dict[str, str]:
+        """What is installed beside this Python."""
+        return find_versions()
 
     def describe_nodes(self) -> dict[str, str]:
         """The hardware of this machine."""

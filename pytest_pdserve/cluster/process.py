@@ -84,6 +84,12 @@ class Allocation(Protocol):
         :raises AllocationError: naming what is lost.
         """
 
+    def find_versions(self) -> Mapping[str, str]:
+        """What is installed where servers run; what is unknown is absent.
+
+        :raises LaunchError: if no node can tell.
+        """
+
     def describe_nodes(self) -> Mapping[str, str]:
         """Hardware that decides how fast the nodes serve."""
 

@@ -60,7 +60,7 @@ class Runner:
         self._name: str = item["name"]
         self._lease = lease
         self._stop = threading.Event()
-        self._kept: list[socket.socket] = []
+        self._kept: list[contextlib.ExitStack] = []
 
     def run(self) -> None:
         """Start the command and stay with it to its end, or end it when asked."""
@@ -146,20 +146,23 @@ class Runner:
             sys.stdout.flush()
 
 
-def keep_port(port: int) -> socket.socket | None:
-    """Reserve a TCP port of this machine; None if it is taken.
+def keep_port(port: int) -> contextlib.ExitStack | None:
+    """Reserve a TCP port of this machine until the result is closed; None if it is taken.
 
-    Bound without ``SO_REUSEADDR``, so that two who want it cannot both have it; set afterwards, so
-    that a server which sets it too can listen there while the reservation stands.
+    Bound with ``SO_REUSEADDR`` and not listening: connections that just ended do not matter, and a
+    server that sets it too can listen there meanwhile. That alone would let two sessions have it,
+    so a socket in the abstract name space, which nobody can have twice, makes it exclusive.
     """
-    kept = socket.socket()
-    try:
-        kept.bind(("0.0.0.0", port))  # noqa: S104 - taken on any address is taken
-    except OSError:
-        kept.close()
-        return None
-    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return kept
+    with contextlib.ExitStack() as kept:
+        lock = kept.enter_context(socket.socket(socket.AF_UNIX))
+        tcp = kept.enter_context(socket.socket())
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            lock.bind(f"\0pdserve-port-{port}")
+            tcp.bind(("0.0.0.0", port))  # noqa: S104 - taken on any address is taken
+        except OSError:
+            return None
+        return kept.pop_all()
 
 
 def end_group(leader: subprocess.Popen[bytes], grace_s: float) -> None:

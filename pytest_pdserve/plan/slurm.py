@@ -60,6 +60,11 @@ class JobState:
         """Whether it still waits for its nodes."""
         return self.state in {"PENDING", "CONFIGURING"}
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it is left on its nodes."""
+        return not self.pending and self.state not in _STILL
+
     def trouble(self, job: str, limit_min: int) -> str | None:
         """Why a job that should run does not; None if it does."""
         if self.state == "RUNNING":

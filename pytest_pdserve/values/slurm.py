@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -80,7 +81,13 @@ class NodeFacts:
     memory_available_gib: float
     """Memory that is available."""
     host: tuple[tuple[str, str], ...]
-    """Hardware and drivers, as records keep them."""
+    """Hardware, as records keep it."""
+    versions: tuple[tuple[str, str], ...]
+    """What lies below the containers: kernel, GPU driver, EFA installer."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What :meth:`from_json` reads."""
+        return {**asdict(self), "host": dict(self.host), "versions": dict(self.versions)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -91,7 +98,9 @@ class NodeFacts:
         fields = {name: data[name] for name in cls.__slots__}
         for name in ("interfaces", "devices"):
             fields[name] = tuple(data[name])
-        return cls(**{**fields, "host": tuple(data["host"].items())})
+        for name in ("host", "versions"):
+            fields[name] = tuple(data[name].items())
+        return cls(**fields)
 
 
 def node_troubles(facts: NodeFacts, asked: Preflight, interface: str = "") -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from typing import Literal
 from typing import Self
 
+from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.slurm import Preflight
 from pytest_pdserve.values.slurm import SlurmSpec
 from pytest_pdserve.values.workload import Sweep
@@ -140,6 +141,8 @@ class System:
     """Model."""
     programs: Programs = field(default_factory=Programs)
     """Executables."""
+    container: ContainerSpec = field(default_factory=ContainerSpec)
+    """Containers."""
     ports: PortScheme = field(default_factory=PortScheme)
     """Ports."""
     kv_transfer: KvTransfer = field(default_factory=KvTransfer)
@@ -169,7 +172,7 @@ class System:
     def from_toml(cls, data: Mapping[str, Any], *, name: str, source: str) -> Self:
         """Build a system from a parsed file that the schema has admitted.
 
-        :raises ConfigError: if the sweep's lengths cannot be divided.
+        :raises ConfigError: if the sweep's lengths cannot be divided, or containers contradict.
         """
         sweep = dict(data.get("sweep", {}))
         sweep["options"] = list(sweep.get("options", {}).items())
@@ -187,6 +190,7 @@ class System:
             cluster=ClusterSpec(**_given(data["cluster"], *ClusterSpec.__slots__)),
             model=ModelSpec(**_given(data["model"], *ModelSpec.__slots__)),
             programs=Programs(**_given(data.get("programs", {}), *Programs.__slots__)),
+            container=ContainerSpec(**_given(data.get("container", {}), *ContainerSpec.__slots__)),
             ports=PortScheme(**_given(data.get("ports", {}), *PortScheme.__slots__)),
             kv_transfer=KvTransfer(**_given(data.get("kv_transfer", {}), *KvTransfer.__slots__)),
             limits=Limits(**_given(data.get("limits", {}), *Limits.__slots__)),
@@ -201,4 +205,5 @@ class System:
             bench_args=tuple(data.get("bench", {}).get("args", ())),
         )
         system.sweep.workloads()
+        system.container.check()
         return system
