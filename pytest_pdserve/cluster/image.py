@@ -105,7 +105,8 @@ class Tarball:
         """A process whose standard output is the archive, fed from here so that reading shows."""
         argv = ["cat"] if self.path.suffix == ".tar" else _decompressor()
         self.read = 0
-        with _child(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        pipe, silence = subprocess.PIPE, subprocess.DEVNULL
+        with _child(argv, stdin=pipe, stdout=pipe, stderr=silence) as process:
             feeder = threading.Thread(target=self._feed, args=(process.stdin,), daemon=True)
             feeder.start()
             yield process
@@ -160,10 +161,15 @@ class Engine:
         if done.returncode:
             raise Trouble(f"{name} does not answer: {_last(done.stderr)}; is its daemon running?")
 
-    def _ask(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        argv = [self._name, *words]
+    def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ANSWER_S, check=False
+            [self._name, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_ANSWER_S,
+            check=False,
         )
 
     def inspect(self, image: str) -> Mapping[str, Any] | None:
@@ -200,7 +206,7 @@ class Engine:
         # An engine may stop reading at the archive's end, before the padding behind it.
         if unpacked not in (0, -signal.SIGPIPE):
             raise Trouble(f"{tarball.path} is damaged: its decompressor exited with {unpacked}")
-        return _last(said.encode())
+        return _last(said)
 
     def pull(self, image: str) -> None:
         """Pull an image from its registry."""
@@ -241,15 +247,15 @@ class Engine:
                     entered = login.wait()
                 answered = aws.wait()
             if answered:
-                said = _last(_written(errors).encode())
+                said = _last(_written(errors))
                 raise Trouble(f"aws gave no password for {registry} in {region}: {said}")
             if entered:
-                said = _last(_written(output).encode())
+                said = _last(_written(output))
                 raise Trouble(f"{self._name} login to {registry} failed: {said}")
 
     def _full(self, what: str, said: str) -> str:
         room = f"; make room where {self._name} keeps its images ({self._name} info)"
-        return f"{what}: {_last(said.encode())}" + (room if "no space left" in said.lower() else "")
+        return f"{what}: {_last(said)}" + (room if "no space left" in said.lower() else "")
 
 
 @contextlib.contextmanager
@@ -276,8 +282,8 @@ def _written(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-def _last(said: bytes) -> str:
-    lines = said.decode(errors="replace").strip().splitlines()
+def _last(said: str) -> str:
+    lines = said.strip().splitlines()
     return lines[-1].strip() if lines else "it says nothing"
 
 

@@ -24,6 +24,8 @@ from pytest_pdserve.values.errors import PortTakenError
 LOST = 255
 """Exit code of a process whose runner was cut off before it could tell one."""
 _POLL_S = 0.02
+_PATIENCE_S = 2.0
+"""For srun to end after its last task."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,8 +161,11 @@ class Wave:
         self._wait(lambda: all(p.over for p in going), limit_s)
         left = [process for process in going if process.poll() is None]
         if not rest:
-            self._wait(lambda: False, 2.0)  # srun ends with its last task
-            self._groups.stop([self._srun.pid], grace_s=2.0)
+            self._wait(lambda: False, _PATIENCE_S)  # srun ends with its last task
+            self._groups.stop([self._srun.pid], grace_s=_PATIENCE_S)
+            self._listener.join(_PATIENCE_S)
+            if self._srun.stdout is not None and not self.listening:
+                self._srun.stdout.close()
         if left:
             nodes = ", ".join(process.command.node for process in left)
             raise LaunchError(f"{self._names(left)} on {nodes} did not end in {limit_s:.0f} s")
