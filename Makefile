@@ -6,6 +6,9 @@ ARGS ?=
 PYTHON ?= python3
 # Where torch==2.13.0+cpu is found if pip does not know by itself: URL of PyTorch's index for CPUs.
 TORCH_INDEX ?=
+# The one-host Slurm of `make slurm-up`: how many nodes, and its folder (short: Unix sockets lie in it).
+NODES ?= 8
+SLURM_DIR ?= /tmp/pdserve-slurm
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
@@ -17,7 +20,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint typecheck coverage clean
+.PHONY: help setup run test test-fast lint typecheck coverage slurm-up slurm-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +56,13 @@ coverage: setup ## Measure what the unit and plugin tests reach
 	$(BIN)/coverage run -m pytest tests/unit tests/plugin $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+slurm-up: ## Start a Slurm of NODES nodes on this host in SLURM_DIR
+	@$(PYTHON) docker/slurm/onehost.py install
+	@$(PYTHON) docker/slurm/onehost.py start --dir $(SLURM_DIR) --nodes $(NODES)
+
+slurm-down: ## Stop the Slurm in SLURM_DIR
+	@$(PYTHON) docker/slurm/onehost.py stop --dir $(SLURM_DIR)
 
 clean: ## Remove .venv, caches and builds; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.* build dist

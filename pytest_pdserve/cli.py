@@ -23,6 +23,7 @@ from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
+    from pytest_pdserve.values.container import ContainerSpec
     from pytest_pdserve.values.system import System
 
 USAGE_ERROR = 4
@@ -145,10 +146,21 @@ def _load(name: str, topology: str) -> tuple[System, tuple[Topology, ...]]:
 
 def _plan(system: System, topology: Topology) -> str:
     from pytest_pdserve.checks import planning  # noqa: PLC0415
+    from pytest_pdserve.plan.container import contain_all  # noqa: PLC0415
     from pytest_pdserve.plan.host import planned_hosts  # noqa: PLC0415
     from pytest_pdserve.plan.launch import plan_launch  # noqa: PLC0415
+    from pytest_pdserve.plan.slurm import job_parameters  # noqa: PLC0415
 
-    launch = plan_launch(topology, system, hosts=planned_hosts(system), claim=planning(system))
+    hosts = planned_hosts(system)
+    launch = plan_launch(topology, system, hosts=hosts, claim=planning(system))
+    commands = contain_all(
+        launch.commands,
+        system,
+        hosts=hosts,
+        image=_planned_image(system.container),
+        run_id="{run}",
+        run_folder="{run folder}",
+    )
     used = len(launch.placement.nodes)
     idle = system.cluster.nodes - used
     lines = [
@@ -156,9 +168,17 @@ def _plan(system: System, topology: Topology) -> str:
         + (f", {idle} idle" if idle else "")
         + "; {braces} are filled in by the allocation"
     ]
-    for command in launch.commands:
+    if system.cluster.kind == "slurm":
+        nodes = system.cluster.nodes + system.slurm.client_node
+        asked = job_parameters(system.slurm, name="pdserve-{user}@{host}-{run}", nodes=nodes)
+        lines += ["", "# sbatch, by submitit", *(f"#   {k} = {v}" for k, v in asked.items())]
+    for command in commands:
         lines += ["", f"# {command.name} on {command.node}", command.render()]
     return "\n".join(lines) + "\n"
+
+
+def _planned_image(spec: ContainerSpec) -> str:
+    return spec.tag or ("{image}" if spec.image_source == "tarball" else spec.image)
 
 
 def _serve(system: System, topology: Topology, runs: Path) -> int:
@@ -178,25 +198,19 @@ def _serve(system: System, topology: Topology, runs: Path) -> int:
     def progress(text: str) -> None:
         print(f"pdserve {topology.id}: {text}", flush=True)
 
-    with acquire(
-        system, folder=store.folder / system.cluster.kind, progress=progress
-    ) as allocation:
-        with stand_up(
-            allocation,
-            topology,
-            system,
-            logs=logs,
-            progress=progress,
-        ) as deployment:
-            key = logs.parent.parent / "api-key"
-            try:
-                _write_key(key, deployment.api_key)
-                print(_ready_text(deployment, logs, key), flush=True)
-                while True:
-                    deployment.check_alive()
-                    time.sleep(1.0)
-            finally:
-                key.unlink(missing_ok=True)
+    with (
+        acquire(system, folder=store.folder / system.cluster.kind, progress=progress) as nodes,
+        stand_up(nodes, topology, system, logs=logs, progress=progress) as deployment,
+    ):
+        key = logs.parent.parent / "api-key"
+        try:
+            _write_key(key, deployment.api_key)
+            print(_ready_text(deployment, logs, key), flush=True)
+            while True:
+                deployment.check_alive()
+                time.sleep(1.0)
+        finally:
+            key.unlink(missing_ok=True)
 
 
 def _write_key(path: Path, key: str) -> None:

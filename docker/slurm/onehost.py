@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """A whole Slurm on one host, for tests and demos: munged, slurmctld and N slurmd in one folder.
 
-    onehost.py install
-    eval "$(onehost.py start --dir /tmp/pds --nodes 8)"
-    onehost.py stop --dir /tmp/pds
+onehost.py install
+eval "$(onehost.py start --dir /tmp/pds --nodes 8)"
+onehost.py stop --dir /tmp/pds
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
 import hashlib
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -21,51 +21,36 @@ import socket
 import string
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-PACKAGES = ("slurm-wlm", "munge")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmstepd", "srun", "sinfo", "scancel")
+from processes import GRACE_S
+from processes import Daemon
+from processes import end
+from processes import find_descendants
+from processes import find_running
+from processes import find_steps
+from processes import pids_of
+from processes import read_pid
+from processes import send
+from processes import wait_until
+from programs import Trouble
+from programs import check_installed
+from programs import find_program
+from programs import install
+
 TEMPLATE = Path(__file__).with_name("slurm.conf")
 MARK = TEMPLATE.read_text().partition("\n")[0]
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
-POLICY = Path("/usr/sbin/policy-rc.d")
-# Below the kernel's ephemeral ports, so that no outgoing connection takes one between test and use.
-PORTS = range(20000, 32000)
-# The longest socket of them all is slurmstepd's: spool/NODE/NODE_JOB.STEP, where a batch step's number has ten digits.
+# Below the ephemeral ports, so that no outgoing connection takes one between test and use, and
+# below those of local-cpu (21000 up) and of our stubs (27000 up).
+PORTS = range(14500, 20500)
+# The longest Unix socket is slurmstepd's: spool/NODE/NODE_JOB.STEP; a batch step has ten digits.
 LONGEST_SOCKET = "/spool/pd999/pd999_9999999.4294967291"
 SOCKET_LIMIT = 107
 START_S = 30.0
-GRACE_S = 10.0
-
-
-class Trouble(Exception):
-    """Raised when there is one sentence to say before the end, perhaps with a log to show."""
-
-    def __init__(self, sentence: str, log: Path | None = None) -> None:
-        super().__init__(sentence)
-        self.log = log
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Daemon:
-    """One program of the cluster."""
-
-    name: str
-    """``munged``, ``ctld`` or the node's name."""
-    program: str
-    """Name of the executable."""
-    arguments: tuple[str, ...]
-    """All that follows it; names the folder, so no other process has the same."""
-    pid_file: Path
-    log: Path
-
-    def owns(self, command: tuple[str, ...]) -> bool:
-        """Tell whether a process with this command line is the daemon."""
-        return Path(command[0]).name == self.program and command[1:] == self.arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,116 +118,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def search_program(name: str) -> str | None:
-    """Where a program is; the folders of daemons are not on every user's PATH."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/lib/slurm")
-
-
-def find_program(name: str) -> str:
-    """The same, of a program that has to be there."""
-    path = search_program(name)
-    if path is None:
-        raise Trouble(f"{name} is not installed; run {Path(__file__).name} install as root")
-    return path
-
-
-def wait_until(done: Callable[[], bool], seconds: float, pause_s: float = 0.05) -> bool:
-    """Wait for a condition, but not for ever."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause_s)
-    return True
-
-
-# Processes: found in /proc and checked there, each time anew.
-
-
-def read_commands() -> dict[int, tuple[str, ...]]:
-    """Command lines by process id; zombies have none and are left out."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                raw = Path("/proc", entry, "cmdline").read_bytes()
-                if raw:
-                    text = raw.decode(errors="replace")
-                    found[int(entry)] = tuple(text.removesuffix("\0").split("\0"))
-    return found
-
-
-def find_running(daemons: Iterable[Daemon]) -> dict[str, list[int]]:
-    """Process ids by daemon; first the one that its pid file names, if it is that program."""
-    commands = read_commands()
-    found = {}
-    for daemon in daemons:
-        pids = [pid for pid, command in commands.items() if daemon.owns(command)]
-        named = read_pid(daemon.pid_file)
-        if pids:
-            found[daemon.name] = sorted(pids, key=lambda pid: (pid != named, pid))
-    return found
-
-
-def read_pid(path: Path) -> int | None:
-    """The number in a pid file, whether or not that process lives."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def find_steps(host: OneHost) -> list[int]:
-    """Process ids of the slurmstepd that keep a file or socket of this folder open."""
-    sockets = find_sockets(host.folder)
-    found = []
-    for pid, command in read_commands().items():
-        if command[0].startswith(("slurmstepd", str(search_program("slurmstepd")))):
-            with contextlib.suppress(OSError):
-                targets = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
-                if any(t.startswith(f"{host.folder}/") or t in sockets for t in targets):
-                    found.append(pid)
-    return found
-
-
-def find_sockets(folder: Path) -> set[str]:
-    """Open sockets under a folder, as the links in /proc/PID/fd write them."""
-    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
-    return {f"socket:[{line[6]}]" for line in lines if line[-1].startswith(f"{folder}/")}
-
-
-def find_descendants(roots: Iterable[int]) -> list[int]:
-    """Process ids of all that descends from others, and these not."""
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                stat = Path("/proc", entry, "stat").read_text()
-                parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-    known = set(roots)
-    found: list[int] = []
-    while more := [p for p, above in parents.items() if above in known and p not in known]:
-        known.update(more)
-        found += more
-    return found
-
-
-def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """Signal processes, some of which may be gone."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def end(find: Callable[[], list[int]], *, first: signal.Signals = signal.SIGTERM) -> list[int]:
-    """End what is found, gently and then not; the process ids that outlived both."""
-    for number in dict.fromkeys((first, signal.SIGKILL)):
-        send(find(), number)
-        if wait_until(lambda: not find(), GRACE_S):
-            break
-    return find()
-
-
 # Starting.
 
 
@@ -258,9 +133,11 @@ def render_conf(host: OneHost, options: argparse.Namespace) -> str:
         cluster=f"pd{hashlib.sha256(bytes(host.folder)).hexdigest()[:10]}",
         host=socket.gethostname().partition(".")[0],
         port=ctld,
-        user=getpass.getuser() if os.getuid() else "root",
+        user=pwd.getpwuid(os.getuid()).pw_name,
         folder=host.folder,
         down_after=options.down_after,
+        # A lost node is DOWN 1.5 of these later than asked: a ping that fails takes that long.
+        message_timeout=min(max(options.down_after // 3, 3), 10),
         nodes="\n".join(nodes),
     )
 
@@ -282,8 +159,10 @@ def host_memory_mib() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
-def check_folder(host: OneHost) -> None:
-    """Refuse a folder that Slurm could not use, or that is somebody's."""
+def check(host: OneHost, options: argparse.Namespace) -> None:
+    """Refuse what Slurm could not use, and a folder that is somebody's."""
+    if not 1 <= options.nodes <= 1000:
+        raise Trouble(f"--nodes {options.nodes} is not in 1 to 1000")
     room = SOCKET_LIMIT - len(LONGEST_SOCKET)
     if len(bytes(host.folder)) > room:
         raise Trouble(f"--dir {host.folder} is too long for Unix sockets: at most {room} bytes")
@@ -301,6 +180,7 @@ def prepare_folder(host: OneHost, options: argparse.Namespace) -> None:
     host.folder.mkdir(parents=True, exist_ok=True)
     host.folder.chmod(0o755)  # mkdtemp's 0700 would keep other users from socket and configuration
     host.conf.write_text(render_conf(host, options))
+    shutil.copy(TEMPLATE.with_name("cgroup.conf"), host.folder)
     for name, mode in (("state", 0o700), ("spool", 0o755), ("run", 0o755), ("log", 0o755)):
         shutil.rmtree(host.folder / name, ignore_errors=True)
         (host.folder / name).mkdir(mode=mode)
@@ -313,13 +193,14 @@ def prepare_folder(host: OneHost, options: argparse.Namespace) -> None:
 
 def start_daemons(daemons: Iterable[Daemon]) -> None:
     """Start daemons together, and wait until each has gone into the background."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     started = []
     for daemon in daemons:
         out = daemon.log.with_suffix(".out")
         with out.open("wb") as output:
             argv = [find_program(daemon.program), *daemon.arguments]
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
+                argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         started.append((daemon, process))
     for daemon, process in started:
@@ -354,21 +235,20 @@ def find_laggard(host: OneHost, nodes: list[Daemon]) -> Daemon | None:
 
 def join_scheduling_groups(host: OneHost) -> None:
     """Turn the kernel's autogroups off: vLLM's spinning loops starve each other across sessions."""
+    kept = host.folder / AUTOGROUP.name
     try:
-        before = AUTOGROUP.read_text()
-        AUTOGROUP.write_text("0\n")
+        if AUTOGROUP.read_text().strip() != "0":
+            kept.write_text(AUTOGROUP.read_text())
+            AUTOGROUP.write_text("0\n")
     except OSError as trouble:
-        say(f"{AUTOGROUP} cannot be set to 0 ({trouble.strerror}); steps stay in groups of their own")
-        return
-    if before.strip() != "0":
-        (host.folder / AUTOGROUP.name).write_text(before)
+        kept.unlink(missing_ok=True)
+        say(f"{AUTOGROUP} cannot be set to 0: {trouble.strerror}; each step stays in its own group")
 
 
 def start(host: OneHost, options: argparse.Namespace) -> None:
     """Start everything, or leave nothing running."""
-    for program in PROGRAMS:
-        find_program(program)
-    check_folder(host)
+    check_installed()
+    check(host, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     prepare_folder(host, options)
     try:
@@ -394,15 +274,10 @@ def stop(host: OneHost, _: argparse.Namespace | None = None) -> None:
     left = end(lambda: pids_of(nodes))
     left += end_steps(host)
     for daemon in (ctld, munged):
-        left += end(lambda daemon=daemon: pids_of([daemon]))  # type: ignore[misc]
+        left += end(partial(pids_of, [daemon]))
     restore_scheduling_groups(host)
     if left:
         raise Trouble(f"processes {left} of {host.folder} outlived SIGKILL")
-
-
-def pids_of(daemons: Iterable[Daemon]) -> list[int]:
-    """Every process of some daemons."""
-    return [pid for pids in find_running(daemons).values() for pid in pids]
 
 
 def cancel_jobs(host: OneHost) -> None:
@@ -410,15 +285,15 @@ def cancel_jobs(host: OneHost) -> None:
     jobs = host.ask("squeue", "--noheader", "--format=%A").split()
     if jobs:
         host.ask("scancel", *dict.fromkeys(jobs))
-        wait_until(lambda: not find_steps(host), GRACE_S)
+        wait_until(lambda: not find_steps(host.folder), GRACE_S)
 
 
 def end_steps(host: OneHost) -> list[int]:
     """End the slurmstepd that are left, and first what they started: nobody else knows it."""
-    steps = find_steps(host)
+    steps = find_steps(host.folder)
     send(find_descendants(steps), signal.SIGKILL)
-    wait_until(lambda: not find_steps(host), 2.0)
-    return end(lambda: find_steps(host))
+    wait_until(lambda: not find_steps(host.folder), 2.0)
+    return end(lambda: find_steps(host.folder))
 
 
 def restore_scheduling_groups(host: OneHost) -> None:
@@ -455,42 +330,11 @@ def control(host: OneHost, options: argparse.Namespace) -> None:
         raise Trouble(f"{daemon.name} outlived SIGKILL", daemon.log)
 
 
-# Installing.
-
-
-def install(_: OneHost, __: argparse.Namespace) -> None:
-    """Have apt install what is missing, and start no service."""
-    missing = [program for program in PROGRAMS if search_program(program) is None]
-    if not missing:
-        return
-    if os.getuid() != 0 or search_program("apt-get") is None:
-        raise Trouble(f"{', '.join(missing)} missing; have root install {' and '.join(PACKAGES)}")
-    written = not POLICY.exists()
-    if written:
-        POLICY.write_text("#!/bin/sh\nexit 101\n")  # 101: the package's services shall not start
-        POLICY.chmod(0o755)
-    try:
-        run_apt("update")
-        run_apt("install", "--yes", "--no-install-recommends", *PACKAGES)
-    finally:
-        if written:
-            POLICY.unlink()
-
-
-def run_apt(*arguments: str) -> None:
-    """Run apt-get without questions; its output goes to stderr."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    argv = [find_program("apt-get"), "--quiet", *arguments]
-    code = subprocess.run(argv, env=environment, stdout=sys.stderr, check=False).returncode
-    if code != 0:
-        raise Trouble(f"apt-get {arguments[0]} exited with code {code}")
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     commands = parser.add_subparsers(required=True)
-    commands.add_parser("install", help="Install Slurm with apt").set_defaults(act=install, dir=".")
+    commands.add_parser("install", help="Install Slurm with apt").set_defaults(act=None)
     actions = (("start", start), ("stop", stop), ("status", status), ("daemon", control))
     for name, act in actions:
         one = commands.add_parser(name, help=(act.__doc__ or "").partition("\n")[0])
@@ -522,12 +366,18 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line says; 1 after trouble."""
     options = parse(argv)
+    os.umask(0o022)  # others read the configuration and reach the socket
     try:
-        options.act(OneHost(folder=Path(options.dir).resolve()), options)
-    except Trouble as trouble:
+        if options.act is None:
+            install()
+        else:
+            options.act(OneHost(folder=Path(options.dir).resolve()), options)
+    except (Trouble, OSError) as trouble:
         say(f"onehost: {trouble}")
-        show_tail(trouble.log)
+        show_tail(trouble.log if isinstance(trouble, Trouble) else None)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -159,7 +159,7 @@ class Engine:
         except subprocess.TimeoutExpired as error:
             raise Trouble(f"{name} does not answer within {_ANSWER_S:.0f} s") from error
         if done.returncode:
-            raise Trouble(f"{name} does not answer: {_last(done.stderr)}; is its daemon running?")
+            raise Trouble(f"{name} does not work on this node: {_last(done.stderr)}")
 
     def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -29,7 +29,7 @@ from pytest_pdserve.cluster.wave import SlurmProcess
 from pytest_pdserve.cluster.wave import Wave
 from pytest_pdserve.cluster.wave import write_wave
 from pytest_pdserve.plan.command import Command
-from pytest_pdserve.plan.container import contain
+from pytest_pdserve.plan.container import contain_all
 from pytest_pdserve.plan.container import image_command
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.slurm import step_argv
@@ -92,7 +92,7 @@ class SlurmAllocation:
         own = system.slurm.client_node
         self.client_node = nodes[-1 if own else 0].name
         self.hosts = tuple(nodes[:-1] if own else nodes)
-        self._all = {host.name: host for host in nodes}
+        self._all = nodes
         for module in (runner, image, versions):
             shutil.copy(str(module.__file__), folder)
 
@@ -147,8 +147,10 @@ class SlurmAllocation:
             return
         script = str(self._folder / "image.py")
         commands = [
-            image_command(spec, node=node, script=script, python=sys.executable, digest=first)
-            for node, first in zip(self._all, [True] + [False] * len(self._all), strict=False)
+            image_command(
+                spec, node=host.name, script=script, python=sys.executable, digest=index == 0
+            )
+            for index, host in enumerate(self._all)
         ]
         logs = [self._folder / "image" / f"{command.node}.log" for command in commands]
         processes = self._start_wave(commands, logs, {})
@@ -170,19 +172,14 @@ class SlurmAllocation:
         self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
     ) -> tuple[SlurmProcess, ...]:
         """Start *commands* in one step, each on its node and in its container."""
-        model = self._system.model.path
-        shared = [str(self._folder.parent), *([model] if model.startswith("/") else [])]
-        contained = [
-            contain(
-                command,
-                self._system.container,
-                host=self._all[command.node],
-                image=self._image.name,
-                run_id=self._folder.parent.name,
-                shared=shared,
-            )
-            for command in commands
-        ]
+        contained = contain_all(
+            commands,
+            self._system,
+            hosts=self._all,
+            image=self._image.name,
+            run_id=self._folder.parent.name,
+            run_folder=str(self._folder.parent),
+        )
         return self._start_wave(contained, logs, secrets)
 
     def _start_wave(

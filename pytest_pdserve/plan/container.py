@@ -12,6 +12,7 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.values.container import ContainerKind
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.container import Mount
+from pytest_pdserve.values.system import System
 
 RUN_LABEL = "pdserve.run"
 """Label of every container that pdserve starts; nobody else's are ever touched."""
@@ -49,6 +50,35 @@ def contain(
     if spec.kind == "pyxis":
         return _by_pyxis(command, spec, image=image, mounts=mounts)
     return command
+
+
+def contain_all(
+    commands: Sequence[Command],
+    system: System,
+    *,
+    hosts: Sequence[Host],
+    image: str,
+    run_id: str,
+    run_folder: str,
+) -> tuple[Command, ...]:
+    """Each of *commands* as it runs on its host, which sees the run folder and a model's folder.
+
+    :param image: the image as nodes know it.
+    """
+    model = system.model.path
+    shared = [run_folder, *([model] if model.startswith("/") else [])]
+    named = {host.name: host for host in hosts}
+    return tuple(
+        contain(
+            command,
+            system.container,
+            host=named[command.node],
+            image=image,
+            run_id=run_id,
+            shared=shared,
+        )
+        for command in commands
+    )
 
 
 def container_name(run_id: str, command_name: str) -> str:

@@ -27,7 +27,7 @@ def planned_hosts(system: System, cores: int = 0) -> tuple[Host, ...]:
     """The nodes of *system* before they are allocated.
 
     Slots of this machine are known: loopback, and their share of *cores*. Of other nodes,
-    addresses and interfaces are placeholders in braces.
+    addresses and interfaces are placeholders in braces, and devices are globs.
     """
     nodes = system.cluster.nodes
     if system.cluster.kind == "local":
@@ -37,7 +37,12 @@ def planned_hosts(system: System, cores: int = 0) -> tuple[Host, ...]:
             for n in range(nodes)
         )
     return tuple(
-        Host(name=f"node{n}", address=f"{{node{n}.address}}", interface=f"{{node{n}.interface}}")
+        Host(
+            name=f"node{n}",
+            address=f"{{node{n}.address}}",
+            interface=f"{{node{n}.interface}}",
+            devices=system.container.devices,
+        )
         for n in range(nodes)
     )
 
