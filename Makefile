@@ -20,7 +20,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint typecheck coverage slurm-up slurm-down clean
+.PHONY: help setup run test test-fast lint typecheck coverage slurm-up slurm-down slurm-demo clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,8 @@ setup: .venv/.done ## Install everything into .venv, vLLM for CPUs included (one
 run: setup ## Stand TOPOLOGY up on SYSTEM, measure it and judge it
 	$(BIN)/pytest suites/ --topology $(TOPOLOGY) --system $(SYSTEM) $(ARGS)
 
-test: setup lint typecheck ## Run lint, typecheck and all tests, real vLLM included
+test: setup lint typecheck ## Run lint, typecheck and all tests, real vLLM and a real Slurm included
+	-@$(PYTHON) docker/slurm/onehost.py install
 	$(BIN)/pytest tests $(ARGS)
 
 test-fast: setup ## Run the unit and plugin tests: no vLLM
@@ -60,6 +61,13 @@ coverage: setup ## Measure what the unit and plugin tests reach
 slurm-up: ## Start a Slurm of NODES nodes on this host in SLURM_DIR
 	@$(PYTHON) docker/slurm/onehost.py install
 	@$(PYTHON) docker/slurm/onehost.py start --dir $(SLURM_DIR) --nodes $(NODES)
+
+# `trap`: the Slurm is stopped whatever becomes of the session.
+slurm-demo: setup ## Run suites/smoke with real vLLM through a real Slurm on this host
+	@$(PYTHON) docker/slurm/onehost.py install
+	@set -e; conf="$$($(PYTHON) docker/slurm/onehost.py start --dir $(SLURM_DIR) --nodes 4 --down-after 60 --one-scheduling-group)"; \
+	trap '$(PYTHON) docker/slurm/onehost.py stop --dir $(SLURM_DIR)' EXIT; eval "$$conf"; sinfo; \
+	$(BIN)/pytest suites/smoke --topology $(TOPOLOGY) --system onehost-slurm $(ARGS)
 
 slurm-down: ## Stop the Slurm in SLURM_DIR
 	@$(PYTHON) docker/slurm/onehost.py stop --dir $(SLURM_DIR)

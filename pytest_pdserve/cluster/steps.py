@@ -35,7 +35,6 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.slurm import step_argv
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import LaunchError
-from pytest_pdserve.values.errors import PortTakenError
 from pytest_pdserve.values.slurm import NodeFacts
 from pytest_pdserve.values.system import System
 
@@ -45,6 +44,8 @@ _POLL_S = 0.2
 _REPORT_S = 15.0
 _STEP_S = 60.0
 """For a step to start."""
+_AGAIN_S = 1.0
+"""Before a step that Slurm refused is asked for again."""
 _END_S = 10.0
 """For a step to end, beside the grace of its processes."""
 _VERSIONS_S = 120.0
@@ -203,31 +204,38 @@ class SlurmAllocation:
         )
         inside = bool(commands[0].step_args)
         python = "python3" if inside else sys.executable
-        wave = Wave(
-            commands,
-            logs,
-            argv=step_argv(
-                self._job,
-                [command.node for command in commands],
-                [python, str(self._folder / "runner.py"), str(items)],
-                name=name,
-                args=commands[0].step_args,
-            ),
-            env={**step_environment(), **secrets},
-            errors=errors,
-            groups=self._groups,
+        argv = step_argv(
+            self._job,
+            [command.node for command in commands],
+            [python, str(self._folder / "runner.py"), str(items)],
+            name=name,
+            args=commands[0].step_args,
         )
-        self._waves.append(wave)
-        try:
-            wave.wait_started(_STEP_S)
-        except BaseException as error:
-            self._stop_wave(wave, wave.processes)
-            if isinstance(error, PortTakenError):
-                taken = [(p.command.node, port) for p in wave.processes for port in p.taken]
-                self._refused |= {self._port(*each) for each in taken}
-                self._planned.clear()
-            raise
-        return wave.processes
+        environment = {**step_environment(), **secrets}
+        deadline = time.monotonic() + _STEP_S
+        while True:
+            wave = Wave(
+                commands, logs, argv=argv, env=environment, errors=errors, groups=self._groups
+            )
+            self._waves.append(wave)
+            try:
+                wave.wait_started(_STEP_S)
+                return wave.processes
+            except BaseException as error:
+                self._stop_wave(wave, wave.processes)
+                self._remember_taken(wave)
+                if not isinstance(error, LaunchError) or not wave.refused:
+                    raise
+                self.check(fresh=True)
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_AGAIN_S)
+
+    def _remember_taken(self, wave: Wave) -> None:
+        taken = [(p.command.node, port) for p in wave.processes for port in p.taken]
+        if taken:
+            self._refused |= {self._port(*each) for each in taken}
+            self._planned.clear()
 
     def stop(self, processes: Sequence[Process]) -> None:
         """End *processes*, all at once, and their steps with them."""

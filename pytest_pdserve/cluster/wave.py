@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import threading
 import time
@@ -24,6 +25,7 @@ from pytest_pdserve.values.errors import PortTakenError
 LOST = 255
 """Exit code of a process whose runner was cut off before it could tell one."""
 _POLL_S = 0.02
+_REFUSED = re.compile(r"Unable to (create step|confirm allocation|contact slurm controller)")
 _PATIENCE_S = 2.0
 """For srun to end after its last task."""
 
@@ -120,6 +122,16 @@ class Wave:
     def listening(self) -> bool:
         """Whether the step may still tell something."""
         return self._listener.is_alive()
+
+    @property
+    def refused(self) -> bool:
+        """Whether Slurm made no step, so that nothing was started anywhere.
+
+        A controller that was just restarted refuses steps for a few seconds.
+        """
+        if self.listening or any(process.answered for process in self.processes):
+            return False
+        return bool(_REFUSED.search(log_tail(self._errors)))
 
     def wait_started(self, limit_s: float) -> None:
         """Wait until every runner has said that its command runs.

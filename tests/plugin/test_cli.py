@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.cli import main
-from tests.plugin.conftest import House
-from tests.plugin.conftest import wait_text
+from tests.conftest import House
+from tests.conftest import wait_text
 
 PDSERVE = [sys.executable, "-m", "pytest_pdserve.cli"]
 

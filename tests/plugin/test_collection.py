@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.plugin.conftest import House
-from tests.plugin.conftest import only_sentence
+from tests.conftest import House
+from tests.conftest import only_sentence
 
 
 def ids(result: pytest.RunResult) -> list[str]:

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.results.store import load_record
-from tests.plugin.conftest import House
-from tests.plugin.conftest import wait_text
+from tests.conftest import House
+from tests.conftest import wait_text
 
 PHASES: dict[str, dict[str, dict[str, object]]] = {
     "stand-up": {"decode_0": {"never_ready": True}},

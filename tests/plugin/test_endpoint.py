@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.plugin.conftest import House
-from tests.plugin.conftest import wait_text
+from tests.conftest import House
+from tests.conftest import wait_text
 
 URL = "http://127.0.0.1:27950"
 

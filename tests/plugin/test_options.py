@@ -8,8 +8,8 @@ import pytest
 
 from pytest_pdserve.options import Settings
 from pytest_pdserve.options import settings_of
-from tests.plugin.conftest import House
-from tests.plugin.conftest import only_sentence
+from tests.conftest import House
+from tests.conftest import only_sentence
 
 
 def settings(house: House, *arguments: str, ini: str = "") -> Settings:

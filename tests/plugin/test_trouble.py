@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.plugin.conftest import House
+from tests.conftest import House
 
 
 @pytest.fixture(autouse=True)

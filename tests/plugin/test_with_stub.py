@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_pdserve.results.store import load_record
-from tests.plugin.conftest import House
+from tests.conftest import House
 
 FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
 LOOK = """

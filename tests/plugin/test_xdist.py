@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.plugin.conftest import House
+from tests.conftest import House
 
 pytest.importorskip("xdist")
 

@@ -61,7 +61,7 @@ def standing(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
     system = replace(system, cluster=replace(system.cluster, nodes=nodes))
     store = RunStore(folder=folder)
     with (
-        acquire(system) as allocation,
+        acquire(system, folder=folder, progress=lambda _: None) as allocation,
         stand_up(
             allocation,
             Topology.parse(topology),

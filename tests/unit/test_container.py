@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import contain
+from pytest_pdserve.plan.container import contain_all
 from pytest_pdserve.plan.container import container_name
 from pytest_pdserve.plan.container import ecr_registry
 from pytest_pdserve.plan.container import image_command
@@ -196,6 +198,25 @@ def test_without_containers_a_command_stays_as_it_is() -> None:
     assert contained(ContainerSpec()) is COMMAND
 
 
+@pytest.mark.parametrize(
+    ("model", "mounted"),
+    [("/nvme/m", ["/fsx", "/home/me/run", "/nvme/m"]), ("org/m", ["/fsx", "/home/me/run"])],
+    ids=["folder", "hub name"],
+)
+def test_all_commands_see_the_runs_folder_and_the_models(
+    model: str, mounted: list[str], p5_efa: System
+) -> None:
+    system = replace(p5_efa, model=replace(p5_efa.model, path=model))
+    commands = [replace(COMMAND, node=host.name) for host in HOSTS]
+    done = contain_all(
+        commands, system, hosts=HOSTS, image="nixl:1", run_id=RUN, run_folder="/home/me/run"
+    )
+    assert [c.node for c in done] == [host.name for host in HOSTS]
+    for command in done:
+        mounts = [value for option, value in pairwise(command.argv) if option == "--mount"]
+        assert mounts == [f"type=bind,source={path},target={path}" for path in mounted]
+
+
 def test_the_first_process_of_a_watched_command_is_its_own() -> None:
     watched = contained(spec_of("docker"), replace(COMMAND, watched=True))
     assert "--init" not in watched.argv
@@ -237,7 +258,7 @@ def test_every_variable_arrives_once_and_no_secret_as_an_argument(
     command = contained(replace(spec_of(kind), gpus=""), plain)
     assert command.secrets == plain.secrets
     assert not [word for word in (*command.argv, *command.step_args) if "sesame" in word]
-    given = [b for a, b in pairs(command.argv) if a == "--env"]
+    given = [value for option, value in pairwise(command.argv) if option == "--env"]
     if kind in ("docker", "podman", "enroot"):
         assert command.env == ()
         values = [f"{k}={v}" for k, v in env.items() if k not in secrets]
@@ -245,10 +266,6 @@ def test_every_variable_arrives_once_and_no_secret_as_an_argument(
     else:
         assert command.env == plain.env
         assert given == []
-
-
-def pairs(argv: tuple[str, ...]) -> list[tuple[str, str]]:
-    return list(zip(argv, argv[1:], strict=False))
 
 
 @pytest.mark.parametrize(

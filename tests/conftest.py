@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 STUBS = ROOT / "tests" / "stubs"
 MARK = "PDSTUB_MARK"
 OTHER_PLUGINS = ("anyio", "benchmark", "hypothesispytest")
@@ -81,6 +81,7 @@ class House:
     monkeypatch: pytest.MonkeyPatch
     mark: str
     programs: dict[str, str] = field(default_factory=dict)
+    tables: Tables = field(default_factory=lambda: SYSTEM)
 
     @property
     def path(self) -> Path:
@@ -92,7 +93,8 @@ class House:
 
     def system(self, name: str = "stub", **tables: Mapping[str, Any]) -> Path:
         """Write a system; *tables* change single keys (``judgement_rtol`` is a table too)."""
-        merged = {"programs": self.programs, "model": {"path": str(self.path / "model")}, **SYSTEM}
+        model = {"path": str(self.path / "model")}
+        merged = {"programs": self.programs, "model": model, **self.tables}
         for key, changes in tables.items():
             title = key.replace("judgement_rtol", "judgement.rtol")
             merged[title] = {**merged.get(title, {}), **changes}

@@ -1,0 +1,80 @@
+"""The five topologies in one allocation, with the records that the local cluster makes of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.conftest import SYSTEM
+from tests.conftest import House
+from tests.slurm.conftest import TABLES
+from tests.slurm.conftest import OneHost
+from tests.slurm.conftest import said
+
+pytestmark = pytest.mark.slurm
+
+FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
+SLURM_ONLY = {"cluster", "fingerprint", "host"}
+MEASURED = re.compile(
+    r"(_ms|_s|throughput|goodput|duration|date|ttfts|itls|latencies|start_times)$"
+)
+
+
+def asked_for(host: OneHost) -> int:
+    """Jobs that this Slurm was ever asked for."""
+    lines = host.ask("scontrol", "show", "config")
+    return int(next(line.split()[-1] for line in lines if line.startswith("NEXT_JOB_ID")))
+
+
+def comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what differs from run to run, or belongs to the kind of cluster."""
+    run, nodes = record["run_id"], record["nodes"]
+
+    def plain(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: plain(each, name) for name, each in value.items()}
+        if isinstance(value, list):
+            return "numbers" if MEASURED.search(key) else [plain(each, key) for each in value]
+        if isinstance(value, str):
+            for index, node in enumerate(nodes):
+                value = re.sub(rf"\b{node}\b", f"node{index}", value)
+            value = re.sub(r"\b2[789]\d{3}\b", "PORT", value.replace(run, "RUN"))
+        unlike = MEASURED.search(key) or key in ("started_at", "finished_at", "message")
+        return type(value).__name__ if unlike else value
+
+    kept = {key: value for key, value in record.items() if key not in SLURM_ONLY}
+    return {key: plain(value, key) for key, value in kept.items()}
+
+
+def test_records_are_the_local_clusters_but_for_the_nodes(
+    slurm_house: House, slurm: OneHost
+) -> None:
+    slurm_house.tables = SYSTEM
+    slurm_house.system()
+    assert "5 passed" in said(slurm_house, "--topology", "all")
+    (folder,) = slurm_house.runs.iterdir()
+    local = {record["topology"]: record for record in slurm_house.records()}
+    slurm_house.tables = TABLES
+    slurm_house.system()
+    jobs = asked_for(slurm)
+
+    text = said(slurm_house, "--topology", "all")
+
+    assert "5 passed" in text, text
+    assert asked_for(slurm) == jobs + 1
+    assert text.count("Slurm job ") == 1
+    remote = {r["topology"]: r for r in slurm_house.records() if r["run_id"] != folder.name}
+    assert set(local) == set(remote) == set(FIVE)
+    for record in remote.values():
+        cluster = record["cluster"]
+        assert (cluster["kind"], cluster["job_id"]) == ("slurm", str(jobs))
+        assert cluster["nodes"] == record["nodes"] == ["pd0", "pd1", "pd2", "pd3"]
+        assert (cluster["lent"], cluster["excluded"], cluster["container"]) == (False, {}, "none")
+        assert cluster["client_node"] == "pd0"
+        assert record["processes"][-1]["node"] == "pd0"
+        assert {"kind", "job_id", "partition", "queued_s"} <= set(cluster)
+    for topology in FIVE:
+        assert set(local[topology]) == set(remote[topology])
+        assert comparable(remote[topology]) == comparable(local[topology])
