@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.session import Session
     from pytest_pdserve.values.workload import Workload
 
+allocation_key = pytest.StashKey["Allocation"]()
 session_key = pytest.StashKey["Session"]()
 
 
@@ -32,6 +33,17 @@ def plainly() -> Iterator[None]:
         yield
     except PdserveError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+def cause_of(config: pytest.Config, error: PdserveError) -> str:
+    """What to say of trouble in a test: that of the nodes, if they are what was lost."""
+    allocation = config.stash.get(allocation_key, None)
+    if allocation is not None:
+        try:
+            allocation.diagnose()
+        except PdserveError as lost:
+            return str(lost)
+    return str(error)
 
 
 def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
@@ -88,7 +100,11 @@ def pdserve_cluster(
         ):
             if not settings.base_url:
                 pdserve_session.learn_nodes(allocation)
-            yield allocation
+            request.config.stash[allocation_key] = allocation
+            try:
+                yield allocation
+            finally:
+                del request.config.stash[allocation_key]
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -177,8 +193,7 @@ def pdserve_judge(pdserve_session: Session) -> Callable[[Cell], None]:
 
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
-        with plainly():
-            verdict = pdserve_session.judge(cell)
+        verdict = pdserve_session.judge(cell)
         if verdict.status == "FAIL":
             raise BaselineRegression(verdict.message)
         if pdserve_session.settings.record:
@@ -210,8 +225,7 @@ def pdserve_judge_claim(
             _not_judged("no cell of this system's sweep lies in its regime", strict=strict)
         if report and missing:
             _not_judged(f"{', '.join(missing)} neither measured nor in a baseline", strict=strict)
-        with plainly():
-            verdict = pdserve_session.judge_claim(claim)
+        verdict = pdserve_session.judge_claim(claim)
         if verdict.status == "FAIL":
             if not report:
                 raise BaselineRegression(verdict.message)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
 
+from pytest_pdserve.fixtures import cause_of
 from pytest_pdserve.fixtures import pdserve_cluster as pdserve_cluster
 from pytest_pdserve.fixtures import pdserve_deployment as pdserve_deployment
 from pytest_pdserve.fixtures import pdserve_judge as pdserve_judge
@@ -22,6 +24,7 @@ from pytest_pdserve.markers import unmet
 from pytest_pdserve.options import add_options
 from pytest_pdserve.options import asked
 from pytest_pdserve.options import settings_of
+from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +96,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
         if reason:
             pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show trouble with machines inside of a test as it is shown in a fixture: an ERROR."""
+    report = yield
+    if call.when == "call" and call.excinfo and isinstance(call.excinfo.value, PdserveError):
+        report.longrepr = cause_of(item.config, call.excinfo.value)
+        report.when = "setup"  # what is no failure of the test is one of its setup
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

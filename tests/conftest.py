@@ -91,7 +91,7 @@ class House:
     def runs(self) -> Path:
         return self.path / "runs"
 
-    def system(self, name: str = "stub", **tables: Mapping[str, Any]) -> Path:
+    def system(self, name: str = "stub", /, **tables: Mapping[str, Any]) -> Path:
         """Write a system; *tables* change single keys (``judgement_rtol`` is a table too)."""
         model = {"path": str(self.path / "model")}
         merged = {"programs": self.programs, "model": model, **self.tables}

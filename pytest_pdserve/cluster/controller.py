@@ -119,7 +119,7 @@ class Watch:
             clauses.append(trouble)
         bad = parse_bad_nodes(ask(nodes_argv(self._nodes)) or "")
         if bad:
-            clauses.append(f"in trouble: {bad_nodes_text(bad)}")
+            clauses.append(f"nodes in trouble: {bad_nodes_text(bad)}")
         self._trouble = "; ".join(clauses) or None
         return self._trouble
 
@@ -129,5 +129,5 @@ class Watch:
         self._thread.join(timeout=_ANSWER_S)
 
     def _run(self) -> None:
-        while self._trouble is None and not self._over.wait(_WATCH_S):
+        while not self._over.wait(_WATCH_S):
             self.look()

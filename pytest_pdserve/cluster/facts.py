@@ -39,7 +39,7 @@ def look(node: str, *, interface: str = "", patterns: Sequence[str] = ()) -> Nod
         devices=tuple(sorted({path for pattern in patterns for path in glob.glob(pattern)})),
         memory_available_gib=psutil.virtual_memory().available / 2**30,
         host=tuple({**describe_hardware(), **_gpu_model(gpus)}.items()),
-        versions=tuple(_drivers(gpus).items()),
+        versions=tuple(describe_drivers(gpus).items()),
     )
 
 
@@ -98,7 +98,7 @@ def _gpu_model(gpus: Sequence[str] | None) -> dict[str, str]:
     return {"gpu": gpus[0].partition(",")[0].strip(), "gpus": str(len(gpus))}
 
 
-def _drivers(gpus: Sequence[str] | None) -> Mapping[str, str]:
+def describe_drivers(gpus: Sequence[str] | None = None) -> Mapping[str, str]:
     """Versions of what lies below the containers."""
     found = {"kernel": platform.release()}
     if gpus:

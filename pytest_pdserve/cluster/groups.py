@@ -30,7 +30,6 @@ class Groups:
     def __init__(self, stop_s: float) -> None:
         self._stop_s = stop_s
         self._running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
-        self._owed: set[str] = set()
         self._leash = subprocess.Popen(
             [sys.executable, "-I", leash.__file__, str(stop_s)],
             stdin=subprocess.PIPE,
@@ -99,25 +98,21 @@ class Groups:
 
     def on_loss(self, argv: Sequence[str]) -> None:
         """Have *argv* run if this session is killed."""
-        command = json.dumps(list(argv))
-        self._owed.add(command)
-        self._tell(f"+{command}")
+        self._tell(f"+{json.dumps(list(argv))}")
 
     def forget(self, argv: Sequence[str]) -> None:
         """Take back what :meth:`on_loss` asked for."""
-        command = json.dumps(list(argv))
-        self._owed.discard(command)
-        self._tell(f"-{command}")
+        self._tell(f"-{json.dumps(list(argv))}")
 
     def close(self) -> None:
-        """End what still runs, and let the leash go; it runs what nobody took back by itself."""
+        """End what still runs, and let the leash go, which first runs what nobody took back."""
         try:
             self.stop(self.pids)
         finally:
             if self._leash.stdin is not None:
                 with contextlib.suppress(OSError):
                     self._leash.stdin.close()
-            if not self._owed:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._leash.wait(timeout=self._stop_s + GONE_S)
 
     def _tell(self, line: str) -> None:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pytest_pdserve.cluster.facts import said
 from pytest_pdserve.cluster.runner import Lease
 from pytest_pdserve.cluster.runner import group_lives
 from pytest_pdserve.cluster.runner import started_at
+from pytest_pdserve.values.slurm import NodeFacts
 
 LEASE = "lease"
 NODES = "nodes"
@@ -74,6 +76,16 @@ def report(duty: Duty) -> None:
     partial.replace(path)
 
 
+def read_reports(folder: Path, nodes: Sequence[str]) -> dict[str, NodeFacts]:
+    """What :func:`report` wrote of those of *nodes* that have reported so far."""
+    found = {}
+    for node in nodes:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            data = json.loads((folder / NODES / f"{node}.json").read_text())
+            found[node] = NodeFacts.from_json(data)
+    return found
+
+
 def end_marked(marks: Path, node: str, stop_s: float) -> None:
     """End groups that runners of this session started on *node* and could not end themselves."""
     left = {}
@@ -100,8 +112,14 @@ def remove_containers(listing: Sequence[str], removing: Sequence[str]) -> None:
         said([*removing, *ids])
 
 
+def holder_argv(what: str, duty: Duty) -> list[str]:
+    """Command that does *what*, ``hold`` or ``report``, on a node."""
+    module = "pytest_pdserve.cluster.holder"
+    return [sys.executable, "-m", module, what, json.dumps(asdict(duty))]
+
+
 def main() -> None:
-    """Do the duty given as JSON in the only argument; ``report`` before it only reports."""
+    """Do the duty given as JSON in the last argument; ``report`` before it only reports."""
     duty = Duty(**json.loads(sys.argv[-1]))
     if sys.argv[1] == "report":
         report(duty)

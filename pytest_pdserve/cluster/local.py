@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from pytest_pdserve.cluster.facts import describe_drivers
 from pytest_pdserve.cluster.facts import describe_hardware
 from pytest_pdserve.cluster.groups import Groups
 from pytest_pdserve.cluster.process import Process
@@ -144,12 +145,15 @@ class LocalAllocation:
         """Nothing to look at: a slot of this machine is lost with the machine only."""
 
     def find_versions(self) -> dict[str, str]:
-        """What is installed beside this Python."""
-        return find_versions()
+        """What is installed beside this Python, and the kernel below."""
+        return {**describe_drivers(), **find_versions()}
 
     def describe_nodes(self) -> dict[str, str]:
         """The hardware of this machine."""
         return describe_hardware()
+
+    def diagnose(self) -> None:
+        """Nothing to ask."""
 
     def describe(self) -> dict[str, object]:
         """What records keep of these nodes."""

@@ -93,6 +93,12 @@ class Allocation(Protocol):
     def describe_nodes(self) -> Mapping[str, str]:
         """Hardware that decides how fast the nodes serve."""
 
+    def diagnose(self) -> None:
+        """See whether trouble with servers comes from nodes; asks them, so it may take a while.
+
+        :raises AllocationError: naming the node and what it lost.
+        """
+
     def describe(self) -> Mapping[str, Any]:
         """What records keep of the nodes: cluster kind, and what is particular to it."""
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,8 @@ from pytest_pdserve.cluster.holder import LEASE
 from pytest_pdserve.cluster.holder import NODES
 from pytest_pdserve.cluster.holder import Duty
 from pytest_pdserve.cluster.holder import hold
+from pytest_pdserve.cluster.holder import holder_argv
+from pytest_pdserve.cluster.holder import read_reports
 from pytest_pdserve.cluster.lease import Heartbeat
 from pytest_pdserve.cluster.process import log_tail
 from pytest_pdserve.cluster.steps import SlurmAllocation
@@ -85,6 +84,7 @@ def acquired(
             groups=groups,
             watch=watch,
             described=held.describe(),
+            duty=held.duty,
         )
         stack.callback(allocation.release)
         progress(held.text(nodes))
@@ -185,7 +185,8 @@ class Job:
         return job_name(self._user, socket.gethostname(), self._folder.parent.name)
 
     @property
-    def _duty(self) -> Duty:
+    def duty(self) -> Duty:
+        """What holders are told."""
         container = self._system.container
         removal = removal_argv(container.kind, self._folder.parent.name)
         asked = [name for name, _ in self._system.preflight.devices]
@@ -213,22 +214,21 @@ class Job:
             try:
                 executor = submitit.SlurmExecutor(folder=self._folder / "submitit")
                 executor.update_parameters(**parameters)
-                self.id = executor.submit(hold, self._duty).job_id
+                self.id = executor.submit(hold, self.duty).job_id
             except submitit.core.utils.FailedJobError as error:
+                if _refusal(str(error)):
+                    self._groups.forget(self._owed)
+                    self._owed = ()
                 raise AllocationError(
                     f"sbatch took no job: {_complaint(str(error))}; see [slurm] in "
                     f"{self._system.source}"
                 ) from error
 
     def _start_holder(self, nodes: Sequence[str]) -> None:
-        argv = [
-            *(sys.executable, "-m", "pytest_pdserve.cluster.holder", "hold"),
-            json.dumps(asdict(self._duty)),
-        ]
         with (self._folder / "holder.log").open("ab") as log:
             self._groups.start(
                 "the holder",
-                step_argv(self.id, nodes, argv, name="pdserve-holder"),
+                step_argv(self.id, nodes, holder_argv("hold", self.duty), name="pdserve-holder"),
                 env=step_environment(),
                 output=log,
             )
@@ -279,7 +279,9 @@ class Job:
         :returns: the facts by node, and nodes that are not fit with the reason.
         """
         deadline = time.monotonic() + self._spec.report_s
-        while len(facts := self._read_facts(nodes)) < len(nodes) and time.monotonic() < deadline:
+        while len(facts := read_reports(self._folder, nodes)) < len(nodes):
+            if time.monotonic() > deadline:
+                break
             state = controller.job_state(self.id)
             if state is not None and state.state != "RUNNING":
                 break
@@ -296,14 +298,6 @@ class Job:
             if troubles:
                 bad[node] = ", ".join(troubles)
         return facts, bad
-
-    def _read_facts(self, nodes: Sequence[str]) -> dict[str, NodeFacts]:
-        found = {}
-        for node in nodes:
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                data = json.loads((self._folder / NODES / f"{node}.json").read_text())
-                found[node] = NodeFacts.from_json(data)
-        return found
 
     def _holder_log(self) -> str:
         logs = sorted((self._folder / "submitit").glob(f"{self.id}_*_log.err"))
@@ -332,6 +326,11 @@ def _cleaned_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def _refusal(text: str) -> bool:
+    """Whether sbatch knows that there is no job; after a time-out there may be one."""
+    return "Batch job submission failed" in text and "timed out" not in text
 
 
 def _complaint(text: str) -> str:

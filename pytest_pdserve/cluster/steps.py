@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from pytest_pdserve.cluster import versions
 from pytest_pdserve.cluster.groups import Groups
 from pytest_pdserve.cluster.holder import LEASE
 from pytest_pdserve.cluster.holder import MARKS
+from pytest_pdserve.cluster.holder import Duty
+from pytest_pdserve.cluster.holder import holder_argv
+from pytest_pdserve.cluster.holder import read_reports
 from pytest_pdserve.cluster.process import Process
 from pytest_pdserve.cluster.process import exit_text
 from pytest_pdserve.cluster.process import log_tail
@@ -36,6 +41,7 @@ from pytest_pdserve.plan.slurm import step_argv
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.slurm import NodeFacts
+from pytest_pdserve.values.slurm import node_losses
 from pytest_pdserve.values.system import System
 
 Progress = Callable[[str], None]
@@ -49,6 +55,7 @@ _AGAIN_S = 1.0
 _END_S = 10.0
 """For a step to end, beside the grace of its processes."""
 _VERSIONS_S = 120.0
+_DIAGNOSIS_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,7 @@ class SlurmAllocation:
         groups: Groups,
         watch: controller.Watch,
         described: Mapping[str, Any],
+        duty: Duty,
     ) -> None:
         self._system = system
         self._folder = folder
@@ -84,6 +92,7 @@ class SlurmAllocation:
         self._groups = groups
         self._watch = watch
         self._described = described
+        self._duty = duty
         self._image = Image(name=system.container.image, digest="")
         self._waves: list[Wave] = []
         self._count = 0
@@ -222,9 +231,10 @@ class SlurmAllocation:
                 wave.wait_started(_STEP_S)
                 return wave.processes
             except BaseException as error:
+                refused = isinstance(error, LaunchError) and wave.refused
                 self._stop_wave(wave, wave.processes)
                 self._remember_taken(wave)
-                if not isinstance(error, LaunchError) or not wave.refused:
+                if not refused:
                     raise
                 self.check(fresh=True)
                 if time.monotonic() > deadline:
@@ -258,6 +268,40 @@ class SlurmAllocation:
         trouble = self._watch.look() if fresh else self._watch.trouble
         if trouble:
             raise AllocationError(trouble)
+
+    def diagnose(self) -> None:
+        """Ask Slurm, and then every node what it still has.
+
+        :raises AllocationError: naming the node and what it lost.
+        """
+        self.check(fresh=True)
+        folder = self._folder / f"diagnosis-{self._count:03d}"
+        folder.mkdir(exist_ok=True)
+        nodes = [host.name for host in self._all]
+        argv = holder_argv("report", replace(self._duty, folder=str(folder)))
+        with (folder / "srun.log").open("wb") as log:
+            srun = self._groups.start(
+                "the diagnosis",
+                step_argv(self._job, nodes, argv, name="pdserve-diagnosis"),
+                env=step_environment(),
+                output=log,
+            )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            srun.wait(_DIAGNOSIS_S)
+        self._groups.stop([srun.pid], grace_s=1.0)
+        after = read_reports(folder, nodes)
+        if not after:
+            return  # no step was made at all: that says nothing of any node
+        troubles = [
+            f"node {before.node} {', '.join(losses)}"
+            for before in self._facts
+            if before.node in after and (losses := node_losses(before, after[before.node]))
+        ]
+        troubles += [f"node {node} starts no more steps" for node in nodes if node not in after]
+        if troubles and len(after) < len(nodes):
+            troubles.append(f"srun says:\n{log_tail(folder / 'srun.log')}")
+        if troubles:
+            raise AllocationError("; ".join(troubles))
 
     def release(self) -> None:
         """End every step; the job is ended by who asked for it."""

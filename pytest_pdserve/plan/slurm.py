@@ -36,7 +36,9 @@ _ENDINGS = {
     "COMPLETING": "is being ended by Slurm",
 }
 _STILL = frozenset({"RUNNING", "COMPLETING", "CONFIGURING"})
-_BAD_NODE = re.compile(r"(down|drain|fail|error|unk|no_respond|power|reboot|maint|.*\*$)", re.I)
+_BAD_NODE = re.compile(
+    r"(down|drain|fail|error|no_respond|power(ing|ed)_down|reboot|maint|.*\*$)", re.I
+)
 _FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SCANCEL_", "SINFO_", "SLURMD_")
 
 
@@ -196,12 +198,13 @@ def parse_bad_nodes(text: str) -> dict[str, str]:
     for line in text.splitlines():
         name, state, reason = [*line.strip().split("|", 2), "", ""][:3]
         if _BAD_NODE.match(state):
-            bad[name] = state.lower() + (f": {reason}" if reason not in ("", "none") else "")
+            said = state.lower().replace("*", ", does not respond")
+            bad[name] = said + (f": {reason}" if reason not in ("", "none") else "")
     return bad
 
 
 def bad_nodes_text(bad: Mapping[str, str]) -> str:
-    """Bad nodes as one clause: ``pd2 (down*: Not responding)``."""
+    """Bad nodes as one clause: ``pd2 (down, does not respond: power cut)``."""
     return ", ".join(f"{node} ({state})" for node, state in sorted(bad.items()))
 
 

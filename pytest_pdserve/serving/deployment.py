@@ -160,7 +160,7 @@ def blaming(allocation: Allocation) -> Iterator[None]:
     try:
         yield
     except (LaunchError, NotReadyError, PathError, ClientError):
-        allocation.check(fresh=True)
+        allocation.diagnose()
         raise
 
 

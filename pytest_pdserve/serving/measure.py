@@ -63,7 +63,6 @@ def measure(
     :raises ClientError: if the client leaves no result.
     :raises StoreError: if the record cannot be written.
     """
-    deployment.check_alive()
     system = deployment.system
     stem = store.stem(deployment.topology.id, workload, repeat)
     result_path = stem.with_name(f"{stem.name}.bench.json")
@@ -76,8 +75,9 @@ def measure(
         result=result_path,
     )
     started = datetime.now(UTC)
-    before = deployment.scrape()
     with blaming(allocation):
+        deployment.check_alive()
+        before = deployment.scrape()
         client = run_client(
             allocation,
             command,

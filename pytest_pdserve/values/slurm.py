@@ -103,6 +103,19 @@ class NodeFacts:
         return cls(**fields)
 
 
+def node_losses(before: NodeFacts, after: NodeFacts) -> tuple[str, ...]:
+    """What a node had when it was acquired and has no more, each as a clause; empty if nothing."""
+    found = []
+    if before.gpus is not None and (after.gpus or 0) < before.gpus:
+        shown = "nvidia-smi fails" if after.gpus is None else f"{after.gpus} GPUs left"
+        found.append(f"lost GPUs: {shown} of {before.gpus}")
+    if lost := sorted(set(before.devices) - set(after.devices)):
+        found.append(f"lost devices: {', '.join(lost)}")
+    if before.address is not None and after.address != before.address:
+        found.append(f"changed its address from {before.address} to {after.address}")
+    return tuple(found)
+
+
 def node_troubles(facts: NodeFacts, asked: Preflight, interface: str = "") -> tuple[str, ...]:
     """What keeps a node from being used, each as a clause with both numbers; empty if nothing.
 

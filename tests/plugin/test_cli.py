@@ -75,7 +75,7 @@ def test_plan_of_a_machine_touches_nothing(
         (["plan", "--system", "moon"], "system 'moon' is unknown; known are "),
         (["plan", "--topology", "route3"], "topology 'route3' needs a number of nodes that 3 "),
         (["serve", "--topology", "dp,1p3d"], "pdserve serve takes one topology, got 2"),
-        (["serve", "--system", "p5-efa"], "system 'p5-efa' is of kind 'slurm': this version plans"),
+        (["serve", "--system", "far"], "system 'far' is of kind 'attached': this version plans"),
         (["import", "no-such.json"], "no-such.json cannot be read"),
         (["serve", "--topology", "4p1d"], "topology '4p1d' needs 5 nodes "),
         (["serve", "--system", "stub", "--runs", "tox.ini"], "runs folder tox.ini cannot be used"),
@@ -84,6 +84,7 @@ def test_plan_of_a_machine_touches_nothing(
 def test_bad_input_is_one_sentence_and_code_4(
     arguments: list[str], said: str, house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    house.system("far", cluster={"kind": "attached"})
     assert main(arguments) == 4
     assert capsys.readouterr().err.startswith(f"pdserve: {said}")
     assert house.survivors() == []

@@ -114,10 +114,10 @@ def test_a_program_that_is_not_installed(house: House) -> None:
 
 
 def test_a_cluster_that_cannot_be_had_yet(house: House) -> None:
-    house.system(cluster={"kind": "slurm"}, judgement={"host_envelopes": False})
+    house.system(cluster={"kind": "attached"}, judgement={"host_envelopes": False})
     result = house.run("--topology", "dp")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: system 'stub' is of kind 'slurm': this version plans*"])
+    result.stderr.fnmatch_lines(["ERROR: system 'stub' is of kind 'attached': this version plans*"])
 
 
 def test_a_topology_in_trouble_does_not_stop_the_next(house: House) -> None:

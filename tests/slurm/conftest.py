@@ -141,7 +141,7 @@ def slurm(installed: None) -> Iterator[OneHost]:
 
 @pytest.fixture(autouse=True)
 def left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test no job is left and all nodes are idle; leftovers end, not to spoil the next."""
+    """After each test no job is left and all nodes are idle; what is left must not spoil others."""
     if "slurm" not in request.fixturenames:
         yield
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,20 +10,12 @@ import pytest
 from tests.slurm.conftest import DOWN_AFTER_S
 from tests.slurm.conftest import OneHost
 from tests.slurm.conftest import start_one_host
+from tests.slurm.conftest import wait_until
 
 pytestmark = pytest.mark.slurm
 
 # A ping that fails takes up to twice MessageTimeout (3 s here), and this machine is small.
 DOWN_MARGIN_S = 25.0
-
-
-def wait_until(done: Callable[[], bool], seconds: float) -> float:
-    """Wait for a condition; how long that took, in seconds."""
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.1)
-    return time.monotonic() - began
 
 
 def runs(pid: int) -> bool:
