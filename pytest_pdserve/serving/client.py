@@ -23,6 +23,8 @@ POLL_S = 0.25
 class ClientRun:
     """What one client left behind."""
 
+    command: Command
+    """What ran, container included."""
     result: BenchResult
     """Its result file."""
     log: Path
@@ -74,7 +76,13 @@ def run_client(
             f"{command.name} ended well but wrote no {result}; {log} ends:\n{log_tail(log)}"
         )
     read = load_bench_result(result)
-    return ClientRun(result=read, log=log, cpu=cpu_share(used, read.duration_s), wall_s=wall_s)
+    return ClientRun(
+        command=process.command,
+        result=read,
+        log=log,
+        cpu=cpu_share(used, read.duration_s),
+        wall_s=wall_s,
+    )
 
 
 def cpu_share(used: Sequence[tuple[float, float]], duration_s: float) -> float | None:

@@ -16,7 +16,6 @@ from pytest_pdserve.judge.sanity import Observation
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
-from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
@@ -124,7 +123,7 @@ def measure(
         host=tuple(provenance.host.items()),
         cluster=tuple(provenance.cluster.items()),
         nodes=deployment.nodes,
-        processes=_processes(deployment, command, client, store),
+        processes=_processes(deployment, client, store),
         endpoint=deployment.url,
         client=client.result.raw,
         metrics=result_metrics(client.result, served),
@@ -149,7 +148,7 @@ def _lost(allocation: Allocation) -> tuple[Finding, ...]:
 
 
 def _processes(
-    deployment: Deployment, command: Command, client: ClientRun, store: RunStore
+    deployment: Deployment, client: ClientRun, store: RunStore
 ) -> tuple[ProcessRecord, ...]:
     ran = [(s.process.command, s.process.log) for s in deployment.servers if s.process is not None]
     return tuple(
@@ -160,7 +159,7 @@ def _processes(
             env=each.env,
             log=str(log.relative_to(store.folder)),
         )
-        for each, log in [*ran, (command, client.log)]
+        for each, log in [*ran, (client.command, client.log)]
     )
 
 
