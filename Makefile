@@ -20,7 +20,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint typecheck coverage slurm-up slurm-down slurm-demo clean
+.PHONY: help setup run test test-fast lint typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,7 @@ lint: setup ## Check code, baselines, workflows and spelling
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/typos
+	$(BIN)/hadolint docker/Dockerfile
 	find baselines -name '*.json' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
 	find baselines -name system.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/system.schema.json {} +
 	find suites -name claims.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +
@@ -71,6 +72,20 @@ slurm-demo: setup ## Run suites/smoke with real vLLM through a real Slurm on thi
 
 slurm-down: ## Stop the Slurm in SLURM_DIR
 	@$(PYTHON) docker/slurm/onehost.py stop --dir $(SLURM_DIR)
+
+# What is not given is as docker/Dockerfile has it.
+IMAGE ?= nixl
+TAG ?= latest
+IMAGE_ARGS := CUDA GDRCOPY EFA UCX NIXL ETCD TORCH FLASH_ATTN DEEPGEMM VLLM ROUTER CONSTRAINTS CUDA_ARCHS JOBS \
+	EFA_INSTALLER_SHA256 GDRCOPY_COMMIT UCX_COMMIT NIXL_COMMIT ETCD_COMMIT DEEPGEMM_COMMIT
+
+docker: ## Build the image IMAGE:TAG of servers, router and client; VLLM=0.16.0 and the like change versions (hours)
+	@docker version >/dev/null 2>&1 || { echo "No Docker engine answers here; make docker needs one with BuildKit (docs/image.md)"; exit 1; }
+	DOCKER_BUILDKIT=1 docker build $(foreach name,$(IMAGE_ARGS),$(if $($(name)),--build-arg $(name)='$($(name))')) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) --tag $(IMAGE):$(TAG) docker
+
+save: ## Write IMAGE:TAG to nixl-latest.tar.gz, for nodes to load
+	@docker/save.sh $(IMAGE) $(TAG)
 
 clean: ## Remove .venv, caches and builds; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.* build dist

@@ -41,6 +41,7 @@ PLUGIN_FOLDERS = (
     "opt/nixl/lib/plugins",
     "opt/venv/lib/python3.*/site-packages/.nixl_cu12.mesonpy.libs/plugins",
 )
+DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
 UCX_MODULES = ("libuct_ib.so", "libuct_ib_efa.so", "libuct_rdmacm.so", "libuct_cuda.so")
 UCX_OPTIONS = ("--with-verbs", "--with-rdmacm", "--with-efa", "--with-cuda", "--with-gdrcopy")
 COMMANDS = {
@@ -70,7 +71,7 @@ ON_A_NODE: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """What a GPU and an EFA device are needed for: a command, and what it must print."""
 _NO_DRIVER = re.compile(
-    r"libcuda\.so\.1: cannot open|Failed to infer device type|Found no NVIDIA driver"
+    r"lib(cuda|nvidia-ml)\.so\.1: cannot open|Failed to infer device type|Found no NVIDIA driver"
     r"|no CUDA-capable device|CUDA driver (version is insufficient|initialization failed)"
 )
 _LIMIT_S = 300.0
@@ -245,9 +246,9 @@ def check_ucx(image: Image) -> Finding:
 
 
 def unresolved(listing: str) -> list[str]:
-    """Libraries that ``ldd`` does not find; the driver's is not the image's to bring."""
+    """Libraries that ``ldd`` does not find; the driver's are not the image's to bring."""
     missing = re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
-    return [name for name in missing if name != "libcuda.so.1"]
+    return [name for name in missing if name not in DRIVER]
 
 
 def check_linked(image: Image, path: Path) -> Finding:

@@ -60,10 +60,12 @@ def hold(duty: Duty) -> None:
     folder = Path(duty.folder)
     report(duty)
     lease = Lease(folder / LEASE, duty.lease_s)
-    while lease.holds() and not over.wait(_POLL_S):
-        pass
-    end_marked(folder / MARKS, node_name(), duty.stop_s)
-    remove_containers(duty.list_containers, duty.remove_containers)
+    try:
+        while lease.holds() and not over.wait(_POLL_S):
+            pass
+    finally:
+        end_marked(folder / MARKS, node_name(), duty.stop_s)
+        remove_containers(duty.list_containers, duty.remove_containers)
 
 
 def report(duty: Duty) -> None:

@@ -33,6 +33,7 @@ from pytest_pdserve.plan.container import removal_argv
 from pytest_pdserve.plan.slurm import HOPELESS
 from pytest_pdserve.plan.slurm import cancel_by_name_argv
 from pytest_pdserve.plan.slurm import check_reusable
+from pytest_pdserve.plan.slurm import job_environment
 from pytest_pdserve.plan.slurm import job_name
 from pytest_pdserve.plan.slurm import job_parameters
 from pytest_pdserve.plan.slurm import pending_text
@@ -318,8 +319,9 @@ class Job:
 
 @contextlib.contextmanager
 def _cleaned_environment() -> Iterator[None]:
-    """Hide from sbatch what the caller's shell would have it do."""
-    hidden = {k: v for k, v in os.environ.items() if k not in controller.environment()}
+    """Hide from sbatch what the caller's shell would have it do, and secrets."""
+    kept = job_environment(os.environ)
+    hidden = {name: value for name, value in os.environ.items() if name not in kept}
     for name in hidden:
         del os.environ[name]
     try:

@@ -32,6 +32,7 @@ from pytest_pdserve.cluster.process import exit_text
 from pytest_pdserve.cluster.process import log_tail
 from pytest_pdserve.cluster.wave import SlurmProcess
 from pytest_pdserve.cluster.wave import Wave
+from pytest_pdserve.cluster.wave import srun_said
 from pytest_pdserve.cluster.wave import write_wave
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import contain_all
@@ -242,9 +243,16 @@ class SlurmAllocation:
             time.sleep(_AGAIN_S)
 
     def _remember_taken(self, wave: Wave) -> None:
+        """Pass over what is taken, and as many ports more as this job's number says.
+
+        Two sessions that find each other's ports would meet again on the next ones.
+        """
+        stride = 4 * (1 + int(self._job) % 8)
         taken = [(p.command.node, port) for p in wave.processes for port in p.taken]
         if taken:
-            self._refused |= {self._port(*each) for each in taken}
+            self._refused |= {
+                self._port(node, port + more) for node, port in taken for more in range(stride)
+            }
             self._planned.clear()
 
     def stop(self, processes: Sequence[Process]) -> None:
@@ -299,7 +307,7 @@ class SlurmAllocation:
         ]
         troubles += [f"node {node} starts no more steps" for node in nodes if node not in after]
         if troubles and len(after) < len(nodes):
-            troubles.append(f"srun says:\n{log_tail(folder / 'srun.log')}")
+            troubles.append(f"srun says:\n{srun_said(folder / 'srun.log')}")
         if troubles:
             raise AllocationError("; ".join(troubles))
 

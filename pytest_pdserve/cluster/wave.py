@@ -149,7 +149,7 @@ class Wave:
             nodes = ", ".join(process.command.node for process in silent)
             raise LaunchError(
                 f"{self._names(silent)} did not start on {nodes} within {limit_s:.0f} s; "
-                f"srun says ({self._errors}):\n{log_tail(self._errors)}"
+                f"srun says ({self._errors}):\n{srun_said(self._errors)}"
             )
         if any(process.taken for process in self.processes):
             taken = [f"{p.command.node}:{port}" for p in self.processes for port in p.taken]
@@ -197,6 +197,12 @@ class Wave:
     @staticmethod
     def _names(processes: Sequence[SlurmProcess]) -> str:
         return ", ".join(process.command.name for process in processes)
+
+
+def srun_said(log: Path) -> str:
+    """The end of what srun wrote; a Slurm that binds to no core says so each time it need not."""
+    lines = log_tail(log).splitlines()
+    return "\n".join(line for line in lines if "lacks support for cpu binding" not in line)
 
 
 def write_wave(

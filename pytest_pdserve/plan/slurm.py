@@ -39,6 +39,7 @@ _STILL = frozenset({"RUNNING", "COMPLETING", "CONFIGURING"})
 _BAD_NODE = re.compile(
     r"(down|drain|fail|error|no_respond|power(ing|ed)_down|reboot|maint|.*\*$)", re.I
 )
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SCANCEL_", "SINFO_", "SLURMD_")
 
 
@@ -92,6 +93,12 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The clean environment without what looks like a secret: Slurm writes a job's to its disk."""
+    clean = clean_environment(environment)
+    return {name: value for name, value in clean.items() if not _SECRET.search(name)}
+
+
 def job_name(user: str, host: str, run_id: str) -> str:
     """Name of the session's job: whose it is, where it was started, and which run."""
     text = f"pdserve-{user}@{host}-{run_id}"
@@ -112,6 +119,7 @@ def job_parameters(
         "constraint": spec.constraint,
         "exclude": ",".join(filter(None, [spec.exclude, *excluded])),
         "gres": spec.gres,
+        "mem": "0" if spec.exclusive else "",  # all of it, not the partition's default
     }
     more = {"reservation": spec.reservation, **dict(spec.parameters)}
     return {
@@ -124,6 +132,8 @@ def job_parameters(
         "srun_args": ["--overlap", "--kill-on-bad-exit=0", "--mpi=none"],
         "additional_parameters": {
             "no-requeue": True,
+            # submitit asks for USR2 before the time limit, which would end servers in every step.
+            "signal": "CONT@1",
             **{key: value for key, value in more.items() if value},
         },
     }
@@ -137,11 +147,16 @@ def step_argv(
     name: str,
     args: Sequence[str] = (),
 ) -> list[str]:
-    """A step with one task on each of *nodes*, beside the steps that run there already."""
+    """A step with one task on each of *nodes*, beside the steps that run there already.
+
+    It shares all that the job has there, cores and memory included: Slurm would bind one task to
+    one core.
+    """
     return [
         *("srun", f"--jobid={job}", "--overlap", f"--job-name={name}"),
         *(f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1"),
         *(f"--nodelist={','.join(nodes)}", "--kill-on-bad-exit=0", "--mpi=none"),
+        *("--cpu-bind=none", "--mem=0", "--quiet"),
         *args,
         *argv,
     ]

@@ -76,13 +76,8 @@ def run_client(
             f"{command.name} ended well but wrote no {result}; {log} ends:\n{log_tail(log)}"
         )
     read = load_bench_result(result)
-    return ClientRun(
-        command=process.command,
-        result=read,
-        log=log,
-        cpu=cpu_share(used, read.duration_s),
-        wall_s=wall_s,
-    )
+    cpu = cpu_share(used, read.duration_s)
+    return ClientRun(command=process.command, result=read, log=log, cpu=cpu, wall_s=wall_s)
 
 
 def cpu_share(used: Sequence[tuple[float, float]], duration_s: float) -> float | None:

@@ -26,8 +26,15 @@ ONEHOST = Path(__file__).parents[2] / "docker" / "slurm" / "onehost.py"
 NODES = 8
 DOWN_AFTER_S = 5
 LEASE_S = 5
+# Workers of xdist have a Slurm each, and share the ports of this host.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
+SPAN = SYSTEM["ports"]["span"] // 4
 TABLES: Mapping[str, Mapping[str, Any]] = {
     **SYSTEM,
+    "ports": {
+        **{name: port + WORKER * SPAN for name, port in SYSTEM["ports"].items()},
+        "span": SPAN,
+    },
     "cluster": {**SYSTEM["cluster"], "kind": "slurm"},
     "slurm": {"interface": "lo", "lease_s": LEASE_S, "beat_s": 1},
 }

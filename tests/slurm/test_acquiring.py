@@ -52,7 +52,7 @@ def sentence(text: str) -> str:
     assert "1 error in " in text, text
     assert "Traceback (most recent call last)" not in text
     message = text.partition(" ERROR at setup of ")[2].partition("\n")[2]
-    return message.partition("\n=====")[0].strip()
+    return re.split(r"\n(?:=====|-----)", message)[0].strip()
 
 
 def look(house: House, *arguments: str) -> tuple[list[str], dict[str, Any]]:
@@ -78,27 +78,30 @@ def test_a_partition_that_there_is_not(slurm_house: House) -> None:
     ), message
 
 
-def test_a_partition_that_is_down(slurm_house: House) -> None:
-    hold(slurm_house, slurm={"partition": "down"})
-    began = time.monotonic()
-    message = sentence(said(slurm_house))
-    assert time.monotonic() - began < 25
-    assert re.fullmatch(
-        r"Slurm job \d+ cannot start: PartitionDown; see \[slurm\] in .*/system\.toml", message
-    ), message
-
-
-def test_a_queue_that_is_too_long(slurm_house: House, slurm: OneHost) -> None:
+def test_jobs_that_do_not_start(slurm_house: House, slurm: OneHost) -> None:
+    """At the same time, since each takes a while: a partition that is down, and a long queue."""
     hold(slurm_house, slurm={"queue_s": 5})
+    down = slurm_house.system("down", cluster={"nodes": 2}, slurm={"partition": "down"})
+    log = slurm_house.path / "down.log"
+    command = [sys.executable, "-m", "pytest", "suites", "--system", "down"]
+    began = time.monotonic()
     with slurm.held(8) as other:
+        beside = slurm_house.spawn(command, log)
         text = said(slurm_house)
+        beside.wait(25)
         assert slurm.jobs() == [other]
+    assert time.monotonic() - began < 25
     assert re.search(
         r"^pdserve stub: Slurm job \d+ waits, 1 of 1 in pd: \w+ \(\d+ s\)$", text, re.MULTILINE
     ), text
+    message = sentence(text)
     assert re.fullmatch(
-        r"Slurm job \d+ did not start within 5 s \(slurm\.queue_s\): \w+", sentence(text)
-    ), text
+        r"Slurm job \d+ did not start within 5 s \(slurm\.queue_s\): \w+", message
+    ), message
+    message = sentence(log.read_text())
+    assert re.fullmatch(
+        rf"Slurm job \d+ cannot start: PartitionDown; see \[slurm\] in {down}", message
+    ), message
 
 
 def test_a_lent_job_is_used_and_left(slurm_house: House, slurm: OneHost) -> None:
@@ -209,7 +212,7 @@ def test_nodes_that_are_all_bad(slurm_house: House, slurm: OneHost) -> None:
 
 def test_a_node_for_the_client(slurm_house: House) -> None:
     slurm_house.system(slurm={"client_node": True})
-    text = said(slurm_house, "--topology", "1p3d")
+    text = said(slurm_house, "--topology", "dp")
     assert "1 passed" in text, text
     assert "on pd0, pd1, pd2, pd3, pd4, after" in text
     (record,) = slurm_house.records()

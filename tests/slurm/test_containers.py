@@ -110,6 +110,7 @@ def test_docker_with_an_image_from_a_tarball(slurm_house: House, engines: Path) 
     assert [path for path in kept if key.encode() in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_podman_with_an_image_from_a_registry(slurm_house: House, engines: Path) -> None:
     image = "registry.example/nixl:1"
     container = {"kind": "podman", "image": image, "gpus": ""}

@@ -135,7 +135,9 @@ def test_the_login_node_dies(slurm_house: House, slurm: OneHost) -> None:
     wait_clean(slurm_house, slurm, LEASE_S + 60)
 
 
-@pytest.mark.parametrize("where", IN_THE_WAY)
+@pytest.mark.parametrize(
+    "where", [pytest.param(w, marks=pytest.mark.slow) if w == "exit" else w for w in IN_THE_WAY]
+)
 def test_an_exception_of_the_users(where: str, slurm_house: House, slurm: OneHost) -> None:
     hold(slurm_house)
     suites = slurm_house.path / "suites"

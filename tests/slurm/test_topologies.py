@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slurm
 FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
 SLURM_ONLY = {"cluster", "fingerprint", "host"}
 MEASURED = re.compile(
-    r"(_ms|_s|throughput|goodput|duration|date|ttfts|itls|latencies|start_times)$"
+    r"(_ms|_s|_at|throughput|goodput|duration|date|ttfts|itls|latencies|start_times|message)$"
 )
 
 

@@ -110,12 +110,24 @@ def test_sources_are_tags_whose_commit_can_be_named() -> None:
 
 def test_downloads_are_verified_and_no_shell_reads_them() -> None:
     assert not [step for step in STEPS if step.word == "ADD"]
-    downloads = [run for run in RUNS if "curl" in run]
+    downloads = [run for run in RUNS if "curl -" in run]
     assert len(downloads) == 1
     assert "|" not in downloads[0]
     after = RUNS[RUNS.index(downloads[0]) + 1]
     assert "gpg --batch --status-fd 1 --verify" in after
     assert "sha256sum --check" in after
+
+
+def test_the_context_has_what_is_copied_and_no_more() -> None:
+    ignored = (DOCKER / ".dockerignore").read_text().splitlines()
+    let_in = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    copied = {
+        step.rest.split()[0]
+        for step in STEPS
+        if step.word == "COPY" and not step.rest.startswith(("--from=", "/opt/"))
+    }
+    assert copied == {"fetch.sh", "validate.py", "${CONSTRAINTS}"}
+    assert let_in == {"fetch.sh", "validate.py", "constraints*.txt"}
 
 
 def test_nothing_is_invented() -> None:
