@@ -129,7 +129,12 @@ def job_parameters(
         "time": spec.time_limit_min,
         **({"exclusive": True} if spec.exclusive else {}),
         **{key: value for key, value in named.items() if value},
-        "srun_args": ["--overlap", "--kill-on-bad-exit=0", "--mpi=none"],
+        "srun_args": [
+            "--job-name=pdserve-holder",
+            "--overlap",
+            "--kill-on-bad-exit=0",
+            "--mpi=none",
+        ],
         "additional_parameters": {
             "no-requeue": True,
             # submitit asks for USR2 before the time limit, which would end servers in every step.
