@@ -166,10 +166,10 @@ class SlurmAllocation:
         logs = [self._folder / "image" / f"{command.node}.log" for command in commands]
         processes = self._start_wave(commands, logs, {})
         try:
-            _wait_loaded(processes, progress)
+            failed = _wait_loaded(processes, progress)
         finally:
             self.stop(processes)
-        self._image = _common_image(processes)
+        self._image = _common_image(failed or processes)
 
     def claim(self, node: str, port: int) -> bool:
         """Whether a plan may use *port* of *node*; the node itself has the last word at start."""
@@ -359,17 +359,21 @@ def _last_object(log: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _wait_loaded(processes: Sequence[SlurmProcess], progress: Progress) -> None:
-    """Wait for all, or for the first that fails; the engine's own time-outs bound it."""
+def _wait_loaded(processes: Sequence[SlurmProcess], progress: Progress) -> tuple[SlurmProcess, ...]:
+    """Wait for all, or for the first that fails; the engine's own time-outs bound it.
+
+    :returns: those that failed.
+    """
     reported = time.monotonic()
     while going := [process for process in processes if process.poll() is None]:
-        if any(process.poll() for process in processes):
-            return
+        if failed := tuple(process for process in processes if process.poll()):
+            return failed
         if time.monotonic() - reported >= _REPORT_S:
             reported = time.monotonic()
             said = log_tail(going[0].log, 1)
             progress(f"image: {len(processes) - len(going)} of {len(processes)} nodes; {said}")
         time.sleep(_POLL_S)
+    return tuple(process for process in processes if process.poll())
 
 
 def _common_image(processes: Sequence[SlurmProcess]) -> Image:

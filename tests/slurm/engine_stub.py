@@ -2,7 +2,8 @@
 """A stand-in for ``docker``, ``podman`` and ``enroot``: no container, but a process of its own.
 
 Each node has its own images and containers in the folder ``PDSTUB_ENGINE``; every call is a line of
-``calls.jsonl`` there. As with the real ones, a container outlives a client that is killed.
+``calls.jsonl`` there. As with the real ones, a container outlives a client that is killed. On node
+``PDSTUB_ENGINE_BROKEN`` no image can be pulled, and on the others it then takes long.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +139,12 @@ def main() -> int:
         case ["load"]:
             load()
         case ["pull", name]:
+            broken = os.environ.get("PDSTUB_ENGINE_BROKEN")
+            if broken == NODE:
+                complain("stub: no such image")
+                return 1
+            if broken:
+                time.sleep(30)
             add_image(name, f"sha256:{'b' * 64}")
         case ["run", *rest]:
             return run(rest)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -126,6 +127,7 @@ def test_podman_with_an_image_from_a_registry(slurm_house: House, engines: Path)
     assert not any(key in word for call in calls(engines) for word in call["argv"])
 
 
+@pytest.mark.slow
 def test_enroot_with_a_squashfs_file(slurm_house: House, engines: Path) -> None:
     image = slurm_house.path / "nixl.sqsh"
     image.write_bytes(b"hsqs" + bytes(1000))
@@ -145,8 +147,20 @@ def test_a_node_without_the_image(slurm_house: House, engines: Path) -> None:
     text = said(slurm_house, "--topology", "1p1d")
     assert "1 error in " in text, text
     assert "Traceback" not in text
-    assert "node pd0 has no image: image.py exited with code 1; " in text
+    assert re.search(r"node pd[01] has no image: image\.py exited with code 1; ", text), text
     assert f"image {image} cannot be read: No such file or directory" in text
+
+
+def test_the_node_that_fails_is_named_and_not_those_that_are_stopped_for_it(
+    slurm_house: House, engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSTUB_ENGINE_BROKEN", "pd1")
+    image = "registry.example/nixl:1"
+    slurm_house.system(cluster={"nodes": 2}, container={"kind": "docker", "image": image})
+    text = said(slurm_house, "--topology", "1p1d", seconds=25)
+    assert "1 error in " in text, text
+    assert "node pd1 has no image: image.py exited with code 1; " in text, text
+    assert "stub: no such image" in text
 
 
 @contextlib.contextmanager

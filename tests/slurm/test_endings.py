@@ -136,7 +136,11 @@ def test_the_login_node_dies(slurm_house: House, slurm: OneHost) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [pytest.param(w, marks=pytest.mark.slow) if w == "exit" else w for w in IN_THE_WAY]
+    "where",
+    [
+        *("fixture", "setup", "report"),
+        *(pytest.param(w, marks=pytest.mark.slow) for w in ("report and sessionfinish", "exit")),
+    ],
 )
 def test_an_exception_of_the_users(where: str, slurm_house: House, slurm: OneHost) -> None:
     hold(slurm_house)
