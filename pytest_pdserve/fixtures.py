@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pytest_pdserve.session import Session
     from pytest_pdserve.values.workload import Workload
 
+broken_key = pytest.StashKey[set[str]]()
+"""Topologies that ended in an ERROR."""
 allocation_key = pytest.StashKey["Allocation"]()
 session_key = pytest.StashKey["Session"]()
 
@@ -43,6 +45,8 @@ def cause_of(config: pytest.Config, error: PdserveError) -> str:
             allocation.diagnose()
         except PdserveError as lost:
             return str(lost)
+        except OSError:
+            return str(error)
     return str(error)
 
 
@@ -221,6 +225,10 @@ def pdserve_judge_claim(
         report = pdserve_session.system.judgement.claims == "report"
         sides = [s for cell in pdserve_session.sides(claim).values() for s in cell]
         missing = sorted({s.topology for s in sides if s.value is None})
+        if broken := sorted(request.config.stash.get(broken_key, set[str]()) & set(missing)):
+            raise PdserveError(
+                f"claim not judged: {', '.join(broken)} ended in an ERROR in this session"
+            )
         if report and not sides:
             _not_judged("no cell of this system's sweep lies in its regime", strict=strict)
         if report and missing:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.fixtures import broken_key
 from pytest_pdserve.fixtures import cause_of
 from pytest_pdserve.fixtures import pdserve_cluster as pdserve_cluster
 from pytest_pdserve.fixtures import pdserve_deployment as pdserve_deployment
@@ -107,6 +108,9 @@ def pytest_runtest_makereport(
     if call.when == "call" and call.excinfo and isinstance(call.excinfo.value, PdserveError):
         report.longrepr = cause_of(item.config, call.excinfo.value)
         report.when = "setup"  # what is no failure of the test is one of its setup
+    topology = _topology(item)
+    if report.failed and report.when == "setup" and topology is not None:
+        item.config.stash.setdefault(broken_key, set()).add(topology.id)
     return report
 
 

@@ -120,8 +120,9 @@ class Watch:
         bad = parse_bad_nodes(ask(nodes_argv(self._nodes)) or "")
         if bad:
             clauses.append(f"nodes in trouble: {bad_nodes_text(bad)}")
-        self._trouble = "; ".join(clauses) or None
-        return self._trouble
+        trouble = "; ".join(clauses) or None
+        self._trouble = trouble
+        return trouble
 
     def end(self) -> None:
         """Stop looking."""

@@ -66,10 +66,11 @@ def said(argv: Sequence[str]) -> str:
 
 
 def _ipv4_addresses() -> dict[str, str]:
+    """The first address of each interface; further ones may float between nodes."""
     return {
         name: entry.address
         for name, entries in psutil.net_if_addrs().items()
-        for entry in entries
+        for entry in reversed(entries)
         if entry.family == socket.AF_INET
     }
 

@@ -58,14 +58,14 @@ def hold(duty: Duty) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     folder = Path(duty.folder)
-    report(duty)
-    lease = Lease(folder / LEASE, duty.lease_s)
+    lease = Lease(folder / LEASE, duty.lease_s).watch()
+    threading.Thread(target=report, args=[duty], daemon=True).start()  # drivers may hang
     try:
         while lease.holds() and not over.wait(_POLL_S):
             pass
     finally:
-        end_marked(folder / MARKS, node_name(), duty.stop_s)
         remove_containers(duty.list_containers, duty.remove_containers)
+        end_marked(folder / MARKS, node_name(), duty.stop_s)
 
 
 def report(duty: Duty) -> None:

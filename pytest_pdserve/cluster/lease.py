@@ -7,6 +7,9 @@ import os
 import threading
 from pathlib import Path
 
+_PATIENCE_S = 5.0
+"""A folder whose server is gone must not keep the session from ending its job."""
+
 
 class Heartbeat:
     """Writes a growing number into a file until it is told that the session is over.
@@ -27,8 +30,10 @@ class Heartbeat:
     def end(self) -> None:
         """Tell every node that the session is over."""
         self._over.set()
-        self._thread.join()
-        self._write(f"{'over':16}")
+        farewell = threading.Thread(target=self._write, args=[f"{'over':16}"], daemon=True)
+        self._thread.join(_PATIENCE_S)
+        farewell.start()
+        farewell.join(_PATIENCE_S)
 
     def _beat(self) -> None:
         while not self._over.wait(self._every_s):

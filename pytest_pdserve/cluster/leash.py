@@ -32,6 +32,14 @@ def end_groups(groups: set[int], grace_s: float) -> None:
     _signal_all(groups, signal.SIGKILL)
 
 
+def wait_for(groups: set[int], seconds: float) -> None:
+    """Let groups end by themselves: srun kills its tasks at once when it is told to end."""
+    deadline = time.monotonic() + seconds
+    while groups and time.monotonic() < deadline:
+        time.sleep(0.1)
+        _signal_all(groups, 0)
+
+
 def run_commands(commands: Iterable[str]) -> None:
     """Run every command, a JSON list of arguments; none may fail the others."""
     for command in commands:
@@ -64,6 +72,8 @@ def main() -> None:
     groups = {int(what) for what in held if what.isdecimal()}
     commands = [what for what in held if not what.isdecimal()]
     run_commands(commands)
+    if commands:
+        wait_for(groups, float(sys.argv[1]))
     end_groups(groups, float(sys.argv[1]))
     if commands:
         time.sleep(_AGAIN_S)

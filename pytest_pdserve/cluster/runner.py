@@ -25,31 +25,49 @@ from pathlib import Path
 from typing import Any
 
 POLL_S = 0.1
+LOOK_S = 1.0
+"""Between two looks at the heartbeat."""
 CPU_S = 0.25
 GONE_S = 10.0
 """Seconds that the kernel is given to end a group after SIGKILL."""
-_CLEANUP_S = 30.0
+CLEANUP_S = 30.0
 _OVER = "over"
 
 
 class Lease:
-    """A heartbeat on the shared folder, watched by the node's own clock: clocks may differ."""
+    """A heartbeat on the shared folder, watched by the node's own clock: clocks may differ.
+
+    Read by a thread, since a read never returns once the folder's server is gone.
+    """
 
     def __init__(self, path: Path, limit_s: float) -> None:
         self._path = path
         self._limit_s = limit_s
         self._seen = ""
+        self._over = False
         self._at = time.monotonic()
+
+    def watch(self) -> Lease:
+        """Begin to look at the heartbeat, for as long as this process lives."""
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def look(self) -> None:
+        """Take in the heartbeat as it is now."""
+        with contextlib.suppress(OSError):
+            beat = self._path.read_text()
+            self._over = self._over or beat.startswith(_OVER)
+            if beat != self._seen:
+                self._seen, self._at = beat, time.monotonic()
 
     def holds(self) -> bool:
         """Whether the session is there: not over, and its beat changed within the limit."""
-        with contextlib.suppress(OSError):
-            beat = self._path.read_text()
-            if beat.startswith(_OVER):
-                return False
-            if beat != self._seen:
-                self._seen, self._at = beat, time.monotonic()
-        return time.monotonic() - self._at <= self._limit_s
+        return not self._over and time.monotonic() - self._at <= self._limit_s
+
+    def _watch(self) -> None:
+        while not self._over:
+            self.look()
+            time.sleep(LOOK_S)
 
 
 class Runner:
@@ -132,12 +150,17 @@ class Runner:
             (marks / f"{self._item['node']}.{group}").write_text(started_at(group) or "")
 
     def _clean_up(self) -> None:
-        with open(self._item["log"], "ab") as log:
-            for argv in self._item["cleanup"]:
-                with contextlib.suppress(OSError, subprocess.SubprocessError):
-                    subprocess.run(
-                        argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=_CLEANUP_S
-                    )
+        """Run what removes the container; without a word in the log, which may be out of reach."""
+        for argv in self._item["cleanup"]:
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=CLEANUP_S,
+                    check=False,
+                )
 
     def _tell(self, event: str, **what: object) -> None:
         line = json.dumps({"event": event, "name": self._name, **what})
@@ -230,7 +253,7 @@ def main() -> None:
     wave = json.loads(Path(sys.argv[1]).read_text())
     node = os.environ["SLURMD_NODENAME"]
     item = {**wave["shared"], **wave["items"][node], "node": node}
-    Runner(item, Lease(Path(item["lease"]), item["lease_s"])).run()
+    Runner(item, Lease(Path(item["lease"]), item["lease_s"]).watch()).run()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ The only importer of submitit, which submits the holder; see :mod:`pytest_pdserv
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
+import pwd
+import secrets
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -103,7 +105,8 @@ class Job:
         self._folder = folder
         self._progress = progress
         self._groups = groups
-        self._user = getpass.getuser()
+        self._user = pwd.getpwuid(os.getuid()).pw_name
+        self._token = secrets.token_hex(2)  # runs folders may differ, so run ids may not
         self._needed = system.cluster.nodes + system.slurm.client_node
         self._lent = False
         self._partition = ""
@@ -111,6 +114,7 @@ class Job:
         self._excluded: dict[str, str] = {}
         self._owed: Sequence[str] = ()
         self._cancelled = False
+        self._lender: subprocess.Popen[bytes] | None = None
 
     def submit(self) -> tuple[NodeFacts, ...]:
         """Ask for nodes, wait for them, and let them show that they are fit.
@@ -118,9 +122,14 @@ class Job:
         :raises AllocationError: if they cannot be had in time, or are not fit.
         """
         for left in range(self._spec.replacements, -1, -1):
-            self._submit_holder(f"{self._name}.{left}")
-            nodes = self._wait_running()
-            facts, bad = self._survey(nodes)
+            try:
+                self._submit_holder(f"{self._name}.{left}")
+                facts, bad = self._survey(self._wait_running())
+            except AllocationError as error:
+                if not self._excluded:
+                    raise
+                before = "; ".join(f"{node} {why}" for node, why in self._excluded.items())
+                raise AllocationError(f"{error} (excluded before: {before})") from error
             if not bad:
                 return tuple(facts.values())
             said = "; ".join(f"{node} {why}" for node, why in bad.items())
@@ -170,6 +179,9 @@ class Job:
 
         :param patience_s: for holders that know that the session is over.
         """
+        if self._lender is not None:  # it knows that the session is over, and cleans up
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._lender.wait(self._system.limits.stop_s + _CANCEL_S)
         if self._lent or not self._owed:
             return
         if self.id and not self._gone_within(patience_s):
@@ -183,7 +195,8 @@ class Job:
 
     @property
     def _name(self) -> str:
-        return job_name(self._user, socket.gethostname(), self._folder.parent.name)
+        run = f"{self._folder.parent.name}-{self._token}"
+        return job_name(self._user, socket.gethostname(), run)
 
     @property
     def duty(self) -> Duty:
@@ -227,7 +240,7 @@ class Job:
 
     def _start_holder(self, nodes: Sequence[str]) -> None:
         with (self._folder / "holder.log").open("ab") as log:
-            self._groups.start(
+            self._lender = self._groups.start(
                 "the holder",
                 step_argv(self.id, nodes, holder_argv("hold", self.duty), name="pdserve-holder"),
                 env=step_environment(),
@@ -302,6 +315,7 @@ class Job:
 
     def _holder_log(self) -> str:
         logs = sorted((self._folder / "submitit").glob(f"{self.id}_*_log.err"))
+        logs += self._folder.glob("holder.log")
         return f"{logs[0]} ends:\n{log_tail(logs[0])}" if logs else "it left no log"
 
     def _gone_within(self, seconds: float) -> bool:

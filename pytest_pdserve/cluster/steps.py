@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ from pytest_pdserve.cluster.holder import read_reports
 from pytest_pdserve.cluster.process import Process
 from pytest_pdserve.cluster.process import exit_text
 from pytest_pdserve.cluster.process import log_tail
+from pytest_pdserve.cluster.runner import CLEANUP_S
+from pytest_pdserve.cluster.runner import GONE_S
 from pytest_pdserve.cluster.wave import SlurmProcess
 from pytest_pdserve.cluster.wave import Wave
 from pytest_pdserve.cluster.wave import srun_said
@@ -53,10 +56,10 @@ _STEP_S = 60.0
 """For a step to start."""
 _AGAIN_S = 1.0
 """Before a step that Slurm refused is asked for again."""
-_END_S = 10.0
+_END_S = GONE_S + CLEANUP_S
 """For a step to end, beside the grace of its processes."""
 _VERSIONS_S = 120.0
-_DIAGNOSIS_S = 30.0
+_DIAGNOSIS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +169,7 @@ class SlurmAllocation:
         logs = [self._folder / "image" / f"{command.node}.log" for command in commands]
         processes = self._start_wave(commands, logs, {})
         try:
-            failed = _wait_loaded(processes, progress)
+            failed = _wait_loaded(processes, progress, self.check)
         finally:
             self.stop(processes)
         self._image = _common_image(failed or processes)
@@ -283,8 +286,10 @@ class SlurmAllocation:
         :raises AllocationError: naming the node and what it lost.
         """
         self.check(fresh=True)
-        folder = self._folder / f"diagnosis-{self._count:03d}"
-        folder.mkdir(exist_ok=True)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="diagnosis-", dir=self._folder))
+        except OSError:
+            return  # a full disk says nothing of nodes
         nodes = [host.name for host in self._all]
         argv = holder_argv("report", replace(self._duty, folder=str(folder)))
         with (folder / "srun.log").open("wb") as log:
@@ -359,13 +364,16 @@ def _last_object(log: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _wait_loaded(processes: Sequence[SlurmProcess], progress: Progress) -> tuple[SlurmProcess, ...]:
-    """Wait for all, or for the first that fails; the engine's own time-outs bound it.
+def _wait_loaded(
+    processes: Sequence[SlurmProcess], progress: Progress, check: Callable[[], None]
+) -> tuple[SlurmProcess, ...]:
+    """Wait for all, or for the first that fails; or until a node is lost.
 
     :returns: those that failed.
     """
     reported = time.monotonic()
     while going := [process for process in processes if process.poll() is None]:
+        check()
         if failed := tuple(process for process in processes if process.poll()):
             return failed
         if time.monotonic() - reported >= _REPORT_S:

@@ -190,7 +190,7 @@ class Wave:
     def _listen(self) -> None:
         assert self._srun.stdout is not None
         for line in self._srun.stdout:
-            with contextlib.suppress(ValueError, KeyError):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 event = json.loads(line)
                 self._by_name[event["name"]].hear(event)
 

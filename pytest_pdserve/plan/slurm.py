@@ -35,10 +35,22 @@ _ENDINGS = {
     "REQUEUED": "was requeued",
     "COMPLETING": "is being ended by Slurm",
 }
-_STILL = frozenset({"RUNNING", "COMPLETING", "CONFIGURING"})
+_FINAL = frozenset(
+    {
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE", "NODE_FAIL"),
+        *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+    }
+)
 _BAD_NODE = re.compile(
     r"(down|drain|fail|error|no_respond|power(ing|ed)_down|reboot|maint|.*\*$)", re.I
 )
+_OF_THE_LOGIN = frozenset(
+    {
+        *("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DOCKER_HOST", "TMPDIR", "TMP", "TEMP"),
+        *("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    }
+)
+"""What names things of the login node, or proxies, through which nodes would reach each other."""
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SCANCEL_", "SINFO_", "SLURMD_")
 
@@ -66,7 +78,7 @@ class JobState:
     @property
     def over(self) -> bool:
         """Whether nothing of it is left on its nodes."""
-        return not self.pending and self.state not in _STILL
+        return self.state in _FINAL
 
     def trouble(self, job: str, limit_min: int) -> str | None:
         """Why a job that should run does not; None if it does."""
@@ -89,7 +101,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name == "SLURM_CONF" or not name.startswith(_FOREIGN)
+        if name == "SLURM_CONF" or not (name.startswith(_FOREIGN) or name in _OF_THE_LOGIN)
     }
 
 
@@ -134,6 +146,7 @@ def job_parameters(
             "--overlap",
             "--kill-on-bad-exit=0",
             "--mpi=none",
+            "--wait=0",
         ],
         "additional_parameters": {
             "no-requeue": True,
@@ -162,6 +175,7 @@ def step_argv(
         *(f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1"),
         *(f"--nodelist={','.join(nodes)}", "--kill-on-bad-exit=0", "--mpi=none"),
         *("--cpu-bind=none", "--mem=0", "--quiet"),
+        *("--propagate=NONE", "--wait=0"),
         *args,
         *argv,
     ]

@@ -174,7 +174,9 @@ def test_the_callers_shell_does_not_leak_and_the_job_says_whose_it_is(
         monkeypatch.delenv(name)
     ((job, name, nodes, state),) = [line.split("|") for line in queue]
     (run,) = slurm_house.runs.iterdir()
-    assert re.fullmatch(rf"pdserve-{getpass.getuser()}@[\w.-]+-{re.escape(run.name)}\.\d", name)
+    assert re.fullmatch(
+        rf"pdserve-{getpass.getuser()}@[\w.-]+-{re.escape(run.name)}-[0-9a-f]{{4}}\.\d", name
+    )
     assert (job, nodes, state) == (described["job_id"], "2", "RUNNING")
 
 
