@@ -20,7 +20,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint typecheck coverage slurm-up slurm-down slurm-demo docker save clean
+.PHONY: help setup run test test-all test-fast lint typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,11 @@ run: setup ## Stand TOPOLOGY up on SYSTEM, measure it and judge it
 
 test: setup lint typecheck ## Run lint, typecheck and all tests, real vLLM and a real Slurm included
 	-@$(PYTHON) docker/slurm/onehost.py install
-	$(BIN)/pytest tests $(ARGS)
+	$(BIN)/pytest tests -m "not (slurm and slow)" $(ARGS)
+
+test-all: ARGS += -m ""
+test-all: test ## Run the long tests of Slurm too: twenty kills, time limits (five minutes more)
+	@:
 
 test-fast: setup ## Run the unit and plugin tests: no vLLM
 	$(BIN)/pytest tests/unit tests/plugin $(ARGS)

@@ -46,7 +46,7 @@ _BAD_NODE = re.compile(
 )
 _OF_THE_LOGIN = frozenset(
     {
-        *("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DOCKER_HOST", "TMPDIR", "TMP", "TEMP"),
+        *("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DOCKER_HOST"),
         *("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
     }
 )

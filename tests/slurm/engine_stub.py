@@ -144,7 +144,7 @@ def main() -> int:
                 complain("stub: no such image")
                 return 1
             if broken:
-                time.sleep(30)
+                time.sleep(8)
             add_image(name, f"sha256:{'b' * 64}")
         case ["run", *rest]:
             return run(rest)

@@ -184,7 +184,7 @@ def test_the_callers_shell_does_not_steer_slurm() -> None:
         "SLURM_JOB_ID": "1",
         "SBATCH_PARTITION": "x",
         "SQUEUE_FORMAT": "%A",
-        "TMPDIR": "/login/tmp",
+        "XDG_RUNTIME_DIR": "/run/user/1",
         "https_proxy": "http://proxy",
         "HF_TOKEN": "secret",
         "PATH": "/bin",
