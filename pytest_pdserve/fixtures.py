@@ -45,8 +45,6 @@ def cause_of(config: pytest.Config, error: PdserveError) -> str:
             allocation.diagnose()
         except PdserveError as lost:
             return str(lost)
-        except OSError:
-            return str(error)
     return str(error)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
@@ -14,6 +13,7 @@ from pathlib import Path
 from pytest_pdserve.cluster.facts import describe_hardware
 from pytest_pdserve.cluster.local import LocalAllocation
 from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.cluster.process import Progress
 from pytest_pdserve.cluster.versions import find_versions
 from pytest_pdserve.judge.claims import Claim
 from pytest_pdserve.judge.claims import Side
@@ -114,7 +114,7 @@ class Session:
         """
         system = with_model_path(settings.system)
         host = host_of(settings)
-        versions = find_versions()
+        versions = {k: v for k, v in find_versions().items() if k == "pytest-pdserve"}
         commit = git_commit(settings.rootdir)
         if commit is not None:
             versions["commit"] = commit
@@ -129,17 +129,16 @@ class Session:
         )
 
     def learn_versions(self, deployment: Deployment) -> None:
-        """Prefer what an endpoint that somebody else runs says of its version."""
+        """Ask an endpoint that somebody else runs for its version."""
         said = endpoint_versions(deployment.client, deployment.url)
-        versions = {k: v for k, v in self.provenance.versions.items() if k == "pytest-pdserve"}
-        self.provenance = replace(self.provenance, versions={**versions, **said})
+        self.provenance = replace(self.provenance, versions={**said, **self.provenance.versions})
 
     def learn_nodes(self, allocation: Allocation) -> None:
         """Say of records where they come from: the nodes, not the machine that pytest runs on."""
         host = dict(allocation.describe_nodes())
         self.provenance = replace(
             self.provenance,
-            versions={**self.provenance.versions, **allocation.find_versions()},
+            versions={**allocation.find_versions(), **self.provenance.versions},
             host=host,
             fingerprint=fingerprint(host, self.system),
             cluster=allocation.describe(),
@@ -335,7 +334,7 @@ def acquire(
     system: System,
     *,
     folder: Path,
-    progress: Callable[[str], None],
+    progress: Progress,
     job_id: str | None = None,
 ) -> Iterator[Allocation]:
     """Nodes of *system*, given back on leaving, whatever happens.

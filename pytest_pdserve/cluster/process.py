@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Protocol
 
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import Host
+
+Progress = Callable[[str], None]
+"""Told what is being waited for, in one line."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FULL_KIB = 1024

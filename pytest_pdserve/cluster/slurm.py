@@ -12,7 +12,6 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +27,11 @@ from pytest_pdserve.cluster.holder import hold
 from pytest_pdserve.cluster.holder import holder_argv
 from pytest_pdserve.cluster.holder import read_reports
 from pytest_pdserve.cluster.lease import Heartbeat
+from pytest_pdserve.cluster.process import Progress
 from pytest_pdserve.cluster.process import log_tail
 from pytest_pdserve.cluster.steps import SlurmAllocation
 from pytest_pdserve.cluster.steps import step_environment
 from pytest_pdserve.plan.container import removal_argv
-from pytest_pdserve.plan.slurm import HOPELESS
 from pytest_pdserve.plan.slurm import cancel_by_name_argv
 from pytest_pdserve.plan.slurm import check_reusable
 from pytest_pdserve.plan.slurm import job_environment
@@ -40,17 +39,14 @@ from pytest_pdserve.plan.slurm import job_name
 from pytest_pdserve.plan.slurm import job_parameters
 from pytest_pdserve.plan.slurm import pending_text
 from pytest_pdserve.plan.slurm import step_argv
+from pytest_pdserve.plan.slurm import waiting_trouble
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.slurm import NodeFacts
 from pytest_pdserve.values.slurm import node_troubles
 from pytest_pdserve.values.system import System
 
-Progress = Callable[[str], None]
-
 _POLL_S = 0.2
 _REPORT_S = 15.0
-_HOPELESS_S = 10.0
-"""How long a reason that will not change may stand before it is believed."""
 _HOLDERS_S = 5.0
 """For holders to leave by themselves, and their job to complete."""
 _CANCEL_S = 15.0
@@ -88,6 +84,7 @@ def acquired(
             watch=watch,
             described=held.describe(),
             duty=held.duty,
+            label=held.label,
         )
         stack.callback(allocation.release)
         progress(held.text(nodes))
@@ -106,7 +103,8 @@ class Job:
         self._progress = progress
         self._groups = groups
         self._user = pwd.getpwuid(os.getuid()).pw_name
-        self._token = secrets.token_hex(2)  # runs folders may differ, so run ids may not
+        self.label = f"{folder.parent.name}-{secrets.token_hex(2)}"
+        """The run and a token: sessions with other runs folders may have the same run id."""
         self._needed = system.cluster.nodes + system.slurm.client_node
         self._lent = False
         self._partition = ""
@@ -195,14 +193,13 @@ class Job:
 
     @property
     def _name(self) -> str:
-        run = f"{self._folder.parent.name}-{self._token}"
-        return job_name(self._user, socket.gethostname(), run)
+        return job_name(self._user, socket.gethostname(), self.label)
 
     @property
     def duty(self) -> Duty:
         """What holders are told."""
         container = self._system.container
-        removal = removal_argv(container.kind, self._folder.parent.name)
+        removal = removal_argv(container.kind, self.label)
         asked = [name for name, _ in self._system.preflight.devices]
         return Duty(
             folder=str(self._folder),
@@ -252,39 +249,33 @@ class Job:
 
         :returns: the nodes.
         """
-        began, reported, hopeless_since = time.monotonic(), 0.0, 0.0
+        spec = self._spec
+        began, hopeful, report_at = time.monotonic(), 0.0, 2.0
         while True:
             state = controller.job_state(self.id)
             waited = time.monotonic() - began
             if state is not None and not state.pending:
                 break
-            if state is not None:
-                self._partition = state.partition
-                reason = state.reason or state.state
-                hopeless_since = (hopeless_since or waited) if reason in HOPELESS else 0.0
-                if hopeless_since and waited - hopeless_since >= _HOPELESS_S:
-                    raise AllocationError(
-                        f"Slurm job {self.id} cannot start: {reason}; see [slurm] in "
-                        f"{self._system.source}"
-                    )
-                if waited > self._spec.queue_s:
-                    raise AllocationError(
-                        f"Slurm job {self.id} did not start within {self._spec.queue_s:g} s "
-                        f"(slurm.queue_s): {reason}"
-                    )
-                if waited > 2 and (not reported or waited - reported >= _REPORT_S):
-                    reported = waited
-                    place = controller.queue_place(self.id, state.partition)
-                    self._progress(pending_text(self.id, state, place, waited))
-            elif waited > self._spec.queue_s:
-                raise AllocationError(
-                    f"Slurm's controller did not answer for {waited:.0f} s (slurm.queue_s) after "
-                    f"it took job {self.id}"
-                )
+            if state is None or not state.hopeless:
+                hopeful = waited
+            trouble = waiting_trouble(
+                self.id,
+                state,
+                waited_s=waited,
+                hopeless_s=waited - hopeful,
+                limit_s=spec.queue_s,
+                source=self._system.source,
+            )
+            if trouble:
+                raise AllocationError(trouble)
+            if state is not None and waited >= report_at:
+                report_at = waited + _REPORT_S
+                place = controller.queue_place(self.id, state.partition)
+                self._progress(pending_text(self.id, state, place, waited))
             time.sleep(_POLL_S if waited < 10 else 1.0)
         self._queued_s, self._partition = waited, state.partition
-        if trouble := state.trouble(self.id, self._spec.time_limit_min):
-            raise AllocationError(f"{trouble}; {self._holder_log()}")
+        if ended := state.trouble(self.id, spec.time_limit_min):
+            raise AllocationError(f"{ended}; {self._holder_log()}")
         return controller.expand(state.nodes)
 
     def _survey(self, nodes: Sequence[str]) -> tuple[dict[str, NodeFacts], dict[str, str]]:

@@ -29,6 +29,7 @@ from pytest_pdserve.cluster.holder import Duty
 from pytest_pdserve.cluster.holder import holder_argv
 from pytest_pdserve.cluster.holder import read_reports
 from pytest_pdserve.cluster.process import Process
+from pytest_pdserve.cluster.process import Progress
 from pytest_pdserve.cluster.process import exit_text
 from pytest_pdserve.cluster.process import log_tail
 from pytest_pdserve.cluster.runner import CLEANUP_S
@@ -48,12 +49,10 @@ from pytest_pdserve.values.slurm import NodeFacts
 from pytest_pdserve.values.slurm import node_losses
 from pytest_pdserve.values.system import System
 
-Progress = Callable[[str], None]
-
 _POLL_S = 0.2
 _REPORT_S = 15.0
 _STEP_S = 60.0
-"""For a step to start."""
+"""For a step to start; where it makes its container first (pyxis), ``limits.ready_s``."""
 _AGAIN_S = 1.0
 """Before a step that Slurm refused is asked for again."""
 _END_S = GONE_S + CLEANUP_S
@@ -88,6 +87,7 @@ class SlurmAllocation:
         watch: controller.Watch,
         described: Mapping[str, Any],
         duty: Duty,
+        label: str,
     ) -> None:
         self._system = system
         self._folder = folder
@@ -97,6 +97,7 @@ class SlurmAllocation:
         self._watch = watch
         self._described = described
         self._duty = duty
+        self._label = label
         self._image = Image(name=system.container.image, digest="")
         self._waves: list[Wave] = []
         self._count = 0
@@ -191,7 +192,7 @@ class SlurmAllocation:
             self._system,
             hosts=self._all,
             image=self._image.name,
-            run_id=self._folder.parent.name,
+            run_id=self._label,
             run_folder=str(self._folder.parent),
         )
         return self._start_wave(contained, logs, secrets)
@@ -232,7 +233,7 @@ class SlurmAllocation:
             )
             self._waves.append(wave)
             try:
-                wave.wait_started(_STEP_S)
+                wave.wait_started(limits.ready_s if inside else _STEP_S)
                 return wave.processes
             except BaseException as error:
                 refused = isinstance(error, LaunchError) and wave.refused
@@ -286,22 +287,12 @@ class SlurmAllocation:
         :raises AllocationError: naming the node and what it lost.
         """
         self.check(fresh=True)
+        nodes = [host.name for host in self._all]
         try:
             folder = Path(tempfile.mkdtemp(prefix="diagnosis-", dir=self._folder))
-        except OSError:
-            return  # a full disk says nothing of nodes
-        nodes = [host.name for host in self._all]
-        argv = holder_argv("report", replace(self._duty, folder=str(folder)))
-        with (folder / "srun.log").open("wb") as log:
-            srun = self._groups.start(
-                "the diagnosis",
-                step_argv(self._job, nodes, argv, name="pdserve-diagnosis"),
-                env=step_environment(),
-                output=log,
-            )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            srun.wait(_DIAGNOSIS_S)
-        self._groups.stop([srun.pid], grace_s=1.0)
+            self._survey(folder, nodes)
+        except (OSError, LaunchError):
+            return  # trouble of this machine, such as a full disk, says nothing of nodes
         after = read_reports(folder, nodes)
         if not after:
             return  # no step was made at all: that says nothing of any node
@@ -315,6 +306,20 @@ class SlurmAllocation:
             troubles.append(f"srun says:\n{srun_said(folder / 'srun.log')}")
         if troubles:
             raise AllocationError("; ".join(troubles))
+
+    def _survey(self, folder: Path, nodes: Sequence[str]) -> None:
+        """Have every node report anew into *folder*."""
+        argv = holder_argv("report", replace(self._duty, folder=str(folder)))
+        with (folder / "srun.log").open("wb") as log:
+            srun = self._groups.start(
+                "the diagnosis",
+                step_argv(self._job, nodes, argv, name="pdserve-diagnosis"),
+                env=step_environment(),
+                output=log,
+            )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            srun.wait(_DIAGNOSIS_S)
+        self._groups.stop([srun.pid], grace_s=1.0)
 
     def release(self) -> None:
         """End every step; the job is ended by who asked for it."""

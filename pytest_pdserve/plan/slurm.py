@@ -19,6 +19,8 @@ HOPELESS = frozenset(
     }
 )
 """Reasons for which a pending job starts only after somebody changed something."""
+HOPELESS_S = 10.0
+"""How long such a reason may stand before it is believed, seconds."""
 
 _ENDINGS = {
     "TIMEOUT": "reached its time limit of {limit} min (slurm.time_limit_min)",
@@ -34,6 +36,7 @@ _ENDINGS = {
     "PENDING": "was requeued and waits again",
     "REQUEUED": "was requeued",
     "COMPLETING": "is being ended by Slurm",
+    "GONE": "is no longer known to Slurm",
 }
 _FINAL = frozenset(
     {
@@ -76,6 +79,11 @@ class JobState:
         return self.state in {"PENDING", "CONFIGURING"}
 
     @property
+    def hopeless(self) -> bool:
+        """Whether it waits for what does not come by itself."""
+        return self.pending and self.reason in HOPELESS
+
+    @property
     def over(self) -> bool:
         """Whether nothing of it is left on its nodes."""
         return self.state in _FINAL
@@ -86,8 +94,6 @@ class JobState:
             return None
         ending = _ENDINGS.get(self.state, f"is {self.state}").format(limit=limit_min)
         why = f" ({self.reason})" if self.reason not in ("", "None") else ""
-        if self.state == "GONE":
-            ending = "is no longer known to Slurm"
         return f"Slurm job {job} {ending}{why}"
 
     @property
@@ -219,6 +225,30 @@ def pending_text(job: str, state: JobState, place: tuple[int, int] | None, waite
     """One progress line of a job that waits."""
     where = f", {place[0]} of {place[1]} in {state.partition}" if place else ""
     return f"Slurm job {job} waits{where}: {state.reason or state.state} ({waited_s:.0f} s)"
+
+
+def waiting_trouble(
+    job: str,
+    state: JobState | None,
+    *,
+    waited_s: float,
+    hopeless_s: float,
+    limit_s: float,
+    source: str,
+) -> str | None:
+    """Why a job that still waits is given up; None while it may wait on.
+
+    :param state: None if the controller does not answer.
+    :param hopeless_s: how long its reason has been a hopeless one.
+    :param limit_s: longest wait, ``slurm.queue_s``.
+    :param source: the system file.
+    """
+    reason = (state.reason or state.state) if state is not None else "the controller is silent"
+    if hopeless_s >= HOPELESS_S:
+        return f"Slurm job {job} cannot start: {reason}; see [slurm] in {source}"
+    if waited_s > limit_s:
+        return f"Slurm job {job} did not start within {limit_s:g} s (slurm.queue_s): {reason}"
+    return None
 
 
 def nodes_argv(nodes: Sequence[str]) -> list[str]:

@@ -16,13 +16,13 @@ import httpx
 
 from pytest_pdserve.cluster.process import Allocation
 from pytest_pdserve.cluster.process import Process
+from pytest_pdserve.cluster.process import Progress
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.router import endpoint_url
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import make_tiny_model
-from pytest_pdserve.serving.readiness import Progress
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.readiness import check_alive
 from pytest_pdserve.serving.readiness import wait_ready

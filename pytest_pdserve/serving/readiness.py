@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import httpx
 
 from pytest_pdserve.cluster.process import Process
+from pytest_pdserve.cluster.process import Progress
 from pytest_pdserve.cluster.process import exit_text
 from pytest_pdserve.cluster.process import log_tail
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
-
-Progress = Callable[[str], None]
-"""Told what is being waited for, in one line."""
 
 POLL_S = 0.5
 REPORT_S = 15.0

@@ -99,10 +99,12 @@ def test_docker_with_an_image_from_a_tarball(slurm_house: House, engines: Path) 
     assert loads == {f"pd{node}": 1 for node in range(4)}
     ran = [call["argv"] for call in asked if call["argv"][0] == "run"]
     named = {words[words.index("--name") + 1]: words for words in ran}
-    prefix = f"pdserve-{record['run_id']}-"
+    label = rf"{re.escape(record['run_id'])}-[0-9a-f]{{4}}"
+    (of_run,) = {w for words in ran for w in words if re.fullmatch(rf"pdserve\.run={label}", w)}
+    prefix = f"pdserve-{of_run.partition('=')[2]}-"
     ours = ("prefill-0", "decode-0", "decode-1", "decode-2", "router", "bench-random-32-8")
     assert {prefix + name for name in ours} <= set(named)
-    assert all(f"pdserve.run={record['run_id']}" in words for words in ran)
+    assert all(of_run in words for words in ran)
     assert all(process["argv"][:2] == ["docker", "run"] for process in record["processes"])
     assert list(engines.glob("container-*.json")) == []
     assert set(removed(engines)) <= set(named)
@@ -213,4 +215,5 @@ def test_a_killed_session_leaves_no_container(
         assert told
         assert all(name in ours or name.startswith(f"pdserve-{run.name}-") for name in told)
         listed = [call["argv"][-1] for call in calls(engines) if call["argv"][0] == "ps"]
-        assert set(listed) == {f"label=pdserve.run={run.name}"}
+        (label,) = set(listed)
+        assert re.fullmatch(rf"label=pdserve\.run={re.escape(run.name)}-[0-9a-f]{{4}}", label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,6 +51,24 @@ def test_a_node_that_is_lost(slurm_house: House, slurm: OneHost) -> None:
         finally:
             assert slurm.control("daemon", node, "start").returncode == 0
     assert f"nodes in trouble: {node} (" in text[0]
+
+
+def test_a_node_that_loses_a_gpu_is_named_instead_of_its_server(
+    slurm_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = slurm_house.path / "bin" / "nvidia-smi"
+    shown.parent.mkdir()
+    counted = slurm_house.path / "gpus"
+    counted.write_text("H100, 570\n" * 2)
+    shown.write_text(f"#!/bin/sh\ncat {counted}\n")
+    shown.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shown.parent}:{os.environ['PATH']}")
+    with in_a_benchmark(slurm_house) as text:
+        counted.write_text("H100, 570\n")
+        (decode,) = (p for p in slurm_house.processes() if "kv_consumer" in p.cmdline())
+        decode.kill()
+    assert "lost GPUs: 1 GPUs left of 2" in text[0]
+    assert "decode[0] on" not in text[0]
 
 
 def test_a_drained_node(slurm_house: House, slurm: OneHost) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.cluster.local import LocalAllocation
 from pytest_pdserve.judge.claims import Claim
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.options import Settings
@@ -274,6 +275,35 @@ def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System, tmp_path: Path
         acquire(simulated, folder=tmp_path, progress=lambda _: None),
     ):
         pass
+
+
+class Nodes(LocalAllocation):
+    """What a session asks of nodes before it measures on them."""
+
+    def __init__(self) -> None:
+        pass
+
+    def find_versions(self) -> dict[str, str]:
+        return {"vllm": "0.15.1", "pytest-pdserve": "0.0.1"}
+
+    def describe_nodes(self) -> dict[str, str]:
+        return {"gpu": "H100"}
+
+    def describe(self) -> dict[str, object]:
+        return {"kind": "slurm", "job_id": "7"}
+
+
+def test_a_records_versions_and_hardware_are_those_of_its_nodes(
+    make_session: Callable[..., Session],
+) -> None:
+    session = make_session()
+    own = {"pytest-pdserve": "0.1.0", "commit": "abc"}
+    session.provenance = replace(session.provenance, versions=own)
+    session.learn_nodes(Nodes())
+    assert session.provenance.versions == {"vllm": "0.15.1", **own}
+    assert session.provenance.host == {"gpu": "H100"}
+    assert session.provenance.cluster["job_id"] == "7"
+    assert session.provenance.fingerprint != "here"
 
 
 def test_a_client_needs_one_slot_of_this_machine(p5_efa: System) -> None:

@@ -25,6 +25,7 @@ from pytest_pdserve.plan.slurm import pending_text
 from pytest_pdserve.plan.slurm import queue_argv
 from pytest_pdserve.plan.slurm import state_argv
 from pytest_pdserve.plan.slurm import step_argv
+from pytest_pdserve.plan.slurm import waiting_trouble
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.slurm import NodeFacts
 from pytest_pdserve.values.slurm import Preflight
@@ -157,6 +158,47 @@ def test_waiting_shows_place_and_reason() -> None:
     bare = JobState(state="PENDING")
     assert pending_text("7", bare, None, 1.0) == "Slurm job 7 waits: PENDING (1 s)"
     assert "Resources" not in HOPELESS
+
+
+@pytest.mark.parametrize(
+    ("state", "waited_s", "hopeless_s", "said"),
+    [
+        (JobState(state="PENDING", reason="Resources"), 60.0, 0.0, None),
+        (JobState(state="PENDING", reason="PartitionDown"), 9.9, 9.9, None),
+        (
+            JobState(state="PENDING", reason="PartitionDown"),
+            *(10.0, 10.0, "Slurm job 7 cannot start: PartitionDown; see [slurm] in system.toml"),
+        ),
+        (
+            JobState(state="PENDING", reason="Priority"),
+            60.1,
+            0.0,
+            "within 60 s (slurm.queue_s): ",
+        ),
+        (
+            JobState(state="PENDING"),
+            61.0,
+            0.0,
+            "start within 60 s (slurm.queue_s): PENDING",
+        ),
+        (None, 60.0, 0.0, None),
+        (None, 61.0, 0.0, "did not start within 60 s (slurm.queue_s): the controller is silent"),
+    ],
+)
+def test_waiting_has_an_end(
+    state: JobState | None, waited_s: float, hopeless_s: float, said: str | None
+) -> None:
+    trouble = waiting_trouble(
+        "7", state, waited_s=waited_s, hopeless_s=hopeless_s, limit_s=60.0, source="system.toml"
+    )
+    assert (trouble is None) == (said is None)
+    assert said is None or said in str(trouble)
+
+
+def test_a_reason_is_hopeless_only_while_it_waits() -> None:
+    assert JobState(state="PENDING", reason="PartitionDown").hopeless
+    assert not JobState(state="PENDING", reason="Resources").hopeless
+    assert not JobState(state="RUNNING", reason="PartitionDown").hopeless
 
 
 @pytest.mark.parametrize("state", ["idle", "allocated", "mixed", "completing", "unknown"])
