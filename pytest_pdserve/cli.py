@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         system, topologies = _load(options.system, options.topology)
+        if options.command == "plan" and options.explore:
+            return _explore(options, system)
         if options.command == "plan":
             print("\n".join(_plan(system, topology) for topology in topologies))
             return 0
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help="Folder of baselines/ with a system.toml (default: %(default)s)",
         )
+    _add_explore(made["plan"])
     for name in ("serve", "import"):
         made[name].add_argument(
             "--runs",
@@ -100,6 +103,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     made["import"].add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     return parser
+
+
+def _add_explore(plan: argparse.ArgumentParser) -> None:
+    group = plan.add_argument_group("explore", "which topologies meet a target, as simulated")
+    add = group.add_argument
+    add("--explore", action="store_true", help="Simulate all topologies of so many nodes")
+    add("--input-len", default="512", metavar="N[,N…]", help="Prompt lengths (%(default)s)")
+    add("--output-len", default="256", metavar="N[,N…]", help="Output lengths (%(default)s)")
+    add("--rate", default="inf", metavar="R", help="Arrivals, req/s; inf for all at once")
+    add("--slo-ttft-ms", default="inf", metavar="MS", help="Highest mean TTFT that will do")
+    add("--slo-itl-ms", default="inf", metavar="MS", help="Highest mean ITL that will do")
+    add("--num-prompts", default="1024", metavar="N", help="Requests simulated (%(default)s)")
+    add("--nodes", metavar="N", help="Nodes (default: what the system file says)")
+    add("--seed", default="0", metavar="N", help="Of lengths, arrivals, routing (%(default)s)")
+
+
+def _explore(options: argparse.Namespace, system: System) -> int:
+    import shutil  # noqa: PLC0415
+
+    from pytest_pdserve.explore import explore  # noqa: PLC0415 - the simulation is an extra
+    from pytest_pdserve.explore import question_of  # noqa: PLC0415
+    from pytest_pdserve.explore import render  # noqa: PLC0415
+
+    question = question_of(vars(options), system)
+    print(render(question, explore(question, system), shutil.get_terminal_size().columns))
+    return 0
 
 
 def _check_one(command: str, topologies: Sequence[Topology]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.cluster.process import Allocation
     from pytest_pdserve.judge.claims import Claim
     from pytest_pdserve.serving.deployment import Deployment
+    from pytest_pdserve.serving.simulated import SimulatedDeployment
     from pytest_pdserve.session import Cell
     from pytest_pdserve.session import Session
     from pytest_pdserve.values.workload import Workload
@@ -112,9 +113,10 @@ def pdserve_cluster(
 @pytest.fixture(scope="session")
 def pdserve_deployment(
     request: pytest.FixtureRequest, pdserve_session: Session, pdserve_cluster: Allocation
-) -> Iterator[Deployment]:
+) -> Iterator[Deployment | SimulatedDeployment]:
     """The topology of the parameter, stood up once per session; ``--topology`` parametrizes it."""
     from pytest_pdserve.serving.deployment import stand_up  # noqa: PLC0415
+    from pytest_pdserve.serving.simulated import place_simulated  # noqa: PLC0415
 
     topology = request.param
     progress = progress_to(request.config, topology.id)
@@ -122,6 +124,9 @@ def pdserve_deployment(
         if pdserve_session.settings.base_url:
             with _attached(pdserve_session, topology) as deployment:
                 yield deployment
+            return
+        if pdserve_cluster.kind == "simulated":
+            yield place_simulated(pdserve_cluster, topology, pdserve_session.system)
             return
         with stand_up(
             pdserve_cluster,
@@ -153,7 +158,7 @@ def pdserve_run(
     request: pytest.FixtureRequest,
     pdserve_session: Session,
     pdserve_cluster: Allocation,
-    pdserve_deployment: Deployment,
+    pdserve_deployment: Deployment | SimulatedDeployment,
     pdserve_workload: Workload,
 ) -> Cell:
     """The cell of ``pdserve_workload`` on ``pdserve_deployment``, measured and recorded.

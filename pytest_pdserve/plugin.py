@@ -96,6 +96,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
         if reason:
             pytest.skip(reason)
+    names = getattr(item, "fixturenames", ())
+    if "pdserve_deployment" in names and "pdserve_run" not in names:
+        settings = settings_of(item.config)
+        if settings.system.cluster.kind == "simulated" and settings.base_url is None:
+            pytest.skip(f"needs servers that answer; {settings.system.name} is simulated")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -38,6 +38,8 @@ from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
+from pytest_pdserve.serving.simulated import SimulatedDeployment
+from pytest_pdserve.serving.simulated import measure_simulated
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InsaneRunError
@@ -137,28 +139,29 @@ class Session:
     def learn_nodes(self, allocation: Allocation) -> None:
         """Say of records where they come from: the nodes, not the machine that pytest runs on."""
         host = dict(allocation.describe_nodes())
+        own = self.provenance.versions
+        if allocation.kind == "simulated":  # what is installed here served nothing
+            own = {name: own[name] for name in ("pytest-pdserve", "commit") if name in own}
         self.provenance = replace(
             self.provenance,
-            versions={**self.provenance.versions, **allocation.find_versions()},
+            versions={**own, **allocation.find_versions()},
             host=host,
             fingerprint=fingerprint(host, self.system),
             cluster=allocation.describe(),
         )
 
-    def measure(self, deployment: Deployment, allocation: Allocation, workload: Workload) -> Cell:
+    def measure(
+        self,
+        deployment: Deployment | SimulatedDeployment,
+        allocation: Allocation,
+        workload: Workload,
+    ) -> Cell:
         """Run *workload* as often as asked, and keep the records.
 
         :raises InsaneRunError: if a run means nothing; its record is written all the same.
         """
         written = [
-            measure(
-                deployment,
-                allocation,
-                workload,
-                repeat=repeat,
-                store=self.store,
-                provenance=self.provenance,
-            )
+            self._run(deployment, allocation, workload, repeat)
             for repeat in range(self.settings.repeats)
         ]
         cell = Cell(
@@ -178,6 +181,22 @@ class Session:
             )
         self.cells[key] = cell
         return cell
+
+    def _run(
+        self,
+        deployment: Deployment | SimulatedDeployment,
+        allocation: Allocation,
+        workload: Workload,
+        repeat: int,
+    ) -> tuple[Record, Path]:
+        store, provenance = self.store, self.provenance
+        if isinstance(deployment, SimulatedDeployment):
+            return measure_simulated(
+                deployment, workload, repeat=repeat, store=store, provenance=provenance
+            )
+        return measure(
+            deployment, allocation, workload, repeat=repeat, store=store, provenance=provenance
+        )
 
     def baseline(self, suite: str = SUITE) -> Baseline | None:
         """What the repository and, where it counts, this host expect.
@@ -323,7 +342,12 @@ def check_acquirable(system: System) -> None:
             f"system {system.name!r} needs submitit, which is not installed; "
             "install pytest-pdserve[slurm]"
         )
-    if kind not in ("local", "slurm"):
+    if kind == "simulated" and importlib.util.find_spec("simpy") is None:
+        raise ConfigError(
+            f"system {system.name!r} needs simpy, which is not installed; "
+            "install pytest-pdserve[simulate]"
+        )
+    if kind == "attached":
         raise ConfigError(
             f"system {system.name!r} is of kind {kind!r}: this version plans for it, but does not "
             "acquire its nodes; give --pdserve-base-url for an endpoint that is up"
@@ -352,7 +376,13 @@ def acquire(
         with acquired(system, folder=folder, job=job_id, progress=progress) as nodes:
             yield nodes
         return
-    allocation = LocalAllocation(system)
+    allocation: Allocation
+    if system.cluster.kind == "simulated":
+        from pytest_pdserve.cluster.simulated import SimulatedAllocation  # noqa: PLC0415
+
+        allocation = SimulatedAllocation(system)
+    else:
+        allocation = LocalAllocation(system)
     try:
         yield allocation
     finally:

@@ -32,7 +32,9 @@ def summary_lines(session: Session, width: int) -> list[str]:
     rows += [(cell, "INSANE") for cell in session.insane.values()]
     if not rows and not session.claims:
         return []
-    lines = _table(rows, width) if rows else []
+    simulated = session.system.cluster.kind == "simulated"
+    lines = [f"SIMULATED, no server ran: {session.system.description}"] if simulated else []
+    lines += _table(rows, width) if rows else []
     lines += _notes(session)
     lines += [
         f"claim {claim.id}: {_claim_status(session, verdict.status)}"

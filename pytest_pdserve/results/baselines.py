@@ -121,9 +121,15 @@ def record_envelopes(
     """Write the envelopes of one cell into the baseline at *path*, beside the cells it has.
 
     :param records: the sane runs of one cell.
+    :raises ConfigError: if a run was simulated and *system* is a real one.
     :raises StoreError: if the file cannot be written.
     """
     first = records[0]
+    if any(r.simulated for r in records) and system.cluster.kind != "simulated":
+        raise ConfigError(
+            f"{first.run_id} was simulated, so it cannot become a baseline of {system.name!r}, "
+            f"which is of kind {system.cluster.kind!r}; measure it there"
+        )
     old = load_baseline(path)
     cells = {topology: dict(w) for topology, w in old.cells.items()} if old else {}
     cells.setdefault(first.topology, {})[first.workload.id] = cell_envelopes(records, system, names)

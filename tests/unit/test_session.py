@@ -268,10 +268,10 @@ def test_a_cell_has_one_number_or_none(
 
 
 def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System, tmp_path: Path) -> None:
-    simulated = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="simulated"))
+    attached = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="attached"))
     with (
         pytest.raises(ConfigError, match="does not acquire its nodes"),
-        acquire(simulated, folder=tmp_path, progress=lambda _: None),
+        acquire(attached, folder=tmp_path, progress=lambda _: None),
     ):
         pass
 
