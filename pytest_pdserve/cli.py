@@ -142,6 +142,8 @@ def _import(options: argparse.Namespace, system: System, topology: Topology) -> 
     from pytest_pdserve.results.store import create_run  # noqa: PLC0415
     from pytest_pdserve.results.store import load_bench_result  # noqa: PLC0415
 
+    if system.cluster.kind == "simulated":
+        raise ConfigError(f"{system.name!r} is simulated: results of real servers are not its own")
     check_runs_folder(options.runs)
     try:
         results = [(path, load_bench_result(path)) for path in options.results]

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 _REAL = ("rate", "slo_ttft_ms", "slo_itl_ms")
-DRAIN = 1.5
-"""Times of one request after the last arrival beyond which a topology has fallen behind."""
 LIMITS = (
     "Simulated, not measured: a model fitted to the means of one article's single runs "
     "(DeepSeek-V2-Lite, vLLM 0.15.1, 4 nodes x 8 H100-class GPUs, TP 8, random prompts).",
@@ -165,7 +163,7 @@ def explore(question: Question, system: System) -> tuple[Answer, ...]:
 def _answer(topology: Topology, question: Question, system: System) -> Answer:
     from pytest_pdserve.cluster.simulated import history  # noqa: PLC0415 - knows simpy
     from pytest_pdserve.cluster.simulated import serve  # noqa: PLC0415
-    from pytest_pdserve.cluster.simulation.constants import KV_TOKENS  # noqa: PLC0415
+    from pytest_pdserve.cluster.simulation.constants import fitted  # noqa: PLC0415
 
     system = _resized(system, question.nodes)
     nodes = tuple(host.name for host in planned_hosts(system))
@@ -200,19 +198,23 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         mean_ttft_ms=ttft,
         mean_itl_ms=itl,
         keeps_up=keeps_up or math.isinf(question.rate),
-        overfull=outcome.peak_context > KV_TOKENS,
+        overfull=outcome.peak_context > fitted().kv_tokens,
         meets=ttft <= question.slo_ttft_ms and itl <= question.slo_itl_ms,
     )
 
 
 def _keeps_up(requests: Sequence[Request]) -> bool:
-    """Whether what is left after the last arrival is little more than one request's time.
+    """Whether about as many are in flight in the last quarter of arrivals as in the second.
 
-    That time is the median of the earlier half, whose requests a growing queue delays less.
+    Where requests come faster than they are served, 2.3 times as many are; 3 more are chance.
     """
-    half = sorted(r.last - r.start for r in requests[: max(1, len(requests) // 2)])
-    drain = max(r.last for r in requests) - max(r.arrival for r in requests)
-    return drain <= DRAIN * half[len(half) // 2]
+    end = max(r.arrival for r in requests)
+
+    def in_flight(quarter: int) -> float:
+        moments = [end * (quarter + n / 20) / 4 for n in range(20)]
+        return sum(r.arrival <= now < r.last for r in requests for now in moments) / len(moments)
+
+    return in_flight(3) <= 1.6 * in_flight(1) + 3
 
 
 def _resized(system: System, nodes: int) -> System:

@@ -58,7 +58,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     from pytest_pdserve.report.header import header  # noqa: PLC0415
 
     settings = settings_of(config)
-    return header(settings.system.name, [t.id for t in settings.topologies])
+    simulated = settings.system.cluster.kind == "simulated" and settings.base_url is None
+    topologies = [topology.id for topology in settings.topologies]
+    return header(settings.system.name, topologies, simulated=simulated)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

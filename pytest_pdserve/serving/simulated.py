@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 SIMULATED = "simulated: a model fitted to one article's means; no server ran"
 """What everything that shows such numbers says of them."""
 
+REPLAYED = "prompt tokens came from prefix caches, as the sweep's order and one seed leave them"
+"""What is said of hits that the system asks for; how many they are is in the counts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedDeployment:
@@ -132,9 +135,7 @@ def findings_of(
     findings: Sequence[Finding] = check_sanity(seen)
     if deployment.system.simulation.replay:
         findings = [
-            replace(f, severity="note", message=f"{f.message}: the sweep's one seed, replayed")
-            if f.check == "prefix_cache"
-            else f
+            replace(f, severity="note", message=REPLAYED) if f.check == "prefix_cache" else f
             for f in findings
         ]
     return (Finding(check="simulated", severity="note", message=SIMULATED), *findings)

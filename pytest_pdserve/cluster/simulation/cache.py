@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 
 from pytest_pdserve.cluster.simulation.constants import BLOCK
-from pytest_pdserve.cluster.simulation.constants import KV_TOKENS
 
 
 class PrefixCache:
@@ -16,7 +16,7 @@ class PrefixCache:
     of one seed are: its random prompt *i* counts up from the *i*-th random number.
     """
 
-    def __init__(self, capacity: int = KV_TOKENS) -> None:
+    def __init__(self, capacity: float) -> None:
         self._capacity = capacity
         self._kept: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()
         self._total = 0
@@ -34,7 +34,7 @@ class PrefixCache:
         self._total += size - old_size
         while self._total > self._capacity:
             oldest, (usable, size) = next(iter(self._kept.items()))
-            cut = min(size, self._total - self._capacity)
+            cut = min(size, math.ceil(self._total - self._capacity))
             self._total -= cut
             if cut == size:
                 del self._kept[oldest]

@@ -16,8 +16,6 @@ MAX_SEQUENCES = 1024
 """Sequences of an engine: vLLM's ``max_num_seqs`` on an H100."""
 GRAPH_TOKENS = 512
 """Tokens of the largest CUDA graph that vLLM captures; a larger step runs without one."""
-KV_TOKENS = 2_000_000
-"""Tokens of one engine's KV cache: what 8 x 80 GB leave beside DeepSeek-V2-Lite, ranks alike."""
 BLOCK = 16
 """Tokens of a KV block."""
 KV_BYTES_PER_TOKEN = 31_104
@@ -58,6 +56,8 @@ class Constants:
     """A request at the API server of its instance, one after the other."""
     transfer_s: float
     """A KV transfer, however small."""
+    kv_tokens: float
+    """Tokens of one engine's prefix cache; by memory, 2 million fit beside DeepSeek-V2-Lite."""
     transfer_token_s: float
     """Each prompt token of a KV transfer on the link of its decode node, one after the other."""
 

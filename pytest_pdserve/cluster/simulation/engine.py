@@ -312,9 +312,6 @@ def steps_until(seconds: float, first: float, growth: float) -> int:
     """Steps, at least one, after which *seconds* have passed."""
     if math.isinf(seconds):
         return 1 << 62
-    if growth <= 0:
-        estimate = seconds / first
-    else:
-        lead = first - growth / 2
-        estimate = (math.sqrt(lead * lead + 2 * growth * seconds) - lead) / growth
+    lead = first - growth / 2  # the root that does not cancel out where growth is small
+    estimate = 2 * seconds / (math.sqrt(lead * lead + 2 * growth * seconds) + lead)
     return max(1, math.ceil(estimate - 1e-9))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_pdserve.cluster.simulation.engine import Segment
 from pytest_pdserve.cluster.simulation.service import Outcome
+from pytest_pdserve.results.imported import SIMULATED_BACKEND
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ def bench_result(outcome: Outcome, *, request_rate: float, max_concurrency: int 
     duration = outcome.duration_s
     inputs, outputs = sum(r.input_len for r in requests), sum(r.output_len for r in requests)
     data: dict[str, Any] = {
-        "backend": "simulated",
+        "backend": SIMULATED_BACKEND,
         "num_prompts": len(requests),
         "request_rate": "inf" if np.isinf(request_rate) else request_rate,
         "max_concurrency": max_concurrency,

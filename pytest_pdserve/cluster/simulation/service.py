@@ -64,12 +64,10 @@ class Caches:
 
     engines: dict[str, PrefixCache] = field(default_factory=dict)
     """By instance and rank."""
-    runs: int = 0
-    """Runs so far: each sends one request of its own first, which turns the round robin by one."""
 
-    def of(self, name: str) -> PrefixCache:
+    def of(self, name: str, capacity: float) -> PrefixCache:
         """The cache called *name*."""
-        return self.engines.setdefault(name, PrefixCache())
+        return self.engines.setdefault(name, PrefixCache(capacity))
 
 
 class Service:
@@ -112,9 +110,8 @@ class Service:
             self._links.append(Queue())
         self._transfers = [(0, 0, 0.0)] * len(self._units)
         self._dispatch = Queue()
-        self._turn = self._caches.runs
-        self._caches.runs += 1
-        self._engine_turns = [self._turn] * len(self._units)
+        self._turn = 0
+        self._engine_turns = [0] * len(self._units)
         self._pending: list[Request] = []
 
     def _deployments(self) -> list[tuple[Instance, list[Engine]]]:
@@ -123,7 +120,7 @@ class Service:
             engines = [
                 Engine(
                     name=instance.name,
-                    cache=self._caches.of(f"{instance.name}/{rank}"),
+                    cache=self._caches.of(f"{instance.name}/{rank}", self._constants.kv_tokens),
                     factor=self._factors.get(instance.node, 1.0),
                 )
                 for rank in range(instance.dp_local)
@@ -135,8 +132,12 @@ class Service:
         return found
 
     def run(self, requests: Sequence[Request], max_concurrency: int | None = None) -> Outcome:
-        """Serve *requests*, at most *max_concurrency* at once, to the last token."""
-        self._pending = sorted(requests, key=lambda r: r.arrival, reverse=True)
+        """Serve *requests*, at most *max_concurrency* at once, to the last token.
+
+        Those sent at one moment race over connections of their own, and arrive in any order.
+        """
+        self._pending = self._random.sample(requests, len(requests))
+        self._pending.sort(key=lambda r: r.arrival, reverse=True)
         for _ in range(min(max_concurrency or len(requests), len(requests))):
             self._send_next(0.0)
         self._env.run()
