@@ -30,8 +30,8 @@ _REAL = ("rate", "slo_ttft_ms", "slo_itl_ms")
 LIMITS = (
     "Simulated, not measured: a model fitted to the means of one article's single runs "
     "(DeepSeek-V2-Lite, vLLM 0.15.1, 4 nodes x 8 H100-class GPUs, TP 8, random prompts).",
-    "Not in the model: other models, GPUs or TP sizes, preemption when KV memory is short, "
-    "failures. More data-parallel engines than 4, or lengths beyond 4096, are extrapolated.",
+    "Not in the model: other models, GPUs or TP sizes, prompts that share prefixes, failures."
+    " More data-parallel engines than 4, or lengths beyond 4096, are extrapolated.",
     "A difference below 10 % says nothing (docs/simulation-fit.md); measure the first two.",
 )
 
@@ -91,8 +91,8 @@ class Answer:
     """Mean over all gaps between tokens."""
     keeps_up: bool
     """Whether it serves what is offered."""
-    overfull: bool
-    """Whether an engine held more context than its KV memory: real ones would preempt."""
+    preempts: bool
+    """Whether sequences lost their place in KV memory, and were computed anew."""
     meets: bool
     """Whether both targets are met."""
     front: bool = False
@@ -163,7 +163,6 @@ def explore(question: Question, system: System) -> tuple[Answer, ...]:
 def _answer(topology: Topology, question: Question, system: System) -> Answer:
     from pytest_pdserve.cluster.simulated import history  # noqa: PLC0415 - knows simpy
     from pytest_pdserve.cluster.simulated import serve  # noqa: PLC0415
-    from pytest_pdserve.cluster.simulation.constants import fitted  # noqa: PLC0415
 
     system = _resized(system, question.nodes)
     nodes = tuple(host.name for host in planned_hosts(system))
@@ -198,7 +197,7 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         mean_ttft_ms=ttft,
         mean_itl_ms=itl,
         keeps_up=keeps_up or math.isinf(question.rate),
-        overfull=outcome.peak_context > fitted().kv_tokens,
+        preempts=any(counts.preemptions for counts in outcome.served),
         meets=ttft <= question.slo_ttft_ms and itl <= question.slo_itl_ms,
     )
 
@@ -257,7 +256,7 @@ def render(question: Question, answers: Sequence[Answer], width: int) -> str:
     for label in ("topology", "output tok/s", "TTFT ms", "ITL ms", "targets", "front", ""):
         table.add_column(label, justify="right" if " " in label else "left", no_wrap=True)
     for a in answers:
-        said = ["falls behind"] * (not a.keeps_up) + ["KV memory overfull"] * a.overfull
+        said = ["falls behind"] * (not a.keeps_up) + ["preempts"] * a.preempts
         table.add_row(
             a.topology,
             f"{a.output_throughput:.0f}",

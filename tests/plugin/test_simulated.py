@@ -20,6 +20,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     for suite in ("smoke", "sweep"):
         shutil.copytree(ROOT / "suites" / suite, pytester.path / "suites" / suite)
     monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of this checkout, whichever is installed
     return pytester
 

@@ -39,7 +39,9 @@ class Constants:
     prefill_pair_s: float
     """Each pair of a prompt token and one before it: attention."""
     sequence_s: float
-    """Each decoding sequence of a step."""
+    """The first decoding sequence of a step; more add less, as they share experts' weights."""
+    sequence_growth: float
+    """Exponent: decoding sequences cost their number to this power."""
     context_token_s: float
     """Each token of context that decoding sequences read."""
     eager_s: float
@@ -51,13 +53,11 @@ class Constants:
     sync_growth: float
     """Exponent: both grow with (engines - 1) to this power."""
     dispatch_s: float
-    """A request at the client and the router, one after the other."""
-    frontend_s: float
-    """A request at the API server of its instance, one after the other."""
+    """A request at client, router and API server, one after the other; for PD, each of its two."""
     transfer_s: float
     """A KV transfer, however small."""
     kv_tokens: float
-    """Tokens of one engine's prefix cache; by memory, 2 million fit beside DeepSeek-V2-Lite."""
+    """Tokens of one engine's KV memory; by its size, 2 million fit beside DeepSeek-V2-Lite."""
     transfer_token_s: float
     """Each prompt token of a KV transfer on the link of its decode node, one after the other."""
 

@@ -47,8 +47,8 @@ class Request:
     """Its last token, s."""
     unit: int = -1
     """Lock-step unit that generated its tokens."""
-    first_step: int = -1
-    """Step of that unit that made the first token."""
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """First step and number of steps that made its tokens: one run, and one per preemption."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -57,12 +57,23 @@ class Job:
 
     request: Request
     """For whom."""
-    left: int
-    """Prompt tokens that still need prefill."""
-    outputs: int
-    """Tokens to generate."""
-    cached: bool = True
-    """Whether the prefix cache is asked first; a decode instance was given the whole cache."""
+    asked: int
+    """Tokens to generate in all."""
+    fetched: bool = False
+    """Whether the KV cache of the prompt came over a link."""
+    length: int = 0
+    """Tokens that must be in the KV cache before the next one can be generated."""
+    left: int = 0
+    """Those of them that still need prefill."""
+    outputs: int = 0
+    """Tokens still to generate."""
+    admitted: bool = False
+    """Whether it has its place in KV memory."""
+
+    def __post_init__(self) -> None:
+        self.length = self.request.input_len
+        self.left = 1 if self.fetched else self.length
+        self.outputs = self.asked
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -73,6 +84,8 @@ class Engine:
     """Instance that it belongs to."""
     cache: PrefixCache
     """What it remembers of earlier prompts."""
+    kv_tokens: float
+    """Tokens that its KV memory holds."""
     factor: float = 1.0
     """How much longer its steps take than those of a sound node."""
     inbox: list[tuple[float, int, Job]] = field(default_factory=list)
@@ -85,8 +98,10 @@ class Engine:
     """Jobs whose prompt ends within the present step."""
     context: int = 0
     """Tokens that decoding sequences have behind them."""
-    peak_context: int = 0
-    """Most of it so far."""
+    filling: int = 0
+    """Tokens of admitted prompts that do not decode yet."""
+    preemptions: int = 0
+    """How often a sequence lost its place in KV memory."""
     hits: int = 0
     """Prompt tokens from the prefix cache."""
     requests: int = 0
@@ -107,6 +122,40 @@ class Engine:
         """Whether there is anything to do now."""
         return bool(self.waiting or self.finishing)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the first that waits can have a place, or has one already."""
+        if not self.waiting:
+            return False
+        decoding, job = len(self.finishing), self.waiting[0]
+        if job.admitted or not (decoding or self.prefilled):
+            return True
+        used = self.context + decoding + self.filling + job.length
+        return decoding + len(self.prefilled) < MAX_SEQUENCES and used <= self.kv_tokens
+
+    @property
+    def free_steps(self) -> int:
+        """Steps for which KV memory lasts; a lone sequence always has its way."""
+        if len(self.finishing) < 2:
+            return 1 << 62
+        return int((self.kv_tokens - self.context - self.filling) // len(self.finishing))
+
+    def preempt(self, step: int) -> None:
+        """Take KV memory from what came last until a step fits; it waits, and is computed anew."""
+        while self.free_steps < 1:
+            entry = max(self.finishing, key=lambda entry: entry[1])
+            self.finishing.remove(entry)
+            heapq.heapify(self.finishing)
+            job = entry[2]
+            remaining = entry[0] - step + 1
+            first, count = job.request.spans[-1]
+            job.request.spans[-1] = first, count - remaining
+            job.length += job.outputs - remaining
+            job.left, job.outputs, job.admitted = job.length, remaining, False
+            self.context -= job.length
+            self.preemptions += 1
+            self.waiting.appendleft(job)
+
     def schedule(self) -> tuple[int, float]:
         """Fill a step: a token per decoding sequence, then prompts while the budget lasts.
 
@@ -115,16 +164,12 @@ class Engine:
         decoding = len(self.finishing)
         budget = TOKEN_BUDGET - decoding
         prompt_tokens, pairs = 0, 0.0
-        while self.waiting and budget > 0 and decoding + len(self.prefilled) < MAX_SEQUENCES:
+        while budget > 0 and self.ready:
             job = self.waiting[0]
-            request = job.request
-            if job.left == request.input_len and job.cached:
-                hit = self.cache.hit(request.prompt, request.input_len)
-                self.hits += hit
-                job.left -= hit
-                job.cached = False
+            if not job.admitted:
+                self._admit(job)
             chunk = min(job.left, budget)
-            pairs += chunk * (request.input_len - job.left + chunk / 2)
+            pairs += chunk * (job.length - job.left + chunk / 2)
             job.left -= chunk
             budget -= chunk
             prompt_tokens += chunk
@@ -133,32 +178,39 @@ class Engine:
             self.prefilled.append(self.waiting.popleft())
         return prompt_tokens, pairs
 
+    def _admit(self, job: Job) -> None:
+        job.admitted = True
+        self.filling += job.length
+        if not job.fetched and job.outputs == job.asked:
+            hit = self.cache.hit(job.request.prompt, job.length)
+            self.hits += hit
+            job.left -= hit
+
     def settle(self, step: int, ties: Iterator[int], count: int = 1) -> list[Job]:
         """Make the tokens of *count* steps that end with number *step*.
 
         :returns: jobs that are complete.
         """
         self.context += len(self.finishing) * count
-        if self.context > self.peak_context:
-            self.peak_context = self.context
         complete = []
         while self.finishing and self.finishing[0][0] <= step:
             job = heapq.heappop(self.finishing)[2]
-            self.context -= job.request.input_len + job.outputs
+            self.context -= job.length + job.outputs
             complete.append(job)
         for job in self.prefilled:
             self.cache.keep(job.request.prompt, job.request.input_len)
+            self.filling -= job.length
             if job.outputs > 1:
                 heapq.heappush(self.finishing, (step + job.outputs - 1, next(ties), job))
-                self.context += job.request.input_len + 1
+                self.context += job.length + 1
             else:
                 complete.append(job)
         for job in complete:
             self.requests += 1
             self.prompt_tokens += job.request.input_len
-            self.generated += job.outputs
-            if job.outputs > 1:
-                self.cache.keep(job.request.prompt, job.request.input_len, job.outputs)
+            self.generated += job.asked
+            if job.asked > 1:
+                self.cache.keep(job.request.prompt, job.request.input_len, job.asked)
         return complete
 
 
@@ -224,7 +276,10 @@ class Unit:
                 engine.receive(now)
             if not any(engine.busy for engine in self.engines):
                 yield from self._rest(self._next_arrival - now)
-            elif any(engine.waiting for engine in self.engines):
+                continue
+            for engine in self.engines:
+                engine.preempt(self._step)
+            if any(engine.ready for engine in self.engines):
                 yield from self._mixed_step()
             else:
                 yield from self._decode_steps()
@@ -254,6 +309,7 @@ class Unit:
         """Step until a sequence ends, something arrives, or another engine becomes the slowest."""
         begin = self._env.now
         steps = min(e.finishing[0][0] for e in self.engines if e.finishing) - self._step + 1
+        steps = min(steps, *(engine.free_steps for engine in self.engines))
         series = [self._series(engine) for engine in self.engines if engine.finishing]
         first, growth = max(series)
         for other, faster in series:
@@ -281,7 +337,7 @@ class Unit:
             constants.step_s
             + constants.prefill_token_s * prompt_tokens
             + constants.prefill_pair_s * pairs
-            + constants.sequence_s * decoding
+            + constants.sequence_s * decoding**constants.sequence_growth
             + constants.context_token_s * engine.context
             + (constants.eager_s if decoding + prompt_tokens > GRAPH_TOKENS else 0.0)
         )
@@ -296,8 +352,9 @@ class Unit:
             complete = engine.settle(last, self._ties, segment.count)
             engine.prefilled = []
             for job in fresh:
-                job.request.unit = self.number
-                job.request.first_step = last
+                if job.request.unit != self.number:
+                    job.request.unit, job.request.spans = self.number, []
+                job.request.spans.append((last, job.outputs))
                 self._prefilled(job, now)
             for job in complete:
                 self._completed(job, now)

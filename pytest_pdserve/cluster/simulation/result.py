@@ -41,7 +41,10 @@ def bench_result(outcome: Outcome, *, request_rate: float, max_concurrency: int 
 
     requests = outcome.requests
     ends = [step_ends(segments) for segments in outcome.segments]
-    gaps = [np.diff(ends[r.unit][r.first_step : r.first_step + r.output_len]) for r in requests]
+    gaps = [
+        np.diff(np.concatenate([ends[r.unit][first : first + n] for first, n in r.spans]))
+        for r in requests
+    ]
     ttft = np.array([r.first - r.start for r in requests])
     e2el = np.array([r.last - r.start for r in requests])
     tpot = np.array([(r.last - r.first) / (r.output_len - 1) for r in requests if r.output_len > 1])

@@ -1,7 +1,8 @@
-"""A placed topology that serves: client, router, API servers, engines and links between them."""
+"""A placed topology that serves: client, router, engines and links between them."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -49,8 +50,6 @@ class Outcome:
     """Steps of each lock-step unit."""
     served: tuple[ServedCounts, ...]
     """Counts per instance that answers requests."""
-    peak_context: int
-    """Most tokens of context in one engine."""
 
     @property
     def duration_s(self) -> float:
@@ -91,7 +90,6 @@ class Service:
         self._factors = node_factors or {}
         self._units: list[Unit] = []
         self._heads: list[Instance] = []
-        self._frontends: list[Queue] = []
         self._links: list[Queue] = []
         self._transfers: list[tuple[int, int, float]] = []
         for head, engines in self._deployments():
@@ -106,7 +104,6 @@ class Service:
             )
             self._units.append(unit)
             self._heads.append(head)
-            self._frontends.append(Queue())
             self._links.append(Queue())
         self._transfers = [(0, 0, 0.0)] * len(self._units)
         self._dispatch = Queue()
@@ -121,6 +118,7 @@ class Service:
                 Engine(
                     name=instance.name,
                     cache=self._caches.of(f"{instance.name}/{rank}", self._constants.kv_tokens),
+                    kv_tokens=self._constants.kv_tokens,
                     factor=self._factors.get(instance.node, 1.0),
                 )
                 for rank in range(instance.dp_local)
@@ -145,7 +143,6 @@ class Service:
             requests=tuple(requests),
             segments=tuple(tuple(unit.segments) for unit in self._units),
             served=tuple(map(self._counts, range(len(self._units)))),
-            peak_context=max(e.peak_context for unit in self._units for e in unit.engines),
         )
 
     def _send_next(self, now: float) -> None:
@@ -154,8 +151,8 @@ class Service:
         arrived = self._dispatch.serve(request.start, self._constants.dispatch_s)
         unit = self._choose(Role.PREFILL if self._placement.prefills else Role.AGGREGATED)
         outputs = 1 if self._placement.prefills else request.output_len
-        self._enter(
-            unit, Job(request=request, left=request.input_len, outputs=outputs), arrived, 0.0
+        self._units[unit].send(
+            self._next_engine(unit), Job(request=request, asked=outputs), arrived
         )
 
     def _choose(self, role: Role) -> int:
@@ -166,32 +163,27 @@ class Service:
         self._turn += 1
         return units[(self._turn - 1) % len(units)]
 
-    def _enter(self, unit: int, job: Job, now: float, extra_s: float) -> None:
-        """Have *job* pass the API server of an instance, and go to its engines in turn."""
-        engines = len(self._units[unit].engines)
-        engine = self._engine_turns[unit] % engines
+    def _next_engine(self, unit: int) -> int:
         self._engine_turns[unit] += 1
-        accepted = self._frontends[unit].serve(now, self._constants.frontend_s)
-        self._units[unit].send(engine, job, accepted + extra_s)
+        return (self._engine_turns[unit] - 1) % len(self._units[unit].engines)
 
     def _hand_over(self, job: Job, now: float) -> None:
         """Move the KV cache of a prompt that is done to a decode instance."""
         request, constants = job.request, self._constants
         unit = self._choose(Role.DECODE)
         moved = -(-request.input_len // BLOCK) * BLOCK
-        asked = self._frontends[unit].serve(now, constants.frontend_s)
+        asked = self._dispatch.serve(now, constants.dispatch_s)
         arrived = self._links[unit].serve(asked, constants.transfer_token_s * moved)
         arrived += constants.transfer_s
         count, size, seconds = self._transfers[unit]
         size += moved * KV_BYTES_PER_TOKEN
         self._transfers[unit] = count + 1, size, seconds + arrived - asked
-        engine = self._engine_turns[unit] % len(self._units[unit].engines)
-        self._engine_turns[unit] += 1
-        fetched = Job(request=request, left=1, outputs=request.output_len, cached=False)
-        self._units[unit].send(engine, fetched, arrived)
+        fetched = Job(request=request, asked=request.output_len, fetched=True)
+        self._units[unit].send(self._next_engine(unit), fetched, arrived)
 
     def _begin(self, job: Job, now: float) -> None:
-        job.request.first = now
+        if math.isnan(job.request.first):
+            job.request.first = now
 
     def _complete(self, job: Job, now: float) -> None:
         job.request.last = now
@@ -212,7 +204,7 @@ class Service:
             prompt_tokens=sum(e.prompt_tokens for e in engines),
             generation_tokens=sum(e.generated for e in engines),
             prefix_cache_hits=sum(e.hits for e in engines),
-            preemptions=0,
+            preemptions=sum(e.preemptions for e in engines),
             kv_transfers=count if pulls else None,
             kv_bytes=size if pulls else None,
             kv_transfer_s=seconds if pulls else None,
