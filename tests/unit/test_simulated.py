@@ -272,8 +272,9 @@ def test_noise_moves_all_times_of_a_run_together() -> None:
 
 
 def test_first_tokens_have_noise_of_their_own() -> None:
+    spread_out = replace(SMALL, input_len=1024, num_prompts=160)
     plain, noisy = (
-        dict(simulate(placed("dp"), SMALL, replace(FRESH, simulation=spec)).result.metrics)
+        dict(simulate(placed("dp"), spread_out, replace(FRESH, simulation=spec)).result.metrics)
         for spec in (SimulationSpec(seed=1), SimulationSpec(ttft_tail_cv=0.05, seed=1))
     )
     assert noisy["median_ttft_ms"] == pytest.approx(plain["median_ttft_ms"], rel=0.01)

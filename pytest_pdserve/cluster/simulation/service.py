@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
+from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +111,8 @@ class Service:
         self._dispatch = Queue()
         self._turn = 0
         self._engine_turns = [0] * len(self._units)
-        self._pending: list[Request] = []
+        self._free = 0
+        self._held: deque[Request] = deque()
 
     def _deployments(self) -> list[tuple[Instance, list[Engine]]]:
         found: list[tuple[Instance, list[Engine]]] = []
@@ -134,10 +137,9 @@ class Service:
 
         Those sent at one moment race over connections of their own, and arrive in any order.
         """
-        self._pending = self._random.sample(requests, len(requests))
-        self._pending.sort(key=lambda r: r.arrival, reverse=True)
-        for _ in range(min(max_concurrency or len(requests), len(requests))):
-            self._send_next(0.0)
+        order = self._random.sample(requests, len(requests))
+        self._free = max_concurrency or len(requests)
+        self._env.process(self._arrivals(sorted(order, key=lambda r: r.arrival)))
         self._env.run()
         return Outcome(
             requests=tuple(requests),
@@ -145,9 +147,18 @@ class Service:
             served=tuple(map(self._counts, range(len(self._units)))),
         )
 
-    def _send_next(self, now: float) -> None:
-        request = self._pending.pop()
-        request.start = max(now, request.arrival)
+    def _arrivals(self, requests: Sequence[Request]) -> Generator[simpy.Event, None, None]:
+        for request in requests:
+            if request.arrival > self._env.now:
+                yield self._env.timeout(request.arrival - self._env.now)
+            if self._free:
+                self._send(request)
+            else:
+                self._held.append(request)
+
+    def _send(self, request: Request) -> None:
+        self._free -= 1
+        request.start = self._env.now
         arrived = self._dispatch.serve(request.start, self._constants.dispatch_s)
         unit = self._choose(Role.PREFILL if self._placement.prefills else Role.AGGREGATED)
         outputs = 1 if self._placement.prefills else request.output_len
@@ -187,8 +198,9 @@ class Service:
 
     def _complete(self, job: Job, now: float) -> None:
         job.request.last = now
-        if self._pending:
-            self._send_next(now)
+        self._free += 1
+        if self._held:
+            self._send(self._held.popleft())
 
     def _ignore(self, job: Job, now: float) -> None:
         """A prefill instance's own token goes to nobody."""
