@@ -258,7 +258,12 @@ def draw(figures: Values, simulated: Values, path: Path) -> None:
         if column == 0:
             ax.set_ylabel(f"{metric}, {METRICS[metric].unit}")
         ax.grid(which="both", alpha=0.25)
-    axes[0][0].legend(ncols=2, fontsize=9, title="line: article's figures; mark: simulation")
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=5,
+        title="line: the article's figures; mark: simulation",
+    )
     figure.savefig(path, dpi=90)
 
 

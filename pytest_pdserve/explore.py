@@ -180,8 +180,9 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         num_prompts=question.num_prompts,
         request_rate=question.rate,
     )
+    same_size = question.num_prompts == system.sweep.num_prompts
     single = len(set(question.input_lens)) == len(set(question.output_lens)) == 1
-    replayed = single and system.simulation.replay
+    replayed = single and system.simulation.replay and same_size
     earlier = history(workload, system) if replayed else ()
     outcome = serve(placement, (*earlier, workload), system, lengths=pairs, repeat=question.seed)[
         -1

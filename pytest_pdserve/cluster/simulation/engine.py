@@ -337,7 +337,7 @@ class Unit:
             constants.step_s
             + constants.prefill_token_s * prompt_tokens
             + constants.prefill_pair_s * pairs
-            + constants.sequence_s * decoding**constants.sequence_growth
+            + constants.sequence_s * math.pow(decoding, constants.sequence_growth)
             + constants.context_token_s * engine.context
             + (constants.eager_s if decoding + prompt_tokens > GRAPH_TOKENS else 0.0)
         )
