@@ -116,6 +116,7 @@ def _add_explore(plan: argparse.ArgumentParser) -> None:
     add("--slo-itl-ms", default="inf", metavar="MS", help="Highest mean ITL that will do")
     add("--num-prompts", default="1024", metavar="N", help="Requests simulated (%(default)s)")
     add("--nodes", metavar="N", help="Nodes (default: what the system file says)")
+    add("--fresh", action="store_true", help="Empty prefix caches, also for the sweep's own cells")
     add("--seed", default="0", metavar="N", help="Of lengths, arrivals, routing (%(default)s)")
 
 
@@ -125,9 +126,11 @@ def _explore(options: argparse.Namespace, system: System) -> int:
     from pytest_pdserve.explore import explore  # noqa: PLC0415 - the simulation is an extra
     from pytest_pdserve.explore import question_of  # noqa: PLC0415
     from pytest_pdserve.explore import render  # noqa: PLC0415
+    from pytest_pdserve.explore import replays  # noqa: PLC0415
 
     question = question_of(vars(options), system)
-    print(render(question, explore(question, system), shutil.get_terminal_size().columns))
+    answers, width = explore(question, system), shutil.get_terminal_size().columns
+    print(render(question, answers, width, replayed=replays(question, system)))
     return 0
 
 

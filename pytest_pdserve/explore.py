@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -35,6 +36,11 @@ LIMITS = (
     "A difference below 10 % says nothing (docs/simulation-fit.md); measure the first two.",
 )
 
+REPLAYED = (
+    "A cell of the article's sweep: prefix caches are as its earlier cells, of the same prompts, "
+    "leave them; --fresh empties them."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -56,6 +62,8 @@ class Question:
     """Highest mean inter-token latency that will do."""
     seed: int = 0
     """Of lengths, arrivals and routing."""
+    fresh: bool = False
+    """Whether prefix caches are empty even for a cell of the system's own sweep."""
 
     def check(self) -> None:
         """Make sure that it can be answered.
@@ -122,6 +130,7 @@ def question_of(options: Mapping[str, Any], system: System) -> Question:
         output_lens=whole["output_len"],
         num_prompts=whole["num_prompts"][0],
         seed=whole["seed"][0],
+        fresh=options["fresh"],
         **{name: values[0] for name, values in real.items()},
     )
     question.check()
@@ -180,10 +189,7 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         num_prompts=question.num_prompts,
         request_rate=question.rate,
     )
-    same_size = question.num_prompts == system.sweep.num_prompts
-    single = len(set(question.input_lens)) == len(set(question.output_lens)) == 1
-    replayed = single and system.simulation.replay and same_size
-    earlier = history(workload, system) if replayed else ()
+    earlier = history(workload, system) if replays(question, system) else ()
     outcome = serve(placement, (*earlier, workload), system, lengths=pairs, repeat=question.seed)[
         -1
     ]
@@ -200,6 +206,20 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         keeps_up=keeps_up or math.isinf(question.rate),
         preempts=any(counts.preemptions for counts in outcome.served),
         meets=ttft <= question.slo_ttft_ms and itl <= question.slo_itl_ms,
+    )
+
+
+def replays(question: Question, system: System) -> bool:
+    """Whether *question* is a cell of the system's sweep, and what came before it counts."""
+    cells = {(c.input_len, c.output_len) for c in system.sweep.workloads()}
+    pairs = set(itertools.product(question.input_lens, question.output_lens))
+    return (
+        system.simulation.replay
+        and not question.fresh
+        and math.isinf(question.rate)
+        and question.num_prompts == system.sweep.num_prompts
+        and len(pairs) == 1
+        and pairs <= cells
     )
 
 
@@ -238,7 +258,9 @@ def _marked(answer: Answer, others: Sequence[Answer]) -> Answer:
     return replace(answer, front=usable(answer) and not beaten)
 
 
-def render(question: Question, answers: Sequence[Answer], width: int) -> str:
+def render(
+    question: Question, answers: Sequence[Answer], width: int, *, replayed: bool = False
+) -> str:
     """The table, and below it what it cannot say."""
     from rich import box  # noqa: PLC0415 - a tenth of a second that only a table pays
     from rich.console import Console  # noqa: PLC0415
@@ -277,6 +299,7 @@ def render(question: Question, answers: Sequence[Answer], width: int) -> str:
             f"{question.num_prompts} requests; {' and '.join(targets) or 'no target'}",
             *lines,
             "* no other that meets the targets is as good in throughput, TTFT and ITL",
+            *([REPLAYED] if replayed else []),
             *LIMITS,
         ]
     )

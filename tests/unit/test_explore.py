@@ -17,6 +17,7 @@ from pytest_pdserve.explore import candidates
 from pytest_pdserve.explore import explore
 from pytest_pdserve.explore import question_of
 from pytest_pdserve.explore import render
+from pytest_pdserve.explore import replays
 from pytest_pdserve.results.systems import SHIPPED
 from pytest_pdserve.results.systems import load_system
 from pytest_pdserve.values.errors import ConfigError
@@ -34,6 +35,7 @@ GIVEN = {
     "num_prompts": "16",
     "nodes": None,
     "seed": "0",
+    "fresh": False,
 }
 
 
@@ -123,6 +125,26 @@ def test_odd_questions_are_refused(change: dict[str, Any], said: str) -> None:
         question_of({**GIVEN, **change}, SYSTEM)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"fresh": True}, False),
+        ({"rate": 8.0}, False),
+        ({"num_prompts": 100}, False),
+        ({"input_lens": (512, 1024)}, False),
+        ({"input_lens": (1024, 1024)}, True),
+        ({"input_lens": (777,)}, False),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_only_cells_of_the_sweep_are_replayed(change: dict[str, Any], expected: bool) -> None:
+    cell = Question(nodes=4, input_lens=(1024,), output_lens=(256,))
+    question = replace(cell, **change)
+    assert replays(question, SYSTEM) is expected
+    assert ("--fresh" in render(question, [], 90, replayed=expected)) is expected
 
 
 def test_a_real_system_is_not_explored() -> None:
