@@ -87,7 +87,6 @@ def test_a_rate_that_is_too_high_is_seen() -> None:
     )
     assert not any(answer.keeps_up or answer.front for answer in fast.values())
     assert all(answer.keeps_up for answer in slow.values())
-    assert slow["1p3d"].mean_itl_ms < slow["route4"].mean_itl_ms
 
 
 def test_a_mix_of_lengths_lies_between_them() -> None:

@@ -280,3 +280,12 @@ def test_first_tokens_have_noise_of_their_own() -> None:
     assert noisy["median_ttft_ms"] == pytest.approx(plain["median_ttft_ms"], rel=0.01)
     assert abs(math.log(noisy["p99_ttft_ms"] / plain["p99_ttft_ms"])) > 0.01
     assert noisy["mean_itl_ms"] == pytest.approx(plain["mean_itl_ms"])
+
+
+def test_noise_of_first_tokens_leaves_throughput_alone() -> None:
+    plain, noisy = (
+        dict(simulate(placed("1p3d"), SMALL, replace(FRESH, simulation=spec)).result.metrics)
+        for spec in (SimulationSpec(seed=1), SimulationSpec(ttft_cv=0.3, seed=1))
+    )
+    assert noisy["mean_ttft_ms"] != pytest.approx(plain["mean_ttft_ms"], rel=0.02)
+    assert noisy["output_throughput"] == pytest.approx(plain["output_throughput"])

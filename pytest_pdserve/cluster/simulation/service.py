@@ -48,6 +48,8 @@ class Outcome:
 
     requests: tuple[Request, ...]
     """In the order in which the client had them."""
+    began: float
+    """When the first request was sent, before any noise of its own, s."""
     segments: tuple[tuple[Segment, ...], ...]
     """Steps of each lock-step unit."""
     served: tuple[ServedCounts, ...]
@@ -56,7 +58,7 @@ class Outcome:
     @property
     def duration_s(self) -> float:
         """From the first request sent to the last token, s."""
-        return max(r.last for r in self.requests) - min(r.start for r in self.requests)
+        return max(r.last for r in self.requests) - self.began
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,6 +145,7 @@ class Service:
         self._env.run()
         return Outcome(
             requests=tuple(requests),
+            began=min(request.start for request in requests),
             segments=tuple(tuple(unit.segments) for unit in self._units),
             served=tuple(map(self._counts, range(len(self._units)))),
         )
