@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from pytest_pdserve.judge import dependence
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.rules import Rules
 
@@ -54,7 +55,7 @@ def worse_by(fraction: Floats, signs: Floats) -> Floats:
 
 
 def as_fraction(shift: Floats, signs: Floats) -> Floats:
-    """Inverse of :func:`worse_by`: the fraction by which a metric that moved by *shift* is worse."""
+    """Inverse of :func:`worse_by`: by which fraction a metric that moved by *shift* is worse."""
     return signs * np.expm1(signs * shift)
 
 
@@ -82,13 +83,14 @@ def mean_over(values: Floats) -> Floats:
 def drop_outliers(values: Floats, *, mads: float, sd_floor: float) -> Floats:
     """*values* with NaN in place of what lies farther than *mads* MAD from the median.
 
-    The MAD counts as that of *sd_floor* at least: equal values do not make a sixth an outlier.
+    The MAD is scaled to estimate a standard deviation, as statsmodels and most tables do: six
+    unscaled ones would drop what normal noise does, and make the rest look too quiet. It counts as
+    *sd_floor* at least, so that equal values do not make another an outlier.
     """
     centre = median(values)[..., None]
-    spread = median(np.abs(values - centre))[..., None]
-    least = sd_floor * special.ndtri(0.75)
+    spread = median(np.abs(values - centre))[..., None] / special.ndtri(0.75)
     with np.errstate(invalid="ignore"):
-        near = np.abs(values - centre) <= mads * np.maximum(spread, least)
+        near = np.abs(values - centre) <= mads * np.maximum(spread, sd_floor)
     return np.where(near, values, np.nan)
 
 
@@ -122,7 +124,8 @@ def prior_of(variances: Floats, df: Floats) -> Prior:
     """Prior of the variances of a metric's cells, by moments of log s^2 (Smyth 2004, section 6.2).
 
     Where cells scatter no more than their degrees of freedom explain, all share one variance;
-    d0 is then all degrees of freedom there are, never infinite. Under three cells there is no prior.
+    d0 is then all degrees of freedom there are, never infinite. Under three cells there is no
+    prior.
 
     :param variances: shape ``(..., cells, metrics)``, positive.
     :param df: degrees of freedom of each; cells with none are left out.
@@ -143,9 +146,7 @@ def prior_of(variances: Floats, df: Floats) -> Prior:
     ok = cells >= 3
     h0 = np.where(ok, d0, 2.0) / 2
     shift = np.where(scatter, special.digamma(h0) - np.log(h0), 0.0)
-    return Prior(
-        df=np.where(ok, d0, 0.0), variance=np.where(ok, np.exp(centre + shift), np.nan)
-    )
+    return Prior(df=np.where(ok, d0, 0.0), variance=np.where(ok, np.exp(centre + shift), np.nan))
 
 
 def shrink(variances: Floats, df: Floats, prior: Prior) -> tuple[Floats, Floats]:
@@ -179,15 +180,25 @@ class Envelopes:
     """Degrees of freedom of :attr:`sd`; NaN where nothing is known."""
     sharing: Floats
     """Correlation of the cells of a topology in one night. Shape ``(..., 1, metrics)``."""
+    noise: Floats
+    """Variance of :attr:`location` in run-to-run variances: 1/N, and more where nights persist."""
+    persistence: Floats
+    """Share of variance that lives on from night to night. Shape ``(..., 1, metrics)``."""
+    steady: Bools
+    """Whether one night can carry a FAIL. Shape ``(..., 1, metrics)``."""
     floor: Floats
     """Least effect that may FAIL, log scale. Shape ``(metrics,)``."""
     margin: Floats
     """Effect that a PASS rules out, log scale. Shape ``(metrics,)``."""
 
+    @property
+    def scale(self) -> Floats:
+        """Standard deviation of one run's distance from :attr:`location`: s sqrt(1 + 1/N)."""
+        return self.sd * np.sqrt(1 + 1 / np.maximum(self.runs, 1))
+
     def room(self, p: float) -> Floats:
-        """How far above :attr:`location` one run lies with probability *p*; never below the floor."""
-        width = upper_t(self.df, p) * self.sd * np.sqrt(1 + 1 / np.maximum(self.runs, 1))
-        return np.maximum(width, self.floor)
+        """How far above :attr:`location` one run lies with probability *p*; at least the floor."""
+        return np.maximum(upper_t(self.df, p) * self.scale, self.floor)
 
 
 def envelopes_from_runs(
@@ -217,6 +228,8 @@ def envelopes_from_runs(
     variances = np.maximum(squares / np.maximum(df, 1), least)
     posterior, total = shrink(variances, df, prior_of(variances, df))
     sd = np.sqrt(np.maximum(posterior, least))
+    residuals = np.clip(away / sd[..., None], -rules.clip, rules.clip)
+    share = dependence.persistence(residuals, memory=rules.memory)
     signs = directions(metrics)
     own = np.array([METRICS[name].floor for name in metrics]) if floors is None else floors
     margins = np.maximum([METRICS[name].margin for name in metrics], own)
@@ -228,27 +241,13 @@ def envelopes_from_runs(
         location=location,
         sd=sd,
         df=total,
-        sharing=_sharing(np.clip(away / sd[..., None], -rules.clip, rules.clip), families),
+        sharing=dependence.sharing(residuals, families),
+        noise=(1 + 2 * share * dependence.lagged(runs, rules.memory)) / np.maximum(runs, 1),
+        persistence=share,
+        steady=dependence.steady((logs - location[..., None]) / sd[..., None], rules=rules),
         floor=worse_by(own, signs),
         margin=worse_by(margins, signs),
     )
-
-
-def _sharing(residuals: Floats, families: Ints) -> Floats:
-    """Mean correlation of two cells of a topology in one night; never negative.
-
-    :param residuals: standardized, NaN where there is none, shape ``(..., cells, metrics, runs)``.
-    """
-    r = np.nan_to_num(residuals)
-    products, pairs = np.zeros((*r.shape[:-3], r.shape[-2])), 0
-    for family in np.unique(families):
-        cells = r[..., families == family, :, :]
-        together = cells.sum(axis=-3) ** 2 - (cells**2).sum(axis=-3)
-        products = products + together.sum(axis=-1)
-        pairs += cells.shape[-3] * (cells.shape[-3] - 1)
-    share = products / max(pairs * (r.shape[-1] - 1), 1)
-    found: Floats = np.clip(share, 0.0, 1.0)[..., None, :]
-    return found
 
 
 def upper_t(df: Floats, p: float) -> Floats:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pytest_pdserve.judge.dependence import lagged
 from pytest_pdserve.judge.estimation import Envelopes
 from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.estimation import Ints
 from pytest_pdserve.judge.estimation import mean_over
 from pytest_pdserve.judge.estimation import median
+from pytest_pdserve.values.rules import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,8 @@ def standardized(logs: Floats, envelopes: Envelopes, *, clip: float) -> Floats:
 
     :param logs: signed log, shape ``(..., cells, metrics, runs)``.
     """
-    scale = envelopes.sd * np.sqrt(1 + 1 / np.maximum(envelopes.runs, 1))
     distance = logs - envelopes.location[..., None]
-    clipped: Floats = np.clip(distance / scale[..., None], -clip, clip)
+    clipped: Floats = np.clip(distance / envelopes.scale[..., None], -clip, clip)
     return clipped
 
 
@@ -57,13 +58,13 @@ def night_variance(runs: Floats, icc: float) -> Floats:
 
 
 def tonight_statistic(night: Nights, envelopes: Envelopes, *, icc: float) -> Floats:
-    """T = mean(z) sqrt(1 + 1/N) / sqrt(ICC + (1 - ICC)/n + 1/N); of variance 1 if nothing changed."""
-    noise = 1 / np.maximum(envelopes.runs, 1)
-    return night.z * np.sqrt((1 + noise) / (night_variance(night.runs, icc) + noise))
+    """T = mean(z) sqrt(1 + 1/N) / sqrt(ICC + (1 - ICC)/n + 1/N); of variance 1 under no change."""
+    variance = night_variance(night.runs, icc) + envelopes.noise
+    return night.z * envelopes.scale / (envelopes.sd * np.sqrt(variance))
 
 
-def window_statistic(past: Nights, envelopes: Envelopes, *, nights: int, icc: float) -> Floats:
-    """T of the last *nights* nights: their errors are independent, that of the baseline is not.
+def window_statistic(past: Nights, envelopes: Envelopes, *, nights: int, rules: Rules) -> Floats:
+    """T of the last *nights* nights, which share the error of the baseline and what persists.
 
     :param past: nights on a last axis, newest last, those without a run first.
     :returns: shape ``(..., cells, metrics)``; NaN where there are fewer nights.
@@ -71,10 +72,15 @@ def window_statistic(past: Nights, envelopes: Envelopes, *, nights: int, icc: fl
     if past.z.shape[-1] < nights:
         return np.full(past.z.shape[:-1], np.nan)
     z, runs = past.z[..., -nights:], past.runs[..., -nights:]
-    noise = 1 / np.maximum(envelopes.runs, 1)
-    variance = night_variance(runs, icc).sum(axis=-1) / nights**2
-    together: Floats = z.sum(axis=-1) / nights * np.sqrt((1 + noise) / (variance + noise))
+    variance = night_variance(runs, rules.icc).sum(axis=-1) / nights**2 + envelopes.noise
+    variance = variance + persistent(envelopes, nights, rules)
+    together: Floats = z.mean(axis=-1) * envelopes.scale / (envelopes.sd * np.sqrt(variance))
     return together
+
+
+def persistent(envelopes: Envelopes, nights: int, rules: Rules) -> Floats:
+    """What persistence adds to the variance of the mean of *nights* nights."""
+    return 2 * envelopes.persistence * lagged(np.array(float(nights)), rules.memory) / nights
 
 
 def with_tonight(past: Nights | None, tonight: Nights) -> Nights:
@@ -114,17 +120,16 @@ def family_statistic(tonight: Nights, envelopes: Envelopes, *, icc: float) -> Fa
     """
     member = memberships(envelopes.families)
     there = ~np.isnan(tonight.z) & (envelopes.df > 2)
-    noise = 1 / np.maximum(envelopes.runs, 1)
     tails = envelopes.df / np.maximum(envelopes.df - 2, 0.1)
-    own = tails * (night_variance(tonight.runs, icc) + noise) / (1 + noise)
+    unit = (envelopes.scale / envelopes.sd) ** 2
+    own = tails * (night_variance(tonight.runs, icc) + envelopes.noise) / unit
     cells = member @ there.astype(np.float64)
     count = np.maximum(cells, 1)
     mean = member @ np.where(there, tonight.z, 0.0) / count
     apart = member @ np.where(there, own, 0.0) / count**2
     variance = apart + envelopes.sharing * (1 - 1 / count)
     enough = cells >= 2
-    scale = envelopes.sd * np.sqrt(1 + noise)
-    shift = member @ np.where(there, tonight.z * scale, 0.0) / count
+    shift = member @ np.where(there, tonight.z * envelopes.scale, 0.0) / count
     df = member @ np.where(there, np.maximum(envelopes.runs - 1, 1), 0.0)
     return FamilyStatistic(
         t=np.where(enough, mean / np.sqrt(np.where(enough, variance, 1.0)), np.nan),

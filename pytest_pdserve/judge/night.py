@@ -28,7 +28,7 @@ from pytest_pdserve.judge.evidence import family_statistic
 from pytest_pdserve.judge.evidence import memberships
 from pytest_pdserve.judge.evidence import night_of
 from pytest_pdserve.judge.evidence import night_variance
-from pytest_pdserve.judge.evidence import standardized
+from pytest_pdserve.judge.evidence import persistent
 from pytest_pdserve.judge.evidence import tonight_statistic
 from pytest_pdserve.judge.evidence import window_statistic
 from pytest_pdserve.judge.evidence import with_tonight
@@ -94,7 +94,10 @@ def next_cells(state: State) -> Bools:
 
 
 def suspicions(state: State) -> Bools:
-    """Tests whose first run tonight lies outside its envelope, where more runs could tell.
+    """Tests whose first run tonight lies outside its envelope.
+
+    Metrics whose noise forbids a FAIL tonight are run again all the same: windows and families
+    then know a slowed run for what it is.
 
     :returns: shape ``(..., cells, metrics)``.
     """
@@ -104,13 +107,18 @@ def suspicions(state: State) -> Bools:
     return suspicious
 
 
+def _may_fail_tonight(state: State) -> Bools:
+    envelopes = state.envelopes
+    return (envelopes.given >= state.rules.least_baseline_runs) & envelopes.steady
+
+
 def _fails_tonight(state: State, night: Nights) -> Bools:
     rules, envelopes = state.rules, state.envelopes
     t = tonight_statistic(night, envelopes, icc=rules.icc)
     failed: Bools = (
         (t > upper_t(envelopes.df, state.shares[0].level))
         & (night.runs >= rules.least_runs)
-        & (envelopes.given >= rules.least_baseline_runs)
+        & _may_fail_tonight(state)
         & (night.shift > envelopes.floor)
     )
     return failed
@@ -149,18 +157,19 @@ def verdicts(state: State) -> Judged:
     rules, envelopes = state.rules, state.envelopes
     night = night_of(state.logs, envelopes, clip=rules.clip)
     together = with_tonight(state.past, night)
-    tonight_share, *window_shares, family_share = state.shares
+    *window_shares, family_share = state.shares[1:]
     ran = ~np.isnan(night.z)
     statistics = [tonight_statistic(night, envelopes, icc=rules.icc)]
     fired = [_fails_tonight(state, night)]
     visible = _visible_tonight(state)
     for share in window_shares:
-        t = window_statistic(together, envelopes, nights=share.nights, icc=rules.icc)
+        t = window_statistic(together, envelopes, nights=share.nights, rules=rules)
         limit = upper_t(envelopes.df, share.level)
         shift = median(together.shift[..., -share.nights :])
         statistics.append(np.where(ran, t, np.nan))
         fired.append(ran & (t > limit) & (shift > envelopes.floor))
-        seen = _visible(state, limit, night_variance(np.ones(1), rules.icc)[0] / share.nights)
+        each = night_variance(np.ones(1), rules.icc)[0] / share.nights
+        seen = _visible(state, limit, each + persistent(envelopes, share.nights, rules))
         visible = np.where(np.isnan(t), visible, np.minimum(visible, seen))
     bound = _bound(state, night)
     failed = np.any(fired, axis=0)
@@ -180,25 +189,23 @@ def verdicts(state: State) -> Judged:
 
 def _bound(state: State, night: Nights) -> Floats:
     rules, envelopes = state.rules, state.envelopes
-    noise = 1 / np.maximum(envelopes.runs, 1)
-    error = envelopes.sd * np.sqrt(night_variance(night.runs, rules.icc) + noise)
+    error = envelopes.sd * np.sqrt(night_variance(night.runs, rules.icc) + envelopes.noise)
     return night.shift + upper_t(envelopes.df, 1 - rules.pass_confidence) * error
 
 
 def _visible_tonight(state: State) -> Floats:
     rules, envelopes = state.rules, state.envelopes
-    variance = night_variance(np.array([float(rules.most_runs)]), rules.icc)[0]
+    variance = night_variance(np.array([float(rules.most_runs)]), rules.icc)
     seen = _visible(state, upper_t(envelopes.df, state.shares[0].level), variance)
-    return np.where(envelopes.given >= rules.least_baseline_runs, seen, np.inf)
+    return np.where(_may_fail_tonight(state), seen, np.inf)
 
 
-def _visible(state: State, limit: Floats, variance: float) -> Floats:
+def _visible(state: State, limit: Floats, variance: Floats) -> Floats:
     """Shift that passes *limit* with the rules' power; infinite if clipped z cannot get there."""
     envelopes = state.envelopes
-    noise = 1 / np.maximum(envelopes.runs, 1)
-    error = np.sqrt(variance + noise)
-    reach = limit * error / np.sqrt(1 + noise) < state.rules.clip
-    needed = (limit + special.ndtri(state.rules.power)) * error * envelopes.sd
+    error = envelopes.sd * np.sqrt(variance + envelopes.noise)
+    reach = limit * error / envelopes.scale < state.rules.clip
+    needed = (limit + special.ndtri(state.rules.power)) * error
     return np.where(reach, np.maximum(needed, envelopes.floor), np.inf)
 
 

@@ -99,7 +99,9 @@ def draw(
     runs = later * sds[:, None, :, :, None] + _outliers(profile, rng, later.shape)
     if regression is not None:
         whole = worse_by(np.full(metrics, regression.size), signs)
-        grown = np.arange(1, nights + 1) / nights if regression.shape == "drift" else np.ones(nights)
+        grown = (
+            np.arange(1, nights + 1) / nights if regression.shape == "drift" else np.ones(nights)
+        )
         planted = grown[:, None, None] * (regression.hit(profile, layout) * whole)
         runs[:, layout.lead_nights :] += planted[None, ..., None]
     typical = rng.uniform(10.0, 1000.0, (1, cells, metrics, 1))
@@ -135,9 +137,7 @@ def _night_effects(
     return own
 
 
-def _correlated(
-    profile: NoiseProfile, rng: np.random.Generator, shape: tuple[int, ...]
-) -> Floats:
+def _correlated(profile: NoiseProfile, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Draws of variance 1, correlated along the metrics (last axis but one)."""
     rho = profile.metric_correlation
     common = _standard(profile, rng, (*shape[:-2], 1, shape[-1]))

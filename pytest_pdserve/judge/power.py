@@ -16,7 +16,6 @@ from pytest_pdserve.judge import estimation
 from pytest_pdserve.judge import evidence
 from pytest_pdserve.judge import night
 from pytest_pdserve.judge.estimation import Bools
-from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.noise import Draws
 from pytest_pdserve.judge.noise import Layout
 from pytest_pdserve.judge.noise import Regression
@@ -36,8 +35,10 @@ CHUNK = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one rule called worse. Shape ``(replications, nights, cells, metrics)``, and for
-    families ``(replications, nights, families, metrics)``."""
+    """What one rule called worse.
+
+    Shape ``(replications, nights, cells, metrics)``, or families in place of cells.
+    """
 
     rule: str
     """Name of the rule."""
@@ -52,7 +53,7 @@ class Found:
 
 
 def judge_nights(draws: Draws, metrics: Sequence[str], *, layout: Layout, rules: Rules) -> Found:
-    """Apply the judgement to every night, each with the nights before it and the runs it asks for."""
+    """Judge every night, with the nights before it and the runs that it asks for."""
     envelopes = estimation.envelopes_from_runs(
         draws.baseline[:, None], metrics, layout.families, rules=rules
     )
@@ -106,9 +107,7 @@ def naive(draws: Draws, metrics: Sequence[str], *, layout: Layout) -> Iterator[F
     best = np.quantile(base, 0.05, axis=-1)[:, None]
     limit = best + estimation.worse_by(np.full(len(metrics), 0.05), signs)
     gated = np.isin(metrics, ("output_throughput", "mean_e2el_ms"))
-    yield Found(
-        rule="rolling P95 5%", tests=(runs[..., 0] > limit) & gated, families=None, runs=1
-    )
+    yield Found(rule="rolling P95 5%", tests=(runs[..., 0] > limit) & gated, families=None, runs=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +215,9 @@ def _together(
     return Outcome(
         rule=rule,
         regression=regression,
-        rates=tuple(sum(rates[1:], start=rates[0]) for rates in zip(*(r for _, r in chunks))),
+        rates=tuple(
+            sum(rates[1:], start=rates[0]) for rates in zip(*(r for _, r in chunks), strict=True)
+        ),
         runs=float(np.average([found.runs for found, _ in chunks], weights=weights)),
         passed=float(np.average([found.passed for found, _ in chunks], weights=weights)),
     )

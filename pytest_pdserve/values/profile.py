@@ -18,7 +18,7 @@ class NoiseProfile:
     source: str
     """Where the figures come from."""
     cvs: tuple[tuple[str, float], ...]
-    """Metric and run-to-run standard deviation on the log scale (0.008 is 0.8 %), night included."""
+    """Metric and run-to-run standard deviation, log scale (0.008 is 0.8 %), night included."""
     icc: float
     """Share of that variance that runs of a cell in one night have in common (0 to 1)."""
     metric_correlation: float
@@ -77,7 +77,9 @@ PROFILES = {
         _harsher("t3", "noise with tails of Student's t of 3 degrees of freedom", shape="t3"),
         _harsher("mixture", "one draw in ten is three times as wide", shape="mixture"),
         _harsher("icc", "half of the variance belongs to the night", icc=0.5),
-        _harsher("t3-icc", "t3 tails, and half of the variance is the night's", shape="t3", icc=0.5),
+        _harsher(
+            "t3-icc", "t3 tails, and half of the variance is the night's", shape="t3", icc=0.5
+        ),
         _harsher("shared", "a topology's cells share the night's effect", night_sharing=1.0),
         _harsher("weeks", "nights resemble the one before (0.7)", night_persistence=0.7),
         _harsher(

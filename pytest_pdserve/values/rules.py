@@ -83,7 +83,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the nightly judgement goes by. What depends on noise comes from ``pdserve calibrate``."""
+    """What the nightly judgement goes by; what depends on noise is for ``pdserve calibrate``."""
 
     budget: Budget = field(default_factory=Budget)
     """False FAILs that are admitted."""
@@ -102,10 +102,16 @@ class Rules:
     icc: float = 0.2
     """Share of a test's variance that the runs of one night have in common (0 to 1)."""
     outlier_mads: float = 6.0
-    """Baseline runs farther than so many median absolute deviations from the median are dropped."""
+    """Baseline runs farther from the median than so many median absolute deviations, scaled to
+    estimate a standard deviation, are dropped."""
     sd_floor: float = 0.001
     """Least run-to-run standard deviation that is believed, on the log scale."""
     pass_confidence: float = 0.95
     """One-sided confidence of the bound that a PASS needs below the margin."""
+    memory: float = 0.7
+    """Correlation of a night with the next that is looked for in the baseline; how much of the
+    variance persists so is estimated."""
+    heaviest_tails: float = 3.5
+    """Fourth moment over squared second (3 for a normal) above which one night cannot FAIL."""
     power: float = 0.80
     """Probability of being found that the smallest visible effect is stated for."""
