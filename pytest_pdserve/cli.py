@@ -1,4 +1,4 @@
-"""The ``pdserve`` command: plans shown, topologies held, results of others imported."""
+"""The ``pdserve`` command: plans shown, topologies held, results imported, the gate tested."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
 from pytest_pdserve.options import DEFAULT_RUNS
 from pytest_pdserve.options import DEFAULT_SYSTEM
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "selftest":
+            return _selftest(options)
         system, topologies = _load(options.system, options.topology)
         if options.command == "plan" and options.explore:
             return _explore(options, system)
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
             help="Folder of baselines/ with a system.toml (default: %(default)s)",
         )
     _add_explore(made["plan"])
+    _add_selftest(commands)
     for name in ("serve", "import"):
         made[name].add_argument(
             "--runs",
@@ -118,6 +122,28 @@ def _add_explore(plan: argparse.ArgumentParser) -> None:
     add("--nodes", metavar="N", help="Nodes (default: what the system file says)")
     add("--fresh", action="store_true", help="Empty prefix caches, also for the sweep's own cells")
     add("--seed", default="0", metavar="N", help="Of lengths, arrivals, routing (%(default)s)")
+
+
+def _add_selftest(commands: Any) -> None:
+    text = (
+        "Plant regressions into simulated nights, and tell what the judge finds; exit 1 if broken"
+    )
+    add = commands.add_parser("selftest", help=text, description=text).add_argument
+    add("--profile", default="reference", metavar="NAME", help="Noise profile (%(default)s)")
+    add("--nights", default=2000, type=int, metavar="N", help="Clean nights (%(default)s)")
+    add("--seed", default=0, type=int, metavar="S", help="Of every draw (%(default)s)")
+    add("--icc", type=float, metavar="X", help="ICC that the judge assumes (the profile's own)")
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    import shutil  # noqa: PLC0415
+
+    from pytest_pdserve.selftest import render  # noqa: PLC0415 - numpy and scipy
+    from pytest_pdserve.selftest import selftest  # noqa: PLC0415
+
+    report = selftest(options.profile, nights=options.nights, seed=options.seed, icc=options.icc)
+    print(render(report, shutil.get_terminal_size().columns))
+    return 0 if report.sound else 1
 
 
 def _explore(options: argparse.Namespace, system: System) -> int:

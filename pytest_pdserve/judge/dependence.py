@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy import typing as npt
 
 from pytest_pdserve.values.rules import Rules
 

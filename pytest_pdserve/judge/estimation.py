@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy import typing as npt
 from scipy import special
 
 from pytest_pdserve.judge import dependence
@@ -51,12 +51,14 @@ def signed_log(values: Floats, metrics: Sequence[str]) -> Floats:
 
 def worse_by(fraction: Floats, signs: Floats) -> Floats:
     """Size on the signed log scale of getting worse by *fraction*: times 1 + f, or times 1 - f."""
-    return signs * np.log1p(signs * fraction)
+    size: Floats = signs * np.log1p(signs * fraction)
+    return size
 
 
 def as_fraction(shift: Floats, signs: Floats) -> Floats:
     """Inverse of :func:`worse_by`: by which fraction a metric that moved by *shift* is worse."""
-    return signs * np.expm1(signs * shift)
+    fraction: Floats = signs * np.expm1(signs * shift)
+    return fraction
 
 
 def median(values: Floats) -> Floats:
@@ -194,7 +196,8 @@ class Envelopes:
     @property
     def scale(self) -> Floats:
         """Standard deviation of one run's distance from :attr:`location`: s sqrt(1 + 1/N)."""
-        return self.sd * np.sqrt(1 + 1 / np.maximum(self.runs, 1))
+        scale: Floats = self.sd * np.sqrt(1 + 1 / np.maximum(self.runs, 1))
+        return scale
 
     def room(self, p: float) -> Floats:
         """How far above :attr:`location` one run lies with probability *p*; at least the floor."""

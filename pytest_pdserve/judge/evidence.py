@@ -60,7 +60,8 @@ def night_variance(runs: Floats, icc: float) -> Floats:
 def tonight_statistic(night: Nights, envelopes: Envelopes, *, icc: float) -> Floats:
     """T = mean(z) sqrt(1 + 1/N) / sqrt(ICC + (1 - ICC)/n + 1/N); of variance 1 under no change."""
     variance = night_variance(night.runs, icc) + envelopes.noise
-    return night.z * envelopes.scale / (envelopes.sd * np.sqrt(variance))
+    t: Floats = night.z * envelopes.scale / (envelopes.sd * np.sqrt(variance))
+    return t
 
 
 def window_statistic(past: Nights, envelopes: Envelopes, *, nights: int, rules: Rules) -> Floats:
@@ -140,4 +141,6 @@ def family_statistic(tonight: Nights, envelopes: Envelopes, *, icc: float) -> Fa
 
 def memberships(families: Ints) -> Floats:
     """1 where a cell belongs to a family. Shape ``(families, cells)``."""
-    return (families == np.arange(families.max() + 1)[:, None]).astype(np.float64)
+    numbers = np.arange(families.max(initial=-1) + 1)
+    member: Floats = (families == numbers[:, None]).astype(np.float64)
+    return member

@@ -149,7 +149,8 @@ class Judged:
     @property
     def failed(self) -> Bools:
         """Tests that FAIL."""
-        return np.any(self.fired, axis=0)
+        failed: Bools = np.any(self.fired, axis=0)
+        return failed
 
 
 def verdicts(state: State) -> Judged:
@@ -190,7 +191,8 @@ def verdicts(state: State) -> Judged:
 def _bound(state: State, night: Nights) -> Floats:
     rules, envelopes = state.rules, state.envelopes
     error = envelopes.sd * np.sqrt(night_variance(night.runs, rules.icc) + envelopes.noise)
-    return night.shift + upper_t(envelopes.df, 1 - rules.pass_confidence) * error
+    bound: Floats = night.shift + upper_t(envelopes.df, 1 - rules.pass_confidence) * error
+    return bound
 
 
 def _visible_tonight(state: State) -> Floats:

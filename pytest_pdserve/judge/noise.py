@@ -116,8 +116,9 @@ def _own(
 ) -> Floats:
     """What each run has for itself, shape ``(replications, nights, cells, metrics, runs)``."""
     replications, _, cells, metrics, _ = night.shape
-    own = _correlated(profile, rng, (replications, nights, cells, metrics, runs))
-    return np.sqrt(1 - profile.icc) * own
+    shape = (replications, nights, cells, metrics, runs)
+    own: Floats = np.sqrt(1 - profile.icc) * _correlated(profile, rng, shape)
+    return own
 
 
 def _night_effects(
@@ -141,12 +142,15 @@ def _correlated(profile: NoiseProfile, rng: np.random.Generator, shape: tuple[in
     """Draws of variance 1, correlated along the metrics (last axis but one)."""
     rho = profile.metric_correlation
     common = _standard(profile, rng, (*shape[:-2], 1, shape[-1]))
-    return np.sqrt(rho) * common + np.sqrt(1 - rho) * _standard(profile, rng, shape)
+    own = _standard(profile, rng, shape)
+    drawn: Floats = np.sqrt(rho) * common + np.sqrt(1 - rho) * own
+    return drawn
 
 
 def _standard(profile: NoiseProfile, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     if profile.shape == "t3":
-        return rng.standard_t(3, shape) / np.sqrt(3)
+        tailed: Floats = rng.standard_t(3, shape) / np.sqrt(3)
+        return tailed
     drawn = rng.standard_normal(shape)
     if profile.shape == "mixture":
         drawn *= np.where(rng.random(shape) < 0.1, 3.0, 1.0) / np.sqrt(0.9 + 0.1 * 9)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy import special
 
 from pytest_pdserve.judge import estimation
@@ -80,7 +79,9 @@ def _with_past(state: night.State, lead: int) -> night.State:
     each = evidence.night_of(state.logs, state.envelopes, clip=state.rules.clip)
     past = evidence.Nights(
         **{
-            name: sliding_window_view(getattr(each, name)[:, :-1], lead, axis=1)
+            name: np.lib.stride_tricks.sliding_window_view(
+                getattr(each, name)[:, :-1], lead, axis=1
+            )
             for name in ("z", "shift", "runs")
         }
     )
