@@ -1,4 +1,4 @@
-"""The gate's test of itself: regressions planted into simulated nights, and what is made of them."""
+"""The gate's test of itself: regressions are planted into simulated nights, and finds counted."""
 
 from __future__ import annotations
 
@@ -159,9 +159,8 @@ def _planted(report: Report, width: int) -> str:
     for outcomes in report.planted:
         regression = outcomes[0].regression
         assert regression is not None
-        what = f"{regression.size:.0%} {regression.shape}, one {regression.scope}"
-        if regression.scope == "metric":
-            what = f"{what}: {regression.metric}"
+        one = regression.metric if regression.scope == "metric" else f"one {regression.scope}"
+        what = f"{regression.size:.0%} {regression.shape}, {one}"
         found = ("/".join(f"{100 * r.share:.0f}" for r in o.rates) for o in outcomes)
         rows.append((what, *found))
     rules = (outcome.rule for outcome in report.planted[0])
@@ -180,7 +179,8 @@ def _table(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, label in enumerate(columns):
-        table.add_column(label, justify="right" if number else "left", no_wrap=not number)
+        short = not number or len(rows[0][number]) > 6
+        table.add_column(label, justify="right" if number else "left", no_wrap=short)
     for row in (*rows, *([total] if total else [])):
         table.add_row(*row)
     console = Console(file=io.StringIO(), width=max(width, 100), color_system=None)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
+from typing import Self
 
 import numpy as np
 from scipy import special
@@ -21,6 +23,7 @@ from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.estimation import as_fraction
 from pytest_pdserve.judge.estimation import directions
 from pytest_pdserve.judge.estimation import median
+from pytest_pdserve.judge.estimation import signed_log
 from pytest_pdserve.judge.estimation import upper_t
 from pytest_pdserve.judge.evidence import FamilyStatistic
 from pytest_pdserve.judge.evidence import Nights
@@ -38,90 +41,146 @@ from pytest_pdserve.values.rules import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """All that a night's judgement knows."""
+class Limits:
+    """What statistics are held against; the same all night. Shapes ``(..., cells, metrics)``."""
 
-    envelopes: Envelopes
-    """What the baseline leads to expect."""
-    logs: Floats
-    """Tonight's runs in the order they were made, signed log; NaN where a cell has no further run.
-    Shape ``(..., cells, metrics, runs)``."""
-    past: Nights | None = None
-    """Nights before, against the same baseline, on a last axis, newest last."""
-    rules: Rules
-    """Constants and budget."""
+    shares: tuple[Share, ...]
+    """The error budget: tonight, windows, family."""
+    room: Floats
+    """Distance from the expected run above which a first run is suspicious, signed log."""
+    suspect: Floats
+    """T of a window above which a test is suspicious."""
+    clear: Floats
+    """T below which a suspicion is dropped."""
+    fail: tuple[Floats, ...]
+    """T above which a test FAILs: tonight, then the windows."""
+    confidence: Floats
+    """Quantile of the bound that a PASS needs below the margin."""
 
-    @property
-    def tests(self) -> int:
-        """Tests of one night: cells x metrics with a baseline."""
-        return _most(np.isfinite(self.envelopes.df))
 
-    @property
-    def family_tests(self) -> int:
-        """Family tests of one night: topologies of two cells or more x metrics."""
-        member = memberships(self.envelopes.families)
-        return _most(member @ np.isfinite(self.envelopes.df).astype(np.float64) >= 2)
-
-    @property
-    def shares(self) -> tuple[Share, ...]:
-        """The error budget of this night, a line a part: tonight, windows, family."""
-        return self.rules.budget.shares(tests=self.tests, families=self.family_tests)
+def limits_of(envelopes: Envelopes, rules: Rules) -> Limits:
+    """Limits of all tests: quantiles of Student's t at the level that the budget gives each."""
+    known = np.isfinite(envelopes.df)
+    families = memberships(envelopes.families) @ known.astype(np.float64) >= 2
+    shares = rules.budget.shares(tests=_most(known), families=_most(families))
+    return Limits(
+        shares=shares,
+        room=envelopes.room(rules.suspect_p),
+        suspect=upper_t(envelopes.df, rules.suspect_window_p),
+        clear=upper_t(envelopes.df, rules.clear_p),
+        fail=tuple(upper_t(envelopes.df, share.level) for share in shares[:-1]),
+        confidence=upper_t(envelopes.df, 1 - rules.pass_confidence),
+    )
 
 
 def _most(tests: Bools) -> int:
     return int(tests.sum(axis=(-2, -1)).max(initial=0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that a night's judgement knows."""
+
+    envelopes: Envelopes
+    """What the baseline leads to expect."""
+    limits: Limits
+    """Of the same envelopes and rules."""
+    rules: Rules
+    """Constants and budget."""
+    logs: Floats
+    """Tonight's runs in the order they were made, signed log; NaN where a cell has no further run.
+    Shape ``(..., cells, metrics, runs)``."""
+    past: Nights | None = None
+    """Nights before, against the same baseline, on a last axis, newest last."""
+
+    @classmethod
+    def of(
+        cls, envelopes: Envelopes, runs: Floats, *, rules: Rules, past: Nights | None = None
+    ) -> Self:
+        """The state after *runs*, given in the metrics' own units.
+
+        :param runs: shape ``(..., cells, metrics, runs)``; NaN where there is none.
+        :raises ValueError: if a value is not positive and finite.
+        """
+        return cls(
+            envelopes=envelopes,
+            limits=limits_of(envelopes, rules),
+            rules=rules,
+            logs=signed_log(runs, envelopes.metrics),
+            past=past,
+        )
+
+
 def next_cells(state: State) -> Bools:
     """Cells that need one more run on a fresh start.
 
-    A cell without a run needs its first. One whose first run was suspicious in a metric needs more
-    until no suspicion is left, one has become a FAIL, or the runs are spent. A cell whose baseline
-    is too short for a FAIL tonight is not run again.
+    A cell without a run needs its first. One with a suspicious metric needs more until no suspicion
+    is left, one has become a FAIL, or the runs are spent. A cell whose baseline is too short for a
+    FAIL tonight is not run again.
 
     :returns: shape ``(..., cells)``.
     """
-    rules, envelopes = state.rules, state.envelopes
-    runs = np.sum(np.any(~np.isnan(state.logs), axis=-2), axis=-1)
-    night = night_of(state.logs, envelopes, clip=rules.clip)
-    t = tonight_statistic(night, envelopes, icc=rules.icc)
-    suspected = suspicions(state)
-    cleared = t < upper_t(envelopes.df, rules.clear_p)
-    failed = np.any(_fails_tonight(state, night), axis=-1)
-    open_ = np.any(suspected & ~cleared, axis=-1) & ~failed
-    again: Bools = (runs == 0) | (open_ & (runs < rules.most_runs))
+    made = np.sum(np.any(~np.isnan(state.logs), axis=-2), axis=-1)
+    if not np.any(made):
+        return np.ones(made.shape, dtype=bool)
+    seen = _look(state)
+    cleared = seen.t[0] < state.limits.clear
+    failed = np.any(seen.fired, axis=(0, -1))
+    open_ = np.any(suspicions(state) & ~cleared, axis=-1) & ~failed
+    again: Bools = (made == 0) | (open_ & (made < state.rules.most_runs))
     return again
 
 
 def suspicions(state: State) -> Bools:
-    """Tests whose first run tonight lies outside its envelope.
+    """Tests that tonight's first run makes suspicious, alone or with the nights before.
 
     Metrics whose noise forbids a FAIL tonight are run again all the same: windows and families
     then know a slowed run for what it is.
 
     :returns: shape ``(..., cells, metrics)``.
     """
-    rules, envelopes = state.rules, state.envelopes
-    outside = state.logs[..., 0] - envelopes.location > envelopes.room(rules.suspect_p)
-    suspicious: Bools = outside & (envelopes.given >= rules.least_baseline_runs)
+    first = replace(state, logs=state.logs[..., :1])
+    outside = first.logs[..., 0] - state.envelopes.location > state.limits.room
+    seen = _look(first)
+    strong = seen.t[1:] > state.limits.suspect
+    large = np.array([shift > state.envelopes.floor for shift in seen.shifts[1:]], dtype=bool)
+    lasting = np.any(strong & large.reshape(strong.shape), axis=0)
+    enough = state.envelopes.given >= state.rules.least_baseline_runs
+    suspicious: Bools = (outside | lasting) & enough
     return suspicious
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """Statistics of tonight and of the windows, in this order."""
+
+    night: Nights
+    t: Floats
+    fired: Bools
+    shifts: tuple[Floats, ...]
+
+
+def _look(state: State) -> _Look:
+    rules, envelopes, limits = state.rules, state.envelopes, state.limits
+    night = night_of(state.logs, envelopes, clip=rules.clip)
+    together = with_tonight(state.past, night)
+    ran = ~np.isnan(night.z)
+    ts, shifts = [tonight_statistic(night, envelopes, icc=rules.icc)], [night.shift]
+    for share in limits.shares[1:-1]:
+        t = window_statistic(together, envelopes, nights=share.nights, rules=rules)
+        ts.append(np.where(ran, t, np.nan))
+        shifts.append(median(together.shift[..., -share.nights :]))
+    fired = [
+        (t > limit) & (shift > envelopes.floor)
+        for t, limit, shift in zip(ts, limits.fail, shifts, strict=True)
+    ]
+    fired[0] &= _may_fail_tonight(state) & (night.runs >= rules.least_runs)
+    return _Look(night=night, t=np.stack(ts), fired=np.stack(fired), shifts=tuple(shifts))
 
 
 def _may_fail_tonight(state: State) -> Bools:
     envelopes = state.envelopes
     return (envelopes.given >= state.rules.least_baseline_runs) & envelopes.steady
-
-
-def _fails_tonight(state: State, night: Nights) -> Bools:
-    rules, envelopes = state.rules, state.envelopes
-    t = tonight_statistic(night, envelopes, icc=rules.icc)
-    failed: Bools = (
-        (t > upper_t(envelopes.df, state.shares[0].level))
-        & (night.runs >= rules.least_runs)
-        & _may_fail_tonight(state)
-        & (night.shift > envelopes.floor)
-    )
-    return failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,60 +214,43 @@ class Judged:
 
 def verdicts(state: State) -> Judged:
     """Judge a night whose runs are all made."""
-    rules, envelopes = state.rules, state.envelopes
-    night = night_of(state.logs, envelopes, clip=rules.clip)
-    together = with_tonight(state.past, night)
-    *window_shares, family_share = state.shares[1:]
-    ran = ~np.isnan(night.z)
-    statistics = [tonight_statistic(night, envelopes, icc=rules.icc)]
-    fired = [_fails_tonight(state, night)]
-    visible = _visible_tonight(state)
-    for share in window_shares:
-        t = window_statistic(together, envelopes, nights=share.nights, rules=rules)
-        limit = upper_t(envelopes.df, share.level)
-        shift = median(together.shift[..., -share.nights :])
-        statistics.append(np.where(ran, t, np.nan))
-        fired.append(ran & (t > limit) & (shift > envelopes.floor))
-        each = night_variance(np.ones(1), rules.icc)[0] / share.nights
-        seen = _visible(state, limit, each + persistent(envelopes, share.nights, rules))
-        visible = np.where(np.isnan(t), visible, np.minimum(visible, seen))
-    bound = _bound(state, night)
-    failed = np.any(fired, axis=0)
-    family = family_statistic(night, envelopes, icc=rules.icc)
+    rules, envelopes, limits = state.rules, state.envelopes, state.limits
+    seen = _look(state)
+    variance = night_variance(seen.night.runs, rules.icc) + envelopes.noise
+    bound = seen.night.shift + limits.confidence * envelopes.sd * np.sqrt(variance)
+    family = family_statistic(seen.night, envelopes, icc=rules.icc)
+    level = limits.shares[-1].level
     return Judged(
-        fired=np.stack(fired),
-        passed=~failed & (bound < envelopes.margin),
-        t=np.stack(statistics),
+        fired=seen.fired,
+        passed=~np.any(seen.fired, axis=0) & (bound < envelopes.margin),
+        t=seen.t,
         bound=bound,
-        visible=np.where(ran, visible, np.nan),
-        night=night,
+        visible=np.where(np.isnan(seen.night.z), np.nan, visible_shift(state, seen.t)),
+        night=seen.night,
         family=family,
-        family_fired=(family.t > upper_t(family.df, family_share.level))
-        & (family.shift > envelopes.floor),
+        family_fired=(family.t > upper_t(family.df, level)) & (family.shift > envelopes.floor),
     )
 
 
-def _bound(state: State, night: Nights) -> Floats:
-    rules, envelopes = state.rules, state.envelopes
-    error = envelopes.sd * np.sqrt(night_variance(night.runs, rules.icc) + envelopes.noise)
-    bound: Floats = night.shift + upper_t(envelopes.df, 1 - rules.pass_confidence) * error
-    return bound
+def visible_shift(state: State, t: Floats) -> Floats:
+    """Smallest shift that a part with evidence would have found with the rules' power.
 
-
-def _visible_tonight(state: State) -> Floats:
-    rules, envelopes = state.rules, state.envelopes
-    variance = night_variance(np.array([float(rules.most_runs)]), rules.icc)
-    seen = _visible(state, upper_t(envelopes.df, state.shares[0].level), variance)
-    return np.where(_may_fail_tonight(state), seen, np.inf)
-
-
-def _visible(state: State, limit: Floats, variance: Floats) -> Floats:
-    """Shift that passes *limit* with the rules' power; infinite if clipped z cannot get there."""
-    envelopes = state.envelopes
-    error = envelopes.sd * np.sqrt(variance + envelopes.noise)
-    reach = limit * error / envelopes.scale < state.rules.clip
-    needed = (limit + special.ndtri(state.rules.power)) * error
-    return np.where(reach, np.maximum(needed, envelopes.floor), np.inf)
+    :param t: statistic of each part, NaN where it has no evidence.
+    """
+    rules, envelopes, limits = state.rules, state.envelopes, state.limits
+    visible = np.full(envelopes.location.shape, np.inf)
+    for part, share in enumerate(limits.shares[:-1]):
+        runs = np.array([1.0 if part else float(rules.most_runs)])
+        variance = night_variance(runs, rules.icc) / share.nights + envelopes.noise
+        variance = variance + persistent(envelopes, share.nights, rules) * (part > 0)
+        error = envelopes.sd * np.sqrt(variance)
+        # A clipped z reaches no further than the clip, however large the shift is.
+        reach = limits.fail[part] * error < rules.clip * envelopes.scale
+        able = reach & (~np.isnan(t[part]) if part else _may_fail_tonight(state))
+        needed = (limits.fail[part] + special.ndtri(rules.power)) * error
+        best = np.minimum(visible, np.maximum(needed, envelopes.floor))
+        visible = np.where(able, best, visible)
+    return visible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +287,7 @@ def rows(
 
 
 def _test_rows(judged: Judged, state: State, cells: Sequence[str]) -> Iterator[TestVerdict]:
-    envelopes, shares, night = state.envelopes, state.shares, judged.night
+    envelopes, shares, night = state.envelopes, state.limits.shares, judged.night
     p = special.stdtr(envelopes.df, -judged.t)
     p = np.where(np.all(np.isnan(p), axis=0), np.nan, np.nan_to_num(p, nan=1.0).min(axis=0))
     signs = directions(envelopes.metrics)
@@ -283,7 +325,7 @@ def _family_rows(judged: Judged, state: State, families: Sequence[str]) -> Itera
                 cell=name,
                 metric=metric,
                 status=Status.FAIL if fired else Status.PASS,
-                fired=(state.shares[-1].part,) if fired else (),
+                fired=(state.limits.shares[-1].part,) if fired else (),
                 runs=int(runs[f, m]),
                 p=float(p[f, m]),
                 shift=float(shift[f, m]),

@@ -15,6 +15,7 @@ from pytest_pdserve.judge import estimation
 from pytest_pdserve.judge import evidence
 from pytest_pdserve.judge import night
 from pytest_pdserve.judge.estimation import Bools
+from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.noise import Draws
 from pytest_pdserve.judge.noise import Layout
 from pytest_pdserve.judge.noise import Regression
@@ -28,7 +29,7 @@ WITHIN = (1, 3, 7)
 """Nights within which a regression counts as found."""
 CLEAN_NIGHTS = 10
 """Clean nights that are judged against one baseline; a longer series would repeat its luck."""
-CHUNK = 20
+CHUNK = 40
 """Replications that are drawn at once, for the sake of memory."""
 
 
@@ -52,40 +53,52 @@ class Found:
 
 
 def judge_nights(draws: Draws, metrics: Sequence[str], *, layout: Layout, rules: Rules) -> Found:
-    """Judge every night, with the nights before it and the runs that it asks for."""
+    """Judge night after night, each with those before it and the runs that it asks for."""
     envelopes = estimation.envelopes_from_runs(
-        draws.baseline[:, None], metrics, layout.families, rules=rules
+        draws.baseline, metrics, layout.families, rules=rules
     )
     drawn = estimation.signed_log(draws.nights, metrics)
-    state = night.State(envelopes=envelopes, logs=np.full_like(drawn, np.nan), rules=rules)
+    blank = np.full(drawn[:, 0].shape, np.nan)
+    state = night.State.of(envelopes, blank, rules=rules)
+    tests, families, made, passed = [], [], [], []
+    for number in range(drawn.shape[1]):
+        state = _ran(replace(state, logs=blank), drawn[:, number])
+        judged = night.verdicts(state)
+        state = replace(state, past=_kept(state.past, judged.night, rules.budget.past_nights))
+        if number >= layout.lead_nights:
+            tests.append(judged.failed)
+            families.append(judged.family_fired)
+            made.append(np.any(~np.isnan(state.logs), axis=-2).sum(axis=-1).mean())
+            passed.append(judged.passed.mean())
+    return Found(
+        rule=JUDGE,
+        tests=np.stack(tests, axis=1),
+        families=np.stack(families, axis=1),
+        runs=float(np.mean(made)),
+        passed=float(np.mean(passed)),
+    )
+
+
+def _ran(state: night.State, drawn: Floats) -> night.State:
+    """The state once every run that was asked for is made."""
     for run in range(drawn.shape[-1]):
         asked = night.next_cells(state)
+        if not np.any(asked):
+            break
         logs = state.logs.copy()
         logs[..., run] = np.where(asked[..., None], drawn[..., run], np.nan)
         state = replace(state, logs=logs)
-    judged = night.verdicts(_with_past(state, layout.lead_nights))
-    made = ~np.isnan(state.logs[:, layout.lead_nights :]).all(axis=-2)
-    return Found(
-        rule=JUDGE,
-        tests=judged.failed,
-        families=judged.family_fired,
-        runs=float(made.sum(axis=-1).mean()),
-        passed=float(judged.passed.mean()),
-    )
+    return state
 
 
-def _with_past(state: night.State, lead: int) -> night.State:
-    """The counted nights, each with the *lead* nights before it."""
-    each = evidence.night_of(state.logs, state.envelopes, clip=state.rules.clip)
-    past = evidence.Nights(
-        **{
-            name: np.lib.stride_tricks.sliding_window_view(
-                getattr(each, name)[:, :-1], lead, axis=1
-            )
-            for name in ("z", "shift", "runs")
-        }
+def _kept(
+    past: evidence.Nights | None, tonight: evidence.Nights, nights: int
+) -> evidence.Nights | None:
+    """The nights that the widest window of tomorrow looks at."""
+    both = evidence.with_tonight(past, tonight)
+    return evidence.Nights(
+        z=both.z[..., -nights:], shift=both.shift[..., -nights:], runs=both.runs[..., -nights:]
     )
-    return replace(state, logs=state.logs[:, lead:], past=past)
 
 
 def naive(draws: Draws, metrics: Sequence[str], *, layout: Layout) -> Iterator[Found]:

@@ -89,6 +89,8 @@ class Rules:
     """False FAILs that are admitted."""
     suspect_p: float = 0.003
     """One-sided p of a first run below which its cell is run again."""
+    suspect_window_p: float = 0.001
+    """The same for a window that ends with that run: a small, lasting change is looked at again."""
     clear_p: float = 0.15
     """One-sided p of all runs above which a suspicion is dropped."""
     most_runs: int = 4
