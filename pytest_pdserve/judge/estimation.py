@@ -147,8 +147,10 @@ def prior_of(variances: Floats, df: Floats) -> Prior:
     d0 = np.minimum(d0, pooled)
     ok = cells >= 3
     h0 = np.where(ok, d0, 2.0) / 2
-    shift = np.where(scatter, special.digamma(h0) - np.log(h0), 0.0)
-    return Prior(df=np.where(ok, d0, 0.0), variance=np.where(ok, np.exp(centre + shift), np.nan))
+    moments = np.exp(centre + special.digamma(h0) - np.log(h0))
+    common = np.where(use, df * variances, 0.0).sum(axis=-2) / np.maximum(pooled, 1)
+    s02 = np.where(scatter, moments, common)
+    return Prior(df=np.where(ok, d0, 0.0), variance=np.where(ok, s02, np.nan))
 
 
 def shrink(variances: Floats, df: Floats, prior: Prior) -> tuple[Floats, Floats]:
