@@ -147,7 +147,7 @@ def _clean(report: Report, width: int) -> str:
                 f"{outcome.runs:.2f}",
                 f"{outcome.rates[0].share:.2%}",
                 f"{low:.2%} to {high:.2%}",
-                "-" if outcome.rule != JUDGE else f"{outcome.passed:.1%}",
+                "-" if outcome.passed is None else f"{outcome.passed:.1%}",
             )
         )
     columns = ("rule", "runs per cell-night", "false-alarm nights", "95 % (Wilson)", "tests PASS")
@@ -179,8 +179,8 @@ def _table(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, label in enumerate(columns):
-        short = not number or len(rows[0][number]) > 6
-        table.add_column(label, justify="right" if number else "left", no_wrap=short)
+        widest = max(len(row[number]) for row in rows)
+        table.add_column(label, justify="right" if number else "left", min_width=widest)
     for row in (*rows, *([total] if total else [])):
         table.add_row(*row)
     console = Console(file=io.StringIO(), width=max(width, 100), color_system=None)

@@ -48,8 +48,8 @@ class Found:
     """Topologies that FAIL as a whole; None if the rule does not look at them."""
     runs: float
     """Runs per cell and night."""
-    passed: float = math.nan
-    """Share of tests that PASS; NaN for a rule that knows no INCONCLUSIVE."""
+    passed: float | None = None
+    """Share of tests that PASS; None for a rule that knows no INCONCLUSIVE."""
 
 
 def judge_nights(draws: Draws, metrics: Sequence[str], *, layout: Layout, rules: Rules) -> Found:
@@ -164,8 +164,8 @@ class Outcome:
     """Clean: nights with a false FAIL. Planted: found within each of :data:`WITHIN` nights."""
     runs: float
     """Runs per cell and night."""
-    passed: float
-    """Share of tests that PASS."""
+    passed: float | None
+    """Share of tests that PASS; None for a rule that knows no INCONCLUSIVE."""
 
 
 def clean_outcomes(
@@ -226,6 +226,7 @@ def _together(
     rule: str, regression: Regression | None, chunks: list[tuple[Found, tuple[Rate, ...]]]
 ) -> Outcome:
     weights = [found.tests.shape[0] for found, _ in chunks]
+    passed = [found.passed for found, _ in chunks if found.passed is not None]
     return Outcome(
         rule=rule,
         regression=regression,
@@ -233,7 +234,7 @@ def _together(
             sum(rates[1:], start=rates[0]) for rates in zip(*(r for _, r in chunks), strict=True)
         ),
         runs=float(np.average([found.runs for found, _ in chunks], weights=weights)),
-        passed=float(np.average([found.passed for found, _ in chunks], weights=weights)),
+        passed=float(np.average(passed, weights=weights)) if passed else None,
     )
 
 

@@ -16,6 +16,7 @@ from pytest_pdserve.judge import dependence
 from pytest_pdserve.judge import estimation
 from pytest_pdserve.judge import evidence
 from pytest_pdserve.judge import night
+from pytest_pdserve.judge.estimation import Bools
 from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.evidence import Nights
 from pytest_pdserve.judge.night import State
@@ -66,7 +67,7 @@ def judge(
     return State.of(envelopes, np.stack(runs, axis=-1), rules=rules, past=past)
 
 
-def only(cells: Floats | list[bool], run: Floats) -> Floats:
+def only(cells: Bools | list[bool], run: Floats) -> Floats:
     """A run that only some cells made."""
     return np.where(np.asarray(cells, dtype=bool)[:, None], run, math.nan)
 
@@ -316,7 +317,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def flip_the_thresholds(patch: pytest.MonkeyPatch) -> None:
-    sound = night.upper_t
+    sound = estimation.upper_t
     patch.setattr(night, "upper_t", lambda df, p: -sound(df, p))
 
 
@@ -330,7 +331,7 @@ def drop_the_icc(patch: pytest.MonkeyPatch) -> None:
 
 
 def drop_the_clip(patch: pytest.MonkeyPatch) -> None:
-    sound = night.night_of
+    sound = evidence.night_of
     patch.setattr(night, "night_of", lambda logs, env, clip: sound(logs, env, clip=math.inf))
 
 
@@ -343,7 +344,7 @@ def forget_the_nights(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_families(patch: pytest.MonkeyPatch) -> None:
-    sound = night.family_statistic
+    sound = evidence.family_statistic
     patch.setattr(
         night,
         "family_statistic",
