@@ -130,7 +130,7 @@ def _add_selftest(commands: Any) -> None:
     )
     add = commands.add_parser("selftest", help=text, description=text).add_argument
     add("--profile", default="reference", metavar="NAME", help="Noise profile (%(default)s)")
-    add("--nights", default=2000, type=int, metavar="N", help="Clean nights (%(default)s)")
+    add("--nights", default=1000, type=int, metavar="N", help="Clean nights (%(default)s)")
     add("--seed", default=0, type=int, metavar="S", help="Of every draw (%(default)s)")
     add("--icc", type=float, metavar="X", help="ICC that the judge assumes (the profile's own)")
 
