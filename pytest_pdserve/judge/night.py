@@ -99,14 +99,16 @@ class State:
     ) -> Self:
         """The state after *runs*, given in the metrics' own units.
 
-        :param runs: shape ``(..., cells, metrics, runs)``; NaN where there is none.
+        :param runs: shape ``(..., cells, metrics, runs)``; NaN where there is none, where the run
+            was insane or where it voids the metric. What is there moves to the front.
         :raises ValueError: if a value is not positive and finite.
         """
+        order = np.argsort(np.isnan(runs), axis=-1, kind="stable")
         return cls(
             envelopes=envelopes,
             limits=limits_of(envelopes, rules),
             rules=rules,
-            logs=signed_log(runs, envelopes.metrics),
+            logs=signed_log(np.take_along_axis(runs, order, axis=-1), envelopes.metrics),
             past=past,
         )
 

@@ -129,6 +129,11 @@ def test_one_slow_run_is_run_again_and_cleared() -> None:
     assert table(state)["dp cell0", "mean_itl_ms"].status == "PASS"
 
 
+def test_an_insane_first_run_leaves_the_second_to_be_the_first() -> None:
+    state = judge(only([False] + [True] * 17, worse(0.0)), only([True] + [False] * 17, worse(0.08)))
+    assert night.next_cells(state).tolist() == [True] + [False] * 17
+
+
 def test_two_runs_of_a_night_never_fail() -> None:
     state = judge(worse(in_cell(0.5)), only([True] + [False] * 17, worse(0.5)))
     assert night.next_cells(state).tolist() == [True] + [False] * 17
