@@ -16,11 +16,11 @@ from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.cluster.process import Allocation
-    from pytest_pdserve.judge.claims import Claim
     from pytest_pdserve.serving.deployment import Deployment
     from pytest_pdserve.serving.simulated import SimulatedDeployment
     from pytest_pdserve.session import Cell
     from pytest_pdserve.session import Session
+    from pytest_pdserve.values.claim import Claim
     from pytest_pdserve.values.workload import Workload
 
 allocation_key = pytest.StashKey["Allocation"]()
@@ -213,30 +213,52 @@ def pdserve_judge_claim(
 ) -> Callable[[Claim], None]:
     """A function that compares topologies as a claim says.
 
-    It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced, and
-    skips if none of its topologies was measured in this session.
+    It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
+    skips what no measurement can decide and what this session did not measure, and is an xfail
+    where the claim fails just as its known issue says, or is INCONCLUSIVE.
     """
 
     def judge(claim: Claim) -> None:
         __tracebackhide__ = True
-        measured = {topology for topology, _ in pdserve_session.cells}
-        strict = pdserve_session.settings.strict
-        if not measured & set(claim.topologies):
-            _not_judged(f"none of {', '.join(claim.topologies)} was measured", strict=strict)
-        report = pdserve_session.system.judgement.claims == "report"
-        sides = [s for cell in pdserve_session.sides(claim).values() for s in cell]
-        missing = sorted({s.topology for s in sides if s.value is None})
-        if report and not sides:
-            _not_judged("no cell of this system's sweep lies in its regime", strict=strict)
-        if report and missing:
-            _not_judged(f"{', '.join(missing)} neither measured nor in a baseline", strict=strict)
+        system, strict = pdserve_session.system, pdserve_session.settings.strict
+        if claim.undecidable is not None:
+            pytest.skip(f"undecidable: {claim.undecidable}")
+        report = system.judgement.claims == "report"
+        missing = _unmeasured(claim, pdserve_session, report=report)
+        if missing:
+            _not_judged(missing, strict=strict)
         verdict = pdserve_session.judge_claim(claim)
+        request.node.user_properties.append(("pdserve_claim", verdict.message))
+        if verdict.known is not None:
+            cells = ", ".join(verdict.contradicted)
+            pytest.xfail(f"known issue, contradicted in {cells}: {verdict.known}")
+        if verdict.status == "INCONCLUSIVE":
+            if strict:
+                pytest.fail(f"{verdict.message}\n(--pdserve-strict)", pytrace=False)
+            pytest.xfail(f"INCONCLUSIVE: {verdict.misses[0]}")
         if verdict.status == "FAIL":
             if not report:
                 raise BaselineRegression(verdict.message)
-            pytest.xfail(f"on {pdserve_session.system.name} not enforced: {verdict.misses[0]}")
+            pytest.xfail(f"on {system.name} not enforced: {verdict.misses[0]}")
 
     return judge
+
+
+def _unmeasured(claim: Claim, session: Session, *, report: bool) -> str | None:
+    """Why *claim* cannot be judged in this session, or None: where claims are enforced, try."""
+    from pytest_pdserve.judge.claims import sides_of  # noqa: PLC0415
+
+    measured = {topology for topology, _ in session.cells}
+    if session.system.cluster.kind != "figures" and not measured & set(claim.topologies):
+        return f"none of {', '.join(claim.topologies)} was measured"
+    if not report:
+        return None
+    sweep = session.system.sweep.workloads()
+    sides = tuple(sides_of(claim, sweep, session.known().look))
+    if not sides:
+        return "no cell of this system's sweep lies in its regime"
+    missing = sorted({side.topology for side in sides if side.value is None})
+    return f"{', '.join(missing)} neither measured nor in a baseline" if missing else None
 
 
 def _not_judged(reason: str, *, strict: bool) -> None:

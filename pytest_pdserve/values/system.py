@@ -16,7 +16,7 @@ from pytest_pdserve.values.slurm import Preflight
 from pytest_pdserve.values.slurm import SlurmSpec
 from pytest_pdserve.values.workload import Sweep
 
-ClusterKind = Literal["local", "slurm", "attached", "simulated"]
+ClusterKind = Literal["local", "slurm", "attached", "simulated", "figures"]
 
 
 def _given(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ class ClusterSpec:
     """The machines of a system."""
 
     kind: ClusterKind
-    """How nodes are had."""
+    """How nodes are had; of ``figures`` there are none, only values off somebody's plots."""
     nodes: int
     """Nodes; on a local system, slots of this machine."""
     gpus_per_node: int

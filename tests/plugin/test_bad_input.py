@@ -186,7 +186,11 @@ def test_memory_that_does_not_suffice(house: House) -> None:
             "{}: claim '1p3d-itl-below-dp': unknown metric 'speed'; known are mean_ttft_ms, ",
         ),
         ('subject = "1p3d"', 'subject = "3d"', "{}: claim '1p3d-itl-below-dp': topology '3d' is "),
-        ('kind = "below"', 'kind = "better"', "{}: /claim/0/kind: 'better' is not one of "),
+        (
+            'kind = "below"',
+            'kind = "better"',
+            "{}: /claim/0/relations/0/kind: 'better' is not one of ",
+        ),
         ("schema_version = 1", "schema_version = ", "{} is no valid TOML: "),
     ],
 )
