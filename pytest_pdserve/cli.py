@@ -173,6 +173,8 @@ def _import(options: argparse.Namespace, system: System, topology: Topology) -> 
 
     if system.cluster.kind == "simulated":
         raise ConfigError(f"{system.name!r} is simulated: results of real servers are not its own")
+    if system.cluster.kind == "figures":
+        raise ConfigError(f"{system.name!r} is figures: results of real servers are not its own")
     check_runs_folder(options.runs)
     try:
         results = [(path, load_bench_result(path)) for path in options.results]

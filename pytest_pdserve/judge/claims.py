@@ -157,7 +157,7 @@ def _verdict(
         lines.setdefault(finding.workload, []).append(f"{finding.status} {finding.text}")
     origins = sorted({side.origin for side in sides if side.value is not None})
     further = [
-        ("statistics", _statistics(findings)),
+        ("statistics", _statistics(findings, read=any(side.uncertainty for side in sides))),
         ("sides from", "; ".join(origins) or "nowhere"),
         ("known issue", claim.known_issue.why if claim.known_issue else ""),
         ("caution", claim.caution or ""),
@@ -178,12 +178,13 @@ def _verdict(
     )
 
 
-def _statistics(findings: Sequence[Finding]) -> str:
+def _statistics(findings: Sequence[Finding], *, read: bool) -> str:
     pairs = sorted({finding.pairs for finding in findings if finding.pairs})
     said = [f"{' or '.join(map(str, pairs))} pairs of runs, t intervals"] if pairs else []
     points = [finding for finding in findings if not finding.pairs and not finding.missing]
     if points:
         said.append(POINT if not any(finding.several for finding in points) else UNPAIRED)
+        said += ["intervals are how far readings may be off"] if read else []
     return "; ".join(said)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pdserve.cli import main
+
 ROOT = Path(__file__).parents[2]
 ARTICLE = ("suites/claims", "--system", "article", "--import-mode=importlib", "-W", "error")
 OUTCOMES = {"passed": 45 + 6, "xfailed": 29, "skipped": 4}
@@ -96,6 +98,11 @@ def test_nothing_can_be_measured_on_figures(project: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --pdserve-base-url * cannot be measured as system *"])
     assert not (project.path / "runs").exists()
+
+
+def test_results_are_not_imported_as_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "--system", "article", "--topology", "dp", "result.json"]) == 4
+    assert "'article' is figures: results of real servers are not" in capsys.readouterr().err
 
 
 def test_figures_that_are_broken_are_bad_input(project: pytest.Pytester) -> None:

@@ -156,7 +156,9 @@ def test_a_verdict_is_the_one_found_by_hand(claim: Claim) -> None:
     )
     assert not verdict.missing
     evidence = dict(verdict.evidence)
-    assert evidence["statistics"] == "point claim: one run per side, no variance"
+    assert evidence["statistics"] == (
+        "point claim: one run per side, no variance; intervals are how far readings may be off"
+    )
     assert evidence["sides from"].startswith("figure: ")
     assert len([label for label in evidence if label.startswith("random-")]) > 0
 

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.claims import load_figures
+from pytest_pdserve.values.claim import SHAPES
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.workload import Sweep
 
@@ -178,6 +179,23 @@ def test_both_panels_have_no_axis(tmp_path: Path) -> None:
     path.write_text(text.replace('"decode"', '"both"'))
     with pytest.raises(ConfigError, match="kind 'monotone' needs one panel, whose axis it follows"):
         load_claims(path)
+
+
+def test_every_example_of_the_docs_is_a_claim(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    path = tmp_path / "claims.toml"
+    seen = set()
+    for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
+        given = {line.partition(" = ")[0] for line in block.splitlines()}
+        rest = {"id": '"e"', "text": '"t"', "reason": '"r"', "source": '"s"', "panel": '"both"'}
+        if "known_issue" in given:
+            rest |= {line.split(" = ")[0]: line.split(" = ")[1] for line in SIDES.splitlines()}
+        lines = [f"{key} = {value}" for key, value in rest.items() if key not in given]
+        head = "" if "[[claim]]" in block else "[[claim]]\n"
+        path.write_text("\n".join(["schema_version = 1", head + block, *lines]), encoding="utf-8")
+        (claim,) = load_claims(path)
+        seen.add(claim.kind)
+    assert seen >= set(SHAPES) - {"above", "lowest", "best"}
 
 
 def test_random_damage_is_refused_or_leaves_claims(tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.sides import derive
 from pytest_pdserve.values.claim import CAUTION
 from pytest_pdserve.values.claim import cell_name
 from pytest_pdserve.values.quantities import DERIVED
+from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.workload import Sweep
 from pytest_pdserve.values.workload import Workload
 from tests.unit.test_claims import JOINT
@@ -186,3 +190,44 @@ def test_a_derived_quantity_lacks_what_its_metrics_lack() -> None:
     assert side.missing == (
         "decoding_requests of dp cannot be had: request_throughput of dp was not measured"
     )
+
+
+MakeRecord = Callable[..., Record]
+
+
+def known(make_record: MakeRecord, *runs: dict[str, float], **fields: Any) -> Known:
+    records = tuple(make_record(run, **fields) for run in runs)
+    return Known(measured={("1p3d", "random-512-256"): records})
+
+
+CELL = Workload(input_len=512, output_len=256, num_prompts=4)
+
+
+def test_a_measured_side_has_its_runs(make_record: MakeRecord) -> None:
+    seen = known(make_record, {"mean_itl_ms": 8.0}, {"mean_itl_ms": 18.0})
+    side = seen.look("1p3d", CELL, "mean_itl_ms")
+    assert side.value == pytest.approx(12.0)
+    assert side.runs == (8.0, 18.0)
+    assert (side.origin, side.missing) == ("this session", None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [
+        ("mean_tpot_ms", "mean_tpot_ms of 1p3d was not measured"),
+        ("mean_ttft_ms", "mean_ttft_ms of 1p3d must not be judged in this cell, as sanity says"),
+        ("output_throughput", "output_throughput of 1p3d is 0, which is no measurement"),
+    ],
+)
+def test_a_measured_side_may_be_missing_all_the_same(
+    metric: str, why: str, make_record: MakeRecord
+) -> None:
+    note = Finding(check="chunks", severity="note", message="", voids=("mean_ttft_ms",))
+    seen = known(make_record, {"output_throughput": 0.0}, findings=(note,))
+    side = seen.look("1p3d", CELL, metric)
+    assert (side.value, side.missing) == (None, why)
+
+
+def test_a_side_that_is_nowhere_says_so(make_record: MakeRecord) -> None:
+    side = known(make_record, {}).look("dp", CELL, "decoding_requests")
+    assert (side.value, side.origin) == (None, "nowhere")
