@@ -158,8 +158,10 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
         path = claims_file(claims, metafunc.definition.path.parent)
         marks = metafunc.definition.iter_markers("pdserve_requires")
         cluster = settings_of(metafunc.config).system.cluster
-        if any(unmet(mark, None, cluster) for mark in marks):  # skipped once, not claim by claim
-            metafunc.parametrize("pdserve_claim", [None], ids=[path.stem])
+        reason = next((said for mark in marks if (said := unmet(mark, None, cluster))), None)
+        if reason:  # skipped once, not claim by claim, and no lack of this session: not strictly
+            skipped = pytest.param(None, id=path.stem, marks=pytest.mark.skip(reason=reason))
+            metafunc.parametrize("pdserve_claim", [skipped])
             return
         metafunc.parametrize(
             "pdserve_claim",

@@ -349,7 +349,7 @@ def _finding(workload: Workload, found: Outcome, text: str, *sides: Side) -> Fin
         status=found.status,
         text=text,
         pairs=found.pairs,
-        several=any(len(side.runs) > 1 for side in sides),
+        several=any(max(len(side.runs), side.stored) > 1 for side in sides),
     )
 
 

@@ -39,6 +39,8 @@ class Side:
     """``this session``, the baseline's file, or the figures it was read off."""
     runs: tuple[float, ...] = ()
     """The value of each run of this session, in the order of the repeats."""
+    stored: int = 1
+    """Runs that a value of another session rests on."""
     uncertainty: float = 0.0
     """How far :attr:`value` may be off for another reason than run-to-run noise."""
     why: str = NOT_MEASURED
@@ -97,7 +99,10 @@ class Known:
         if self.baseline is not None:
             envelope = (self.baseline.envelopes(*key) or {}).get(metric)
             return replace(
-                side, value=envelope.ref if envelope else None, origin=self.baseline.origin
+                side,
+                value=envelope.ref if envelope else None,
+                stored=envelope.runs if envelope else 1,
+                origin=self.baseline.origin,
             )
         return side
 

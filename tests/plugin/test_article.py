@@ -115,10 +115,12 @@ def test_figures_that_are_broken_are_bad_input(project: pytest.Pytester) -> None
     result.stderr.fnmatch_lines(["ERROR: *figures.toml: /record/0/source: 'figure' was expected"])
 
 
-def test_a_smaller_cluster_is_skipped_once(project: pytest.Pytester) -> None:
-    result = project.runpytest_inprocess(
-        "suites/claims", "--system", "local-cpu", "--import-mode=importlib", "-rs", "-k", "article"
-    )
+@pytest.mark.parametrize("strict", [(), ("--pdserve-strict",)], ids=["plain", "strict"])
+def test_a_smaller_cluster_is_skipped_once(
+    strict: tuple[str, ...], project: pytest.Pytester
+) -> None:
+    local = ("--system", "local-cpu", "--import-mode=importlib", *strict)
+    result = project.runpytest_inprocess("suites/claims", *local, "-rs", "-k", "article")
     assert result.parseoutcomes() == {"skipped": 1, "deselected": 6}
     result.stdout.fnmatch_lines(["SKIPPED * needs gpus_per_node >= 8, the system has 1"])
 

@@ -12,6 +12,8 @@ from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.sides import derive
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.claim import CAUTION
 from pytest_pdserve.values.claim import cell_name
 from pytest_pdserve.values.quantities import DERIVED
@@ -231,3 +233,16 @@ def test_a_measured_side_may_be_missing_all_the_same(
 def test_a_side_that_is_nowhere_says_so(make_record: MakeRecord) -> None:
     side = known(make_record, {}).look("dp", CELL, "decoding_requests")
     assert (side.value, side.origin) == (None, "nowhere")
+
+
+@pytest.mark.parametrize(("runs", "said"), [(1, "one run per side"), (20, "not the same runs on")])
+def test_a_side_of_the_baseline_is_no_pair(runs: int, said: str, make_record: MakeRecord) -> None:
+    envelope = Envelope(metric="mean_itl_ms", ref=20.0, rtol=0.1, better="lower", runs=runs)
+    cells = {"dp": {"random-512-256": {"mean_itl_ms": envelope}}}
+    stored = Baseline(system="s", suite="sweep", source="sweep.json", provenance={}, cells=cells)
+    seen = replace(known(make_record, {}), baseline=stored)
+    verdict = judge_claim(claim(), cell(), seen.look)
+    assert (verdict.status, verdict.missing) == ("PASS", False)
+    evidence = dict(verdict.evidence)
+    assert evidence["statistics"].startswith(f"point claim: {said}")
+    assert evidence["sides from"] == "sweep.json; this session"
