@@ -109,7 +109,7 @@ def judge_ratios(
     found = judge_sample(logs, region.log(), least_sd=LEAST_SD, spread=known, tests=tests)
     return Outcome(
         status=found.status,
-        value=math.exp(found.value),
+        value=_exp(found.value),
         low=_exp(found.low),
         high=_exp(found.high),
         pairs=found.pairs,

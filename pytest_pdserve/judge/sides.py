@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ from pytest_pdserve.values.workload import Workload
 
 NOT_MEASURED = "was not measured"
 HERE = "this session"
+_LARGEST = 1e18
+"""No metric of a run is larger, and none smaller than one over it; NaN is neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class Side:
         if self.value is None:
             return f"{self.metric} of {self.topology} {self.why}"
         numbers = (self.value, *self.runs)
-        if not all(math.isfinite(number) and number > 0 for number in numbers):
+        if not all(1 / _LARGEST <= number <= _LARGEST for number in numbers):
             return f"{self.metric} of {self.topology} = {self.value:g}, which is no measurement"
         return None
 

@@ -305,7 +305,7 @@ EVERY_KIND: tuple[dict[str, Any], ...] = (
 EVERY_CLAIM = [claim(**fields) for fields in EVERY_KIND]
 
 
-@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), 0.0, -1.0])
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), 0.0, -1.0, 5e-324, 1e308])
 @pytest.mark.parametrize("made", EVERY_CLAIM, ids=lambda c: c.kind)
 def test_no_kind_passes_on_what_is_no_measurement(made: Claim, bad: float | None) -> None:
     good = {"1p3d": 9.0, "dp": 10.0, "route4": 11.0}
