@@ -51,7 +51,8 @@ lint: setup ## Check code, baselines, workflows and spelling
 	$(BIN)/hadolint docker/Dockerfile
 	find baselines -name '*.json' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
 	find baselines -name system.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/system.schema.json {} +
-	find suites -name claims.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +
+	find baselines -name figures.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/figures.schema.json {} +
+	find suites -name '*.toml' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +
 	find .github/workflows -name '*.yml' -exec $(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows {} +
 
 typecheck: setup ## Check types with mypy

@@ -1,4 +1,4 @@
-"""The ``pdserve`` command: plans shown, topologies held, results of others imported."""
+"""The ``pdserve`` command: plans shown, topologies held, results imported, the gate tested."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
 from pytest_pdserve.options import DEFAULT_RUNS
 from pytest_pdserve.options import DEFAULT_SYSTEM
@@ -37,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "selftest":
+            return _selftest(options)
         system, topologies = _load(options.system, options.topology)
+        if options.command == "plan" and options.explore:
+            return _explore(options, system)
         if options.command == "plan":
             print("\n".join(_plan(system, topology) for topology in topologies))
             return 0
@@ -81,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help="Folder of baselines/ with a system.toml (default: %(default)s)",
         )
+    _add_explore(made["plan"])
+    _add_selftest(commands)
     for name in ("serve", "import"):
         made[name].add_argument(
             "--runs",
@@ -102,6 +109,57 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_explore(plan: argparse.ArgumentParser) -> None:
+    group = plan.add_argument_group("explore", "which topologies meet a target, as simulated")
+    add = group.add_argument
+    add("--explore", action="store_true", help="Simulate all topologies of so many nodes")
+    add("--input-len", default="512", metavar="N[,N…]", help="Prompt lengths (%(default)s)")
+    add("--output-len", default="256", metavar="N[,N…]", help="Output lengths (%(default)s)")
+    add("--rate", default="inf", metavar="R", help="Arrivals, req/s; inf for all at once")
+    add("--slo-ttft-ms", default="inf", metavar="MS", help="Highest mean TTFT that will do")
+    add("--slo-itl-ms", default="inf", metavar="MS", help="Highest mean ITL that will do")
+    add("--num-prompts", default="1024", metavar="N", help="Requests simulated (%(default)s)")
+    add("--nodes", metavar="N", help="Nodes (default: what the system file says)")
+    add("--fresh", action="store_true", help="Empty prefix caches, also for the sweep's own cells")
+    add("--seed", default="0", metavar="N", help="Of lengths, arrivals, routing (%(default)s)")
+
+
+def _add_selftest(commands: Any) -> None:
+    text = (
+        "Plant regressions into simulated nights, and tell what the judge finds; exit 1 if broken"
+    )
+    add = commands.add_parser("selftest", help=text, description=text).add_argument
+    add("--profile", default="reference", metavar="NAME", help="Noise profile (%(default)s)")
+    add("--nights", default=1000, type=int, metavar="N", help="Clean nights (%(default)s)")
+    add("--seed", default=0, type=int, metavar="S", help="Of every draw (%(default)s)")
+    add("--icc", type=float, metavar="X", help="ICC that the judge assumes (the profile's own)")
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    import shutil  # noqa: PLC0415
+
+    from pytest_pdserve.selftest import render  # noqa: PLC0415 - numpy and scipy
+    from pytest_pdserve.selftest import selftest  # noqa: PLC0415
+
+    report = selftest(options.profile, nights=options.nights, seed=options.seed, icc=options.icc)
+    print(render(report, shutil.get_terminal_size().columns))
+    return 0 if report.sound else 1
+
+
+def _explore(options: argparse.Namespace, system: System) -> int:
+    import shutil  # noqa: PLC0415
+
+    from pytest_pdserve.explore import explore  # noqa: PLC0415 - the simulation is an extra
+    from pytest_pdserve.explore import question_of  # noqa: PLC0415
+    from pytest_pdserve.explore import render  # noqa: PLC0415
+    from pytest_pdserve.explore import replays  # noqa: PLC0415
+
+    question = question_of(vars(options), system)
+    answers, width = explore(question, system), shutil.get_terminal_size().columns
+    print(render(question, answers, width, replayed=replays(question, system)))
+    return 0
+
+
 def _check_one(command: str, topologies: Sequence[Topology]) -> None:
     if len(topologies) != 1:
         raise ConfigError(f"pdserve {command} takes one topology, got {len(topologies)}")
@@ -113,6 +171,10 @@ def _import(options: argparse.Namespace, system: System, topology: Topology) -> 
     from pytest_pdserve.results.store import create_run  # noqa: PLC0415
     from pytest_pdserve.results.store import load_bench_result  # noqa: PLC0415
 
+    if system.cluster.kind == "simulated":
+        raise ConfigError(f"{system.name!r} is simulated: results of real servers are not its own")
+    if system.cluster.kind == "figures":
+        raise ConfigError(f"{system.name!r} is figures: results of real servers are not its own")
     check_runs_folder(options.runs)
     try:
         results = [(path, load_bench_result(path)) for path in options.results]

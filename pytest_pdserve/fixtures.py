@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,10 +17,11 @@ from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.cluster.process import Allocation
-    from pytest_pdserve.judge.claims import Claim
     from pytest_pdserve.serving.deployment import Deployment
+    from pytest_pdserve.serving.simulated import SimulatedDeployment
     from pytest_pdserve.session import Cell
     from pytest_pdserve.session import Session
+    from pytest_pdserve.values.claim import Claim
     from pytest_pdserve.values.workload import Workload
 
 broken_key = pytest.StashKey[set[str]]()
@@ -114,9 +116,10 @@ def pdserve_cluster(
 @pytest.fixture(scope="session")
 def pdserve_deployment(
     request: pytest.FixtureRequest, pdserve_session: Session, pdserve_cluster: Allocation
-) -> Iterator[Deployment]:
+) -> Iterator[Deployment | SimulatedDeployment]:
     """The topology of the parameter, stood up once per session; ``--topology`` parametrizes it."""
     from pytest_pdserve.serving.deployment import stand_up  # noqa: PLC0415
+    from pytest_pdserve.serving.simulated import place_simulated  # noqa: PLC0415
 
     topology = request.param
     progress = progress_to(request.config, topology.id)
@@ -124,6 +127,9 @@ def pdserve_deployment(
         if pdserve_session.settings.base_url:
             with _attached(pdserve_session, topology) as deployment:
                 yield deployment
+            return
+        if pdserve_cluster.kind == "simulated":
+            yield place_simulated(pdserve_cluster, topology, pdserve_session.system)
             return
         with stand_up(
             pdserve_cluster,
@@ -155,7 +161,7 @@ def pdserve_run(
     request: pytest.FixtureRequest,
     pdserve_session: Session,
     pdserve_cluster: Allocation,
-    pdserve_deployment: Deployment,
+    pdserve_deployment: Deployment | SimulatedDeployment,
     pdserve_workload: Workload,
 ) -> Cell:
     """The cell of ``pdserve_workload`` on ``pdserve_deployment``, measured and recorded.
@@ -210,34 +216,57 @@ def pdserve_judge_claim(
 ) -> Callable[[Claim], None]:
     """A function that compares topologies as a claim says.
 
-    It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced, and
-    skips if none of its topologies was measured in this session.
+    It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
+    skips what no measurement can decide and what this session did not measure, and is an xfail
+    where the claim fails just as its known issue says, or is INCONCLUSIVE.
     """
 
     def judge(claim: Claim) -> None:
         __tracebackhide__ = True
-        measured = {topology for topology, _ in pdserve_session.cells}
-        strict = pdserve_session.settings.strict
-        if not measured & set(claim.topologies):
-            _not_judged(f"none of {', '.join(claim.topologies)} was measured", strict=strict)
-        report = pdserve_session.system.judgement.claims == "report"
-        sides = [s for cell in pdserve_session.sides(claim).values() for s in cell]
-        missing = sorted({s.topology for s in sides if s.value is None})
-        if broken := sorted(request.config.stash.get(broken_key, set[str]()) & set(missing)):
-            raise PdserveError(
-                f"claim not judged: {', '.join(broken)} ended in an ERROR in this session"
-            )
-        if report and not sides:
-            _not_judged("no cell of this system's sweep lies in its regime", strict=strict)
-        if report and missing:
-            _not_judged(f"{', '.join(missing)} neither measured nor in a baseline", strict=strict)
+        system, strict = pdserve_session.system, pdserve_session.settings.strict
+        if claim.undecidable is not None:
+            pytest.skip(f"undecidable: {claim.undecidable}")
+        report = system.judgement.claims == "report"
+        broken = request.config.stash.get(broken_key, set[str]())
+        missing = _unmeasured(claim, pdserve_session, report=report, broken=broken)
+        if missing:
+            _not_judged(missing, strict=strict)
         verdict = pdserve_session.judge_claim(claim)
+        request.node.user_properties.append(("pdserve_claim", verdict.message))
+        if verdict.known is not None:
+            cells = ", ".join(verdict.contradicted)
+            pytest.xfail(f"known issue, contradicted in {cells}: {verdict.known}")
+        if verdict.status == "INCONCLUSIVE":
+            if strict:
+                pytest.fail(f"{verdict.message}\n(--pdserve-strict)", pytrace=False)
+            pytest.xfail(f"INCONCLUSIVE: {verdict.misses[0]}")
         if verdict.status == "FAIL":
             if not report:
                 raise BaselineRegression(verdict.message)
-            pytest.xfail(f"on {pdserve_session.system.name} not enforced: {verdict.misses[0]}")
+            pytest.xfail(f"on {system.name} not enforced: {verdict.misses[0]}")
 
     return judge
+
+
+def _unmeasured(claim: Claim, session: Session, *, report: bool, broken: Set[str]) -> str | None:
+    """Why *claim* cannot be judged in this session, or None: where claims are enforced, try.
+
+    :raises PdserveError: if a side is missing because its topology ended in an ERROR.
+    """
+    from pytest_pdserve.judge.claims import sides_of  # noqa: PLC0415
+
+    measured = {topology for topology, _ in session.cells}
+    if session.system.cluster.kind != "figures" and not measured & set(claim.topologies):
+        return f"none of {', '.join(claim.topologies)} was measured"
+    sides = tuple(sides_of(claim, session.system.sweep.workloads(), session.known().look))
+    missing = {side.topology for side in sides if side.value is None}
+    if lost := sorted(missing & broken):
+        raise PdserveError(f"claim not judged: {', '.join(lost)} ended in an ERROR in this session")
+    if not report:
+        return None
+    if not sides:
+        return "no cell of this system's sweep lies in its regime"
+    return f"{', '.join(sorted(missing))} neither measured nor in a baseline" if missing else None
 
 
 def _not_judged(reason: str, *, strict: bool) -> None:

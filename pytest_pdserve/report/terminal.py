@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.report.claims import claim_lines
 from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
 from pytest_pdserve.values.metrics import METRICS
@@ -32,13 +33,13 @@ def summary_lines(session: Session, width: int) -> list[str]:
     rows += [(cell, "INSANE") for cell in session.insane.values()]
     if not rows and not session.claims:
         return []
-    lines = _table(rows, width) if rows else []
+    simulated = session.system.cluster.kind == "simulated"
+    lines = [f"SIMULATED, no server ran: {session.system.description}"] if simulated else []
+    if session.system.cluster.kind == "figures":
+        lines = [f"FIGURES, nothing was measured: {session.system.description}"]
+    lines += _table(rows, width) if rows else []
     lines += _notes(session)
-    lines += [
-        f"claim {claim.id}: {_claim_status(session, verdict.status)}"
-        + (f" ({verdict.misses[0]})" if verdict.misses else "")
-        for claim, verdict in session.claims
-    ]
+    lines += claim_lines(session)
     if any(verdict.status is Status.RECORDED for verdict in session.verdicts.values()):
         times = dict(
             pair for v in session.verdicts.values() for pair in v.evidence if pair[0] == "times"
@@ -49,14 +50,9 @@ def summary_lines(session: Session, width: int) -> list[str]:
                 " (recorded, not judged)"
             )
         )
-    lines.append(f"records and logs: {session.store.folder}")
+    if session.system.cluster.kind != "figures":
+        lines.append(f"records and logs: {session.store.folder}")
     return lines
-
-
-def _claim_status(session: Session, status: Status) -> str:
-    if status is Status.FAIL and session.system.judgement.claims == "report":
-        return f"does not hold on {session.system.name}, where claims are reported, not enforced"
-    return str(status)
 
 
 def _table(rows: Sequence[tuple[Cell, str]], width: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Baselines and claims: where they lie, how they are read, and how candidates are written."""
+"""Baselines: where they lie, how they are read, and how candidates are written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from typing import Any
 
 import platformdirs
 
-from pytest_pdserve.judge.claims import Claim
 from pytest_pdserve.judge.stats import envelope_from_runs
 from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
-from pytest_pdserve.results.files import load_toml
 from pytest_pdserve.results.files import write_json
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
@@ -121,9 +119,15 @@ def record_envelopes(
     """Write the envelopes of one cell into the baseline at *path*, beside the cells it has.
 
     :param records: the sane runs of one cell.
+    :raises ConfigError: if a run was simulated and *system* is a real one.
     :raises StoreError: if the file cannot be written.
     """
     first = records[0]
+    if any(r.simulated for r in records) and system.cluster.kind != "simulated":
+        raise ConfigError(
+            f"{first.run_id} was simulated, so it cannot become a baseline of {system.name!r}, "
+            f"which is of kind {system.cluster.kind!r}; measure it there"
+        )
     old = load_baseline(path)
     cells = {topology: dict(w) for topology, w in old.cells.items()} if old else {}
     cells.setdefault(first.topology, {})[first.workload.id] = cell_envelopes(records, system, names)
@@ -157,18 +161,3 @@ def merge(*baselines: Baseline | None) -> Baseline | None:
             for workload, metrics in workloads.items():
                 cells.setdefault(topology, {}).setdefault(workload, {}).update(metrics)
     return replace(given[-1], cells=cells, source=" + ".join(b.source for b in given))
-
-
-def load_claims(path: Path) -> tuple[Claim, ...]:
-    """Read a file of claims.
-
-    :raises ConfigError: if it is malformed, or two claims share an id.
-    """
-    data = load_toml(path)
-    check_schema(data, "claims", path)
-    claims = tuple(Claim.from_toml(entry, source=str(path)) for entry in data["claim"])
-    ids = [claim.id for claim in claims]
-    for name in ids:
-        if ids.count(name) > 1:
-            raise ConfigError(f"{path}: claim id {name!r} stands {ids.count(name)} times")
-    return claims

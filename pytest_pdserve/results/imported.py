@@ -20,6 +20,8 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 UNKNOWN = "unknown"
+SIMULATED_BACKEND = "simulated"
+"""What stands as ``backend`` in a result that no server answered."""
 
 
 def import_result(
@@ -37,9 +39,11 @@ def import_result(
     :param source: file that it was read from.
     :param dataset: ``--dataset-name`` that was used; result files do not say.
     :returns: the record, and its file.
-    :raises ClientError: if no request completed.
+    :raises ClientError: if no request completed, or it was simulated.
     :raises StoreError: if the record cannot be written.
     """
+    if dict(result.raw).get("backend") == SIMULATED_BACKEND:
+        raise ClientError(f"{source} was simulated: no server ran, so it is no run to import")
     workload = workload_of(result, dataset, source=str(source))
     repeat = store.next_repeat(topology.id, workload)
     stem = store.stem(topology.id, workload, repeat)

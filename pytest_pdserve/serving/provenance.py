@@ -13,6 +13,12 @@ import httpx
 
 from pytest_pdserve.values.system import System
 
+_IRRELEVANT = (
+    *("name", "source", "description", "ports", "limits", "judgement", "programs"),
+    "simulation",  # noise is what envelopes are for; what replays says is in the host
+)
+"""Parts of a system that leave a measurement as it is."""
+
 
 def endpoint_versions(client: httpx.Client, url: str) -> dict[str, str]:
     """What an endpoint says of itself at ``/version``; empty if it does not."""
@@ -47,7 +53,7 @@ def fingerprint(host: dict[str, str], system: System) -> str:
     Versions of the software are left out: comparing them is what baselines are for.
     """
     asked = asdict(system)
-    for name in ("name", "source", "description", "ports", "limits", "judgement", "programs"):
+    for name in _IRRELEVANT:
         del asked[name]
     asked["model"]["path"] = Path(system.model.path).name
     text = json.dumps([host, asked], sort_keys=True, default=str)

@@ -11,11 +11,12 @@ from typing import Literal
 from typing import Self
 
 from pytest_pdserve.values.container import ContainerSpec
+from pytest_pdserve.values.simulation import SimulationSpec
 from pytest_pdserve.values.slurm import Preflight
 from pytest_pdserve.values.slurm import SlurmSpec
 from pytest_pdserve.values.workload import Sweep
 
-ClusterKind = Literal["local", "slurm", "attached", "simulated"]
+ClusterKind = Literal["local", "slurm", "attached", "simulated", "figures"]
 
 
 def _given(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -32,7 +33,7 @@ class ClusterSpec:
     """The machines of a system."""
 
     kind: ClusterKind
-    """How nodes are had."""
+    """How nodes are had; of ``figures`` there are none, only values off somebody's plots."""
     nodes: int
     """Nodes; on a local system, slots of this machine."""
     gpus_per_node: int
@@ -157,6 +158,8 @@ class System:
     """How Slurm is asked for nodes."""
     preflight: Preflight = field(default_factory=Preflight)
     """What each node must show first."""
+    simulation: SimulationSpec = field(default_factory=SimulationSpec)
+    """What a simulated run adds to the model."""
     tensor_parallel: int | None = None
     """GPUs per engine where the topology's name does not say; None takes the whole node."""
     env: tuple[tuple[str, str], ...] = ()
@@ -198,6 +201,7 @@ class System:
             judgement=Judgement(**_given(judgement, *Judgement.__slots__)),
             slurm=SlurmSpec(**_given(slurm, *SlurmSpec.__slots__)),
             preflight=Preflight(**_given(preflight, *Preflight.__slots__)),
+            simulation=SimulationSpec.from_toml(data.get("simulation", {})),
             tensor_parallel=data.get("tensor_parallel"),
             env=tuple(data.get("env", {}).items()),
             pd_env=tuple(data.get("pd_env", {}).items()),

@@ -1,18 +1,22 @@
-"""Claims between topologies."""
+"""Claims between topologies: every kind, both ways, with margins, and what is missing or void."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pytest_pdserve.judge.claims import Claim
-from pytest_pdserve.judge.claims import Side
+from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
-from pytest_pdserve.results.baselines import load_claims
-from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.judge.sides import HERE
+from pytest_pdserve.judge.sides import Look
+from pytest_pdserve.judge.sides import Side
+from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.claim import cell_name
 from pytest_pdserve.values.workload import Sweep
+from pytest_pdserve.values.workload import Workload
 
 ENTRY: dict[str, Any] = {
     "id": "itl",
@@ -25,170 +29,346 @@ ENTRY: dict[str, Any] = {
     "reason": "no prefill in between",
     "source": "article",
 }
+SWEEP = Sweep(input_lens=(512, 1024), output_lens=(256, 512, 1024)).workloads()
+Values = Mapping[str, float | tuple[float, ...] | None]
+"""Value or runs by topology, or by ``topology 512-256`` where cells differ."""
 
 
 def claim(**fields: Any) -> Claim:
-    return Claim.from_toml({**ENTRY, **fields}, source="claims.toml")
+    merged = {**ENTRY, **fields}
+    return Claim.from_toml({k: v for k, v in merged.items() if v is not None}, source="c.toml")
 
 
-def sides(values: dict[str, float | None], cell: str = "c") -> dict[str, tuple[Side, ...]]:
-    return {
-        cell: tuple(
-            Side(topology=name, workload=cell, value=value, origin="this session")
-            for name, value in values.items()
+def cell(output_len: int = 256, **fields: Any) -> tuple[Workload, ...]:
+    """A sweep of one cell, on both panels."""
+    made = Workload(
+        input_len=512, output_len=output_len, num_prompts=8, panels=("prefill", "decode"), **fields
+    )
+    return (made,)
+
+
+def look_at(values: Values, *, uncertainty: float = 0.0) -> Look:
+    def look(topology: str, workload: Workload, metric: str) -> Side:
+        names = (f"{metric} {topology}", f"{topology} {cell_name(workload)}", topology)
+        said = next((values[name] for name in names if name in values), None)
+        runs = said if isinstance(said, tuple) else ()
+        return Side(
+            topology=topology,
+            workload=workload.id,
+            metric=metric,
+            value=sum(runs) / len(runs) if isinstance(said, tuple) else said,
+            origin=HERE,
+            runs=runs,
+            uncertainty=uncertainty,
         )
-    }
+
+    return look
+
+
+def judged(made: Claim, values: Values, sweep: tuple[Workload, ...] | None = None) -> ClaimVerdict:
+    return judge_claim(made, sweep or cell(), look_at(values), system="s")
+
+
+TWO = {"others": ["dp", "route4"]}
+RATIO = {"kind": "ratio", "low": 0.5, "high": 0.9}
+DIFFERENCE = {"kind": "difference", "low": -2.0, "high": 1.0}
+WITHIN = {"kind": "within", "subject": None, "others": None, "topologies": ["1p3d"]}
+RANK = {"kind": "rank", "others": ["dp", "route4"], "low": 2, "high": 2}
+MORE = {"metric": "output_throughput"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "subject", "other", "margin", "status"),
+    ("fields", "values", "status"),
     [
-        ("below", 9.0, 10.0, 0.0, "PASS"),
-        ("below", 10.0, 10.0, 0.0, "FAIL"),
-        ("below", 9.0, 10.0, 0.1, "FAIL"),
-        ("below", 8.9, 10.0, 0.1, "PASS"),
-        ("above", 11.0, 10.0, 0.0, "PASS"),
-        ("above", 10.0, 10.0, 0.0, "FAIL"),
-        ("above", 11.0, 10.0, 0.1, "FAIL"),
-        ("above", 11.1, 10.0, 0.1, "PASS"),
-        ("lowest", 9.0, 10.0, 0.0, "PASS"),
-        ("lowest", 11.0, 10.0, 0.0, "FAIL"),
-        ("highest", 11.0, 10.0, 0.0, "PASS"),
-        ("highest", 9.0, 10.0, 0.0, "FAIL"),
-        ("below", float("nan"), 10.0, 0.0, "FAIL"),
-        ("above", 10.0, float("nan"), 0.0, "FAIL"),
+        ({"kind": "below"}, {"1p3d": 9, "dp": 10}, "PASS"),
+        ({"kind": "below"}, {"1p3d": 10, "dp": 10}, "FAIL"),
+        ({"kind": "below"}, {"1p3d": 11, "dp": 10}, "FAIL"),
+        ({"kind": "below", "margin": 0.1}, {"1p3d": 9, "dp": 10}, "FAIL"),
+        ({"kind": "below", "margin": 0.1}, {"1p3d": 8.9, "dp": 10}, "PASS"),
+        ({"kind": "above"}, {"1p3d": 11, "dp": 10}, "PASS"),
+        ({"kind": "above"}, {"1p3d": 10, "dp": 10}, "FAIL"),
+        ({"kind": "above", "margin": 0.1}, {"1p3d": 11, "dp": 10}, "FAIL"),
+        ({"kind": "above", "margin": 0.1}, {"1p3d": 11.1, "dp": 10}, "PASS"),
+        ({"kind": "lowest", **TWO}, {"1p3d": 9, "dp": 10, "route4": 11}, "PASS"),
+        ({"kind": "lowest", **TWO}, {"1p3d": 9, "dp": 10, "route4": 8}, "FAIL"),
+        ({"kind": "highest", **TWO}, {"1p3d": 12, "dp": 10, "route4": 11}, "PASS"),
+        ({"kind": "highest", **TWO}, {"1p3d": 10.5, "dp": 10, "route4": 11}, "FAIL"),
+        ({"kind": "best", **TWO}, {"1p3d": 9, "dp": 10, "route4": 11}, "PASS"),
+        ({"kind": "best", **TWO}, {"1p3d": 12, "dp": 10, "route4": 11}, "FAIL"),
+        ({"kind": "best", **TWO, **MORE}, {"1p3d": 12, "dp": 10, "route4": 11}, "PASS"),
+        ({"kind": "best", **TWO, **MORE}, {"1p3d": 9, "dp": 10, "route4": 11}, "FAIL"),
+        (RATIO, {"1p3d": 5, "dp": 10}, "PASS"),
+        (RATIO, {"1p3d": 9, "dp": 10}, "PASS"),
+        (RATIO, {"1p3d": 4.9, "dp": 10}, "FAIL"),
+        (RATIO, {"1p3d": 9.1, "dp": 10}, "FAIL"),
+        ({"kind": "ratio", "low": 1.0}, {"1p3d": 10, "dp": 10}, "PASS"),
+        ({"kind": "ratio", "high": 1.0}, {"1p3d": 10.1, "dp": 10}, "FAIL"),
+        (DIFFERENCE, {"1p3d": 8, "dp": 10}, "PASS"),
+        (DIFFERENCE, {"1p3d": 11, "dp": 10}, "PASS"),
+        (DIFFERENCE, {"1p3d": 7.9, "dp": 10}, "FAIL"),
+        (DIFFERENCE, {"1p3d": 11.1, "dp": 10}, "FAIL"),
+        ({**WITHIN, "low": 9.0}, {"1p3d": 9}, "PASS"),
+        ({**WITHIN, "low": 9.0}, {"1p3d": 8.9}, "FAIL"),
+        ({**WITHIN, "low": 9.0, "high": 10.0}, {"1p3d": 10}, "PASS"),
+        ({**WITHIN, "low": 9.0, "high": 10.0}, {"1p3d": 10.1}, "FAIL"),
+        (RANK, {"1p3d": 9, "dp": 10, "route4": 8}, "PASS"),
+        (RANK, {"1p3d": 9, "dp": 10, "route4": 11}, "FAIL"),
+        (RANK, {"1p3d": 12, "dp": 10, "route4": 11}, "FAIL"),
+        ({**RANK, "low": None}, {"1p3d": 9, "dp": 10, "route4": 11}, "PASS"),
+        ({**RANK, "high": None}, {"1p3d": 9, "dp": 10, "route4": 11}, "FAIL"),
+        ({**RANK, "low": 1, "high": 1, **MORE}, {"1p3d": 12, "dp": 1, "route4": 2}, "PASS"),
     ],
 )
-def test_a_claim_holds_with_its_margin_or_not(
-    kind: str, subject: float, other: float, margin: float, status: str
+def test_a_kind_holds_or_not(fields: dict[str, Any], values: Values, status: str) -> None:
+    verdict = judged(claim(**fields), values)
+    assert verdict.status == status
+    assert bool(verdict.misses) is (status == "FAIL")
+    assert verdict.contradicted == (("512-256",) if status == "FAIL" else ())
+
+
+def test_a_tie_is_no_rank() -> None:
+    values = {"1p3d": 10.0, "dp": 10.0, "route4": 11.0}
+    assert judged(claim(**{**RANK, "low": 1, "high": 1}), values).status == "INCONCLUSIVE"
+
+
+MONOTONE = {
+    "kind": "monotone",
+    "subject": None,
+    "others": None,
+    "topologies": ["dp"],
+    "direction": "rises",
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "values", "contradicted"),
+    [
+        ({}, (1, 2, 3), ()),
+        ({}, (1, 3, 2), ("512-1024",)),
+        ({}, (2, 1, 3), ("512-512",)),
+        ({}, (2, 2, 3), ("512-512",)),
+        ({}, (3, 2, 1), ("512-512", "512-1024")),
+        ({"direction": "falls"}, (3, 2, 1), ()),
+        ({"direction": "falls"}, (1, 2, 3), ("512-512", "512-1024")),
+        ({"margin": 0.5}, (1, 1.4, 3), ("512-512",)),
+        ({"margin": 0.5, "direction": "falls"}, (4, 1.9, 1), ("512-1024",)),
+        ({"output_lens": [512, 1024]}, (9, 1, 2), ()),
+    ],
+)
+def test_a_sweep_is_monotone_or_says_where_not(
+    fields: dict[str, Any], values: tuple[float, ...], contradicted: tuple[str, ...]
 ) -> None:
-    made = claim(kind=kind, margin=margin)
-    assert judge_claim(made, sides({"1p3d": subject, "dp": other})).status == status
+    names = ("dp 512-256", "dp 512-512", "dp 512-1024")
+    verdict = judged(
+        claim(**{**MONOTONE, **fields}), dict(zip(names, values, strict=True)), SWEEP[::-1]
+    )
+    assert verdict.contradicted == contradicted
+    assert verdict.status == ("FAIL" if contradicted else "PASS")
+
+
+def test_one_point_is_no_sweep() -> None:
+    verdict = judged(claim(**MONOTONE, output_lens=[512]), {"dp": 1.0}, SWEEP)
+    assert (verdict.status, verdict.missing) == ("FAIL", True)
+    assert "a sweep needs two cells" in verdict.misses[0]
+
+
+CROSSING = {"kind": "crossover", "better_at": [1024], "worse_at": [256]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "short", "long", "contradicted"),
+    [
+        ({}, 11, 9, ()),
+        ({}, 9, 11, ("512-1024", "512-256")),
+        ({}, 9, 9, ("512-256",)),
+        ({}, 11, 11, ("512-1024",)),
+        ({"margin": 0.2}, 11, 9, ("512-1024", "512-256")),
+        (MORE, 9, 11, ()),
+        (MORE, 11, 9, ("512-1024", "512-256")),
+    ],
+)
+def test_a_crossover_is_better_here_and_worse_there(
+    fields: dict[str, Any], short: float, long: float, contradicted: tuple[str, ...]
+) -> None:
+    values = {"dp": 10, "1p3d 512-256": short, "1p3d 512-1024": long}
+    verdict = judged(claim(**CROSSING, **fields), values, SWEEP)
+    assert verdict.contradicted == contradicted
+    assert verdict.status == ("FAIL" if contradicted else "PASS")
+
+
+def test_a_crossover_at_a_length_that_was_not_swept_fails() -> None:
+    verdict = judged(claim(**{**CROSSING, "better_at": [4096]}), {"dp": 1, "1p3d": 2}, SWEEP)
+    assert "no cell of the regime lies at length 4096" in verdict.misses[0]
+    assert verdict.missing
+
+
+APART = {
+    "kind": "spread",
+    "subject": None,
+    "others": None,
+    "topologies": ["dp", "1p3d"],
+    "direction": "smaller",
+    "output_lens": [512, 1024],
+    "versus": {"panel": "prefill", "input_lens": [1024]},
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "beside", "status"),
+    [
+        ({}, 15, "PASS"),
+        ({}, 11.5, "FAIL"),
+        ({"direction": "larger"}, 11.5, "PASS"),
+        ({"direction": "larger"}, 15, "FAIL"),
+        ({"margin": 0.7}, 15, "FAIL"),
+        ({"margin": 0.5}, 15, "PASS"),
+        ({"measure": "ratio"}, 13, "PASS"),
+        ({"measure": "ratio"}, 11.5, "FAIL"),
+    ],
+)
+def test_topologies_lie_apart_less_or_more(
+    fields: dict[str, Any], beside: float, status: str
+) -> None:
+    values = {"dp": 10, "1p3d": 12, "1p3d 1024-256": beside}
+    verdict = judged(claim(**{**APART, **fields}), values, SWEEP)
+    assert verdict.status == status
+    assert verdict.contradicted == (("512-512", "512-1024") if status == "FAIL" else ())
+
+
+def test_a_spread_needs_something_to_compare_with() -> None:
+    versus = {"panel": "prefill", "input_lens": [4096]}
+    verdict = judged(claim(**{**APART, "versus": versus}), {"dp": 1, "1p3d": 2}, SWEEP)
+    assert verdict.misses == ("random-512-512: no cell to compare with lies in 'versus'",)
+    values = {"dp": 1, "1p3d": 2, "1p3d 1024-256": None}
+    assert judged(claim(**APART), values, SWEEP).missing
+
+
+JOINT = {
+    **dict.fromkeys(("metric", "subject", "others")),
+    "kind": "joint",
+    "relations": [
+        {"kind": "below", "metric": "mean_itl_ms", "subject": "1p3d", "others": ["dp"]},
+        {
+            "kind": "ratio",
+            "metric": "output_throughput",
+            "subject": "1p3d",
+            "others": ["dp"],
+            "low": 1.0,
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("itl", "throughput", "status"),
+    [(9, 10, "PASS"), (9, 9.9, "FAIL"), (11, 10, "FAIL"), (11, 9, "FAIL"), (9, None, "FAIL")],
+)
+def test_all_of_a_joint_claim_must_hold(itl: float, throughput: float | None, status: str) -> None:
+    values = {
+        "dp": 10,
+        "mean_itl_ms 1p3d": itl,
+        "output_throughput 1p3d": throughput,
+    }
+    verdict = judged(claim(**JOINT), values)
+    assert verdict.status == status
+    assert verdict.missing is (throughput is None)
 
 
 def test_every_other_topology_and_every_cell_counts() -> None:
-    made = claim(kind="lowest", others=["dp", "route4"])
-    cells = {
-        **sides({"1p3d": 9.0, "dp": 10.0, "route4": 8.0}, "short"),
-        **sides({"1p3d": 9.0, "dp": 4.5, "route4": 10.0}, "long"),
-    }
-    verdict = judge_claim(made, cells)
+    made = claim(kind="lowest", others=["dp", "route4"], output_lens=[256, 512])
+    values = {"1p3d": 9, "dp": 10, "route4": 10, "route4 512-256": 8, "dp 512-512": 4.5}
+    verdict = judged(made, values, SWEEP)
     assert verdict.misses == (
-        "short: mean_itl_ms of 1p3d = 9 ms, claimed < 8 ms (route4 8 ms, 1.125 times, margin 0%)",
-        "long: mean_itl_ms of 1p3d = 9 ms, claimed < 4.5 ms (dp 4.5 ms, 2.000 times, margin 0%)",
+        "random-512-256: mean_itl_ms of 1p3d = 9 ms, claimed < 8 ms (route4 8 ms, 1.125 times, "
+        "margin 0 %)",
+        "random-512-512: mean_itl_ms of 1p3d = 9 ms, claimed < 4.5 ms (dp 4.5 ms, 2 times, "
+        "margin 0 %)",
     )
-    assert verdict.evidence == (
-        ("short", "mean_itl_ms 1p3d 9, dp 10, route4 8 ms"),
-        ("long", "mean_itl_ms 1p3d 9, dp 4.5, route4 10 ms"),
-        ("sides from", "this session"),
-        ("reason", "no prefill in between"),
-        ("source", "article"),
+    assert verdict.evidence[0] == (
+        "random-512-256",
+        "PASS mean_itl_ms of 1p3d = 9 ms, claimed < 10 ms (dp 10 ms, 0.9 times, margin 0 %); "
+        "FAIL mean_itl_ms of 1p3d = 9 ms, claimed < 8 ms (route4 8 ms, 1.125 times, margin 0 %)",
     )
+    assert dict(verdict.evidence)["statistics"] == "point claim: one run per side, no variance"
+    assert verdict.evidence[-2:] == (("reason", "no prefill in between"), ("source", "article"))
     assert verdict.subject == "PD 1P3D mean ITL below DP (itl)"
+    assert verdict.contradicted == ("512-256", "512-512")
 
 
-def test_a_value_of_zero_has_no_ratio_and_still_a_verdict() -> None:
-    verdict = judge_claim(claim(), sides({"1p3d": 9.0, "dp": 0.0}))
-    assert verdict.misses == ("c: mean_itl_ms of 1p3d = 9 ms, claimed < 0 ms (dp 0 ms, margin 0%)",)
-
-
-@pytest.mark.parametrize(
-    ("values", "miss"),
-    [
-        ({"1p3d": None, "dp": 10.0}, "c: mean_itl_ms of 1p3d was not measured"),
-        ({"1p3d": 9.0, "dp": None}, "c: mean_itl_ms of dp was not measured"),
-        ({"1p3d": 9.0}, "c: mean_itl_ms of dp was not measured"),
-        ({}, "c: mean_itl_ms of 1p3d was not measured"),
-    ],
-    ids=["subject", "other", "other not there", "nothing"],
+EVERY_KIND: tuple[dict[str, Any], ...] = (
+    *({"kind": kind} for kind in ("below", "above", "lowest", "highest", "best")),
+    *(RATIO, DIFFERENCE, {**WITHIN, "low": 1e-9}, {**RANK, "low": 1, "high": 3}),
+    *(MONOTONE, {**MONOTONE, "direction": "falls"}, CROSSING, APART, JOINT),
 )
-def test_a_missing_side_never_passes(values: dict[str, float | None], miss: str) -> None:
-    verdict = judge_claim(claim(), sides(values))
-    assert (verdict.status, verdict.misses) == ("FAIL", (miss,))
 
 
-def test_the_missing_one_of_several_is_named() -> None:
-    made = claim(kind="lowest", others=["dp", "route4"])
-    verdict = judge_claim(made, sides({"1p3d": 9.0, "dp": 10.0}))
-    assert verdict.misses == ("c: mean_itl_ms of route4 was not measured",)
-    assert verdict.evidence[0] == ("c", "mean_itl_ms 1p3d 9, dp 10, route4 - ms")
+EVERY_CLAIM = [claim(**fields) for fields in EVERY_KIND]
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), 0.0, -1.0, 5e-324, 1e308])
+@pytest.mark.parametrize("made", EVERY_CLAIM, ids=lambda c: c.kind)
+def test_no_kind_passes_on_what_is_no_measurement(made: Claim, bad: float | None) -> None:
+    good = {"1p3d": 9.0, "dp": 10.0, "route4": 11.0}
+    for topology in made.topologies:
+        verdict = judged(made, {**good, topology: bad}, SWEEP)
+        assert (verdict.status, verdict.missing) == ("FAIL", True)
+        assert topology in " ".join(verdict.misses)
+
+
+@pytest.mark.parametrize("made", EVERY_CLAIM, ids=lambda c: c.kind)
+def test_no_known_issue_excuses_what_is_missing(made: Claim) -> None:
+    known = {"cells": ["512-256"], "why": "w"}
+    excused = replace(made, known_issue=claim(known_issue=known).known_issue)
+    for topology in made.topologies:
+        verdict = judged(excused, {"1p3d": 9.0, "dp": 10.0, topology: None}, SWEEP)
+        assert (verdict.status, verdict.known) == ("FAIL", None)
 
 
 def test_a_regime_without_cells_never_passes() -> None:
-    verdict = judge_claim(claim(), {})
+    verdict = judged(claim(output_lens=[4096]), {"1p3d": 1, "dp": 2}, SWEEP)
     assert verdict.misses == ("no cell of the decode panel lies in the claim's regime",)
     assert ("sides from", "nowhere") in verdict.evidence
 
 
 @pytest.mark.parametrize(
-    ("fields", "lengths"),
+    ("subject", "other", "status"),
     [
-        ({"panel": "decode"}, ["512-256", "512-512", "512-1024", "512-2048", "512-4096"]),
-        ({"panel": "prefill", "input_lens": [1024, 4096]}, ["1024-256", "4096-256"]),
-        ({"panel": "decode", "output_lens": [256]}, ["512-256"]),
-        ({"panel": "decode", "input_lens": [1024]}, []),
+        ((9.0, 9.1, 9.0, 9.1), (10.0, 10.1, 10.0, 10.1), "PASS"),
+        ((11.0, 11.1, 11.0, 11.1), (10.0, 10.1, 10.0, 10.1), "FAIL"),
+        ((9.0, 11.0, 9.5, 10.5), (10.0, 10.0, 10.0, 10.0), "INCONCLUSIVE"),
+        ((9.0, 9.1), (10.0, 10.1), "INCONCLUSIVE"),
     ],
-    ids=["panel", "input lengths", "output lengths", "nothing"],
+    ids=["pass", "fail", "noisy", "two pairs have no spread"],
 )
-@pytest.mark.parametrize("divisor", [1, 16])
-def test_a_regime_is_told_in_the_articles_lengths(
-    fields: dict[str, Any], lengths: list[str], divisor: int
+def test_pairs_of_runs_decide_with_an_interval(
+    subject: tuple[float, ...], other: tuple[float, ...], status: str
 ) -> None:
-    made = claim(**fields)
-    cells = [w for w in Sweep(length_divisor=divisor).workloads() if made.admits(w)]
-    assert [f"{w.input_len * divisor}-{w.output_len * divisor}" for w in cells] == lengths
+    verdict = judged(claim(), {"1p3d": subject, "dp": other})
+    assert verdict.status == status
+    assert "times [" in verdict.evidence[0][1]
+    assert "pairs of runs, t intervals" in dict(verdict.evidence)["statistics"]
 
 
-TOML = """schema_version = 1
-[[claim]]
-id = "a"
-text = "t"
-kind = "below"
-metric = "mean_itl_ms"
-subject = "1p3d"
-others = ["dp"]
-panel = "decode"
-reason = "r"
-source = "s"
-"""
+@pytest.mark.parametrize("made", EVERY_CLAIM, ids=lambda c: c.kind)
+def test_every_kind_judges_pairs(made: Claim) -> None:
+    runs: dict[str, tuple[float, ...]] = {"1p3d": (9.0,) * 6, "dp": (10.0,) * 6}
+    points = judged(made, {**{k: v[0] for k, v in runs.items()}, "route4": 11.0}, SWEEP)
+    paired = judged(made, {**runs, "route4": (11.0,) * 6}, SWEEP)
+    assert paired.status in (points.status, "INCONCLUSIVE")  # where the point lies on its limit
+    assert "pairs of runs" in dict(paired.evidence)["statistics"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (
-            "mean_itl_ms",
-            "mean_tfft",
-            ": claim 'a': unknown metric 'mean_tfft'; known are mean_ttft",
-        ),
-        ("mean_itl_ms", "failed", ": claim 'a': unknown metric 'failed'; known are mean_ttft_ms"),
-        ('"1p3d"', '"3p"', ": claim 'a': topology '3p' is not of the form 'dp'"),
-        ('["dp"]', '["dp", "route1"]', ": claim 'a': topology 'route1' is the same as 'dp'"),
-        ('["dp"]', '["1p3d"]', ": claim 'a': '1p3d' is compared with itself"),
-        ('"below"', '"better"', ": /claim/0/kind: 'better' is not one of"),
-        ('["dp"]', "[]", ": /claim/0/others: [] should be non-empty"),
-        ('id = "a"\n', "", ": /claim/0: 'id' is a required property"),
-        ('"s"', '"s"\nmargin = 1.0', ": /claim/0/margin: 1.0 is greater than or equal to the"),
-        ('"s"\n', '"s"\n' + TOML.split("\n", 1)[1], ": claim id 'a' stands 2 times"),
-        ("schema_version = 1", "", ": /: 'schema_version' is a required property"),
-    ],
-    ids=[
-        *("unknown metric", "a count", "unknown topology", "second spelling", "itself"),
-        *("kind", "no others", "no id", "margin", "twice", "no version"),
-    ],
-)
-def test_a_mistake_in_a_claim_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
-    path = tmp_path / "claims.toml"
-    assert old in TOML
-    path.write_text(TOML.replace(old, new, 1))
-    with pytest.raises(ConfigError) as refused:
-        load_claims(path)
-    assert str(refused.value).startswith(f"{path}{message}")
+def test_runs_without_a_pair_stay_a_point_and_say_so() -> None:
+    verdict = judged(claim(), {"1p3d": (9.0, 9.1, 9.2), "dp": 10.0})
+    assert verdict.status == "PASS"
+    assert dict(verdict.evidence)["statistics"] == (
+        "point claim: not the same runs on both sides, no variance"
+    )
 
 
-def test_the_shipped_claims_load_and_speak_of_the_articles_five() -> None:
-    shipped = load_claims(Path(__file__).parents[2] / "suites" / "claims" / "claims.toml")
-    named = {topology for made in shipped for topology in made.topologies}
-    assert named == {"dp", "route2", "route4", "1p3d", "2p2d"}
-    for made in shipped:
-        assert any(made.admits(workload) for workload in Sweep().workloads()), made.id
+def test_what_cannot_be_decided_is_never_judged() -> None:
+    nothing = dict.fromkeys(("kind", "metric", "subject", "others", "panel"))
+    made = claim(**nothing, undecidable="a cause")
+    assert (made.topologies, made.relations) == ((), ())
+    with pytest.raises(ValueError, match="itl cannot be decided: a cause"):
+        judged(made, {})

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.cluster.local import LocalAllocation
-from pytest_pdserve.judge.claims import Claim
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.options import Settings
 from pytest_pdserve.results.store import RunStore
@@ -20,6 +19,7 @@ from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
 from pytest_pdserve.session import acquire
 from pytest_pdserve.session import client_only
+from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
@@ -225,7 +225,9 @@ def test_a_side_that_was_not_measured_comes_from_the_baseline_and_says_so(
     session.cells["1p3d", "random-512-256"] = make_cell()
     verdict = session.judge_claim(CLAIM)
     assert verdict.status == "PASS"
-    assert evidence(verdict, "random-512-256") == "mean_itl_ms 1p3d 10, dp 20 ms"
+    assert evidence(verdict, "random-512-256") == (
+        "PASS mean_itl_ms of 1p3d = 10 ms, claimed < 20 ms (dp 20 ms, 0.5 times, margin 0 %)"
+    )
     origin = evidence(verdict, "sides from")
     assert origin.startswith(f"{tmp_path}/baselines/p5-efa/sweep.json (vLLM 0.15.1")
     assert origin.endswith("; this session")
@@ -247,7 +249,7 @@ def test_a_voided_metric_is_no_side(make_session: MakeSession, make_cell: MakeCe
     session.cells["1p3d", "random-512-256"] = make_cell(findings=(note,))
     session.cells["dp", "random-512-256"] = make_cell(topology="dp")
     assert session.judge_claim(CLAIM).misses == (
-        "random-512-256: mean_itl_ms of 1p3d was not measured",
+        "random-512-256: mean_itl_ms of 1p3d must not be judged in this cell, as sanity says",
     )
 
 
@@ -269,10 +271,10 @@ def test_a_cell_has_one_number_or_none(
 
 
 def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System, tmp_path: Path) -> None:
-    simulated = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="simulated"))
+    attached = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="attached"))
     with (
         pytest.raises(ConfigError, match="does not acquire its nodes"),
-        acquire(simulated, folder=tmp_path, progress=lambda _: None),
+        acquire(attached, folder=tmp_path, progress=lambda _: None),
     ):
         pass
 

@@ -1,0 +1,1 @@
+"""A discrete-event model of serving: engines, caches, front ends, links; no process, no network."""

@@ -1,0 +1,92 @@
+"""What ``vllm bench serve --save-detailed`` would have written of a simulated run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import Any
+
+from pytest_pdserve.cluster.simulation.engine import Segment
+from pytest_pdserve.cluster.simulation.service import Outcome
+from pytest_pdserve.results.imported import SIMULATED_BACKEND
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+PERCENTILES = (50, 90, 99)
+
+
+def step_ends(segments: tuple[Segment, ...]) -> Array:
+    """End of every step of a unit, s: its arithmetic series, written out."""
+    import numpy as np  # noqa: PLC0415 - loaded only where a result is written
+
+    ends = [
+        s.begin + s.first * k + s.growth * k * (k - 1) / 2
+        for s in segments
+        for k in (np.arange(1, s.count + 1),)
+    ]
+    return np.concatenate(ends) if ends else np.empty(0)
+
+
+def bench_result(outcome: Outcome, *, request_rate: float, max_concurrency: int | None) -> Any:
+    """The client's result object, with one entry per request.
+
+    Metrics are computed as in ``vllm/benchmarks/serve.py``: TPOT over requests of two tokens or
+    more, ITL over all gaps of all requests.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    requests = outcome.requests
+    ends = [step_ends(segments) for segments in outcome.segments]
+    gaps = [
+        np.diff(np.concatenate([ends[r.unit][first : first + n] for first, n in r.spans]))
+        for r in requests
+    ]
+    ttft = np.array([r.first - r.start for r in requests])
+    e2el = np.array([r.last - r.start for r in requests])
+    tpot = np.array([(r.last - r.first) / (r.output_len - 1) for r in requests if r.output_len > 1])
+    duration = outcome.duration_s
+    inputs, outputs = sum(r.input_len for r in requests), sum(r.output_len for r in requests)
+    data: dict[str, Any] = {
+        "backend": SIMULATED_BACKEND,
+        "num_prompts": len(requests),
+        "request_rate": "inf" if np.isinf(request_rate) else request_rate,
+        "max_concurrency": max_concurrency,
+        "duration": duration,
+        "completed": len(requests),
+        "failed": 0,
+        "total_input_tokens": inputs,
+        "total_output_tokens": outputs,
+        "request_throughput": len(requests) / duration,
+        "output_throughput": outputs / duration,
+        "total_token_throughput": (inputs + outputs) / duration,
+    }
+    all_gaps = np.concatenate(gaps)
+    for name, values in (("ttft", ttft), ("tpot", tpot), ("itl", all_gaps), ("e2el", e2el)):
+        data |= _statistics(name, values)
+    return data | {
+        "input_lens": [r.input_len for r in requests],
+        "output_lens": [r.output_len for r in requests],
+        "ttfts": ttft.tolist(),
+        "itls": [values.tolist() for values in gaps],
+        "start_times": [r.start for r in requests],
+        "errors": [""] * len(requests),
+    }
+
+
+def _statistics(name: str, seconds: Array) -> Mapping[str, float]:
+    import numpy as np  # noqa: PLC0415
+
+    ms = seconds * 1000 if seconds.size else np.zeros(1)
+    found = {
+        f"mean_{name}_ms": float(ms.mean()),
+        f"median_{name}_ms": float(np.median(ms)),
+        f"std_{name}_ms": float(ms.std()),
+    }
+    percentiles = np.percentile(ms, PERCENTILES)
+    return found | {
+        f"p{p}_{name}_ms": float(v) for p, v in zip(PERCENTILES, percentiles, strict=True)
+    }

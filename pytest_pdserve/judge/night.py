@@ -1,0 +1,336 @@
+"""The nightly judgement: which cells to run again, then PASS, FAIL or INCONCLUSIVE. Pure.
+
+A session asks :func:`next_cells` for cells until it names none, running each once more on a fresh
+start in between, and then :func:`verdicts`. Shapes as in :mod:`.estimation`; leading axes are
+nights that are judged side by side, as :mod:`.power` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from typing import Self
+
+import numpy as np
+from scipy import special
+
+from pytest_pdserve.judge.estimation import Bools
+from pytest_pdserve.judge.estimation import Envelopes
+from pytest_pdserve.judge.estimation import Floats
+from pytest_pdserve.judge.estimation import as_fraction
+from pytest_pdserve.judge.estimation import directions
+from pytest_pdserve.judge.estimation import median
+from pytest_pdserve.judge.estimation import signed_log
+from pytest_pdserve.judge.estimation import upper_t
+from pytest_pdserve.judge.evidence import FamilyStatistic
+from pytest_pdserve.judge.evidence import Nights
+from pytest_pdserve.judge.evidence import family_statistic
+from pytest_pdserve.judge.evidence import memberships
+from pytest_pdserve.judge.evidence import night_of
+from pytest_pdserve.judge.evidence import night_variance
+from pytest_pdserve.judge.evidence import persistent
+from pytest_pdserve.judge.evidence import tonight_statistic
+from pytest_pdserve.judge.evidence import window_statistic
+from pytest_pdserve.judge.evidence import with_tonight
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.rules import Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What statistics are held against; the same all night. Shapes ``(..., cells, metrics)``."""
+
+    shares: tuple[Share, ...]
+    """The error budget: tonight, windows, family."""
+    room: Floats
+    """Distance from the expected run above which a first run is suspicious, signed log."""
+    suspect: Floats
+    """T of a window above which a test is suspicious."""
+    clear: Floats
+    """T below which a suspicion is dropped."""
+    fail: tuple[Floats, ...]
+    """T above which a test FAILs: tonight, then the windows."""
+    confidence: Floats
+    """Quantile of the bound that a PASS needs below the margin."""
+
+
+def limits_of(envelopes: Envelopes, rules: Rules) -> Limits:
+    """Limits of all tests: quantiles of Student's t at the level that the budget gives each."""
+    known = np.isfinite(envelopes.df)
+    families = memberships(envelopes.families) @ known.astype(np.float64) >= 2
+    shares = rules.budget.shares(tests=_most(known), families=_most(families))
+    return Limits(
+        shares=shares,
+        room=envelopes.room(rules.suspect_p),
+        suspect=upper_t(envelopes.df, rules.suspect_window_p),
+        clear=upper_t(envelopes.df, rules.clear_p),
+        fail=tuple(upper_t(envelopes.df, share.level) for share in shares[:-1]),
+        confidence=upper_t(envelopes.df, 1 - rules.pass_confidence),
+    )
+
+
+def _most(tests: Bools) -> int:
+    return int(tests.sum(axis=(-2, -1)).max(initial=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that a night's judgement knows."""
+
+    envelopes: Envelopes
+    """What the baseline leads to expect."""
+    limits: Limits
+    """Of the same envelopes and rules."""
+    rules: Rules
+    """Constants and budget."""
+    logs: Floats
+    """Tonight's runs in the order they were made, signed log; NaN where a cell has no further run.
+    Shape ``(..., cells, metrics, runs)``."""
+    past: Nights | None = None
+    """Nights before, against the same baseline, on a last axis, newest last."""
+
+    @classmethod
+    def of(
+        cls, envelopes: Envelopes, runs: Floats, *, rules: Rules, past: Nights | None = None
+    ) -> Self:
+        """The state after *runs*, given in the metrics' own units.
+
+        :param runs: shape ``(..., cells, metrics, runs)``; NaN where there is none, where the run
+            was insane or where it voids the metric. What is there moves to the front.
+        :raises ValueError: if a value is not positive and finite.
+        """
+        order = np.argsort(np.isnan(runs), axis=-1, kind="stable")
+        return cls(
+            envelopes=envelopes,
+            limits=limits_of(envelopes, rules),
+            rules=rules,
+            logs=signed_log(np.take_along_axis(runs, order, axis=-1), envelopes.metrics),
+            past=past,
+        )
+
+
+def next_cells(state: State) -> Bools:
+    """Cells that need one more run on a fresh start.
+
+    A cell without a run needs its first. One with a suspicious metric needs more until no suspicion
+    is left, one has become a FAIL, or the runs are spent. A cell whose baseline is too short for a
+    FAIL tonight is not run again.
+
+    :returns: shape ``(..., cells)``.
+    """
+    made = np.sum(np.any(~np.isnan(state.logs), axis=-2), axis=-1)
+    if not np.any(made):
+        return np.ones(made.shape, dtype=bool)
+    seen = _look(state)
+    cleared = seen.t[0] < state.limits.clear
+    failed = np.any(seen.fired, axis=(0, -1))
+    open_ = np.any(suspicions(state) & ~cleared, axis=-1) & ~failed
+    again: Bools = (made == 0) | (open_ & (made < state.rules.most_runs))
+    return again
+
+
+def suspicions(state: State) -> Bools:
+    """Tests that tonight's first run makes suspicious, alone or with the nights before.
+
+    Metrics whose noise forbids a FAIL tonight are run again all the same: windows and families
+    then know a slowed run for what it is.
+
+    :returns: shape ``(..., cells, metrics)``.
+    """
+    first = replace(state, logs=state.logs[..., :1])
+    outside = first.logs[..., 0] - state.envelopes.location > state.limits.room
+    seen = _look(first)
+    strong = seen.t[1:] > state.limits.suspect
+    large = np.array([shift > state.envelopes.floor for shift in seen.shifts[1:]], dtype=bool)
+    lasting = np.any(strong & large.reshape(strong.shape), axis=0)
+    enough = state.envelopes.given >= state.rules.least_baseline_runs
+    suspicious: Bools = (outside | lasting) & enough
+    return suspicious
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """Statistics of tonight and of the windows, in this order."""
+
+    night: Nights
+    t: Floats
+    fired: Bools
+    shifts: tuple[Floats, ...]
+
+
+def _look(state: State) -> _Look:
+    rules, envelopes, limits = state.rules, state.envelopes, state.limits
+    night = night_of(state.logs, envelopes, clip=rules.clip)
+    together = with_tonight(state.past, night)
+    ran = ~np.isnan(night.z)
+    ts, shifts = [tonight_statistic(night, envelopes, icc=rules.icc)], [night.shift]
+    for share in limits.shares[1:-1]:
+        t = window_statistic(together, envelopes, nights=share.nights, rules=rules)
+        ts.append(np.where(ran, t, np.nan))
+        shifts.append(median(together.shift[..., -share.nights :]))
+    fired = [
+        (t > limit) & (shift > envelopes.floor)
+        for t, limit, shift in zip(ts, limits.fail, shifts, strict=True)
+    ]
+    fired[0] &= _may_fail_tonight(state) & (night.runs >= rules.least_runs)
+    return _Look(night=night, t=np.stack(ts), fired=np.stack(fired), shifts=tuple(shifts))
+
+
+def _may_fail_tonight(state: State) -> Bools:
+    envelopes = state.envelopes
+    return (envelopes.given >= state.rules.least_baseline_runs) & envelopes.steady
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The verdicts of a night, as arrays. Shapes ``(..., cells, metrics)`` unless they say so."""
+
+    fired: Bools
+    """Which part found a regression: tonight, then the windows. Shape ``(parts, ...)``."""
+    passed: Bools
+    """Whether the upper confidence bound lies below the margin, and nothing fired."""
+    t: Floats
+    """Statistic of each part; NaN where there was too little evidence. Shape ``(parts, ...)``."""
+    bound: Floats
+    """Upper confidence bound of tonight's shift, signed log."""
+    visible: Floats
+    """Smallest shift that tonight, with confirmation runs, or a window would have found with the
+    rules' power, signed log; infinite where none would."""
+    night: Nights
+    """Tonight, for the windows of later nights."""
+    family: FamilyStatistic
+    """Statistic of each topology and metric."""
+    family_fired: Bools
+    """Topologies that are slower as a whole. Shape ``(..., families, metrics)``."""
+
+    @property
+    def failed(self) -> Bools:
+        """Tests that FAIL."""
+        failed: Bools = np.any(self.fired, axis=0)
+        return failed
+
+
+def verdicts(state: State) -> Judged:
+    """Judge a night whose runs are all made."""
+    rules, envelopes, limits = state.rules, state.envelopes, state.limits
+    seen = _look(state)
+    variance = night_variance(seen.night.runs, rules.icc) + envelopes.noise
+    bound = seen.night.shift + limits.confidence * envelopes.sd * np.sqrt(variance)
+    family = family_statistic(seen.night, envelopes, icc=rules.icc)
+    level = limits.shares[-1].level
+    return Judged(
+        fired=seen.fired,
+        passed=~np.any(seen.fired, axis=0) & (bound < envelopes.margin),
+        t=seen.t,
+        bound=bound,
+        visible=np.where(np.isnan(seen.night.z), np.nan, visible_shift(state, seen.t)),
+        night=seen.night,
+        family=family,
+        family_fired=(family.t > upper_t(family.df, level)) & (family.shift > envelopes.floor),
+    )
+
+
+def visible_shift(state: State, t: Floats) -> Floats:
+    """Smallest shift that a part with evidence would have found with the rules' power.
+
+    :param t: statistic of each part, NaN where it has no evidence.
+    """
+    rules, envelopes, limits = state.rules, state.envelopes, state.limits
+    visible = np.full(envelopes.location.shape, np.inf)
+    for part, share in enumerate(limits.shares[:-1]):
+        runs = np.array([1.0 if part else float(rules.most_runs)])
+        variance = night_variance(runs, rules.icc) / share.nights + envelopes.noise
+        variance = variance + persistent(envelopes, share.nights, rules) * (part > 0)
+        error = envelopes.sd * np.sqrt(variance)
+        # A clipped z reaches no further than the clip, however large the shift is.
+        reach = limits.fail[part] * error < rules.clip * envelopes.scale
+        able = reach & (~np.isnan(t[part]) if part else _may_fail_tonight(state))
+        needed = (limits.fail[part] + special.ndtri(rules.power)) * error
+        best = np.minimum(visible, np.maximum(needed, envelopes.floor))
+        visible = np.where(able, best, visible)
+    return visible
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestVerdict:
+    """What is said of one test, or of a metric over a whole topology."""
+
+    __test__ = False  # pytest collects what is called Test
+
+    cell: str
+    """Cell, or topology."""
+    metric: str
+    """Metric."""
+    status: Status
+    """PASS, FAIL or INCONCLUSIVE."""
+    fired: tuple[str, ...]
+    """Parts of the budget that found a regression."""
+    runs: int
+    """Runs tonight, of all cells together for a topology."""
+    p: float
+    """Smallest one-sided p of its parts, before any correction for many tests; NaN without runs."""
+    shift: float
+    """Tonight's change, as a fraction; positive is worse."""
+    bound: float
+    """Upper confidence bound of it, as a fraction; NaN for a topology."""
+    visible: float
+    """Smallest change that could have been seen, as a fraction; NaN for a topology."""
+
+
+def rows(
+    judged: Judged, state: State, *, cells: Sequence[str], families: Sequence[str]
+) -> tuple[TestVerdict, ...]:
+    """One row a test, then one a topology and metric; of a single night, without leading axes."""
+    return (*_test_rows(judged, state, cells), *_family_rows(judged, state, families))
+
+
+def _test_rows(judged: Judged, state: State, cells: Sequence[str]) -> Iterator[TestVerdict]:
+    envelopes, shares, night = state.envelopes, state.limits.shares, judged.night
+    p = special.stdtr(envelopes.df, -judged.t)
+    p = np.where(np.all(np.isnan(p), axis=0), np.nan, np.nan_to_num(p, nan=1.0).min(axis=0))
+    signs = directions(envelopes.metrics)
+    shift, bound, visible = (
+        as_fraction(values, signs) for values in (night.shift, judged.bound, judged.visible)
+    )
+    for c, cell in enumerate(cells):
+        for m, metric in enumerate(envelopes.metrics):
+            fired = tuple(s.part for s, f in zip(shares, judged.fired[:, c, m], strict=False) if f)
+            passed = judged.passed[c, m]
+            yield TestVerdict(
+                cell=cell,
+                metric=metric,
+                status=Status.FAIL if fired else Status.PASS if passed else Status.INCONCLUSIVE,
+                fired=fired,
+                runs=int(night.runs[c, m]),
+                p=float(p[c, m]),
+                shift=float(shift[c, m]),
+                bound=float(bound[c, m]),
+                visible=float(visible[c, m]),
+            )
+
+
+def _family_rows(judged: Judged, state: State, families: Sequence[str]) -> Iterator[TestVerdict]:
+    family, member = judged.family, memberships(state.envelopes.families)
+    p = special.stdtr(family.df, -family.t)
+    shift = as_fraction(family.shift, directions(state.envelopes.metrics))
+    runs = member @ judged.night.runs
+    for f, name in enumerate(families):
+        for m, metric in enumerate(state.envelopes.metrics):
+            if np.isnan(family.t[f, m]):
+                continue
+            fired = bool(judged.family_fired[f, m])
+            yield TestVerdict(
+                cell=name,
+                metric=metric,
+                status=Status.FAIL if fired else Status.PASS,
+                fired=(state.limits.shares[-1].part,) if fired else (),
+                runs=int(runs[f, m]),
+                p=float(p[f, m]),
+                shift=float(shift[f, m]),
+                bound=math.nan,
+                visible=math.nan,
+            )

@@ -1,0 +1,139 @@
+"""Sides of claims: one topology's value in one cell, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+
+from pytest_pdserve.judge.stats import location
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.quantities import DERIVED
+from pytest_pdserve.values.quantities import QUANTITIES
+from pytest_pdserve.values.quantities import Derived
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.workload import Workload
+
+NOT_MEASURED = "was not measured"
+HERE = "this session"
+_LARGEST = 1e18
+"""No metric of a run is larger, and none smaller than one over it; NaN is neither."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One quantity of one topology in one cell."""
+
+    topology: str
+    """Topology id."""
+    workload: str
+    """Workload id."""
+    metric: str
+    """Quantity."""
+    value: float | None
+    """In the quantity's unit; None if it was not measured, or must not be judged."""
+    origin: str
+    """``this session``, the baseline's file, or the figures it was read off."""
+    runs: tuple[float, ...] = ()
+    """The value of each run of this session, in the order of the repeats."""
+    stored: int = 1
+    """Runs that a value of another session rests on."""
+    uncertainty: float = 0.0
+    """How far :attr:`value` may be off for another reason than run-to-run noise."""
+    why: str = NOT_MEASURED
+    """What to say where :attr:`value` is None."""
+
+    @property
+    def missing(self) -> str | None:
+        """Why there is nothing to judge, or None."""
+        if self.value is None:
+            return f"{self.metric} of {self.topology} {self.why}"
+        numbers = (self.value, *self.runs)
+        if not all(1 / _LARGEST <= number <= _LARGEST for number in numbers):
+            return f"{self.metric} of {self.topology} = {self.value:g}, which is no measurement"
+        return None
+
+
+Look = Callable[[str, Workload, str], Side]
+"""The side of a topology and a workload in a quantity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Everything that sides are taken from: this session before the baseline or the figures."""
+
+    measured: Mapping[tuple[str, str], Sequence[Record]] = field(default_factory=dict)
+    """Sane runs of this session by topology and workload id."""
+    baseline: Baseline | None = None
+    """What is stored of this system."""
+    figures: Figures | None = None
+    """What was read off plots, where the system is nothing else."""
+
+    def look(self, topology: str, workload: Workload, metric: str) -> Side:
+        """The side of *topology* and *workload* in *metric*, a metric or a derived quantity."""
+        derived = DERIVED.get(metric)
+        if derived is None:
+            return self._plain(topology, workload, metric)
+        parts = [self._plain(topology, workload, name) for name in derived.needs]
+        return derive(derived, parts, workload)
+
+    def _plain(self, topology: str, workload: Workload, metric: str) -> Side:
+        key = (topology, workload.id)
+        side = Side(
+            topology=topology, workload=workload.id, metric=metric, value=None, origin="nowhere"
+        )
+        if key in self.measured:
+            return _measured(replace(side, origin=HERE), self.measured[key])
+        if self.figures is not None:
+            reading = self.figures.cells.get(key, {}).get(metric)
+            return replace(
+                side,
+                value=reading.value if reading else None,
+                uncertainty=reading.uncertainty if reading else 0.0,
+                origin=self.figures.origin,
+                why="is not in the figures",
+            )
+        if self.baseline is not None:
+            envelope = (self.baseline.envelopes(*key) or {}).get(metric)
+            return replace(
+                side,
+                value=envelope.ref if envelope else None,
+                stored=envelope.runs if envelope else 1,
+                origin=self.baseline.origin,
+            )
+        return side
+
+
+def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
+    """The side that follows from those of the metrics that *derived* needs, in their order."""
+    first = next((part for part in parts if part.missing), parts[0])
+    side = replace(first, metric=derived.metric.name, value=None, runs=(), uncertainty=0.0)
+    if first.missing:
+        return replace(side, why=f"cannot be had: {first.missing}")
+    values = tuple(part.value for part in parts if part.value is not None)
+    value = derived.formula(values, workload)
+    relative = sum(p.uncertainty / v for p, v in zip(parts, values, strict=True))
+    runs: tuple[float, ...] = ()
+    if len({len(part.runs) for part in parts}) == 1:
+        runs = tuple(
+            derived.formula(run, workload) for run in zip(*(p.runs for p in parts), strict=True)
+        )
+    return replace(side, value=value, uncertainty=value * relative, runs=runs)
+
+
+def _measured(side: Side, records: Sequence[Record]) -> Side:
+    if any(side.metric in record.voided for record in records):
+        return replace(side, why="must not be judged in this cell, as sanity says")
+    values = [dict(record.metrics).get(side.metric) for record in records]
+    runs = tuple(value for value in values if value is not None)
+    if len(runs) < len(values):
+        return side
+    try:
+        value = location(runs, QUANTITIES[side.metric].better)
+    except ValueError:
+        return replace(side, why=f"is {runs[0]:g}, which is no measurement")
+    return replace(side, value=value, runs=runs)

@@ -1,0 +1,57 @@
+"""Claims, and figures that they can be held against: how their files are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_pdserve.results.files import check_schema
+from pytest_pdserve.results.files import load_toml
+from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+
+def load_claims(path: Path) -> tuple[Claim, ...]:
+    """Read a file of claims.
+
+    :raises ConfigError: if it is malformed, or two claims share an id.
+    """
+    data = load_toml(path)
+    check_schema(data, "claims", path)
+    claims = tuple(Claim.from_toml(entry, source=str(path)) for entry in data["claim"])
+    ids = [claim.id for claim in claims]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ConfigError(f"{path}: claim id {name!r} stands {ids.count(name)} times")
+    return claims
+
+
+def figures_path(system: System) -> Path:
+    """File of the figures of a system that is nothing else."""
+    return Path(system.source).parent / "figures.toml"
+
+
+def load_figures(path: Path) -> Figures:
+    """Read figures.
+
+    :raises ConfigError: if the file is missing or malformed, names an unknown metric, or has a
+        cell twice.
+    """
+    data = load_toml(path)
+    check_schema(data, "figures", path)
+    for index, record in enumerate(data["record"]):
+        where = f"{path}: /record/{index}"
+        try:
+            Topology.parse(record["topology"])
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        for name in record["metrics"]:
+            if name not in METRICS:
+                raise ConfigError(f"{where}: unknown metric {name!r}")
+    figures = Figures.from_toml(data, source=str(path))
+    if len(figures.cells) < len(data["record"]):
+        raise ConfigError(f"{path}: a cell stands twice")
+    return figures

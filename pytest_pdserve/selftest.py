@@ -1,0 +1,189 @@
+"""The gate's test of itself: regressions are planted into simulated nights, and finds counted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+
+import numpy as np
+
+from pytest_pdserve.judge.noise import Layout
+from pytest_pdserve.judge.noise import Regression
+from pytest_pdserve.judge.power import JUDGE
+from pytest_pdserve.judge.power import WITHIN
+from pytest_pdserve.judge.power import Outcome
+from pytest_pdserve.judge.power import clean_outcomes
+from pytest_pdserve.judge.power import planted_outcomes
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.profile import NoiseProfile
+from pytest_pdserve.values.profile import profile_named
+from pytest_pdserve.values.rules import Rules
+
+SIZES = (0.02, 0.03, 0.05, 0.10)
+PLANTED = (
+    *(Regression(size=size, scope="metric") for size in SIZES),
+    *(Regression(size=size, scope="cell") for size in SIZES),
+    *(Regression(size=size, scope="topology") for size in SIZES),
+    *(Regression(size=size, scope="cell", shape="drift") for size in SIZES[1:]),
+    *(Regression(size=size, scope="topology", shape="drift") for size in SIZES[:2]),
+    *(Regression(size=0.05, scope="metric", metric=f"{p}_ttft_ms") for p in ("p50", "p99")),
+)
+"""What is planted, one after the other."""
+NIGHTS_EACH = 20
+"""Clean nights per series that a regression is planted into: so many times fewer series."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All figures of one self-test."""
+
+    profile: NoiseProfile
+    """Noise that was drawn."""
+    rules: Rules
+    """Rules that judged."""
+    layout: Layout
+    """Cells and runs."""
+    nights: int
+    """Clean nights asked for."""
+    seed: int
+    """Of every draw."""
+    clean: tuple[Outcome, ...]
+    """Each rule on clean nights."""
+    planted: tuple[tuple[Outcome, ...], ...]
+    """Each rule on each planted regression."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether false alarms are within the budget, as far as so many nights can tell."""
+        judge = next(outcome for outcome in self.clean if outcome.rule == JUDGE)
+        return judge.rates[0].interval()[0] <= self.rules.budget.total
+
+
+def selftest(name: str, *, nights: int, seed: int, icc: float | None = None) -> Report:
+    """Judge clean nights and planted regressions on the profile called *name*.
+
+    :param icc: what the judge takes the profile's ICC for; what it is if None.
+    :raises ConfigError: if the profile is unknown, or a number makes no sense.
+    """
+    profile = profile_named(name)
+    if nights < 1:
+        raise ConfigError(f"--nights {nights}: at least one")
+    if seed < 0:
+        raise ConfigError(f"--seed {seed}: 0 or more")
+    if icc is not None and not 0 <= icc <= 1:
+        raise ConfigError(f"--icc {icc:g}: from 0 to 1")
+    rules = replace(Rules(), icc=profile.icc if icc is None else icc)
+    streams = np.random.SeedSequence(seed).spawn(1 + len(PLANTED))
+    first, *others = (np.random.default_rng(stream) for stream in streams)
+    return Report(
+        profile=profile,
+        rules=rules,
+        layout=Layout(),
+        nights=nights,
+        seed=seed,
+        clean=clean_outcomes(profile, first, nights=nights, rules=rules),
+        planted=tuple(
+            planted_outcomes(
+                profile,
+                rng,
+                regression=regression,
+                replications=max(1, nights // NIGHTS_EACH),
+                rules=rules,
+            )
+            for regression, rng in zip(PLANTED, others, strict=True)
+        ),
+    )
+
+
+def render(report: Report, width: int) -> str:
+    """The tables, each under a line that says what was simulated."""
+    layout, profile = report.layout, report.profile
+    clean, planted = report.clean[0].rates[0].of, report.planted[0][0].rates[0].of
+    drawn = (
+        f"SIMULATED, profile {profile.name} ({profile.source}), seed {report.seed}: "
+        f"{layout.topologies} topologies x {layout.cells_each} cells x {len(profile.cvs)} metrics, "
+        f"baselines of {layout.baseline_runs} runs"
+    )
+    assumed = f"ICC {profile.icc:g}" + (
+        "" if report.rules.icc == profile.icc else f", taken for {report.rules.icc:g}"
+    )
+    return "\n\n".join(
+        [
+            f"{drawn}; {assumed}",
+            "Error budget of a night\n" + _budget(report, width),
+            f"Nothing changed, {clean} simulated nights\n" + _clean(report, width),
+            f"Found within {'/'.join(map(str, WITHIN))} nights, % of {planted} simulated series "
+            f"each\n" + _planted(report, width),
+            f"{'sound' if report.sound else 'BROKEN'}: false-alarm nights "
+            f"{'within' if report.sound else 'above'} the budget of {report.rules.budget.total:.1%}"
+            f" (simulated, profile {profile.name}, seed {report.seed}, {clean} nights)",
+        ]
+    )
+
+
+def _budget(report: Report, width: int) -> str:
+    metrics, layout = len(report.profile.cvs), report.layout
+    shares = report.rules.budget.shares(
+        tests=layout.cells * metrics, families=layout.topologies * metrics
+    )
+    rows = [
+        (s.part, str(s.nights), f"{s.budget:.3%}", str(s.tests), f"{s.level:.1e}") for s in shares
+    ]
+    total = ("together", "", f"{report.rules.budget.total:.3%}", "", "")
+    return _table(
+        ("part", "nights", "nights it may fail", "tests", "p of each"), rows, total, width
+    )
+
+
+def _clean(report: Report, width: int) -> str:
+    rows = []
+    for outcome in report.clean:
+        low, high = outcome.rates[0].interval()
+        rows.append(
+            (
+                outcome.rule,
+                f"{outcome.runs:.2f}",
+                f"{outcome.rates[0].share:.2%}",
+                f"{low:.2%} to {high:.2%}",
+                "-" if outcome.passed is None else f"{outcome.passed:.1%}",
+            )
+        )
+    columns = ("rule", "runs per cell-night", "false-alarm nights", "95 % (Wilson)", "tests PASS")
+    return _table(columns, rows, None, width)
+
+
+def _planted(report: Report, width: int) -> str:
+    rows = []
+    for outcomes in report.planted:
+        regression = outcomes[0].regression
+        assert regression is not None
+        one = regression.metric if regression.scope == "metric" else f"one {regression.scope}"
+        what = f"{regression.size:.0%} {regression.shape}, {one}"
+        found = ("/".join(f"{100 * r.share:.0f}" for r in o.rates) for o in outcomes)
+        rows.append((what, *found))
+    rules = (outcome.rule for outcome in report.planted[0])
+    return _table(("planted", *rules), rows, None, width)
+
+
+def _table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    total: Sequence[str] | None,
+    width: int,
+) -> str:
+    from rich import box  # noqa: PLC0415 - a tenth of a second that only a table pays
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, label in enumerate(columns):
+        widest = max(len(row[number]) for row in rows)
+        table.add_column(label, justify="right" if number else "left", min_width=widest)
+    for row in (*rows, *([total] if total else [])):
+        table.add_row(*row)
+    console = Console(file=io.StringIO(), width=max(width, 100), color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())

@@ -1,0 +1,145 @@
+"""A topology that is only computed: the same records, of runs that never were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.cluster.simulation.constants import KV_BYTES_PER_TOKEN
+from pytest_pdserve.cluster.simulation.constants import check_fitted
+from pytest_pdserve.judge.sanity import Observation
+from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.placement import place
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.measure import Provenance
+from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import result_metrics
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+if TYPE_CHECKING:
+    from pytest_pdserve.cluster.simulated import SimulatedRun
+
+SIMULATED = "simulated: a model fitted to one article's means; no server ran"
+"""What everything that shows such numbers says of them."""
+
+REPLAYED = "prompt tokens came from prefix caches, as the sweep's order and one seed leave them"
+"""What is said of hits that the system asks for; how many they are is in the counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedDeployment:
+    """A topology on nodes that do not exist."""
+
+    topology: Topology
+    """What would serve."""
+    system: System
+    """What it would run on."""
+    placement: Placement
+    """Which instance would be where."""
+
+
+def place_simulated(
+    allocation: Allocation, topology: Topology, system: System
+) -> SimulatedDeployment:
+    """Place *topology* on the nodes of *allocation*, and start nothing.
+
+    :raises PlacementError: if it does not fit, or the model says nothing of it.
+    """
+    placement = place(
+        topology,
+        tuple(host.name for host in allocation.hosts),
+        system.cluster.gpus_per_node,
+        default_tp=system.tensor_parallel,
+    )
+    check_fitted(placement)
+    return SimulatedDeployment(topology=topology, system=system, placement=placement)
+
+
+def measure_simulated(
+    deployment: SimulatedDeployment,
+    workload: Workload,
+    *,
+    repeat: int,
+    store: RunStore,
+    provenance: Provenance,
+) -> tuple[Record, Path]:
+    """Compute *workload* once and write its record, marked as simulated.
+
+    :returns: the record, and its file.
+    :raises ConfigError: if the workload cannot be simulated.
+    :raises StoreError: if the record cannot be written.
+    """
+    from pytest_pdserve.cluster.simulated import simulate  # noqa: PLC0415 - knows simpy
+
+    started, began = datetime.now(UTC), time.monotonic()
+    system, placement = deployment.system, deployment.placement
+    run = simulate(placement, workload, system, repeat=repeat)
+    stem = store.stem(deployment.topology.id, workload, repeat)
+    record = Record(
+        run_id=store.run_id,
+        system=system.name,
+        simulated=True,
+        fingerprint=provenance.fingerprint,
+        topology=deployment.topology.id,
+        workload=workload,
+        repeat=repeat,
+        started_at=_utc(started),
+        finished_at=_utc(datetime.now(UTC)),
+        versions=tuple(provenance.versions.items()),
+        host=tuple(provenance.host.items()),
+        cluster=tuple(provenance.cluster.items()),
+        nodes=placement.nodes,
+        processes=(),
+        endpoint="simulated",
+        client=run.result.raw,
+        metrics=result_metrics(run.result, run.served),
+        served=run.served,
+        timings_s=(
+            ("simulation", round(time.monotonic() - began, 3)),
+            ("bench", round(run.result.duration_s, 3)),
+        ),
+        findings=findings_of(deployment, workload, run),
+        requests=f"{stem.name}.requests.parquet",
+    )
+    return record, store.write(record, run.result)
+
+
+def findings_of(
+    deployment: SimulatedDeployment, workload: Workload, run: SimulatedRun
+) -> tuple[Finding, ...]:
+    """That the run was simulated, and what sanity says of it all the same.
+
+    Where the system replays the article's sweep, prefix-cache hits are what was asked for.
+    """
+    seen = Observation(
+        topology=deployment.topology,
+        workload=workload,
+        result=run.result,
+        served=run.served,
+        instances=len(deployment.placement.endpoints),
+        kv_shape=KvShape(bytes_per_token=KV_BYTES_PER_TOKEN),
+        client_cpu=0.0,
+    )
+    findings: Sequence[Finding] = check_sanity(seen)
+    if deployment.system.simulation.replay:
+        findings = [
+            replace(f, severity="note", message=REPLAYED) if f.check == "prefix_cache" else f
+            for f in findings
+        ]
+    return (Finding(check="simulated", severity="note", message=SIMULATED), *findings)
+
+
+def _utc(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

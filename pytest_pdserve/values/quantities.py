@@ -1,0 +1,73 @@
+"""Quantities that claims speak of: metrics of a run, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.metrics import Metric
+from pytest_pdserve.values.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """A quantity that is a product or quotient of metrics and lengths."""
+
+    metric: Metric
+    """Name, unit and direction."""
+    needs: tuple[str, ...]
+    """Metrics that it is made of."""
+    formula: Callable[[tuple[float, ...], Workload], float]
+    """Values of :attr:`needs`, in their order, and the workload, to the value."""
+
+
+def _prefill_rate(values: tuple[float, ...], workload: Workload) -> float:
+    return values[0] * workload.input_len
+
+
+def _waiting(values: tuple[float, ...], workload: Workload) -> float:
+    del workload
+    return values[0] * values[1] / 1000
+
+
+def _decoding(values: tuple[float, ...], workload: Workload) -> float:
+    return values[0] * values[1] / 1000 * (workload.output_len - 1)
+
+
+def _generated(values: tuple[float, ...], workload: Workload) -> float:
+    return values[0] / (values[1] * workload.output_len)
+
+
+DERIVED = {
+    derived.metric.name: derived
+    for derived in (
+        Derived(
+            metric=Metric(name="implied_prefill_rate", unit="tok/s", better="higher"),
+            needs=("request_throughput",),
+            formula=_prefill_rate,
+        ),
+        Derived(  # Little's law: requests that wait for their first token at once
+            metric=Metric(name="waiting_requests", unit="requests", better="lower"),
+            needs=("request_throughput", "mean_ttft_ms"),
+            formula=_waiting,
+        ),
+        Derived(  # Little's law: requests that decode at once, all instances together
+            metric=Metric(name="decoding_requests", unit="requests", better="higher"),
+            needs=("request_throughput", "mean_itl_ms"),
+            formula=_decoding,
+        ),
+        Derived(
+            metric=Metric(name="generated_fraction", unit="of the tokens asked", better="higher"),
+            needs=("output_throughput", "request_throughput"),
+            formula=_generated,
+        ),
+    )
+}
+"""What follows from the metrics of a run, by name."""
+
+QUANTITIES = {
+    **{name: metric for name, metric in METRICS.items() if metric.better != "equal"},
+    **{name: derived.metric for name, derived in DERIVED.items()},
+}
+"""Everything that a claim may speak of."""

@@ -1,0 +1,133 @@
+"""``pytest suites/claims --system article``: the article as a suite, with nothing acquired."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pytest_pdserve.cli import main
+
+ROOT = Path(__file__).parents[2]
+ARTICLE = ("suites/claims", "--system", "article", "--import-mode=importlib", "-W", "error")
+OUTCOMES = {"passed": 45 + 6, "xfailed": 29, "skipped": 4}
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    for suite in ("claims", "sweep"):
+        shutil.copytree(ROOT / "suites" / suite, pytester.path / "suites" / suite)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of this checkout, whichever is installed
+    return pytester
+
+
+def test_every_claim_is_judged_by_the_figures(project: pytest.Pytester) -> None:
+    result = project.runpytest_subprocess(*ARTICLE, "-rxs", "--junitxml", "junit.xml")
+    assert result.ret == 0
+    assert result.parseoutcomes() == OUTCOMES
+    result.stdout.fnmatch_lines(
+        [
+            "pdserve: system article (FIGURES, nothing is measured)",
+            "FIGURES, nothing was measured: *one run per cell, means only",
+            "claims: 51 PASS, 29 KNOWN ISSUE",
+            "claim 03a-*: KNOWN ISSUE: contradicted in 512-256: fourth of five there*",
+        ]
+    )
+    result.stdout.fnmatch_lines(["*undecidable: no cell isolates the transfer *"])
+    result.stdout.fnmatch_lines(["XFAIL *contradicted in 512-256, 512-512, 512-4096: third there*"])
+    assert not (project.path / "runs").exists()
+    said = (project.path / "junit.xml").read_text()
+    assert said.count('name="pdserve_claim"') == 51 + 29
+    assert "point claim: one run per side, no variance" in said
+    assert "figure: " in said
+
+
+def test_it_needs_neither_servers_nor_slurm(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.makepyfile(
+        sitecustomize="import sys\n"
+        "for name in ('vllm', 'submitit', 'simpy', 'nixl', 'scipy', 'torch'):\n"
+        "    sys.modules[name] = None\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{project.path}:{ROOT}")
+    result = project.runpytest_subprocess(*ARTICLE, "-p", "no:hypothesispytest")
+    assert result.parseoutcomes() == OUTCOMES
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"01-route4-throughput-highest-prefill"\nnumber = 1', None, "claims: 50 PASS"),
+        ('kind = "highest"', 'kind = "lowest"', "claim 01-*: FAIL (random-512-256: output_*"),
+        ('cells = ["512-256"]', 'cells = ["1024-256"]', "claim 03a-*: FAIL (holds in 1024-256*"),
+        (
+            "low = 37000",
+            "low = 38000",
+            "claim 13-*: FAIL (*= 37374.1 ms*claimed at least 38000 ms*",
+        ),
+    ],
+    ids=["left out", "turned round", "another cell", "another bound"],
+)
+def test_what_is_changed_in_the_suite_is_seen(
+    old: str, new: str | None, said: str, project: pytest.Pytester
+) -> None:
+    path = project.path / "suites" / "claims" / "article.toml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    if new is None:
+        entries = text.split("\n[[claim]]\n")
+        text = "\n[[claim]]\n".join(entry for entry in entries if old not in entry)
+    else:
+        text = text.replace(old, new, 1)
+    path.write_text(text, encoding="utf-8")
+    result = project.runpytest_inprocess(*ARTICLE)
+    assert result.ret == (0 if new is None else 1)
+    result.stdout.fnmatch_lines([f"{said}*"])
+
+
+def test_nothing_can_be_measured_on_figures(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess("suites/sweep", "--system", "article")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: system 'article' is figures without a machine, so nothing can *"]
+    )
+    result = project.runpytest_inprocess(*ARTICLE, "--pdserve-base-url", "http://127.0.0.1:1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --pdserve-base-url * cannot be measured as system *"])
+    assert not (project.path / "runs").exists()
+
+
+def test_results_are_not_imported_as_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "--system", "article", "--topology", "dp", "result.json"]) == 4
+    assert "'article' is figures: results of real servers are not" in capsys.readouterr().err
+
+
+def test_figures_that_are_broken_are_bad_input(project: pytest.Pytester) -> None:
+    folder = project.path / "baselines" / "article"
+    shutil.copytree(ROOT / "baselines" / "article", folder)
+    figures = folder / "figures.toml"
+    figures.write_text(figures.read_text().replace('"figure"', '"run"', 1))
+    result = project.runpytest_inprocess(*ARTICLE)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *figures.toml: /record/0/source: 'figure' was expected"])
+
+
+@pytest.mark.parametrize("strict", [(), ("--pdserve-strict",)], ids=["plain", "strict"])
+def test_a_smaller_cluster_is_skipped_once(
+    strict: tuple[str, ...], project: pytest.Pytester
+) -> None:
+    local = ("--system", "local-cpu", "--import-mode=importlib", *strict)
+    result = project.runpytest_inprocess("suites/claims", *local, "-rs", "-k", "article")
+    assert result.parseoutcomes() == {"skipped": 1, "deselected": 6}
+    result.stdout.fnmatch_lines(["SKIPPED * needs gpus_per_node >= 8, the system has 1"])
+
+
+def test_a_real_cluster_is_asked_for_its_own_cells(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess(
+        "suites/claims", "--system", "p5-efa", "--import-mode=importlib", "-rs"
+    )
+    assert result.parseoutcomes() == {"skipped": 6 + 78}
+    result.stdout.fnmatch_lines(["SKIPPED * none of *route4*was measured*"])
