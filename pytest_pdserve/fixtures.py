@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Set
 from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import pytest
 
@@ -17,8 +18,11 @@ from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.cluster.process import Allocation
+    from pytest_pdserve.judge.claims import ClaimVerdict
+    from pytest_pdserve.judge.verdict import Verdict
     from pytest_pdserve.serving.deployment import Deployment
     from pytest_pdserve.serving.simulated import SimulatedDeployment
+    from pytest_pdserve.serving.standing import Standing
     from pytest_pdserve.session import Cell
     from pytest_pdserve.session import Session
     from pytest_pdserve.values.claim import Claim
@@ -114,32 +118,46 @@ def pdserve_cluster(
 
 
 @pytest.fixture(scope="session")
-def pdserve_deployment(
+def pdserve_standing(
     request: pytest.FixtureRequest, pdserve_session: Session, pdserve_cluster: Allocation
-) -> Iterator[Deployment | SimulatedDeployment]:
-    """The topology of the parameter, stood up once per session; ``--topology`` parametrizes it."""
-    from pytest_pdserve.serving.deployment import stand_up  # noqa: PLC0415
-    from pytest_pdserve.serving.simulated import place_simulated  # noqa: PLC0415
+) -> Iterator[Standing]:
+    """The topology of the parameter, stood up; ``--topology`` parametrizes it.
 
-    topology = request.param
-    progress = progress_to(request.config, topology.id)
-    with plainly():
-        if pdserve_session.settings.base_url:
-            with _attached(pdserve_session, topology) as deployment:
+    It stands for all of its tests, and is started anew where a suspicious cell is run again.
+    """
+    from pytest_pdserve.serving.standing import Standing  # noqa: PLC0415
+
+    topology, session = request.param, pdserve_session
+    progress = session.progress = progress_to(request.config, topology.id)
+
+    @contextlib.contextmanager
+    def start(number: int) -> Iterator[Deployment | SimulatedDeployment]:
+        from pytest_pdserve.serving.deployment import stand_up  # noqa: PLC0415
+        from pytest_pdserve.serving.simulated import place_simulated  # noqa: PLC0415
+
+        if session.settings.base_url:
+            with _attached(session, topology) as deployment:
                 yield deployment
             return
         if pdserve_cluster.kind == "simulated":
-            yield place_simulated(pdserve_cluster, topology, pdserve_session.system)
+            yield place_simulated(pdserve_cluster, topology, session.system)
             return
+        logs = session.store.logs(topology.id, number)
         with stand_up(
-            pdserve_cluster,
-            topology,
-            pdserve_session.system,
-            logs=pdserve_session.store.logs(topology.id),
-            progress=progress,
+            pdserve_cluster, topology, session.system, logs=logs, progress=progress
         ) as deployment:
             yield deployment
             progress("stopping")
+
+    with plainly(), Standing(start, restartable=not session.settings.base_url) as standing:
+        yield standing
+
+
+@pytest.fixture
+def pdserve_deployment(pdserve_standing: Standing) -> Deployment | SimulatedDeployment:
+    """The servers of the topology that stands now."""
+    with plainly():
+        return pdserve_standing.deployment
 
 
 @contextlib.contextmanager
@@ -161,17 +179,17 @@ def pdserve_run(
     request: pytest.FixtureRequest,
     pdserve_session: Session,
     pdserve_cluster: Allocation,
-    pdserve_deployment: Deployment | SimulatedDeployment,
+    pdserve_standing: Standing,
     pdserve_workload: Workload,
 ) -> Cell:
-    """The cell of ``pdserve_workload`` on ``pdserve_deployment``, measured and recorded.
+    """The cell of ``pdserve_workload`` on ``pdserve_standing``, measured and recorded.
 
     Its numbers become the test's ``user_properties`` (JUnit) and, where pytest-benchmark was asked
     to store or compare, a benchmark's ``extra_info``; pytest-benchmark never judges.
     """
 
     def measure() -> Cell:
-        return pdserve_session.measure(pdserve_deployment, pdserve_cluster, pdserve_workload)
+        return pdserve_session.measure(pdserve_standing, pdserve_cluster, pdserve_workload)
 
     with plainly():
         if _benchmark_asked(request.config):
@@ -196,18 +214,55 @@ def _benchmark_asked(config: pytest.Config) -> bool:
 def pdserve_judge(pdserve_session: Session) -> Callable[[Cell], None]:
     """A function that holds a cell against its baseline.
 
-    It raises :class:`BaselineRegression` on a FAIL, and fails on ``--pdserve-record``.
+    It raises :class:`BaselineRegression` on a FAIL, and fails on ``--pdserve-record``. The test is
+    INCONCLUSIVE where neither a change nor its absence could be shown.
     """
 
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
         verdict = pdserve_session.judge(cell)
-        if verdict.status == "FAIL":
-            raise BaselineRegression(verdict.message)
+        _raise_unless_passed(verdict, strict=pdserve_session.settings.strict)
         if pdserve_session.settings.record:
             pytest.fail(verdict.message, pytrace=False)
 
     return judge
+
+
+@pytest.fixture
+def pdserve_judge_topology(pdserve_session: Session) -> Callable[[str], None]:
+    """A function that holds a topology over all of its cells against the baseline.
+
+    It raises :class:`BaselineRegression` on a FAIL, and skips where nothing is judged by nights.
+    """
+
+    def judge(topology: str) -> None:
+        __tracebackhide__ = True
+        verdict = pdserve_session.judge_topology(topology)
+        if verdict is None:
+            pytest.skip("fewer than two cells with a baseline of several nights were measured")
+        _raise_unless_passed(verdict, strict=pdserve_session.settings.strict)
+
+    return judge
+
+
+def _raise_unless_passed(verdict: Verdict, *, strict: bool) -> None:
+    __tracebackhide__ = True
+    if verdict.status == "FAIL":
+        raise BaselineRegression(verdict.message)
+    if verdict.status == "INCONCLUSIVE":
+        inconclusive(verdict, strict=strict)
+
+
+def inconclusive(verdict: Verdict | ClaimVerdict, *, strict: bool) -> NoReturn:
+    """End the test with neither pass nor fail; with *strict*, as a failure.
+
+    It is a skip to every reporter that knows no other word; the plugin's own hooks count and show
+    it by its name.
+    """
+    __tracebackhide__ = True
+    if strict:
+        pytest.fail(f"INCONCLUSIVE: {verdict.message}\n(--pdserve-strict)", pytrace=False)
+    pytest.skip(f"INCONCLUSIVE: {verdict.message}")
 
 
 @pytest.fixture
@@ -237,9 +292,7 @@ def pdserve_judge_claim(
             cells = ", ".join(verdict.contradicted)
             pytest.xfail(f"known issue, contradicted in {cells}: {verdict.known}")
         if verdict.status == "INCONCLUSIVE":
-            if strict:
-                pytest.fail(f"{verdict.message}\n(--pdserve-strict)", pytrace=False)
-            pytest.xfail(f"INCONCLUSIVE: {verdict.misses[0]}")
+            inconclusive(verdict, strict=strict)
         if verdict.status == "FAIL":
             if not report:
                 raise BaselineRegression(verdict.message)

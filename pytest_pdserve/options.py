@@ -34,8 +34,8 @@ class Settings:
     """Folders of baselines."""
     runs: Path
     """Folder of run folders."""
-    repeats: int
-    """Runs per cell."""
+    repeats: int | None
+    """Runs per cell where limits decide; at most so many where nights are judged."""
     record: bool
     """Whether to write candidate baselines."""
     strict: bool
@@ -165,7 +165,9 @@ def _value(config: pytest.Config, name: str, default: Any) -> Any:
     return default if ini in (None, "") else ini
 
 
-def _repeats(text: object) -> int:
+def _repeats(text: object) -> int | None:
+    if text is None:
+        return None
     if not str(text).isdecimal() or int(str(text)) < 1:
         raise ConfigError(f"--pdserve-repeats {text!r} is no whole number of at least 1")
     return int(str(text))

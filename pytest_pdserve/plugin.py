@@ -14,8 +14,10 @@ from pytest_pdserve.fixtures import pdserve_cluster as pdserve_cluster
 from pytest_pdserve.fixtures import pdserve_deployment as pdserve_deployment
 from pytest_pdserve.fixtures import pdserve_judge as pdserve_judge
 from pytest_pdserve.fixtures import pdserve_judge_claim as pdserve_judge_claim
+from pytest_pdserve.fixtures import pdserve_judge_topology as pdserve_judge_topology
 from pytest_pdserve.fixtures import pdserve_run as pdserve_run
 from pytest_pdserve.fixtures import pdserve_session as pdserve_session
+from pytest_pdserve.fixtures import pdserve_standing as pdserve_standing
 from pytest_pdserve.fixtures import session_key
 from pytest_pdserve.markers import SIGNATURES
 from pytest_pdserve.markers import check_requires
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.claim import Claim
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
+
+_INCONCLUSIVE = "Skipped: INCONCLUSIVE: "
 
 trouble_key = pytest.StashKey[pytest.UsageError]()
 """The first thing that was found wrong while tests were made."""
@@ -101,7 +105,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if reason:
             pytest.skip(reason)
     names = getattr(item, "fixturenames", ())
-    if "pdserve_deployment" in names and "pdserve_run" not in names:
+    if "pdserve_standing" in names and "pdserve_run" not in names:
         settings = settings_of(item.config)
         if settings.system.cluster.kind == "simulated" and settings.base_url is None:
             pytest.skip(f"needs servers that answer; {settings.system.name} is simulated")
@@ -122,6 +126,16 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_report_teststatus(
+    report: pytest.TestReport,
+) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """Count and show what is neither a pass nor a fail by its own name."""
+    said = report.longrepr
+    if not (report.skipped and isinstance(said, tuple) and said[2].startswith(_INCONCLUSIVE)):
+        return None
+    return "inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Table of cells and claims, and where the records lie; nothing when nothing ran."""
     session = config.stash.get(session_key, None)
@@ -138,18 +152,21 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _topology(item: pytest.Item) -> Topology | None:
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get("pdserve_deployment") if callspec is not None else None
+    return callspec.params.get("pdserve_standing") if callspec is not None else None
 
 
 def _parametrize(metafunc: pytest.Metafunc) -> None:
-    if "pdserve_deployment" in metafunc.fixturenames:
+    if "pdserve_standing" in metafunc.fixturenames:
         metafunc.parametrize(
-            "pdserve_deployment",
+            "pdserve_standing",
             settings_of(metafunc.config).topologies,
             ids=lambda topology: topology.id,
             indirect=True,
             scope="session",
         )
+    if "pdserve_topology" in metafunc.fixturenames:
+        ids = [topology.id for topology in settings_of(metafunc.config).topologies]
+        metafunc.parametrize("pdserve_topology", ids)
     if panels := metafunc.definition.get_closest_marker("pdserve_panels"):
         named = panels_of(panels)
         workloads = settings_of(metafunc.config).system.sweep.workloads()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Literal
 
 from pytest_pdserve.cluster.facts import describe_hardware
 from pytest_pdserve.cluster.local import LocalAllocation
@@ -22,6 +24,8 @@ from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.judge.stats import location
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.judge.wording import combined
+from pytest_pdserve.judge.wording import of_topology
 from pytest_pdserve.options import Settings
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
@@ -31,6 +35,8 @@ from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
+from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_run
 from pytest_pdserve.serving.deployment import Deployment
@@ -42,6 +48,7 @@ from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
 from pytest_pdserve.serving.simulated import SimulatedDeployment
 from pytest_pdserve.serving.simulated import measure_simulated
+from pytest_pdserve.serving.standing import Standing
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
@@ -51,8 +58,12 @@ from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
+
+if TYPE_CHECKING:
+    from pytest_pdserve.judge.expectation import Expectation
 
 SUITE = "sweep"
 """Suite whose baselines hold cells; claims draw on the same."""
@@ -109,6 +120,14 @@ class Session:
     """Cells whose numbers mean nothing."""
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
     """Verdict of each judged cell."""
+    wholes: dict[str, Verdict] = field(default_factory=dict)
+    """Verdict of each topology over all its cells."""
+    nightly: Expectation | Literal[False] | None = False
+    """What nights are judged by; False until it was looked for."""
+    history: History = field(default_factory=History)
+    """Past nights that windows look back at."""
+    progress: Progress = print
+    """Where to say that a cell is run again."""
     figures: Figures | None = None
     """Of a system that is nothing else, once a claim asked for them."""
     claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
@@ -152,20 +171,46 @@ class Session:
             cluster=allocation.describe(),
         )
 
-    def measure(
-        self,
-        deployment: Deployment | SimulatedDeployment,
-        allocation: Allocation,
-        workload: Workload,
-    ) -> Cell:
-        """Run *workload* as often as asked, and keep the records.
+    def measure(self, standing: Standing, allocation: Allocation, workload: Workload) -> Cell:
+        """Run *workload*, and keep the records.
+
+        Where limits decide, as often as asked on the servers that are up; where nights are judged
+        once, and then on fresh starts until the cell is no longer suspicious or the runs are spent.
 
         :raises InsaneRunError: if a run means nothing; its record is written all the same.
         """
-        written = [
-            self._run(deployment, allocation, workload, repeat)
-            for repeat in range(self.settings.repeats)
-        ]
+        key = (standing.deployment.topology.id, workload.id)
+        nightly = self.expectation()
+        if nightly is None or not nightly.knows(key) or self.settings.record:
+            return self._measured(standing, allocation, workload, self.settings.repeats or 1)
+        cell = self._measured(standing, allocation, workload, 1)
+        most = min(self.settings.repeats or nightly.rules.most_runs, nightly.rules.most_runs)
+        while (
+            standing.restartable
+            and len(cell.records) < most
+            and (odd := nightly.suspicious({key: cell.records}, key))
+        ):
+            self.progress(
+                f"{', '.join(odd)} of {workload.id} looks odd; run {len(cell.records) + 1} of at "
+                f"most {most}, on a fresh start"
+            )
+            standing.restart()
+            cell = self._measured(standing, allocation, workload, 1, before=cell)
+        return cell
+
+    def _measured(
+        self,
+        standing: Standing,
+        allocation: Allocation,
+        workload: Workload,
+        runs: int,
+        *,
+        before: Cell | None = None,
+    ) -> Cell:
+        made = len(before.records) if before else 0
+        written = [*zip(before.records, before.paths, strict=True)] if before else []
+        for repeat in range(made, made + runs):
+            written.append(self._run(standing.deployment, allocation, workload, repeat))
         cell = Cell(
             records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)
         )
@@ -175,6 +220,7 @@ class Session:
         if self.settings.strict:
             findings += unproven
         if findings:
+            self.cells.pop(key, None)
             self.insane[key] = cell
             said = "\n".join(f"  {finding.check}: {finding.message}" for finding in findings)
             raise InsaneRunError(
@@ -224,6 +270,10 @@ class Session:
         shared, host = self._shared_baseline(suite), self._host_baseline(suite)
         expected = merge(shared, host) or _empty(self.system, suite, path)
         verdict = judge_cell(cell.records, expected)
+        nightly = self.expectation()
+        key = (cell.topology, cell.workload.id)
+        if nightly is not None and nightly.knows(key):
+            verdict = combined(verdict, nightly.of_cell({key: cell.records}, key))
         fresh = self.system.judgement.host_envelopes and (
             host is None or host.envelopes(cell.topology, cell.workload.id) is None
         )
@@ -232,6 +282,56 @@ class Session:
             verdict = replace(verdict, status=Status.RECORDED)
             verdict = _with_evidence(verdict, ("times", f"{written} (recorded, not judged)"))
         return _with_evidence(verdict, *self._pointers(cell, suite))
+
+    def judge_topology(self, topology: str) -> Verdict | None:
+        """Judge each metric over all cells of *topology*: what is spread too thin for one.
+
+        :returns: None if fewer than two of its cells were measured, or none is judged by nights.
+        """
+        nightly = self.expectation()
+        if nightly is None or self.settings.record:
+            return None
+        tonight = {key: cell.records for key, cell in self.cells.items()}
+        tests = nightly.of_topology(tonight, topology)
+        if not tests:
+            return None
+        verdict = of_topology(tests, f"{topology} over all cells, {self.system.name}")
+        origin = "nowhere" if (expected := self.baseline()) is None else expected.origin
+        verdict = _with_evidence(verdict, ("baseline", origin), ("records", str(self.store.folder)))
+        self.wholes[topology] = verdict
+        return verdict
+
+    def expectation(self) -> Expectation | None:
+        """What the baseline leads to expect of nights; None if none of its envelopes has values.
+
+        Read once: a baseline that this session writes is for the next one.
+        """
+        if self.nightly is False:
+            self.nightly = self._expectation()
+        return self.nightly
+
+    def _expectation(self) -> Expectation | None:
+        baseline = self.baseline()
+        if baseline is None or not baseline.has_values:
+            return None
+        from pytest_pdserve.judge.expectation import expectation_of  # noqa: PLC0415 - scipy
+
+        expected = expectation_of(
+            baseline,
+            floor=lambda name: self.system.judgement.floor(name, METRICS[name].floor),
+            rules=Rules(),
+        )
+        if expected is None:
+            return None
+        self.history = past_nights(
+            self.store.folder.parent,
+            like=self.provenance.versions,
+            system=self.system.name,
+            fingerprint=self.provenance.fingerprint,
+            without={self.store.run_id, *baseline.runs},
+            most=expected.rules.budget.past_nights,
+        )
+        return expected.after(self.history.nights)
 
     def _pointers(self, cell: Cell, suite: str) -> tuple[tuple[str, str], ...]:
         lengths = cell.workload.lengths

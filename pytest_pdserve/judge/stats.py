@@ -45,6 +45,41 @@ def envelope_from_runs(metric: str, values: Sequence[float], floor: float) -> En
     )
 
 
+def reference(metric: str, values: Sequence[float]) -> float:
+    """Expected run of nights whose runs had *values*: their geometric mean without outliers.
+
+    :raises ValueError: as :func:`location`.
+    """
+    import numpy as np  # noqa: PLC0415 - numpy and scipy, where nights are judged
+
+    from pytest_pdserve.judge import estimation  # noqa: PLC0415
+    from pytest_pdserve.values.rules import Rules  # noqa: PLC0415
+
+    location(values, METRICS[metric].better)
+    logs = estimation.signed_log(np.array(values, dtype=np.float64), [metric])
+    rules = Rules()
+    kept = estimation.drop_outliers(logs, mads=rules.outlier_mads, sd_floor=rules.sd_floor)
+    return float(np.exp(estimation.mean_over(kept) * estimation.directions([metric])).item())
+
+
+def envelope_of_nights(metric: str, values: Sequence[float | None]) -> Envelope:
+    """The envelope of one run a night, which the judgement of nights goes by.
+
+    :param values: one per night, None where there is none.
+    :raises ValueError: if there is none at all, or as :func:`location`.
+    """
+    present = [value for value in values if value is not None]
+    known = METRICS[metric]
+    return Envelope(
+        metric=metric,
+        ref=reference(metric, present),
+        rtol=known.outer,
+        better=known.better,
+        runs=len(present),
+        values=tuple(values),
+    )
+
+
 def ratio(subject: float, other: float) -> float:
     """How many times *other* the *subject* is.
 

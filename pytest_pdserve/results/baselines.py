@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ from typing import Any
 import platformdirs
 
 from pytest_pdserve.judge.stats import envelope_from_runs
+from pytest_pdserve.judge.stats import envelope_of_nights
+from pytest_pdserve.judge.stats import reference
 from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
@@ -25,6 +28,9 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
+
+_SAME = 1e-6
+"""Relative difference of a stored reference from its values that rounding explains."""
 
 
 def state_folder() -> Path:
@@ -55,7 +61,9 @@ def load_baseline(path: Path, *, fingerprint: str | None = None) -> Baseline | N
     for topology, workloads in data["topologies"].items():
         for workload, metrics in workloads.items():
             for name, entry in metrics.items():
-                _check_envelope(name, entry, f"{path}: /topologies/{topology}/{workload}/{name}")
+                where = f"{path}: /topologies/{topology}/{workload}/{name}"
+                _check_envelope(name, entry, where)
+                _check_values(name, entry, len(data["provenance"]["runs"]), where)
     baseline = Baseline.from_json(data, source=str(path))
     theirs = baseline.provenance["fingerprint"]
     if theirs is not None and fingerprint is not None and theirs != fingerprint:
@@ -86,10 +94,40 @@ def _check_envelope(name: str, entry: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where}/rtol: {rtol} admits every value; must be below 1")
 
 
+def _check_values(name: str, entry: Mapping[str, Any], runs: int, where: str) -> None:
+    """Make sure that the values of runs, the reference and the number of runs say the same."""
+    if "values" not in entry:
+        return
+    values, ref = entry["values"], entry["ref"]
+    if METRICS[name].better == "equal":
+        raise ConfigError(f"{where}/values: a count has one value; leave them out")
+    if "known_issue" in entry:
+        raise ConfigError(
+            f"{where}/known_issue: is strict, which needs a fixed limit; leave out values"
+        )
+    if len(values) != runs:
+        raise ConfigError(
+            f"{where}/values: {len(values)} values for the {runs} runs of /provenance/runs; one "
+            "each, null where the cell has none"
+        )
+    present = [value for value in values if value is not None]
+    if len(present) != entry["runs"]:
+        raise ConfigError(f"{where}/runs: {entry['runs']}, but values holds {len(present)}")
+    expected = reference(name, present)
+    if not math.isclose(ref, expected, rel_tol=_SAME):
+        raise ConfigError(
+            f"{where}/ref: {ref:g}, but its values say {expected:g}; values decide, so make a new "
+            "proposal instead of editing: pdserve baseline propose"
+        )
+
+
 def cell_envelopes(
     records: Sequence[Record], system: System, names: Sequence[str]
 ) -> dict[str, Envelope]:
     """Envelopes of one cell from its sane runs.
+
+    Where the system names no limit of its own, the first run's value is kept for the judgement of
+    nights: later ones of a session are made only if that one looks odd.
 
     Left out is a metric that a run lacks or voids, a timing of 0, and a count that differs between
     the runs, as prompt tokens of a sampled dataset do.
@@ -101,9 +139,13 @@ def cell_envelopes(
         present = [value for value in values if value is not None]
         if name in voided or len(present) < len(values):
             continue
-        floor = system.judgement.floor(name, METRICS[name].floor)
+        fixed = dict(system.judgement.rtol).get(name)
+        nightly = fixed is None and METRICS[name].better != "equal"
         with contextlib.suppress(ValueError):
-            envelopes[name] = envelope_from_runs(name, present, floor)
+            if nightly:
+                envelopes[name] = envelope_of_nights(name, present[:1])
+            else:
+                envelopes[name] = envelope_from_runs(name, present, fixed or 0.0)
     return envelopes
 
 
@@ -129,16 +171,25 @@ def record_envelopes(
             f"which is of kind {system.cluster.kind!r}; measure it there"
         )
     old = load_baseline(path)
-    cells = {topology: dict(w) for topology, w in old.cells.items()} if old else {}
-    cells.setdefault(first.topology, {})[first.workload.id] = cell_envelopes(records, system, names)
-    runs = [*(old.provenance["runs"] if old else ()), first.run_id]
+    runs = tuple(dict.fromkeys((*(old.runs if old else ()), first.run_id)))
+    cells: dict[str, dict[str, Mapping[str, Envelope]]] = {}
+    for topology, workloads in (old.cells if old else {}).items():
+        cells[topology] = {w: _padded(metrics, len(runs)) for w, metrics in workloads.items()}
+    made = cell_envelopes(records, system, names)
+    place = runs.index(first.run_id)
+    cells.setdefault(first.topology, {})[first.workload.id] = {
+        name: replace(e, values=(*[None] * place, *e.values, *[None] * (len(runs) - place - 1)))
+        if e.values
+        else e
+        for name, e in made.items()
+    }
     baseline = Baseline(
         system=system.name,
         suite=suite,
         source=str(path),
         provenance={
             "date": datetime.now(UTC).date().isoformat(),
-            "runs": list(dict.fromkeys(runs)),
+            "runs": list(runs),
             "fingerprint": fingerprint,
             "versions": dict(first.versions),
         },
@@ -148,6 +199,14 @@ def record_envelopes(
     check_schema(data, "baseline", path)
     write_json(path, data)
     return path
+
+
+def _padded(metrics: Mapping[str, Envelope], runs: int) -> Mapping[str, Envelope]:
+    """The same envelopes, in whose cell the latest of *runs* runs have no value."""
+    return {
+        name: replace(e, values=(*e.values, *[None] * (runs - len(e.values)))) if e.values else e
+        for name, e in metrics.items()
+    }
 
 
 def merge(*baselines: Baseline | None) -> Baseline | None:

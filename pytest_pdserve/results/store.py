@@ -72,9 +72,9 @@ class RunStore:
         """The session's name."""
         return self.folder.name
 
-    def logs(self, topology: str) -> Path:
-        """Folder of server logs of one topology."""
-        return self.folder / topology / "logs"
+    def logs(self, topology: str, start: int = 0) -> Path:
+        """Folder of server logs of one start of a topology."""
+        return self.folder / topology / (f"logs-{start + 1}" if start else "logs")
 
     def stem(self, topology: str, workload: Workload, repeat: int) -> Path:
         """Path that all files of one run begin with."""

@@ -16,7 +16,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """The values of one metric that a run may show in one cell."""
+    """The values of one metric that a run may show in one cell.
+
+    The limit always holds. It is the only judge of an envelope without :attr:`values`; of one with
+    them it is far out, and the judgement of nights says what is worse within it.
+    """
 
     metric: str
     """Name as ``vllm bench serve`` writes it, e.g. ``p99_ttft_ms``."""
@@ -28,6 +32,9 @@ class Envelope:
     """Direction."""
     runs: int
     """Runs that the reference comes from."""
+    values: tuple[float | None, ...] = ()
+    """One value per run of the baseline's provenance, None where the cell has none: what nightly
+    judgement goes by. Empty where the limit alone decides."""
     known_issue: str | None = None
     """Why the metric is expected to miss; when it does not, that fails (strict)."""
 
@@ -55,6 +62,8 @@ class Envelope:
             "unit": METRICS[self.metric].unit,
             "runs": self.runs,
         }
+        if self.values:
+            data["values"] = list(self.values)
         return data if self.known_issue is None else {**data, "known_issue": self.known_issue}
 
 
@@ -80,6 +89,17 @@ class Baseline:
     def envelopes(self, topology: str, workload: str) -> Mapping[str, Envelope] | None:
         """Envelopes of one cell; None if the baseline does not know it."""
         return self.cells.get(topology, {}).get(workload)
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any envelope has values of runs, so that nights can be judged."""
+        cells = (cell for workloads in self.cells.values() for cell in workloads.values())
+        return any(envelope.values for cell in cells for envelope in cell.values())
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Run ids, in the order of the envelopes' values."""
+        return tuple(self.provenance.get("runs", ()))
 
     @property
     def origin(self) -> str:
@@ -126,6 +146,7 @@ class Baseline:
                             rtol=float(entry["rtol"]),
                             better=entry["better"],
                             runs=entry["runs"],
+                            values=tuple(entry.get("values", ())),
                             known_issue=entry.get("known_issue"),
                         )
                         for name, entry in metrics.items()

@@ -108,8 +108,9 @@ class Sweep:
     """``--dataset-name``; lengths become ``--random-input-len`` and so on."""
     options: tuple[tuple[str, str], ...] = ()
     """Further options of ``vllm bench serve``."""
-    repeats: int = 1
-    """Runs per cell."""
+    repeats: int | None = None
+    """Runs per cell where limits alone decide (None: 1); at most so many, the confirmations of a
+    suspicious cell among them, where nights are judged (None: 4)."""
 
     def workloads(self) -> tuple[Workload, ...]:
         """The cells, shared ones once: 8 for the article's 4 + 5.

@@ -15,3 +15,11 @@ if TYPE_CHECKING:
 def test_sweep(pdserve_run: Cell, pdserve_judge: Callable[[Cell], None]) -> None:
     """A sane run of the cell is no worse than its envelope."""
     pdserve_judge(pdserve_run)
+
+
+@pytest.mark.pdserve_last
+def test_whole_topology(
+    pdserve_topology: str, pdserve_judge_topology: Callable[[str], None]
+) -> None:
+    """No metric is worse over all cells of the topology, each by too little to show by itself."""
+    pdserve_judge_topology(pdserve_topology)

@@ -1,0 +1,64 @@
+"""What is said of the judgement of a night, test by test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import Verdict
+
+if TYPE_CHECKING:
+    from pytest_pdserve.judge.night import TestVerdict
+
+
+def combined(limits: Verdict, tests: Sequence[TestVerdict]) -> Verdict:
+    """One verdict of a cell: FAIL before INCONCLUSIVE before PASS, each miss with its numbers.
+
+    :param limits: what the fixed limits and counts say.
+    :param tests: what the night says of each metric.
+    """
+    failed = [test for test in tests if test.status is Status.FAIL]
+    open_ = [test for test in tests if test.status is Status.INCONCLUSIVE]
+    status = limits.status
+    if status is Status.PASS:
+        status = Status.FAIL if failed else Status.INCONCLUSIVE if open_ else Status.PASS
+    shown = failed if status is Status.FAIL else open_
+    return Verdict(
+        status=status,
+        subject=limits.subject,
+        misses=(*limits.misses, *map(describe_test, shown)),
+        evidence=limits.evidence,
+    )
+
+
+def of_topology(tests: Sequence[TestVerdict], subject: str) -> Verdict:
+    """One verdict of a topology as a whole."""
+    failed = [test for test in tests if test.status is Status.FAIL]
+    return Verdict(
+        status=Status.FAIL if failed else Status.PASS,
+        subject=subject,
+        misses=tuple(map(describe_test, failed)),
+    )
+
+
+def describe_test(test: TestVerdict) -> str:
+    """One test in a line: the change tonight, what found it, or what would have been found."""
+    if not test.runs:
+        return f"{test.metric}: no run tonight has it"
+    runs = f"{test.runs} run" + ("s" if test.runs != 1 else "")
+    if test.fired:
+        found = " and ".join(test.fired)
+        return f"{test.metric} {_worse(test.shift)} ({runs}; found by: {found}; p = {test.p:.1g})"
+    said = f"{test.metric} {_worse(test.shift)} ({runs})"
+    if math.isnan(test.bound):
+        return f"{said}: the baseline has too few runs to tell"
+    said += f", with 95 % confidence at most {_worse(test.bound)}"
+    if math.isfinite(test.visible):
+        return f"{said}; {test.visible:.1%} would have been seen"
+    return f"{said}; no change would have been seen: the baseline has too few or too unsteady runs"
+
+
+def _worse(shift: float) -> str:
+    return f"{abs(shift):.1%} {'worse' if shift >= 0 else 'better'}"

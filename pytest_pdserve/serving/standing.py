@@ -1,0 +1,70 @@
+"""A topology that can be started anew: runs of one start are no independent evidence."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from pytest_pdserve.serving.deployment import Deployment
+from pytest_pdserve.serving.simulated import SimulatedDeployment
+from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.errors import PdserveError
+
+Servers = Deployment | SimulatedDeployment
+Start = Callable[[int], contextlib.AbstractContextManager[Servers]]
+"""Stands the topology up; the argument counts starts from 0."""
+
+
+class Standing:
+    """The topology as it stands now; :meth:`restart` replaces it."""
+
+    def __init__(self, start: Start, *, restartable: bool) -> None:
+        self._start = start
+        self._stack = contextlib.ExitStack()
+        self._servers: Servers | None = None
+        self._trouble = "the topology was not started"
+        self.starts = 0
+        self.restartable = restartable
+        """Whether it can be started anew: not what somebody else runs."""
+
+    @property
+    def deployment(self) -> Servers:
+        """The servers that are up.
+
+        :raises LaunchError: if the last start failed.
+        """
+        if self._servers is None:
+            raise LaunchError(self._trouble)
+        return self._servers
+
+    def restart(self) -> None:
+        """End all servers and start them anew, on the same nodes.
+
+        :raises PdserveError: if they do not come up again; later tests are told the same.
+        """
+        self._servers = None
+        self._stack.close()
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._servers = self._stack.enter_context(self._start(self.starts))
+        except PdserveError as error:
+            self._trouble = f"start {self.starts + 1} of this topology failed: {error}"
+            raise
+        finally:
+            self.starts += 1
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
