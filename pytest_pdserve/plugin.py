@@ -92,7 +92,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         touching = not (config.option.collectonly or config.getoption("setupplan", default=False))
         unique = list({topology.id: topology for topology in topologies}.values())
         check_before_start(settings_of(config), unique, touching=touching)
+    _deselect_nights(config, items)
     items.sort(key=lambda item: item.get_closest_marker("pdserve_last") is not None)
+
+
+def _deselect_nights(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what judges nights on a system whose limits decide everything."""
+    judging = [i for i in items if "pdserve_judge_topology" in getattr(i, "fixturenames", ())]
+    if judging and not settings_of(config).system.judgement.nights:
+        items[:] = [item for item in items if item not in judging]
+        config.hook.pytest_deselected(items=judging)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -20,7 +20,10 @@ from pytest_pdserve.cluster.versions import find_versions
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.envelope import judge_cell
+from pytest_pdserve.judge.ratios import PairSpread
+from pytest_pdserve.judge.sides import HERE
 from pytest_pdserve.judge.sides import Known
+from pytest_pdserve.judge.spreads import pair_spread
 from pytest_pdserve.judge.stats import location
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
@@ -124,8 +127,8 @@ class Session:
     """Verdict of each topology over all its cells."""
     nightly: Expectation | Literal[False] | None = False
     """What nights are judged by; False until it was looked for."""
-    history: History = field(default_factory=History)
-    """Past nights that windows look back at."""
+    history: History | None = None
+    """Past nights that windows look back at; None until they were looked for."""
     progress: Progress = print
     """Where to say that a cell is run again."""
     figures: Figures | None = None
@@ -323,15 +326,21 @@ class Session:
         )
         if expected is None:
             return None
-        self.history = past_nights(
-            self.store.folder.parent,
-            like=self.provenance.versions,
-            system=self.system.name,
-            fingerprint=self.provenance.fingerprint,
-            without={self.store.run_id, *baseline.runs},
-            most=expected.rules.budget.past_nights,
-        )
-        return expected.after(self.history.nights)
+        return expected.after(self._history().nights)
+
+    def _history(self) -> History:
+        """Nights since the baseline was made, as many as windows look back at; read once."""
+        if self.history is None:
+            baseline = self.baseline()
+            self.history = past_nights(
+                self.store.folder.parent,
+                like=self.provenance.versions,
+                system=self.system.name,
+                fingerprint=self.provenance.fingerprint,
+                without={self.store.run_id, *(baseline.runs if baseline else ())},
+                most=Rules().budget.past_nights,
+            )
+        return self.history
 
     def _pointers(self, cell: Cell, suite: str) -> tuple[tuple[str, str], ...]:
         lengths = cell.workload.lengths
@@ -385,7 +394,13 @@ class Session:
     def judge_claim(self, claim: Claim) -> ClaimVerdict:
         """Compare topologies by this session's cells; sides it lacks come from the baseline."""
         look = self.known().look
-        verdict = judge_claim(claim, self.system.sweep.workloads(), look, system=self.system.name)
+        verdict = judge_claim(
+            claim,
+            self.system.sweep.workloads(),
+            look,
+            system=self.system.name,
+            spread=self._spread(claim),
+        )
         self.claims.append((claim, verdict))
         return verdict
 
@@ -395,7 +410,24 @@ class Session:
             self.figures = self.figures or load_figures(figures_path(self.system))
             return Known(figures=self.figures)
         measured = {key: cell.records for key, cell in self.cells.items()}
-        return Known(measured=measured, baseline=self.baseline())
+        if not self._pairs_nights():
+            return Known(measured=measured, baseline=self.baseline())
+        # A suspicious cell's further runs have no partner, and were made because the first was odd.
+        nights = [
+            {key: records[:1] for key, records in measured.items()},
+            *(night for night in reversed(self._history().nights) if set(measured) <= set(night)),
+        ]
+        paired = {key: [night[key][0] for night in nights] for key in measured}
+        here = f"{HERE} and {len(nights) - 1} nights before" if len(nights) > 1 else HERE
+        return Known(measured=paired, baseline=self.baseline(), here=here)
+
+    def _spread(self, claim: Claim) -> PairSpread | None:
+        if not self._pairs_nights():
+            return None
+        return pair_spread(self.baseline(), {relation.metric for relation in claim.relations})
+
+    def _pairs_nights(self) -> bool:
+        return self.system.judgement.nights and self.system.cluster.kind != "figures"
 
 
 def _store(runs: Path, system: System) -> RunStore:

@@ -67,9 +67,12 @@ class Known:
     """Everything that sides are taken from: this session before the baseline or the figures."""
 
     measured: Mapping[tuple[str, str], Sequence[Record]] = field(default_factory=dict)
-    """Sane runs of this session by topology and workload id."""
+    """Sane runs of this session by topology and workload id; of several nights where these are
+    judged, the same place of each the same night."""
     baseline: Baseline | None = None
     """What is stored of this system."""
+    here: str = HERE
+    """What to call where :attr:`measured` comes from."""
     figures: Figures | None = None
     """What was read off plots, where the system is nothing else."""
 
@@ -87,7 +90,7 @@ class Known:
             topology=topology, workload=workload.id, metric=metric, value=None, origin="nowhere"
         )
         if key in self.measured:
-            return _measured(replace(side, origin=HERE), self.measured[key])
+            return _measured(replace(side, origin=self.here), self.measured[key])
         if self.figures is not None:
             reading = self.figures.cells.get(key, {}).get(metric)
             return replace(

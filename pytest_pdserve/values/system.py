@@ -11,6 +11,7 @@ from typing import Literal
 from typing import Self
 
 from pytest_pdserve.values.container import ContainerSpec
+from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.simulation import SimulationSpec
 from pytest_pdserve.values.slurm import Preflight
 from pytest_pdserve.values.slurm import SlurmSpec
@@ -120,6 +121,11 @@ class Judgement:
     """``report`` shows claims with their numbers and never fails on them."""
     rtol: tuple[tuple[str, float], ...] = ()
     """Metric and least room toward worse, where this system is noisier than the practical floor."""
+
+    @property
+    def nights(self) -> bool:
+        """Whether any time is judged by nights: one without a fixed limit here."""
+        return bool(set(TIMES) - set(dict(self.rtol)))
 
     def floor(self, metric: str, default: float) -> float:
         """Least relative room of *metric*'s envelope."""

@@ -21,6 +21,8 @@ from pytest_pdserve.session import acquire
 from pytest_pdserve.session import client_only
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
@@ -35,8 +37,15 @@ RUN = "20260822T101500-p5-efa"
 def make_session(tmp_path: Path, p5_efa: System) -> Callable[..., Session]:
     """A factory of sessions on ``p5-efa``, whose baselines lie in *tmp_path*."""
 
-    def make(*, record: bool = False, host: bool = False, fingerprint: str = "here") -> Session:
-        judgement = replace(p5_efa.judgement, host_envelopes=host)
+    def make(
+        *,
+        record: bool = False,
+        host: bool = False,
+        nightly: bool = False,
+        fingerprint: str = "here",
+    ) -> Session:
+        limits = () if nightly else tuple((name, METRICS[name].floor) for name in TIMES)
+        judgement = replace(p5_efa.judgement, host_envelopes=host, rtol=limits)
         source = str(tmp_path / "baselines" / "p5-efa" / "system.toml")
         system = replace(p5_efa, source=source, judgement=judgement)
         settings = Settings(
