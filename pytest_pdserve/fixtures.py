@@ -211,7 +211,9 @@ def _benchmark_asked(config: pytest.Config) -> bool:
 
 
 @pytest.fixture
-def pdserve_judge(pdserve_session: Session) -> Callable[[Cell], None]:
+def pdserve_judge(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Callable[[Cell], None]:
     """A function that holds a cell against its baseline.
 
     It raises :class:`BaselineRegression` on a FAIL, and fails on ``--pdserve-record``. The test is
@@ -221,6 +223,7 @@ def pdserve_judge(pdserve_session: Session) -> Callable[[Cell], None]:
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
         verdict = pdserve_session.judge(cell)
+        request.node.user_properties.append(("pdserve_verdict", str(verdict.status)))
         _raise_unless_passed(verdict, strict=pdserve_session.settings.strict)
         if pdserve_session.settings.record:
             pytest.fail(verdict.message, pytrace=False)

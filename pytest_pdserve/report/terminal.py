@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.report.claims import claim_lines
+from pytest_pdserve.report.nights import night_lines
 from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
 from pytest_pdserve.values.metrics import METRICS
@@ -38,6 +39,7 @@ def summary_lines(session: Session, width: int) -> list[str]:
     if session.system.cluster.kind == "figures":
         lines = [f"FIGURES, nothing was measured: {session.system.description}"]
     lines += _table(rows, width) if rows else []
+    lines += night_lines(session)
     lines += _notes(session)
     lines += claim_lines(session)
     if any(verdict.status is Status.RECORDED for verdict in session.verdicts.values()):

@@ -1,0 +1,220 @@
+"""Nights judged in a session: stub engines that are really started anew, and the simulated cluster.
+
+Baselines here are drawn around one run with a spread that the test chooses; nothing of them is a
+measurement, and none is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from pytest_pdserve.judge.stats import envelope_of_nights
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.metrics import TIMES
+
+from ..conftest import House
+
+ROOT = Path(__file__).parents[2]
+NIGHTS = 20
+RUNS = [f"202608{day:02}T010000-drawn" for day in range(1, NIGHTS + 1)]
+
+
+def around(centre: float, cv: float, seed: str) -> list[float]:
+    source = random.Random(seed)
+    return [centre * math.exp(source.gauss(0, cv)) for _ in range(NIGHTS)]
+
+
+def write_baseline(path: Path, cells: dict[str, dict[str, dict[str, list[float]]]]) -> None:
+    """A baseline of drawn nights; topology, workload and metric to values."""
+    baseline = Baseline(
+        system=path.parent.name,
+        suite="sweep",
+        source=str(path),
+        provenance={"date": "2026-08-31", "runs": RUNS, "fingerprint": None, "versions": {}},
+        cells={
+            topology: {
+                workload: {name: envelope_of_nights(name, v) for name, v in metrics.items()}
+                for workload, metrics in workloads.items()
+            }
+            for topology, workloads in cells.items()
+        },
+    )
+    path.write_text(json.dumps(baseline.to_json()))
+
+
+@pytest.fixture
+def nightly(house: House) -> House:
+    """Stub engines of 20 ms a token, whose ITL is judged by nights that spread by a tenth."""
+    house.suites("sweep")
+    limits = {name: 10.0 for name in TIMES if name.endswith("_ms") and name != "mean_itl_ms"}
+    house.tables = {**house.tables, "judgement.rtol": limits}
+    house.system(judgement={"host_envelopes": False})
+    house.faults(every={"token_ms": 20})
+    values = around(20.5, 0.1, "itl")
+    path = house.path / "baselines" / "stub" / "sweep.json"
+    write_baseline(path, {"1p1d": {"random-32-8": {"mean_itl_ms": values}}})
+    return house
+
+
+def test_a_suspicious_cell_is_run_again_on_fresh_starts_until_it_fails(nightly: House) -> None:
+    nightly.faults(every={"token_ms": 34})
+    result = nightly.run("--topology", "1p1d")
+    result.assert_outcomes(failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "pdserve 1p1d: mean_itl_ms of random-32-8 looks odd; run 2 of at most 4, on a fresh *",
+            "*mean_itl_ms * worse (3 runs; found by: tonight; p = *",
+        ]
+    )
+    starts = [line for line in result.outlines if ": starting " in line]
+    assert len(starts) == 3
+    records = nightly.records()
+    assert [record["repeat"] for record in records] == [0, 1, 2]
+    pids = [json.dumps(record["processes"]) for record in records]
+    assert [("logs-2" in p, "logs-3" in p) for p in pids] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    folder = nightly.runs / records[0]["run_id"] / "1p1d"
+    assert {"logs", "logs-2", "logs-3"} <= {path.name for path in folder.iterdir()}
+
+
+def test_repeats_bound_the_confirmations(nightly: House) -> None:
+    nightly.faults(every={"token_ms": 34})
+    result = nightly.run("--topology", "1p1d", "--pdserve-repeats", "2")
+    assert [record["repeat"] for record in nightly.records()] == [0, 1]
+    assert result.parseoutcomes() == {"inconclusive": 1, "skipped": 1}
+
+
+def test_inconclusive_has_a_marker_of_its_own_everywhere(nightly: House) -> None:
+    result = nightly.run("--topology", "1p1d", "-v", "--junitxml", "said.xml")
+    assert result.ret == 0
+    assert result.parseoutcomes() == {"inconclusive": 1, "skipped": 1}
+    result.stdout.fnmatch_lines(
+        [
+            "*test_sweep* INCONCLUSIVE*",
+            "judged by nights: 1 cells in 1 runs, 0 nights before",
+            "inconclusive: 1p1d random-32-8: mean_itl_ms * at most * worse; * would have been seen",
+        ]
+    )
+    (skipped, _) = ElementTree.parse(nightly.path / "said.xml").iter("skipped")
+    assert skipped.get("message", "").startswith("INCONCLUSIVE: mean_itl_ms")
+
+
+def test_strict_fails_what_is_inconclusive(nightly: House) -> None:
+    result = nightly.run("--topology", "1p1d", "--pdserve-strict")
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(["*INCONCLUSIVE: mean_itl_ms*", "*(--pdserve-strict)*"])
+
+
+MakeProject = Callable[..., None]
+
+
+@pytest.fixture
+def simulated(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> MakeProject:
+    """A project on the simulated cluster: 1p3d and dp, three short cells, all judged by nights."""
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shutil.copytree(ROOT / "suites" / "sweep", pytester.path / "suites" / "sweep")
+    folder = pytester.path / "baselines" / "sim"
+    folder.mkdir(parents=True)
+
+    def make(**simulation: object) -> None:
+        keys = "".join(f"{name} = {json.dumps(value)}\n" for name, value in simulation.items())
+        (folder / "system.toml").write_text(
+            'schema_version = 1\ndescription = "simulated"\n'
+            '[cluster]\nkind = "simulated"\nnodes = 4\ngpus_per_node = 8\n'
+            '[model]\npath = "deepseek-ai/DeepSeek-V2-Lite"\n'
+            "[sweep]\ninput_lens = [512, 1024, 2048]\noutput_lens = [256]\nnum_prompts = 64\n"
+            f"[simulation]\n{keys}"
+        )
+
+    make()
+    return make
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return pytester.runpytest_subprocess(
+        "suites", "--system", "sim", "--topology", "1p3d,dp", *arguments
+    )
+
+
+def records(pytester: pytest.Pytester) -> list[dict[str, Any]]:
+    return [json.loads(p.read_text()) for p in sorted(pytester.path.glob("runs/*/*/*.[0-9].json"))]
+
+
+@pytest.fixture
+def known(pytester: pytest.Pytester, simulated: MakeProject) -> MakeProject:
+    """The same, with a baseline of 20 nights drawn around one simulated run, CV 0.5 %."""
+    run(pytester)
+    cells: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for record in records(pytester):
+        lens = f"{record['workload']['input_len']}-{record['workload']['output_len']}"
+        cells.setdefault(record["topology"], {})[f"random-{lens}"] = {
+            name: around(record["metrics"][name], 0.005, f"{record['topology']}{lens}{name}")
+            for name in TIMES
+        }
+    write_baseline(pytester.path / "baselines" / "sim" / "sweep.json", cells)
+    shutil.rmtree(pytester.path / "runs")
+    return simulated
+
+
+@pytest.mark.usefixtures("known")
+def test_a_clean_night_passes_with_one_run_a_cell(pytester: pytest.Pytester) -> None:
+    result = run(pytester)
+    assert result.parseoutcomes() == {"passed": 6 + 2}
+    assert len(records(pytester)) == 6
+    result.stdout.fnmatch_lines(["judged by nights: 6 cells in 6 runs, 0 nights before"])
+
+
+def test_a_bad_node_fails_its_topologies_cell_by_cell_and_as_a_whole(
+    pytester: pytest.Pytester, known: MakeProject
+) -> None:
+    known(bad_node="node0", bad_node_factor=1.15)
+    result = run(pytester)
+    outcomes = result.parseoutcomes()
+    assert outcomes.get("failed", 0) >= 4
+    result.stdout.fnmatch_lines(["*over all cells: FAIL: *", "*found by: family*"])
+    assert len(records(pytester)) > 6
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_slow_down_too_small_for_one_night_is_found_by_the_nights_before(
+    pytester: pytest.Pytester, known: MakeProject
+) -> None:
+    known(bad_node="node0", bad_node_factor=1.0)
+    path = pytester.path / "baselines" / "sim" / "sweep.json"
+    baseline = json.loads(path.read_text())
+    for workloads in baseline["topologies"].values():  # as if it had been 1 % faster
+        for cell in workloads.values():
+            for name, entry in cell.items():
+                factor = 1 / 1.01 if name.endswith("_ms") else 1.01
+                entry["values"] = [value * factor for value in entry["values"]]
+                entry["ref"] *= factor
+    path.write_text(json.dumps(baseline))
+    nights = [run(pytester, "-k", "test_sweep and 512-256") for _ in range(7)]
+    assert "failed" not in nights[0].parseoutcomes()
+    assert nights[-1].parseoutcomes()["failed"] >= 1
+    nights[-1].stdout.fnmatch_lines(["*(1 run; found by: *window of 7; p = *"])
+
+
+@pytest.mark.usefixtures("known")
+def test_a_record_that_cannot_be_read_is_left_out_and_named(pytester: pytest.Pytester) -> None:
+    run(pytester)
+    torn = next(pytester.path.glob("runs/*/1p3d/*.0.json"))
+    torn.write_text(torn.read_text()[:100])
+    result = run(pytester)
+    result.stdout.fnmatch_lines(
+        ["judged by nights: *, 1 nights before", f"left out of the nights before: {torn}: *"]
+    )
+    assert result.ret == 0
