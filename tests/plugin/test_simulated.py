@@ -30,7 +30,7 @@ def test_a_cell_is_recorded_then_judged_and_says_simulated(project: pytest.Pytes
         project.runpytest_subprocess(*SWEEP, "--pdserve-runs", "runs") for _ in range(2)
     )
     for result, verdict in ((first, "RECORDED"), (second, "PASS")):
-        result.assert_outcomes(passed=1, deselected=7)
+        result.assert_outcomes(passed=1, deselected=8)
         result.stdout.fnmatch_lines(
             ["SIMULATED, no server ran: *", f" 1p3d *random-512-256 *{verdict}"]
         )

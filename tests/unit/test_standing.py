@@ -33,16 +33,16 @@ class Starts:
 def test_a_restart_ends_the_old_servers_before_it_starts_new_ones() -> None:
     starts = Starts()
     with Standing(starts, restartable=True) as standing:
-        assert standing.deployment == "servers 0"
+        assert str(standing.deployment) == "servers 0"
         standing.restart()
-        assert standing.deployment == "servers 1"
+        assert str(standing.deployment) == "servers 1"
     assert starts.said == ["up 0", "down 0", "up 1", "down 1"]
 
 
 def test_servers_that_do_not_come_up_again_are_named_to_every_later_test() -> None:
     starts = Starts(failing=1)
     with Standing(starts, restartable=True) as standing:
-        with pytest.raises(LaunchError, match="decode.0. ended"):
+        with pytest.raises(LaunchError, match=r"decode\[0\] ended"):
             standing.restart()
         for _ in range(2):
             with pytest.raises(LaunchError) as refused:
