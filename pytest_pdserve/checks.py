@@ -42,7 +42,9 @@ def check_before_start(
                 check_topology(settings.system, topology, touching=touching)
             if touching:
                 check_acquirable(settings.system)
-        load_baseline(baseline_path(settings.system, SUITE))
+        load_baseline(
+            baseline_path(settings.system, SUITE), system=settings.system.name, suite=SUITE
+        )
         if settings.system.judgement.host_envelopes and settings.system.cluster.kind == "local":
             _load_host_baseline(settings)
         check_runs_folder(settings.runs)
@@ -65,7 +67,8 @@ def check_topology(system: System, topology: Topology, *, touching: bool) -> Non
 def _load_host_baseline(settings: Settings) -> None:
     system = with_model_path(settings.system)
     mark = fingerprint(host_of(settings), system)
-    load_baseline(host_baseline_path(system, SUITE, mark, state_folder()), fingerprint=mark)
+    path = host_baseline_path(system, SUITE, mark, state_folder())
+    load_baseline(path, fingerprint=mark, system=system.name, suite=SUITE)
 
 
 def planning(system: System) -> Claim:

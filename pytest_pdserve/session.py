@@ -386,12 +386,19 @@ class Session:
         return host_baseline_path(self.system, suite, self.provenance.fingerprint, self.state)
 
     def _shared_baseline(self, suite: str) -> Baseline | None:
-        return load_baseline(baseline_path(self.system, suite))
+        return load_baseline(
+            baseline_path(self.system, suite), system=self.system.name, suite=suite
+        )
 
     def _host_baseline(self, suite: str) -> Baseline | None:
         if not self.system.judgement.host_envelopes:
             return None
-        return load_baseline(self._host_path(suite), fingerprint=self.provenance.fingerprint)
+        return load_baseline(
+            self._host_path(suite),
+            fingerprint=self.provenance.fingerprint,
+            system=self.system.name,
+            suite=suite,
+        )
 
     def judge_claim(self, claim: Claim) -> ClaimVerdict:
         """Compare topologies by this session's cells; sides it lacks come from the baseline."""

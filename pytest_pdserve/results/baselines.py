@@ -20,6 +20,7 @@ from pytest_pdserve.judge.stats import reference
 from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.values.baseline import SCHEMA_VERSION
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.errors import ConfigError
@@ -48,16 +49,32 @@ def host_baseline_path(system: System, suite: str, fingerprint: str, state: Path
     return state / "baselines" / system.name / fingerprint / f"{suite}.json"
 
 
-def load_baseline(path: Path, *, fingerprint: str | None = None) -> Baseline | None:
+def load_baseline(
+    path: Path,
+    *,
+    fingerprint: str | None = None,
+    system: str | None = None,
+    suite: str | None = None,
+) -> Baseline | None:
     """Read a baseline; None if there is no such file.
 
     :param fingerprint: of this host, where the baseline holds for one host only.
-    :raises ConfigError: if it is malformed, names an unknown metric, or is of another host.
+    :param system: name of the system that it must be of; None admits any.
+    :param suite: suite that it must be of; None admits any.
+    :raises ConfigError: if it is malformed, names an unknown metric, or is of another host, system
+        or suite.
     """
     if not path.exists():
         return None
     data = load_json(path)
+    _check_version(data, path)
     check_schema(data, "baseline", path)
+    for key, wanted in (("system", system), ("suite", suite)):
+        if wanted is not None and data[key] != wanted:
+            raise ConfigError(
+                f"{path}: /{key}: is of {data[key]!r}, but {wanted!r} is judged by it; put it "
+                "where it belongs, or record one here with --pdserve-record"
+            )
     for topology, workloads in data["topologies"].items():
         for workload, metrics in workloads.items():
             for name, entry in metrics.items():
@@ -72,6 +89,24 @@ def load_baseline(path: Path, *, fingerprint: str | None = None) -> Baseline | N
             f"{fingerprint}); move it away and run again to record this host"
         )
     return baseline
+
+
+def _check_version(data: Any, path: Path) -> None:
+    """Refuse what another version wrote: what its keys meant is never guessed."""
+    if not isinstance(data, dict):
+        return
+    found = data.get("schema_version", ...)
+    if type(found) is int and found == SCHEMA_VERSION:
+        return
+    said = (
+        ": 'schema_version' is a required property"
+        if found is ...
+        else f"schema_version: {SCHEMA_VERSION} was expected, not {str(found)[:40]!r}"
+    )
+    raise ConfigError(
+        f"{path}: /{said}; no other is read or converted: use the pytest-pdserve that wrote it, or "
+        "move it away and record another with --pdserve-record"
+    )
 
 
 def _check_envelope(name: str, entry: Mapping[str, Any], where: str) -> None:
@@ -104,6 +139,11 @@ def _check_values(name: str, entry: Mapping[str, Any], runs: int, where: str) ->
     if "known_issue" in entry:
         raise ConfigError(
             f"{where}/known_issue: is strict, which needs a fixed limit; leave out values"
+        )
+    if entry["rtol"] > METRICS[name].outer:
+        raise ConfigError(
+            f"{where}/rtol: {entry['rtol']:g}, but beside values the outer limit holds: "
+            f"{METRICS[name].outer:g} at most"
         )
     if len(values) != runs:
         raise ConfigError(
@@ -170,7 +210,7 @@ def record_envelopes(
             f"{first.run_id} was simulated, so it cannot become a baseline of {system.name!r}, "
             f"which is of kind {system.cluster.kind!r}; measure it there"
         )
-    old = load_baseline(path)
+    old = load_baseline(path, system=system.name, suite=suite)
     runs = tuple(dict.fromkeys((*(old.runs if old else ()), first.run_id)))
     cells: dict[str, dict[str, Mapping[str, Envelope]]] = {}
     for topology, workloads in (old.cells if old else {}).items():

@@ -215,6 +215,9 @@ def test_a_record_that_cannot_be_read_is_left_out_and_named(pytester: pytest.Pyt
     torn.write_text(torn.read_text()[:100])
     result = run(pytester)
     result.stdout.fnmatch_lines(
-        ["judged by nights: *, 1 nights before", f"left out of the nights before: {torn} is no valid JSON*"]
+        [
+            "judged by nights: *, 1 nights before",
+            f"left out of the nights before: {torn} is no valid JSON*",
+        ]
     )
     assert result.ret == 0

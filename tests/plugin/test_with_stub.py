@@ -68,6 +68,7 @@ def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House)
     }
     (record,) = house.records()
     assert Path(properties.pop("pdserve_record")).name == "random-32-8.0.json"
+    assert properties.pop("pdserve_verdict") == "RECORDED"
     assert {name: float(text) for name, text in properties.items()} == record["metrics"]
 
     second = house.run(
