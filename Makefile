@@ -49,7 +49,8 @@ lint: setup ## Check code, baselines, workflows and spelling
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/typos
 	$(BIN)/hadolint docker/Dockerfile
-	find baselines -name '*.json' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
+	find baselines -name '*.json' ! -name calibration.json -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
+	find baselines -name calibration.json -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/calibration.schema.json {} +
 	find baselines -name system.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/system.schema.json {} +
 	find baselines -name figures.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/figures.schema.json {} +
 	find suites -name '*.toml' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +

@@ -17,6 +17,7 @@ from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.calibration import load_calibration
 from pytest_pdserve.results.store import check_runs_folder
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
@@ -45,6 +46,7 @@ def check_before_start(
         load_baseline(
             baseline_path(settings.system, SUITE), system=settings.system.name, suite=SUITE
         )
+        load_calibration(settings.system)
         if settings.system.judgement.host_envelopes and settings.system.cluster.kind == "local":
             _load_host_baseline(settings)
         check_runs_folder(settings.runs)

@@ -1,4 +1,4 @@
-"""The ``pdserve`` command: plans shown, topologies held, results imported, the gate tested."""
+"""The ``pdserve`` command: plans shown, topologies held, results imported, baselines kept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from pytest_pdserve import upkeep
 from pytest_pdserve.options import DEFAULT_RUNS
 from pytest_pdserve.options import DEFAULT_SYSTEM
 from pytest_pdserve.options import DEFAULT_TOPOLOGY
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "selftest":
             return _selftest(options)
+        if options.command in ("baseline", "calibrate"):
+            print(upkeep.run(options, _load_system(options.system)))
+            return 0
         system, topologies = _load(options.system, options.topology)
         if options.command == "plan" and options.explore:
             return _explore(options, system)
@@ -88,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_explore(made["plan"])
     _add_selftest(commands)
+    upkeep.add_parsers(commands)
     for name in ("serve", "import"):
         made[name].add_argument(
             "--runs",
@@ -136,27 +141,23 @@ def _add_selftest(commands: Any) -> None:
 
 
 def _selftest(options: argparse.Namespace) -> int:
-    import shutil  # noqa: PLC0415
-
     from pytest_pdserve.selftest import render  # noqa: PLC0415 - numpy and scipy
     from pytest_pdserve.selftest import selftest  # noqa: PLC0415
 
     report = selftest(options.profile, nights=options.nights, seed=options.seed, icc=options.icc)
-    print(render(report, shutil.get_terminal_size().columns))
+    print(render(report))
     return 0 if report.sound else 1
 
 
 def _explore(options: argparse.Namespace, system: System) -> int:
-    import shutil  # noqa: PLC0415
-
     from pytest_pdserve.explore import explore  # noqa: PLC0415 - the simulation is an extra
     from pytest_pdserve.explore import question_of  # noqa: PLC0415
     from pytest_pdserve.explore import render  # noqa: PLC0415
     from pytest_pdserve.explore import replays  # noqa: PLC0415
 
     question = question_of(vars(options), system)
-    answers, width = explore(question, system), shutil.get_terminal_size().columns
-    print(render(question, answers, width, replayed=replays(question, system)))
+    answers = explore(question, system)
+    print(render(question, answers, replayed=replays(question, system)))
     return 0
 
 
@@ -198,12 +199,17 @@ def _import(options: argparse.Namespace, system: System, topology: Topology) -> 
 
 
 def _load(name: str, topology: str) -> tuple[System, tuple[Topology, ...]]:
-    from pytest_pdserve.results.systems import baseline_folders  # noqa: PLC0415
-    from pytest_pdserve.results.systems import load_system  # noqa: PLC0415
     from pytest_pdserve.serving.model import with_model_path  # noqa: PLC0415
 
     topologies = parse_topologies(topology)
-    return with_model_path(load_system(name, baseline_folders(Path.cwd()))), topologies
+    return with_model_path(_load_system(name)), topologies
+
+
+def _load_system(name: str) -> System:
+    from pytest_pdserve.results.systems import baseline_folders  # noqa: PLC0415
+    from pytest_pdserve.results.systems import load_system  # noqa: PLC0415
+
+    return load_system(name, baseline_folders(Path.cwd()))
 
 
 def _plan(system: System, topology: Topology) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import random
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 from pytest_pdserve.plan.host import planned_hosts
 from pytest_pdserve.plan.placement import place
+from pytest_pdserve.report.table import text_table
 from pytest_pdserve.session import check_acquirable
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import System
@@ -258,14 +258,8 @@ def _marked(answer: Answer, others: Sequence[Answer]) -> Answer:
     return replace(answer, front=usable(answer) and not beaten)
 
 
-def render(
-    question: Question, answers: Sequence[Answer], width: int, *, replayed: bool = False
-) -> str:
+def render(question: Question, answers: Sequence[Answer], *, replayed: bool = False) -> str:
     """The table, and below it what it cannot say."""
-    from rich import box  # noqa: PLC0415 - a tenth of a second that only a table pays
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
     load = "all at once" if math.isinf(question.rate) else f"{question.rate:g} req/s, Poisson"
     inputs, outputs = (
         "/".join(map(str, lens)) for lens in (question.input_lens, question.output_lens)
@@ -275,29 +269,26 @@ def render(
         for name, value in (("TTFT", question.slo_ttft_ms), ("ITL", question.slo_itl_ms))
         if not math.isinf(value)
     ]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for label in ("topology", "output tok/s", "TTFT ms", "ITL ms", "targets", "front", ""):
-        table.add_column(label, justify="right" if " " in label else "left", no_wrap=True)
+    rows = []
     for a in answers:
         said = ["falls behind"] * (not a.keeps_up) + ["preempts"] * a.preempts
-        table.add_row(
-            a.topology,
-            f"{a.output_throughput:.0f}",
-            f"{a.mean_ttft_ms:.0f}",
-            f"{a.mean_itl_ms:.1f}",
-            "met" if a.meets else "missed",
-            "*" if a.front else "",
-            ", ".join(said),
+        rows.append(
+            (
+                a.topology,
+                f"{a.output_throughput:.0f}",
+                f"{a.mean_ttft_ms:.0f}",
+                f"{a.mean_itl_ms:.1f}",
+                "met" if a.meets else "missed",
+                "*" if a.front else "",
+                ", ".join(said),
+            )
         )
-    console = Console(file=io.StringIO(), width=max(width, 80), color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+    columns = ("topology", "output tok/s", "TTFT ms", "ITL ms", "targets", "front", "")
     return "\n".join(
         [
             f"SIMULATED: {question.nodes} nodes, input {inputs}, output {outputs}, {load}, "
             f"{question.num_prompts} requests; {' and '.join(targets) or 'no target'}",
-            *lines,
+            *text_table(columns, rows, "lrrrlll"),
             "* no other that meets the targets is as good in throughput, TTFT and ITL",
             *([REPLAYED] if replayed else []),
             *LIMITS,

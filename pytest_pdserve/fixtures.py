@@ -108,6 +108,7 @@ def pdserve_cluster(
         ):
             if not settings.base_url:
                 pdserve_session.learn_nodes(allocation)
+                pdserve_session.baseline()  # of other hardware, it is refused before servers start
             request.config.stash[allocation_key] = allocation
             try:
                 yield allocation

@@ -152,7 +152,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     from pytest_pdserve.report.terminal import summary_lines  # noqa: PLC0415
 
-    lines = summary_lines(session, config.get_terminal_writer().fullwidth)
+    lines = summary_lines(session)
     if lines:
         terminalreporter.section("pdserve")
         for line in lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pytest_pdserve.judge.power import WITHIN
 from pytest_pdserve.judge.power import Outcome
 from pytest_pdserve.judge.power import clean_outcomes
 from pytest_pdserve.judge.power import planted_outcomes
+from pytest_pdserve.report.table import text_table
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.profile import NoiseProfile
 from pytest_pdserve.values.profile import profile_named
@@ -97,7 +97,7 @@ def selftest(name: str, *, nights: int, seed: int, icc: float | None = None) -> 
     )
 
 
-def render(report: Report, width: int) -> str:
+def render(report: Report) -> str:
     """The tables, each under a line that says what was simulated."""
     layout, profile = report.layout, report.profile
     clean, planted = report.clean[0].rates[0].of, report.planted[0][0].rates[0].of
@@ -112,10 +112,10 @@ def render(report: Report, width: int) -> str:
     return "\n\n".join(
         [
             f"{drawn}; {assumed}",
-            "Error budget of a night\n" + _budget(report, width),
-            f"Nothing changed, {clean} simulated nights\n" + _clean(report, width),
+            "Error budget of a night\n" + _budget(report),
+            f"Nothing changed, {clean} simulated nights\n" + _clean(report),
             f"Found within {'/'.join(map(str, WITHIN))} nights, % of {planted} simulated series "
-            f"each\n" + _planted(report, width),
+            f"each\n" + _planted(report),
             f"{'sound' if report.sound else 'BROKEN'}: false-alarm nights "
             f"{'within' if report.sound else 'above'} the budget of {report.rules.budget.total:.1%}"
             f" (simulated, profile {profile.name}, seed {report.seed}, {clean} nights)",
@@ -123,7 +123,7 @@ def render(report: Report, width: int) -> str:
     )
 
 
-def _budget(report: Report, width: int) -> str:
+def _budget(report: Report) -> str:
     metrics, layout = len(report.profile.cvs), report.layout
     shares = report.rules.budget.shares(
         tests=layout.cells * metrics, families=layout.topologies * metrics
@@ -132,12 +132,10 @@ def _budget(report: Report, width: int) -> str:
         (s.part, str(s.nights), f"{s.budget:.3%}", str(s.tests), f"{s.level:.1e}") for s in shares
     ]
     total = ("together", "", f"{report.rules.budget.total:.3%}", "", "")
-    return _table(
-        ("part", "nights", "nights it may fail", "tests", "p of each"), rows, total, width
-    )
+    return _table(("part", "nights", "nights it may fail", "tests", "p of each"), [*rows, total])
 
 
-def _clean(report: Report, width: int) -> str:
+def _clean(report: Report) -> str:
     rows = []
     for outcome in report.clean:
         low, high = outcome.rates[0].interval()
@@ -151,10 +149,10 @@ def _clean(report: Report, width: int) -> str:
             )
         )
     columns = ("rule", "runs per cell-night", "false-alarm nights", "95 % (Wilson)", "tests PASS")
-    return _table(columns, rows, None, width)
+    return _table(columns, rows)
 
 
-def _planted(report: Report, width: int) -> str:
+def _planted(report: Report) -> str:
     rows = []
     for outcomes in report.planted:
         regression = outcomes[0].regression
@@ -164,26 +162,8 @@ def _planted(report: Report, width: int) -> str:
         found = ("/".join(f"{100 * r.share:.0f}" for r in o.rates) for o in outcomes)
         rows.append((what, *found))
     rules = (outcome.rule for outcome in report.planted[0])
-    return _table(("planted", *rules), rows, None, width)
+    return _table(("planted", *rules), rows)
 
 
-def _table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    total: Sequence[str] | None,
-    width: int,
-) -> str:
-    from rich import box  # noqa: PLC0415 - a tenth of a second that only a table pays
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, label in enumerate(columns):
-        widest = max(len(row[number]) for row in rows)
-        table.add_column(label, justify="right" if number else "left", min_width=widest)
-    for row in (*rows, *([total] if total else [])):
-        table.add_row(*row)
-    console = Console(file=io.StringIO(), width=max(width, 100), color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(text_table(columns, rows, f"l{'r' * (len(columns) - 1)}"))

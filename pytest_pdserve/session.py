@@ -36,6 +36,7 @@ from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import merge
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.calibration import load_calibration
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.history import History
@@ -53,6 +54,7 @@ from pytest_pdserve.serving.simulated import SimulatedDeployment
 from pytest_pdserve.serving.simulated import measure_simulated
 from pytest_pdserve.serving.standing import Standing
 from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InsaneRunError
@@ -61,6 +63,7 @@ from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import night_of_run
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
@@ -129,6 +132,8 @@ class Session:
     """What nights are judged by; False until it was looked for."""
     history: History | None = None
     """Past nights that windows look back at; None until they were looked for."""
+    calibration: Calibration | None = None
+    """How noisy the system was seen to be, once nights are judged."""
     progress: Progress = print
     """Where to say that a cell is run again."""
     figures: Figures | None = None
@@ -322,11 +327,16 @@ class Session:
         expected = expectation_of(
             baseline,
             floor=lambda name: self.system.judgement.floor(name, METRICS[name].floor),
-            rules=Rules(),
+            rules=self._rules(),
         )
         if expected is None:
             return None
         return expected.after(self._history().nights)
+
+    def _rules(self) -> Rules:
+        """The rules, with what is known of this system's noise."""
+        self.calibration = load_calibration(self.system)
+        return Rules() if self.calibration is None else Rules(icc=self.calibration.icc)
 
     def _history(self) -> History:
         """Nights since the baseline was made, as many as windows look back at; read once."""
@@ -334,10 +344,10 @@ class Session:
             baseline = self.baseline()
             self.history = past_nights(
                 self.store.folder.parent,
-                like=self.provenance.versions,
+                like=(self.provenance.fingerprint, self.provenance.versions),
                 system=self.system.name,
-                fingerprint=self.provenance.fingerprint,
-                without={self.store.run_id, *(baseline.runs if baseline else ())},
+                tonight=night_of_run(self.store.run_id, self.provenance.cluster),
+                baseline=baseline.runs if baseline else (),
                 most=Rules().budget.past_nights,
             )
         return self.history
@@ -386,8 +396,12 @@ class Session:
         return host_baseline_path(self.system, suite, self.provenance.fingerprint, self.state)
 
     def _shared_baseline(self, suite: str) -> Baseline | None:
+        learned = bool(self.provenance.cluster)  # else the fingerprint is not that of the nodes
         return load_baseline(
-            baseline_path(self.system, suite), system=self.system.name, suite=suite
+            baseline_path(self.system, suite),
+            fingerprint=self.provenance.fingerprint if learned else None,
+            system=self.system.name,
+            suite=suite,
         )
 
     def _host_baseline(self, suite: str) -> Baseline | None:

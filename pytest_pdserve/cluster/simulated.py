@@ -40,6 +40,7 @@ class SimulatedAllocation:
 
     def __init__(self, system: System) -> None:
         self._replay = system.simulation.replay
+        self._night = system.simulation.night
         self.hosts = planned_hosts(system)
         self.client_node = self.hosts[0].name
 
@@ -76,7 +77,7 @@ class SimulatedAllocation:
 
     def describe(self) -> Mapping[str, Any]:
         """What records keep of these nodes."""
-        return {"kind": self.kind}
+        return {"kind": self.kind, "night": self._night}
 
     def release(self) -> None:
         """Nothing is held."""

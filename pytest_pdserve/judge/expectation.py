@@ -124,21 +124,9 @@ def expectation_of(baseline: Baseline, *, floor: Floor, rules: Rules) -> Expecta
 
     :param floor: practical floor of each metric.
     """
-    tests = {
-        (topology, workload): {name: e.values for name, e in metrics.items() if e.values}
-        for topology, workloads in baseline.cells.items()
-        for workload, metrics in workloads.items()
-    }
-    keys = tuple(key for key, metrics in tests.items() if metrics)
+    keys, names, values = baseline_values(baseline)
     if not keys:
         return None
-    names = tuple(sorted({name for key in keys for name in tests[key]}))
-    runs = max(len(values) for key in keys for values in tests[key].values())
-    values = np.full((len(keys), len(names), runs), np.nan)
-    for c, key in enumerate(keys):
-        for m, name in enumerate(names):
-            given = tests[key].get(name, ())
-            values[c, m, : len(given)] = [np.nan if v is None else v for v in given]
     topologies = list(dict.fromkeys(topology for topology, _ in keys))
     envelopes = envelopes_from_runs(
         values,
@@ -148,6 +136,27 @@ def expectation_of(baseline: Baseline, *, floor: Floor, rules: Rules) -> Expecta
         floors=np.array([floor(name) for name in names]),
     )
     return Expectation(keys=keys, envelopes=envelopes, rules=rules)
+
+
+def baseline_values(baseline: Baseline) -> tuple[tuple[Key, ...], tuple[str, ...], Floats]:
+    """Cells and metrics of *baseline* that have values, and these.
+
+    :returns: values of shape ``(cells, metrics, runs)``; NaN where there is none.
+    """
+    tests = {
+        (topology, workload): {name: e.values for name, e in metrics.items() if e.values}
+        for topology, workloads in baseline.cells.items()
+        for workload, metrics in workloads.items()
+    }
+    keys = tuple(key for key, metrics in tests.items() if metrics)
+    names = tuple(sorted({name for key in keys for name in tests[key]}))
+    runs = max((len(values) for key in keys for values in tests[key].values()), default=0)
+    found = np.full((len(keys), len(names), runs), np.nan)
+    for c, key in enumerate(keys):
+        for m, name in enumerate(names):
+            given = tests[key].get(name, ())
+            found[c, m, : len(given)] = [np.nan if v is None else v for v in given]
+    return keys, names, found
 
 
 def values_of(runs: Runs, keys: Sequence[Key], metrics: Sequence[str]) -> Floats:

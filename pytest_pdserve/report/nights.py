@@ -15,7 +15,11 @@ def night_lines(session: Session) -> list[str]:
     runs = sum(len(cell.records) for cell in cells)
     history = session.history
     before = len(history.nights) if history else 0
-    lines = [f"judged by nights: {len(cells)} cells in {runs} runs, {before} nights before"]
+    known = "calibrated" if session.calibration else "assumed, see pdserve calibrate"
+    lines = [
+        f"judged by nights: {len(cells)} cells in {runs} runs, {before} nights before; "
+        f"ICC {session.nightly.rules.icc:.2g} ({known})"
+    ]
     for (topology, workload), verdict in session.verdicts.items():
         if verdict.status is Status.INCONCLUSIVE:
             lines.append(f"inconclusive: {topology} {workload}: {_first(verdict)}")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.report.claims import claim_lines
 from pytest_pdserve.report.nights import night_lines
+from pytest_pdserve.report.table import text_table
 from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
 from pytest_pdserve.values.metrics import METRICS
@@ -25,7 +21,7 @@ _COLUMNS = (
 )
 
 
-def summary_lines(session: Session, width: int) -> list[str]:
+def summary_lines(session: Session) -> list[str]:
     """Table of cells, what sanity had to say, claims, and where the records lie."""
     rows = [
         (cell, str(session.verdicts[key].status) if key in session.verdicts else "measured")
@@ -38,7 +34,7 @@ def summary_lines(session: Session, width: int) -> list[str]:
     lines = [f"SIMULATED, no server ran: {session.system.description}"] if simulated else []
     if session.system.cluster.kind == "figures":
         lines = [f"FIGURES, nothing was measured: {session.system.description}"]
-    lines += _table(rows, width) if rows else []
+    lines += _table(rows) if rows else []
     lines += night_lines(session)
     lines += _notes(session)
     lines += claim_lines(session)
@@ -57,25 +53,15 @@ def summary_lines(session: Session, width: int) -> list[str]:
     return lines
 
 
-def _table(rows: Sequence[tuple[Cell, str]], width: int) -> list[str]:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("topology", no_wrap=True)
-    table.add_column("workload", no_wrap=True)
-    for name, label in _COLUMNS:
-        table.add_column(f"{label}\n{METRICS[name].unit}", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+def _table(rows: Sequence[tuple[Cell, str]]) -> list[str]:
+    labels = [f"{label}\n{METRICS[name].unit}" for name, label in _COLUMNS]
+    texts = []
     for cell, verdict in rows:
         values = [cell.value(name) for name, _ in _COLUMNS]
-        table.add_row(
-            cell.topology,
-            cell.workload.id,
-            *("-" if value is None else f"{value:.1f}" for value in values),
-            verdict,
-        )
-    console = Console(file=io.StringIO(), width=max(width, 80), color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+        numbers = ("-" if value is None else f"{value:.1f}" for value in values)
+        texts.append((cell.topology, cell.workload.id, *numbers, verdict))
+    align = f"ll{'r' * len(labels)}l"
+    return text_table(("topology", "workload", *labels, "verdict"), texts, align)
 
 
 def _notes(session: Session) -> list[str]:

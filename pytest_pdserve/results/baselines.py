@@ -86,7 +86,7 @@ def load_baseline(
     if theirs is not None and fingerprint is not None and theirs != fingerprint:
         raise ConfigError(
             f"{path} was recorded on another host or system file (fingerprint {theirs}, here "
-            f"{fingerprint}); move it away and run again to record this host"
+            f"{fingerprint}); move it away, and record or propose one of this"
         )
     return baseline
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import start_of_run
 
 SERVING = ("vllm", "nixl", "vllm-router")
 """Components of which a night must have tonight's versions, or it is no night of the same thing."""
@@ -30,42 +31,88 @@ class History:
     """Records that could not be read, and why: they are left out, and that is said."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession:
+    """The records that one session left of a system."""
+
+    run_id: str
+    """Name of its folder."""
+    records: tuple[Record, ...]
+    """At least one; by topology and workload, first repeats first, the insane ones too."""
+
+    @property
+    def night(self) -> str:
+        """Night that it belongs to."""
+        return self.records[0].night
+
+    @property
+    def origin(self) -> tuple[str, Mapping[str, str]]:
+        """Fingerprint and serving versions: what makes nights comparable."""
+        return self.records[0].fingerprint, serving_versions(dict(self.records[0].versions))
+
+    def runs(self) -> dict[tuple[str, str], list[Record]]:
+        """Its sane runs by cell."""
+        cells: dict[tuple[str, str], list[Record]] = {}
+        for record in self.records:
+            if not record.insane:
+                cells.setdefault((record.topology, record.workload.id), []).append(record)
+        return cells
+
+
+def serving_versions(versions: Mapping[str, str]) -> dict[str, str]:
+    """What of *versions* may change how fast servers are."""
+    return {name: versions[name] for name in SERVING if name in versions}
+
+
 def past_nights(
     runs: Path,
     *,
-    like: Mapping[str, str],
+    like: tuple[str, Mapping[str, str]],
     system: str,
-    fingerprint: str,
-    without: Collection[str],
+    tonight: str,
+    baseline: Collection[str],
     most: int,
 ) -> History:
-    """Nights in *runs* of the same system, host and serving versions.
+    """Nights in *runs* of the same system, host and serving versions, later than the baseline's.
 
-    :param like: tonight's versions.
-    :param without: run ids that are no past night: tonight's own, and those of the baseline.
+    Of several sessions of one night the first that has a cell counts: later ones have the night in
+    common with it, and so bring little that is new.
+
+    :param like: tonight's fingerprint and versions.
+    :param tonight: the night that is none of the past.
+    :param baseline: run ids of the baseline that nights are held against.
     :param most: nights that are read at most, the newest.
     """
-    wanted = {name: like[name] for name in SERVING if name in like}
-    nights: list[Runs] = []
+    fingerprint, versions = like
+    wanted = fingerprint, serving_versions(versions)
+    nights: dict[str, dict[tuple[str, str], list[Record]]] = {}
     unreadable: list[str] = []
-    for folder in sorted(_folders(runs), key=lambda path: path.name, reverse=True):
-        if len(nights) >= most:
-            break
-        if folder.name in without:
+    for session in stored_sessions(runs, system=system, unreadable=unreadable, later_than=baseline):
+        if session.night == tonight or session.origin != wanted or not session.runs():
             continue
-        night: dict[tuple[str, str], list[Record]] = {}
-        for record in records_of(folder, unreadable):
-            versions = dict(record.versions)
-            same = (
-                record.system == system
-                and record.fingerprint == fingerprint
-                and {name: versions[name] for name in SERVING if name in versions} == wanted
-            )
-            if same and not record.insane:
-                night.setdefault((record.topology, record.workload.id), []).append(record)
-        if night:
-            nights.append(night)
-    return History(nights=tuple(reversed(nights)), unreadable=tuple(unreadable))
+        if session.night not in nights and len(nights) >= most:
+            break
+        nights.setdefault(session.night, {}).update(session.runs())
+    return History(nights=tuple(reversed(nights.values())), unreadable=tuple(unreadable))
+
+
+def stored_sessions(
+    runs: Path, *, system: str, unreadable: list[str], later_than: Collection[str] = ()
+) -> Iterator[StoredSession]:
+    """What sessions left of *system*, newest first.
+
+    :param unreadable: gets a sentence for each file that is no record.
+    :param later_than: run ids; neither they nor what is older is read.
+    """
+    known = [began for run in later_than if (began := start_of_run(run)) is not None]
+    for folder in sorted(_folders(runs), key=lambda path: path.name, reverse=True):
+        began = start_of_run(folder.name)
+        older = began is not None and known and began <= max(known)
+        if folder.name in later_than or older:
+            continue
+        records = tuple(r for r in records_of(folder, unreadable) if r.system == system)
+        if records:
+            yield StoredSession(run_id=folder.name, records=records)
 
 
 def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from typing import Literal
 from typing import Self
@@ -138,6 +140,11 @@ class Record:
         return f"{self.topology}, {self.workload.id}, {self.system}"
 
     @property
+    def night(self) -> str:
+        """Night that it belongs to, as :func:`night_of_run` has it."""
+        return night_of_run(self.run_id, dict(self.cluster))
+
+    @property
     def insane(self) -> tuple[Finding, ...]:
         """Findings that make the run worthless."""
         return tuple(f for f in self.findings if f.severity == "insane")
@@ -178,6 +185,26 @@ class Record:
             Finding(**{**f, "voids": tuple(f["voids"])}) for f in data["findings"]
         )
         return cls(**fields)
+
+
+def night_of_run(run_id: str, cluster: Mapping[str, Any]) -> str:
+    """Night of a session: from noon to noon UTC, by the date on which it begins.
+
+    Sessions of one night have more in common than others. A simulated night is the one that the
+    system file names; a run id without a time is a night of its own.
+    """
+    if "night" in cluster:
+        return f"simulated night {cluster['night']}"
+    began = start_of_run(run_id)
+    return run_id if began is None else (began - timedelta(hours=12)).date().isoformat()
+
+
+def start_of_run(run_id: str) -> datetime | None:
+    """When a session began, as its name says, UTC; None if it does not say."""
+    try:
+        return datetime.strptime(f"{run_id[:15]}Z", "%Y%m%dT%H%M%S%z")
+    except ValueError:
+        return None
 
 
 def result_metrics(

@@ -103,7 +103,7 @@ def test_inconclusive_has_a_marker_of_its_own_everywhere(nightly: House) -> None
     result.stdout.fnmatch_lines(
         [
             "*test_sweep* INCONCLUSIVE*",
-            "judged by nights: 1 cells in 1 runs, 0 nights before",
+            "judged by nights: 1 cells in 1 runs, 0 nights before; ICC 0.2 (assumed, see *)",
             "inconclusive: 1p1d random-32-8: mean_itl_ms * at most * worse; * would have been seen",
         ]
     )
@@ -174,7 +174,9 @@ def test_a_clean_night_passes_with_one_run_a_cell(pytester: pytest.Pytester) -> 
     result = run(pytester)
     assert result.parseoutcomes() == {"passed": 6 + 2}
     assert len(records(pytester)) == 6
-    result.stdout.fnmatch_lines(["judged by nights: 6 cells in 6 runs, 0 nights before"])
+    result.stdout.fnmatch_lines(
+        ["judged by nights: 6 cells in 6 runs, 0 nights before; ICC 0.2 (assumed, see *)"]
+    )
 
 
 def test_a_bad_node_fails_its_topologies_cell_by_cell_and_as_a_whole(
@@ -192,7 +194,6 @@ def test_a_bad_node_fails_its_topologies_cell_by_cell_and_as_a_whole(
 def test_a_slow_down_too_small_for_one_night_is_found_by_the_nights_before(
     pytester: pytest.Pytester, known: MakeProject
 ) -> None:
-    known(bad_node="node0", bad_node_factor=1.0)
     path = pytester.path / "baselines" / "sim" / "sweep.json"
     baseline = json.loads(path.read_text())
     for workloads in baseline["topologies"].values():  # as if it had been 1 % faster
@@ -202,21 +203,37 @@ def test_a_slow_down_too_small_for_one_night_is_found_by_the_nights_before(
                 entry["values"] = [value * factor for value in entry["values"]]
                 entry["ref"] *= factor
     path.write_text(json.dumps(baseline))
-    nights = [run(pytester, "-k", "test_sweep and 512-256") for _ in range(7)]
+    nights = []
+    for night in range(7):
+        known(night=night)
+        nights.append(run(pytester, "-k", "test_sweep and 512-256"))
     assert "failed" not in nights[0].parseoutcomes()
     assert nights[-1].parseoutcomes()["failed"] >= 1
     nights[-1].stdout.fnmatch_lines(["*(1 run; found by: *window of 7; p = *"])
 
 
-@pytest.mark.usefixtures("known")
-def test_a_record_that_cannot_be_read_is_left_out_and_named(pytester: pytest.Pytester) -> None:
+def test_a_second_session_of_a_night_is_no_night_before(
+    pytester: pytest.Pytester, known: MakeProject
+) -> None:
+    for night, before in ((0, 0), (0, 0), (1, 1), (1, 1), (2, 2)):
+        known(night=night)
+        result = run(pytester, "-k", "test_sweep and 512-256")
+        result.stdout.fnmatch_lines(
+            [f"judged by nights: 2 cells in 2 runs, {before} nights before; *"]
+        )
+
+
+def test_a_record_that_cannot_be_read_is_left_out_and_named(
+    pytester: pytest.Pytester, known: MakeProject
+) -> None:
     run(pytester)
+    known(night=1)
     torn = next(pytester.path.glob("runs/*/1p3d/*.0.json"))
     torn.write_text(torn.read_text()[:100])
     result = run(pytester)
     result.stdout.fnmatch_lines(
         [
-            "judged by nights: *, 1 nights before",
+            "judged by nights: *, 1 nights before; ICC 0.2 (assumed, see *)",
             f"left out of the nights before: {torn} is no valid JSON*",
         ]
     )

@@ -160,7 +160,7 @@ def test_a_baseline_of_another_host_is_refused(tmp_path: Path) -> None:
         load_baseline(path, fingerprint="999999999999")
     assert str(refused.value) == (
         f"{path} was recorded on another host or system file (fingerprint 0123456789ab, here "
-        "999999999999); move it away and run again to record this host"
+        "999999999999); move it away, and record or propose one of this"
     )
 
 

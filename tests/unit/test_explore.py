@@ -98,7 +98,7 @@ def test_a_mix_of_lengths_lies_between_them() -> None:
 
 
 def test_the_answer_says_what_it_is() -> None:
-    said = render(SMALL, explore(SMALL, SYSTEM), 100)
+    said = render(SMALL, explore(SMALL, SYSTEM))
     assert said.startswith("SIMULATED: 4 nodes, input 128, output 16, all at once, 40 requests")
     assert "not measured" in said
     assert "one article's single runs" in said
@@ -143,7 +143,7 @@ def test_only_cells_of_the_sweep_are_replayed(change: dict[str, Any], expected: 
     cell = Question(nodes=4, input_lens=(1024,), output_lens=(256,))
     question = replace(cell, **change)
     assert replays(question, SYSTEM) is expected
-    assert ("--fresh" in render(question, [], 90, replayed=expected)) is expected
+    assert ("--fresh" in render(question, [], replayed=expected)) is expected
 
 
 def test_a_real_system_is_not_explored() -> None:

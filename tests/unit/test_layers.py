@@ -21,6 +21,7 @@ PURE = ("values", "plan", "judge")
 ARRAYS = {
     *(f"{PACKAGE}.judge.{m}" for m in ("dependence", "estimation", "evidence", "night")),
     *(f"{PACKAGE}.judge.{m}" for m in ("noise", "power", "expectation")),
+    *(f"{PACKAGE}.judge.{m}" for m in ("calibration", "suitability")),
     f"{PACKAGE}.selftest",
 }
 """Modules that are arithmetic on arrays from head to foot: nobody else imports them at its head."""

@@ -1,0 +1,116 @@
+"""Stored sessions that belong together: of one system, one hardware, the same serving versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pdserve.results.history import StoredSession
+from pytest_pdserve.results.history import stored_sessions
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Sessions, and what was left out."""
+
+    sessions: tuple[StoredSession, ...]
+    """Oldest first; at least one, each with a sane run."""
+    left_out: tuple[str, ...]
+    """What was left out and why, a sentence each."""
+
+    @property
+    def period(self) -> str:
+        """First and last night."""
+        first, last = self.sessions[0].night, self.sessions[-1].night
+        return first if first == last else f"{first} to {last}"
+
+    def one_a_night(self) -> Selection:
+        """Of each night, the session with most cells: others have the night in common with it."""
+        best: dict[str, StoredSession] = {}
+        for session in self.sessions:
+            kept = best.get(session.night)
+            if kept is None or len(session.runs()) > len(kept.runs()):
+                best[session.night] = session
+        more = len(self.sessions) - len(best)
+        sessions = tuple(session for session in self.sessions if session in best.values())
+        return Selection(
+            sessions=sessions,
+            left_out=(*self.left_out, *_several(more, "of a night that another stands for")),
+        )
+
+
+def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection:
+    """Sessions of *system* below *runs* that can be compared with each other.
+
+    Without *run_ids*, hardware and versions are those of the newest session, and sessions of others
+    are left out; with them, all must agree.
+
+    :raises ConfigError: if there is none; if one was simulated and the system is real, or the other
+        way round; if one of *run_ids* does not exist, is of another system, or does not agree.
+    """
+    if system.cluster.kind == "figures":
+        raise ConfigError(f"{system.name!r} is figures: nothing of it was ever measured")
+    unreadable: list[str] = []
+    found = list(stored_sessions(runs, system=system.name, unreadable=unreadable))
+    if run_ids:
+        found = _chosen(found, run_ids, runs, system)
+    if not found:
+        raise ConfigError(
+            f"{runs} holds no records of {system.name!r}; make some with pytest suites/sweep "
+            f"--system {system.name}, or name another folder with --runs"
+        )
+    _check_kind(found, system)
+    alike = [session for session in found if session.origin == found[0].origin]
+    if run_ids and len(alike) < len(found):
+        other = next(session for session in found if session not in alike)
+        raise ConfigError(
+            f"{other.run_id} ({_origin(other)}) cannot be mixed with {found[0].run_id} "
+            f"({_origin(found[0])}): hardware and serving versions must be the same"
+        )
+    sane = [session for session in alike if session.runs()]
+    if not sane:
+        raise ConfigError(f"{runs} holds no sane run of {system.name!r} ({_origin(found[0])})")
+    insane = [record for session in alike for record in session.records if record.insane]
+    return Selection(
+        sessions=tuple(reversed(sane)),
+        left_out=(
+            *_several(len(found) - len(alike), "of other hardware or versions"),
+            *_several(len(alike) - len(sane), "without a sane run"),
+            *(f"insane: {r.run_id} {r.cell}: {r.insane[0].message}" for r in insane),
+            *unreadable,
+        ),
+    )
+
+
+def _chosen(
+    found: Sequence[StoredSession], run_ids: Sequence[str], runs: Path, system: System
+) -> list[StoredSession]:
+    known = {session.run_id for session in found}
+    unknown = next((run for run in run_ids if run not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"{runs / unknown} holds no records of {system.name!r}")
+    return [session for session in found if session.run_id in run_ids]
+
+
+def _check_kind(found: Sequence[StoredSession], system: System) -> None:
+    simulated = system.cluster.kind == "simulated"
+    for session in found:
+        if any(record.simulated != simulated for record in session.records):
+            was = "measured" if simulated else "simulated"
+            raise ConfigError(
+                f"{session.run_id} was {was}, but {system.name!r} is of kind "
+                f"{system.cluster.kind!r}; name the runs that are of it"
+            )
+
+
+def _several(number: int, why: str) -> list[str]:
+    return [f"{number} session{'s' * (number > 1)} {why}"] if number else []
+
+
+def _origin(session: StoredSession) -> str:
+    fingerprint, versions = session.origin
+    said = [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join([*said, f"fingerprint {fingerprint}"])
