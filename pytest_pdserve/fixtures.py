@@ -108,7 +108,9 @@ def pdserve_cluster(
         ):
             if not settings.base_url:
                 pdserve_session.learn_nodes(allocation)
-                pdserve_session.baseline()  # of other hardware, it is refused before servers start
+                _ = (
+                    pdserve_session.yardstick.shared
+                )  # of other hardware: refused before servers start
             request.config.stash[allocation_key] = allocation
             try:
                 yield allocation
@@ -233,18 +235,26 @@ def pdserve_judge(
 
 
 @pytest.fixture
-def pdserve_judge_topology(pdserve_session: Session) -> Callable[[str], None]:
+def pdserve_judge_topology(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Callable[[str], None]:
     """A function that holds a topology over all of its cells against the baseline.
 
-    It raises :class:`BaselineRegression` on a FAIL, and skips where nothing is judged by nights.
+    It raises :class:`BaselineRegression` on a FAIL. Where nights judge fewer than two of its cells
+    it skips, and fails under ``--pdserve-strict``; INCONCLUSIVE if fewer than two were measured.
     """
 
     def judge(topology: str) -> None:
         __tracebackhide__ = True
+        strict = pdserve_session.settings.strict
+        if topology in request.config.stash.get(broken_key, set[str]()):
+            raise PdserveError(f"{topology} not judged as a whole: it ended in an ERROR")
         verdict = pdserve_session.judge_topology(topology)
         if verdict is None:
-            pytest.skip("fewer than two cells with a baseline of several nights were measured")
-        _raise_unless_passed(verdict, strict=pdserve_session.settings.strict)
+            few = "the baseline has several nights of fewer than two of its cells"
+            _not_judged(f"{topology} as a whole not judged: {few}", strict=strict)
+        else:
+            _raise_unless_passed(verdict, strict=strict)
 
     return judge
 
@@ -276,8 +286,8 @@ def pdserve_judge_claim(
     """A function that compares topologies as a claim says.
 
     It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
-    skips what no measurement can decide and what this session did not measure, and is an xfail
-    where the claim fails just as its known issue says, or is INCONCLUSIVE.
+    skips what no measurement can decide and what this session did not measure, is an xfail where
+    the claim fails just as its known issue says, and INCONCLUSIVE where pairs of runs do not tell.
     """
 
     def judge(claim: Claim) -> None:
@@ -289,7 +299,8 @@ def pdserve_judge_claim(
         broken = request.config.stash.get(broken_key, set[str]())
         missing = _unmeasured(claim, pdserve_session, report=report, broken=broken)
         if missing:
-            _not_judged(missing, strict=strict)
+            more = "; run suites/sweep with --topology all"
+            _not_judged(f"claim not judged: {missing}", strict=strict, hint=more)
         verdict = pdserve_session.judge_claim(claim)
         request.node.user_properties.append(("pdserve_claim", verdict.message))
         if verdict.known is not None:
@@ -315,7 +326,7 @@ def _unmeasured(claim: Claim, session: Session, *, report: bool, broken: Set[str
     measured = {topology for topology, _ in session.cells}
     if session.system.cluster.kind != "figures" and not measured & set(claim.topologies):
         return f"none of {', '.join(claim.topologies)} was measured"
-    sides = tuple(sides_of(claim, session.system.sweep.workloads(), session.known().look))
+    sides = tuple(sides_of(claim, session.system.sweep.workloads(), session.look_for(claim)))
     missing = {side.topology for side in sides if side.value is None}
     if lost := sorted(missing & broken):
         raise PdserveError(f"claim not judged: {', '.join(lost)} ended in an ERROR in this session")
@@ -326,7 +337,7 @@ def _unmeasured(claim: Claim, session: Session, *, report: bool, broken: Set[str
     return f"{', '.join(sorted(missing))} neither measured nor in a baseline" if missing else None
 
 
-def _not_judged(reason: str, *, strict: bool) -> None:
+def _not_judged(reason: str, *, strict: bool, hint: str = "") -> None:
     if strict:
-        pytest.fail(f"claim not judged: {reason} (--pdserve-strict)", pytrace=False)
-    pytest.skip(f"claim not judged: {reason}; run suites/sweep with --topology all")
+        pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
+    pytest.skip(f"{reason}{hint}")

@@ -110,7 +110,7 @@ class FamilyStatistic:
     df: Floats
     """Degrees of freedom behind the variances of its cells."""
     shift: Floats
-    """Mean distance from the baseline, signed log, each cell clipped as its z."""
+    """Mean distance from the baseline, signed log, not clipped."""
 
 
 def family_statistic(tonight: Nights, envelopes: Envelopes, *, icc: float) -> FamilyStatistic:
@@ -130,7 +130,7 @@ def family_statistic(tonight: Nights, envelopes: Envelopes, *, icc: float) -> Fa
     apart = member @ np.where(there, own, 0.0) / count**2
     variance = apart + envelopes.sharing * (1 - 1 / count)
     enough = cells >= 2
-    shift = member @ np.where(there, tonight.z * envelopes.scale, 0.0) / count
+    shift = member @ np.where(there, tonight.shift, 0.0) / count
     df = member @ np.where(there, np.maximum(envelopes.runs - 1, 1), 0.0)
     return FamilyStatistic(
         t=np.where(enough, mean / np.sqrt(np.where(enough, variance, 1.0)), np.nan),

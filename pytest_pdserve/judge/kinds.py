@@ -209,7 +209,8 @@ def _spread(relation: Relation, scene: Scene) -> Findings:
         if lost:
             yield lost
             continue
-        found = _over(side, other, region, scene.spread, tests=len(scene.cells))
+        # What history knows is the spread of a pair of runs, not of a pair of gaps between runs.
+        found = _over(side, other, region, None, tests=len(scene.cells))
         text = f"spread of {_limit(relation, sign)(side, other, found)}"
         yield _finding(workload, found, text, side, other)
 

@@ -181,8 +181,9 @@ def _look(state: State) -> _Look:
 
 
 def _may_fail_tonight(state: State) -> Bools:
-    envelopes = state.envelopes
-    return (envelopes.given >= state.rules.least_baseline_runs) & envelopes.steady
+    envelopes, rules = state.envelopes, state.rules
+    enough = rules.most_runs >= rules.least_runs
+    return (envelopes.given >= rules.least_baseline_runs) & envelopes.steady & enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

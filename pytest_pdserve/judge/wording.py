@@ -34,7 +34,10 @@ def combined(limits: Verdict, tests: Sequence[TestVerdict]) -> Verdict:
 
 
 def of_topology(tests: Sequence[TestVerdict], subject: str) -> Verdict:
-    """One verdict of a topology as a whole."""
+    """One verdict of a topology as a whole; INCONCLUSIVE without tests."""
+    if not tests:
+        few = "fewer than two of its cells were measured"
+        return Verdict(status=Status.INCONCLUSIVE, subject=subject, misses=(few,))
     failed = [test for test in tests if test.status is Status.FAIL]
     return Verdict(
         status=Status.FAIL if failed else Status.PASS,
@@ -57,7 +60,7 @@ def describe_test(test: TestVerdict) -> str:
     said += f", with 95 % confidence at most {_worse(test.bound)}"
     if math.isfinite(test.visible):
         return f"{said}; {test.visible:.1%} would have been seen"
-    return f"{said}; no change would have been seen: the baseline has too few or too unsteady runs"
+    return f"{said}; no change would have been seen: too few runs, or too unsteady a baseline"
 
 
 def _worse(shift: float) -> str:

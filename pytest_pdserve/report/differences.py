@@ -15,7 +15,8 @@ def difference_lines(differences: Sequence[Difference], *, everything: bool) -> 
 
     :param everything: whether to show changes below the practical floor too.
     """
-    shown = [d for d in differences if everything or d.notable]
+    first = all(d.old is None for d in differences)
+    shown = [d for d in differences if everything or (d.notable and not first)]
     both = [d for d in differences if d.old is not None and d.new is not None]
     rows = [
         (
@@ -37,7 +38,7 @@ def difference_lines(differences: Sequence[Difference], *, everything: bool) -> 
         f"{worse} metrics worse and {better} better by more than their practical floor, "
         f"{sum(d.old is None for d in differences)} new, "
         f"{sum(d.new is None for d in differences)} gone, {len(differences)} in all"
-        + ("" if everything or len(shown) == len(differences) else "; small changes with --all"),
+        + ("" if everything or len(shown) == len(differences) else "; the others with --all"),
     ]
 
 

@@ -8,26 +8,31 @@ from pytest_pdserve.session import Session
 
 
 def night_lines(session: Session) -> list[str]:
-    """What was seen at all: nights and runs; then every verdict that is no PASS, by a line."""
-    if not session.nightly:
+    """What was seen at all: nights and runs; what is INCONCLUSIVE; topologies as a whole."""
+    yardstick = session.yardstick
+    nightly = yardstick.expectation if yardstick.nights_judged else None
+    if nightly is None:
         return []
-    cells = [cell for key, cell in session.cells.items() if session.nightly.knows(key)]
+    cells = [cell for key, cell in session.cells.items() if nightly.knows(key)]
     runs = sum(len(cell.records) for cell in cells)
-    history = session.history
-    before = len(history.nights) if history else 0
-    known = "calibrated" if session.calibration else "assumed, see pdserve calibrate"
+    known = "calibrated" if yardstick.calibration else "assumed, see pdserve calibrate"
     lines = [
-        f"judged by nights: {len(cells)} cells in {runs} runs, {before} nights before; "
-        f"ICC {session.nightly.rules.icc:.2g} ({known})"
+        f"judged by nights: {len(cells)} cells in {runs} runs, {len(yardstick.history.nights)} "
+        f"nights before; ICC {nightly.rules.icc:.2g} ({known})"
     ]
+    if nightly.rules.most_runs < nightly.rules.least_runs:
+        lines.append(
+            f"one night cannot FAIL here: a suspicious cell has {nightly.rules.most_runs} runs at "
+            f"most, and {nightly.rules.least_runs} are needed (--pdserve-repeats, an endpoint of "
+            "somebody else's); windows of nights and limits can"
+        )
     for (topology, workload), verdict in session.verdicts.items():
         if verdict.status is Status.INCONCLUSIVE:
             lines.append(f"inconclusive: {topology} {workload}: {_first(verdict)}")
-    for topology, verdict in session.wholes.items():
-        said = _first(verdict) if verdict.misses else ""
-        lines.append(f"{topology} over all cells: {verdict.status}" + (f": {said}" if said else ""))
-    for why in history.unreadable if history else ():
-        lines.append(f"left out of the nights before: {why}")
+    for verdict in session.wholes.values():
+        said = f": {_first(verdict)}" if verdict.misses else ""
+        lines.append(f"{verdict.subject}: {verdict.status}{said}")
+    lines += [f"left out of the nights before: {why}" for why in yardstick.history.unreadable]
     return lines
 
 

@@ -28,7 +28,7 @@ def summary_lines(session: Session) -> list[str]:
         for key, cell in session.cells.items()
     ]
     rows += [(cell, "INSANE") for cell in session.insane.values()]
-    if not rows and not session.claims:
+    if not rows and not session.claims and not session.wholes:
         return []
     simulated = session.system.cluster.kind == "simulated"
     lines = [f"SIMULATED, no server ran: {session.system.description}"] if simulated else []

@@ -12,6 +12,8 @@ from pathlib import Path
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import Sitting
+from pytest_pdserve.values.record import night_of
 from pytest_pdserve.values.record import start_of_run
 
 SERVING = ("vllm", "nixl", "vllm-router")
@@ -37,13 +39,10 @@ class StoredSession:
 
     run_id: str
     """Name of its folder."""
+    night: str
+    """Night that it belongs to."""
     records: tuple[Record, ...]
     """At least one; by topology and workload, first repeats first, the insane ones too."""
-
-    @property
-    def night(self) -> str:
-        """Night that it belongs to."""
-        return self.records[0].night
 
     @property
     def origin(self) -> tuple[str, Mapping[str, str]]:
@@ -51,12 +50,11 @@ class StoredSession:
         return self.records[0].fingerprint, serving_versions(dict(self.records[0].versions))
 
     def runs(self) -> dict[tuple[str, str], list[Record]]:
-        """Its sane runs by cell."""
+        """Its runs by cell, without cells of which a run was insane: those ended in an ERROR."""
         cells: dict[tuple[str, str], list[Record]] = {}
         for record in self.records:
-            if not record.insane:
-                cells.setdefault((record.topology, record.workload.id), []).append(record)
-        return cells
+            cells.setdefault((record.topology, record.workload.id), []).append(record)
+        return {key: runs for key, runs in cells.items() if not any(r.insane for r in runs)}
 
 
 def serving_versions(versions: Mapping[str, str]) -> dict[str, str]:
@@ -69,7 +67,7 @@ def past_nights(
     *,
     like: tuple[str, Mapping[str, str]],
     system: str,
-    tonight: str,
+    tonight: Sitting,
     baseline: Collection[str],
     most: int,
 ) -> History:
@@ -79,7 +77,7 @@ def past_nights(
     common with it, and so bring little that is new.
 
     :param like: tonight's fingerprint and versions.
-    :param tonight: the night that is none of the past.
+    :param tonight: the session that looks back; nothing of its own night is past.
     :param baseline: run ids of the baseline that nights are held against.
     :param most: nights that are read at most, the newest.
     """
@@ -87,8 +85,11 @@ def past_nights(
     wanted = fingerprint, serving_versions(versions)
     nights: dict[str, dict[tuple[str, str], list[Record]]] = {}
     unreadable: list[str] = []
-    for session in stored_sessions(runs, system=system, unreadable=unreadable, later_than=baseline):
-        if session.night == tonight or session.origin != wanted or not session.runs():
+    this = night_of(tonight, tonight)
+    for session in stored_sessions(
+        runs, system=system, unreadable=unreadable, later_than=baseline, newest=tonight
+    ):
+        if session.night == this or session.origin != wanted or not session.runs():
             continue
         if session.night not in nights and len(nights) >= most:
             break
@@ -97,39 +98,61 @@ def past_nights(
 
 
 def stored_sessions(
-    runs: Path, *, system: str, unreadable: list[str], later_than: Collection[str] = ()
+    runs: Path,
+    *,
+    system: str,
+    unreadable: list[str],
+    later_than: Collection[str] = (),
+    newest: Sitting | None = None,
 ) -> Iterator[StoredSession]:
     """What sessions left of *system*, newest first.
 
-    :param unreadable: gets a sentence for each file that is no record.
+    :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
     :param later_than: run ids; neither they nor what is older is read.
+    :param newest: what nights are counted back from, and nothing later is read; None for the
+        newest that is found.
     """
     known = [began for run in later_than if (began := start_of_run(run)) is not None]
+    last = start_of_run(newest[0]) if newest else None
     for folder in sorted(_folders(runs), key=lambda path: path.name, reverse=True):
         began = start_of_run(folder.name)
-        older = began is not None and known and began <= max(known)
-        if folder.name in later_than or older:
+        if folder.name in later_than or (newest and folder.name == newest[0]):
+            continue
+        if began and ((known and began <= max(known)) or (last and began > last)):
             continue
         records = tuple(r for r in records_of(folder, unreadable) if r.system == system)
         if records:
-            yield StoredSession(run_id=folder.name, records=records)
+            sitting = folder.name, dict(records[0].cluster)
+            newest = newest or sitting
+            night = night_of(sitting, newest)
+            yield StoredSession(run_id=folder.name, night=night, records=records)
 
 
 def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
     """Records of one run folder by topology and workload, first repeats first.
 
-    :param unreadable: gets a sentence for each file that is no record.
+    :param unreadable: gets a sentence for each file that is no record, or of another session.
     """
-    for path in sorted(folder.glob("*/*.[0-9]*.json"), key=_place):
+    for path in sorted(filter(_is_record, folder.glob("*/*.json")), key=_place):
         try:
-            yield load_record(path)
+            record = load_record(path)
         except ConfigError as error:
             unreadable.append(str(error))
+            continue
+        if record.run_id == folder.name:
+            yield record
+        else:
+            unreadable.append(f"{path} is of {record.run_id}: a run folder has the run's name")
+
+
+def _is_record(path: Path) -> bool:
+    """Whether the name is that of a record, not of the client's own result beside it."""
+    return path.suffixes[-2:][0].removeprefix(".").isdecimal()
 
 
 def _place(path: Path) -> tuple[str, str, int]:
     stem, _, repeat = path.name.removesuffix(".json").rpartition(".")
-    return path.parent.name, stem, int(repeat) if repeat.isdecimal() else 0
+    return path.parent.name, stem, int(repeat)
 
 
 def _folders(runs: Path) -> list[Path]:

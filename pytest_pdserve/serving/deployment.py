@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -89,6 +90,11 @@ class Deployment:
     def completions(self) -> Completions:
         """Sends single requests."""
         return Completions(self.client, self.system.model.path, self.system.limits.warmup_s)
+
+    def become(self, other: Deployment) -> None:
+        """Stand for the servers of *other*, which replaced these."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
 
     def check_alive(self) -> None:
         """Make sure that no server has ended and no node is lost.

@@ -44,9 +44,16 @@ class Standing:
 
         :raises PdserveError: if they do not come up again; later tests are told the same.
         """
-        self._servers = None
-        self._stack.close()
+        before, self._servers = self._servers, None
+        try:
+            self._stack.close()
+        except PdserveError as error:
+            self._trouble = f"this topology did not end: {error}"
+            raise
         self._open()
+        if isinstance(before, Deployment) and isinstance(self._servers, Deployment):
+            before.become(self._servers)
+            self._servers = before  # who holds it asks the servers that are up
 
     def _open(self) -> None:
         try:

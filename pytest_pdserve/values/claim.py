@@ -172,6 +172,11 @@ class Claim:
         """Tell whether *workload* lies in the claim's regime."""
         return self.regime.admits(workload)
 
+    def looks_at(self, workload: Workload) -> bool:
+        """Tell whether *workload* lies in the regime, or among cells that it is compared with."""
+        beside = (relation.versus for relation in self.relations)
+        return self.admits(workload) or any(r.admits(workload) for r in beside if r is not None)
+
     def expected(self, system: str) -> KnownIssue | None:
         """The known issue, if it is one of *system*."""
         issue = self.known_issue

@@ -140,11 +140,6 @@ class Record:
         return f"{self.topology}, {self.workload.id}, {self.system}"
 
     @property
-    def night(self) -> str:
-        """Night that it belongs to, as :func:`night_of_run` has it."""
-        return night_of_run(self.run_id, dict(self.cluster))
-
-    @property
     def insane(self) -> tuple[Finding, ...]:
         """Findings that make the run worthless."""
         return tuple(f for f in self.findings if f.severity == "insane")
@@ -187,16 +182,24 @@ class Record:
         return cls(**fields)
 
 
-def night_of_run(run_id: str, cluster: Mapping[str, Any]) -> str:
-    """Night of a session: from noon to noon UTC, by the date on which it begins.
+Sitting = tuple[str, Mapping[str, Any]]
+"""A session as far as its night goes: run id, and what it says of its cluster."""
 
-    Sessions of one night have more in common than others. A simulated night is the one that the
-    system file names; a run id without a time is a night of its own.
+
+def night_of(session: Sitting, newest: Sitting) -> str:
+    """Night of a session by its date, counted back from *newest* in steps of 24 h.
+
+    Sessions that began nearer than half a day to such a step are of one night: they have more in
+    common than others. A simulated night is the one that the system file named; a run id that does
+    not begin with a time is a night of its own.
     """
+    run_id, cluster = session
     if "night" in cluster:
         return f"simulated night {cluster['night']}"
-    began = start_of_run(run_id)
-    return run_id if began is None else (began - timedelta(hours=12)).date().isoformat()
+    began, last = start_of_run(run_id), start_of_run(newest[0])
+    if began is None or last is None:
+        return run_id
+    return (last - timedelta(days=round((last - began) / timedelta(days=1)))).date().isoformat()
 
 
 def start_of_run(run_id: str) -> datetime | None:

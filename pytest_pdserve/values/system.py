@@ -11,6 +11,7 @@ from typing import Literal
 from typing import Self
 
 from pytest_pdserve.values.container import ContainerSpec
+from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.simulation import SimulationSpec
 from pytest_pdserve.values.slurm import Preflight
@@ -127,6 +128,18 @@ class Judgement:
         """Whether any time is judged by nights: one without a fixed limit here."""
         return bool(set(TIMES) - set(dict(self.rtol)))
 
+    def check(self) -> None:
+        """Refuse to judge by nights what every host keeps for itself: it would be one night each.
+
+        :raises ConfigError: naming the metrics without a limit.
+        """
+        if self.host_envelopes and self.nights:
+            open_ = [name for name in TIMES if name not in dict(self.rtol)]
+            raise ConfigError(
+                "[judgement] host_envelopes keeps one run of each host, which takes a limit for "
+                f"every time; [judgement.rtol] has none for {', '.join(open_)}"
+            )
+
     def floor(self, metric: str, default: float) -> float:
         """Least relative room of *metric*'s envelope."""
         return dict(self.rtol).get(metric, default)
@@ -181,7 +194,8 @@ class System:
     def from_toml(cls, data: Mapping[str, Any], *, name: str, source: str) -> Self:
         """Build a system from a parsed file that the schema has admitted.
 
-        :raises ConfigError: if the sweep's lengths cannot be divided, or containers contradict.
+        :raises ConfigError: if the sweep's lengths cannot be divided, or containers or judgement
+            contradict themselves.
         """
         sweep = dict(data.get("sweep", {}))
         sweep["options"] = list(sweep.get("options", {}).items())
@@ -216,4 +230,5 @@ class System:
         )
         system.sweep.workloads()
         system.container.check()
+        system.judgement.check()
         return system

@@ -113,8 +113,66 @@ def test_inconclusive_has_a_marker_of_its_own_everywhere(nightly: House) -> None
 
 def test_strict_fails_what_is_inconclusive(nightly: House) -> None:
     result = nightly.run("--topology", "1p1d", "--pdserve-strict")
-    assert result.parseoutcomes()["failed"] == 1
+    assert result.parseoutcomes() == {"failed": 2}
     result.stdout.fnmatch_lines(["*INCONCLUSIVE: mean_itl_ms*", "*(--pdserve-strict)*"])
+
+
+def months_ago(runs: Path) -> None:
+    """Give every session so far a name as if it had been nights ago."""
+    for folder in sorted(runs.glob("202[6-9]*")):
+        old = f"20260901{folder.name[8:]}"
+        for path in folder.glob("*/*.[0-9].json"):
+            path.write_text(path.read_text().replace(folder.name, old))
+        folder.rename(runs / old)
+
+
+def test_the_nights_before_are_found_beside_what_else_lies_there(nightly: House) -> None:
+    nightly.run("--topology", "1p1d")
+    months_ago(nightly.runs)
+    result = nightly.run("--topology", "1p1d")
+    result.stdout.fnmatch_lines(["judged by nights: 1 cells in 1 runs, 1 nights before; *"])
+    result.stdout.no_fnmatch_line("*left out of the nights before*")
+
+
+def test_a_cell_is_measured_once_however_many_tests_ask_for_it(nightly: House) -> None:
+    (nightly.path / "suites" / "sweep" / "test_again.py").write_text(
+        "import pytest\n\n"
+        '@pytest.mark.pdserve_panels("prefill")\n'
+        "def test_again(pdserve_run, pdserve_judge):\n"
+        "    pdserve_judge(pdserve_run)\n"
+    )
+    result = nightly.run("--topology", "1p1d")
+    assert result.parseoutcomes() == {"inconclusive": 2, "skipped": 1}
+    assert len(nightly.records()) == 1
+
+
+def test_who_held_the_servers_before_a_restart_asks_the_new_ones(nightly: House) -> None:
+    (nightly.path / "suites" / "sweep" / "test_sweep.py").write_text(
+        "import pytest\n\n"
+        '@pytest.mark.pdserve_panels("prefill")\n'
+        "def test_ask(pdserve_deployment, pdserve_run):\n"
+        "    asked = pdserve_deployment.client.get(pdserve_deployment.url + '/v1/models')\n"
+        "    assert asked.is_success\n"
+        "    pdserve_deployment.check_alive()\n"
+    )
+    nightly.faults(every={"token_ms": 34})
+    result = nightly.run("--topology", "1p1d")
+    result.assert_outcomes(passed=1)
+    assert len(nightly.records()) == 3
+
+
+def test_a_confirmation_that_ends_in_an_error_leaves_no_cell_behind(nightly: House) -> None:
+    """The decode instance does not come up a second time."""
+    stub, count = nightly.path / "vllm_stub", nightly.path / "count"
+    first, rest = stub.read_text().split("\n", 1)
+    dies = f'echo x >> "{count}"; [ $(wc -l < "{count}") -ge 2 ] && exit 7'
+    stub.write_text(f'{first}\ncase "$*" in *kv_consumer*) {dies};; esac\n{rest}')
+    nightly.faults(every={"token_ms": 34})
+    result = nightly.run("--topology", "1p1d")
+    result.assert_outcomes(errors=2)
+    result.stdout.no_fnmatch_line("*measured")
+    assert [record["repeat"] for record in nightly.records()] == [0]
+    assert nightly.survivors() == []
 
 
 MakeProject = Callable[..., None]
@@ -186,9 +244,51 @@ def test_a_bad_node_fails_its_topologies_cell_by_cell_and_as_a_whole(
     result = run(pytester)
     outcomes = result.parseoutcomes()
     assert outcomes.get("failed", 0) >= 4
-    result.stdout.fnmatch_lines(["*over all cells: FAIL: *", "*found by: family*"])
+    result.stdout.fnmatch_lines(["dp over 3 of 3 cells, sim: FAIL: *found by: family*"])
     assert len(records(pytester)) > 6
     result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_topology_as_a_whole_is_never_green_without_its_cells(
+    pytester: pytest.Pytester, known: MakeProject
+) -> None:
+    known(bad_node="node0", bad_node_factor=1.15)
+    result = run(pytester, "-k", "test_whole_topology")
+    assert result.parseoutcomes() == {"inconclusive": 2, "deselected": 6}
+    result.stdout.fnmatch_lines(
+        ["1p3d over 0 of 3 cells, sim: INCONCLUSIVE: fewer than two of its cells were measured"]
+    )
+    strict = run(pytester, "-k", "test_whole_topology", "--pdserve-strict")
+    assert strict.parseoutcomes() == {"failed": 2, "deselected": 6}
+
+
+def test_a_night_before_that_voids_a_metric_is_no_pair_of_a_claim_and_no_miss(
+    pytester: pytest.Pytester, known: MakeProject
+) -> None:
+    suite = pytester.path / "suites" / "claims"
+    suite.mkdir()
+    shipped = (ROOT / "suites" / "claims" / "test_claims.py").read_text()
+    own, _, _ = shipped.partition('@pytest.mark.pdserve_claims("article.toml")')
+    (suite / "test_claims.py").write_text(own)
+    (suite / "claims.toml").write_text(
+        'schema_version = 1\n[[claim]]\nid = "itl"\ntext = "t"\nkind = "below"\n'
+        'metric = "mean_itl_ms"\nsubject = "1p3d"\nothers = ["dp"]\npanel = "prefill"\n'
+        'input_lens = [512]\nreason = "r"\nsource = "s"\n'
+    )
+    chosen = ("-k", "512-256 or itl", "-v")
+    for night in range(3):
+        known(night=night)
+        assert "failed" not in run(pytester, *chosen).parseoutcomes()
+    path = sorted(pytester.path.glob("runs/*/1p3d/*.0.json"))[0]
+    record = json.loads(path.read_text())
+    record["findings"] += [
+        {"check": "chunks", "severity": "note", "message": "m", "voids": ["mean_itl_ms"]}
+    ]
+    path.write_text(json.dumps(record))
+    known(night=3)
+    result = run(pytester, *chosen)
+    assert "failed" not in result.parseoutcomes()
+    result.stdout.fnmatch_lines(["*this session and 2 nights before*"])
 
 
 def test_a_slow_down_too_small_for_one_night_is_found_by_the_nights_before(

@@ -39,7 +39,7 @@ def test_a_cell_is_recorded_then_judged_and_says_simulated(project: pytest.Pytes
     one, two = map(load_record, paths)
     assert one.simulated
     assert one.metrics == two.metrics
-    assert one.cluster == (("kind", "simulated"),)
+    assert one.cluster == (("kind", "simulated"), ("night", 0))
     assert dict(one.versions).keys() <= {"pytest-pdserve", "commit"}
     assert paths[0].with_name(str(one.requests)).stat().st_size > 0
     assert json.loads(paths[0].read_text())["simulated"] is True

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.ratios import PairSpread
 from pytest_pdserve.judge.sides import HERE
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.sides import Side
@@ -233,6 +234,22 @@ def test_topologies_lie_apart_less_or_more(
     verdict = judged(claim(**{**APART, **fields}), values, SWEEP)
     assert verdict.status == status
     assert verdict.contradicted == (("512-512", "512-1024") if status == "FAIL" else ())
+
+
+def test_gaps_between_runs_are_not_judged_by_the_spread_of_pairs() -> None:
+    """A gap of 4 % between runs of 1 % of noise is itself off by a third: it takes nights."""
+    values: Values = {"dp": (100.0,), "1p3d": (104.0,), "1p3d 1024-256": (105.0,)}
+    spread = PairSpread(sd=0.014, freedom=19.0)
+    sound = judge_claim(claim(**APART), SWEEP, look_at(values), system="s", spread=spread)
+    assert "point claim" in sound.message
+    noise = (1.01, 0.99, 1.0, 0.985, 1.015, 1.0)
+    values = {
+        "dp": (100.0,) * 6,
+        "1p3d": tuple(104 * n for n in noise),
+        "1p3d 1024-256": tuple(105 * n for n in reversed(noise)),
+    }
+    nights = judge_claim(claim(**APART), SWEEP, look_at(values), system="s", spread=spread)
+    assert nights.status == "INCONCLUSIVE"
 
 
 def test_a_spread_needs_something_to_compare_with() -> None:

@@ -190,6 +190,22 @@ def test_a_change_spread_thin_is_found_in_its_family() -> None:
     assert row.shift == pytest.approx(0.02, rel=0.1)
 
 
+@pytest.mark.parametrize("size", [0.02, 0.1, 0.5])
+def test_a_family_of_quiet_cells_fails_and_says_by_how_much(size: float) -> None:
+    """However quiet: four standard deviations, to which a run is clipped, are below the floor."""
+    quiet = 100 * np.exp(np.log(baseline(10) / 100) / 10)
+    rows = table(judge(worse(size), base=quiet))
+    row = rows["dp", "mean_itl_ms"]
+    assert row.status == "FAIL"
+    assert row.shift == pytest.approx(math.expm1(size), rel=0.01)
+
+
+def test_where_a_cell_may_have_two_runs_no_night_alone_fails_or_would_have_seen() -> None:
+    state = session(lambda _: worse(in_cell(0.2)), rules=replace(RULES, most_runs=2))
+    row = table(state)["dp cell0", "mean_itl_ms"]
+    assert (row.status, row.runs, row.visible) == ("INCONCLUSIVE", 2, math.inf)
+
+
 def test_a_change_below_the_practical_floor_never_fails() -> None:
     base = 100 * (baseline() / 100) ** 0.05
     shifts = in_cell(0.008)

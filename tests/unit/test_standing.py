@@ -57,3 +57,17 @@ def test_servers_are_ended_when_a_test_raises() -> None:
     with pytest.raises(ZeroDivisionError), Standing(starts, restartable=True):
         _ = 1 / 0
     assert starts.said == ["up 0", "down 0"]
+
+
+def test_servers_that_do_not_end_are_named_to_every_later_test() -> None:
+    @contextlib.contextmanager
+    def start(number: int) -> Iterator[Any]:
+        yield f"servers {number}"
+        raise LaunchError("decode[0] outlived SIGKILL")
+
+    with contextlib.suppress(LaunchError), Standing(start, restartable=True) as standing:
+        with pytest.raises(LaunchError, match="outlived"):
+            standing.restart()
+        with pytest.raises(LaunchError) as refused:
+            _ = standing.deployment
+        assert str(refused.value) == "this topology did not end: decode[0] outlived SIGKILL"

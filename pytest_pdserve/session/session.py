@@ -1,0 +1,348 @@
+"""One session: what was measured so far, and how it is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.cluster.process import Progress
+from pytest_pdserve.cluster.versions import find_versions
+from pytest_pdserve.judge.claims import ClaimVerdict
+from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.envelope import judge_cell
+from pytest_pdserve.judge.sides import Look
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.judge.wording import combined
+from pytest_pdserve.judge.wording import of_topology
+from pytest_pdserve.options import Settings
+from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.results.baselines import merge
+from pytest_pdserve.results.baselines import record_envelopes
+from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.results.store import create_run
+from pytest_pdserve.serving.deployment import Deployment
+from pytest_pdserve.serving.measure import Provenance
+from pytest_pdserve.serving.measure import measure
+from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.serving.provenance import endpoint_versions
+from pytest_pdserve.serving.provenance import fingerprint
+from pytest_pdserve.serving.provenance import git_commit
+from pytest_pdserve.serving.simulated import SimulatedDeployment
+from pytest_pdserve.serving.simulated import measure_simulated
+from pytest_pdserve.serving.standing import Standing
+from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.session.nodes import host_of
+from pytest_pdserve.session.yardstick import SUITE
+from pytest_pdserve.session.yardstick import Yardstick
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.errors import InsaneRunError
+from pytest_pdserve.values.metrics import COUNTS
+from pytest_pdserve.values.metrics import TIMES
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.workload import Workload
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """State that fixtures and summary share."""
+
+    settings: Settings
+    """What was asked."""
+    system: System
+    """System with its model path resolved."""
+    store: RunStore
+    """Where records go."""
+    provenance: Provenance
+    """Versions and host."""
+    state: Path
+    """Folder of envelopes of single hosts."""
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """Sane cells by topology and workload."""
+    insane: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """Cells whose numbers mean nothing."""
+    verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    """Verdict of each judged cell."""
+    wholes: dict[str, Verdict] = field(default_factory=dict)
+    """Verdict of each topology over all its cells."""
+    progress: Progress = print
+    """Where to say that a cell is run again."""
+    claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
+    """Verdict of each claim."""
+    _yardstick: Yardstick | None = None
+
+    @classmethod
+    def start(cls, settings: Settings) -> Session:
+        """Make the run folder and look at host and versions.
+
+        :raises StoreError: if the folder cannot be made.
+        """
+        system = with_model_path(settings.system)
+        host = host_of(settings)
+        versions = {k: v for k, v in find_versions().items() if k == "pytest-pdserve"}
+        commit = git_commit(settings.rootdir)
+        if commit is not None:
+            versions["commit"] = commit
+        return cls(
+            settings=settings,
+            system=system,
+            store=_store(settings.runs, system),
+            provenance=Provenance(
+                versions=versions, host=host, fingerprint=fingerprint(host, system)
+            ),
+            state=state_folder(),
+        )
+
+    def learn_versions(self, deployment: Deployment) -> None:
+        """Ask an endpoint that somebody else runs for its version."""
+        said = endpoint_versions(deployment.client, deployment.url)
+        self.provenance = replace(self.provenance, versions={**said, **self.provenance.versions})
+        self._yardstick = None
+
+    def learn_nodes(self, allocation: Allocation) -> None:
+        """Say of records where they come from: the nodes, not the machine that pytest runs on."""
+        host = dict(allocation.describe_nodes())
+        self.provenance = replace(
+            self.provenance,
+            versions={**allocation.find_versions(), **self.provenance.versions},
+            host=host,
+            fingerprint=fingerprint(host, self.system),
+            cluster=allocation.describe(),
+        )
+        self._yardstick = None
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What runs are held against, as far as the nodes and versions are known by now."""
+        if self._yardstick is None:
+            repeats = self.settings.repeats or Rules().most_runs
+            most = 1 if self.settings.base_url else min(repeats, Rules().most_runs)
+            self._yardstick = Yardstick(
+                system=self.system,
+                provenance=self.provenance,
+                run_id=self.store.run_id,
+                runs=self.store.folder.parent,
+                state=self.state,
+                most_runs=most,
+            )
+        return self._yardstick
+
+    def measure(self, standing: Standing, allocation: Allocation, workload: Workload) -> Cell:
+        """Run *workload*, and keep the records.
+
+        Where limits decide, as often as asked on the servers that are up; where nights are judged
+        once, and then on fresh starts until the cell is no longer suspicious or the runs are spent.
+
+        :raises InsaneRunError: if a run means nothing; its record is written all the same.
+        """
+        key = (standing.deployment.topology.id, workload.id)
+        if key in self.cells and self.cells[key].workload == workload:
+            return self.cells[key]
+        try:
+            cell = self.cells[key] = self._measured(standing, allocation, workload)
+        except BaseException:
+            self.cells.pop(key, None)
+            raise
+        return cell
+
+    def _measured(self, standing: Standing, allocation: Allocation, workload: Workload) -> Cell:
+        key = (standing.deployment.topology.id, workload.id)
+        nightly = self.yardstick.expectation
+        if nightly is None or not nightly.knows(key) or self.settings.record:
+            return self._runs(standing, allocation, workload, self.settings.repeats or 1)
+        cell, most = self._runs(standing, allocation, workload, 1), nightly.rules.most_runs
+        while (
+            standing.restartable
+            and len(cell.records) < most
+            and (odd := nightly.suspicious({key: cell.records}, key))
+        ):
+            self.progress(
+                f"{', '.join(odd)} of {workload.id} looks odd; run {len(cell.records) + 1} of at "
+                f"most {most}, on a fresh start"
+            )
+            standing.restart()
+            cell = self._runs(standing, allocation, workload, 1, before=cell)
+        return cell
+
+    def _runs(
+        self,
+        standing: Standing,
+        allocation: Allocation,
+        workload: Workload,
+        runs: int,
+        *,
+        before: Cell | None = None,
+    ) -> Cell:
+        """*before* and so many runs more; none of their records is written over another's."""
+        written = [*zip(before.records, before.paths, strict=True)] if before else []
+        first = self.store.next_repeat(standing.deployment.topology.id, workload)
+        for repeat in range(first, first + runs):
+            written.append(self._run(standing.deployment, allocation, workload, repeat))
+        cell = Cell(
+            records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)
+        )
+        said = [line for record, path in written for line in self._insanity(record, path)]
+        if said:
+            self.insane[cell.topology, workload.id] = cell
+            raise InsaneRunError(
+                "\n".join([f"the run of {cell.records[0].cell} means nothing:", *said])
+            )
+        return cell
+
+    def _insanity(self, record: Record, path: Path) -> list[str]:
+        """Why the numbers of *record* mean nothing, a line each, and then its file."""
+        severities = ("insane", "unproven") if self.settings.strict else ("insane",)
+        found = [finding for finding in record.findings if finding.severity in severities]
+        said = [f"  {finding.check}: {finding.message}" for finding in found]
+        return [*said, f"  record  {path}"] if said else []
+
+    def _run(
+        self,
+        deployment: Deployment | SimulatedDeployment,
+        allocation: Allocation,
+        workload: Workload,
+        repeat: int,
+    ) -> tuple[Record, Path]:
+        store, provenance = self.store, self.provenance
+        if isinstance(deployment, SimulatedDeployment):
+            return measure_simulated(
+                deployment, workload, repeat=repeat, store=store, provenance=provenance
+            )
+        return measure(
+            deployment, allocation, workload, repeat=repeat, store=store, provenance=provenance
+        )
+
+    def judge(self, cell: Cell) -> Verdict:
+        """Hold a cell against its envelopes, or make it the reference where that was asked.
+
+        :raises ConfigError: if a baseline cannot be used.
+        """
+        if self.settings.record:
+            verdict = self._record(cell)
+        else:
+            verdict = self._judge(cell)
+        self.verdicts[cell.topology, cell.workload.id] = verdict
+        return verdict
+
+    def _judge(self, cell: Cell) -> Verdict:
+        shared, host = self.yardstick.shared, self.yardstick.host
+        path = baseline_path(self.system, SUITE)
+        verdict = judge_cell(cell.records, merge(shared, host) or _empty(self.system, path))
+        nightly = self.yardstick.expectation
+        key = (cell.topology, cell.workload.id)
+        if nightly is not None and nightly.knows(key):
+            verdict = combined(verdict, nightly.of_cell({key: cell.records}, key))
+        fresh = self.system.judgement.host_envelopes and (
+            host is None or host.envelopes(*key) is None
+        )
+        if fresh and verdict.status is Status.PASS:
+            written = self._record_host(cell)
+            verdict = replace(verdict, status=Status.RECORDED)
+            verdict = _with_evidence(verdict, ("times", f"{written} (recorded, not judged)"))
+        return _with_evidence(verdict, *self._pointers(cell))
+
+    def judge_topology(self, topology: str) -> Verdict | None:
+        """Judge each metric over all cells of *topology*: what is spread too thin for one.
+
+        :returns: None if nights judge fewer than two of its cells; INCONCLUSIVE if fewer than two
+            of those were measured.
+        """
+        nightly = None if self.settings.record else self.yardstick.expectation
+        known = [key for key in (nightly.keys if nightly else ()) if key[0] == topology]
+        if nightly is None or len(known) < 2:
+            return None
+        tonight = {key: self.cells[key].records for key in known if key in self.cells}
+        subject = f"{topology} over {len(tonight)} of {len(known)} cells, {self.system.name}"
+        tests = nightly.of_topology(tonight, topology)
+        verdict = _with_evidence(
+            of_topology(tests, subject),
+            ("baseline", self.yardstick.baseline.origin if self.yardstick.baseline else "nowhere"),
+            ("records", str(self.store.folder)),
+        )
+        self.wholes[topology] = verdict
+        return verdict
+
+    def _pointers(self, cell: Cell) -> tuple[tuple[str, str], ...]:
+        lengths = cell.workload.lengths
+        where = [("record", str(path)) for path in cell.paths]
+        if self.system.judgement.nights:
+            return (*where, ("accept", f"pdserve baseline propose --system {self.system.name}"))
+        accept = f'pytest suites/{SUITE} -k "{cell.topology} and {lengths}" --pdserve-record'
+        return (
+            *where,
+            ("accept", f"{accept} --topology {cell.topology} --system {self.system.name}"),
+        )
+
+    def _record(self, cell: Cell) -> Verdict:
+        own = self.system.judgement.host_envelopes
+        path = record_envelopes(
+            cell.records,
+            self.system,
+            path=baseline_path(self.system, SUITE),
+            suite=SUITE,
+            names=COUNTS if own else (*TIMES, *COUNTS),
+        )
+        evidence = [("candidate", str(path))]
+        if own:
+            evidence.append(("times", str(self._record_host(cell))))
+        return Verdict(
+            status=Status.RECORDED,
+            subject=cell.records[0].cell,
+            misses=("recorded as a candidate baseline, not judged; read it, then commit it",),
+            evidence=(*evidence, *(("record", str(path)) for path in cell.paths)),
+        )
+
+    def _record_host(self, cell: Cell) -> Path:
+        return record_envelopes(
+            cell.records,
+            self.system,
+            path=self.yardstick.host_path,
+            suite=SUITE,
+            names=TIMES,
+            fingerprint=self.provenance.fingerprint,
+        )
+
+    def judge_claim(self, claim: Claim) -> ClaimVerdict:
+        """Compare topologies by this session's cells; sides it lacks come from the baseline."""
+        verdict = judge_claim(
+            claim,
+            self.system.sweep.workloads(),
+            self.look_for(claim),
+            system=self.system.name,
+            spread=self.yardstick.pair_spread(claim),
+        )
+        self.claims.append((claim, verdict))
+        return verdict
+
+    def look_for(self, claim: Claim) -> Look:
+        """What finds the sides of *claim*."""
+        measured = {key: cell.records for key, cell in self.cells.items()}
+        return self.yardstick.known(claim, measured).look
+
+
+def _store(runs: Path, system: System) -> RunStore:
+    """A new run folder; of figures nothing is ever written, so that none is made."""
+    if system.cluster.kind == "figures":
+        return RunStore(folder=runs)
+    return create_run(runs, system.name)
+
+
+def _empty(system: System, path: Path) -> Baseline:
+    return Baseline(
+        system=system.name,
+        suite=SUITE,
+        source=f"{path}, which does not exist",
+        provenance={},
+        cells={},
+    )
+
+
+def _with_evidence(verdict: Verdict, *evidence: tuple[str, str]) -> Verdict:
+    return replace(verdict, evidence=(*verdict.evidence, *evidence))

@@ -1,0 +1,204 @@
+"""What the runs of a session are held against: baselines, past nights, known noise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.judge.ratios import PairSpread
+from pytest_pdserve.judge.sides import HERE
+from pytest_pdserve.judge.sides import Known
+from pytest_pdserve.judge.spreads import pair_spread
+from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.results.baselines import host_baseline_path
+from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.baselines import merge
+from pytest_pdserve.results.calibration import load_calibration
+from pytest_pdserve.results.claims import figures_path
+from pytest_pdserve.results.claims import load_figures
+from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import past_nights
+from pytest_pdserve.serving.measure import Provenance
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.calibration import Calibration
+from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.quantities import DERIVED
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.system import System
+
+if TYPE_CHECKING:
+    from pytest_pdserve.judge.expectation import Expectation
+
+SUITE = "sweep"
+"""Suite whose baselines hold cells; claims draw on the same."""
+Runs = Mapping[tuple[str, str], Sequence[Record]]
+"""Sane runs of one night by cell."""
+
+
+@dataclass(kw_only=True)
+class Yardstick:
+    """Everything that expects something of a session; files are read when first asked for.
+
+    They are read once: a baseline that this session writes is for the next one.
+    """
+
+    system: System
+    """What was measured."""
+    provenance: Provenance
+    """Versions, hardware and fingerprint of this session."""
+    run_id: str
+    """This session."""
+    runs: Path
+    """Folder of all sessions."""
+    state: Path
+    """Folder of envelopes of single hosts."""
+    most_runs: int
+    """Runs of a cell that this session may make."""
+
+    @cached_property
+    def shared(self) -> Baseline | None:
+        """Baseline beside the system file.
+
+        :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
+        """
+        learned = bool(self.provenance.cluster)  # else the fingerprint is not that of the nodes
+        return load_baseline(
+            baseline_path(self.system, SUITE),
+            fingerprint=self.provenance.fingerprint if learned else None,
+            system=self.system.name,
+            suite=SUITE,
+        )
+
+    @property
+    def host_path(self) -> Path:
+        """File of what was measured on this host before."""
+        return host_baseline_path(self.system, SUITE, self.provenance.fingerprint, self.state)
+
+    @cached_property
+    def host(self) -> Baseline | None:
+        """What was measured on this host before, where times are kept so.
+
+        :raises ConfigError: if it is malformed or of another host.
+        """
+        if not self.system.judgement.host_envelopes:
+            return None
+        return load_baseline(
+            self.host_path,
+            fingerprint=self.provenance.fingerprint,
+            system=self.system.name,
+            suite=SUITE,
+        )
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """Both together."""
+        return merge(self.shared, self.host)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """How noisy the system was seen to be."""
+        return load_calibration(self.system)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """Constants of the judgement, with what is known of this system's noise."""
+        icc = Rules().icc if self.calibration is None else self.calibration.icc
+        return Rules(icc=icc, most_runs=self.most_runs)
+
+    @cached_property
+    def expectation(self) -> Expectation | None:
+        """What nights are judged by; None if no envelope of the baseline has values."""
+        if self.baseline is None or not self.baseline.has_values:
+            return None
+        from pytest_pdserve.judge.expectation import expectation_of  # noqa: PLC0415 - scipy
+
+        expected = expectation_of(
+            self.baseline,
+            floor=lambda name: self.system.judgement.floor(name, METRICS[name].floor),
+            rules=self.rules,
+        )
+        return expected and expected.after(self.history.nights)
+
+    @property
+    def nights_judged(self) -> bool:
+        """Whether somebody has asked for :attr:`expectation`, and there was one."""
+        return vars(self).get("expectation") is not None
+
+    @cached_property
+    def history(self) -> History:
+        """Nights since the baseline was made, as many as windows look back at."""
+        return past_nights(
+            self.runs,
+            like=(self.provenance.fingerprint, self.provenance.versions),
+            system=self.system.name,
+            tonight=(self.run_id, self.provenance.cluster),
+            baseline=self.baseline.runs if self.baseline else (),
+            most=self.rules.budget.past_nights,
+        )
+
+    @cached_property
+    def figures(self) -> Figures:
+        """Of a system that is nothing else."""
+        return load_figures(figures_path(self.system))
+
+    def known(self, claim: Claim, tonight: Runs) -> Known:
+        """What sides of *claim* are taken from: of a system of figures, these and nothing else.
+
+        Where nights are judged, a side's runs are the first of tonight and of those nights before
+        in which all that was measured tonight of the claim has a value.
+
+        :param tonight: sane runs of this session.
+        """
+        if self.system.cluster.kind == "figures":
+            return Known(figures=self.figures)
+        if not self._pairs_nights:
+            return Known(measured=tonight, baseline=self.baseline)
+        needed = {
+            key: runs[0]
+            for key, runs in tonight.items()
+            if key[0] in claim.topologies and claim.looks_at(runs[0].workload)
+        }
+        metrics = {m for r in claim.relations for m in _plain(r.metric)}
+        before = [
+            night
+            for night in reversed(self.history.nights)
+            if all(_has(night.get(key, ())[:1], metrics) for key in needed)
+        ]
+        # A suspicious cell's further runs have no partner, and were made because the first was odd.
+        paired = {
+            key: [runs[0], *(night[key][0] for night in before if key in needed)]
+            for key, runs in tonight.items()
+        }
+        here = f"{HERE} and {len(before)} nights before" if before else HERE
+        return Known(measured=paired, baseline=self.baseline, here=here)
+
+    def pair_spread(self, claim: Claim) -> PairSpread | None:
+        """What history knows of how far pairs of runs spread in the metrics of *claim*."""
+        if not self._pairs_nights:
+            return None
+        return pair_spread(self.baseline, {relation.metric for relation in claim.relations})
+
+    @property
+    def _pairs_nights(self) -> bool:
+        return self.system.judgement.nights and self.system.cluster.kind != "figures"
+
+
+def _plain(metric: str) -> Collection[str]:
+    return DERIVED[metric].needs if metric in DERIVED else (metric,)
+
+
+def _has(records: Sequence[Record], metrics: Collection[str]) -> bool:
+    """Whether there is a run at all, and all have all *metrics*, none of them voided."""
+    return bool(records) and all(
+        metric in dict(record.metrics) and metric not in record.voided
+        for record in records
+        for metric in metrics
+    )

@@ -1,0 +1,97 @@
+"""Stored nights of two cells, drawn around typical values; nothing of them is a measurement."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.systems import SHIPPED
+from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.record import ProcessRecord
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.system import System
+
+MakeRecord = Callable[..., Record]
+TYPICAL = {
+    "mean_ttft_ms": 100.0,
+    "p99_ttft_ms": 180.0,
+    "mean_itl_ms": 10.0,
+    "output_throughput": 500.0,
+}
+CELLS = ("1p3d", "dp")
+INSANE = Finding(check="completed", severity="insane", message="3 of 4 requests completed")
+
+
+@dataclass(kw_only=True)
+class Shelf:
+    """A project on ``p5-efa`` whose runs folder is filled by hand."""
+
+    folder: Path
+    make_record: MakeRecord
+    source: random.Random = field(default_factory=lambda: random.Random(7))
+    night_sd: float = 0.003
+    run_sd: float = 0.005
+    effects: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        own = self.folder / "baselines" / "p5-efa"
+        own.mkdir(parents=True)
+        shutil.copy(SHIPPED[0] / "p5-efa" / "system.toml", own)
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def system(self) -> System:
+        return load_system("p5-efa", [self.folder / "baselines"])
+
+    def session(
+        self,
+        day: int,
+        hour: int = 22,
+        *,
+        slower: float = 0.0,
+        cells: tuple[str, ...] = CELLS,
+        repeats: int = 1,
+        metrics: dict[str, float] | None = None,
+        **fields: Any,
+    ) -> str:
+        """Records of one session in November, the 1st to the 28th; returns its run id."""
+        run_id = f"202611{day:02}T{hour:02}0000-p5-efa"
+        effect = self.effects.setdefault(str(day), self.source.gauss(0, self.night_sd))
+        for topology in cells:
+            for repeat in range(repeats):
+                values = {n: self._draw(n, v, effect + slower) for n, v in TYPICAL.items()}
+                record = self.make_record(
+                    {**values, **(metrics or {})},
+                    run_id=run_id,
+                    topology=topology,
+                    repeat=repeat,
+                    requests=None,
+                    **fields,
+                )
+                path = self.runs / run_id / topology / f"{record.workload.id}.{repeat}.json"
+                write_json(path, record.to_json())
+        return run_id
+
+    def _draw(self, name: str, typical: float, shift: float) -> float:
+        sign = -1 if name == "output_throughput" else 1
+        return typical * math.exp(sign * (shift + self.source.gauss(0, self.run_sd)))
+
+    def nights(self, count: int, first: int = 1, **given: Any) -> list[str]:
+        return [self.session(day, **given) for day in range(first, first + count)]
+
+
+def on_start(process: ProcessRecord, number: int) -> ProcessRecord:
+    """The same process on the *number*-th start of its servers."""
+    return replace(process, log=f"1p3d/logs-{number}/prefill-0.log")

@@ -1,0 +1,131 @@
+"""Which stored sessions are nights before tonight, and which run folders belong to one night."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import past_nights
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import night_of
+from tests.unit.stored import INSANE
+from tests.unit.stored import Shelf
+
+TONIGHT = "20261120T220000-p5-efa"
+LIKE = ("0123456789ab", {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9"})
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, make_record: Callable[..., Record]) -> Shelf:
+    return Shelf(folder=tmp_path, make_record=make_record)
+
+
+def past(shelf: Shelf, **given: Any) -> History:
+    asked = {"like": LIKE, "tonight": (TONIGHT, {}), "baseline": (), "most": 6, **given}
+    return past_nights(shelf.runs, system="p5-efa", **asked)
+
+
+def days(history: History) -> list[str]:
+    """Day of the month of each night, oldest first."""
+    return [next(iter(night.values()))[0].run_id[6:8] for night in history.nights]
+
+
+def test_the_newest_nights_are_the_past_oldest_first(shelf: Shelf) -> None:
+    shelf.nights(12)
+    assert days(past(shelf)) == ["07", "08", "09", "10", "11", "12"]
+
+
+def test_what_is_no_newer_than_the_baseline_is_no_past(shelf: Shelf) -> None:
+    runs = shelf.nights(12)
+    assert days(past(shelf, baseline=runs[2:9])) == ["10", "11", "12"]
+
+
+def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
+    shelf.nights(3, first=19)
+    assert days(past(shelf)) == ["19"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"versions": (("vllm", "0.16.0"), ("nixl", "0.10.1"))},
+        {"versions": (("vllm", "0.15.1"),)},
+        {"fingerprint": "ffffffffffff"},
+        {"system": "p6"},
+        {"findings": (INSANE,)},
+    ],
+)
+def test_what_is_of_another_kind_is_no_past(other: dict[str, Any], shelf: Shelf) -> None:
+    shelf.session(1)
+    shelf.session(2, **other)
+    assert days(past(shelf)) == ["01"]
+
+
+def test_a_cell_of_which_a_run_was_insane_is_left_out(shelf: Shelf) -> None:
+    run = shelf.session(1, repeats=2)
+    shelf.session(1, cells=("dp",), findings=(INSANE,))
+    assert (shelf.runs / run / "dp" / "random-512-256.1.json").exists()
+    (night,) = past(shelf).nights
+    assert {topology for topology, _ in night} == {"1p3d"}
+
+
+def test_of_a_night_the_first_session_that_has_a_cell_counts(shelf: Shelf) -> None:
+    first = shelf.session(5, cells=("dp",))
+    second = shelf.session(6, 3)
+    (night,) = past(shelf).nights
+    assert night["dp", "random-512-256"][0].run_id == first
+    assert night["1p3d", "random-512-256"][0].run_id == second
+
+
+def test_the_clients_own_result_is_no_record(shelf: Shelf) -> None:
+    run = shelf.session(5)
+    (shelf.runs / run / "dp" / "random-512-256.0.bench.json").write_text("{}")
+    (shelf.runs / run / "dp" / "notes.json").write_text("{}")
+    history = past(shelf)
+    assert days(history) == ["05"]
+    assert history.unreadable == ()
+
+
+def test_a_renamed_folder_is_named_and_left_out(shelf: Shelf) -> None:
+    run = shelf.session(5)
+    shutil.move(shelf.runs / run, shelf.runs / "old")
+    history = past(shelf)
+    assert history.nights == ()
+    path = shelf.runs / "old" / "1p3d" / "random-512-256.0.json"
+    assert history.unreadable[0] == f"{path} is of {run}: a run folder has the run's name"
+
+
+def test_without_a_runs_folder_there_is_no_past(shelf: Shelf) -> None:
+    assert past(shelf) == History()
+
+
+@pytest.mark.parametrize(
+    ("run", "night"),
+    [
+        ("20261120T220000-x", "2026-11-20"),
+        ("20261120T110000-x", "2026-11-20"),
+        ("20261121T093000-x", "2026-11-20"),
+        ("20261119T221500-x", "2026-11-19"),
+        ("20261119T214500-x", "2026-11-19"),
+        ("20261119T093000-x", "2026-11-18"),
+        ("night-17", "night-17"),
+        ("20269999T000000-x", "20269999T000000-x"),
+    ],
+)
+def test_nights_are_counted_back_in_days(run: str, night: str) -> None:
+    assert night_of((run, {}), (TONIGHT, {})) == night
+
+
+def test_a_nightly_job_near_any_hour_has_a_night_each_day() -> None:
+    for hour in range(24):
+        late = [f"202611{day:02}T{hour:02}{5 if day % 2 else 55:02}00-x" for day in range(1, 20)]
+        assert len({night_of((run, {}), (late[-1], {})) for run in late}) == 19
+
+
+def test_a_simulated_night_is_the_one_that_was_named() -> None:
+    assert night_of((TONIGHT, {"night": 3}), (TONIGHT, {"night": 4})) == "simulated night 3"
