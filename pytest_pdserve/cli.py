@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from pytest_pdserve import rejudge
 from pytest_pdserve import upkeep
 from pytest_pdserve.options import DEFAULT_RUNS
 from pytest_pdserve.options import DEFAULT_SYSTEM
@@ -35,12 +36,16 @@ USAGE_ERROR = 4
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    :returns: 0, 1 for trouble with machines, 4 for bad input, 130 after an interrupt.
+    :returns: 0, 1 for trouble with machines or a FAIL, 4 for bad input, 130 after an interrupt.
     """
     options = _parser().parse_args(arguments)
     try:
         if options.command == "selftest":
             return _selftest(options)
+        if options.command == "judge":
+            text, code = rejudge.run(options, _load_system(options.system))
+            print(text)
+            return code
         if options.command in ("baseline", "calibrate"):
             print(upkeep.run(options, _load_system(options.system)))
             return 0
@@ -93,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explore(made["plan"])
     _add_selftest(commands)
     upkeep.add_parsers(commands)
+    rejudge.add_parser(commands)
     for name in ("serve", "import"):
         made[name].add_argument(
             "--runs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from enum import StrEnum
 
 
@@ -28,6 +29,10 @@ class Verdict:
     """Each miss with value and limit."""
     evidence: tuple[tuple[str, str], ...] = ()
     """Label and text: baseline, record, log, how to accept."""
+
+    def beside(self, *evidence: tuple[str, str]) -> Verdict:
+        """The same with more evidence."""
+        return replace(self, evidence=(*self.evidence, *evidence))
 
     @property
     def message(self) -> str:

@@ -57,11 +57,7 @@ def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection
     found = list(stored_sessions(runs, system=system.name, unreadable=unreadable))
     if run_ids:
         found = _chosen(found, run_ids, runs, system)
-    if not found:
-        raise ConfigError(
-            f"{runs} holds no records of {system.name!r}; make some with pytest suites/sweep "
-            f"--system {system.name}, or name another folder with --runs"
-        )
+    _check_found(found, runs, system)
     _check_kind(found, system)
     alike = [session for session in found if session.origin == found[0].origin]
     if run_ids and len(alike) < len(found):
@@ -93,6 +89,28 @@ def _chosen(
     if unknown is not None:
         raise ConfigError(f"{runs / unknown} holds no records of {system.name!r}")
     return [session for session in found if session.run_id in run_ids]
+
+
+def find_session(runs: Path, system: System, run_id: str | None) -> StoredSession:
+    """One stored session of *system*, the newest if none is named.
+
+    :raises ConfigError: if there is none, or it was simulated and the system is real, or the other
+        way round.
+    """
+    found = list(stored_sessions(runs, system=system.name, unreadable=[]))
+    if run_id is not None:
+        found = _chosen(found, [run_id], runs, system)
+    _check_found(found, runs, system)
+    _check_kind(found[:1], system)
+    return found[0]
+
+
+def _check_found(found: Sequence[StoredSession], runs: Path, system: System) -> None:
+    if not found:
+        raise ConfigError(
+            f"{runs} holds no records of {system.name!r}; make some with pytest suites/sweep "
+            f"--system {system.name}, or name another folder with --runs"
+        )
 
 
 def _check_kind(found: Sequence[StoredSession], system: System) -> None:

@@ -7,11 +7,13 @@ from pytest_pdserve.session.nodes import client_only
 from pytest_pdserve.session.nodes import host_of
 from pytest_pdserve.session.session import Session
 from pytest_pdserve.session.yardstick import SUITE
+from pytest_pdserve.session.yardstick import Yardstick
 
 __all__ = [
     "SUITE",
     "Cell",
     "Session",
+    "Yardstick",
     "acquire",
     "check_acquirable",
     "client_only",

@@ -12,15 +12,11 @@ from pytest_pdserve.cluster.process import Progress
 from pytest_pdserve.cluster.versions import find_versions
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
-from pytest_pdserve.judge.envelope import judge_cell
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.judge.wording import combined
-from pytest_pdserve.judge.wording import of_topology
 from pytest_pdserve.options import Settings
 from pytest_pdserve.results.baselines import baseline_path
-from pytest_pdserve.results.baselines import merge
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.store import RunStore
@@ -39,7 +35,6 @@ from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.nodes import host_of
 from pytest_pdserve.session.yardstick import SUITE
 from pytest_pdserve.session.yardstick import Yardstick
-from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import InsaneRunError
 from pytest_pdserve.values.metrics import COUNTS
@@ -232,21 +227,15 @@ class Session:
         return verdict
 
     def _judge(self, cell: Cell) -> Verdict:
-        shared, host = self.yardstick.shared, self.yardstick.host
-        path = baseline_path(self.system, SUITE)
-        verdict = judge_cell(cell.records, merge(shared, host) or _empty(self.system, path))
-        nightly = self.yardstick.expectation
-        key = (cell.topology, cell.workload.id)
-        if nightly is not None and nightly.knows(key):
-            verdict = combined(verdict, nightly.of_cell({key: cell.records}, key))
+        verdict, host = self.yardstick.judge(cell.records), self.yardstick.host
         fresh = self.system.judgement.host_envelopes and (
-            host is None or host.envelopes(*key) is None
+            host is None or host.envelopes(cell.topology, cell.workload.id) is None
         )
         if fresh and verdict.status is Status.PASS:
             written = self._record_host(cell)
             verdict = replace(verdict, status=Status.RECORDED)
-            verdict = _with_evidence(verdict, ("times", f"{written} (recorded, not judged)"))
-        return _with_evidence(verdict, *self._pointers(cell))
+            verdict = verdict.beside(("times", f"{written} (recorded, not judged)"))
+        return verdict.beside(*self._pointers(cell))
 
     def judge_topology(self, topology: str) -> Verdict | None:
         """Judge each metric over all cells of *topology*: what is spread too thin for one.
@@ -254,20 +243,14 @@ class Session:
         :returns: None if nights judge fewer than two of its cells; INCONCLUSIVE if fewer than two
             of those were measured.
         """
-        nightly = None if self.settings.record else self.yardstick.expectation
-        known = [key for key in (nightly.keys if nightly else ()) if key[0] == topology]
-        if nightly is None or len(known) < 2:
+        if self.settings.record:
             return None
-        tonight = {key: self.cells[key].records for key in known if key in self.cells}
-        subject = f"{topology} over {len(tonight)} of {len(known)} cells, {self.system.name}"
-        tests = nightly.of_topology(tonight, topology)
-        verdict = _with_evidence(
-            of_topology(tests, subject),
-            ("baseline", self.yardstick.baseline.origin if self.yardstick.baseline else "nowhere"),
-            ("records", str(self.store.folder)),
-        )
-        self.wholes[topology] = verdict
-        return verdict
+        tonight = {key: cell.records for key, cell in self.cells.items()}
+        verdict = self.yardstick.judge_topology(topology, tonight)
+        if verdict is None:
+            return None
+        self.wholes[topology] = verdict.beside(("records", str(self.store.folder)))
+        return self.wholes[topology]
 
     def _pointers(self, cell: Cell) -> tuple[tuple[str, str], ...]:
         lengths = cell.workload.lengths
@@ -332,17 +315,3 @@ def _store(runs: Path, system: System) -> RunStore:
     if system.cluster.kind == "figures":
         return RunStore(folder=runs)
     return create_run(runs, system.name)
-
-
-def _empty(system: System, path: Path) -> Baseline:
-    return Baseline(
-        system=system.name,
-        suite=SUITE,
-        source=f"{path}, which does not exist",
-        provenance={},
-        cells={},
-    )
-
-
-def _with_evidence(verdict: Verdict, *evidence: tuple[str, str]) -> Verdict:
-    return replace(verdict, evidence=(*verdict.evidence, *evidence))

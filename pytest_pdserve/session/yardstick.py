@@ -10,10 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pdserve.judge.envelope import judge_cell
 from pytest_pdserve.judge.ratios import PairSpread
 from pytest_pdserve.judge.sides import HERE
 from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.judge.spreads import pair_spread
+from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.judge.wording import combined
+from pytest_pdserve.judge.wording import of_topology
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
@@ -148,6 +152,38 @@ class Yardstick:
     def figures(self) -> Figures:
         """Of a system that is nothing else."""
         return load_figures(figures_path(self.system))
+
+    def judge(self, runs: Sequence[Record]) -> Verdict:
+        """Hold the runs of one cell against limits and counts, and against nights where it can.
+
+        :param runs: the sane runs of a cell, at least one.
+        """
+        key = (runs[0].topology, runs[0].workload.id)
+        verdict = judge_cell(runs, self.baseline or self._nothing)
+        if self.expectation is None or not self.expectation.knows(key):
+            return verdict
+        return combined(verdict, self.expectation.of_cell({key: runs}, key))
+
+    @property
+    def _nothing(self) -> Baseline:
+        missing = f"{baseline_path(self.system, SUITE)}, which does not exist"
+        return Baseline(
+            system=self.system.name, suite=SUITE, source=missing, provenance={}, cells={}
+        )
+
+    def judge_topology(self, topology: str, tonight: Runs) -> Verdict | None:
+        """Judge each metric over all cells of *topology* together.
+
+        :returns: None if nights judge fewer than two of its cells.
+        """
+        nightly = self.expectation
+        known = [key for key in (nightly.keys if nightly else ()) if key[0] == topology]
+        if nightly is None or self.baseline is None or len(known) < 2:
+            return None
+        runs = {key: tonight[key] for key in known if key in tonight}
+        subject = f"{topology} over {len(runs)} of {len(known)} cells, {self.system.name}"
+        verdict = of_topology(nightly.of_topology(runs, topology), subject)
+        return verdict.beside(("baseline", self.baseline.origin))
 
     def known(self, claim: Claim, tonight: Runs) -> Known:
         """What sides of *claim* are taken from: of a system of figures, these and nothing else.

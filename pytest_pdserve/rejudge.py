@@ -1,0 +1,170 @@
+"""``pdserve judge``: a stored session, judged as it would be by the baseline of today."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+from pytest_pdserve.options import DEFAULT_RUNS
+from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.system import System
+
+if TYPE_CHECKING:
+    from pytest_pdserve.judge.verdict import Verdict
+    from pytest_pdserve.results.history import StoredSession
+    from pytest_pdserve.session import Yardstick
+
+FAILED = 1
+"""Exit code where something is worse."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser of ``pdserve``."""
+    text = "Judge a stored session by the baseline and the nights before it; exit 1 on a FAIL"
+    judge = commands.add_parser("judge", help=text, description=text)
+    judge.add_argument(
+        "--system", required=True, metavar="NAME", help="Folder of baselines/ with a system.toml"
+    )
+    judge.add_argument(
+        "--runs",
+        default=DEFAULT_RUNS,
+        type=Path,
+        metavar="DIR",
+        help="Folder with the records (default: %(default)s)",
+    )
+    judge.add_argument("--json", action="store_true", help="Every test, as JSON")
+    judge.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What is said of a stored session."""
+
+    yardstick: Yardstick
+    """What it was held against."""
+    session: StoredSession
+    """What was judged."""
+    cells: dict[tuple[str, str], Verdict | None]
+    """Verdict of each cell that was measured; None if a run of it was insane."""
+    topologies: dict[str, Verdict]
+    """Verdict of each topology as a whole, where nights judge it."""
+    again: tuple[tuple[str, str], ...]
+    """Cells that would be run once more on a fresh start before a verdict."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is worse."""
+        verdicts = (*self.cells.values(), *self.topologies.values())
+        return any(verdict is not None and verdict.status == "FAIL" for verdict in verdicts)
+
+
+def rejudge(system: System, runs: Path, run_id: str | None, state: Path) -> Judged:
+    """Judge a stored session of *system* below *runs*, the newest if none is named.
+
+    :param state: folder of envelopes of single hosts.
+    :raises ConfigError: if there is none, or the baseline cannot be used.
+    """
+    from pytest_pdserve.results.selection import find_session  # noqa: PLC0415 - loads in commands
+    from pytest_pdserve.serving.measure import Provenance  # noqa: PLC0415
+    from pytest_pdserve.session import Yardstick  # noqa: PLC0415
+
+    session = find_session(runs, system, run_id)
+    first = session.records[0]
+    yardstick = Yardstick(
+        system=system,
+        provenance=Provenance(
+            versions=dict(first.versions),
+            host=dict(first.host),
+            fingerprint=first.fingerprint,
+            cluster=dict(first.cluster),
+        ),
+        run_id=session.run_id,
+        runs=runs,
+        state=state,
+        most_runs=Rules().most_runs,
+    )
+    sane, nightly = session.runs(), yardstick.expectation
+    keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
+    wholes = {name: yardstick.judge_topology(name, sane) for name, _ in keys}
+    return Judged(
+        yardstick=yardstick,
+        session=session,
+        cells={key: yardstick.judge(sane[key]) if key in sane else None for key in keys},
+        topologies={name: verdict for name, verdict in wholes.items() if verdict is not None},
+        again=tuple(key for key in sane if nightly and nightly.suspicious(sane, key)),
+    )
+
+
+def run(options: argparse.Namespace, system: System) -> tuple[str, int]:
+    """Judge, and say what there is to say.
+
+    :returns: the text, and the exit code.
+    :raises ConfigError: as :func:`rejudge`.
+    """
+    from pytest_pdserve.results.baselines import state_folder  # noqa: PLC0415
+
+    judged = rejudge(system, options.runs, options.run_id, state_folder())
+    text = json.dumps(to_json(judged)) if options.json else "\n".join(_lines(judged))
+    return text, FAILED if judged.failed else 0
+
+
+def to_json(judged: Judged) -> dict[str, Any]:
+    """All verdicts; numbers that are not there are null.
+
+    Keys: ``run_id``, ``nights_before``, ``icc``; ``cells`` and ``topologies`` by name with
+    ``verdict``, ``misses``; ``again``, cells to be run again; ``tests``, one a metric and cell and
+    one a metric and topology.
+    """
+    nightly = judged.yardstick.expectation
+    tests = nightly.judge(judged.session.runs()) if nightly else ()
+    return {
+        "run_id": judged.session.run_id,
+        "system": judged.session.records[0].system,
+        "simulated": judged.session.records[0].simulated,
+        "nights_before": len(judged.yardstick.history.nights),
+        "icc": judged.yardstick.rules.icc,
+        "cells": {" ".join(key): _said(verdict) for key, verdict in judged.cells.items()},
+        "topologies": {name: _said(verdict) for name, verdict in judged.topologies.items()},
+        "again": [" ".join(key) for key in judged.again],
+        "tests": [
+            {k: None if isinstance(v, float) and v - v != 0 else v for k, v in asdict(t).items()}
+            for t in tests
+            if t.runs
+        ],
+    }
+
+
+def _said(verdict: Verdict | None) -> dict[str, Any]:
+    if verdict is None:
+        return {"verdict": "INSANE", "misses": []}
+    return {"verdict": str(verdict.status), "misses": list(verdict.misses)}
+
+
+def _lines(judged: Judged) -> Iterator[str]:
+    from pytest_pdserve.report.table import text_table  # noqa: PLC0415
+
+    yardstick, session = judged.yardstick, judged.session
+    if session.records[0].simulated:
+        yield f"SIMULATED, no server ran: {yardstick.system.description}"
+    rows = [
+        (*key, verdict.status if verdict else "INSANE", "run again" if key in judged.again else "")
+        for key, verdict in judged.cells.items()
+    ]
+    yield f"{session.run_id}, {session.night}"
+    yield from text_table(("topology", "workload", "verdict", ""), rows, "llll")
+    for verdict in (*judged.cells.values(), *judged.topologies.values()):
+        if verdict is not None and verdict.status != "PASS":
+            yield f"{verdict.status}: {verdict.subject}"
+            yield from (f"  {miss}" for miss in verdict.misses)
+    for record in session.records:
+        yield from (f"INSANE: {record.cell}: {f.message}" for f in record.insane)
+    before = len(yardstick.history.nights) if yardstick.expectation else 0
+    yield f"baseline  {yardstick.baseline.origin if yardstick.baseline else 'none'}"
+    yield f"judged with {before} nights before, ICC {yardstick.rules.icc:.2g}"
+    yield from (f"left out: {why}" for why in yardstick.history.unreadable)
