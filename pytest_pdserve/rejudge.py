@@ -84,6 +84,7 @@ def rejudge(system: System, runs: Path, run_id: str | None, state: Path) -> Judg
             fingerprint=first.fingerprint,
             cluster=dict(first.cluster),
         ),
+        nodes_known="endpoint" not in dict(first.host),
         run_id=session.run_id,
         runs=runs,
         state=state,

@@ -122,6 +122,7 @@ class Session:
             self._yardstick = Yardstick(
                 system=self.system,
                 provenance=self.provenance,
+                nodes_known=bool(self.provenance.cluster),
                 run_id=self.store.run_id,
                 runs=self.store.folder.parent,
                 state=self.state,

@@ -58,6 +58,9 @@ class Yardstick:
     """What was measured."""
     provenance: Provenance
     """Versions, hardware and fingerprint of this session."""
+    nodes_known: bool
+    """Whether the fingerprint is that of the nodes: not before they are there, and never of an
+    endpoint that somebody else runs."""
     run_id: str
     """This session."""
     runs: Path
@@ -73,10 +76,9 @@ class Yardstick:
 
         :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
         """
-        learned = bool(self.provenance.cluster)  # else the fingerprint is not that of the nodes
         return load_baseline(
             baseline_path(self.system, SUITE),
-            fingerprint=self.provenance.fingerprint if learned else None,
+            fingerprint=self.provenance.fingerprint if self.nodes_known else None,
             system=self.system.name,
             suite=SUITE,
         )

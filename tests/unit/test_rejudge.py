@@ -1,0 +1,154 @@
+"""Stored sessions judged by the baseline of today: through ``pdserve judge``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.cli import main
+from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.files import write_json
+from pytest_pdserve.values.record import Record
+from tests.unit.stored import INSANE
+from tests.unit.stored import Shelf
+
+
+@pytest.fixture
+def shelf(
+    tmp_path: Path, make_record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> Shelf:
+    """A project with an accepted baseline of 20 nights."""
+    monkeypatch.chdir(tmp_path)
+    made = Shelf(folder=tmp_path, make_record=make_record)
+    made.nights(20)
+    assert main(["baseline", "propose", "--system", "p5-efa"]) == 0
+    assert main(["baseline", "accept", "--system", "p5-efa", "--approver", "Ada"]) == 0
+    return made
+
+
+@pytest.fixture
+def judge(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    capsys.readouterr()
+
+    def run(*arguments: str, code: int = 0) -> str:
+        assert main(["judge", "--system", "p5-efa", *arguments]) == code
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return said.err if code == 4 else said.out
+
+    return run
+
+
+Judge = Callable[..., str]
+
+
+def told(judge: Judge, *arguments: str, code: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(judge("--json", *arguments, code=code))
+    return found
+
+
+def test_a_clean_night_does_not_fail(shelf: Shelf, judge: Judge) -> None:
+    run = shelf.session(21)
+    said = told(judge)
+    assert said["run_id"] == run
+    assert said["nights_before"] == 0
+    assert {cell["verdict"] for cell in said["cells"].values()} <= {"PASS", "INCONCLUSIVE"}
+    assert len(said["tests"]) == 2 * 4
+    assert "run again" not in judge()
+
+
+def test_a_slow_night_asks_for_more_runs_and_fails_with_them(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21, slower=0.06)
+    first = told(judge)
+    assert first["again"] == ["1p3d random-512-256", "dp random-512-256"]
+    assert {cell["verdict"] for cell in first["cells"].values()} == {"INCONCLUSIVE"}
+    assert "run again" in judge()
+    shelf.session(21, slower=0.06, repeats=4)
+    said = told(judge, code=1)
+    assert {cell["verdict"] for cell in said["cells"].values()} == {"FAIL"}
+    assert said["again"] == []
+    text = judge(code=1)
+    assert "FAIL: dp, random-512-256, p5-efa" in text
+    assert "(4 runs; found by: tonight; p = " in text
+    (test,) = [
+        t
+        for t in said["tests"]
+        if (t["cell"], t["metric"]) == ("dp random-512-256", "output_throughput")
+    ]
+    assert test["shift"] == pytest.approx(0.058, abs=0.01)
+    assert test["fired"] == ["tonight"]
+
+
+def test_windows_look_at_the_nights_before_the_one_that_is_judged(
+    shelf: Shelf, judge: Judge
+) -> None:
+    nights = shelf.nights(7, first=21, slower=0.017)
+    assert told(judge, nights[0])["nights_before"] == 0
+    said = told(judge, nights[-1], code=1)
+    assert said["nights_before"] == 6
+    fired = {part for test in said["tests"] for part in test["fired"]}
+    assert "window of 7" in fired
+
+
+def test_an_insane_cell_is_no_pass(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21, cells=("dp",))
+    shelf.session(21, cells=("1p3d",), findings=(INSANE,))
+    said = told(judge)
+    assert said["cells"]["1p3d random-512-256"] == {"verdict": "INSANE", "misses": []}
+    assert "INSANE: 1p3d, random-512-256, p5-efa: 3 of 4 requests completed" in judge()
+
+
+def test_a_metric_that_is_missing_fails_by_name(shelf: Shelf, judge: Judge) -> None:
+    run = shelf.session(21)
+    path = shelf.runs / run / "dp" / "random-512-256.0.json"
+    record = json.loads(path.read_text())
+    del record["metrics"]["mean_itl_ms"]
+    write_json(path, record)
+    said = told(judge, code=1)
+    assert said["cells"]["dp random-512-256"]["misses"][0] == (
+        "mean_itl_ms is in the baseline, but 1 of 1 runs lack it"
+    )
+
+
+def test_without_a_baseline_every_cell_fails_by_name(shelf: Shelf, judge: Judge) -> None:
+    path = shelf.folder / "baselines" / "p5-efa" / "sweep.json"
+    path.unlink()
+    shelf.session(21)
+    text = judge(code=1)
+    assert f"no envelope in {path.relative_to(shelf.folder)}, which does not exist" in text or (
+        f"no envelope in {path}, which does not exist" in text
+    )
+    assert "baseline  none" in text
+
+
+def test_the_hardware_must_be_the_baselines(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21, fingerprint="ffffffffffff")
+    said = judge(code=4)
+    assert "was recorded on another host or system file (fingerprint 0123456789ab" in said
+    path = shelf.folder / "baselines" / "p5-efa" / "sweep.json"
+    baseline = load_baseline(path)
+    assert baseline is not None
+    assert baseline.provenance["fingerprint"] == "0123456789ab"
+
+
+def test_what_was_never_stored_is_refused(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21)
+    assert "holds no records of 'p5-efa'" in judge("20260101T000000-p5-efa", code=4)
+    assert "none holds no records of 'p5-efa'; make some" in judge("--runs", "none", code=4)
+
+
+def test_a_calibration_is_believed(shelf: Shelf, judge: Judge) -> None:
+    assert told(judge)["icc"] == 0.2
+    for day in range(1, 21):
+        shelf.session(day, 23)
+    assert main(["calibrate", "--system", "p5-efa"]) == 0
+    shelf.session(22)
+    judge()
+    calibration = json.loads(
+        (shelf.folder / "baselines" / "p5-efa" / "calibration.json").read_text()
+    )
+    assert told(judge)["icc"] == calibration["icc"] != 0.2
