@@ -22,6 +22,7 @@ from pytest_pdserve.judge.night import TestVerdict
 from pytest_pdserve.judge.night import next_cells
 from pytest_pdserve.judge.night import rows
 from pytest_pdserve.judge.night import suspicions
+from pytest_pdserve.judge.night import undecided
 from pytest_pdserve.judge.night import verdicts
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.record import Record
@@ -93,6 +94,13 @@ class Expectation:
             return ()
         odd = suspicions(state)[place]
         return tuple(name for name, is_odd in zip(self._metrics, odd, strict=True) if is_odd)
+
+    def undecided(self, tonight: Runs, nights: int) -> tuple[tuple[Key, str], ...]:
+        """Cells and metrics that so many nights in a row, tonight the last, could not decide."""
+        open_ = undecided(self.state(tonight), nights)
+        places = [(key, name) for key in self.keys for name in self._metrics]
+        found = zip(places, open_.ravel(), strict=True)
+        return tuple((key, name) for (key, name), is_open in found if is_open and tonight.get(key))
 
     def judge(self, tonight: Runs) -> tuple[TestVerdict, ...]:
         """Verdicts of all tests, then of each metric over each topology.

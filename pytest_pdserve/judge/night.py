@@ -219,8 +219,7 @@ def verdicts(state: State) -> Judged:
     """Judge a night whose runs are all made."""
     rules, envelopes, limits = state.rules, state.envelopes, state.limits
     seen = _look(state)
-    variance = night_variance(seen.night.runs, rules.icc) + envelopes.noise
-    bound = seen.night.shift + limits.confidence * envelopes.sd * np.sqrt(variance)
+    bound = bound_of(seen.night, state)
     family = family_statistic(seen.night, envelopes, icc=rules.icc)
     level = limits.shares[-1].level
     return Judged(
@@ -233,6 +232,30 @@ def verdicts(state: State) -> Judged:
         family=family,
         family_fired=(family.t > upper_t(family.df, level)) & (family.shift > envelopes.floor),
     )
+
+
+def bound_of(night: Nights, state: State) -> Floats:
+    """Upper confidence bound of the shift of a night, signed log."""
+    envelopes = state.envelopes
+    variance = night_variance(night.runs, state.rules.icc) + envelopes.noise
+    bound: Floats = night.shift + state.limits.confidence * envelopes.sd * np.sqrt(variance)
+    return bound
+
+
+def undecided(state: State, nights: int) -> Bools:
+    """Tests for which none of the last *nights* nights could rule a regression in or out.
+
+    :returns: shape ``(..., cells, metrics)``; False where a test has fewer nights.
+    """
+    tonight = night_of(state.logs, state.envelopes, clip=state.rules.clip)
+    together = with_tonight(state.past, tonight)
+    if together.z.shape[-1] < nights:
+        return np.zeros(together.z.shape[:-1], dtype=bool)
+    open_ = ~verdicts(state).failed
+    for place in range(-nights, 0):
+        night = Nights(**{f: getattr(together, f)[..., place] for f in ("z", "shift", "runs")})
+        open_ &= bound_of(night, state) >= state.envelopes.margin
+    return open_
 
 
 def visible_shift(state: State, t: Floats) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.session import Session
@@ -29,11 +31,26 @@ def night_lines(session: Session) -> list[str]:
     for (topology, workload), verdict in session.verdicts.items():
         if verdict.status is Status.INCONCLUSIVE:
             lines.append(f"inconclusive: {topology} {workload}: {_first(verdict)}")
+    lines += _undecided(
+        nightly.undecided({(c.topology, c.workload.id): c.records for c in cells}, 3)
+    )
     for verdict in session.wholes.values():
         said = f": {_first(verdict)}" if verdict.misses else ""
         lines.append(f"{verdict.subject}: {verdict.status}{said}")
     lines += [f"left out of the nights before: {why}" for why in yardstick.history.unreadable]
     return lines
+
+
+def _undecided(tests: Sequence[tuple[tuple[str, str], str]]) -> list[str]:
+    """What three nights in a row could not decide: it will not be decided by waiting."""
+    if not tests:
+        return []
+    said = [f"{' '.join(key)} {metric}" for key, metric in tests]
+    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+    return [
+        f"inconclusive for 3 nights in a row: {', '.join(said[:3])}{more}; too noisy for "
+        "their margin (more baseline nights, a quieter cell), or slowly getting worse"
+    ]
 
 
 def _first(verdict: Verdict) -> str:

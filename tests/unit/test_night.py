@@ -221,6 +221,20 @@ def test_a_noisy_cell_is_inconclusive_not_passed() -> None:
     assert rows[CELLS[0], METRICS[0]].visible > 0.05
 
 
+def test_what_three_nights_could_not_decide_is_named() -> None:
+    nights = [worse(in_cell(0.02)) for _ in range(2)]
+    first = judge(nights[0])
+    z = night.verdicts(first).night
+    past = Nights(**{n: np.stack([getattr(z, n)] * 2, axis=-1) for n in ("z", "shift", "runs")})
+    open_ = night.undecided(judge(worse(in_cell(0.02)), past=past), 3)
+    assert open_.sum() == 2
+    assert open_[0].all()
+    assert not night.undecided(judge(worse(0.0), past=past), 3).any()
+    assert not night.undecided(first, 3).any()
+    bound = night.bound_of(z, first)
+    assert np.allclose(bound, night.verdicts(first).bound)
+
+
 def test_what_was_not_measured_or_has_no_baseline_is_inconclusive() -> None:
     base, run = baseline(), worse(0.0)
     base[0], run = math.nan, only([True] * 17 + [False], run)
