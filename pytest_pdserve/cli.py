@@ -14,7 +14,8 @@ from typing import Any
 
 from pytest_pdserve import rejudge
 from pytest_pdserve import upkeep
-from pytest_pdserve.options import DEFAULT_RUNS
+from pytest_pdserve.arguments import add_runs
+from pytest_pdserve.arguments import add_system
 from pytest_pdserve.options import DEFAULT_SYSTEM
 from pytest_pdserve.options import DEFAULT_TOPOLOGY
 from pytest_pdserve.values.errors import ClientError
@@ -89,24 +90,13 @@ def _parser() -> argparse.ArgumentParser:
             metavar="ID",
             help="Topology, e.g. 1p3d (default: %(default)s)",
         )
-        command.add_argument(
-            "--system",
-            default=DEFAULT_SYSTEM,
-            metavar="NAME",
-            help="Folder of baselines/ with a system.toml (default: %(default)s)",
-        )
+        add_system(command, default=DEFAULT_SYSTEM)
     _add_explore(made["plan"])
     _add_selftest(commands)
     upkeep.add_parsers(commands)
     rejudge.add_parser(commands)
     for name in ("serve", "import"):
-        made[name].add_argument(
-            "--runs",
-            default=DEFAULT_RUNS,
-            type=Path,
-            metavar="DIR",
-            help="Folder for records and logs (default: %(default)s)",
-        )
+        add_runs(made[name])
     made["import"].add_argument(
         "--dataset",
         default="random",

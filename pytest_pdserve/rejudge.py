@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
-from pytest_pdserve.options import DEFAULT_RUNS
+from pytest_pdserve.arguments import add_runs
+from pytest_pdserve.arguments import add_system
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.system import System
 
@@ -28,16 +29,8 @@ def add_parser(commands: Any) -> None:
     """Add the command to the parser of ``pdserve``."""
     text = "Judge a stored session by the baseline and the nights before it; exit 1 on a FAIL"
     judge = commands.add_parser("judge", help=text, description=text)
-    judge.add_argument(
-        "--system", required=True, metavar="NAME", help="Folder of baselines/ with a system.toml"
-    )
-    judge.add_argument(
-        "--runs",
-        default=DEFAULT_RUNS,
-        type=Path,
-        metavar="DIR",
-        help="Folder with the records (default: %(default)s)",
-    )
+    add_system(judge)
+    add_runs(judge)
     judge.add_argument("--json", action="store_true", help="Every test, as JSON")
     judge.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_pdserve.options import DEFAULT_RUNS
+from pytest_pdserve.arguments import add_runs
+from pytest_pdserve.arguments import add_system
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import System
 
@@ -24,24 +25,22 @@ def add_parsers(commands: Any) -> None:
     _add_propose(steps)
     text = "Show what the proposal says otherwise than the baseline"
     diff = steps.add_parser("diff", help=text, description=text)
-    _add_system(diff)
+    add_system(diff)
     diff.add_argument("--all", action="store_true", help="Small changes too")
     text = "Make the proposal the baseline, in the name of who answers for it"
     accept = steps.add_parser("accept", help=text, description=text)
-    _add_system(accept)
+    add_system(accept)
     accept.add_argument("--approver", required=True, metavar="NAME", help="Who answers for it")
     accept.add_argument("--note", metavar="TEXT", help="Why, kept in the file")
     text = "Say how noisy a system is when nothing changes, from stored nights of an A/A study"
     calibrate = commands.add_parser("calibrate", help=text, description=text)
-    _add_system(calibrate)
-    _add_runs(calibrate)
+    _add_stored(calibrate)
 
 
 def _add_propose(steps: Any) -> None:
     text = "Write a candidate baseline made of stored nights, and say what it is made of"
     propose = steps.add_parser("propose", help=text, description=text)
-    _add_system(propose)
-    _add_runs(propose)
+    _add_stored(propose)
     propose.add_argument(
         "--last",
         type=int,
@@ -56,20 +55,9 @@ def _add_propose(steps: Any) -> None:
     )
 
 
-def _add_system(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--system", required=True, metavar="NAME", help="Folder of baselines/ with a system.toml"
-    )
-
-
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runs",
-        default=DEFAULT_RUNS,
-        type=Path,
-        metavar="DIR",
-        help="Folder with the records (default: %(default)s)",
-    )
+def _add_stored(parser: argparse.ArgumentParser) -> None:
+    add_system(parser)
+    add_runs(parser)
     parser.add_argument(
         "run_ids", nargs="*", metavar="RUN", help="Folders in it (default: all that are alike)"
     )
