@@ -139,6 +139,8 @@ def check_served(seen: Observation) -> Iterator[Finding]:
     for counts in seen.served:
         if counts.restarted:
             yield insane("restarted", f"{counts.name} restarted during the run")
+        elif counts.restarted is None:
+            yield unproven("restarted", f"{counts.name} does not show when its process started")
     for role in Role:
         yield from _served_role(seen.role(role), seen.workload.num_prompts)
 

@@ -101,10 +101,12 @@ def settled(
 def difference(name: str, role: str, before: Counters, after: Counters) -> ServedCounts:
     """What the instance *name* counted between two scrapes."""
 
-    def delta(field: str) -> float | None:
-        sample = WATCHED[field]
+    def delta_of(sample: str) -> float | None:
         first, last = before.get(sample), after.get(sample)
         return None if first is None or last is None else last - first
+
+    def delta(field: str) -> float | None:
+        return delta_of(WATCHED[field])
 
     return ServedCounts(
         name=name,
@@ -114,5 +116,5 @@ def difference(name: str, role: str, before: Counters, after: Counters) -> Serve
         generation_tokens=delta("generation_tokens") or 0.0,
         **{field: delta(field) for field in OPTIONAL},
         block_size=after.block_size,
-        restarted=before.get(_START) != after.get(_START),
+        restarted=None if delta_of(_START) is None else delta_of(_START) != 0.0,
     )

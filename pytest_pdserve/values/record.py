@@ -67,8 +67,8 @@ class ServedCounts:
     """``vllm:nixl_num_kv_expired_reqs_total``."""
     block_size: int | None
     """KV block, tokens, from ``vllm:cache_config_info``."""
-    restarted: bool
-    """Whether the process start time changed between the scrapes."""
+    restarted: bool | None
+    """Whether the process start time changed between the scrapes; None if one did not show it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,6 +198,11 @@ def test_a_dead_servers_result_is_insane(make_seen: MakeSeen) -> None:
         ),
         (
             "decode",
+            {"restarted": None},
+            ("restarted", "unproven", "decode[0] does not show when its process started"),
+        ),
+        (
+            "decode",
             {"requests": 0.0},
             ("served", "note", "decode[0] served none of 4 requests; even dealing does that in"),
         ),
@@ -245,7 +250,15 @@ def test_a_dead_servers_result_is_insane(make_seen: MakeSeen) -> None:
         ),
     ],
     ids=[
-        *("restarted", "idle by chance", "idle role", "a transfer too many", "failed", "expired"),
+        *(
+            "restarted",
+            "start unknown",
+            "idle by chance",
+            "idle role",
+            "a transfer too many",
+            "failed",
+            "expired",
+        ),
         *("bytes short", "block sizes differ", "cache hits", "hits not counted"),
     ],
 )

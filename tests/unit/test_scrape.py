@@ -85,6 +85,13 @@ def test_a_restart_between_two_looks_is_seen() -> None:
     assert difference("decode[0]", "decode", before, after).restarted is True
 
 
+def test_a_start_that_is_not_shown_is_not_known() -> None:
+    lines = (line for line in shown().splitlines() if "process_start_time" not in line)
+    silent = parse_counters("\n".join(lines) + "\n")
+    for before, after in ((silent, silent), (silent, parse_counters(shown()))):
+        assert difference("decode[0]", "decode", before, after).restarted is None
+
+
 class Clock:
     """Time that passes only while somebody sleeps."""
 
