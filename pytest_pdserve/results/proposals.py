@@ -106,13 +106,18 @@ def propose(
     return Proposal(
         baseline=baseline,
         reasons=(
-            f"{len(columns)} cells, {min(nights)} to {max(nights)} nights each, {len(used)} in all "
-            f"({selection.period})",
+            f"{len(columns)} cells of {_span(nights)} nights, {len(used)} in all "
+            f"({replace(selection, sessions=[selection.sessions[n] for n in used]).period})",
             *(f"{why} (left out of {count} cells)" for why, count in sorted(lost.items())),
             *(f"left out: {why}" for why in selection.left_out),
         ),
         warnings=tuple(_warnings(baseline, current)),
     )
+
+
+def _span(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def _columns(selection: Selection, last: int) -> dict[Key, list[Record | None]]:
@@ -184,7 +189,7 @@ def _warnings(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
     if short:
         yield (
             f"{short} of {len(runs)} tests have fewer than {rules.least_baseline_runs} nights: no "
-            f"single night can FAIL them (they have {min(runs)} to {max(runs)})"
+            f"single night can FAIL them (they have {_span(runs)})"
         )
     gone = sorted(
         f"{topology} {workload}"

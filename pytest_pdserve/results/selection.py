@@ -16,7 +16,7 @@ from pytest_pdserve.values.system import System
 class Selection:
     """Sessions, and what was left out."""
 
-    sessions: tuple[StoredSession, ...]
+    sessions: Sequence[StoredSession]
     """Oldest first; at least one, each with a sane run."""
     left_out: tuple[str, ...]
     """What was left out and why, a sentence each."""

@@ -53,7 +53,7 @@ def proposed(shelf: Shelf, name: str = "sweep.proposal") -> Baseline:
 def test_a_proposal_keeps_the_value_of_every_night(shelf: Shelf, pdserve: Pdserve) -> None:
     nights = shelf.nights(20)
     said = pdserve("propose")
-    assert "2 cells, 20 to 20 nights each, 20 in all (2026-11-01 to 2026-11-20)" in said
+    assert "2 cells of 20 nights, 20 in all (2026-11-01 to 2026-11-20)" in said
     assert "WARNING" not in said
     baseline = proposed(shelf)
     assert list(baseline.runs) == nights
@@ -94,7 +94,7 @@ def test_each_cell_has_its_newest_nights(shelf: Shelf, pdserve: Pdserve) -> None
     for day in range(1, 13):
         shelf.session(day, cells=("dp", "1p3d") if day % 3 == 0 else ("dp",))
     said = pdserve("propose", "--last", "4")
-    assert "2 cells, 4 to 4 nights each, 6 in all" in said
+    assert "2 cells of 4 nights, 6 in all (2026-11-03 to 2026-11-12)" in said
     baseline = proposed(shelf)
     values = {t: w["random-512-256"]["mean_itl_ms"].values for t, w in baseline.cells.items()}
     there = {t: [v is not None for v in found] for t, found in values.items()}
