@@ -58,7 +58,7 @@ def test_records_are_the_local_clusters_but_for_the_nodes(
     command = [sys.executable, "-m", "pytest", "suites", "--system=stub", "--topology=all"]
     log = slurm_house.path / "local.log"
     beside = slurm_house.spawn(command, log)
-    wait_text(beside, log, "collected 5 items")
+    wait_text(beside, log, "5 selected")
     slurm_house.tables = TABLES
     slurm_house.system()
     jobs = asked_for(slurm)
