@@ -133,14 +133,19 @@ def _add_selftest(commands: Any) -> None:
     add("--profile", default="reference", metavar="NAME", help="Noise profile (%(default)s)")
     add("--nights", default=1000, type=int, metavar="N", help="Clean nights (%(default)s)")
     add("--seed", default=0, type=int, metavar="S", help="Of every draw (%(default)s)")
-    add("--icc", type=float, metavar="X", help="ICC that the judge assumes (the profile's own)")
+    add("--uncalibrated", action="store_true", help="Do not tell the judge the profile's ICC")
 
 
 def _selftest(options: argparse.Namespace) -> int:
     from pytest_pdserve.selftest import render  # noqa: PLC0415 - numpy and scipy
     from pytest_pdserve.selftest import selftest  # noqa: PLC0415
 
-    report = selftest(options.profile, nights=options.nights, seed=options.seed, icc=options.icc)
+    report = selftest(
+        options.profile,
+        nights=options.nights,
+        seed=options.seed,
+        calibrated=not options.uncalibrated,
+    )
     print(render(report))
     return 0 if report.sound else 1
 

@@ -111,9 +111,9 @@ def run(options: argparse.Namespace, system: System) -> tuple[str, int]:
 def to_json(judged: Judged) -> dict[str, Any]:
     """All verdicts; numbers that are not there are null.
 
-    Keys: ``run_id``, ``nights_before``, ``icc``; ``cells`` and ``topologies`` by name with
-    ``verdict``, ``misses``; ``again``, cells to be run again; ``tests``, one a metric and cell and
-    one a metric and topology.
+    Keys: ``run_id``, ``nights_before``, ``icc`` by metric; ``cells`` and ``topologies`` by name
+    with ``verdict``, ``misses``; ``again``, cells to be run again; ``tests``, one a metric and
+    cell and one a metric and topology.
     """
     nightly = judged.yardstick.expectation
     tests = nightly.judge(judged.session.runs()) if nightly else ()
@@ -122,7 +122,7 @@ def to_json(judged: Judged) -> dict[str, Any]:
         "system": judged.session.records[0].system,
         "simulated": judged.session.records[0].simulated,
         "nights_before": len(judged.yardstick.history.nights),
-        "icc": judged.yardstick.rules.icc,
+        "icc": nightly.icc if nightly else {},
         "cells": {" ".join(key): _said(verdict) for key, verdict in judged.cells.items()},
         "topologies": {name: _said(verdict) for name, verdict in judged.topologies.items()},
         "again": [" ".join(key) for key in judged.again],
@@ -141,6 +141,7 @@ def _said(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def _lines(judged: Judged) -> Iterator[str]:
+    from pytest_pdserve.judge.wording import describe_icc  # noqa: PLC0415
     from pytest_pdserve.report.table import text_table  # noqa: PLC0415
 
     yardstick, session = judged.yardstick, judged.session
@@ -158,7 +159,9 @@ def _lines(judged: Judged) -> Iterator[str]:
             yield from (f"  {miss}" for miss in verdict.misses)
     for record in session.records:
         yield from (f"INSANE: {record.cell}: {f.message}" for f in record.insane)
-    before = len(yardstick.history.nights) if yardstick.expectation else 0
+    nightly = yardstick.expectation
     yield f"baseline  {yardstick.baseline.origin if yardstick.baseline else 'none'}"
-    yield f"judged with {before} nights before, ICC {yardstick.rules.icc:.2g}"
+    if nightly is not None:
+        icc = describe_icc(nightly.icc, calibrated=yardstick.calibration is not None)
+        yield f"judged with {len(yardstick.history.nights)} nights before; {icc}"
     yield from (f"left out: {why}" for why in yardstick.history.unreadable)

@@ -17,20 +17,39 @@ from pytest_pdserve.values.rules import Rules
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+_LEAST_NIGHTS = 8
+"""Nights without which persistence cannot be told from the error of a mean."""
+
 
 def sharing(residuals: Floats, families: npt.NDArray[np.intp]) -> Floats:
-    """Mean correlation of two cells of a topology in one night; never negative."""
-    r = np.nan_to_num(residuals)
+    """Mean correlation of two cells of a topology in one night; never negative.
+
+    Of nights in which both were measured, since topologies may take turns.
+    """
+    r, there = np.nan_to_num(residuals), (~np.isnan(residuals)).astype(np.float64)
     products: Any = 0.0
-    pairs = 0
+    pairs: Any = 0.0
     for family in np.unique(families):
-        cells = r[..., families == family, :, :]
-        together = cells.sum(axis=-3) ** 2 - (cells**2).sum(axis=-3)
-        products = products + together.sum(axis=-1)
-        pairs += cells.shape[-3] * (cells.shape[-3] - 1)
-    share = products / max(pairs * (r.shape[-1] - 1), 1)
+        cells = families == family
+        products = products + _pairs_of(r[..., cells, :, :]).sum(axis=-1)
+        pairs = pairs + _pairs_of(there[..., cells, :, :]).sum(axis=-1)
+    n = _nights_each(there)
+    share = products / np.maximum(pairs, 1) * n / np.maximum(n - 1, 1)
     found: Floats = np.clip(share, 0.0, 1.0)[..., None, :]
     return found
+
+
+def _pairs_of(values: Floats) -> Floats:
+    """Sum of the products of every two different cells, both ways."""
+    products: Floats = values.sum(axis=-3) ** 2 - (values**2).sum(axis=-3)
+    return products
+
+
+def _nights_each(there: Floats) -> Floats:
+    """Mean number of nights of the cells that have any. Shape ``(..., metrics)``."""
+    nights = there.sum(axis=-1)
+    each: Floats = nights.sum(axis=-2) / np.maximum((nights > 0).sum(axis=-2), 1)
+    return each
 
 
 def lagged(nights: Floats, memory: float) -> Floats:
@@ -44,25 +63,43 @@ def persistence(residuals: Floats, *, memory: float) -> Floats:
     """Share *a* of the variance that lives on from night to night, correlated a memory^k at lag k.
 
     Matched to the correlations of nights one and two apart. These are about the cell's own mean,
-    which takes part of what persists away; the match allows for that. One standard error is taken
-    off, so that independent nights are mostly seen as such.
+    which takes part of what persists away; the match allows for that. 0 below eight nights.
 
     :param residuals: in the order of their nights.
     """
-    n = residuals.shape[-1]
-    if n < 8:
-        return np.zeros((*residuals.shape[:-3], 1, residuals.shape[-2]))
-    r = np.nan_to_num(residuals)
-    square = np.maximum((r**2).mean(axis=(-3, -1)), 1e-12)
-    mean, lost = 1 / n, 2 / n * float(lagged(np.array(float(n)), memory))
+    r, there = np.nan_to_num(residuals), (~np.isnan(residuals)).astype(np.float64)
+    n = _nights_each(there)
+    mean, lost = 1 / np.maximum(n, 1), 2 / np.maximum(n, 1) * lagged(n, memory)
+    square = _mean(r**2, there)
     top, bottom = np.zeros_like(square), np.zeros_like(square)
     for lag in (1, 2):
-        seen = (r[..., lag:] * r[..., :-lag]).mean(axis=(-3, -1)) / square
-        top += seen * (1 - mean) + mean
-        bottom += memory**lag - lost * (1 - seen)
-    error = np.sqrt(2 / max(r.shape[-3] * (n - 1), 1))
-    share: Floats = np.clip((top - error) / np.maximum(bottom, 0.1), 0.0, 1.0)[..., None, :]
-    return share
+        both = there[..., lag:] * there[..., :-lag]
+        seen = _mean(r[..., lag:] * r[..., :-lag], both) / np.maximum(square, 1e-12)
+        known = both.sum(axis=(-3, -1)) > 0
+        top += known * (seen * (1 - mean) + mean)
+        bottom += known * (memory**lag - lost * (1 - seen))
+    share = np.where(n >= _LEAST_NIGHTS, top / np.maximum(bottom, 0.1), 0.0)
+    found: Floats = np.clip(share, 0.0, 1.0)[..., None, :]
+    return found
+
+
+def _mean(products: Floats, there: Floats) -> Floats:
+    """Mean over cells and nights of what is there. Shape ``(..., metrics)``."""
+    mean: Floats = products.sum(axis=(-3, -1)) / np.maximum(there.sum(axis=(-3, -1)), 1)
+    return mean
+
+
+def night_share(sharing: Floats, persistence: Floats, *, rules: Rules) -> Floats:
+    """ICC: what a study told; without one, what is assumed or the most that shows elsewhere.
+
+    What the cells of a topology share of a night, and what of it lives on in the next, the runs of
+    one cell share too. A server's start that cells share counts as the night's here: only a study
+    can tell the two apart.
+    """
+    if rules.icc is not None:
+        return np.full_like(sharing, rules.icc)
+    shown: Floats = np.maximum(np.maximum(sharing, persistence), rules.assumed_icc)
+    return shown
 
 
 def steady(residuals: Floats, *, rules: Rules) -> Bools:

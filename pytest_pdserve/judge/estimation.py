@@ -184,6 +184,8 @@ class Envelopes:
     """Degrees of freedom of :attr:`sd`; NaN where nothing is known."""
     sharing: Floats
     """Correlation of the cells of a topology in one night. Shape ``(..., 1, metrics)``."""
+    icc: Floats
+    """Share of variance that runs of one night have in common. Shape ``(..., 1, metrics)``."""
     noise: Floats
     """Variance of :attr:`location` in run-to-run variances: 1/N, and more where nights persist."""
     persistence: Floats
@@ -235,6 +237,7 @@ def envelopes_from_runs(
     sd = np.sqrt(np.maximum(posterior, least))
     residuals = np.clip(away / sd[..., None], -rules.clip, rules.clip)
     share = dependence.persistence(residuals, memory=rules.memory)
+    together = dependence.sharing(residuals, families)
     signs = directions(metrics)
     own = np.array([METRICS[name].floor for name in metrics]) if floors is None else floors
     margins = np.maximum([METRICS[name].margin for name in metrics], own)
@@ -246,7 +249,8 @@ def envelopes_from_runs(
         location=location,
         sd=sd,
         df=total,
-        sharing=dependence.sharing(residuals, families),
+        sharing=together,
+        icc=dependence.night_share(together, share, rules=rules),
         noise=(1 + 2 * share * dependence.lagged(runs, rules.memory)) / np.maximum(runs, 1),
         persistence=share,
         steady=dependence.steady((logs - location[..., None]) / sd[..., None], rules=rules),

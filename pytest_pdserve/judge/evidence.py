@@ -1,7 +1,7 @@
 """From the runs of nights to test statistics, on arrays; shapes as in :mod:`.estimation`.
 
 A run gives ``z``, its distance from the baseline in standard deviations of such a distance. Under
-no change z has variance 1, runs of a night share the fraction *icc* of the run-to-run part, and
+no change z has variance 1, runs of a night share the fraction ICC of the run-to-run part, and
 all runs share the error of the baseline's mean.
 """
 
@@ -52,14 +52,15 @@ def night_of(logs: Floats, envelopes: Envelopes, *, clip: float) -> Nights:
     )
 
 
-def night_variance(runs: Floats, icc: float) -> Floats:
+def night_variance(runs: Floats, icc: Floats) -> Floats:
     """Variance of the mean of *runs* of one night, in run-to-run variances: ICC + (1 - ICC)/n."""
-    return icc + (1 - icc) / np.maximum(runs, 1)
+    variance: Floats = icc + (1 - icc) / np.maximum(runs, 1)
+    return variance
 
 
-def tonight_statistic(night: Nights, envelopes: Envelopes, *, icc: float) -> Floats:
+def tonight_statistic(night: Nights, envelopes: Envelopes) -> Floats:
     """T = mean(z) sqrt(1 + 1/N) / sqrt(ICC + (1 - ICC)/n + 1/N); of variance 1 under no change."""
-    variance = night_variance(night.runs, icc) + envelopes.noise
+    variance = night_variance(night.runs, envelopes.icc) + envelopes.noise
     t: Floats = night.z * envelopes.scale / (envelopes.sd * np.sqrt(variance))
     return t
 
@@ -73,7 +74,8 @@ def window_statistic(past: Nights, envelopes: Envelopes, *, nights: int, rules: 
     if past.z.shape[-1] < nights:
         return np.full(past.z.shape[:-1], np.nan)
     z, runs = past.z[..., -nights:], past.runs[..., -nights:]
-    variance = night_variance(runs, rules.icc).sum(axis=-1) / nights**2 + envelopes.noise
+    own = night_variance(runs, envelopes.icc[..., None]).sum(axis=-1)
+    variance = own / nights**2 + envelopes.noise
     variance = variance + persistent(envelopes, nights, rules)
     together: Floats = z.mean(axis=-1) * envelopes.scale / (envelopes.sd * np.sqrt(variance))
     return together
@@ -113,7 +115,7 @@ class FamilyStatistic:
     """Mean distance from the baseline, signed log, not clipped."""
 
 
-def family_statistic(tonight: Nights, envelopes: Envelopes, *, icc: float) -> FamilyStatistic:
+def family_statistic(tonight: Nights, envelopes: Envelopes) -> FamilyStatistic:
     """Mean of clipped z over the cells of a topology, in its own standard deviations.
 
     Its variance takes the cells' correlation in a night from the baseline: where a topology's
@@ -123,7 +125,7 @@ def family_statistic(tonight: Nights, envelopes: Envelopes, *, icc: float) -> Fa
     there = ~np.isnan(tonight.z) & (envelopes.df > 2)
     tails = envelopes.df / np.maximum(envelopes.df - 2, 0.1)
     unit = (envelopes.scale / envelopes.sd) ** 2
-    own = tails * (night_variance(tonight.runs, icc) + envelopes.noise) / unit
+    own = tails * (night_variance(tonight.runs, envelopes.icc) + envelopes.noise) / unit
     cells = member @ there.astype(np.float64)
     count = np.maximum(cells, 1)
     mean = member @ np.where(there, tonight.z, 0.0) / count

@@ -73,6 +73,12 @@ class Expectation:
         return replace(self, past=Nights(z=z, shift=shift, runs=made))
 
     @property
+    def icc(self) -> dict[str, float]:
+        """What the runs of one night are taken to have in common, by metric."""
+        shares = np.broadcast_to(self.envelopes.icc, (1, len(self._metrics)))[0]
+        return {name: float(share) for name, share in zip(self._metrics, shares, strict=True)}
+
+    @property
     def _metrics(self) -> tuple[str, ...]:
         return self.envelopes.metrics
 

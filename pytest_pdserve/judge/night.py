@@ -167,7 +167,7 @@ def _look(state: State) -> _Look:
     night = night_of(state.logs, envelopes, clip=rules.clip)
     together = with_tonight(state.past, night)
     ran = ~np.isnan(night.z)
-    ts, shifts = [tonight_statistic(night, envelopes, icc=rules.icc)], [night.shift]
+    ts, shifts = [tonight_statistic(night, envelopes)], [night.shift]
     for share in limits.shares[1:-1]:
         t = window_statistic(together, envelopes, nights=share.nights, rules=rules)
         ts.append(np.where(ran, t, np.nan))
@@ -217,10 +217,10 @@ class Judged:
 
 def verdicts(state: State) -> Judged:
     """Judge a night whose runs are all made."""
-    rules, envelopes, limits = state.rules, state.envelopes, state.limits
+    envelopes, limits = state.envelopes, state.limits
     seen = _look(state)
     bound = bound_of(seen.night, state)
-    family = family_statistic(seen.night, envelopes, icc=rules.icc)
+    family = family_statistic(seen.night, envelopes)
     level = limits.shares[-1].level
     return Judged(
         fired=seen.fired,
@@ -237,7 +237,7 @@ def verdicts(state: State) -> Judged:
 def bound_of(night: Nights, state: State) -> Floats:
     """Upper confidence bound of the shift of a night, signed log."""
     envelopes = state.envelopes
-    variance = night_variance(night.runs, state.rules.icc) + envelopes.noise
+    variance = night_variance(night.runs, envelopes.icc) + envelopes.noise
     bound: Floats = night.shift + state.limits.confidence * envelopes.sd * np.sqrt(variance)
     return bound
 
@@ -267,7 +267,7 @@ def visible_shift(state: State, t: Floats) -> Floats:
     visible = np.full(envelopes.location.shape, np.inf)
     for part, share in enumerate(limits.shares[:-1]):
         runs = np.array([1.0 if part else float(rules.most_runs)])
-        variance = night_variance(runs, rules.icc) / share.nights + envelopes.noise
+        variance = night_variance(runs, envelopes.icc) / share.nights + envelopes.noise
         variance = variance + persistent(envelopes, share.nights, rules) * (part > 0)
         error = envelopes.sd * np.sqrt(variance)
         # A clipped z reaches no further than the clip, however large the shift is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,14 @@ def describe_test(test: TestVerdict) -> str:
     if math.isfinite(test.visible):
         return f"{said}; {test.visible:.1%} would have been seen"
     return f"{said}; no change would have been seen: too few runs, or too unsteady a baseline"
+
+
+def describe_icc(icc: Mapping[str, float], *, calibrated: bool) -> str:
+    """The ICC that the judge goes by, and where it comes from."""
+    low, high = f"{min(icc.values()):.2g}", f"{max(icc.values()):.2g}"
+    said = low if low == high else f"{low} to {high}"
+    assumed = "assumed, or seen in the baseline; see pdserve calibrate"
+    return f"ICC {said} ({'calibrated' if calibrated else assumed})"
 
 
 def _worse(shift: float) -> str:

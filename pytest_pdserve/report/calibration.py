@@ -20,7 +20,7 @@ def calibration_lines(calibration: Calibration, left_out: Sequence[str]) -> list
     c = calibration
     columns = ("metric", "sd", "of the night", "90 % interval", "of the start", "first run", "far")
     rows = [(name, *_row(noise)) for name, noise in c.metrics.items()]
-    assumed = Rules().icc
+    assumed = Rules().assumed_icc
     lines = [
         f"{c.system}: {c.sessions} fresh starts in {c.nights} nights, {c.cells} cells",
         *text_table(columns, rows, "lrrrrrr"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.judge.wording import describe_icc
 from pytest_pdserve.session import Session
 
 
@@ -17,10 +18,10 @@ def night_lines(session: Session) -> list[str]:
         return []
     cells = [cell for key, cell in session.cells.items() if nightly.knows(key)]
     runs = sum(len(cell.records) for cell in cells)
-    known = "calibrated" if yardstick.calibration else "assumed, see pdserve calibrate"
+    icc = describe_icc(nightly.icc, calibrated=yardstick.calibration is not None)
     lines = [
         f"judged by nights: {len(cells)} cells in {runs} runs, {len(yardstick.history.nights)} "
-        f"nights before; ICC {nightly.rules.icc:.2g} ({known})"
+        f"nights before; {icc}"
     ]
     if nightly.rules.most_runs < nightly.rules.least_runs:
         lines.append(

@@ -116,7 +116,7 @@ class Yardstick:
     @cached_property
     def rules(self) -> Rules:
         """Constants of the judgement, with what is known of this system's noise."""
-        icc = Rules().icc if self.calibration is None else self.calibration.icc
+        icc = None if self.calibration is None else self.calibration.icc
         return Rules(icc=icc, most_runs=self.most_runs)
 
     @cached_property

@@ -101,8 +101,11 @@ class Rules:
     """Baseline runs without which a night alone cannot FAIL."""
     clip: float = 4.0
     """Largest z that one run may contribute, so that none carries a verdict alone."""
-    icc: float = 0.2
-    """Share of a test's variance that the runs of one night have in common (0 to 1)."""
+    icc: float | None = None
+    """Share of a test's variance that the runs of one night have in common (0 to 1), as an A/A
+    study of the system told; None where there was none."""
+    assumed_icc: float = 0.2
+    """The same where nobody studied it, if the baseline does not show more."""
     outlier_mads: float = 6.0
     """Baseline runs farther from the median than so many median absolute deviations, scaled to
     estimate a standard deviation, are dropped."""

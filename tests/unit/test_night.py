@@ -168,7 +168,7 @@ def history(shift: Floats | float, nights: int) -> Nights | None:
 
 
 def test_a_small_change_is_found_by_nights() -> None:
-    small = in_cell(0.0215, 3)
+    small = in_cell(0.023, 3)
     assert failing(session(lambda _: worse(small))) == set()
     fired = {
         nights: table(judge(worse(small), past=history(small, nights)))[
@@ -318,7 +318,7 @@ def short_baselines_do_not_fail() -> None:
 
 
 def small_lasting_changes_fail() -> None:
-    small = in_cell(0.0215, 3)
+    small = in_cell(0.023, 3)
     assert failing(judge(worse(small), past=history(small, 6))) == {"dp cell3"}
 
 

@@ -186,7 +186,6 @@ def test_selftest_prints_what_it_simulated(capsys: pytest.CaptureFixture[str]) -
         (["--profile", "quiet"], "no profile 'quiet'"),
         (["--nights", "0"], "--nights 0: at least one"),
         (["--seed", "-1"], "--seed -1: 0 or more"),
-        (["--icc", "1.5"], "--icc 1.5: from 0 to 1"),
     ],
 )
 def test_selftest_refuses_what_makes_no_sense(

@@ -142,7 +142,7 @@ def test_what_was_never_stored_is_refused(shelf: Shelf, judge: Judge) -> None:
 
 
 def test_a_calibration_is_believed(shelf: Shelf, judge: Judge) -> None:
-    assert told(judge)["icc"] == 0.2
+    assert all(icc >= 0.2 for icc in told(judge)["icc"].values())
     for day in range(1, 21):
         shelf.session(day, 23)
     assert main(["calibrate", "--system", "p5-efa"]) == 0
@@ -151,4 +151,4 @@ def test_a_calibration_is_believed(shelf: Shelf, judge: Judge) -> None:
     calibration = json.loads(
         (shelf.folder / "baselines" / "p5-efa" / "calibration.json").read_text()
     )
-    assert told(judge)["icc"] == calibration["icc"] != 0.2
+    assert set(told(judge)["icc"].values()) == {calibration["icc"]} != {0.2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,12 +198,12 @@ def test_one_run_in_a_thousand_leaves_the_envelope_of_one_in_a_thousand() -> Non
 def test_t_of_a_night_is_the_formula_of_the_design(
     n: int, icc: float, baseline: int, z: float
 ) -> None:
-    found = envelopes(runs(count=baseline))
+    found = envelopes(runs(count=baseline), replace(RULES, icc=icc))
     noise = found.noise[0, 0]
     scale = found.sd * math.sqrt(1 + 1 / found.runs[0, 0])
     logs = np.repeat((found.location + z * scale)[..., None], n, axis=-1)
     night = evidence.night_of(logs, found, clip=4.0)
-    t = evidence.tonight_statistic(night, found, icc=icc)[0, 0]
+    t = evidence.tonight_statistic(night, found)[0, 0]
     factor = math.sqrt((1 + 1 / found.runs[0, 0]) / (icc + (1 - icc) / n + noise))
     assert t == pytest.approx(z * factor, abs=1e-6)
     assert noise >= 1 / baseline - 1e-12
@@ -221,7 +222,7 @@ def nights(z: Floats, count: float = 1.0) -> evidence.Nights:
 def test_a_window_of_one_night_is_the_night() -> None:
     found = envelopes(runs())
     z = np.linspace(-2, 2, 12).reshape(6, 2)
-    alone = evidence.tonight_statistic(nights(z), found, icc=0.2)
+    alone = evidence.tonight_statistic(nights(z), found)
     window = evidence.window_statistic(nights(z[..., None]), found, nights=1, rules=RULES)
     extra = evidence.persistent(found, 1, RULES)
     assert np.all(extra == 0)
@@ -256,7 +257,7 @@ def test_nights_without_a_run_are_passed_over() -> None:
 def test_a_family_of_independent_cells_is_judged_by_their_mean() -> None:
     found = envelopes(runs(11))
     z = np.full((6, 2), 1.5)
-    family = evidence.family_statistic(nights(z), found, icc=0.2)
+    family = evidence.family_statistic(nights(z), found)
     assert family.t.shape == (2, 2)
     unit = (found.scale / found.sd) ** 2
     variance = (found.df / (found.df - 2) * (1 + found.noise) / unit)[:3].sum(axis=0) / 9
@@ -266,7 +267,7 @@ def test_a_family_of_independent_cells_is_judged_by_their_mean() -> None:
 
 def test_a_topology_of_one_cell_is_no_family() -> None:
     found = estimation.envelopes_from_runs(runs(), METRICS, np.arange(6), rules=RULES)
-    family = evidence.family_statistic(nights(np.full((6, 2), 4.0)), found, icc=0.2)
+    family = evidence.family_statistic(nights(np.full((6, 2), 4.0)), found)
     assert np.isnan(family.t).all()
 
 
