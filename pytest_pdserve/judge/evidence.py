@@ -29,7 +29,7 @@ class Nights:
     shift: Floats
     """Median distance of the night's runs from the baseline, signed log, not clipped."""
     runs: Floats
-    """Runs of the night."""
+    """Runs of the night, whether anything is expected of them or not."""
 
 
 def standardized(logs: Floats, envelopes: Envelopes, *, clip: float) -> Floats:
@@ -48,7 +48,7 @@ def night_of(logs: Floats, envelopes: Envelopes, *, clip: float) -> Nights:
     return Nights(
         z=mean_over(z),
         shift=median(logs - envelopes.location[..., None]),
-        runs=np.sum(~np.isnan(z), axis=-1).astype(np.float64),
+        runs=np.sum(~np.isnan(logs), axis=-1).astype(np.float64),
     )
 
 
@@ -69,7 +69,8 @@ def window_statistic(past: Nights, envelopes: Envelopes, *, nights: int, rules: 
     """T of the last *nights* nights, which share the error of the baseline and what persists.
 
     :param past: nights on a last axis, newest last, those without a run first.
-    :returns: shape ``(..., cells, metrics)``; NaN where there are fewer nights.
+    :returns: shape ``(..., cells, metrics)``; NaN where there are fewer nights, or the baseline
+        is too short.
     """
     if past.z.shape[-1] < nights:
         return np.full(past.z.shape[:-1], np.nan)
@@ -77,8 +78,8 @@ def window_statistic(past: Nights, envelopes: Envelopes, *, nights: int, rules: 
     own = night_variance(runs, envelopes.icc[..., None]).sum(axis=-1)
     variance = own / nights**2 + envelopes.noise
     variance = variance + persistent(envelopes, nights, rules)
-    together: Floats = z.mean(axis=-1) * envelopes.scale / (envelopes.sd * np.sqrt(variance))
-    return together
+    together = z.mean(axis=-1) * envelopes.scale / (envelopes.sd * np.sqrt(variance))
+    return np.where(envelopes.given >= rules.least_window_runs, together, np.nan)
 
 
 def persistent(envelopes: Envelopes, nights: int, rules: Rules) -> Floats:
@@ -113,9 +114,11 @@ class FamilyStatistic:
     """Degrees of freedom behind the variances of its cells."""
     shift: Floats
     """Mean distance from the baseline, signed log, not clipped."""
+    error: Floats
+    """Standard deviation of :attr:`shift` where nothing changed."""
 
 
-def family_statistic(tonight: Nights, envelopes: Envelopes) -> FamilyStatistic:
+def family_statistic(tonight: Nights, envelopes: Envelopes, *, rules: Rules) -> FamilyStatistic:
     """Mean of clipped z over the cells of a topology, in its own standard deviations.
 
     Its variance takes the cells' correlation in a night from the baseline: where a topology's
@@ -123,21 +126,24 @@ def family_statistic(tonight: Nights, envelopes: Envelopes) -> FamilyStatistic:
     """
     member = memberships(envelopes.families)
     there = ~np.isnan(tonight.z) & (envelopes.df > 2)
+    there = there & (envelopes.given >= rules.least_window_runs)
     tails = envelopes.df / np.maximum(envelopes.df - 2, 0.1)
     unit = (envelopes.scale / envelopes.sd) ** 2
-    own = tails * (night_variance(tonight.runs, envelopes.icc) + envelopes.noise) / unit
+    own = night_variance(tonight.runs, envelopes.icc) + envelopes.noise
     cells = member @ there.astype(np.float64)
-    count = np.maximum(cells, 1)
-    mean = member @ np.where(there, tonight.z, 0.0) / count
-    apart = member @ np.where(there, own, 0.0) / count**2
-    variance = apart + envelopes.sharing * (1 - 1 / count)
-    enough = cells >= 2
-    shift = member @ np.where(there, tonight.shift, 0.0) / count
-    df = member @ np.where(there, np.maximum(envelopes.runs - 1, 1), 0.0)
+    count, enough = np.maximum(cells, 1), cells >= 2
+
+    def mean(values: Floats) -> Floats:
+        average: Floats = member @ np.where(there, values, 0.0) / count
+        return np.where(enough, average, np.nan)
+
+    common = envelopes.sharing * (1 - 1 / count)
+    variance = mean(tails * own / unit) / count + common
     return FamilyStatistic(
-        t=np.where(enough, mean / np.sqrt(np.where(enough, variance, 1.0)), np.nan),
-        df=np.where(enough, df, np.nan),
-        shift=shift,
+        t=mean(tonight.z) / np.sqrt(variance),
+        df=mean(np.maximum(envelopes.runs - 1, 1)) * count,
+        shift=mean(tonight.shift),
+        error=np.sqrt(mean(envelopes.sd**2 * own) / count + common * mean(envelopes.sd) ** 2),
     )
 
 

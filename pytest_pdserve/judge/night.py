@@ -126,9 +126,10 @@ def next_cells(state: State) -> Bools:
     if not np.any(made):
         return np.ones(made.shape, dtype=bool)
     seen = _look(state)
-    cleared = seen.t[0] < state.limits.clear
     failed = np.any(seen.fired, axis=(0, -1))
-    open_ = np.any(suspicions(state) & ~cleared, axis=-1) & ~failed
+    cleared = seen.t[0] < state.limits.clear
+    enough = state.envelopes.given >= state.rules.least_baseline_runs
+    open_ = np.any(suspicions(state) & ~cleared & enough, axis=-1) & ~failed
     again: Bools = (made == 0) | (open_ & (made < state.rules.most_runs))
     return again
 
@@ -144,22 +145,23 @@ def suspicions(state: State) -> Bools:
     first = replace(state, logs=state.logs[..., :1])
     outside = first.logs[..., 0] - state.envelopes.location > state.limits.room
     seen = _look(first)
-    strong = seen.t[1:] > state.limits.suspect
-    large = np.array([shift > state.envelopes.floor for shift in seen.shifts[1:]], dtype=bool)
-    lasting = np.any(strong & large.reshape(strong.shape), axis=0)
-    enough = state.envelopes.given >= state.rules.least_baseline_runs
-    suspicious: Bools = (outside | lasting) & enough
+    lasting = np.any((seen.t[1:] > state.limits.suspect) & seen.large[1:], axis=0)
+    suspicious: Bools = outside | lasting
     return suspicious
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """Statistics of tonight and of the windows, in this order."""
+    """Statistics of tonight and of the windows, in this order, on a first axis."""
 
     night: Nights
     t: Floats
+    shifts: Floats
+    """Median change."""
+    large: Bools
+    """Whether the change is above the floor, and tonight still shows half of it at least: what was
+    mended since is no regression of tonight."""
     fired: Bools
-    shifts: tuple[Floats, ...]
 
 
 def _look(state: State) -> _Look:
@@ -172,12 +174,11 @@ def _look(state: State) -> _Look:
         t = window_statistic(together, envelopes, nights=share.nights, rules=rules)
         ts.append(np.where(ran, t, np.nan))
         shifts.append(median(together.shift[..., -share.nights :]))
-    fired = [
-        (t > limit) & (shift > envelopes.floor)
-        for t, limit, shift in zip(ts, limits.fail, shifts, strict=True)
-    ]
+    t, shift = np.stack(ts), np.stack(shifts)
+    large = (shift > envelopes.floor) & (night.shift >= shift / 2)
+    fired = large & np.stack([seen > limit for seen, limit in zip(t, limits.fail, strict=True)])
     fired[0] &= _may_fail_tonight(state) & (night.runs >= rules.least_runs)
-    return _Look(night=night, t=np.stack(ts), fired=np.stack(fired), shifts=tuple(shifts))
+    return _Look(night=night, t=t, shifts=shift, large=large, fired=fired)
 
 
 def _may_fail_tonight(state: State) -> Bools:
@@ -193,7 +194,12 @@ class Judged:
     fired: Bools
     """Which part found a regression: tonight, then the windows. Shape ``(parts, ...)``."""
     passed: Bools
-    """Whether the upper confidence bound lies below the margin, and nothing fired."""
+    """Whether the upper confidence bound lies below the margin, nothing fired, and no suspicion
+    is left."""
+    open: Bools
+    """Tests whose median run of tonight still lies outside the envelope."""
+    shifts: Floats
+    """Median change that each part saw, signed log. Shape ``(parts, ...)``."""
     t: Floats
     """Statistic of each part; NaN where there was too little evidence. Shape ``(parts, ...)``."""
     bound: Floats
@@ -207,6 +213,8 @@ class Judged:
     """Statistic of each topology and metric."""
     family_fired: Bools
     """Topologies that are slower as a whole. Shape ``(..., families, metrics)``."""
+    family_bound: Floats
+    """Upper confidence bound of a topology's shift, signed log."""
 
     @property
     def failed(self) -> Bools:
@@ -220,17 +228,21 @@ def verdicts(state: State) -> Judged:
     envelopes, limits = state.envelopes, state.limits
     seen = _look(state)
     bound = bound_of(seen.night, state)
-    family = family_statistic(seen.night, envelopes)
-    level = limits.shares[-1].level
+    family = family_statistic(seen.night, envelopes, rules=state.rules)
+    level, doubt = limits.shares[-1].level, 1 - state.rules.pass_confidence
+    open_ = (seen.night.shift > limits.room) & ~(seen.t[0] < limits.clear)
     return Judged(
         fired=seen.fired,
-        passed=~np.any(seen.fired, axis=0) & (bound < envelopes.margin),
+        passed=~np.any(seen.fired, axis=0) & (bound < envelopes.margin) & ~open_,
+        open=open_,
+        shifts=seen.shifts,
         t=seen.t,
         bound=bound,
         visible=np.where(np.isnan(seen.night.z), np.nan, visible_shift(state, seen.t)),
         night=seen.night,
         family=family,
         family_fired=(family.t > upper_t(family.df, level)) & (family.shift > envelopes.floor),
+        family_bound=family.shift + upper_t(family.df, doubt) * family.error,
     )
 
 
@@ -299,8 +311,12 @@ class TestVerdict:
     """Smallest one-sided p of its parts, before any correction for many tests; NaN without runs."""
     shift: float
     """Tonight's change, as a fraction; positive is worse."""
+    lasting: float
+    """Change over the widest window that found a regression; tonight's where none did."""
+    open: bool
+    """Whether tonight's median run lies outside the envelope, however far a PASS would reach."""
     bound: float
-    """Upper confidence bound of it, as a fraction; NaN for a topology."""
+    """Upper confidence bound of tonight's change, as a fraction."""
     visible: float
     """Smallest change that could have been seen, as a fraction; NaN for a topology."""
 
@@ -320,9 +336,11 @@ def _test_rows(judged: Judged, state: State, cells: Sequence[str]) -> Iterator[T
     shift, bound, visible = (
         as_fraction(values, signs) for values in (night.shift, judged.bound, judged.visible)
     )
+    shifts = as_fraction(judged.shifts, signs)
     for c, cell in enumerate(cells):
         for m, metric in enumerate(envelopes.metrics):
-            fired = tuple(s.part for s, f in zip(shares, judged.fired[:, c, m], strict=False) if f)
+            parts = np.flatnonzero(judged.fired[:, c, m])
+            fired = tuple(shares[part].part for part in parts)
             passed = judged.passed[c, m]
             yield TestVerdict(
                 cell=cell,
@@ -332,6 +350,8 @@ def _test_rows(judged: Judged, state: State, cells: Sequence[str]) -> Iterator[T
                 runs=int(night.runs[c, m]),
                 p=float(p[c, m]),
                 shift=float(shift[c, m]),
+                lasting=float(shifts[parts[-1] if fired else 0, c, m]),
+                open=bool(judged.open[c, m]),
                 bound=float(bound[c, m]),
                 visible=float(visible[c, m]),
             )
@@ -340,21 +360,25 @@ def _test_rows(judged: Judged, state: State, cells: Sequence[str]) -> Iterator[T
 def _family_rows(judged: Judged, state: State, families: Sequence[str]) -> Iterator[TestVerdict]:
     family, member = judged.family, memberships(state.envelopes.families)
     p = special.stdtr(family.df, -family.t)
-    shift = as_fraction(family.shift, directions(state.envelopes.metrics))
-    runs = member @ judged.night.runs
+    signs = directions(state.envelopes.metrics)
+    shift, bound = (as_fraction(values, signs) for values in (family.shift, judged.family_bound))
+    runs = member @ np.where(np.isnan(judged.night.z), 0.0, judged.night.runs)
     for f, name in enumerate(families):
         for m, metric in enumerate(state.envelopes.metrics):
             if np.isnan(family.t[f, m]):
                 continue
             fired = bool(judged.family_fired[f, m])
+            passed = judged.family_bound[f, m] < state.envelopes.margin[m]
             yield TestVerdict(
                 cell=name,
                 metric=metric,
-                status=Status.FAIL if fired else Status.PASS,
+                status=Status.FAIL if fired else Status.PASS if passed else Status.INCONCLUSIVE,
                 fired=(state.limits.shares[-1].part,) if fired else (),
                 runs=int(runs[f, m]),
                 p=float(p[f, m]),
                 shift=float(shift[f, m]),
-                bound=math.nan,
+                lasting=float(shift[f, m]),
+                open=False,
+                bound=float(bound[f, m]),
                 visible=math.nan,
             )

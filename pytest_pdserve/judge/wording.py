@@ -37,14 +37,9 @@ def combined(limits: Verdict, tests: Sequence[TestVerdict]) -> Verdict:
 def of_topology(tests: Sequence[TestVerdict], subject: str) -> Verdict:
     """One verdict of a topology as a whole; INCONCLUSIVE without tests."""
     if not tests:
-        few = "fewer than two of its cells were measured"
+        few = "fewer than two of its cells have a run tonight and a baseline long enough"
         return Verdict(status=Status.INCONCLUSIVE, subject=subject, misses=(few,))
-    failed = [test for test in tests if test.status is Status.FAIL]
-    return Verdict(
-        status=Status.FAIL if failed else Status.PASS,
-        subject=subject,
-        misses=tuple(map(describe_test, failed)),
-    )
+    return combined(Verdict(status=Status.PASS, subject=subject), tests)
 
 
 def describe_test(test: TestVerdict) -> str:
@@ -53,15 +48,20 @@ def describe_test(test: TestVerdict) -> str:
         return f"{test.metric}: no run tonight has it"
     runs = f"{test.runs} run" + ("s" if test.runs != 1 else "")
     if test.fired:
+        change = _worse(test.shift)
+        if test.lasting != test.shift:
+            change = f"{_worse(test.lasting)} over nights, {change} tonight"
         found = " and ".join(test.fired)
-        return f"{test.metric} {_worse(test.shift)} ({runs}; found by: {found}; p = {test.p:.1g})"
+        return f"{test.metric} {change} ({runs}; found by: {found}; p = {test.p:.1g})"
     said = f"{test.metric} {_worse(test.shift)} ({runs})"
     if math.isnan(test.bound):
         return f"{said}: the baseline has too few runs to tell"
     said += f", with 95 % confidence at most {_worse(test.bound)}"
-    if math.isfinite(test.visible):
-        return f"{said}; {test.visible:.1%} would have been seen"
-    return f"{said}; no change would have been seen: too few runs, or too unsteady a baseline"
+    if test.open:
+        return f"{said}; suspicious, and not cleared"
+    if math.isinf(test.visible):
+        return f"{said}; no change would have been seen: too few runs, or too unsteady a baseline"
+    return said if math.isnan(test.visible) else f"{said}; {test.visible:.1%} would have been seen"
 
 
 def describe_icc(icc: Mapping[str, float], *, calibrated: bool) -> str:

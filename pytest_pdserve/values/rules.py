@@ -99,6 +99,9 @@ class Rules:
     """Runs without which a night alone cannot FAIL."""
     least_baseline_runs: int = 15
     """Baseline runs without which a night alone cannot FAIL."""
+    least_window_runs: int = 8
+    """Baseline runs without which windows and families cannot FAIL either: fewer do not show
+    whether nights persist, and then their own error is anybody's guess."""
     clip: float = 4.0
     """Largest z that one run may contribute, so that none carries a verdict alone."""
     icc: float | None = None

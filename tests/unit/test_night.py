@@ -31,6 +31,7 @@ CELLS = tuple(f"{topology} cell{n}" for topology in ("dp", "1p3d") for n in rang
 FAMILIES = np.repeat([0, 1], 9)
 WORSE = np.array([1.0, -1.0])
 SD = 0.01
+METRICS_MARGIN = metrics_module.METRICS["mean_itl_ms"].margin
 
 
 def baseline(count: int = 20) -> Floats:
@@ -179,6 +180,50 @@ def test_a_small_change_is_found_by_nights() -> None:
     assert fired[1] == ()
     assert fired[4] == ("window of 5",)
     assert fired[6] == ("window of 5", "window of 7")
+
+
+def test_what_was_mended_since_does_not_fail_tonight() -> None:
+    large, back = in_cell(0.06), in_cell(0.0)
+    past = history(large, 4)
+    still = table(judge(worse(large), past=past))["dp cell0", "mean_itl_ms"]
+    assert still.status == "FAIL"
+    mended = judge(worse(back), past=past)
+    assert not night.next_cells(mended).any()
+    assert failing(mended) == set()
+
+
+def test_half_a_regression_is_still_there() -> None:
+    past = history(in_cell(0.06), 4)
+    row = table(judge(worse(in_cell(0.035)), past=past))["dp cell0", "mean_itl_ms"]
+    assert (row.status, "window of 5" in row.fired) == ("FAIL", True)
+    assert row.shift == pytest.approx(math.expm1(0.035))
+    assert row.lasting == pytest.approx(math.expm1(0.06))
+
+
+@pytest.mark.parametrize(
+    ("nights", "status"), [(3, "INCONCLUSIVE"), (7, "INCONCLUSIVE"), (8, "FAIL")]
+)
+def test_windows_and_families_need_eight_nights_of_baseline(nights: int, status: str) -> None:
+    base, past = baseline(nights), None
+    for _ in range(6):
+        past = evidence.with_tonight(past, night.verdicts(judge(worse(0.3), base=base)).night)
+    rows = table(judge(worse(0.3), past=past, base=base))
+    assert rows["dp cell0", "mean_itl_ms"].status == status
+    assert rows.get(("dp", "mean_itl_ms")) is None or status == "FAIL"
+
+
+def test_a_run_outside_of_its_envelope_is_no_pass_however_wide_the_margin() -> None:
+    quiet = 100 * np.exp(np.log(baseline() / 100) / 10)
+    row = table(judge(worse(in_cell(0.02)), base=quiet))["dp cell0", "mean_itl_ms"]
+    assert row.bound < METRICS_MARGIN
+    assert (row.status, row.open) == ("INCONCLUSIVE", True)
+
+
+def test_a_topology_that_could_be_far_worse_does_not_pass() -> None:
+    loud = 100 * np.exp(np.log(baseline() / 100) * 30)
+    row = table(judge(worse(0.15), base=loud))["dp", "mean_itl_ms"]
+    assert row.bound > METRICS_MARGIN
+    assert (row.status, row.fired) == ("INCONCLUSIVE", ())
 
 
 def test_a_change_spread_thin_is_found_in_its_family() -> None:

@@ -257,7 +257,7 @@ def test_nights_without_a_run_are_passed_over() -> None:
 def test_a_family_of_independent_cells_is_judged_by_their_mean() -> None:
     found = envelopes(runs(11))
     z = np.full((6, 2), 1.5)
-    family = evidence.family_statistic(nights(z), found)
+    family = evidence.family_statistic(nights(z), found, rules=RULES)
     assert family.t.shape == (2, 2)
     unit = (found.scale / found.sd) ** 2
     variance = (found.df / (found.df - 2) * (1 + found.noise) / unit)[:3].sum(axis=0) / 9
@@ -267,7 +267,7 @@ def test_a_family_of_independent_cells_is_judged_by_their_mean() -> None:
 
 def test_a_topology_of_one_cell_is_no_family() -> None:
     found = estimation.envelopes_from_runs(runs(), METRICS, np.arange(6), rules=RULES)
-    family = evidence.family_statistic(nights(np.full((6, 2), 4.0)), found)
+    family = evidence.family_statistic(nights(np.full((6, 2), 4.0)), found, rules=RULES)
     assert np.isnan(family.t).all()
 
 
@@ -281,13 +281,34 @@ def test_shared_nights_are_seen_in_the_baseline() -> None:
     assert together[0, 0] == pytest.approx(0.5, abs=0.2)
 
 
+@pytest.mark.parametrize("turns", [1, 2, 5])
+def test_shared_nights_are_seen_where_topologies_take_turns(turns: int) -> None:
+    rng = np.random.default_rng(3)
+    families = np.arange(45) // 9
+    own, night = rng.standard_normal((45, 1, 100)), rng.standard_normal((5, 1, 100))
+    series = math.sqrt(0.5) * (own + night[families])
+    off = (np.arange(100) % turns != families[:, None] % turns)[:, None, :]
+    series[off] = math.nan
+    series -= np.nanmean(series, axis=-1, keepdims=True)
+    assert dependence.sharing(series, families)[0, 0] == pytest.approx(0.5, abs=0.12)
+
+
+def test_without_a_study_the_icc_is_what_the_baseline_shows_at_least() -> None:
+    rng = np.random.default_rng(3)
+    night = 100 * np.exp(0.01 * rng.standard_normal((1, 2, 20)))
+    shared = runs(sd=0.002) * night / 100
+    assert np.all(envelopes(shared).icc > 0.7)
+    assert np.all(envelopes(shared, replace(RULES, icc=0.1)).icc == 0.1)
+    assert np.all(envelopes(runs(cells=45)).icc == 0.2)
+
+
 @given(st.integers(1, 40), st.floats(0.05, 0.95))
 def test_what_persistence_adds_is_the_sum_over_the_lags(n: int, memory: float) -> None:
     summed = sum((1 - j / n) * memory**j for j in range(1, n))
     assert dependence.lagged(np.array(float(n)), memory) == pytest.approx(summed, abs=1e-9)
 
 
-@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0.0, 0.1), (0.5, 0.3, 0.6)])
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0.0, 0.1), (0.5, 0.35, 0.65)])
 def test_persistence_is_found_again_in_short_series(share: float, low: float, high: float) -> None:
     rng = np.random.default_rng(4)
     night = rng.standard_normal((45, 1, 200))
