@@ -43,9 +43,7 @@ def check_before_start(
                 check_topology(settings.system, topology, touching=touching)
             if touching:
                 check_acquirable(settings.system)
-        load_baseline(
-            baseline_path(settings.system, SUITE), system=settings.system.name, suite=SUITE
-        )
+        _load_shared_baseline(settings)
         load_calibration(settings.system)
         if settings.system.judgement.host_envelopes and settings.system.cluster.kind == "local":
             _load_host_baseline(settings)
@@ -64,6 +62,18 @@ def check_topology(system: System, topology: Topology, *, touching: bool) -> Non
     launch = plan_launch(topology, system, hosts=planned_hosts(system), claim=claim)
     if local:
         check_memory(system, len(launch.instances))
+
+
+def _load_shared_baseline(settings: Settings) -> None:
+    path = baseline_path(settings.system, SUITE)
+    baseline = load_baseline(path, system=settings.system.name, suite=SUITE)
+    approver = baseline.provenance.get("approver") if baseline else None
+    if settings.record and approver:
+        raise ConfigError(
+            f"{path} was accepted by {approver}, and --pdserve-record would put one run in place "
+            f"of its nights; 'pdserve baseline propose --system {settings.system.name}' makes a "
+            "candidate of stored nights"
+        )
 
 
 def _load_host_baseline(settings: Settings) -> None:

@@ -147,7 +147,7 @@ def _selftest(options: argparse.Namespace) -> int:
         calibrated=not options.uncalibrated,
     )
     print(render(report))
-    return 0 if report.sound else 1
+    return 1 if report.broken else 0
 
 
 def _explore(options: argparse.Namespace, system: System) -> int:

@@ -29,6 +29,12 @@ def night_lines(session: Session) -> list[str]:
             f"most, and {nightly.rules.least_runs} are needed (--pdserve-repeats, an endpoint of "
             "somebody else's); windows of nights and limits can"
         )
+    if session.unconfirmed:
+        cells_left = ", ".join(" ".join(key) for key in session.unconfirmed)
+        lines.append(
+            f"not confirmed, as {session.confirmations} runs on fresh starts are all that a "
+            f"session makes: {cells_left}"
+        )
     for (topology, workload), verdict in session.verdicts.items():
         if verdict.status is Status.INCONCLUSIVE:
             lines.append(f"inconclusive: {topology} {workload}: {_first(verdict)}")

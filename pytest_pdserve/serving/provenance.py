@@ -15,6 +15,7 @@ from pytest_pdserve.values.system import System
 
 _IRRELEVANT = (
     *("name", "source", "description", "ports", "limits", "judgement", "programs"),
+    *("slurm", "preflight"),  # how nodes are had, not what they are
     "simulation",  # noise is what envelopes are for; what replays says is in the host
 )
 """Parts of a system that leave a measurement as it is."""
@@ -50,11 +51,14 @@ def git_commit(folder: Path) -> str | None:
 def fingerprint(host: dict[str, str], system: System) -> str:
     """Digest of *host* and of all in the system file that changes a measurement.
 
-    Versions of the software are left out: comparing them is what baselines are for.
+    Versions of the software are left out, and the image that brings them: comparing them is what
+    baselines are for.
     """
     asked = asdict(system)
     for name in _IRRELEVANT:
         del asked[name]
+    for table, name in (("container", "image"), ("container", "tag"), ("sweep", "repeats")):
+        del asked[table][name]
     asked["model"]["path"] = Path(system.model.path).name
     text = json.dumps([host, asked], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

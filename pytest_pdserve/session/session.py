@@ -67,6 +67,10 @@ class Session:
     """Verdict of each judged cell."""
     wholes: dict[str, Verdict] = field(default_factory=dict)
     """Verdict of each topology over all its cells."""
+    confirmations: int = 0
+    """Runs on fresh starts so far."""
+    unconfirmed: list[tuple[str, str]] = field(default_factory=list)
+    """Cells that looked odd when no such run was left."""
     progress: Progress = print
     """Where to say that a cell is run again."""
     claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
@@ -114,6 +118,10 @@ class Session:
         self._yardstick = None
 
     @property
+    def _nodes_known(self) -> bool:
+        return bool(self.provenance.cluster)
+
+    @property
     def yardstick(self) -> Yardstick:
         """What runs are held against, as far as the nodes and versions are known by now."""
         if self._yardstick is None:
@@ -122,7 +130,7 @@ class Session:
             self._yardstick = Yardstick(
                 system=self.system,
                 provenance=self.provenance,
-                nodes_known=bool(self.provenance.cluster),
+                nodes_known=self._nodes_known,
                 run_id=self.store.run_id,
                 runs=self.store.folder.parent,
                 state=self.state,
@@ -134,7 +142,8 @@ class Session:
         """Run *workload*, and keep the records.
 
         Where limits decide, as often as asked on the servers that are up; where nights are judged
-        once, and then on fresh starts until the cell is no longer suspicious or the runs are spent.
+        once, and then on fresh starts until the cell is no longer suspicious or the runs are spent,
+        the cell's or the session's.
 
         :raises InsaneRunError: if a run means nothing; its record is written all the same.
         """
@@ -159,6 +168,10 @@ class Session:
             and len(cell.records) < most
             and (odd := nightly.suspicious({key: cell.records}, key))
         ):
+            if self.confirmations >= nightly.rules.most_confirmations:
+                self.unconfirmed.append(key)
+                break
+            self.confirmations += 1
             self.progress(
                 f"{', '.join(odd)} of {workload.id} looks odd; run {len(cell.records) + 1} of at "
                 f"most {most}, on a fresh start"
@@ -272,6 +285,7 @@ class Session:
             path=baseline_path(self.system, SUITE),
             suite=SUITE,
             names=COUNTS if own else (*TIMES, *COUNTS),
+            fingerprint=self.provenance.fingerprint if self._nodes_known and not own else None,
         )
         evidence = [("candidate", str(path))]
         if own:

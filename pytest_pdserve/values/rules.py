@@ -95,6 +95,9 @@ class Rules:
     """One-sided p of all runs above which a suspicion is dropped."""
     most_runs: int = 4
     """Runs of a cell in one night, the first among them."""
+    most_confirmations: int = 24
+    """Runs on fresh starts in one night, over all cells: a clean night takes about four, and where
+    everything is slower the first eight cells have shown it."""
     least_runs: int = 3
     """Runs without which a night alone cannot FAIL."""
     least_baseline_runs: int = 15

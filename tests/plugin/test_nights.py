@@ -249,6 +249,36 @@ def test_a_bad_node_fails_its_topologies_cell_by_cell_and_as_a_whole(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
+def test_a_session_confirms_only_so_much(pytester: pytest.Pytester, known: MakeProject) -> None:
+    known(bad_node="node0", bad_node_factor=1.15)
+    pytester.makeconftest(
+        "from pytest_pdserve.values.rules import Rules\n"
+        "Rules.__init__.__kwdefaults__['most_confirmations'] = 3\n"
+    )
+    result = run(pytester)
+    assert len(records(pytester)) == 6 + 3
+    result.stdout.fnmatch_lines(
+        [
+            "not confirmed, as 3 runs on fresh starts are all that a session makes: *random-*",
+            "inconclusive: *; suspicious, and not cleared*",
+        ]
+    )
+
+
+def test_what_was_accepted_is_not_recorded_over(
+    pytester: pytest.Pytester, known: MakeProject
+) -> None:
+    path = pytester.path / "baselines" / "sim" / "sweep.json"
+    baseline = json.loads(path.read_text())
+    baseline["provenance"]["approver"] = "somebody"
+    path.write_text(json.dumps(baseline))
+    result = run(pytester, "--pdserve-record")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*was accepted by somebody, and --pdserve-record would put one*"])
+    assert json.loads(path.read_text()) == baseline
+    assert records(pytester) == []
+
+
 def test_a_topology_as_a_whole_is_never_green_without_its_cells(
     pytester: pytest.Pytester, known: MakeProject
 ) -> None:
@@ -256,7 +286,7 @@ def test_a_topology_as_a_whole_is_never_green_without_its_cells(
     result = run(pytester, "-k", "test_whole_topology")
     assert result.parseoutcomes() == {"inconclusive": 2, "deselected": 6}
     result.stdout.fnmatch_lines(
-        ["1p3d over 0 of 3 cells, sim: INCONCLUSIVE: fewer than two of its cells were measured"]
+        ["1p3d over 0 of 3 cells, sim: INCONCLUSIVE: fewer than two of its cells have a run*"]
     )
     strict = run(pytester, "-k", "test_whole_topology", "--pdserve-strict")
     assert strict.parseoutcomes() == {"failed": 2, "deselected": 6}

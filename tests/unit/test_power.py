@@ -180,6 +180,25 @@ def test_selftest_prints_what_it_simulated(capsys: pytest.CaptureFixture[str]) -
     assert max(map(len, rows)) <= 100
 
 
+def test_selftest_calls_a_judge_that_sees_nothing_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(night, "upper_t", lambda df, p: np.full(df.shape, np.inf))
+    assert main(["selftest", "--nights", "40"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "BROKEN: 10% step, one cell found in 0% of series within 7 nights" in last
+    assert "3% step, one topology found in 0%" in last
+
+
+def test_selftest_calls_a_judge_that_cries_wolf_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = estimation.upper_t
+    monkeypatch.setattr(night, "upper_t", lambda df, p: -sound(df, p))
+    assert main(["selftest", "--nights", "40"]) == 1
+    assert "BROKEN: false-alarm nights" in capsys.readouterr().out.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
