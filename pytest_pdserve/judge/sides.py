@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Side:
     """How far :attr:`value` may be off for another reason than run-to-run noise."""
     why: str = NOT_MEASURED
     """What to say where :attr:`value` is None."""
+    trouble: str = ""
+    """The ERROR of this session that lost it, if one did; then there is nothing to judge."""
 
     @property
     def missing(self) -> str | None:
@@ -75,6 +78,10 @@ class Known:
     """What to call where :attr:`measured` comes from."""
     figures: Figures | None = None
     """What was read off plots, where the system is nothing else."""
+    broken: Collection[str] = ()
+    """Topologies that ended in an ERROR in this session."""
+    insane: Collection[tuple[str, str]] = ()
+    """Cells whose runs of this session mean nothing."""
 
     def look(self, topology: str, workload: Workload, metric: str) -> Side:
         """The side of *topology* and *workload* in *metric*, a metric or a derived quantity."""
@@ -91,6 +98,8 @@ class Known:
         )
         if key in self.measured:
             return _measured(replace(side, origin=self.here), self.measured[key])
+        if trouble := self._trouble(topology, workload):
+            return replace(side, why=f"was lost: {trouble}", trouble=trouble)
         if self.figures is not None:
             reading = self.figures.cells.get(key, {}).get(metric)
             return replace(
@@ -109,6 +118,12 @@ class Known:
                 origin=self.baseline.origin,
             )
         return side
+
+    def _trouble(self, topology: str, workload: Workload) -> str:
+        """What lost the side, if anything; a stored value in its place would hide that."""
+        if (topology, workload.id) in self.insane:
+            return f"the run of {workload.id} on {topology} means nothing in this session"
+        return f"{topology} ended in an ERROR in this session" if topology in self.broken else ""
 
 
 def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
