@@ -302,7 +302,6 @@ class Session:
             self.system.sweep.workloads(),
             self.look_for(claim),
             system=self.system.name,
-            spread=self.yardstick.pair_spread(claim),
         )
         self.claims.append((claim, verdict))
         return verdict
