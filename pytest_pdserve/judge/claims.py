@@ -16,6 +16,7 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.claim import KnownIssue
+from pytest_pdserve.values.claim import Regime
 from pytest_pdserve.values.claim import cell_name
 from pytest_pdserve.values.workload import Workload
 
@@ -69,7 +70,9 @@ def judge_claim(
     scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look)
     findings = [f for r in claim.relations for f in JUDGES[r.kind](r, scene)] if cells else []
     if not cells:
-        nowhere = f"no cell of {_panel(claim)} lies in the claim's regime"
+        panel = Regime(panel=claim.regime.panel)
+        there = ", ".join(cell_name(w) for w in sweep if panel.admits(w)) or "none"
+        nowhere = f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {there}"
         return _verdict(claim, Status.FAIL, misses=(nowhere,), missing=True)
     status, misses = _summed(findings)
     contradicted = _cells(findings, Status.FAIL)

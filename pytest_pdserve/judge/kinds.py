@@ -99,7 +99,7 @@ def _difference(relation: Relation, scene: Scene) -> Findings:
         found = _minus(subject, other, region, tests=_count(relation, scene))
         unit = QUANTITIES[relation.metric].unit
         claimed = f"claimed {_bounds(relation)} {unit} above {other.topology}"
-        apart = f"difference {found.value:.6g}{_interval(found)} {unit}"
+        apart = f"difference {found.value:.6g}{_interval(found, 6)} {unit}"
         text = f"{_value(subject)}, {claimed} ({_amount(other)}, {apart})"
         yield _finding(workload, found, text, subject, other)
 
@@ -115,9 +115,8 @@ def _within(relation: Relation, scene: Scene) -> Findings:
                 continue
             found = _alone(side, region, tests=_count(relation, scene))
             claimed = f"claimed {_bounds(relation)} {QUANTITIES[relation.metric].unit}"
-            yield _finding(
-                workload, found, f"{_value(side)}{_interval(found)}, {claimed}", side, side
-            )
+            text = f"{_value(side)}{_interval(found, 6)}, {claimed}"
+            yield _finding(workload, found, text, side, side)
 
 
 def _rank(relation: Relation, scene: Scene) -> Findings:
@@ -377,8 +376,9 @@ def _times(found: Outcome) -> str:
     return f"{found.value:.4g} times{_interval(found)}"
 
 
-def _interval(found: Outcome) -> str:
-    return f" [{found.low:.4g}, {found.high:.4g}]" if found.low < found.high else ""
+def _interval(found: Outcome, digits: int = 4) -> str:
+    ends = f" [{found.low:.{digits}g}, {found.high:.{digits}g}]"
+    return ends if found.low < found.high else ""
 
 
 def _bounds(relation: Relation) -> str:

@@ -354,7 +354,10 @@ def test_no_known_issue_excuses_what_is_missing(made: Claim) -> None:
 
 def test_a_regime_without_cells_never_passes() -> None:
     verdict = judged(claim(output_lens=[4096]), {"1p3d": 1, "dp": 2}, SWEEP)
-    assert verdict.misses == ("no cell of the decode panel lies in the claim's regime",)
+    assert verdict.misses == (
+        "no cell of the decode panel lies in the claim's regime; the sweep has 512-256, 512-512, "
+        "512-1024",
+    )
     assert ("sides from", "nowhere") in verdict.evidence
 
 
