@@ -6,7 +6,6 @@ import contextlib
 import signal
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Set
 from typing import TYPE_CHECKING
 from typing import NoReturn
 
@@ -80,6 +79,7 @@ def pdserve_session(request: pytest.FixtureRequest) -> Session:
         pytest.fail("pdserve suites own their cluster; run them without -n", pytrace=False)
     with plainly():
         session = Session.start(settings_of(request.config))
+    session.broken = request.config.stash.setdefault(broken_key, session.broken)
     request.config.stash[session_key] = session
     return session
 
@@ -247,7 +247,7 @@ def pdserve_judge_topology(
     def judge(topology: str) -> None:
         __tracebackhide__ = True
         strict = pdserve_session.settings.strict
-        if topology in request.config.stash.get(broken_key, set[str]()):
+        if topology in pdserve_session.broken:
             raise PdserveError(f"{topology} not judged as a whole: it ended in an ERROR")
         verdict = pdserve_session.judge_topology(topology)
         if verdict is None:
@@ -296,8 +296,7 @@ def pdserve_judge_claim(
         if claim.undecidable is not None:
             pytest.skip(f"undecidable: {claim.undecidable}")
         report = system.judgement.claims == "report"
-        broken = request.config.stash.get(broken_key, set[str]())
-        missing = _unmeasured(claim, pdserve_session, report=report, broken=broken)
+        missing = _unmeasured(claim, pdserve_session, report=report)
         if missing:
             more = "; run suites/sweep with --topology all"
             _not_judged(f"claim not judged: {missing}", strict=strict, hint=more)
@@ -316,24 +315,24 @@ def pdserve_judge_claim(
     return judge
 
 
-def _unmeasured(claim: Claim, session: Session, *, report: bool, broken: Set[str]) -> str | None:
+def _unmeasured(claim: Claim, session: Session, *, report: bool) -> str | None:
     """Why *claim* cannot be judged in this session, or None: where claims are enforced, try.
 
-    :raises PdserveError: if a side is missing because its topology ended in an ERROR.
+    :raises PdserveError: if a side is missing because its topology or its cell ended in an ERROR.
     """
     from pytest_pdserve.judge.claims import sides_of  # noqa: PLC0415
 
-    measured = {topology for topology, _ in session.cells}
-    if session.system.cluster.kind != "figures" and not measured & set(claim.topologies):
+    asked = session.broken.union(topology for topology, _ in session.cells)
+    if session.system.cluster.kind != "figures" and asked.isdisjoint(claim.topologies):
         return f"none of {', '.join(claim.topologies)} was measured"
     sides = tuple(sides_of(claim, session.system.sweep.workloads(), session.look_for(claim)))
-    missing = {side.topology for side in sides if side.value is None}
-    if lost := sorted(missing & broken):
-        raise PdserveError(f"claim not judged: {', '.join(lost)} ended in an ERROR in this session")
+    if troubles := sorted({side.trouble for side in sides if side.trouble}):
+        raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
     if not report:
         return None
     if not sides:
         return "no cell of this system's sweep lies in its regime"
+    missing = {side.topology for side in sides if side.value is None}
     return f"{', '.join(sorted(missing))} neither measured nor in a baseline" if missing else None
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pytest_pdserve.judge.kinds import JUDGES
 from pytest_pdserve.judge.kinds import Finding
 from pytest_pdserve.judge.kinds import Scene
-from pytest_pdserve.judge.ratios import PairSpread
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.claim import KnownIssue
+from pytest_pdserve.values.claim import Regime
 from pytest_pdserve.values.claim import cell_name
 from pytest_pdserve.values.workload import Workload
 
@@ -53,7 +53,6 @@ def judge_claim(
     look: Look,
     *,
     system: str = "",
-    spread: PairSpread | None = None,
 ) -> ClaimVerdict:
     """Judge a claim in every cell of its regime; one cell that contradicts it is enough to FAIL.
 
@@ -63,16 +62,17 @@ def judge_claim(
     :param sweep: all cells that the system measures; those outside the regime are passed over.
     :param look: finds sides.
     :param system: where sides were measured, as known issues name it.
-    :param spread: of a pair of runs, where history knows it.
     :raises ValueError: if the claim cannot be decided by any measurement.
     """
     if claim.undecidable is not None:
         raise ValueError(f"{claim.id} cannot be decided: {claim.undecidable}")
     cells = [workload for workload in sweep if claim.admits(workload)]
-    scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look, spread=spread)
+    scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look)
     findings = [f for r in claim.relations for f in JUDGES[r.kind](r, scene)] if cells else []
     if not cells:
-        nowhere = f"no cell of {_panel(claim)} lies in the claim's regime"
+        panel = Regime(panel=claim.regime.panel)
+        there = ", ".join(cell_name(w) for w in sweep if panel.admits(w)) or "none"
+        nowhere = f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {there}"
         return _verdict(claim, Status.FAIL, misses=(nowhere,), missing=True)
     status, misses = _summed(findings)
     contradicted = _cells(findings, Status.FAIL)

@@ -21,6 +21,7 @@ from pytest_pdserve.judge.ratios import judge_ratios
 from pytest_pdserve.judge.ratios import judge_sample
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.sides import Side
+from pytest_pdserve.judge.spreads import pair_spread
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.values.claim import Regime
 from pytest_pdserve.values.claim import Relation
@@ -61,8 +62,6 @@ class Scene:
     """All cells."""
     look: Look
     """Finds sides."""
-    spread: PairSpread | None = None
-    """Of a pair of runs, where history knows it."""
 
 
 Findings = Iterator[Finding]
@@ -100,7 +99,7 @@ def _difference(relation: Relation, scene: Scene) -> Findings:
         found = _minus(subject, other, region, tests=_count(relation, scene))
         unit = QUANTITIES[relation.metric].unit
         claimed = f"claimed {_bounds(relation)} {unit} above {other.topology}"
-        apart = f"difference {found.value:.6g}{_interval(found)} {unit}"
+        apart = f"difference {found.value:.6g}{_interval(found, 6)} {unit}"
         text = f"{_value(subject)}, {claimed} ({_amount(other)}, {apart})"
         yield _finding(workload, found, text, subject, other)
 
@@ -114,11 +113,10 @@ def _within(relation: Relation, scene: Scene) -> Findings:
             if lost:
                 yield lost
                 continue
-            found = _alone(side, region, scene.spread, tests=_count(relation, scene))
+            found = _alone(side, region, tests=_count(relation, scene))
             claimed = f"claimed {_bounds(relation)} {QUANTITIES[relation.metric].unit}"
-            yield _finding(
-                workload, found, f"{_value(side)}{_interval(found)}, {claimed}", side, side
-            )
+            text = f"{_value(side)}{_interval(found, 6)}, {claimed}"
+            yield _finding(workload, found, text, side, side)
 
 
 def _rank(relation: Relation, scene: Scene) -> Findings:
@@ -130,10 +128,7 @@ def _rank(relation: Relation, scene: Scene) -> Findings:
             continue
         subject = sides[0]
         ahead = _region(">" if _lower(relation) else "<", 0.0)
-        found = [
-            _over(subject, other, ahead, scene.spread, tests=_count(relation, scene))
-            for other in sides[1:]
-        ]
+        found = [_over(subject, other, ahead, tests=_count(relation, scene)) for other in sides[1:]]
         first = 1 + sum(outcome.status is Status.PASS for outcome in found)
         behind = (outcome.status is Status.FAIL and outcome.value != 1 for outcome in found)
         last = len(sides) - sum(behind)  # a tie is neither
@@ -170,7 +165,7 @@ def _monotone(relation: Relation, scene: Scene) -> Findings:
                 yield lost
                 continue
             region = _region(sign, relation.margin)
-            found = _over(after, before, region, scene.spread, tests=tests)
+            found = _over(after, before, region, tests=tests)
             before = replace(before, topology=f"at {cell_name(earlier)}")
             text = _limit(relation, sign)(after, before, found)
             yield _finding(later, found, text, after, before)
@@ -209,8 +204,7 @@ def _spread(relation: Relation, scene: Scene) -> Findings:
         if lost:
             yield lost
             continue
-        # What history knows is the spread of a pair of runs, not of a pair of gaps between runs.
-        found = _over(side, other, region, None, tests=len(scene.cells))
+        found = _over(side, other, region, tests=len(scene.cells))
         text = f"spread of {_limit(relation, sign)(side, other, found)}"
         yield _finding(workload, found, text, side, other)
 
@@ -239,6 +233,7 @@ def _apart(relation: Relation, scene: Scene, workload: Workload) -> Side:
         topology=", ".join(relation.topologies),
         value=measure(values),
         runs=runs,
+        nights=(),  # they say how far runs spread, not gaps between runs
         uncertainty=off,
     )
 
@@ -266,7 +261,7 @@ def _each_other(relation: Relation, scene: Scene, region: Region, say: Say) -> F
         if lost:
             yield lost
             continue
-        found = _over(subject, other, region, scene.spread, tests=_count(relation, scene))
+        found = _over(subject, other, region, tests=_count(relation, scene))
         yield _finding(workload, found, say(subject, other, found), subject, other)
 
 
@@ -286,10 +281,9 @@ def _paired(first: Side, second: Side, spread: PairSpread | None) -> bool:
     return len(first.runs) == len(second.runs) >= least
 
 
-def _over(
-    first: Side, second: Side, region: Region, spread: PairSpread | None, *, tests: int
-) -> Outcome:
+def _over(first: Side, second: Side, region: Region, *, tests: int) -> Outcome:
     """The ratio of two sides: pair by pair where both were run together, else a point."""
+    spread = pair_spread(first.nights, second.nights)
     if _paired(first, second, spread):
         pairs = list(zip(first.runs, second.runs, strict=True))
         return judge_ratios(pairs, region, spread=spread, tests=tests)
@@ -313,9 +307,10 @@ def _minus(first: Side, second: Side, region: Region, *, tests: int) -> Outcome:
     return judge_point(value, region, low=value - off, high=value + off)
 
 
-def _alone(side: Side, region: Region, spread: PairSpread | None, *, tests: int) -> Outcome:
-    one = replace(side, value=1.0, runs=(1.0,) * len(side.runs), uncertainty=0.0)
-    return _over(side, one, region, spread, tests=tests)
+def _alone(side: Side, region: Region, *, tests: int) -> Outcome:
+    runs, nights = (1.0,) * len(side.runs), (1.0,) * len(side.nights)
+    one = replace(side, value=1.0, runs=runs, nights=nights, uncertainty=0.0)
+    return _over(side, one, region, tests=tests)
 
 
 def _region(sign: str, margin: float) -> Region:
@@ -381,8 +376,9 @@ def _times(found: Outcome) -> str:
     return f"{found.value:.4g} times{_interval(found)}"
 
 
-def _interval(found: Outcome) -> str:
-    return f" [{found.low:.4g}, {found.high:.4g}]" if found.low < found.high else ""
+def _interval(found: Outcome, digits: int = 4) -> str:
+    ends = f" [{found.low:.{digits}g}, {found.high:.{digits}g}]"
+    return ends if found.low < found.high else ""
 
 
 def _bounds(relation: Relation) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,12 +42,17 @@ class Side:
     """``this session``, the baseline's file, or the figures it was read off."""
     runs: tuple[float, ...] = ()
     """The value of each run of this session, in the order of the repeats."""
+    nights: tuple[float | None, ...] = ()
+    """The value in each night of the baseline, None where it has none: how far runs spread. Empty
+    where nights are not judged."""
     stored: int = 1
     """Runs that a value of another session rests on."""
     uncertainty: float = 0.0
     """How far :attr:`value` may be off for another reason than run-to-run noise."""
     why: str = NOT_MEASURED
     """What to say where :attr:`value` is None."""
+    trouble: str = ""
+    """The ERROR of this session that lost it, if one did; then there is nothing to judge."""
 
     @property
     def missing(self) -> str | None:
@@ -71,10 +78,16 @@ class Known:
     judged, the same place of each the same night."""
     baseline: Baseline | None = None
     """What is stored of this system."""
+    nightly: bool = False
+    """Whether the nights of :attr:`baseline` say how far runs spread."""
     here: str = HERE
     """What to call where :attr:`measured` comes from."""
     figures: Figures | None = None
     """What was read off plots, where the system is nothing else."""
+    broken: Collection[str] = ()
+    """Topologies that ended in an ERROR in this session."""
+    insane: Collection[tuple[str, str]] = ()
+    """Cells whose runs of this session mean nothing."""
 
     def look(self, topology: str, workload: Workload, metric: str) -> Side:
         """The side of *topology* and *workload* in *metric*, a metric or a derived quantity."""
@@ -86,11 +99,20 @@ class Known:
 
     def _plain(self, topology: str, workload: Workload, metric: str) -> Side:
         key = (topology, workload.id)
+        stored = self.baseline.envelopes(*key) if self.baseline else None
+        envelope = (stored or {}).get(metric)
         side = Side(
-            topology=topology, workload=workload.id, metric=metric, value=None, origin="nowhere"
+            topology=topology,
+            workload=workload.id,
+            metric=metric,
+            value=None,
+            origin="nowhere",
+            nights=envelope.values if envelope and self.nightly else (),
         )
         if key in self.measured:
             return _measured(replace(side, origin=self.here), self.measured[key])
+        if trouble := self._trouble(topology, workload):
+            return replace(side, why=f"was lost: {trouble}", trouble=trouble)
         if self.figures is not None:
             reading = self.figures.cells.get(key, {}).get(metric)
             return replace(
@@ -101,7 +123,6 @@ class Known:
                 why="is not in the figures",
             )
         if self.baseline is not None:
-            envelope = (self.baseline.envelopes(*key) or {}).get(metric)
             return replace(
                 side,
                 value=envelope.ref if envelope else None,
@@ -109,6 +130,12 @@ class Known:
                 origin=self.baseline.origin,
             )
         return side
+
+    def _trouble(self, topology: str, workload: Workload) -> str:
+        """What lost the side, if anything; a stored value in its place would hide that."""
+        if (topology, workload.id) in self.insane:
+            return f"the run of {workload.id} on {topology} means nothing in this session"
+        return f"{topology} ended in an ERROR in this session" if topology in self.broken else ""
 
 
 def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
@@ -125,7 +152,14 @@ def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
         runs = tuple(
             derived.formula(run, workload) for run in zip(*(p.runs for p in parts), strict=True)
         )
-    return replace(side, value=value, uncertainty=value * relative, runs=runs)
+    nights = tuple(_nightly(derived, parts, workload))
+    return replace(side, value=value, uncertainty=value * relative, runs=runs, nights=nights)
+
+
+def _nightly(derived: Derived, parts: Sequence[Side], workload: Workload) -> Iterator[float | None]:
+    for night in zip(*(part.nights for part in parts), strict=False):
+        values = tuple(value for value in night if value is not None)
+        yield derived.formula(values, workload) if len(values) == len(parts) else None
 
 
 def _measured(side: Side, records: Sequence[Record]) -> Side:

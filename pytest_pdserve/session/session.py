@@ -63,6 +63,8 @@ class Session:
     """Sane cells by topology and workload."""
     insane: dict[tuple[str, str], Cell] = field(default_factory=dict)
     """Cells whose numbers mean nothing."""
+    broken: set[str] = field(default_factory=set)
+    """Topologies that ended in an ERROR."""
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
     """Verdict of each judged cell."""
     wholes: dict[str, Verdict] = field(default_factory=dict)
@@ -308,13 +310,12 @@ class Session:
         )
 
     def judge_claim(self, claim: Claim) -> ClaimVerdict:
-        """Compare topologies by this session's cells; sides it lacks come from the baseline."""
+        """Compare topologies by this session's cells; what it did not ask for is the baseline's."""
         verdict = judge_claim(
             claim,
             self.system.sweep.workloads(),
             self.look_for(claim),
             system=self.system.name,
-            spread=self.yardstick.pair_spread(claim),
         )
         self.claims.append((claim, verdict))
         return verdict
@@ -322,7 +323,8 @@ class Session:
     def look_for(self, claim: Claim) -> Look:
         """What finds the sides of *claim*."""
         measured = {key: cell.records for key, cell in self.cells.items()}
-        return self.yardstick.known(claim, measured).look
+        known = self.yardstick.known(claim, measured)
+        return replace(known, broken=self.broken, insane=self.insane.keys()).look
 
 
 def _store(runs: Path, system: System) -> RunStore:

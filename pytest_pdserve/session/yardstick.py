@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pdserve.judge.envelope import judge_cell
-from pytest_pdserve.judge.ratios import PairSpread
 from pytest_pdserve.judge.sides import HERE
 from pytest_pdserve.judge.sides import Known
-from pytest_pdserve.judge.spreads import pair_spread
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.judge.wording import combined
 from pytest_pdserve.judge.wording import of_topology
@@ -197,7 +195,7 @@ class Yardstick:
         """
         if self.system.cluster.kind == "figures":
             return Known(figures=self.figures)
-        if not self._pairs_nights:
+        if not self.system.judgement.nights:
             return Known(measured=tonight, baseline=self.baseline)
         needed = {
             key: runs[0]
@@ -216,17 +214,7 @@ class Yardstick:
             for key, runs in tonight.items()
         }
         here = f"{HERE} and {len(before)} nights before" if before else HERE
-        return Known(measured=paired, baseline=self.baseline, here=here)
-
-    def pair_spread(self, claim: Claim) -> PairSpread | None:
-        """What history knows of how far pairs of runs spread in the metrics of *claim*."""
-        if not self._pairs_nights:
-            return None
-        return pair_spread(self.baseline, {relation.metric for relation in claim.relations})
-
-    @property
-    def _pairs_nights(self) -> bool:
-        return self.system.judgement.nights and self.system.cluster.kind != "figures"
+        return Known(measured=paired, baseline=self.baseline, nightly=True, here=here)
 
 
 def _plain(metric: str) -> Collection[str]:

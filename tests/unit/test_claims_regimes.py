@@ -246,3 +246,11 @@ def test_a_side_of_the_baseline_is_no_pair(runs: int, said: str, make_record: Ma
     evidence = dict(verdict.evidence)
     assert evidence["statistics"].startswith(f"point claim: {said}")
     assert evidence["sides from"] == "sweep.json; this session"
+
+
+def test_the_ends_of_an_interval_are_as_exact_as_its_value() -> None:
+    look = look_at({"1p3d": 19728.9, "dp": 17199.3}, uncertainty=0.5)
+    alone = claim(kind="within", subject=None, others=None, topologies=["1p3d"], low=19000)
+    apart = claim(kind="difference", low=2000)
+    assert "19728.9 ms [19728.4, 19729.4], claimed" in judge_claim(alone, cell(), look).message
+    assert "difference 2529.6 [2528.6, 2530.6] ms" in judge_claim(apart, cell(), look).message

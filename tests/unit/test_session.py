@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.cluster.local import LocalAllocation
+from pytest_pdserve.fixtures import _unmeasured
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.options import Settings
 from pytest_pdserve.results.store import RunStore
@@ -21,6 +22,7 @@ from pytest_pdserve.session import acquire
 from pytest_pdserve.session import client_only
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Finding
@@ -241,6 +243,56 @@ def test_a_side_that_was_not_measured_comes_from_the_baseline_and_says_so(
     assert origin.startswith(f"{tmp_path}/baselines/p5-efa/sweep.json (vLLM 0.15.1")
     assert origin.endswith("; this session")
     assert session.claims == [(CLAIM, verdict)]
+
+
+@pytest.fixture
+def halved(make_session: MakeSession, make_cell: MakeCell) -> Session:
+    """A session whose baseline holds both sides of :data:`CLAIM`, and has it hold."""
+    make_session(record=True).judge(make_cell())
+    make_session(record=True).judge(make_cell({"mean_itl_ms": 20.0}, topology="dp"))
+    return make_session()
+
+
+@pytest.mark.parametrize("measured", ["dp", None], ids=["the other was measured", "nothing was"])
+@pytest.mark.parametrize(
+    ("insane", "said"),
+    [
+        (False, "claim not judged: 1p3d ended in an ERROR in this session"),
+        (True, "claim not judged: the run of random-512-256 on 1p3d means nothing in this session"),
+    ],
+    ids=["broken", "insane"],
+)
+def test_a_side_that_was_lost_tonight_is_not_taken_from_the_baseline(
+    insane: bool, said: str, measured: str | None, halved: Session, make_cell: MakeCell
+) -> None:
+    halved.broken.add("1p3d")
+    if insane:
+        halved.insane["1p3d", "random-512-256"] = make_cell()
+    if measured:
+        halved.cells[measured, "random-512-256"] = make_cell(topology=measured)
+    for metric in ("mean_itl_ms", "decoding_requests"):
+        made = replace(CLAIM, relations=(replace(CLAIM.relations[0], metric=metric),))
+        for report in (False, True):
+            with pytest.raises(PdserveError) as raised:
+                _unmeasured(made, halved, report=report)
+            assert str(raised.value) == said
+        verdict = halved.judge_claim(made)
+        assert (verdict.status, verdict.missing) == ("FAIL", True)
+
+
+def test_what_was_measured_before_its_topology_broke_is_a_side(
+    halved: Session, make_cell: MakeCell
+) -> None:
+    halved.broken.update(("1p3d", "2p2d"))
+    halved.insane["1p3d", "random-1024-256"] = make_cell()
+    halved.cells["1p3d", "random-512-256"] = make_cell({"mean_itl_ms": 30.0})
+    assert _unmeasured(CLAIM, halved, report=True) is None
+    assert halved.judge_claim(CLAIM).status == "FAIL"
+
+
+def test_a_claim_of_which_nothing_was_asked_for_is_not_judged(halved: Session) -> None:
+    halved.broken.add("2p2d")
+    assert _unmeasured(CLAIM, halved, report=False) == "none of 1p3d, dp was measured"
 
 
 def test_a_side_that_nobody_knows_fails_the_claim(
