@@ -83,15 +83,15 @@ def rejudge(system: System, runs: Path, run_id: str | None, state: Path) -> Judg
         state=state,
         most_runs=Rules().most_runs,
     )
-    sane, nightly = session.runs(), yardstick.expectation
+    sane, counted, nightly = session.sane(), session.runs(), yardstick.expectation
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
-    wholes = {name: yardstick.judge_topology(name, sane) for name, _ in keys}
+    wholes = {name: yardstick.judge_topology(name, counted) for name, _ in keys}
     return Judged(
         yardstick=yardstick,
         session=session,
         cells={key: yardstick.judge(sane[key]) if key in sane else None for key in keys},
         topologies={name: verdict for name, verdict in wholes.items() if verdict is not None},
-        again=tuple(key for key in sane if nightly and nightly.suspicious(sane, key)),
+        again=tuple(key for key in counted if nightly and nightly.suspicious(counted, key)),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.history import by_start
 from pytest_pdserve.results.selection import Selection
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import TIMES
-from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.system import System
 
@@ -110,21 +109,11 @@ def _sample(selection: Selection, key: tuple[str, str], metric: str) -> Sample |
     runs = [
         (value, session.night, session.run_id)
         for session in selection.sessions
-        for record in _of_first_start(session.runs().get(key, ()))
+        for start in by_start(session.sane().get(key, ()))[:1]  # later ones: suspicious cells'
+        for record in start
         if (value := dict(record.metrics).get(metric)) and metric not in record.voided
     ]
     if not runs:
         return None
     values, nights, starts = zip(*runs, strict=True)
     return Sample(values=values, nights=nights, starts=starts)
-
-
-def _of_first_start(records: Sequence[Record]) -> list[Record]:
-    """Runs on the servers that were started first: later starts were made for suspicious cells."""
-    return [
-        r for r in records if r is records[0] or (r.processes and _logs(r) == _logs(records[0]))
-    ]
-
-
-def _logs(record: Record) -> str:
-    return str(Path(record.processes[0].log).parent) if record.processes else ""

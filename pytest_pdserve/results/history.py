@@ -19,7 +19,9 @@ from pytest_pdserve.values.record import start_of_run
 SERVING = ("vllm", "nixl", "vllm-router")
 """Components of which a night must have tonight's versions, or it is no night of the same thing."""
 
-Runs = Mapping[tuple[str, str], Sequence[Record]]
+Key = tuple[str, str]
+"""Topology and workload id."""
+Runs = Mapping[Key, Sequence[Record]]
 """Sane runs of one night by topology and workload id, in the order they were made."""
 
 
@@ -49,12 +51,33 @@ class StoredSession:
         """Fingerprint and serving versions: what makes nights comparable."""
         return self.records[0].fingerprint, serving_versions(dict(self.records[0].versions))
 
-    def runs(self) -> dict[tuple[str, str], list[Record]]:
+    def sane(self) -> dict[Key, list[Record]]:
         """Its runs by cell, without cells of which a run was insane: those ended in an ERROR."""
-        cells: dict[tuple[str, str], list[Record]] = {}
+        cells: dict[Key, list[Record]] = {}
         for record in self.records:
             cells.setdefault((record.topology, record.workload.id), []).append(record)
         return {key: runs for key, runs in cells.items() if not any(r.insane for r in runs)}
+
+    def runs(self) -> dict[Key, list[Record]]:
+        """Its sane runs by cell that are evidence each: one of every start."""
+        return {key: one_a_start(runs) for key, runs in self.sane().items()}
+
+
+def by_start(runs: Sequence[Record]) -> list[list[Record]]:
+    """Runs of one cell and session by the start of the servers that they ran on, oldest first.
+
+    Every start has a log folder of its own. A run of which no log is known is a start by itself.
+    """
+    starts: dict[str | int, list[Record]] = {}
+    for number, record in enumerate(runs):
+        log = record.processes[0].log if record.processes else ""
+        starts.setdefault(str(Path(log).parent) if log else number, []).append(record)
+    return list(starts.values())
+
+
+def one_a_start(runs: Sequence[Record]) -> list[Record]:
+    """The first run of every start: later ones share its servers, and confirm nothing."""
+    return [start[0] for start in by_start(runs)]
 
 
 def serving_versions(versions: Mapping[str, str]) -> dict[str, str]:

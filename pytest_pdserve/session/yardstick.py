@@ -26,6 +26,7 @@ from pytest_pdserve.results.calibration import load_calibration
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import one_a_start
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.values.baseline import Baseline
@@ -158,13 +159,14 @@ class Yardstick:
     def judge(self, runs: Sequence[Record]) -> Verdict:
         """Hold the runs of one cell against limits and counts, and against nights where it can.
 
-        :param runs: the sane runs of a cell, at least one.
+        :param runs: the sane runs of a cell, at least one; limits are for all of them, and nights
+            for one of each start.
         """
         key = (runs[0].topology, runs[0].workload.id)
         verdict = judge_cell(runs, self.baseline or self._nothing)
         if self.expectation is None or not self.expectation.knows(key):
             return verdict
-        return combined(verdict, self.expectation.of_cell({key: runs}, key))
+        return combined(verdict, self.expectation.of_cell({key: one_a_start(runs)}, key))
 
     @property
     def _nothing(self) -> Baseline:

@@ -185,6 +185,16 @@ def test_confirmation_runs_on_other_starts_do_not_count(
     assert after.metrics == before.metrics
 
 
+def test_repeats_on_the_first_start_tell_of_it(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_of(shelf, 5, repeats=3, restarts=False)
+    calibrate(capsys)
+    found = load_calibration(shelf.system)
+    assert found is not None
+    assert found.metrics["mean_itl_ms"].start is not None
+
+
 def test_few_nights_are_warned_of(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     study_of(shelf, 5)
     assert "WARNING: 5 nights say little" in calibrate(capsys)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import by_start
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import night_of
@@ -72,6 +73,21 @@ def test_a_cell_of_which_a_run_was_insane_is_left_out(shelf: Shelf) -> None:
     assert (shelf.runs / run / "dp" / "random-512-256.1.json").exists()
     (night,) = past(shelf).nights
     assert {topology for topology, _ in night} == {"1p3d"}
+
+
+def test_of_every_start_the_first_run_counts(shelf: Shelf) -> None:
+    shelf.session(1, repeats=3, restarts=False)
+    shelf.session(2, repeats=3)
+    once, thrice = past(shelf).nights
+    assert {tuple(r.repeat for r in runs) for runs in once.values()} == {(0,)}
+    assert {tuple(r.repeat for r in runs) for runs in thrice.values()} == {(0, 1, 2)}
+
+
+def test_a_run_that_names_no_server_is_a_start_by_itself(
+    make_record: Callable[..., Record],
+) -> None:
+    runs = [make_record(repeat=repeat, processes=()) for repeat in range(3)]
+    assert by_start(runs) == [[run] for run in runs]
 
 
 def test_of_a_night_the_first_session_that_has_a_cell_counts(shelf: Shelf) -> None:

@@ -83,6 +83,26 @@ def test_a_slow_night_asks_for_more_runs_and_fails_with_them(shelf: Shelf, judge
     assert test["fired"] == ["tonight"]
 
 
+def test_repeats_on_one_start_confirm_nothing(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21, slower=0.06, repeats=3, restarts=False)
+    said = told(judge)
+    assert {cell["verdict"] for cell in said["cells"].values()} == {"INCONCLUSIVE"}
+    assert {test["runs"] for test in said["tests"]} == {1}
+    assert said["again"] == ["1p3d random-512-256", "dp random-512-256"]
+    shelf.session(21, slower=0.06, repeats=3)
+    assert {test["runs"] for test in told(judge, code=1)["tests"]} == {3}
+
+
+def test_limits_are_for_all_runs_of_a_start(shelf: Shelf, judge: Judge) -> None:
+    run = shelf.session(21, repeats=2, restarts=False)
+    path = shelf.runs / run / "dp" / "random-512-256.1.json"
+    record = json.loads(path.read_text())
+    del record["metrics"]["completed"]
+    write_json(path, record)
+    (miss,) = told(judge, code=1)["cells"]["dp random-512-256"]["misses"]
+    assert miss == "completed is in the baseline, but 1 of 2 runs lack it"
+
+
 def test_windows_look_at_the_nights_before_the_one_that_is_judged(
     shelf: Shelf, judge: Judge
 ) -> None:
