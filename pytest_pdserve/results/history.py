@@ -16,7 +16,7 @@ from pytest_pdserve.values.record import Sitting
 from pytest_pdserve.values.record import night_of
 from pytest_pdserve.values.record import start_of_run
 
-SERVING = ("vllm", "nixl", "vllm-router")
+SERVING = ("vllm", "nixl", "vllm-router", "torch", "cuda", "libfabric")
 """Components of which a night must have tonight's versions, or it is no night of the same thing."""
 
 Key = tuple[str, str]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_pdserve.results.history import SERVING
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import stored_sessions
 from pytest_pdserve.values.errors import ConfigError
@@ -73,7 +76,7 @@ def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection
     return Selection(
         sessions=tuple(reversed(sane)),
         left_out=(
-            *_several(len(found) - len(alike), "of other hardware or versions"),
+            *_others(found, alike[0]),
             *_several(len(alike) - len(sane), "without a sane run"),
             *(f"insane: {r.run_id} {r.cell}: {r.insane[0].message}" for r in insane),
             *unreadable,
@@ -122,6 +125,24 @@ def _check_kind(found: Sequence[StoredSession], system: System) -> None:
                 f"{session.run_id} was {was}, but {system.name!r} is of kind "
                 f"{system.cluster.kind!r}; name the runs that are of it"
             )
+
+
+def _others(found: Sequence[StoredSession], kept: StoredSession) -> Iterator[str]:
+    """Sessions of other kinds than *kept*, counted by what makes them other."""
+    kinds = Counter(", ".join(_differences(session, kept)) for session in found)
+    for difference, number in kinds.items():
+        if difference:
+            yield from _several(number, f"of other hardware or versions: {difference}")
+
+
+def _differences(session: StoredSession, kept: StoredSession) -> Iterator[str]:
+    (theirs, versions), (ours, wanted) = session.origin, kept.origin
+    if theirs != ours:
+        yield f"fingerprint {theirs}, not {ours}"
+    for name in SERVING:
+        has, wants = versions.get(name, "unknown"), wanted.get(name, "unknown")
+        if has != wants:
+            yield f"{name} {has}, not {wants}"
 
 
 def _several(number: int, why: str) -> list[str]:

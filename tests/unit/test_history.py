@@ -18,7 +18,7 @@ from tests.unit.stored import INSANE
 from tests.unit.stored import Shelf
 
 TONIGHT = "20261120T220000-p5-efa"
-LIKE = ("0123456789ab", {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9"})
+LIKE = ("0123456789ab", {"vllm": "0.15.1", "nixl": "0.10.1", "commit": "0a1b2c"})
 
 
 @pytest.fixture
@@ -56,6 +56,9 @@ def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
     [
         {"versions": (("vllm", "0.16.0"), ("nixl", "0.10.1"))},
         {"versions": (("vllm", "0.15.1"),)},
+        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("torch", "2.9"))},
+        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("cuda", "12.9"))},
+        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("libfabric", "2.1"))},
         {"fingerprint": "ffffffffffff"},
         {"system": "p6"},
         {"findings": (INSANE,)},

@@ -197,8 +197,29 @@ def test_only_the_newest_versions_are_taken(shelf: Shelf, pdserve: Pdserve) -> N
     shelf.nights(5)
     new = shelf.nights(5, first=11, versions=(("vllm", "0.16.0"), ("nixl", "0.10.1")))
     said = pdserve("propose")
-    assert "left out: 5 sessions of other hardware or versions" in said
+    assert "left out: 5 sessions of other hardware or versions: vllm 0.15.1, not 0.16.0\n" in said
     assert list(proposed(shelf).runs) == new
+
+
+def test_what_differs_in_sessions_that_are_left_out_is_said(shelf: Shelf, pdserve: Pdserve) -> None:
+    stack = {"vllm": "0.15.1", "torch": "2.9", "cuda": "12.9", "libfabric": "2.1"}
+    for day, other in enumerate(
+        ({"libfabric": "1.22"}, {"libfabric": "1.22"}, {"torch": "2.8"}), 1
+    ):
+        shelf.session(day, versions=tuple({**stack, **other}.items()))
+    shelf.session(4, versions=tuple({**stack, "pytest-pdserve": "0.1"}.items()))
+    shelf.session(5, versions=(("vllm", "0.15.1"), ("torch", "2.9"), ("cuda", "12.9")))
+    shelf.session(6, versions=tuple(stack.items()), fingerprint="ffffffffffff")
+    shelf.session(7, versions=tuple(stack.items()))
+    said = [row.strip() for row in pdserve("propose").splitlines() if "of other" in row]
+    kind = "of other hardware or versions"
+    assert said == [
+        f"left out: 1 session {kind}: fingerprint ffffffffffff, not 0123456789ab",
+        f"left out: 1 session {kind}: libfabric unknown, not 2.1",
+        f"left out: 1 session {kind}: torch 2.8, not 2.9",
+        f"left out: 2 sessions {kind}: libfabric 1.22, not 2.1",
+    ]
+    assert len(proposed(shelf).runs) == 2
 
 
 def test_named_runs_must_agree(shelf: Shelf, pdserve: Pdserve) -> None:
