@@ -106,7 +106,7 @@ def past_nights(
     """
     fingerprint, versions = like
     wanted = fingerprint, serving_versions(versions)
-    nights: dict[str, dict[tuple[str, str], list[Record]]] = {}
+    nights: dict[str, dict[Key, list[Record]]] = {}
     unreadable: list[str] = []
     this = night_of(tonight, tonight)
     for session in stored_sessions(
@@ -116,8 +116,16 @@ def past_nights(
             continue
         if session.night not in nights and len(nights) >= most:
             break
-        nights.setdefault(session.night, {}).update(session.runs())
+        join(nights, session)
     return History(nights=tuple(reversed(nights.values())), unreadable=tuple(unreadable))
+
+
+def join(nights: dict[str, dict[Key, list[Record]]], earlier: StoredSession) -> None:
+    """Add to *nights* a session that began before all that they are made of.
+
+    Of several sessions of one night the first that has a cell counts.
+    """
+    nights.setdefault(earlier.night, {}).update(earlier.runs())
 
 
 def stored_sessions(

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pdserve.results.history import SERVING
+from pytest_pdserve.results.history import Key
+from pytest_pdserve.results.history import Runs
 from pytest_pdserve.results.history import StoredSession
+from pytest_pdserve.results.history import join
 from pytest_pdserve.results.history import stored_sessions
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 
 
@@ -31,18 +35,25 @@ class Selection:
         return first if first == last else f"{first} to {last}"
 
     def one_a_night(self) -> Selection:
-        """Of each night, the session with most cells: others have the night in common with it."""
-        best: dict[str, StoredSession] = {}
-        for session in self.sessions:
-            kept = best.get(session.night)
-            if kept is None or len(session.runs()) > len(kept.runs()):
-                best[session.night] = session
-        more = len(self.sessions) - len(best)
-        sessions = tuple(session for session in self.sessions if session in best.values())
+        """The sessions of each night as one, in which of each cell the first session counts."""
+        nights: dict[str, dict[Key, list[Record]]] = {}
+        for session in reversed(self.sessions):
+            join(nights, session)
+        joined = [_joined(night, cells) for night, cells in nights.items()]
+        used = {record.run_id for session in joined for record in session.records}
+        more = len(self.sessions) - len(used)
+        why = "of a night of which others have all its cells"
         return Selection(
-            sessions=sessions,
-            left_out=(*self.left_out, *_several(more, "of a night that another stands for")),
+            sessions=sorted(joined, key=lambda session: session.run_id),
+            left_out=(*self.left_out, *_several(more, why)),
         )
+
+
+def _joined(night: str, cells: Runs) -> StoredSession:
+    """A night as one session, which has the name of the last that it has a cell of."""
+    records = tuple(record for runs in cells.values() for record in runs)
+    name = max(record.run_id for record in records)
+    return StoredSession(run_id=name, night=night, records=records)
 
 
 def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection:
