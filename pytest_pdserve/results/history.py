@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from pytest_pdserve.values.record import start_of_run
 SERVING = ("vllm", "nixl", "vllm-router", "torch", "cuda", "libfabric")
 """Components of which a night must have tonight's versions, or it is no night of the same thing."""
 
+FARTHEST = 42
+"""Nights that are looked back at, at most: six of a topology that has its turn once a week. Without
+an end, one cell of the baseline that nobody measures any more would have every record read."""
 Key = tuple[str, str]
 """Topology and workload id."""
 Runs = Mapping[Key, Sequence[Record]]
@@ -92,7 +96,8 @@ def past_nights(
     system: str,
     tonight: Sitting,
     baseline: Collection[str],
-    most: int,
+    cells: Collection[Key],
+    each: int,
 ) -> History:
     """Nights in *runs* of the same system, host and serving versions, later than the baseline's.
 
@@ -102,22 +107,32 @@ def past_nights(
     :param like: tonight's fingerprint and versions.
     :param tonight: the session that looks back; nothing of its own night is past.
     :param baseline: run ids of the baseline that nights are held against.
-    :param most: nights that are read at most, the newest.
+    :param cells: what nights are wanted of; topologies that take turns share none.
+    :param each: nights that are wanted of each of them, the newest; so many are read of any.
     """
     fingerprint, versions = like
     wanted = fingerprint, serving_versions(versions)
     nights: dict[str, dict[Key, list[Record]]] = {}
+    seen: set[str] = set()
     unreadable: list[str] = []
     this = night_of(tonight, tonight)
     for session in stored_sessions(
         runs, system=system, unreadable=unreadable, later_than=baseline, newest=tonight
     ):
-        if session.night == this or session.origin != wanted or not session.runs():
+        if session.night == this:
             continue
-        if session.night not in nights and len(nights) >= most:
+        if session.night not in seen and (len(seen) >= FARTHEST or _enough(nights, cells, each)):
             break
-        join(nights, session)
+        seen.add(session.night)
+        if session.origin == wanted and session.runs():
+            join(nights, session)
     return History(nights=tuple(reversed(nights.values())), unreadable=tuple(unreadable))
+
+
+def _enough(nights: Mapping[str, Runs], cells: Collection[Key], each: int) -> bool:
+    """Whether there are nights, and of every cell, as many as are wanted."""
+    counts = Counter(key for night in nights.values() for key in night)
+    return len(nights) >= each and all(counts[key] >= each for key in cells)
 
 
 def join(nights: dict[str, dict[Key, list[Record]]], earlier: StoredSession) -> None:

@@ -141,14 +141,15 @@ class Yardstick:
 
     @cached_property
     def history(self) -> History:
-        """Nights since the baseline was made, as many as windows look back at."""
+        """Nights since the baseline was made, as many of each cell as windows look back at."""
         return past_nights(
             self.runs,
             like=(self.provenance.fingerprint, self.provenance.versions),
             system=self.system.name,
             tonight=(self.run_id, self.provenance.cluster),
             baseline=self.baseline.runs if self.baseline else (),
-            most=self.rules.budget.past_nights,
+            cells=self.baseline.keys if self.baseline else (),
+            each=self.rules.budget.past_nights,
         )
 
     @cached_property
@@ -192,8 +193,9 @@ class Yardstick:
     def known(self, claim: Claim, tonight: Runs) -> Known:
         """What sides of *claim* are taken from: of a system of figures, these and nothing else.
 
-        Where nights are judged, a side's runs are the first of tonight and of those nights before
-        in which all that was measured tonight of the claim has a value.
+        Where nights are judged, a side's runs are the first of tonight and of the newest nights
+        before in which all that was measured tonight of the claim has a value: as many as windows
+        look back at, however far others made the history reach.
 
         :param tonight: sane runs of this session.
         """
@@ -211,7 +213,7 @@ class Yardstick:
             night
             for night in reversed(self.history.nights)
             if all(_has(night.get(key, ())[:1], metrics) for key in needed)
-        ]
+        ][: self.rules.budget.past_nights]
         # A suspicious cell's further runs have no partner, and were made because the first was odd.
         paired = {
             key: [runs[0], *(night[key][0] for night in before if key in needed)]
