@@ -12,6 +12,7 @@ from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
 from pytest_pdserve.results.history import by_start
+from pytest_pdserve.results.imported import UNKNOWN
 from pytest_pdserve.results.selection import Selection
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.errors import ConfigError
@@ -32,10 +33,12 @@ def calibration_path(system: System) -> Path:
     return Path(system.source).parent / "calibration.json"
 
 
-def load_calibration(system: System) -> Calibration | None:
+def load_calibration(system: System, *, fingerprint: str | None = None) -> Calibration | None:
     """Read the calibration of *system*; None if there is none.
 
-    :raises ConfigError: if it is malformed, of another system, or names an unknown metric.
+    :param fingerprint: of the hardware whose noise is asked for; None where it is not known.
+    :raises ConfigError: if it is malformed, of another system or hardware, or names an unknown
+        metric.
     """
     path = calibration_path(system)
     if not path.exists():
@@ -47,6 +50,12 @@ def load_calibration(system: System) -> Calibration | None:
     for name in data["metrics"]:
         if name not in METRICS or METRICS[name].better == "equal":
             raise ConfigError(f"{path}: /metrics/{name}: unknown metric {name!r}")
+    theirs = data["provenance"]["fingerprint"]
+    if len({theirs, fingerprint} - {None, UNKNOWN}) > 1:
+        raise ConfigError(
+            f"{path} was made on another host or system file (fingerprint {theirs}, here "
+            f"{fingerprint}); move it away, and study this with pdserve calibrate"
+        )
     return Calibration.from_json(data, source=str(path))
 
 

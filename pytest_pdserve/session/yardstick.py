@@ -79,10 +79,15 @@ class Yardstick:
         """
         return load_baseline(
             baseline_path(self.system, SUITE),
-            fingerprint=self.provenance.fingerprint if self.nodes_known else None,
+            fingerprint=self._nodes,
             system=self.system.name,
             suite=SUITE,
         )
+
+    @property
+    def _nodes(self) -> str | None:
+        """Fingerprint of the nodes, where they are known."""
+        return self.provenance.fingerprint if self.nodes_known else None
 
     @property
     def host_path(self) -> Path:
@@ -111,8 +116,11 @@ class Yardstick:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """How noisy the system was seen to be."""
-        return load_calibration(self.system)
+        """How noisy the system was seen to be.
+
+        :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
+        """
+        return load_calibration(self.system, fingerprint=self._nodes)
 
     @cached_property
     def rules(self) -> Rules:

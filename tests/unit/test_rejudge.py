@@ -172,3 +172,15 @@ def test_a_calibration_is_believed(shelf: Shelf, judge: Judge) -> None:
         (shelf.folder / "baselines" / "p5-efa" / "calibration.json").read_text()
     )
     assert set(told(judge)["icc"].values()) == {calibration["icc"]} != {0.2}
+
+
+def test_a_calibration_of_other_hardware_is_not_believed(shelf: Shelf, judge: Judge) -> None:
+    for day in range(1, 21):
+        shelf.session(day, 23)
+    assert main(["calibrate", "--system", "p5-efa"]) == 0
+    path = shelf.folder / "baselines" / "p5-efa" / "calibration.json"
+    path.write_text(path.read_text().replace("0123456789ab", "ffffffffffff"))
+    shelf.session(22)
+    said = judge(code=4)
+    assert said.startswith(f"pdserve: {path} was made on another host or system file (fingerprint")
+    assert said.count("\n") == 1
