@@ -49,6 +49,8 @@ class StoredSession:
     """Night that it belongs to."""
     records: tuple[Record, ...]
     """At least one; by topology and workload, first repeats first, the insane ones too."""
+    unreadable: tuple[str, ...] = ()
+    """Files of it that are no record, and why."""
 
     @property
     def origin(self) -> tuple[str, Mapping[str, str]]:
@@ -160,18 +162,22 @@ def stored_sessions(
     """
     known = [began for run in later_than if (began := start_of_run(run)) is not None]
     last = start_of_run(newest[0]) if newest else None
-    for folder in sorted(_folders(runs), key=lambda path: path.name, reverse=True):
+    for folder in run_folders(runs):
         began = start_of_run(folder.name)
         if folder.name in later_than or (newest and folder.name == newest[0]):
             continue
         if began and ((known and began <= max(known)) or (last and began > last)):
             continue
-        records = tuple(r for r in records_of(folder, unreadable) if r.system == system)
+        torn: list[str] = []
+        records = tuple(r for r in records_of(folder, torn) if r.system == system)
+        unreadable.extend(torn)
         if records:
             sitting = folder.name, dict(records[0].cluster)
             newest = newest or sitting
             night = night_of(sitting, newest)
-            yield StoredSession(run_id=folder.name, night=night, records=records)
+            yield StoredSession(
+                run_id=folder.name, night=night, records=records, unreadable=tuple(torn)
+            )
 
 
 def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
@@ -201,8 +207,10 @@ def _place(path: Path) -> tuple[str, str, int]:
     return path.parent.name, stem, int(repeat)
 
 
-def _folders(runs: Path) -> list[Path]:
+def run_folders(runs: Path) -> list[Path]:
+    """Folders in *runs*, newest first by their names."""
     try:
-        return [path for path in runs.iterdir() if path.is_dir()]
+        folders = [path for path in runs.iterdir() if path.is_dir()]
     except OSError:
         return []
+    return sorted(folders, key=lambda path: path.name, reverse=True)

@@ -13,7 +13,10 @@ from pytest_pdserve.results.history import Key
 from pytest_pdserve.results.history import Runs
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import join
+from pytest_pdserve.results.history import records_of
+from pytest_pdserve.results.history import run_folders
 from pytest_pdserve.results.history import stored_sessions
+from pytest_pdserve.results.store import belongs_to
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
@@ -101,30 +104,72 @@ def _chosen(
     known = {session.run_id for session in found}
     unknown = next((run for run in run_ids if run not in known), None)
     if unknown is not None:
-        raise ConfigError(f"{runs / unknown} holds no records of {system.name!r}")
+        raise ConfigError(_lacks(runs / unknown, system))
     return [session for session in found if session.run_id in run_ids]
 
 
 def find_session(runs: Path, system: System, run_id: str | None) -> StoredSession:
     """One stored session of *system*, the newest if none is named.
 
-    :raises ConfigError: if there is none, or it was simulated and the system is real, or the other
-        way round.
+    :raises ConfigError: if there is none, or nothing of it can be read; if it was simulated and the
+        system is real, or the other way round.
     """
-    found = list(stored_sessions(runs, system=system.name, unreadable=[]))
+    sessions = stored_sessions(runs, system=system.name, unreadable=[])
+    found = next((session for session in sessions if run_id in (None, session.run_id)), None)
+    for folder in _passed_over(runs, system, run_id, found):
+        _check_read(folder, system)
+    if found is None:
+        raise ConfigError(
+            _nothing(runs, system) if run_id is None else _lacks(runs / run_id, system)
+        )
+    _check_kind([found], system)
+    return found
+
+
+def _passed_over(
+    runs: Path, system: System, run_id: str | None, found: StoredSession | None
+) -> list[Path]:
+    """Folders that were asked for rather than what was *found*, by what they are called."""
     if run_id is not None:
-        found = _chosen(found, [run_id], runs, system)
-    _check_found(found, runs, system)
-    _check_kind(found[:1], system)
-    return found[0]
+        return [] if found else [runs / run_id]
+    return [
+        folder
+        for folder in run_folders(runs)
+        if belongs_to(folder.name, system.name) and (found is None or folder.name > found.run_id)
+    ]
+
+
+def _check_read(folder: Path, system: System) -> None:
+    """Make sure that a session is not passed over because it left nothing that can be read."""
+    torn: list[str] = []
+    if any(True for _ in records_of(folder, torn)):  # of another system that is called alike
+        return
+    if torn:
+        raise ConfigError(
+            f"{folder}: none of its {len(torn)} records can be read, so that it cannot be judged; "
+            f"the first: {torn[0]}"
+        )
+    if folder.is_dir():
+        raise ConfigError(
+            f"{_lacks(folder, system)}: that session measured nothing, or nothing yet; name the "
+            "RUN that is to be judged"
+        )
 
 
 def _check_found(found: Sequence[StoredSession], runs: Path, system: System) -> None:
     if not found:
-        raise ConfigError(
-            f"{runs} holds no records of {system.name!r}; make some with pytest suites/sweep "
-            f"--system {system.name}, or name another folder with --runs"
-        )
+        raise ConfigError(_nothing(runs, system))
+
+
+def _lacks(folder: Path, system: System) -> str:
+    return f"{folder} holds no records of {system.name!r}"
+
+
+def _nothing(runs: Path, system: System) -> str:
+    return (
+        f"{_lacks(runs, system)}; make some with pytest suites/sweep --system {system.name}, or "
+        "name another folder with --runs"
+    )
 
 
 def _check_kind(found: Sequence[StoredSession], system: System) -> None:
