@@ -37,7 +37,8 @@ USAGE_ERROR = 4
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    :returns: 0, 1 for trouble with machines or a FAIL, 4 for bad input, 130 after an interrupt.
+    :returns: 0, 1 for trouble with machines or a FAIL, 3 where nothing FAILed but something of a
+        stored session could not be judged, 4 for bad input, 130 after an interrupt.
     """
     options = _parser().parse_args(arguments)
     try:

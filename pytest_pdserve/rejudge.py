@@ -18,20 +18,31 @@ from pytest_pdserve.values.system import System
 
 if TYPE_CHECKING:
     from pytest_pdserve.judge.verdict import Verdict
+    from pytest_pdserve.results.history import Key
     from pytest_pdserve.results.history import StoredSession
     from pytest_pdserve.session import Yardstick
 
 FAILED = 1
 """Exit code where something is worse."""
+UNJUDGED = 3
+"""Exit code where nothing is, but something could not be judged: insane, unreadable, or missing."""
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser of ``pdserve``."""
     text = "Judge a stored session by the baseline and the nights before it; exit 1 on a FAIL"
-    judge = commands.add_parser("judge", help=text, description=text)
+    more = (
+        f"{text}, 3 where nothing FAILed but something could not be judged: a cell that is INSANE, "
+        "a record that cannot be read, a cell of the baseline without a run; 4 for bad input, also "
+        "where nothing of the session can be read"
+    )
+    judge = commands.add_parser("judge", help=text, description=more)
     add_system(judge)
     add_runs(judge)
     judge.add_argument("--json", action="store_true", help="Every test, as JSON")
+    judge.add_argument(
+        "--partial", action="store_true", help="Accept that cells of the baseline have no run"
+    )
     judge.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
 
 
@@ -43,12 +54,25 @@ class Judged:
     """What it was held against."""
     session: StoredSession
     """What was judged."""
-    cells: dict[tuple[str, str], Verdict | None]
+    cells: dict[Key, Verdict | None]
     """Verdict of each cell that was measured; None if a run of it was insane."""
     topologies: dict[str, Verdict]
     """Verdict of each topology as a whole, where nights judge it."""
-    again: tuple[tuple[str, str], ...]
+    again: tuple[Key, ...]
     """Cells that would be run once more on a fresh start before a verdict."""
+    partial: bool
+    """Whether cells of the baseline may be without a run."""
+
+    @property
+    def insane(self) -> tuple[Key, ...]:
+        """Cells that were measured, but whose numbers mean nothing."""
+        return tuple(key for key, verdict in self.cells.items() if verdict is None)
+
+    @property
+    def not_measured(self) -> tuple[Key, ...]:
+        """Cells of the baseline of which the session has no run that can be read."""
+        baseline = self.yardstick.baseline
+        return tuple(key for key in (baseline.keys if baseline else ()) if key not in self.cells)
 
     @property
     def failed(self) -> bool:
@@ -56,12 +80,24 @@ class Judged:
         verdicts = (*self.cells.values(), *self.topologies.values())
         return any(verdict is not None and verdict.status == "FAIL" for verdict in verdicts)
 
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: missing evidence is no 0."""
+        if self.failed:
+            return FAILED
+        missing = self.not_measured and not self.partial
+        return UNJUDGED if self.insane or self.session.unreadable or missing else 0
 
-def rejudge(system: System, runs: Path, run_id: str | None, state: Path) -> Judged:
+
+def rejudge(
+    system: System, runs: Path, run_id: str | None, *, state: Path, partial: bool = False
+) -> Judged:
     """Judge a stored session of *system* below *runs*, the newest if none is named.
 
     :param state: folder of envelopes of single hosts.
-    :raises ConfigError: if there is none, or the baseline cannot be used.
+    :param partial: whether cells of the baseline may be without a run.
+    :raises ConfigError: if there is none, nothing of it can be read, or the baseline cannot be
+        used.
     """
     from pytest_pdserve.results.selection import find_session  # noqa: PLC0415 - loads in commands
     from pytest_pdserve.serving.measure import Provenance  # noqa: PLC0415
@@ -83,15 +119,16 @@ def rejudge(system: System, runs: Path, run_id: str | None, state: Path) -> Judg
         state=state,
         most_runs=Rules().most_runs,
     )
-    sane, nightly = session.runs(), yardstick.expectation
+    sane, counted, nightly = session.sane(), session.runs(), yardstick.expectation
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
-    wholes = {name: yardstick.judge_topology(name, sane) for name, _ in keys}
+    wholes = {name: yardstick.judge_topology(name, counted) for name, _ in keys}
     return Judged(
         yardstick=yardstick,
         session=session,
         cells={key: yardstick.judge(sane[key]) if key in sane else None for key in keys},
         topologies={name: verdict for name, verdict in wholes.items() if verdict is not None},
-        again=tuple(key for key in sane if nightly and nightly.suspicious(sane, key)),
+        again=tuple(key for key in counted if nightly and nightly.suspicious(counted, key)),
+        partial=partial,
     )
 
 
@@ -103,33 +140,43 @@ def run(options: argparse.Namespace, system: System) -> tuple[str, int]:
     """
     from pytest_pdserve.results.baselines import state_folder  # noqa: PLC0415
 
-    judged = rejudge(system, options.runs, options.run_id, state_folder())
+    judged = rejudge(
+        system, options.runs, options.run_id, state=state_folder(), partial=options.partial
+    )
     text = json.dumps(to_json(judged)) if options.json else "\n".join(_lines(judged))
-    return text, FAILED if judged.failed else 0
+    return text, judged.exit_code
 
 
 def to_json(judged: Judged) -> dict[str, Any]:
     """All verdicts; numbers that are not there are null.
 
-    Keys: ``run_id``, ``nights_before``, ``icc`` by metric; ``cells`` and ``topologies`` by name
-    with ``verdict``, ``misses``; ``again``, cells to be run again; ``tests``, one a metric and
-    cell and one a metric and topology.
+    Keys: ``run_id``, ``nights_before``, ``icc`` by metric; ``exit_code``, 1 on a FAIL, else 3 where
+    one of these is not empty: ``insane``, cells; ``unreadable``, a sentence for each file;
+    ``not_measured``, cells of the baseline without a run (not with ``--partial``); ``cells`` and
+    ``topologies`` by name with ``verdict``, ``misses``; ``again``, cells to be run again;
+    ``tests``, one a metric and cell that was measured (``runs`` is 0 where no run has the metric)
+    and one a metric and topology.
     """
     nightly = judged.yardstick.expectation
     tests = nightly.judge(judged.session.runs()) if nightly else ()
+    sane = {" ".join(key) for key in judged.cells if key not in judged.insane}
     return {
         "run_id": judged.session.run_id,
         "system": judged.session.records[0].system,
         "simulated": judged.session.records[0].simulated,
         "nights_before": len(judged.yardstick.history.nights),
         "icc": nightly.icc if nightly else {},
+        "exit_code": judged.exit_code,
+        "insane": [" ".join(key) for key in judged.insane],
+        "unreadable": list(judged.session.unreadable),
+        "not_measured": [" ".join(key) for key in judged.not_measured],
         "cells": {" ".join(key): _said(verdict) for key, verdict in judged.cells.items()},
         "topologies": {name: _said(verdict) for name, verdict in judged.topologies.items()},
         "again": [" ".join(key) for key in judged.again],
         "tests": [
             {k: None if isinstance(v, float) and v - v != 0 else v for k, v in asdict(t).items()}
             for t in tests
-            if t.runs
+            if t.runs or t.cell in sane
         ],
     }
 
@@ -159,6 +206,8 @@ def _lines(judged: Judged) -> Iterator[str]:
             yield from (f"  {miss}" for miss in verdict.misses)
     for record in session.records:
         yield from (f"INSANE: {record.cell}: {f.message}" for f in record.insane)
+    yield from (f"UNREADABLE: {why}" for why in session.unreadable)
+    yield from (f"NOT MEASURED: {' '.join(key)}" for key in judged.not_measured)
     nightly = yardstick.expectation
     yield f"baseline  {yardstick.baseline.origin if yardstick.baseline else 'none'}"
     if nightly is not None:

@@ -51,7 +51,7 @@ def _add_propose(steps: Any) -> None:
     propose.add_argument(
         "--every-session",
         action="store_true",
-        help="Take all sessions of a night, not only one that stands for it",
+        help="Take all sessions of a night, not only the first that has a cell",
     )
 
 

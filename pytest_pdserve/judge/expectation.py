@@ -55,7 +55,7 @@ class Expectation:
         return tuple(dict.fromkeys(topology for topology, _ in self.keys))
 
     def after(self, nights: Sequence[Runs]) -> Expectation:
-        """The same, knowing *nights*, oldest first; more than windows look at are left out."""
+        """The same, knowing *nights*, oldest first; windows look at the last of each test."""
         if not nights:
             return replace(self, past=None)
         seen = [
@@ -64,7 +64,7 @@ class Expectation:
                 self.envelopes,
                 clip=self.rules.clip,
             )
-            for runs in nights[-self.rules.budget.past_nights :]
+            for runs in nights
         ]
         z, shift, made = (
             np.stack([getattr(night, name) for night in seen], axis=-1)
@@ -103,10 +103,11 @@ class Expectation:
 
     def undecided(self, tonight: Runs, nights: int) -> tuple[tuple[Key, str], ...]:
         """Cells and metrics that so many nights in a row, tonight the last, could not decide."""
-        open_ = undecided(self.state(tonight), nights)
+        state = self.state(tonight)
+        ran = ~np.all(np.isnan(state.logs), axis=-1)
         places = [(key, name) for key in self.keys for name in self._metrics]
-        found = zip(places, open_.ravel(), strict=True)
-        return tuple((key, name) for (key, name), is_open in found if is_open and tonight.get(key))
+        found = zip(places, (undecided(state, nights) & ran).ravel(), strict=True)
+        return tuple(place for place, is_open in found if is_open)
 
     def judge(self, tonight: Runs) -> tuple[TestVerdict, ...]:
         """Verdicts of all tests, then of each metric over each topology.

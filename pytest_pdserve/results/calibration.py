@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING
 from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.history import by_start
+from pytest_pdserve.results.imported import UNKNOWN
 from pytest_pdserve.results.selection import Selection
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import TIMES
-from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.system import System
 
@@ -33,10 +33,12 @@ def calibration_path(system: System) -> Path:
     return Path(system.source).parent / "calibration.json"
 
 
-def load_calibration(system: System) -> Calibration | None:
+def load_calibration(system: System, *, fingerprint: str | None = None) -> Calibration | None:
     """Read the calibration of *system*; None if there is none.
 
-    :raises ConfigError: if it is malformed, of another system, or names an unknown metric.
+    :param fingerprint: of the hardware whose noise is asked for; None where it is not known.
+    :raises ConfigError: if it is malformed, of another system or hardware, or names an unknown
+        metric.
     """
     path = calibration_path(system)
     if not path.exists():
@@ -48,6 +50,12 @@ def load_calibration(system: System) -> Calibration | None:
     for name in data["metrics"]:
         if name not in METRICS or METRICS[name].better == "equal":
             raise ConfigError(f"{path}: /metrics/{name}: unknown metric {name!r}")
+    theirs = data["provenance"]["fingerprint"]
+    if len({theirs, fingerprint} - {None, UNKNOWN}) > 1:
+        raise ConfigError(
+            f"{path} was made on another host or system file (fingerprint {theirs}, here "
+            f"{fingerprint}); move it away, and study this with pdserve calibrate"
+        )
     return Calibration.from_json(data, source=str(path))
 
 
@@ -110,21 +118,11 @@ def _sample(selection: Selection, key: tuple[str, str], metric: str) -> Sample |
     runs = [
         (value, session.night, session.run_id)
         for session in selection.sessions
-        for record in _of_first_start(session.runs().get(key, ()))
+        for start in by_start(session.sane().get(key, ()))[:1]  # later ones: suspicious cells'
+        for record in start
         if (value := dict(record.metrics).get(metric)) and metric not in record.voided
     ]
     if not runs:
         return None
     values, nights, starts = zip(*runs, strict=True)
     return Sample(values=values, nights=nights, starts=starts)
-
-
-def _of_first_start(records: Sequence[Record]) -> list[Record]:
-    """Runs on the servers that were started first: later starts were made for suspicious cells."""
-    return [
-        r for r in records if r is records[0] or (r.processes and _logs(r) == _logs(records[0]))
-    ]
-
-
-def _logs(record: Record) -> str:
-    return str(Path(record.processes[0].log).parent) if record.processes else ""

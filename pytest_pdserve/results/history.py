@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -16,10 +17,15 @@ from pytest_pdserve.values.record import Sitting
 from pytest_pdserve.values.record import night_of
 from pytest_pdserve.values.record import start_of_run
 
-SERVING = ("vllm", "nixl", "vllm-router")
+SERVING = ("vllm", "nixl", "vllm-router", "torch", "cuda", "libfabric")
 """Components of which a night must have tonight's versions, or it is no night of the same thing."""
 
-Runs = Mapping[tuple[str, str], Sequence[Record]]
+FARTHEST = 42
+"""Nights that are looked back at, at most: six of a topology that has its turn once a week. Without
+an end, one cell of the baseline that nobody measures any more would have every record read."""
+Key = tuple[str, str]
+"""Topology and workload id."""
+Runs = Mapping[Key, Sequence[Record]]
 """Sane runs of one night by topology and workload id, in the order they were made."""
 
 
@@ -43,18 +49,41 @@ class StoredSession:
     """Night that it belongs to."""
     records: tuple[Record, ...]
     """At least one; by topology and workload, first repeats first, the insane ones too."""
+    unreadable: tuple[str, ...] = ()
+    """Files of it that are no record, and why."""
 
     @property
     def origin(self) -> tuple[str, Mapping[str, str]]:
         """Fingerprint and serving versions: what makes nights comparable."""
         return self.records[0].fingerprint, serving_versions(dict(self.records[0].versions))
 
-    def runs(self) -> dict[tuple[str, str], list[Record]]:
+    def sane(self) -> dict[Key, list[Record]]:
         """Its runs by cell, without cells of which a run was insane: those ended in an ERROR."""
-        cells: dict[tuple[str, str], list[Record]] = {}
+        cells: dict[Key, list[Record]] = {}
         for record in self.records:
             cells.setdefault((record.topology, record.workload.id), []).append(record)
         return {key: runs for key, runs in cells.items() if not any(r.insane for r in runs)}
+
+    def runs(self) -> dict[Key, list[Record]]:
+        """Its sane runs by cell that are evidence each: one of every start."""
+        return {key: one_a_start(runs) for key, runs in self.sane().items()}
+
+
+def by_start(runs: Sequence[Record]) -> list[list[Record]]:
+    """Runs of one cell and session by the start of the servers that they ran on, oldest first.
+
+    Every start has a log folder of its own. A run of which no log is known is a start by itself.
+    """
+    starts: dict[str | int, list[Record]] = {}
+    for number, record in enumerate(runs):
+        log = record.processes[0].log if record.processes else ""
+        starts.setdefault(str(Path(log).parent) if log else number, []).append(record)
+    return list(starts.values())
+
+
+def one_a_start(runs: Sequence[Record]) -> list[Record]:
+    """The first run of every start: later ones share its servers, and confirm nothing."""
+    return [start[0] for start in by_start(runs)]
 
 
 def serving_versions(versions: Mapping[str, str]) -> dict[str, str]:
@@ -69,7 +98,8 @@ def past_nights(
     system: str,
     tonight: Sitting,
     baseline: Collection[str],
-    most: int,
+    cells: Collection[Key],
+    each: int,
 ) -> History:
     """Nights in *runs* of the same system, host and serving versions, later than the baseline's.
 
@@ -79,22 +109,40 @@ def past_nights(
     :param like: tonight's fingerprint and versions.
     :param tonight: the session that looks back; nothing of its own night is past.
     :param baseline: run ids of the baseline that nights are held against.
-    :param most: nights that are read at most, the newest.
+    :param cells: what nights are wanted of; topologies that take turns share none.
+    :param each: nights that are wanted of each of them, the newest; so many are read of any.
     """
     fingerprint, versions = like
     wanted = fingerprint, serving_versions(versions)
-    nights: dict[str, dict[tuple[str, str], list[Record]]] = {}
+    nights: dict[str, dict[Key, list[Record]]] = {}
+    seen: set[str] = set()
     unreadable: list[str] = []
     this = night_of(tonight, tonight)
     for session in stored_sessions(
         runs, system=system, unreadable=unreadable, later_than=baseline, newest=tonight
     ):
-        if session.night == this or session.origin != wanted or not session.runs():
+        if session.night == this:
             continue
-        if session.night not in nights and len(nights) >= most:
+        if session.night not in seen and (len(seen) >= FARTHEST or _enough(nights, cells, each)):
             break
-        nights.setdefault(session.night, {}).update(session.runs())
+        seen.add(session.night)
+        if session.origin == wanted and session.runs():
+            join(nights, session)
     return History(nights=tuple(reversed(nights.values())), unreadable=tuple(unreadable))
+
+
+def _enough(nights: Mapping[str, Runs], cells: Collection[Key], each: int) -> bool:
+    """Whether there are nights, and of every cell, as many as are wanted."""
+    counts = Counter(key for night in nights.values() for key in night)
+    return len(nights) >= each and all(counts[key] >= each for key in cells)
+
+
+def join(nights: dict[str, dict[Key, list[Record]]], earlier: StoredSession) -> None:
+    """Add to *nights* a session that began before all that they are made of.
+
+    Of several sessions of one night the first that has a cell counts.
+    """
+    nights.setdefault(earlier.night, {}).update(earlier.runs())
 
 
 def stored_sessions(
@@ -114,18 +162,22 @@ def stored_sessions(
     """
     known = [began for run in later_than if (began := start_of_run(run)) is not None]
     last = start_of_run(newest[0]) if newest else None
-    for folder in sorted(_folders(runs), key=lambda path: path.name, reverse=True):
+    for folder in run_folders(runs):
         began = start_of_run(folder.name)
         if folder.name in later_than or (newest and folder.name == newest[0]):
             continue
         if began and ((known and began <= max(known)) or (last and began > last)):
             continue
-        records = tuple(r for r in records_of(folder, unreadable) if r.system == system)
+        torn: list[str] = []
+        records = tuple(r for r in records_of(folder, torn) if r.system == system)
+        unreadable.extend(torn)
         if records:
             sitting = folder.name, dict(records[0].cluster)
             newest = newest or sitting
             night = night_of(sitting, newest)
-            yield StoredSession(run_id=folder.name, night=night, records=records)
+            yield StoredSession(
+                run_id=folder.name, night=night, records=records, unreadable=tuple(torn)
+            )
 
 
 def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
@@ -155,8 +207,10 @@ def _place(path: Path) -> tuple[str, str, int]:
     return path.parent.name, stem, int(repeat)
 
 
-def _folders(runs: Path) -> list[Path]:
+def run_folders(runs: Path) -> list[Path]:
+    """Folders in *runs*, newest first by their names."""
     try:
-        return [path for path in runs.iterdir() if path.is_dir()]
+        folders = [path for path in runs.iterdir() if path.is_dir()]
     except OSError:
         return []
+    return sorted(folders, key=lambda path: path.name, reverse=True)

@@ -73,7 +73,7 @@ def propose(
 ) -> Proposal:
     """A baseline of the newest *last* nights of every cell: its first sane run of each.
 
-    :param selection: one session a night.
+    :param selection: sessions, each a night of its own.
     :param current: the baseline that it would replace; its known issues are kept.
     :raises ConfigError: if times of *system* are kept per host, or nothing could be taken.
     """

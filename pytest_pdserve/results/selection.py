@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_pdserve.results.history import SERVING
+from pytest_pdserve.results.history import Key
+from pytest_pdserve.results.history import Runs
 from pytest_pdserve.results.history import StoredSession
+from pytest_pdserve.results.history import join
+from pytest_pdserve.results.history import records_of
+from pytest_pdserve.results.history import run_folders
 from pytest_pdserve.results.history import stored_sessions
+from pytest_pdserve.results.store import belongs_to
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 
 
@@ -28,18 +38,25 @@ class Selection:
         return first if first == last else f"{first} to {last}"
 
     def one_a_night(self) -> Selection:
-        """Of each night, the session with most cells: others have the night in common with it."""
-        best: dict[str, StoredSession] = {}
-        for session in self.sessions:
-            kept = best.get(session.night)
-            if kept is None or len(session.runs()) > len(kept.runs()):
-                best[session.night] = session
-        more = len(self.sessions) - len(best)
-        sessions = tuple(session for session in self.sessions if session in best.values())
+        """The sessions of each night as one, in which of each cell the first session counts."""
+        nights: dict[str, dict[Key, list[Record]]] = {}
+        for session in reversed(self.sessions):
+            join(nights, session)
+        joined = [_joined(night, cells) for night, cells in nights.items()]
+        used = {record.run_id for session in joined for record in session.records}
+        more = len(self.sessions) - len(used)
+        why = "of a night of which others have all its cells"
         return Selection(
-            sessions=sessions,
-            left_out=(*self.left_out, *_several(more, "of a night that another stands for")),
+            sessions=sorted(joined, key=lambda session: session.run_id),
+            left_out=(*self.left_out, *_several(more, why)),
         )
+
+
+def _joined(night: str, cells: Runs) -> StoredSession:
+    """A night as one session, which has the name of the last that it has a cell of."""
+    records = tuple(record for runs in cells.values() for record in runs)
+    name = max(record.run_id for record in records)
+    return StoredSession(run_id=name, night=night, records=records)
 
 
 def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection:
@@ -73,7 +90,7 @@ def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection
     return Selection(
         sessions=tuple(reversed(sane)),
         left_out=(
-            *_several(len(found) - len(alike), "of other hardware or versions"),
+            *_others(found, alike[0]),
             *_several(len(alike) - len(sane), "without a sane run"),
             *(f"insane: {r.run_id} {r.cell}: {r.insane[0].message}" for r in insane),
             *unreadable,
@@ -87,30 +104,72 @@ def _chosen(
     known = {session.run_id for session in found}
     unknown = next((run for run in run_ids if run not in known), None)
     if unknown is not None:
-        raise ConfigError(f"{runs / unknown} holds no records of {system.name!r}")
+        raise ConfigError(_lacks(runs / unknown, system))
     return [session for session in found if session.run_id in run_ids]
 
 
 def find_session(runs: Path, system: System, run_id: str | None) -> StoredSession:
     """One stored session of *system*, the newest if none is named.
 
-    :raises ConfigError: if there is none, or it was simulated and the system is real, or the other
-        way round.
+    :raises ConfigError: if there is none, or nothing of it can be read; if it was simulated and the
+        system is real, or the other way round.
     """
-    found = list(stored_sessions(runs, system=system.name, unreadable=[]))
+    sessions = stored_sessions(runs, system=system.name, unreadable=[])
+    found = next((session for session in sessions if run_id in (None, session.run_id)), None)
+    for folder in _passed_over(runs, system, run_id, found):
+        _check_read(folder, system)
+    if found is None:
+        raise ConfigError(
+            _nothing(runs, system) if run_id is None else _lacks(runs / run_id, system)
+        )
+    _check_kind([found], system)
+    return found
+
+
+def _passed_over(
+    runs: Path, system: System, run_id: str | None, found: StoredSession | None
+) -> list[Path]:
+    """Folders that were asked for rather than what was *found*, by what they are called."""
     if run_id is not None:
-        found = _chosen(found, [run_id], runs, system)
-    _check_found(found, runs, system)
-    _check_kind(found[:1], system)
-    return found[0]
+        return [] if found else [runs / run_id]
+    return [
+        folder
+        for folder in run_folders(runs)
+        if belongs_to(folder.name, system.name) and (found is None or folder.name > found.run_id)
+    ]
+
+
+def _check_read(folder: Path, system: System) -> None:
+    """Make sure that a session is not passed over because it left nothing that can be read."""
+    torn: list[str] = []
+    if any(True for _ in records_of(folder, torn)):  # of another system that is called alike
+        return
+    if torn:
+        raise ConfigError(
+            f"{folder}: none of its {len(torn)} records can be read, so that it cannot be judged; "
+            f"the first: {torn[0]}"
+        )
+    if folder.is_dir():
+        raise ConfigError(
+            f"{_lacks(folder, system)}: that session measured nothing, or nothing yet; name the "
+            "RUN that is to be judged"
+        )
 
 
 def _check_found(found: Sequence[StoredSession], runs: Path, system: System) -> None:
     if not found:
-        raise ConfigError(
-            f"{runs} holds no records of {system.name!r}; make some with pytest suites/sweep "
-            f"--system {system.name}, or name another folder with --runs"
-        )
+        raise ConfigError(_nothing(runs, system))
+
+
+def _lacks(folder: Path, system: System) -> str:
+    return f"{folder} holds no records of {system.name!r}"
+
+
+def _nothing(runs: Path, system: System) -> str:
+    return (
+        f"{_lacks(runs, system)}; make some with pytest suites/sweep --system {system.name}, or "
+        "name another folder with --runs"
+    )
 
 
 def _check_kind(found: Sequence[StoredSession], system: System) -> None:
@@ -122,6 +181,24 @@ def _check_kind(found: Sequence[StoredSession], system: System) -> None:
                 f"{session.run_id} was {was}, but {system.name!r} is of kind "
                 f"{system.cluster.kind!r}; name the runs that are of it"
             )
+
+
+def _others(found: Sequence[StoredSession], kept: StoredSession) -> Iterator[str]:
+    """Sessions of other kinds than *kept*, counted by what makes them other."""
+    kinds = Counter(", ".join(_differences(session, kept)) for session in found)
+    for difference, number in kinds.items():
+        if difference:
+            yield from _several(number, f"of other hardware or versions: {difference}")
+
+
+def _differences(session: StoredSession, kept: StoredSession) -> Iterator[str]:
+    (theirs, versions), (ours, wanted) = session.origin, kept.origin
+    if theirs != ours:
+        yield f"fingerprint {theirs}, not {ours}"
+    for name in SERVING:
+        has, wants = versions.get(name, "unknown"), wanted.get(name, "unknown")
+        if has != wants:
+            yield f"{name} {has}, not {wants}"
 
 
 def _several(number: int, why: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
@@ -25,6 +26,12 @@ from pytest_pdserve.values.workload import Workload
 def new_run_id(system: str, now: datetime | None = None) -> str:
     """Name of a session, e.g. ``20260822T101500-p5-efa``; UTC."""
     return f"{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%S')}-{system}"
+
+
+def belongs_to(run_id: str, system: str) -> bool:
+    """Tell whether :func:`create_run` gives such a name to sessions of *system*, or imports."""
+    moment, ends = r"\d{8}T\d{6}", r"(-imported)?(-\d{1,2})?"
+    return re.fullmatch(f"{moment}-{re.escape(system)}{ends}", run_id) is not None
 
 
 def check_runs_folder(folder: Path) -> None:

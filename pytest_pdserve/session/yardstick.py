@@ -24,6 +24,7 @@ from pytest_pdserve.results.calibration import load_calibration
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import one_a_start
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.values.baseline import Baseline
@@ -76,10 +77,15 @@ class Yardstick:
         """
         return load_baseline(
             baseline_path(self.system, SUITE),
-            fingerprint=self.provenance.fingerprint if self.nodes_known else None,
+            fingerprint=self._nodes,
             system=self.system.name,
             suite=SUITE,
         )
+
+    @property
+    def _nodes(self) -> str | None:
+        """Fingerprint of the nodes, where they are known."""
+        return self.provenance.fingerprint if self.nodes_known else None
 
     @property
     def host_path(self) -> Path:
@@ -108,8 +114,11 @@ class Yardstick:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """How noisy the system was seen to be."""
-        return load_calibration(self.system)
+        """How noisy the system was seen to be.
+
+        :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
+        """
+        return load_calibration(self.system, fingerprint=self._nodes)
 
     @cached_property
     def rules(self) -> Rules:
@@ -138,14 +147,15 @@ class Yardstick:
 
     @cached_property
     def history(self) -> History:
-        """Nights since the baseline was made, as many as windows look back at."""
+        """Nights since the baseline was made, as many of each cell as windows look back at."""
         return past_nights(
             self.runs,
             like=(self.provenance.fingerprint, self.provenance.versions),
             system=self.system.name,
             tonight=(self.run_id, self.provenance.cluster),
             baseline=self.baseline.runs if self.baseline else (),
-            most=self.rules.budget.past_nights,
+            cells=self.baseline.keys if self.baseline else (),
+            each=self.rules.budget.past_nights,
         )
 
     @cached_property
@@ -156,13 +166,14 @@ class Yardstick:
     def judge(self, runs: Sequence[Record]) -> Verdict:
         """Hold the runs of one cell against limits and counts, and against nights where it can.
 
-        :param runs: the sane runs of a cell, at least one.
+        :param runs: the sane runs of a cell, at least one; limits are for all of them, and nights
+            for one of each start.
         """
         key = (runs[0].topology, runs[0].workload.id)
         verdict = judge_cell(runs, self.baseline or self._nothing)
         if self.expectation is None or not self.expectation.knows(key):
             return verdict
-        return combined(verdict, self.expectation.of_cell({key: runs}, key))
+        return combined(verdict, self.expectation.of_cell({key: one_a_start(runs)}, key))
 
     @property
     def _nothing(self) -> Baseline:
@@ -188,8 +199,9 @@ class Yardstick:
     def known(self, claim: Claim, tonight: Runs) -> Known:
         """What sides of *claim* are taken from: of a system of figures, these and nothing else.
 
-        Where nights are judged, a side's runs are the first of tonight and of those nights before
-        in which all that was measured tonight of the claim has a value.
+        Where nights are judged, a side's runs are the first of tonight and of the newest nights
+        before in which all that was measured tonight of the claim has a value: as many as windows
+        look back at, however far others made the history reach.
 
         :param tonight: sane runs of this session.
         """
@@ -207,7 +219,7 @@ class Yardstick:
             night
             for night in reversed(self.history.nights)
             if all(_has(night.get(key, ())[:1], metrics) for key in needed)
-        ]
+        ][: self.rules.budget.past_nights]
         # A suspicious cell's further runs have no partner, and were made because the first was odd.
         paired = {
             key: [runs[0], *(night[key][0] for night in before if key in needed)]

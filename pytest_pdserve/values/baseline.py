@@ -91,6 +91,13 @@ class Baseline:
         return self.cells.get(topology, {}).get(workload)
 
     @property
+    def keys(self) -> tuple[tuple[str, str], ...]:
+        """Topology and workload id of every cell."""
+        return tuple(
+            (topology, workload) for topology in self.cells for workload in self.cells[topology]
+        )
+
+    @property
     def has_values(self) -> bool:
         """Whether any envelope has values of runs, so that nights can be judged."""
         cells = (cell for workloads in self.cells.values() for cell in workloads.values())

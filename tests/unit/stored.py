@@ -63,10 +63,14 @@ class Shelf:
         slower: float = 0.0,
         cells: tuple[str, ...] = CELLS,
         repeats: int = 1,
+        restarts: bool = True,
         metrics: dict[str, float] | None = None,
         **fields: Any,
     ) -> str:
-        """Records of one session in November, the 1st to the 28th; returns its run id."""
+        """Records of one session in November, the 1st to the 28th; returns its run id.
+
+        :param restarts: whether every repeat has servers that were started for it.
+        """
         run_id = f"202611{day:02}T{hour:02}0000-p5-efa"
         effect = self.effects.setdefault(str(day), self.source.gauss(0, self.night_sd))
         for topology in cells:
@@ -80,6 +84,9 @@ class Shelf:
                     requests=None,
                     **fields,
                 )
+                if restarts and repeat:
+                    started = tuple(on_start(each, repeat + 1) for each in record.processes)
+                    record = replace(record, processes=started)
                 path = self.runs / run_id / topology / f"{record.workload.id}.{repeat}.json"
                 write_json(path, record.to_json())
         return run_id

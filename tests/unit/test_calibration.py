@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,10 +137,10 @@ def calibrate(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0
     return said.err if code else said.out
 
 
-def study_of(shelf: Shelf, nights: int, **given: int) -> None:
+def study_of(shelf: Shelf, nights: int, **given: Any) -> None:
     for day in range(1, nights + 1):
-        shelf.session(day, 20, **given)  # type: ignore[arg-type]
-        shelf.session(day, 23, **given)  # type: ignore[arg-type]
+        shelf.session(day, 20, **given)
+        shelf.session(day, 23, **given)
 
 
 def test_a_calibration_is_written_and_read(
@@ -183,6 +184,16 @@ def test_confirmation_runs_on_other_starts_do_not_count(
     assert before is not None
     assert after is not None
     assert after.metrics == before.metrics
+
+
+def test_repeats_on_the_first_start_tell_of_it(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_of(shelf, 5, repeats=3, restarts=False)
+    calibrate(capsys)
+    found = load_calibration(shelf.system)
+    assert found is not None
+    assert found.metrics["mean_itl_ms"].start is not None
 
 
 def test_few_nights_are_warned_of(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,6 +251,30 @@ def test_a_wrong_calibration_is_refused_in_a_sentence(
     with pytest.raises(ConfigError) as refused:
         load_calibration(shelf.system)
     assert str(refused.value).startswith(f"{path}: {why}")
+
+
+def test_a_calibration_of_other_hardware_is_refused(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_of(shelf, 5)
+    calibrate(capsys)
+    for known in (None, "0123456789ab", "unknown"):
+        assert load_calibration(shelf.system, fingerprint=known) is not None
+    path = Path(shelf.system.source).parent / "calibration.json"
+    with pytest.raises(ConfigError) as refused:
+        load_calibration(shelf.system, fingerprint="ffffffffffff")
+    assert str(refused.value) == (
+        f"{path} was made on another host or system file (fingerprint 0123456789ab, here "
+        "ffffffffffff); move it away, and study this with pdserve calibrate"
+    )
+
+
+def test_a_calibration_of_unknown_hardware_is_believed(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_of(shelf, 5, fingerprint="unknown")
+    calibrate(capsys)
+    assert load_calibration(shelf.system, fingerprint="ffffffffffff") is not None
 
 
 @pytest.mark.parametrize("name", ["mean_itl", "completed"])

@@ -216,17 +216,36 @@ def test_three_nights_find_what_one_does_not(night: Night) -> None:
     assert {row.fired for row in rows} == {("window of 3",)}
 
 
-def test_nights_older_than_windows_look_at_are_left_out(night: Night) -> None:
+def test_nights_older_than_windows_look_at_say_nothing(night: Night) -> None:
     clean, slow = night(), night({FIRST: 0.03})
     expectation = expected()
     assert expectation.rules.budget.past_nights == 6
     known = expectation.after([slow] * 5 + [clean] * 6)
-    assert known.past is not None
-    assert known.past.z.shape == (len(KEYS), 2, 6)
-    assert np.array_equal(known.past.z, expectation.after([clean] * 6).past.z)  # type: ignore[union-attr]
+    assert known.judge(slow) == expectation.after([clean] * 6).judge(slow)
     assert known.after([]).past is None
     newest = expectation.after([clean] * 9 + [slow] * 2)
     assert "window of 3" in newest.of_cell(slow, FIRST)[0].fired
+
+
+def test_a_cell_that_has_its_turn_every_fifth_night_has_windows(night: Night) -> None:
+    slow, without = night({FIRST: 0.03}), night(keys=KEYS[1:])
+    known = expected().after([slow, *[without] * 4] * 2)
+    assert "window of 3" in known.of_cell(slow, FIRST)[0].fired
+
+
+def without(runs: Runs, metric: str) -> Runs:
+    """The same nights, in which sanity voids a metric of the first cell."""
+    note = Finding(check="chunks", severity="note", message="", voids=(metric,))
+    return {**runs, FIRST: tuple(replace(r, findings=(note,)) for r in runs[FIRST])}
+
+
+def test_what_three_nights_left_open_is_said_of_what_has_a_value_tonight(night: Night) -> None:
+    open_ = night({FIRST: 0.018})
+    known = expected().after([open_, *[night(keys=KEYS[1:])] * 9, open_])
+    assert known.undecided(open_, 3) == ((FIRST, "mean_itl_ms"), (FIRST, "output_throughput"))
+    longer = known.after([open_] * 3)
+    assert longer.undecided(without(open_, "mean_itl_ms"), 3) == ((FIRST, "output_throughput"),)
+    assert longer.undecided(night(keys=KEYS[1:]), 3) == ()
 
 
 def test_nights_in_which_a_cell_did_not_run_are_passed_over(night: Night) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import by_start
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import night_of
@@ -17,7 +18,7 @@ from tests.unit.stored import INSANE
 from tests.unit.stored import Shelf
 
 TONIGHT = "20261120T220000-p5-efa"
-LIKE = ("0123456789ab", {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9"})
+LIKE = ("0123456789ab", {"vllm": "0.15.1", "nixl": "0.10.1", "commit": "0a1b2c"})
 
 
 @pytest.fixture
@@ -26,8 +27,8 @@ def shelf(tmp_path: Path, make_record: Callable[..., Record]) -> Shelf:
 
 
 def past(shelf: Shelf, **given: Any) -> History:
-    asked = {"like": LIKE, "tonight": (TONIGHT, {}), "baseline": (), "most": 6, **given}
-    return past_nights(shelf.runs, system="p5-efa", **asked)
+    asked = {"like": LIKE, "tonight": (TONIGHT, {}), "baseline": (), "cells": (), "each": 6}
+    return past_nights(shelf.runs, system="p5-efa", **{**asked, **given})
 
 
 def days(history: History) -> list[str]:
@@ -38,6 +39,54 @@ def days(history: History) -> list[str]:
 def test_the_newest_nights_are_the_past_oldest_first(shelf: Shelf) -> None:
     shelf.nights(12)
     assert days(past(shelf)) == ["07", "08", "09", "10", "11", "12"]
+
+
+CELLS = tuple((topology, "random-512-256") for topology in ("1p3d", "dp"))
+
+
+def test_topologies_that_take_turns_have_as_many_nights_each(shelf: Shelf) -> None:
+    for day in range(1, 20):
+        shelf.session(day, cells=("dp",) if day % 3 else ("1p3d",))
+    assert len(past(shelf).nights) == 6
+    history = past(shelf, cells=CELLS)
+    assert days(history) == [f"{day:02}" for day in range(3, 20)]
+    assert [sum(cell in night for night in history.nights) for cell in CELLS] == [6, 11]
+
+
+def test_the_night_that_is_enough_is_read_to_its_end(shelf: Shelf) -> None:
+    """Its first session is found last, and counts."""
+    first = shelf.session(14, 20)
+    shelf.session(14, 23)
+    shelf.nights(5, first=15)
+    (shelf.runs / shelf.session(13) / "dp" / "random-512-256.0.json").write_text("{")
+    shelf.session(1, cells=("dp",))
+    history = past(shelf, cells=CELLS)
+    assert days(history) == ["14", "15", "16", "17", "18", "19"]
+    assert {runs[0].run_id for runs in history.nights[0].values()} == {first}
+
+
+def test_what_is_older_than_all_that_is_wanted_is_not_read(shelf: Shelf) -> None:
+    for run in shelf.nights(12):
+        if run < "20261106":
+            (shelf.runs / run / "dp" / "random-512-256.0.json").write_text("{")
+    assert past(shelf, cells=CELLS).unreadable == ()
+    assert past(shelf, cells=CELLS, each=9).unreadable != ()
+
+
+def test_a_cell_that_nobody_measures_any_more_is_not_looked_for_for_ever(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_pdserve.results.history.FARTHEST", 8)
+    shelf.nights(12)
+    shelf.session(11, versions=(("vllm", "0.16.0"),))
+    gone = ("2p4d", "random-512-256")
+    assert days(past(shelf, cells=[*CELLS, gone])) == ["05", "06", "07", "08", "09", "10", "12"]
+
+
+def test_nights_are_read_back_to_the_baselines_own(shelf: Shelf) -> None:
+    runs = shelf.nights(12)
+    gone = ("2p4d", "random-512-256")
+    assert days(past(shelf, cells=[gone], baseline=runs[:2])) == [f"{n:02}" for n in range(3, 13)]
 
 
 def test_what_is_no_newer_than_the_baseline_is_no_past(shelf: Shelf) -> None:
@@ -55,6 +104,9 @@ def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
     [
         {"versions": (("vllm", "0.16.0"), ("nixl", "0.10.1"))},
         {"versions": (("vllm", "0.15.1"),)},
+        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("torch", "2.9"))},
+        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("cuda", "12.9"))},
+        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("libfabric", "2.1"))},
         {"fingerprint": "ffffffffffff"},
         {"system": "p6"},
         {"findings": (INSANE,)},
@@ -72,6 +124,21 @@ def test_a_cell_of_which_a_run_was_insane_is_left_out(shelf: Shelf) -> None:
     assert (shelf.runs / run / "dp" / "random-512-256.1.json").exists()
     (night,) = past(shelf).nights
     assert {topology for topology, _ in night} == {"1p3d"}
+
+
+def test_of_every_start_the_first_run_counts(shelf: Shelf) -> None:
+    shelf.session(1, repeats=3, restarts=False)
+    shelf.session(2, repeats=3)
+    once, thrice = past(shelf).nights
+    assert {tuple(r.repeat for r in runs) for runs in once.values()} == {(0,)}
+    assert {tuple(r.repeat for r in runs) for runs in thrice.values()} == {(0, 1, 2)}
+
+
+def test_a_run_that_names_no_server_is_a_start_by_itself(
+    make_record: Callable[..., Record],
+) -> None:
+    runs = [make_record(repeat=repeat, processes=()) for repeat in range(3)]
+    assert by_start(runs) == [[run] for run in runs]
 
 
 def test_of_a_night_the_first_session_that_has_a_cell_counts(shelf: Shelf) -> None:

@@ -102,21 +102,38 @@ def test_each_cell_has_its_newest_nights(shelf: Shelf, pdserve: Pdserve) -> None
     assert there["dp"] == [False, False, True, True, True, True]
 
 
-def test_one_session_stands_for_a_night(shelf: Shelf, pdserve: Pdserve) -> None:
+def test_the_first_session_stands_for_a_night(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
     late = shelf.session(6, 4)  # of the night of the 5th
-    assert "left out: 1 session of a night that another stands for" in pdserve("propose")
+    said = pdserve("propose")
+    assert "left out: 1 session of a night of which others have all its cells" in said
     assert late not in proposed(shelf).runs
     assert "6 in all" in pdserve("propose", "--every-session")
 
 
-def test_the_fuller_session_stands_for_a_night(shelf: Shelf, pdserve: Pdserve) -> None:
+def test_topologies_that_run_in_sessions_of_their_own_are_all_there(
+    shelf: Shelf, pdserve: Pdserve
+) -> None:
+    for day in range(1, 21):
+        shelf.session(day, 20, cells=("1p3d",))
+        shelf.session(day, 21, cells=("dp",))
+    said = pdserve("propose")
+    assert "2 cells of 20 nights, 20 in all (2026-11-01 to 2026-11-20)" in said
+    assert "left out" not in said
+    assert "40 in all" in pdserve("propose", "--every-session")
+
+
+def test_of_a_torn_session_the_cells_it_has_count(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(4)
     torn = shelf.session(5, cells=("dp",))
     whole = shelf.session(6, 3)
     pdserve("propose")
-    assert whole in proposed(shelf).runs
-    assert torn not in proposed(shelf).runs
+    baseline = proposed(shelf)
+    assert baseline.runs[4:] == (whole,)
+    for topology, run in (("dp", torn), ("1p3d", whole)):
+        path = shelf.runs / run / topology / "random-512-256.0.json"
+        value = baseline.cells[topology]["random-512-256"]["mean_itl_ms"].values[-1]
+        assert value == json.loads(path.read_text())["metrics"]["mean_itl_ms"]
 
 
 def test_confirmation_runs_are_no_nights(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -197,8 +214,29 @@ def test_only_the_newest_versions_are_taken(shelf: Shelf, pdserve: Pdserve) -> N
     shelf.nights(5)
     new = shelf.nights(5, first=11, versions=(("vllm", "0.16.0"), ("nixl", "0.10.1")))
     said = pdserve("propose")
-    assert "left out: 5 sessions of other hardware or versions" in said
+    assert "left out: 5 sessions of other hardware or versions: vllm 0.15.1, not 0.16.0\n" in said
     assert list(proposed(shelf).runs) == new
+
+
+def test_what_differs_in_sessions_that_are_left_out_is_said(shelf: Shelf, pdserve: Pdserve) -> None:
+    stack = {"vllm": "0.15.1", "torch": "2.9", "cuda": "12.9", "libfabric": "2.1"}
+    for day, other in enumerate(
+        ({"libfabric": "1.22"}, {"libfabric": "1.22"}, {"torch": "2.8"}), 1
+    ):
+        shelf.session(day, versions=tuple({**stack, **other}.items()))
+    shelf.session(4, versions=tuple({**stack, "pytest-pdserve": "0.1"}.items()))
+    shelf.session(5, versions=(("vllm", "0.15.1"), ("torch", "2.9"), ("cuda", "12.9")))
+    shelf.session(6, versions=tuple(stack.items()), fingerprint="ffffffffffff")
+    shelf.session(7, versions=tuple(stack.items()))
+    said = [row.strip() for row in pdserve("propose").splitlines() if "of other" in row]
+    kind = "of other hardware or versions"
+    assert said == [
+        f"left out: 1 session {kind}: fingerprint ffffffffffff, not 0123456789ab",
+        f"left out: 1 session {kind}: libfabric unknown, not 2.1",
+        f"left out: 1 session {kind}: torch 2.8, not 2.9",
+        f"left out: 2 sessions {kind}: libfabric 1.22, not 2.1",
+    ]
+    assert len(proposed(shelf).runs) == 2
 
 
 def test_named_runs_must_agree(shelf: Shelf, pdserve: Pdserve) -> None:

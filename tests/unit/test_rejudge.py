@@ -83,6 +83,26 @@ def test_a_slow_night_asks_for_more_runs_and_fails_with_them(shelf: Shelf, judge
     assert test["fired"] == ["tonight"]
 
 
+def test_repeats_on_one_start_confirm_nothing(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21, slower=0.06, repeats=3, restarts=False)
+    said = told(judge)
+    assert {cell["verdict"] for cell in said["cells"].values()} == {"INCONCLUSIVE"}
+    assert {test["runs"] for test in said["tests"]} == {1}
+    assert said["again"] == ["1p3d random-512-256", "dp random-512-256"]
+    shelf.session(21, slower=0.06, repeats=3)
+    assert {test["runs"] for test in told(judge, code=1)["tests"]} == {3}
+
+
+def test_limits_are_for_all_runs_of_a_start(shelf: Shelf, judge: Judge) -> None:
+    run = shelf.session(21, repeats=2, restarts=False)
+    path = shelf.runs / run / "dp" / "random-512-256.1.json"
+    record = json.loads(path.read_text())
+    del record["metrics"]["completed"]
+    write_json(path, record)
+    (miss,) = told(judge, code=1)["cells"]["dp random-512-256"]["misses"]
+    assert miss == "completed is in the baseline, but 1 of 2 runs lack it"
+
+
 def test_windows_look_at_the_nights_before_the_one_that_is_judged(
     shelf: Shelf, judge: Judge
 ) -> None:
@@ -97,9 +117,106 @@ def test_windows_look_at_the_nights_before_the_one_that_is_judged(
 def test_an_insane_cell_is_no_pass(shelf: Shelf, judge: Judge) -> None:
     shelf.session(21, cells=("dp",))
     shelf.session(21, cells=("1p3d",), findings=(INSANE,))
-    said = told(judge)
-    assert said["cells"]["1p3d random-512-256"] == {"verdict": "INSANE", "misses": []}
-    assert "INSANE: 1p3d, random-512-256, p5-efa: 3 of 4 requests completed" in judge()
+    for partial in ((), ("--partial",)):
+        said = told(judge, *partial, code=3)
+        assert said["cells"]["1p3d random-512-256"] == {"verdict": "INSANE", "misses": []}
+        assert said["insane"] == ["1p3d random-512-256"]
+        assert said["not_measured"] == said["unreadable"] == []
+        assert said["exit_code"] == 3
+        assert {test["cell"] for test in said["tests"]} == {"dp random-512-256"}
+    assert "INSANE: 1p3d, random-512-256, p5-efa: 3 of 4 requests completed" in judge(code=3)
+
+
+def test_cells_of_the_baseline_without_a_run_are_named(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21, cells=("dp",))
+    said = told(judge, code=3)
+    assert said["not_measured"] == ["1p3d random-512-256"]
+    assert {cell["verdict"] for cell in said["cells"].values()} == {"PASS"}
+    assert "NOT MEASURED: 1p3d random-512-256\n" in judge(code=3)
+    assert told(judge, "--partial")["not_measured"] == ["1p3d random-512-256"]
+    assert "NOT MEASURED: 1p3d random-512-256\n" in judge("--partial")
+
+
+def torn(shelf: Shelf, run: str, pattern: str) -> list[Path]:
+    """Records of a session that a full disk left, say."""
+    found = sorted((shelf.runs / run).glob(pattern))
+    for path in found:
+        path.write_text(path.read_text()[:-40])
+    return [path.relative_to(shelf.folder) for path in found]
+
+
+@pytest.mark.parametrize("pattern", ["1p3d/*.json", "1p3d/*.1.json"])
+def test_a_record_that_cannot_be_read_is_no_pass(pattern: str, shelf: Shelf, judge: Judge) -> None:
+    paths = torn(shelf, shelf.session(21, repeats=2), pattern)
+    for partial in ((), ("--partial",)):
+        said = told(judge, *partial, code=3)
+        assert [why.split(" is no valid JSON: ")[0] for why in said["unreadable"]] == [
+            str(path) for path in paths
+        ]
+        assert said["insane"] == []
+    assert f"UNREADABLE: {paths[0]} is no valid JSON: " in judge(code=3)
+
+
+def test_what_cannot_be_judged_hides_no_fail(shelf: Shelf, judge: Judge) -> None:
+    run = shelf.session(21, slower=0.06, repeats=3)
+    torn(shelf, run, "1p3d/*.json")
+    said = told(judge, code=1)
+    assert said["exit_code"] == 1
+    assert len(said["unreadable"]) == 3
+
+
+def test_the_night_before_is_not_judged_in_stead_of_one_that_cannot_be_read(
+    shelf: Shelf, judge: Judge
+) -> None:
+    shelf.session(21)
+    run = shelf.session(22)
+    paths = torn(shelf, run, "*/*.json")
+    for named in ((), (run,)):
+        said = judge(*named, code=4)
+        assert f"{Path('runs') / run}: none of its 2 records can be read" in said
+        assert f"the first: {paths[0]} is no valid JSON: " in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["20261122T220000-p5-efa", "20261122T220000-p5-efa-2"])
+def test_nor_of_one_that_left_no_record(name: str, shelf: Shelf, judge: Judge) -> None:
+    before = shelf.session(21)
+    (shelf.runs / name / "dp" / "logs").mkdir(parents=True)
+    for named in ((), (name,)):
+        said = judge(*named, code=4)
+        assert f"{Path('runs') / name} holds no records of 'p5-efa': that session measured" in said
+    assert told(judge, before)["run_id"] == before
+
+
+def test_folders_of_others_are_no_newer_session(shelf: Shelf, judge: Judge) -> None:
+    run = shelf.session(21)
+    for name in (
+        "20261122T220000-p6",
+        "20261122T220000-p5-efa-ib",
+        "notes",
+        "20261120T230000-p5-efa",
+    ):
+        (shelf.runs / name).mkdir()
+    (shelf.runs / shelf.session(23, system="p5-efa-2")).rename(
+        shelf.runs / "20261123T220000-p5-efa-2"
+    )
+    for path in (shelf.runs / "20261123T220000-p5-efa-2").glob("*/*.json"):
+        path.write_text(path.read_text().replace('T220000-p5-efa"', 'T220000-p5-efa-2"'))
+    assert told(judge)["run_id"] == run
+
+
+def test_the_newest_session_alone_is_read(shelf: Shelf, judge: Judge) -> None:
+    torn(shelf, shelf.session(21), "dp/*.json")
+    shelf.session(22)
+    assert told(judge)["unreadable"] == []
+
+
+def test_what_it_ends_with_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["judge", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "exit 1 on a FAIL, 3 where nothing FAILed but something could not be judged" in said
+    assert "--partial Accept that cells of the baseline have no run" in said
 
 
 def test_a_metric_that_is_missing_fails_by_name(shelf: Shelf, judge: Judge) -> None:
@@ -112,6 +229,10 @@ def test_a_metric_that_is_missing_fails_by_name(shelf: Shelf, judge: Judge) -> N
     assert said["cells"]["dp random-512-256"]["misses"][0] == (
         "mean_itl_ms is in the baseline, but 1 of 1 runs lack it"
     )
+    (test,) = [
+        t for t in said["tests"] if (t["cell"], t["metric"]) == ("dp random-512-256", "mean_itl_ms")
+    ]
+    assert (test["status"], test["runs"]) == ("INCONCLUSIVE", 0)
 
 
 def test_without_a_baseline_every_cell_fails_by_name(shelf: Shelf, judge: Judge) -> None:
@@ -152,3 +273,15 @@ def test_a_calibration_is_believed(shelf: Shelf, judge: Judge) -> None:
         (shelf.folder / "baselines" / "p5-efa" / "calibration.json").read_text()
     )
     assert set(told(judge)["icc"].values()) == {calibration["icc"]} != {0.2}
+
+
+def test_a_calibration_of_other_hardware_is_not_believed(shelf: Shelf, judge: Judge) -> None:
+    for day in range(1, 21):
+        shelf.session(day, 23)
+    assert main(["calibrate", "--system", "p5-efa"]) == 0
+    path = shelf.folder / "baselines" / "p5-efa" / "calibration.json"
+    path.write_text(path.read_text().replace("0123456789ab", "ffffffffffff"))
+    shelf.session(22)
+    said = judge(code=4)
+    assert said.startswith(f"pdserve: {path} was made on another host or system file (fingerprint")
+    assert said.count("\n") == 1
