@@ -6,7 +6,9 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from pytest_pdserve.judge.ratios import LEAST_SD
 from pytest_pdserve.judge.ratios import PairSpread
+from pytest_pdserve.values.rules import Rules
 
 _LEAST = 5
 """Nights that two sides must have in common to say anything."""
@@ -18,7 +20,8 @@ def pair_spread(first: Nights, second: Nights) -> PairSpread | None:
     """Standard deviation of the log ratio *first*/*second* of runs of one night.
 
     It is that of these two sides alone: cells differ in how noisy they are, and the degrees of
-    freedom of the t interval are right only for a spread that was seen of the very pair.
+    freedom of the t interval are right only for a spread that was seen of the very pair. Nights in
+    which a run was slowed as a whole are left out, as an envelope leaves them out.
 
     :returns: None if they have too few nights in common.
     """
@@ -29,4 +32,14 @@ def pair_spread(first: Nights, second: Nights) -> PairSpread | None:
     ]
     if len(sample) < _LEAST:
         return None
-    return PairSpread(sd=statistics.stdev(sample), freedom=float(len(sample) - 1))
+    kept = _without_outliers(sample)
+    return PairSpread(sd=statistics.stdev(kept), freedom=float(len(kept) - 1))
+
+
+def _without_outliers(sample: Sequence[float]) -> list[float]:
+    import numpy as np  # noqa: PLC0415 - with scipy half a second, which claims on figures do not need
+
+    from pytest_pdserve.judge.estimation import drop_outliers  # noqa: PLC0415
+
+    kept = drop_outliers(np.array(sample), mads=Rules().outlier_mads, sd_floor=LEAST_SD)
+    return [float(value) for value in kept if not math.isnan(value)]

@@ -56,9 +56,8 @@ def describe_test(test: TestVerdict) -> str:
     said = f"{test.metric} {_worse(test.shift)} ({runs})"
     if math.isnan(test.bound):
         return f"{said}: the baseline has too few runs to tell"
-    said += f", with 95 % confidence at most {_worse(test.bound)}"
-    if test.open:
-        return f"{said}; suspicious, and not cleared"
+    odd = "suspicious, and not cleared; " if test.open else ""
+    said = f"{odd}{said}, with 95 % confidence at most {_worse(test.bound)}"
     if math.isinf(test.visible):
         return f"{said}; no change would have been seen: too few runs, or too unsteady a baseline"
     return said if math.isnan(test.visible) else f"{said}; {test.visible:.1%} would have been seen"

@@ -168,16 +168,28 @@ def stored_sessions(
             continue
         if began and ((known and began <= max(known)) or (last and began > last)):
             continue
-        torn: list[str] = []
-        records = tuple(r for r in records_of(folder, torn) if r.system == system)
-        unreadable.extend(torn)
-        if records:
-            sitting = folder.name, dict(records[0].cluster)
-            newest = newest or sitting
-            night = night_of(sitting, newest)
-            yield StoredSession(
-                run_id=folder.name, night=night, records=records, unreadable=tuple(torn)
-            )
+        session = stored_session(folder, system=system, unreadable=unreadable, newest=newest)
+        if session is not None:
+            newest = newest or (session.run_id, dict(session.records[0].cluster))
+            yield session
+
+
+def stored_session(
+    folder: Path, *, system: str, unreadable: list[str], newest: Sitting | None = None
+) -> StoredSession | None:
+    """What the session of *folder* left of *system*; None if nothing.
+
+    :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
+    :param newest: what its night is counted back from; None for itself.
+    """
+    torn: list[str] = []
+    records = tuple(r for r in records_of(folder, torn) if r.system == system)
+    unreadable.extend(torn)
+    if not records:
+        return None
+    sitting = folder.name, dict(records[0].cluster)
+    night = night_of(sitting, newest or sitting)
+    return StoredSession(run_id=folder.name, night=night, records=records, unreadable=tuple(torn))
 
 
 def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:

@@ -15,6 +15,7 @@ from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import join
 from pytest_pdserve.results.history import records_of
 from pytest_pdserve.results.history import run_folders
+from pytest_pdserve.results.history import stored_session
 from pytest_pdserve.results.history import stored_sessions
 from pytest_pdserve.results.store import belongs_to
 from pytest_pdserve.values.errors import ConfigError
@@ -114,8 +115,10 @@ def find_session(runs: Path, system: System, run_id: str | None) -> StoredSessio
     :raises ConfigError: if there is none, or nothing of it can be read; if it was simulated and the
         system is real, or the other way round.
     """
-    sessions = stored_sessions(runs, system=system.name, unreadable=[])
-    found = next((session for session in sessions if run_id in (None, session.run_id)), None)
+    if run_id is None:
+        found = next(stored_sessions(runs, system=system.name, unreadable=[]), None)
+    else:
+        found = stored_session(runs / run_id, system=system.name, unreadable=[])
     for folder in _passed_over(runs, system, run_id, found):
         _check_read(folder, system)
     if found is None:

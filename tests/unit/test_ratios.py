@@ -67,8 +67,9 @@ def test_a_spread_from_history_lets_one_pair_decide(freedom: float) -> None:
 
 def test_what_is_decided_is_not_looked_at_again() -> None:
     spread = PairSpread(sd=0.01)
-    pairs = [(9.0, 10.0), (50.0, 10.0), (50.0, 10.0)]
-    assert judge_ratios(pairs, BELOW, spread=spread).pairs == 1
+    pairs = [(9.0, 10.0), (9.0, 10.0), (50.0, 10.0)]
+    assert judge_ratios(pairs[:1], BELOW, spread=spread).pairs == 1
+    assert judge_ratios(pairs, BELOW, spread=spread).pairs == 2
 
 
 def test_six_pairs_are_all_that_is_looked_at() -> None:
@@ -91,11 +92,22 @@ def test_runs_that_repeat_themselves_still_have_a_spread() -> None:
 
 def test_a_fail_pays_for_every_comparison() -> None:
     spread = PairSpread(sd=0.01)
-    pairs = [(10.35, 10.0)]
+    pairs = [(10.35, 10.0)] * 2
     assert judge_ratios(pairs, BELOW, spread=spread).status == "FAIL"
     assert judge_ratios(pairs, BELOW, spread=spread, tests=32).status == "INCONCLUSIVE"
     passing = [(9.65, 10.0)]
     assert judge_ratios(passing, BELOW, spread=spread, tests=32).status == "PASS"
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_no_pair_fails_a_claim_by_itself(odd: int) -> None:
+    spread = PairSpread(sd=0.01)
+    pairs = [(9.97, 10.0)] * 3
+    pairs[odd] = (12.0, 10.0)
+    assert judge_ratios([(12.0, 10.0)], BELOW, spread=spread).status == "INCONCLUSIVE"
+    assert judge_ratios([(12.0, 10.0)] * 2, BELOW, spread=spread).status == "FAIL"
+    assert judge_ratios(pairs, BELOW, spread=spread).status != "FAIL"
+    assert judge_ratios([(8.0, 10.0), (10.03, 10.0)], BELOW, spread=spread).status != "PASS"
 
 
 def test_no_pairs_are_an_error() -> None:
