@@ -108,9 +108,7 @@ def pdserve_cluster(
         ):
             if not settings.base_url:
                 pdserve_session.learn_nodes(allocation)
-                _ = (
-                    pdserve_session.yardstick.shared
-                )  # of other hardware: refused before servers start
+                pdserve_session.yardstick.check_hardware()
             request.config.stash[allocation_key] = allocation
             try:
                 yield allocation

