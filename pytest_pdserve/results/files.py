@@ -98,18 +98,21 @@ def check_schema(data: Any, schema: str, source: object) -> None:
     raise ConfigError(f"{source}: {pointer}: {reason}")
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, Any], *, otherwise: str = "") -> None:
     """Write *data* to *path* whole or not at all.
 
+    :param otherwise: as of :func:`write_bytes`.
     :raises StoreError: if it cannot be written.
     """
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), otherwise=otherwise)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, otherwise: str = "") -> None:
     """Write *content* to *path* whole or not at all, through a neighbour that is renamed.
 
+    :param otherwise: what can be done about a disk that does not take it, beside freeing space;
+        empty where the file has this one place.
     :raises StoreError: if it cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -122,8 +125,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written: {error.strerror}; free space, or choose another "
-            "--pdserve-runs"
+            f"{path} cannot be written: {error.strerror}; free space, or "
+            + (otherwise or f"make {path.parent} writable")
         ) from error
     finally:
         with contextlib.suppress(OSError):

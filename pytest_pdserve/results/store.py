@@ -21,6 +21,9 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.workload import Workload
 
+RUNS = "--pdserve-runs (of pytest) or --runs (of pdserve)"
+"""The options that name the runs folder."""
+
 
 def new_run_id(system: str, now: datetime | None = None) -> str:
     """Name of a session, e.g. ``20260822T101500-p5-efa``; UTC."""
@@ -38,7 +41,7 @@ def check_runs_folder(folder: Path) -> None:
     if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
         raise ConfigError(
             f"runs folder {folder} cannot be used: {nearest} is not readable and writable; "
-            "choose another with --pdserve-runs"
+            f"choose another with {RUNS}"
         )
 
 
@@ -94,11 +97,15 @@ class RunStore:
         """
         stem = self.stem(record.topology, record.workload, record.repeat)
         if record.requests is not None:
-            write_bytes(stem.with_name(record.requests), _parquet(result))
+            write_bytes(
+                stem.with_name(record.requests),
+                _parquet(result),
+                otherwise=f"choose another {RUNS}",
+            )
         data = record.to_json()
         path = stem.with_name(f"{stem.name}.json")
         check_schema(data, "record", path)
-        write_json(path, data)
+        write_json(path, data, otherwise=f"choose another {RUNS}")
         return path
 
 

@@ -51,11 +51,22 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_one(
     with pytest.raises(StoreError) as refused:
         write_bytes(path, b"new")
     assert str(refused.value) == (
-        f"{path} cannot be written: No space left on device; free space, or choose another "
-        "--pdserve-runs"
+        f"{path} cannot be written: No space left on device; free space, or make {tmp_path} "
+        "writable"
     )
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_that_cannot_be_written_names_both_options(
+    tmp_path: Path, make_record: MakeRecord, make_result: MakeResult
+) -> None:
+    (tmp_path / "1p3d" / "random-512-256.0.json").mkdir(parents=True)
+    with pytest.raises(StoreError) as refused:
+        RunStore(folder=tmp_path).write(make_record(requests=None), make_result())
+    assert str(refused.value).endswith(
+        "free space, or choose another --pdserve-runs (of pytest) or --runs (of pdserve)"
+    )
 
 
 def test_a_file_below_a_file_is_an_error_of_the_store(tmp_path: Path) -> None:
