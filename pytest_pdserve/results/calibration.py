@@ -111,7 +111,7 @@ def _sample(selection: Selection, key: tuple[str, str], metric: str) -> Sample |
         (value, session.night, session.run_id)
         for session in selection.sessions
         for record in _of_first_start(session.runs().get(key, ()))
-        if (value := dict(record.metrics).get(metric)) and metric not in record.voided
+        if (value := dict(record.metrics).get(metric, 0.0)) > 0 and metric not in record.voided
     ]
     if not runs:
         return None

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pytest_pdserve.results.files import check_schema
+from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.results.files import write_json
@@ -126,6 +127,7 @@ def load_bench_result(path: Path) -> BenchResult:
     """
     try:
         data = load_json(path, odd_number=str)
+        check_values(data, path)
     except ConfigError as error:
         cause = error.__cause__
         if isinstance(cause, json.JSONDecodeError) and cause.msg == "Extra data":
