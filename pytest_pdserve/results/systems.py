@@ -47,7 +47,7 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
     """
     for folder in folders:
         path = folder / name / "system.toml"
-        if os.path.isfile(path):
+        if os.path.lexists(path):
             data = load_toml(path)
             check_schema(data, "system", path)
             _check_rooms(data.get("judgement", {}).get("rtol", {}), path)
