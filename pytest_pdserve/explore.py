@@ -141,10 +141,10 @@ def question_of(options: Mapping[str, Any], system: System) -> Question:
         nodes=system.cluster.nodes if given is None else _number("--nodes", given, int),
         input_lens=_numbers("--input-len", options["input_len"], int),
         output_lens=_numbers("--output-len", options["output_len"], int),
-        rate=_number("--rate", options["rate"], float),
+        rate=_number("--rate", options["rate"], _real),
         num_prompts=_number("--num-prompts", options["num_prompts"], int),
-        slo_ttft_ms=_number("--slo-ttft-ms", options["slo_ttft_ms"], float),
-        slo_itl_ms=_number("--slo-itl-ms", options["slo_itl_ms"], float),
+        slo_ttft_ms=_number("--slo-ttft-ms", options["slo_ttft_ms"], _real),
+        slo_itl_ms=_number("--slo-itl-ms", options["slo_itl_ms"], _real),
         seed=_number("--seed", options["seed"], int),
         fresh=options["fresh"],
     )
@@ -166,6 +166,13 @@ def _numbers(flag: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
     except ValueError:
         wanted = "whole number" if kind is int else "number"
         raise ConfigError(f"{flag} {_short(text)!r} is no {wanted}") from None
+
+
+def _real(text: str) -> float:
+    """A float; infinity only where somebody wrote it."""
+    if math.isinf(value := float(text)) and "inf" not in text.lower():
+        raise ValueError
+    return value
 
 
 def _short(said: str) -> str:

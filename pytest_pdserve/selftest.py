@@ -31,6 +31,8 @@ PLANTED = (
     *(Regression(size=0.05, scope="metric", metric=f"{p}_ttft_ms") for p in ("p50", "p99")),
 )
 """What is planted, one after the other."""
+MOST_NIGHTS = 1_000_000
+"""Clean nights at most; so many take hours."""
 NIGHTS_EACH = 20
 """Clean nights per series that a regression is planted into: so many times fewer series."""
 
@@ -68,8 +70,8 @@ def selftest(name: str, *, nights: int, seed: int, calibrated: bool = True) -> R
     :raises ConfigError: if the profile is unknown, or a number makes no sense.
     """
     profile = profile_named(name)
-    if nights < 1:
-        raise ConfigError(f"--nights {nights}: at least one")
+    if not 1 <= nights <= MOST_NIGHTS:
+        raise ConfigError(f"--nights {nights!s:.30}: at least one, {MOST_NIGHTS:,} at most")
     if seed < 0:
         raise ConfigError(f"--seed {seed}: 0 or more")
     rules = replace(Rules(), icc=profile.icc if calibrated else None)

@@ -128,6 +128,8 @@ def test_the_answer_says_what_it_is() -> None:
         ),
         ({"rate": "1e-320"}, "--rate 1e-320 makes no sense; it must be 0.001 to 1,000,000 req/s"),
         ({"rate": "1e7"}, "--rate 10000000 makes no sense; it must be 0.001 to 1,000,000 req/s"),
+        ({"rate": "1e400"}, "--rate '1e400' is no number"),
+        ({"slo_itl_ms": "9" * 400}, f"--slo-itl-ms '{'9' * 30}…' is no number"),
         ({"rate": "0"}, "--rate 0 makes no sense"),
         ({"rate": "-inf"}, "--rate -inf makes no sense"),
         ({"input_len": "9" * 400}, f"--input-len {'9' * 30}… makes no sense; it must be 1 to 163"),
