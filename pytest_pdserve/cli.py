@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NoReturn
 
 from pytest_pdserve import rejudge
 from pytest_pdserve import upkeep
@@ -24,6 +25,7 @@ from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.topology import parse_topologies
+from pytest_pdserve.values.workload import NAME
 
 if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
@@ -32,6 +34,13 @@ if TYPE_CHECKING:
 
 USAGE_ERROR = 4
 """Exit code for bad input, as pytest's own."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one sentence, and exits as for other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"pdserve: {message[:400]}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pdserve", description="Prefill/decode topologies: show them, stand them up."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -178,6 +187,11 @@ def _import(options: argparse.Namespace, system: System, topology: Topology) -> 
         raise ConfigError(f"{system.name!r} is simulated: results of real servers are not its own")
     if system.cluster.kind == "figures":
         raise ConfigError(f"{system.name!r} is figures: results of real servers are not its own")
+    if not NAME.fullmatch(options.dataset):
+        raise ConfigError(
+            f"--dataset {options.dataset!r:.60} is no name of letters, digits, '.', '_' and '-', "
+            "such as random or sharegpt; records are filed by it"
+        )
     check_runs_folder(options.runs)
     try:
         results = [(path, load_bench_result(path)) for path in options.results]

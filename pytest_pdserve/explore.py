@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from pytest_pdserve.cluster.simulation.engine import Request
 
 N = TypeVar("N", int, float)
-_REAL = ("rate", "slo_ttft_ms", "slo_itl_ms")
+RANGES = {
+    "--nodes": (1, 64, ""),
+    "--input-len": (1, 163_840, " tokens, which are all that the model takes"),
+    "--output-len": (1, 163_840, " tokens, which are all that the model takes"),
+    "--rate": (0.001, 1e6, " req/s, or inf for all at once"),
+    "--num-prompts": (1, 100_000, ""),
+}
+"""Least and most of what may be asked: what is simulated in minutes, and times that floats tell
+apart."""
 LIMITS = (
     "Simulated, not measured: a model fitted to the means of one article's single runs "
     "(DeepSeek-V2-Lite, vLLM 0.15.1, 4 nodes x 8 H100-class GPUs, TP 8, random prompts).",
@@ -68,21 +76,31 @@ class Question:
     def check(self) -> None:
         """Make sure that it can be answered.
 
-        :raises ConfigError: if a number is not above 0.
+        :raises ConfigError: if a number is out of range, or there are no gaps for an ITL target.
         """
-        named = {
-            "--nodes": [self.nodes],
-            "--input-len": self.input_lens,
-            "--output-len": self.output_lens,
-            "--rate": [self.rate],
-            "--num-prompts": [self.num_prompts],
-            "--slo-ttft-ms": [self.slo_ttft_ms],
-            "--slo-itl-ms": [self.slo_itl_ms],
-        }
-        for name, values in named.items():
+        for flag, values in (
+            ("--nodes", [self.nodes]),
+            ("--input-len", self.input_lens),
+            ("--output-len", self.output_lens),
+            ("--rate", [] if self.rate == math.inf else [self.rate]),
+            ("--num-prompts", [self.num_prompts]),
+        ):
+            least, most, unit = RANGES[flag]
             for value in values:
-                if not value > 0:
-                    raise ConfigError(f"{name} {value:g} makes no sense; it must be above 0")
+                if not least <= value <= most:
+                    said = _short(str(value).removesuffix(".0"))
+                    raise ConfigError(
+                        f"{flag} {said} makes no sense; it must be {least:g} to {most:,.0f}{unit}"
+                    )
+        targets = {"--slo-ttft-ms": self.slo_ttft_ms, "--slo-itl-ms": self.slo_itl_ms}
+        for flag, target in targets.items():
+            if not target > 0:
+                raise ConfigError(f"{flag} {target:g} makes no sense; it must be above 0")
+        if max(self.output_lens) == 1 and self.slo_itl_ms < math.inf:
+            raise ConfigError(
+                f"--slo-itl-ms {self.slo_itl_ms:g} cannot be met or missed: --output-len 1 leaves "
+                "no gap between tokens; leave the target out, or ask for longer outputs"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +113,8 @@ class Answer:
     """Tokens/s, from the first request to the last token."""
     mean_ttft_ms: float
     """Mean time to first token."""
-    mean_itl_ms: float
-    """Mean over all gaps between tokens."""
+    mean_itl_ms: float | None
+    """Mean over all gaps between tokens; None if no request has any."""
     keeps_up: bool
     """Whether it serves what is offered."""
     preempts: bool
@@ -118,31 +136,48 @@ def question_of(options: Mapping[str, Any], system: System) -> Question:
             "give --system simulated"
         )
     check_acquirable(system)
-    whole = {
-        name: _numbers(name, options[name], int)
-        for name in ("input_len", "output_len", "num_prompts", "seed")
-    }
-    real = {name: _numbers(name, options[name], float) for name in _REAL}
     given = options["nodes"]
     question = Question(
-        nodes=_numbers("nodes", given, int)[0] if given else system.cluster.nodes,
-        input_lens=whole["input_len"],
-        output_lens=whole["output_len"],
-        num_prompts=whole["num_prompts"][0],
-        seed=whole["seed"][0],
+        nodes=system.cluster.nodes if given is None else _number("--nodes", given, int),
+        input_lens=_numbers("--input-len", options["input_len"], int),
+        output_lens=_numbers("--output-len", options["output_len"], int),
+        rate=_number("--rate", options["rate"], _real),
+        num_prompts=_number("--num-prompts", options["num_prompts"], int),
+        slo_ttft_ms=_number("--slo-ttft-ms", options["slo_ttft_ms"], _real),
+        slo_itl_ms=_number("--slo-itl-ms", options["slo_itl_ms"], _real),
+        seed=_number("--seed", options["seed"], int),
         fresh=options["fresh"],
-        **{name: values[0] for name, values in real.items()},
     )
     question.check()
     return question
 
 
-def _numbers(name: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
+def _number(flag: str, text: str, kind: Callable[[str], N]) -> N:
+    if "," in text:
+        raise ConfigError(
+            f"{flag} {_short(text)!r} is a list, but one number is meant; ask for each by itself"
+        )
+    return _numbers(flag, text, kind)[0]
+
+
+def _numbers(flag: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
     try:
-        return tuple(kind(part) for part in str(text).split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        flag = name.replace("_", "-")
-        raise ConfigError(f"--{flag} {text!r} is no number, or list of numbers") from None
+        wanted = "whole number" if kind is int else "number"
+        raise ConfigError(f"{flag} {_short(text)!r} is no {wanted}") from None
+
+
+def _real(text: str) -> float:
+    """A float; infinity only where somebody wrote it."""
+    if math.isinf(value := float(text)) and "inf" not in text.lower():
+        raise ValueError
+    return value
+
+
+def _short(said: str) -> str:
+    """*said* as far as a sentence has room for it."""
+    return f"{said[:30]}…" if len(said) > 40 else said
 
 
 def candidates(nodes: int) -> tuple[Topology, ...]:
@@ -196,7 +231,7 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
     requests = outcome.requests
     gaps = sum(r.output_len - 1 for r in requests)
     ttft = 1000 * sum(r.first - r.start for r in requests) / len(requests)
-    itl = 1000 * sum(r.last - r.first for r in requests) / gaps if gaps else 0.0
+    itl = 1000 * sum(r.last - r.first for r in requests) / gaps if gaps else None
     keeps_up = _keeps_up(requests)
     return Answer(
         topology=topology.id,
@@ -205,7 +240,8 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         mean_itl_ms=itl,
         keeps_up=keeps_up or math.isinf(question.rate),
         preempts=any(counts.preemptions for counts in outcome.served),
-        meets=ttft <= question.slo_ttft_ms and itl <= question.slo_itl_ms,
+        meets=ttft <= question.slo_ttft_ms
+        and (math.inf if itl is None else itl) <= question.slo_itl_ms,
     )
 
 
@@ -245,7 +281,7 @@ def _marked(answer: Answer, others: Sequence[Answer]) -> Answer:
     """Say whether *answer* lies on the Pareto front of those that meet the targets and keep up."""
 
     def gains(a: Answer) -> tuple[float, float, float]:
-        return a.output_throughput, -a.mean_ttft_ms, -a.mean_itl_ms
+        return a.output_throughput, -a.mean_ttft_ms, -(a.mean_itl_ms or 0.0)
 
     def usable(a: Answer) -> bool:
         return a.meets and a.keeps_up
@@ -277,7 +313,7 @@ def render(question: Question, answers: Sequence[Answer], *, replayed: bool = Fa
                 a.topology,
                 f"{a.output_throughput:.0f}",
                 f"{a.mean_ttft_ms:.0f}",
-                f"{a.mean_itl_ms:.1f}",
+                "-" if a.mean_itl_ms is None else f"{a.mean_itl_ms:.1f}",
                 "met" if a.meets else "missed",
                 "*" if a.front else "",
                 ", ".join(said),

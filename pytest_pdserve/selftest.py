@@ -38,6 +38,8 @@ SEEN = (
 """What a judge finds within a week on every profile, or it is blind."""
 LEAST_SEEN = 0.95
 """Share of series in which it does."""
+MOST_NIGHTS = 1_000_000
+"""Clean nights at most; so many take hours."""
 NIGHTS_EACH = 20
 """Clean nights per series that a regression is planted into: so many times fewer series."""
 
@@ -97,8 +99,8 @@ def selftest(name: str, *, nights: int, seed: int, calibrated: bool = True) -> R
     :raises ConfigError: if the profile is unknown, or a number makes no sense.
     """
     profile = profile_named(name)
-    if nights < 1:
-        raise ConfigError(f"--nights {nights}: at least one")
+    if not 1 <= nights <= MOST_NIGHTS:
+        raise ConfigError(f"--nights {nights!s:.30}: at least one, {MOST_NIGHTS:,} at most")
     if seed < 0:
         raise ConfigError(f"--seed {seed}: 0 or more")
     rules = replace(Rules(), icc=profile.icc if calibrated else None)

@@ -14,7 +14,6 @@ from pytest_pdserve.values.system import System
 
 TARGET_NIGHTS = 20
 """Nights of a baseline: one of 20 finds 5 % of a cell the same night, one of 5 hardly ever."""
-_SUITE = "sweep"
 
 
 def add_parsers(commands: Any) -> None:
@@ -70,10 +69,13 @@ def run(options: argparse.Namespace, system: System) -> str:
     :raises ConfigError: if it cannot be done with these records or files.
     :raises StoreError: if a file cannot be written.
     """
-    if options.command == "calibrate":
-        return _calibrate(options, system)
-    steps = {"propose": _propose, "diff": _diff, "accept": _accept}
-    return steps[options.step](options, system)
+    from pytest_pdserve.results.systems import check_own  # noqa: PLC0415 - loads in commands
+
+    step = "calibrate" if options.command == "calibrate" else options.step
+    if step != "diff":
+        check_own(Path(system.source))
+    steps = {"propose": _propose, "diff": _diff, "accept": _accept, "calibrate": _calibrate}
+    return steps[step](options, system)
 
 
 def _propose(options: argparse.Namespace, system: System) -> str:
@@ -82,14 +84,15 @@ def _propose(options: argparse.Namespace, system: System) -> str:
     from pytest_pdserve.results.proposals import propose  # noqa: PLC0415
     from pytest_pdserve.results.proposals import write_proposal  # noqa: PLC0415
     from pytest_pdserve.results.selection import select  # noqa: PLC0415
+    from pytest_pdserve.session import SUITE  # noqa: PLC0415
 
     if options.last < 1:
         raise ConfigError(f"--last {options.last}: at least one night is needed")
     selection = select(options.runs, system, options.run_ids)
     if not options.every_session:
         selection = selection.one_a_night()
-    current = load_baseline(baseline_path(system, _SUITE), system=system.name, suite=_SUITE)
-    proposal = propose(selection, system, suite=_SUITE, last=options.last, current=current)
+    current = load_baseline(baseline_path(system, SUITE), system=system.name, suite=SUITE)
+    proposal = propose(selection, system, suite=SUITE, last=options.last, current=current)
     path = write_proposal(proposal)
     return "\n".join(
         [
@@ -107,10 +110,11 @@ def _diff(options: argparse.Namespace, system: System) -> str:
     from pytest_pdserve.results.baselines import baseline_path  # noqa: PLC0415
     from pytest_pdserve.results.baselines import load_baseline  # noqa: PLC0415
     from pytest_pdserve.results.proposals import load_proposal  # noqa: PLC0415
+    from pytest_pdserve.session import SUITE  # noqa: PLC0415
 
-    new = load_proposal(system, _SUITE)
-    path = baseline_path(system, _SUITE)
-    old = load_baseline(path, system=system.name, suite=_SUITE)
+    new = load_proposal(system, SUITE)
+    path = baseline_path(system, SUITE)
+    old = load_baseline(path, system=system.name, suite=SUITE)
     return "\n".join(
         [
             f"old  {old.origin if old else f'{path} does not exist'}",
@@ -123,8 +127,9 @@ def _diff(options: argparse.Namespace, system: System) -> str:
 
 def _accept(options: argparse.Namespace, system: System) -> str:
     from pytest_pdserve.results.proposals import accept  # noqa: PLC0415
+    from pytest_pdserve.session import SUITE  # noqa: PLC0415
 
-    path = accept(system, _SUITE, approver=options.approver, note=options.note)
+    path = accept(system, SUITE, approver=options.approver, note=options.note)
     return "\n".join([f"accepted  {path}", *_next(f"git add {path}")])
 
 

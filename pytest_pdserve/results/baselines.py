@@ -20,6 +20,7 @@ from pytest_pdserve.judge.stats import reference
 from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.systems import check_own
 from pytest_pdserve.values.baseline import SCHEMA_VERSION
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
@@ -201,9 +202,11 @@ def record_envelopes(
     """Write the envelopes of one cell into the baseline at *path*, beside the cells it has.
 
     :param records: the sane runs of one cell.
-    :raises ConfigError: if a run was simulated and *system* is a real one.
+    :raises ConfigError: if a run was simulated and *system* is a real one, or *path* lies inside
+        the installed package.
     :raises StoreError: if the file cannot be written.
     """
+    check_own(path)
     first = records[0]
     if any(r.simulated for r in records) and system.cluster.kind != "simulated":
         raise ConfigError(

@@ -120,7 +120,7 @@ def _sample(selection: Selection, key: tuple[str, str], metric: str) -> Sample |
         for session in selection.sessions
         for start in by_start(session.sane().get(key, ()))[:1]  # later ones: suspicious cells'
         for record in start
-        if (value := dict(record.metrics).get(metric)) and metric not in record.voided
+        if (value := dict(record.metrics).get(metric, 0.0)) > 0 and metric not in record.voided
     ]
     if not runs:
         return None

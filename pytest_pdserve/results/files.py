@@ -6,8 +6,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,6 +19,17 @@ import jsonschema
 
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
+
+INTEGERS = range(-(2**63), 2**63)
+"""What TOML promises to hold, and far more than anything is counted to here."""
+_VALIDATOR = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+"""As drafted, but 4.0 is no integer: what counts with it would end in a TypeError."""
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -85,31 +98,66 @@ def check_schema(data: Any, schema: str, source: object) -> None:
     :raises ConfigError: with file, JSON pointer and what is wrong there.
     """
     text = resources.files(__package__).joinpath(f"schema/{schema}.schema.json").read_text("utf-8")
-    validator = jsonschema.Draft202012Validator(json.loads(text))
+    validator = _VALIDATOR(json.loads(text))
     try:
         error = jsonschema.exceptions.best_match(validator.iter_errors(data))
     except RecursionError as nested:
         raise ConfigError(f"{source}: nested too deeply") from nested
+    except ValueError:  # an integer of more digits than Python prints: it cannot say what is wrong
+        error = None
     if error is None:
+        check_values(data, source)
         return
-    pointer = "/" + "/".join(str(part) for part in error.absolute_path)
+    pointer = _pointer(error.absolute_path)
     if len(reason := error.message) > 300:
         reason = f"{reason[:140]} … {reason[-140:]}"
     raise ConfigError(f"{source}: {pointer}: {reason}")
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
+def check_values(data: Any, source: object) -> None:
+    """Refuse integers that no float can hold, and text that cannot be written or shown.
+
+    :raises ConfigError: with file and JSON pointer.
+    """
+    left: list[tuple[tuple[Any, ...], Any]] = [((), data)]
+    while left:
+        path, value = left.pop()
+        if isinstance(value, dict):
+            left += (((*path, key), entry) for key, entry in value.items())
+        elif isinstance(value, list):
+            left += (((*path, index), entry) for index, entry in enumerate(value))
+        elif isinstance(value, int) and value not in INTEGERS:
+            bits = value.bit_length()
+            raise ConfigError(
+                f"{source}: {_pointer(path)}: an integer of {bits} bits; 64 are the most"
+            )
+        if _LONE.search(f"{value if isinstance(value, str) else ''}{path[-1] if path else ''}"):
+            raise ConfigError(
+                f"{source}: {_pointer(path)}: text that is no UTF-8: a lone surrogate"
+            )
+
+
+def _pointer(path: Iterable[Any]) -> str:
+    """JSON pointer on one line, whatever the keys are."""
+    parts = map(str, path)
+    return "/" + "/".join(part if part.isprintable() else ascii(part)[1:-1] for part in parts)
+
+
+def write_json(path: Path, data: Mapping[str, Any], *, otherwise: str = "") -> None:
     """Write *data* to *path* whole or not at all.
 
+    :param otherwise: as of :func:`write_bytes`.
     :raises StoreError: if it cannot be written.
     """
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), otherwise=otherwise)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, otherwise: str = "") -> None:
     """Write *content* to *path* whole or not at all, through a neighbour that is renamed.
 
+    :param otherwise: what can be done about a disk that does not take it, beside freeing space;
+        empty where the file has this one place.
     :raises StoreError: if it cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -122,8 +170,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written: {error.strerror}; free space, or choose another "
-            "--pdserve-runs"
+            f"{path} cannot be written: {error.strerror}; free space, or "
+            + (otherwise or f"make {path.parent} writable")
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -91,7 +91,7 @@ def workload_of(result: BenchResult, dataset: str, *, source: str) -> Workload:
         raise ClientError(f"{source}: no request completed, so there is nothing to import")
     raw = dict(result.raw)
     return Workload(
-        input_len=round(result.total_input_tokens / result.completed),
+        input_len=max(1, round(result.total_input_tokens / result.completed)),
         output_len=max(1, round(result.total_output_tokens / result.completed)),
         num_prompts=_whole(raw.get("num_prompts")) or result.completed + (result.failed or 0),
         request_rate=_rate(raw.get("request_rate")),

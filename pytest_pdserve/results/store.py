@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pytest_pdserve.results.files import check_schema
+from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.results.files import write_json
@@ -21,6 +22,9 @@ from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.workload import Workload
+
+RUNS = "--pdserve-runs (of pytest) or --runs (of pdserve)"
+"""The options that name the runs folder."""
 
 
 def new_run_id(system: str, now: datetime | None = None) -> str:
@@ -45,7 +49,7 @@ def check_runs_folder(folder: Path) -> None:
     if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
         raise ConfigError(
             f"runs folder {folder} cannot be used: {nearest} is not readable and writable; "
-            "choose another with --pdserve-runs"
+            f"choose another with {RUNS}"
         )
 
 
@@ -101,11 +105,15 @@ class RunStore:
         """
         stem = self.stem(record.topology, record.workload, record.repeat)
         if record.requests is not None:
-            write_bytes(stem.with_name(record.requests), _parquet(result))
+            write_bytes(
+                stem.with_name(record.requests),
+                _parquet(result),
+                otherwise=f"choose another {RUNS}",
+            )
         data = record.to_json()
         path = stem.with_name(f"{stem.name}.json")
         check_schema(data, "record", path)
-        write_json(path, data)
+        write_json(path, data, otherwise=f"choose another {RUNS}")
         return path
 
 
@@ -126,6 +134,7 @@ def load_bench_result(path: Path) -> BenchResult:
     """
     try:
         data = load_json(path, odd_number=str)
+        check_values(data, path)
     except ConfigError as error:
         cause = error.__cause__
         if isinstance(cause, json.JSONDecodeError) and cause.msg == "Extra data":

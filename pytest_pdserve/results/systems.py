@@ -25,6 +25,21 @@ def baseline_folders(rootdir: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys([*([own] if own.is_dir() else []), *SHIPPED]))
 
 
+def check_own(path: Path) -> None:
+    """Refuse to keep what somebody measured inside the installed package.
+
+    The next version replaces it there, and no repository of theirs knows it.
+
+    :param path: system file, or what is to be written beside it.
+    :raises ConfigError: with what to copy where.
+    """
+    if _PACKAGE in path.parents:
+        raise ConfigError(
+            f"{path} lies inside the installed package, so nothing of yours can be kept beside it; "
+            f"make the system your own: mkdir -p baselines && cp -r {path.parent} baselines/"
+        )
+
+
 def load_system(name: str, folders: Sequence[Path]) -> System:
     """Read the system called *name*.
 
@@ -32,7 +47,7 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
     """
     for folder in folders:
         path = folder / name / "system.toml"
-        if os.path.isfile(path):
+        if os.path.lexists(path):
             data = load_toml(path)
             check_schema(data, "system", path)
             _check_rooms(data.get("judgement", {}).get("rtol", {}), path)

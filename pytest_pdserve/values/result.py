@@ -18,6 +18,9 @@ _ARRAYS = ("ttfts", "itls", "input_lens", "output_lens", "start_times", "errors"
 
 T = TypeVar("T")
 
+LARGEST = 1e18
+"""What no count, time or rate ever comes near; a record holds none above it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResult:
@@ -107,7 +110,8 @@ def _number(data: Mapping[str, Any], key: str, source: str) -> float:
     value = _finite(data.get(key))
     if value is None or value < 0:
         raise ClientError(
-            f"{source} is no result of vllm bench serve: {key!r} is {data.get(key)!r}, not a number"
+            f"{source} is no result of vllm bench serve: {key!r} is {data.get(key)!r:.40}, "
+            "not a number"
         )
     return value
 
@@ -120,14 +124,10 @@ def _count(data: Mapping[str, Any], key: str, source: str) -> int:
 
 
 def _finite(value: Any) -> float | None:
-    """*value* as a float, if it is a number and a float can hold it."""
+    """*value* as a float, if it is a number that something may have been measured to be."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if abs(value) <= LARGEST else None
 
 
 def _failed(data: Mapping[str, Any], completed: int) -> int | None:
@@ -167,7 +167,9 @@ def _gaps(entry: Any) -> tuple[float, ...]:
 
 
 def _length(entry: Any) -> int:
-    return 0 if entry is None else int(entry)
+    if not 0 <= (length := 0 if entry is None else int(entry)) <= LARGEST:
+        raise ValueError
+    return length
 
 
 def _check_lengths(lists: Mapping[str, list[Any]], source: str) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 from typing import Self
+
+from pytest_pdserve.values.errors import ConfigError
+
+MOST_DRIFT = 1000.0
+"""How many times slower or faster drift may make a night."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +45,19 @@ class SimulationSpec:
 
     @classmethod
     def from_toml(cls, data: dict[str, Any]) -> Self:
-        """Read the system file's table; ``noise = "reference"`` is where other keys start from."""
+        """Read the system file's table; ``noise = "reference"`` is where other keys start from.
+
+        :raises ConfigError: if drift has grown out of all measure by its night.
+        """
         fields = dict(data)
         start = cls(**_REFERENCE) if fields.pop("noise", "none") == "reference" else cls()
-        return replace(start, **fields)
+        spec = replace(start, **fields)
+        if abs(spec.night * math.log1p(spec.drift_per_night)) > math.log(MOST_DRIFT):
+            raise ConfigError(
+                f"simulation.night = {spec.night} with drift_per_night = {spec.drift_per_night:g} "
+                f"is more than {MOST_DRIFT:g} times slower or faster; name an earlier night"
+            )
+        return spec
 
 
 _REFERENCE: dict[str, Any] = {

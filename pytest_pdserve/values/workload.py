@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_pdserve.values.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+"""What a dataset may be called; records are filed by it, so system.schema.json says the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

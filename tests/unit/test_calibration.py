@@ -228,6 +228,44 @@ def test_insane_runs_do_not_count(shelf: Shelf, capsys: pytest.CaptureFixture[st
     assert found.sessions == 10
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_time_that_cannot_be_is_no_sample(
+    value: float, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_of(shelf, 5)
+    calibrate(capsys)
+    before = load_calibration(shelf.system)
+    for path in shelf.runs.glob("20261105T23*/*/*.json"):
+        data = json.loads(path.read_text())
+        data["metrics"]["mean_itl_ms"] = value
+        write_json(path, data)
+    calibrate(capsys)
+    after = load_calibration(shelf.system)
+    assert before is not None
+    assert after is not None
+    assert after.metrics["mean_ttft_ms"] == before.metrics["mean_ttft_ms"]
+    assert after.metrics["mean_itl_ms"] != before.metrics["mean_itl_ms"]
+
+
+@pytest.mark.parametrize("command", [["calibrate"], ["baseline", "propose"], ["judge"]])
+def test_a_record_of_400_digits_is_no_traceback(
+    command: list[str], shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_of(shelf, 5)
+    run = shelf.session(6)
+    for path in (shelf.runs / run).glob("*/*.json"):
+        data = json.loads(path.read_text())
+        data["metrics"]["mean_itl_ms"] = 10**400
+        path.write_text(json.dumps(data))
+    arguments = [*command, "--system", "p5-efa", *([run] if command == ["judge"] else [])]
+    assert main(arguments) == (4 if command == ["judge"] else 0)
+    said = capsys.readouterr()
+    if command == ["judge"]:
+        assert said.err == f"pdserve: runs/{run} holds no records of 'p5-efa'\n"
+    else:
+        assert f"left out: runs/{run}/dp/random-512-256.0.json: /metrics/mean_itl_ms: " in said.out
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

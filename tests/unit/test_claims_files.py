@@ -112,6 +112,29 @@ BROKEN = {
     ),
     "ratio of 0": (SIDES, kind("ratio", *PAIR, "low = 0"), "must be above 0"),
     "endless ratio": (SIDES, kind("ratio", *PAIR, "high = inf"), "'high' is inf; leave it out"),
+    **{
+        f"400 digits in {key}": (SIDES, kind("ratio", *PAIR, f"{key} = {'9' * 400}"), said)
+        for key, said in (
+            ("low", ": /claim/0/low: an integer of 1329 bits; 64 are the most"),
+            ("high", ": /claim/0/high: an integer of 1329 bits; 64 are the most"),
+        )
+    },
+    "5000 hexadecimal digits": (
+        SIDES,
+        kind("difference", *PAIR, f"low = 0x{'f' * 5000}"),
+        ": /claim/0/low: an integer of 20000 bits",
+    ),
+    "400 digits of margin": ("0.05", "9" * 400, ": /claim/0/margin: 9999"),
+    "5000 hexadecimal digits of margin": (
+        "0.05",
+        f"0x{'f' * 5000}",
+        ": /claim/0/margin: an integer of 20000 bits",
+    ),
+    "400 digits of rate": (
+        '"saturated"',
+        f"{{ request_rate = {'9' * 400} }}",
+        ": /claim/0/load/request_rate: an integer of 1329 bits",
+    ),
     "negative value": (SIDES, kind("within", ONE, "high = -1"), "must be above 0"),
     "value of a pair": (
         SIDES,

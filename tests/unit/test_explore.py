@@ -55,7 +55,7 @@ def test_candidates_use_all_nodes(nodes: int, ids: list[str]) -> None:
 def test_targets_come_first_and_the_front_is_of_those_that_meet_them() -> None:
     free = explore(SMALL, SYSTEM)
     assert all(answer.meets for answer in free)
-    limit = sorted(answer.mean_itl_ms for answer in free)[2]
+    limit = sorted(map(itl, free))[2]
     held = explore(replace(SMALL, slo_itl_ms=limit), SYSTEM)
     assert [answer.meets for answer in held] == [True] * 3 + [False] * 3
     front = [answer for answer in held if answer.front]
@@ -65,11 +65,16 @@ def test_targets_come_first_and_the_front_is_of_those_that_meet_them() -> None:
     assert best in front
 
 
+def itl(answer: Answer) -> float:
+    assert answer.mean_itl_ms is not None
+    return answer.mean_itl_ms
+
+
 def beaten(answer: Answer, by: Answer) -> bool:
     return (
         by.output_throughput > answer.output_throughput
         and by.mean_ttft_ms < answer.mean_ttft_ms
-        and by.mean_itl_ms < answer.mean_itl_ms
+        and itl(by) < itl(answer)
     )
 
 
@@ -109,13 +114,33 @@ def test_the_answer_says_what_it_is() -> None:
     ("change", "said"),
     [
         ({"nodes": "0"}, "--nodes 0 makes no sense"),
-        ({"nodes": "x"}, "--nodes 'x' is no number"),
-        ({"input_len": "512,"}, "--input-len '512,' is no number"),
+        ({"nodes": "x"}, "--nodes 'x' is no whole number"),
+        ({"input_len": "512,"}, "--input-len '512,' is no whole number"),
         ({"output_len": "-3"}, "--output-len -3 makes no sense"),
         ({"rate": "nan"}, "--rate nan makes no sense"),
         ({"rate": "fast"}, "--rate 'fast' is no number"),
         ({"slo_itl_ms": "0"}, "--slo-itl-ms 0 makes no sense"),
-        ({"num_prompts": "1e3"}, "--num-prompts '1e3' is no number"),
+        ({"num_prompts": "1e3"}, "--num-prompts '1e3' is no whole number"),
+        ({"nodes": ""}, "--nodes '' is no whole number"),
+        *(
+            ({name: "2,3"}, f"--{name.replace('_', '-')} '2,3' is a list, but one number is meant")
+            for name in ("nodes", "rate", "num_prompts", "seed", "slo_ttft_ms", "slo_itl_ms")
+        ),
+        ({"rate": "1e-320"}, "--rate 1e-320 makes no sense; it must be 0.001 to 1,000,000 req/s"),
+        ({"rate": "1e7"}, "--rate 10000000 makes no sense; it must be 0.001 to 1,000,000 req/s"),
+        ({"rate": "1e400"}, "--rate '1e400' is no number"),
+        ({"slo_itl_ms": "9" * 400}, f"--slo-itl-ms '{'9' * 30}…' is no number"),
+        ({"rate": "0"}, "--rate 0 makes no sense"),
+        ({"rate": "-inf"}, "--rate -inf makes no sense"),
+        ({"input_len": "9" * 400}, f"--input-len {'9' * 30}… makes no sense; it must be 1 to 163"),
+        ({"output_len": "8,163841"}, "--output-len 163841 makes no sense; it must be 1 to 163,840"),
+        ({"input_len": "9" * 5000}, f"--input-len '{'9' * 30}…' is no whole number"),
+        ({"num_prompts": "100001"}, "--num-prompts 100001 makes no sense; it must be 1 to 100,000"),
+        ({"nodes": "65"}, "--nodes 65 makes no sense; it must be 1 to 64"),
+        (
+            {"output_len": "1", "slo_itl_ms": "0.001"},
+            "--slo-itl-ms 0.001 cannot be met or missed: --output-len 1 leaves no gap",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -124,6 +149,22 @@ def test_odd_questions_are_refused(change: dict[str, Any], said: str) -> None:
         question_of({**GIVEN, **change}, SYSTEM)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_one_token_has_no_gaps_and_so_no_itl() -> None:
+    question = replace(SMALL, output_lens=(1,))
+    answers = explore(question, SYSTEM)
+    assert {answer.mean_itl_ms for answer in answers} == {None}
+    assert all(answer.meets for answer in answers)
+    assert any(answer.front for answer in answers)
+    rows = render(question, answers).splitlines()[3:9]
+    assert [row.split()[3] for row in rows] == ["-"] * 6
+
+
+def test_a_mix_that_drew_no_gaps_misses_an_itl_target() -> None:
+    question = replace(SMALL, output_lens=(1, 2), num_prompts=1, slo_itl_ms=1e6)
+    drawn = {a.meets for seed in range(8) for a in explore(replace(question, seed=seed), SYSTEM)}
+    assert drawn == {True, False}
 
 
 @pytest.mark.parametrize(

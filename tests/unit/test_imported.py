@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.cli import main
 from pytest_pdserve.results.imported import import_result
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import load_bench_result
@@ -76,6 +77,27 @@ def test_failed_requests_make_the_record_insane(tmp_path: Path) -> None:
     assert [f.check for f in record.insane] == ["completed", "tokens", "tokens"]
 
 
+def test_a_prompt_has_a_token_at_least(tmp_path: Path) -> None:
+    record, path = imported(tmp_path, total_input_tokens=1)
+    assert record.workload.input_len == 1
+    assert load_record(path) == record
+
+
+@pytest.mark.parametrize("dataset", ["", "a/b", "../../x", "a\nb", "a b"])
+def test_a_dataset_is_a_name_that_files_can_have(
+    dataset: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.json").write_text(json.dumps(RESULT))
+    arguments = ["--system", "p5-efa", "--topology", "dp", "--dataset", dataset, "r.json"]
+    assert main(["import", *arguments]) == 4
+    assert capsys.readouterr().err.startswith(f"pdserve: --dataset {dataset!r} is no name of ")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_rate_is_part_of_the_cell(tmp_path: Path) -> None:
     record, _ = imported(tmp_path, dataset="sharegpt", request_rate=8.0)
     assert record.workload.id == "sharegpt-512-256-rate8"
@@ -86,8 +108,10 @@ def test_a_rate_is_part_of_the_cell(tmp_path: Path) -> None:
     [
         ({"completed": 0, "total_input_tokens": 0, "total_output_tokens": 0}, "nothing to import"),
         ({"duration": None}, "'duration' is None"),
+        ({"request_rate": 10**400}, "/request_rate: an integer of 1329 bits; 64 are the most"),
+        ({"backend": "\ud800"}, "/backend: text that is no UTF-8: a lone surrogate"),
     ],
-    ids=["nothing completed", "no duration"],
+    ids=["nothing completed", "no duration", "400 digits", "surrogate"],
 )
 def test_a_result_without_substance_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str

@@ -204,6 +204,7 @@ def test_selftest_calls_a_judge_that_cries_wolf_broken(
     [
         (["--profile", "quiet"], "no profile 'quiet'"),
         (["--nights", "0"], "--nights 0: at least one"),
+        (["--nights", "9" * 400], f"--nights {'9' * 30}: at least one, 1,000,000 at most"),
         (["--seed", "-1"], "--seed -1: 0 or more"),
     ],
 )
@@ -212,3 +213,15 @@ def test_selftest_refuses_what_makes_no_sense(
 ) -> None:
     assert main(["selftest", *arguments]) == 4
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("nights", ["x", "1.5", ""])
+def test_an_argument_that_is_no_number_is_bad_input_in_a_sentence(
+    nights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["selftest", "--nights", nights])
+    assert refused.value.code == 4
+    assert capsys.readouterr().err == (
+        f"pdserve: argument --nights: invalid int value: {nights!r}; see pdserve selftest --help\n"
+    )

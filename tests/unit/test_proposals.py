@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.cli import main
+from pytest_pdserve.results import systems
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.record import Finding
@@ -88,6 +89,39 @@ def test_an_approver_has_a_name(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
     pdserve("propose")
     assert "--approver is empty" in pdserve("accept", "--approver", "  ", code=4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["baseline", "propose"], ["baseline", "accept", "--approver", "Ada"], ["calibrate"]],
+    ids=lambda arguments: arguments[-1 if arguments[-1] != "Ada" else 1],
+)
+def test_nothing_is_kept_inside_the_installed_package(
+    arguments: list[str],
+    shelf: Shelf,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shelf.nights(5)
+    own = Path(shelf.system.source)
+    monkeypatch.setattr(systems, "_PACKAGE", shelf.folder)
+    before = set(own.parent.iterdir())
+    assert main([*arguments, "--system", "p5-efa"]) == 4
+    assert capsys.readouterr().err == (
+        f"pdserve: {own} lies inside the installed package, so nothing of yours can be kept beside "
+        f"it; make the system your own: mkdir -p baselines && cp -r {own.parent} baselines/\n"
+    )
+    assert set(own.parent.iterdir()) == before
+
+
+def test_a_proposal_that_cannot_be_written_names_no_option_of_pytest(
+    shelf: Shelf, pdserve: Pdserve
+) -> None:
+    shelf.nights(5)
+    path = Path(shelf.system.source).with_name("sweep.proposal.json")
+    path.mkdir()
+    said = f"pdserve: {path} cannot be written: Is a directory; free space, or make {path.parent} "
+    assert pdserve("propose", code=1) == f"{said}writable\n"
 
 
 def test_each_cell_has_its_newest_nights(shelf: Shelf, pdserve: Pdserve) -> None:

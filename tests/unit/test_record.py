@@ -26,7 +26,7 @@ from pytest_pdserve.values.record import result_metrics
 from pytest_pdserve.values.result import BenchResult
 
 MakeRecord = Callable[..., Record]
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+FINITE = st.floats(-1e18, 1e18)
 TEXTS = st.dictionaries(st.text(), st.text(), max_size=3).map(lambda d: tuple(d.items()))
 NUMBERS = st.dictionaries(st.text(), FINITE, max_size=3).map(lambda d: tuple(d.items()))
 FINDINGS = st.builds(

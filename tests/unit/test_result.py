@@ -112,7 +112,7 @@ def test_failed_is_said_derived_or_unknown(fields: dict[str, Any], failed: int |
 
 
 @pytest.mark.parametrize(
-    "value", [None, "inf", "12.5", True, math.nan, math.inf, 10**400, [1.0]], ids=repr
+    "value", [None, "inf", "12.5", True, math.nan, math.inf, 1e19, 10**400, [1.0]], ids=repr
 )
 def test_a_metric_that_is_no_finite_number_is_absent(value: Any) -> None:
     assert of(mean_ttft_ms=value, mean_itl_ms=7).metrics == (("mean_itl_ms", 7.0),)
@@ -174,6 +174,12 @@ def test_lists_may_be_there_in_part(
             {"total_output_tokens": True},
             "r.json is no result of vllm bench serve: 'total_output_tokens' is True, not a number",
         ),
+        (
+            {"duration": 1e300},
+            "r.json is no result of vllm bench serve: 'duration' is 1e+300, not a number",
+        ),
+        ({"output_lens": [2, 1e300]}, "r.json: output_lens[1] is 1e+300, not what it should be"),
+        ({"input_lens": [-1, 2]}, "r.json: input_lens[0] is -1, not what it should be"),
         ({"completed": 1.5}, "r.json: 'completed' is 1.5, not a whole number"),
         ({"itls": "none"}, "r.json: 'itls' is str, not a list"),
         ({"itls": [[0.1], 3]}, "r.json: itls[1] is 3, not what it should be"),
@@ -185,7 +191,8 @@ def test_lists_may_be_there_in_part(
         ),
     ],
     ids=[
-        *("null total", "text total", "negative", "bool", "half a request", "text for a list"),
+        *("null total", "text total", "negative", "bool", "huge", "huge length"),
+        *("negative length", "half a request", "text for a list"),
         *("number for gaps", "object for a time", "word for a length", "lengths differ"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC
@@ -51,11 +52,22 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_one(
     with pytest.raises(StoreError) as refused:
         write_bytes(path, b"new")
     assert str(refused.value) == (
-        f"{path} cannot be written: No space left on device; free space, or choose another "
-        "--pdserve-runs"
+        f"{path} cannot be written: No space left on device; free space, or make {tmp_path} "
+        "writable"
     )
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_that_cannot_be_written_names_both_options(
+    tmp_path: Path, make_record: MakeRecord, make_result: MakeResult
+) -> None:
+    (tmp_path / "1p3d" / "random-512-256.0.json").mkdir(parents=True)
+    with pytest.raises(StoreError) as refused:
+        RunStore(folder=tmp_path).write(make_record(requests=None), make_result())
+    assert str(refused.value).endswith(
+        "free space, or choose another --pdserve-runs (of pytest) or --runs (of pdserve)"
+    )
 
 
 def test_a_file_below_a_file_is_an_error_of_the_store(tmp_path: Path) -> None:
@@ -154,6 +166,30 @@ def test_a_repeat_is_counted_by_the_records_that_are_there(
     assert store.next_repeat("1p3d", WORKLOAD) == 1
     assert store.next_repeat("dp", WORKLOAD) == 0
     assert store.logs("1p3d") == tmp_path / "1p3d" / "logs"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": {"failed": 10**400}}, "/metrics/failed: 1000000"),
+        ({"metrics": {"failed": 1e19}}, "/metrics/failed: 1e[+]19 is greater than the maximum"),
+        ({"metrics": {"failed": -1e19}}, "/metrics/failed: -1e[+]19 is less than the minimum"),
+        ({"client": {"seed": 2**64}}, "/client/seed: an integer of 65 bits; 64 are the most"),
+        ({"client": {"note": "\ud800"}}, "/client/note: text that is no UTF-8: a lone surrogate"),
+        ({"client": {"a\n\ud800": 1}}, r"/client/a\\n\\ud800: text that is no UTF-8"),
+        ({"repeat": 0.0}, "/repeat: 0.0 is not of type 'integer'"),
+    ],
+    ids=["huge", "large", "far below", "65 bits", "surrogate", "surrogate in a key", "half int"],
+)
+def test_a_record_of_what_cannot_be_is_refused(
+    tmp_path: Path, make_record: MakeRecord, changes: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({**make_record().to_json(), **changes}))
+    with pytest.raises(ConfigError, match=f"^{path}: {message}") as refused:
+        load_record(path)
+    assert "\n" not in str(refused.value)
+    str(refused.value).encode()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,25 @@ def test_room_is_the_systems_where_it_says_so() -> None:
         ('"m"', '"m"\n[sweep]\ninput_lens = []', "/sweep/input_lens: [] should be non-empty"),
         ('"m"', '"m"\n[limits]\nready_s = nan', "holds nan, which says nothing"),
         ('path = "m"', "path = m", "is no valid TOML: Invalid value (at line 9, column 8)"),
+        (
+            '"m"',
+            f'"m"\n[limits]\nready_s = {"9" * 400}',
+            "/limits/ready_s: an integer of 1329 bits",
+        ),
+        ("nodes = 2", "nodes = 2.0", "/cluster/nodes: 2.0 is not of type 'integer'"),
+        ("nodes = 2", "nodes = 10001", "/cluster/nodes: 10001 is greater than the maximum of"),
+        ('"m"', '"m"\n[sweep]\ndataset = "a/../b"', "/sweep/dataset: 'a/../b' does not match"),
+        ('"m"', '"m"\n[sweep]\nrequest_rate = 1e-320', "/sweep/request_rate: 1e-320 is less than"),
+        (
+            '"m"',
+            '"m"\n[simulation]\nbad_node_factor = inf',
+            "/simulation/bad_node_factor: inf is greater than the maximum of 1000",
+        ),
+        (
+            '"m"',
+            '"m"\n[simulation]\nnight = 99999\ndrift_per_night = 0.01',
+            ": simulation.night = 99999 with drift_per_night = 0.01 is more than 1000 times slower",
+        ),
         ("nodes = 2", f"nodes = {'9' * 5000}", "is no valid TOML: Exceeds the limit"),
         ('"m"', f'"m"\nserve_args = {"[" * 3000}', "is no valid TOML: nested too deeply"),
     ],
@@ -134,7 +153,17 @@ def test_room_is_the_systems_where_it_says_so() -> None:
         *("number too small", "wrong type", "missing key", "unknown kind", "other version"),
         *("unknown table", "unknown key", "empty text", "no port", "no variable"),
         *("unknown metric", "room of a count", "room for everything", "room without end"),
-        *("divisor", "empty list", "nan", "no TOML", "endless number", "deep"),
+        *(
+            "divisor",
+            "empty list",
+            "nan",
+            "no TOML",
+            "400 digits",
+            "float",
+            "10001 nodes",
+            "dataset",
+        ),
+        *("rate", "factor", "drift", "endless number", "deep"),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_place(
@@ -145,6 +174,12 @@ def test_a_mistake_is_named_with_its_file_and_place(
         loaded(tmp_path, LEAST.replace(old, new, 1))
     assert str(refused.value).startswith(str(tmp_path / "mine" / "system.toml"))
     assert message in str(refused.value)
+
+
+def test_a_folder_in_place_of_the_file_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "p5-efa" / "system.toml").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"system\.toml cannot be read: Is a directory"):
+        load_system("p5-efa", [tmp_path, *SHIPPED])
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
