@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -97,10 +98,8 @@ def check_schema(data: Any, schema: str, source: object) -> None:
 
     :raises ConfigError: with file, JSON pointer and what is wrong there.
     """
-    text = resources.files(__package__).joinpath(f"schema/{schema}.schema.json").read_text("utf-8")
-    validator = _VALIDATOR(json.loads(text))
     try:
-        error = jsonschema.exceptions.best_match(validator.iter_errors(data))
+        error = jsonschema.exceptions.best_match(_validator(schema).iter_errors(data))
     except RecursionError as nested:
         raise ConfigError(f"{source}: nested too deeply") from nested
     except ValueError:  # an integer of more digits than Python prints: it cannot say what is wrong
@@ -112,6 +111,12 @@ def check_schema(data: Any, schema: str, source: object) -> None:
     if len(reason := error.message) > 300:
         reason = f"{reason[:140]} … {reason[-140:]}"
     raise ConfigError(f"{source}: {pointer}: {reason}")
+
+
+@functools.cache
+def _validator(schema: str) -> Any:
+    text = resources.files(__package__).joinpath(f"schema/{schema}.schema.json").read_text("utf-8")
+    return _VALIDATOR(json.loads(text))
 
 
 def check_values(data: Any, source: object) -> None:
