@@ -1,7 +1,9 @@
-"""The judge on every noise profile: the table of profiles in docs/judging.md. Ten minutes.
+"""The judge on every noise profile, and by lengths of the baseline: tables of docs/judging.md.
 
 Simulated throughout: 10,000 clean nights a profile from seed 20261123, and 400 series for each
-planted regression from seed 20261124. ``python benchmarks/judge_power.py [PROFILE …]``
+planted regression from seed 20261124; half an hour on one core.
+``python benchmarks/judge_power.py [PROFILE …]``. Lengths, two minutes: 3,000 nights from seed 5,
+200 series from seed 6, ``python benchmarks/judge_power.py lengths``.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import sys
 
 import numpy as np
 
+from pytest_pdserve.judge.noise import Layout
 from pytest_pdserve.judge.noise import Regression
 from pytest_pdserve.judge.power import Outcome
 from pytest_pdserve.judge.power import clean_outcomes
 from pytest_pdserve.judge.power import planted_outcomes
 from pytest_pdserve.values.profile import PROFILES
+from pytest_pdserve.values.profile import REFERENCE
 from pytest_pdserve.values.profile import profile_named
 from pytest_pdserve.values.rules import Rules
 
@@ -50,6 +54,26 @@ def main(names: list[str]) -> None:
             sys.stdout.flush()
 
 
+def lengths() -> None:
+    """Print a row of Markdown a length: false FAILs, runs, 5 % of one cell within 1/3/7 nights."""
+    rules = Rules(icc=REFERENCE.icc)
+    for runs in (3, 5, 8, 10, 15, 20, 40):
+        layout = Layout(baseline_runs=runs)
+        clean, *_ = clean_outcomes(
+            REFERENCE, np.random.default_rng(5), nights=3000, rules=rules, layout=layout
+        )
+        found, *_ = planted_outcomes(
+            REFERENCE,
+            np.random.default_rng(6),
+            regression=PLANTED[0],
+            replications=200,
+            rules=rules,
+            layout=layout,
+        )
+        finds = "/".join(f"{100 * rate.share:.0f}" for rate in found.rates)
+        sys.stdout.write(f"| {runs} | {clean.rates[0].share:.2%} | {clean.runs:.2f} | {finds} |\n")
+
+
 def row(label: str, clean: Outcome, planted: list[Outcome]) -> str:
     """One row of Markdown: profile, runs, false-alarm nights with interval, finds."""
     low, high = clean.rates[0].interval()
@@ -64,4 +88,7 @@ def row(label: str, clean: Outcome, planted: list[Outcome]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:] == ["lengths"]:
+        lengths()
+    else:
+        main(sys.argv[1:])
