@@ -27,6 +27,7 @@ from pytest_pdserve.markers import unmet
 from pytest_pdserve.options import add_options
 from pytest_pdserve.options import asked
 from pytest_pdserve.options import settings_of
+from pytest_pdserve.values.errors import InsaneRunError
 from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ def pytest_runtest_makereport(
         report.longrepr = cause_of(item.config, call.excinfo.value)
         report.when = "setup"  # what is no failure of the test is one of its setup
     topology = _topology(item)
-    if report.failed and report.when == "setup" and topology is not None:
+    insane = call.excinfo is not None and isinstance(call.excinfo.value, InsaneRunError)
+    if report.failed and report.when == "setup" and topology is not None and not insane:
         item.config.stash.setdefault(broken_key, set()).add(topology.id)
     return report
 

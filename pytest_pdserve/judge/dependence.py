@@ -17,9 +17,6 @@ from pytest_pdserve.values.rules import Rules
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-_LEAST_NIGHTS = 8
-"""Nights without which persistence cannot be told from the error of a mean."""
-
 
 def sharing(residuals: Floats, families: npt.NDArray[np.intp]) -> Floats:
     """Mean correlation of two cells of a topology in one night; never negative.
@@ -63,9 +60,9 @@ def persistence(residuals: Floats, *, memory: float) -> Floats:
     """Share *a* of the variance that lives on from night to night, correlated a memory^k at lag k.
 
     Matched to the correlations of nights one and two apart. These are about the cell's own mean,
-    which takes part of what persists away; the match allows for that. 0 below eight nights.
+    which takes part of what persists away; the match allows for that.
 
-    :param residuals: in the order of their nights.
+    :param residuals: in the order of their nights, of cells that have enough of them.
     """
     r, there = np.nan_to_num(residuals), (~np.isnan(residuals)).astype(np.float64)
     n = _nights_each(there)
@@ -78,8 +75,7 @@ def persistence(residuals: Floats, *, memory: float) -> Floats:
         known = both.sum(axis=(-3, -1)) > 0
         top += known * (seen * (1 - mean) + mean)
         bottom += known * (memory**lag - lost * (1 - seen))
-    share = np.where(n >= _LEAST_NIGHTS, top / np.maximum(bottom, 0.1), 0.0)
-    found: Floats = np.clip(share, 0.0, 1.0)[..., None, :]
+    found: Floats = np.clip(top / np.maximum(bottom, 0.1), 0.0, 1.0)[..., None, :]
     return found
 
 

@@ -236,7 +236,9 @@ def envelopes_from_runs(
     posterior, total = shrink(variances, df, prior_of(variances, df))
     sd = np.sqrt(np.maximum(posterior, least))
     residuals = np.clip(away / sd[..., None], -rules.clip, rules.clip)
-    share = dependence.persistence(residuals, memory=rules.memory)
+    given = np.sum(~np.isnan(logs), axis=-1).astype(np.float64)
+    long = np.where(given[..., None] >= rules.least_window_runs, residuals, np.nan)
+    share = dependence.persistence(long, memory=rules.memory)
     together = dependence.sharing(residuals, families)
     signs = directions(metrics)
     own = np.array([METRICS[name].floor for name in metrics]) if floors is None else floors
@@ -244,7 +246,7 @@ def envelopes_from_runs(
     return Envelopes(
         metrics=tuple(metrics),
         families=families,
-        given=np.sum(~np.isnan(logs), axis=-1).astype(np.float64),
+        given=given,
         runs=runs,
         location=location,
         sd=sd,

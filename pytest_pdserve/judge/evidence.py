@@ -114,8 +114,10 @@ class FamilyStatistic:
     """Degrees of freedom behind the variances of its cells."""
     shift: Floats
     """Mean distance from the baseline, signed log, not clipped."""
+    centre: Floats
+    """The same of clipped runs, so that a slowed one does not decide what can be ruled out."""
     error: Floats
-    """Standard deviation of :attr:`shift` where nothing changed."""
+    """Standard deviation of :attr:`centre` where nothing changed."""
 
 
 def family_statistic(tonight: Nights, envelopes: Envelopes, *, rules: Rules) -> FamilyStatistic:
@@ -143,6 +145,7 @@ def family_statistic(tonight: Nights, envelopes: Envelopes, *, rules: Rules) -> 
         t=mean(tonight.z) / np.sqrt(variance),
         df=mean(np.maximum(envelopes.runs - 1, 1)) * count,
         shift=mean(tonight.shift),
+        centre=mean(tonight.z * envelopes.scale),
         error=np.sqrt(mean(envelopes.sd**2 * own) / count + common * mean(envelopes.sd) ** 2),
     )
 

@@ -21,8 +21,8 @@ from pytest_pdserve.judge.night import State
 from pytest_pdserve.judge.night import TestVerdict
 from pytest_pdserve.judge.night import next_cells
 from pytest_pdserve.judge.night import rows
-from pytest_pdserve.judge.night import suspicions
 from pytest_pdserve.judge.night import undecided
+from pytest_pdserve.judge.night import unsettled
 from pytest_pdserve.judge.night import verdicts
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.record import Record
@@ -98,7 +98,7 @@ class Expectation:
         state, place = self.state(tonight), self.keys.index(key)
         if not next_cells(state)[place]:
             return ()
-        odd = suspicions(state)[place]
+        odd = unsettled(state)[place]
         return tuple(name for name, is_odd in zip(self._metrics, odd, strict=True) if is_odd)
 
     def undecided(self, tonight: Runs, nights: int) -> tuple[tuple[Key, str], ...]:

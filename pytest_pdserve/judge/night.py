@@ -127,14 +127,26 @@ def next_cells(state: State) -> Bools:
         return np.ones(made.shape, dtype=bool)
     seen = _look(state)
     failed = np.any(seen.fired, axis=(0, -1))
-    cleared = seen.t[0] < state.limits.clear
-    enough = state.envelopes.given >= state.rules.least_baseline_runs
-    open_ = np.any(suspicions(state) & ~cleared & enough, axis=-1) & ~failed
+    open_ = np.any(_unsettled(state, seen), axis=-1) & ~failed
     again: Bools = (made == 0) | (open_ & (made < state.rules.most_runs))
     return again
 
 
-def suspicions(state: State) -> Bools:
+def unsettled(state: State) -> Bools:
+    """Tests for which a further run is worth making: suspicious, not cleared, able to FAIL.
+
+    :returns: shape ``(..., cells, metrics)``.
+    """
+    return _unsettled(state, _look(state))
+
+
+def _unsettled(state: State, seen: _Look) -> Bools:
+    enough = state.envelopes.given >= state.rules.least_baseline_runs
+    tests: Bools = _suspicions(state) & ~(seen.t[0] < state.limits.clear) & enough
+    return tests
+
+
+def _suspicions(state: State) -> Bools:
     """Tests that tonight's first run makes suspicious, alone or with the nights before.
 
     Metrics whose noise forbids a FAIL tonight are run again all the same: windows and families
@@ -145,7 +157,8 @@ def suspicions(state: State) -> Bools:
     first = replace(state, logs=state.logs[..., :1])
     outside = first.logs[..., 0] - state.envelopes.location > state.limits.room
     seen = _look(first)
-    lasting = np.any((seen.t[1:] > state.limits.suspect) & seen.large[1:], axis=0)
+    strong = (seen.t[1:] > state.limits.suspect) & seen.large[1:]
+    lasting = np.any(strong & seen.still[1:], axis=0)
     suspicious: Bools = outside | lasting
     return suspicious
 
@@ -159,9 +172,16 @@ class _Look:
     shifts: Floats
     """Median change."""
     large: Bools
-    """Whether the change is above the floor, and tonight still shows half of it at least: what was
-    mended since is no regression of tonight."""
-    fired: Bools
+    """Whether the change is above the floor."""
+    still: Bools
+    """Whether tonight shows half of it at least: what was mended since is no regression."""
+    worse: Bools
+    """Whether the change is larger than chance and the floor explain, mended or not."""
+
+    @property
+    def fired(self) -> Bools:
+        """Regressions of tonight."""
+        return self.worse & self.still
 
 
 def _look(state: State) -> _Look:
@@ -175,10 +195,10 @@ def _look(state: State) -> _Look:
         ts.append(np.where(ran, t, np.nan))
         shifts.append(median(together.shift[..., -share.nights :]))
     t, shift = np.stack(ts), np.stack(shifts)
-    large = (shift > envelopes.floor) & (night.shift >= shift / 2)
-    fired = large & np.stack([seen > limit for seen, limit in zip(t, limits.fail, strict=True)])
-    fired[0] &= _may_fail_tonight(state) & (night.runs >= rules.least_runs)
-    return _Look(night=night, t=t, shifts=shift, large=large, fired=fired)
+    large, still = shift > envelopes.floor, night.shift >= shift / 2
+    worse = large & np.stack([seen > limit for seen, limit in zip(t, limits.fail, strict=True)])
+    worse[0] &= _may_fail_tonight(state) & (night.runs >= rules.least_runs)
+    return _Look(night=night, t=t, shifts=shift, large=large, still=still, worse=worse)
 
 
 def _may_fail_tonight(state: State) -> Bools:
@@ -197,7 +217,10 @@ class Judged:
     """Whether the upper confidence bound lies below the margin, nothing fired, and no suspicion
     is left."""
     open: Bools
-    """Tests whose median run of tonight still lies outside the envelope."""
+    """Tests whose median run of tonight still lies outside the envelope, or that were worse for
+    nights and are not tonight."""
+    worse: Bools
+    """As :attr:`fired`, whether tonight still shows it or not. Shape ``(parts, ...)``."""
     shifts: Floats
     """Median change that each part saw, signed log. Shape ``(parts, ...)``."""
     t: Floats
@@ -230,11 +253,14 @@ def verdicts(state: State) -> Judged:
     bound = bound_of(seen.night, state)
     family = family_statistic(seen.night, envelopes, rules=state.rules)
     level, doubt = limits.shares[-1].level, 1 - state.rules.pass_confidence
-    open_ = (seen.night.shift > limits.room) & ~(seen.t[0] < limits.clear)
+    failed, faded = np.any(seen.fired, axis=0), np.any(seen.worse, axis=0)
+    odd = (seen.night.shift > limits.room) & ~(seen.t[0] < limits.clear)
+    open_ = (odd | faded) & ~failed
     return Judged(
         fired=seen.fired,
-        passed=~np.any(seen.fired, axis=0) & (bound < envelopes.margin) & ~open_,
+        passed=~failed & (bound < envelopes.margin) & ~open_,
         open=open_,
+        worse=seen.worse,
         shifts=seen.shifts,
         t=seen.t,
         bound=bound,
@@ -242,7 +268,7 @@ def verdicts(state: State) -> Judged:
         night=seen.night,
         family=family,
         family_fired=(family.t > upper_t(family.df, level)) & (family.shift > envelopes.floor),
-        family_bound=family.shift + upper_t(family.df, doubt) * family.error,
+        family_bound=family.centre + upper_t(family.df, doubt) * family.error,
     )
 
 
@@ -312,9 +338,10 @@ class TestVerdict:
     shift: float
     """Tonight's change, as a fraction; positive is worse."""
     lasting: float
-    """Change over the widest window that found a regression; tonight's where none did."""
+    """Change over the widest window that was worse; tonight's where none was."""
     open: bool
-    """Whether tonight's median run lies outside the envelope, however far a PASS would reach."""
+    """Whether tonight's median run lies outside the envelope, or nights before were worse and
+    tonight is not: no PASS, however narrow the bound."""
     bound: float
     """Upper confidence bound of tonight's change, as a fraction."""
     visible: float
@@ -336,11 +363,12 @@ def _test_rows(judged: Judged, state: State, cells: Sequence[str]) -> Iterator[T
     shift, bound, visible = (
         as_fraction(values, signs) for values in (night.shift, judged.bound, judged.visible)
     )
+    visible = np.where(np.isinf(judged.visible), np.inf, visible)
     shifts = as_fraction(judged.shifts, signs)
     for c, cell in enumerate(cells):
         for m, metric in enumerate(envelopes.metrics):
-            parts = np.flatnonzero(judged.fired[:, c, m])
-            fired = tuple(shares[part].part for part in parts)
+            fired = tuple(s.part for s, f in zip(shares, judged.fired[:, c, m], strict=False) if f)
+            widest = np.flatnonzero(judged.worse[:, c, m])[-1:].sum()
             passed = judged.passed[c, m]
             yield TestVerdict(
                 cell=cell,
@@ -350,7 +378,7 @@ def _test_rows(judged: Judged, state: State, cells: Sequence[str]) -> Iterator[T
                 runs=int(night.runs[c, m]),
                 p=float(p[c, m]),
                 shift=float(shift[c, m]),
-                lasting=float(shifts[parts[-1] if fired else 0, c, m]),
+                lasting=float(shifts[widest, c, m]),
                 open=bool(judged.open[c, m]),
                 bound=float(bound[c, m]),
                 visible=float(visible[c, m]),

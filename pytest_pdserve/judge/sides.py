@@ -18,12 +18,11 @@ from pytest_pdserve.values.quantities import DERIVED
 from pytest_pdserve.values.quantities import QUANTITIES
 from pytest_pdserve.values.quantities import Derived
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.result import LARGEST
 from pytest_pdserve.values.workload import Workload
 
 NOT_MEASURED = "was not measured"
 HERE = "this session"
-_LARGEST = 1e18
-"""No metric of a run is larger, and none smaller than one over it; NaN is neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,7 @@ class Side:
         if self.value is None:
             return f"{self.metric} of {self.topology} {self.why}"
         numbers = (self.value, *self.runs)
-        if not all(1 / _LARGEST <= number <= _LARGEST for number in numbers):
+        if not all(1 / LARGEST <= number <= LARGEST for number in numbers):
             return f"{self.metric} of {self.topology} = {self.value:g}, which is no measurement"
         return None
 

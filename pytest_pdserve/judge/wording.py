@@ -53,11 +53,14 @@ def describe_test(test: TestVerdict) -> str:
             change = f"{_worse(test.lasting)} over nights, {change} tonight"
         found = " and ".join(test.fired)
         return f"{test.metric} {change} ({runs}; found by: {found}; p = {test.p:.1g})"
-    said = f"{test.metric} {_worse(test.shift)} ({runs})"
+    said = f"{_worse(test.shift)} ({runs})"
     if math.isnan(test.bound):
-        return f"{said}: the baseline has too few runs to tell"
-    odd = "suspicious, and not cleared; " if test.open else ""
-    said = f"{odd}{said}, with 95 % confidence at most {_worse(test.bound)}"
+        return f"{test.metric} {said}: the baseline has too few runs to tell"
+    if test.lasting != test.shift:
+        said = f"{_worse(test.lasting)} over nights, not tonight; {said}"
+    elif test.open:
+        said = f"suspicious, and not cleared: {said}"
+    said = f"{test.metric} {said}, with 95 % confidence at most {_worse(test.bound)}"
     if math.isinf(test.visible):
         return f"{said}; no change would have been seen: too few runs, or too unsteady a baseline"
     return said if math.isnan(test.visible) else f"{said}; {test.visible:.1%} would have been seen"

@@ -117,11 +117,12 @@ def past_nights(
     nights: dict[str, dict[Key, list[Record]]] = {}
     seen: set[str] = set()
     unreadable: list[str] = []
+    old = {night_of((run, {}), tonight) for run in baseline}
     this = night_of(tonight, tonight)
     for session in stored_sessions(
         runs, system=system, unreadable=unreadable, later_than=baseline, newest=tonight
     ):
-        if session.night == this:
+        if session.night == this or session.night in old:
             continue
         if session.night not in seen and (len(seen) >= FARTHEST or _enough(nights, cells, each)):
             break

@@ -104,7 +104,7 @@ class Rules:
     """Baseline runs without which a night alone cannot FAIL."""
     least_window_runs: int = 8
     """Baseline runs without which windows and families cannot FAIL either: fewer do not show
-    whether nights persist, and then their own error is anybody's guess."""
+    whether nights persist, and are not asked; their own error is then anybody's guess."""
     clip: float = 4.0
     """Largest z that one run may contribute, so that none carries a verdict alone."""
     icc: float | None = None

@@ -260,7 +260,7 @@ def test_a_session_confirms_only_so_much(pytester: pytest.Pytester, known: MakeP
     result.stdout.fnmatch_lines(
         [
             "not confirmed, as 3 runs on fresh starts are all that a session makes: *random-*",
-            "inconclusive: *: suspicious, and not cleared; *",
+            "inconclusive: *: * suspicious, and not cleared: *",
         ]
     )
 

@@ -47,7 +47,7 @@ def test_the_judge_is_right(court: Court) -> None:
     assert "output_throughput 4.8% worse (3 runs; found by: tonight; p = " in slow
     assert "would have been seen" in open_
     assert open_.startswith(
-        "suspicious, and not cleared; mean_itl_ms 5.0% worse (2 runs), with 95 % confidence "
+        "mean_itl_ms suspicious, and not cleared: 5.0% worse (2 runs), with 95 % confidence "
     )
 
 

@@ -21,6 +21,8 @@ from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.evidence import Nights
 from pytest_pdserve.judge.night import State
 from pytest_pdserve.judge.night import TestVerdict
+from pytest_pdserve.judge.wording import describe_icc
+from pytest_pdserve.judge.wording import describe_test
 from pytest_pdserve.values import metrics as metrics_module
 from pytest_pdserve.values.rules import Budget
 from pytest_pdserve.values.rules import Rules
@@ -190,6 +192,9 @@ def test_what_was_mended_since_does_not_fail_tonight() -> None:
     mended = judge(worse(back), past=past)
     assert not night.next_cells(mended).any()
     assert failing(mended) == set()
+    row = table(mended)["dp cell0", "mean_itl_ms"]
+    assert (row.status, row.open) == ("INCONCLUSIVE", True)
+    assert describe_test(row).startswith("mean_itl_ms 6.2% worse over nights, not tonight; 0.0% ")
 
 
 def test_half_a_regression_is_still_there() -> None:
@@ -219,11 +224,29 @@ def test_a_run_outside_of_its_envelope_is_no_pass_however_wide_the_margin() -> N
     assert (row.status, row.open) == ("INCONCLUSIVE", True)
 
 
+def test_where_nothing_would_have_been_seen_it_is_said_of_rates_too() -> None:
+    rows = table(judge(worse(0.07), base=baseline(5)))
+    for metric in METRICS:
+        assert math.isinf(rows["dp cell0", metric].visible)
+        assert "no change would have been seen" in describe_test(rows["dp cell0", metric])
+
+
+def test_a_slowed_run_does_not_keep_a_topology_from_passing() -> None:
+    rows = table(judge(worse(in_cell(0.40))))
+    assert rows["dp", "mean_itl_ms"].status == "PASS"
+
+
 def test_a_topology_that_could_be_far_worse_does_not_pass() -> None:
     loud = 100 * np.exp(np.log(baseline() / 100) * 30)
     row = table(judge(worse(0.15), base=loud))["dp", "mean_itl_ms"]
     assert row.bound > METRICS_MARGIN
     assert (row.status, row.fired) == ("INCONCLUSIVE", ())
+
+
+def test_the_icc_is_said_with_where_it_comes_from() -> None:
+    assert describe_icc({"a": 0.2, "b": 0.2}, calibrated=True) == "ICC 0.2 (calibrated)"
+    said = describe_icc({"a": 0.2, "b": 0.41}, calibrated=False)
+    assert said == "ICC 0.2 to 0.41 (assumed, or seen in the baseline; see pdserve calibrate)"
 
 
 def test_a_change_spread_thin_is_found_in_its_family() -> None:
@@ -433,7 +456,7 @@ def forget_families(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_ask_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(night, "suspicions", lambda state: np.zeros(state.logs.shape[:-1], dtype=bool))
+    patch.setattr(night, "_suspicions", lambda state: np.zeros(state.logs.shape[:-1], dtype=bool))
 
 
 def drop_the_floor(patch: pytest.MonkeyPatch) -> None:

@@ -320,6 +320,33 @@ def test_persistence_is_found_again_in_short_series(share: float, low: float, hi
     assert low <= dependence.persistence(residuals, memory=0.7)[0, 0] <= high
 
 
+def persistent_runs(count: int, cells: int = 45) -> Floats:
+    """Half of the variance is the night's, and nights resemble the one before (0.7)."""
+    rng = np.random.default_rng(5)
+    night = rng.standard_normal((cells, 1, count + 50))
+    for k in range(1, count + 50):
+        night[..., k] = 0.7 * night[..., k - 1] + math.sqrt(0.51) * night[..., k]
+    drawn = math.sqrt(0.5) * (night[..., 50:] + rng.standard_normal((cells, 1, count)))
+    values: Floats = 100 * np.exp(0.01 * np.repeat(drawn, 2, axis=1))
+    return values
+
+
+def test_topologies_with_few_nights_do_not_hide_persistence() -> None:
+    values = persistent_runs(20)
+    values[9:, :, :15] = math.nan
+    families = np.arange(45) // 9
+    found = estimation.envelopes_from_runs(values, METRICS, families, rules=RULES)
+    assert np.all(found.persistence > 0.25)
+    assert np.all(found.icc > 0.25)
+
+
+def test_eight_nights_show_persistence_even_if_one_is_dropped() -> None:
+    values = persistent_runs(8)
+    values[0, :, 3] *= 1.5
+    assert np.all(envelopes(values).persistence > 0.2)
+    assert np.all(envelopes(persistent_runs(7)).persistence == 0)
+
+
 def test_heavy_tails_and_frequent_slow_runs_take_the_fail_from_one_night() -> None:
     assert envelopes(runs(1, cells=45)).steady.all()
     assert not envelopes(runs(1, cells=45, shape="t3")).steady.any()
