@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
@@ -184,6 +185,8 @@ def stored_session(
     :param newest: what its night is counted back from; None for itself.
     """
     torn: list[str] = []
+    if _of_another(folder, system):
+        return None
     records = tuple(r for r in records_of(folder, torn) if r.system == system)
     unreadable.extend(torn)
     if not records:
@@ -198,7 +201,7 @@ def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
 
     :param unreadable: gets a sentence for each file that is no record, or of another session.
     """
-    for path in sorted(filter(_is_record, folder.glob("*/*.json")), key=_place):
+    for path in _record_paths(folder):
         try:
             record = load_record(path)
         except ConfigError as error:
@@ -208,6 +211,22 @@ def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
             yield record
         else:
             unreadable.append(f"{path} is of {record.run_id}: a run folder has the run's name")
+
+
+def _record_paths(folder: Path) -> list[Path]:
+    return sorted(filter(_is_record, folder.glob("*/*.json")), key=_place)
+
+
+def _of_another(folder: Path, system: str) -> bool:
+    """Whether the first record of *folder* is of another system.
+
+    A session has one system; records of others need not be checked to be passed over.
+    """
+    try:
+        first = load_json(next(iter(_record_paths(folder))))
+    except (StopIteration, ConfigError):
+        return False
+    return isinstance(first, dict) and first.get("system", system) != system
 
 
 def _is_record(path: Path) -> bool:
