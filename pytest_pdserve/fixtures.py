@@ -39,7 +39,7 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except PdserveError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
+        raise pytest.fail.Exception(str(error), pytrace=False) from error
 
 
 def cause_of(config: pytest.Config, error: PdserveError) -> str:
@@ -320,7 +320,7 @@ def _unmeasured(claim: Claim, session: Session, *, report: bool) -> str | None:
     """
     from pytest_pdserve.judge.claims import sides_of  # noqa: PLC0415
 
-    asked = session.broken.union(topology for topology, _ in session.cells)
+    asked = session.broken.union(topology for topology, _ in (*session.cells, *session.insane))
     if session.system.cluster.kind != "figures" and asked.isdisjoint(claim.topologies):
         return f"none of {', '.join(claim.topologies)} was measured"
     sides = tuple(sides_of(claim, session.system.sweep.workloads(), session.look_for(claim)))

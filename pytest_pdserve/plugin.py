@@ -131,10 +131,16 @@ def pytest_runtest_makereport(
         report.longrepr = cause_of(item.config, call.excinfo.value)
         report.when = "setup"  # what is no failure of the test is one of its setup
     topology = _topology(item)
-    insane = call.excinfo is not None and isinstance(call.excinfo.value, InsaneRunError)
-    if report.failed and report.when == "setup" and topology is not None and not insane:
+    trouble = report.failed and report.when == "setup" and not _insane(call)
+    if trouble and topology is not None:
         item.config.stash.setdefault(broken_key, set()).add(topology.id)
     return report
+
+
+def _insane(call: pytest.CallInfo[None]) -> bool:
+    """Whether a run meant nothing: that loses its cell, while the servers stand."""
+    error = call.excinfo.value if call.excinfo else None
+    return any(isinstance(e, InsaneRunError) for e in (error, error and error.__cause__))
 
 
 def pytest_report_teststatus(

@@ -30,9 +30,9 @@ def pair_spread(first: Nights, second: Nights) -> PairSpread | None:
         for a, b in zip(first, second, strict=False)
         if a and b and max(a, b) < math.inf
     ]
-    if len(sample) < _LEAST:
+    kept = _without_outliers(sample) if len(sample) >= _LEAST else []
+    if len(kept) < _LEAST:
         return None
-    kept = _without_outliers(sample)
     return PairSpread(sd=statistics.stdev(kept), freedom=float(len(kept) - 1))
 
 

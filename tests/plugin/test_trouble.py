@@ -139,3 +139,20 @@ def test_a_claim_on_a_topology_that_was_lost_is_no_failure(
     result.assert_outcomes(passed=sound, errors=2)
     said = "claim not judged: 1p3d ended in an ERROR in this session"
     assert said in result.stdout.str()
+
+
+def test_a_claim_on_a_cell_that_was_insane_is_no_failure(house: House) -> None:
+    house.suites("claims")
+    house.system(judgement={"claims": "enforce"})
+    house.counts("1p3d", "2p2d")
+    house.faults(every={"fail_streams": True})
+    (house.path / "conftest.py").write_text(
+        "def pytest_sessionfinish(session):\n"
+        "    from pytest_pdserve.fixtures import broken_key\n"
+        "    print('lost as a whole:', sorted(session.config.stash[broken_key]))\n"
+    )
+    result = house.run("--topology", "1p3d", "-k", "sweep or 2p2d-ttft")
+    result.assert_outcomes(errors=2)
+    said = "claim not judged: the run of random-32-8 on 1p3d means nothing in this session"
+    assert said in result.stdout.str()
+    assert "lost as a whole: []" in result.stdout.str()

@@ -265,9 +265,10 @@ def halved(make_session: MakeSession, make_cell: MakeCell) -> Session:
 def test_a_side_that_was_lost_tonight_is_not_taken_from_the_baseline(
     insane: bool, said: str, measured: str | None, halved: Session, make_cell: MakeCell
 ) -> None:
-    halved.broken.add("1p3d")
     if insane:
         halved.insane["1p3d", "random-512-256"] = make_cell()
+    else:
+        halved.broken.add("1p3d")
     if measured:
         halved.cells[measured, "random-512-256"] = make_cell(topology=measured)
     for metric in ("mean_itl_ms", "decoding_requests"):
@@ -278,6 +279,14 @@ def test_a_side_that_was_lost_tonight_is_not_taken_from_the_baseline(
             assert str(raised.value) == said
         verdict = halved.judge_claim(made)
         assert (verdict.status, verdict.missing) == ("FAIL", True)
+
+
+def test_an_insane_cell_loses_no_other_cell_of_its_topology(
+    halved: Session, make_cell: MakeCell
+) -> None:
+    halved.insane["1p3d", "random-1024-256"] = make_cell()
+    halved.cells["dp", "random-512-256"] = make_cell(topology="dp")
+    assert _unmeasured(CLAIM, halved, report=True) is None
 
 
 def test_what_was_measured_before_its_topology_broke_is_a_side(
