@@ -39,7 +39,7 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except PdserveError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from error
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def cause_of(config: pytest.Config, error: PdserveError) -> str:

@@ -140,7 +140,8 @@ def pytest_runtest_makereport(
 def _insane(call: pytest.CallInfo[None]) -> bool:
     """Whether a run meant nothing: that loses its cell, while the servers stand."""
     error = call.excinfo.value if call.excinfo else None
-    return any(isinstance(e, InsaneRunError) for e in (error, error and error.__cause__))
+    # A fixture says it plainly, without the chain: what it was remains as the context.
+    return any(isinstance(e, InsaneRunError) for e in (error, error and error.__context__))
 
 
 def pytest_report_teststatus(
