@@ -320,7 +320,7 @@ def _unmeasured(claim: Claim, session: Session, *, report: bool) -> str | None:
     """
     from pytest_pdserve.judge.claims import sides_of  # noqa: PLC0415
 
-    asked = session.broken.union(topology for topology, _ in (*session.cells, *session.insane))
+    asked = session.broken.union(topology for topology, _ in (*session.cells, *session.invalid))
     if session.system.cluster.kind != "figures" and asked.isdisjoint(claim.topologies):
         return f"none of {', '.join(claim.topologies)} was measured"
     sides = tuple(sides_of(claim, session.system.sweep.workloads(), session.look_for(claim)))

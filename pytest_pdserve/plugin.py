@@ -27,7 +27,7 @@ from pytest_pdserve.markers import unmet
 from pytest_pdserve.options import add_options
 from pytest_pdserve.options import asked
 from pytest_pdserve.options import settings_of
-from pytest_pdserve.values.errors import InsaneRunError
+from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
@@ -131,17 +131,17 @@ def pytest_runtest_makereport(
         report.longrepr = cause_of(item.config, call.excinfo.value)
         report.when = "setup"  # what is no failure of the test is one of its setup
     topology = _topology(item)
-    trouble = report.failed and report.when == "setup" and not _insane(call)
+    trouble = report.failed and report.when == "setup" and not _invalid(call)
     if trouble and topology is not None:
         item.config.stash.setdefault(broken_key, set()).add(topology.id)
     return report
 
 
-def _insane(call: pytest.CallInfo[None]) -> bool:
+def _invalid(call: pytest.CallInfo[None]) -> bool:
     """Whether a run meant nothing: that loses its cell, while the servers stand."""
     error = call.excinfo.value if call.excinfo else None
     # A fixture says it plainly, without the chain: what it was remains as the context.
-    return any(isinstance(e, InsaneRunError) for e in (error, error and error.__context__))
+    return any(isinstance(e, InvalidRunError) for e in (error, error and error.__context__))
 
 
 def pytest_report_teststatus(

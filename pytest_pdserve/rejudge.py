@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 FAILED = 1
 """Exit code where something is worse."""
 UNJUDGED = 3
-"""Exit code where nothing is, but something could not be judged: insane, unreadable, or missing."""
+"""Exit code where nothing is, but something was not judged: invalid, unreadable, or missing."""
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser of ``pdserve``."""
     text = "Judge a stored session by the baseline and the nights before it; exit 1 on a FAIL"
     more = (
-        f"{text}, 3 where nothing FAILed but something could not be judged: a cell that is INSANE, "
+        f"{text}, 3 where nothing FAILed but something was not judged: a cell that is INVALID, "
         "a record that cannot be read, a cell of the baseline without a run; 4 for bad input, also "
         "where nothing of the session can be read"
     )
@@ -55,7 +55,7 @@ class Judged:
     session: StoredSession
     """What was judged."""
     cells: dict[Key, Verdict | None]
-    """Verdict of each cell that was measured; None if a run of it was insane."""
+    """Verdict of each cell that was measured; None if a run of it was invalid."""
     topologies: dict[str, Verdict]
     """Verdict of each topology as a whole, where nights judge it."""
     again: tuple[Key, ...]
@@ -64,8 +64,8 @@ class Judged:
     """Whether cells of the baseline may be without a run."""
 
     @property
-    def insane(self) -> tuple[Key, ...]:
-        """Cells that were measured, but whose numbers mean nothing."""
+    def invalid(self) -> tuple[Key, ...]:
+        """Cells that were measured, of which a run is invalid."""
         return tuple(key for key, verdict in self.cells.items() if verdict is None)
 
     @property
@@ -86,7 +86,7 @@ class Judged:
         if self.failed:
             return FAILED
         missing = self.not_measured and not self.partial
-        return UNJUDGED if self.insane or self.session.unreadable or missing else 0
+        return UNJUDGED if self.invalid or self.session.unreadable or missing else 0
 
 
 def rejudge(
@@ -119,13 +119,13 @@ def rejudge(
         state=state,
         most_runs=Rules().most_runs,
     )
-    sane, counted, nightly = session.sane(), session.runs(), yardstick.expectation
+    valid, counted, nightly = session.valid(), session.runs(), yardstick.expectation
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
     wholes = {name: yardstick.judge_topology(name, counted) for name, _ in keys}
     return Judged(
         yardstick=yardstick,
         session=session,
-        cells={key: yardstick.judge(sane[key]) if key in sane else None for key in keys},
+        cells={key: yardstick.judge(valid[key]) if key in valid else None for key in keys},
         topologies={name: verdict for name, verdict in wholes.items() if verdict is not None},
         again=tuple(key for key in counted if nightly and nightly.suspicious(counted, key)),
         partial=partial,
@@ -151,7 +151,7 @@ def to_json(judged: Judged) -> dict[str, Any]:
     """All verdicts; numbers that are not there are null.
 
     Keys: ``run_id``, ``nights_before``, ``icc`` by metric; ``exit_code``, 1 on a FAIL, else 3 where
-    one of these is not empty: ``insane``, cells; ``unreadable``, a sentence for each file;
+    one of these is not empty: ``invalid``, cells; ``unreadable``, a sentence for each file;
     ``not_measured``, cells of the baseline without a run (not with ``--partial``); ``cells`` and
     ``topologies`` by name with ``verdict``, ``misses``; ``again``, cells to be run again;
     ``tests``, one a metric and cell that was measured (``runs`` is 0 where no run has the metric)
@@ -159,7 +159,7 @@ def to_json(judged: Judged) -> dict[str, Any]:
     """
     nightly = judged.yardstick.expectation
     tests = nightly.judge(judged.session.runs()) if nightly else ()
-    sane = {" ".join(key) for key in judged.cells if key not in judged.insane}
+    valid = {" ".join(key) for key in judged.cells if key not in judged.invalid}
     return {
         "run_id": judged.session.run_id,
         "system": judged.session.records[0].system,
@@ -167,7 +167,7 @@ def to_json(judged: Judged) -> dict[str, Any]:
         "nights_before": len(judged.yardstick.history.nights),
         "icc": nightly.icc if nightly else {},
         "exit_code": judged.exit_code,
-        "insane": [" ".join(key) for key in judged.insane],
+        "invalid": [" ".join(key) for key in judged.invalid],
         "unreadable": list(judged.session.unreadable),
         "not_measured": [" ".join(key) for key in judged.not_measured],
         "cells": {" ".join(key): _said(verdict) for key, verdict in judged.cells.items()},
@@ -176,14 +176,14 @@ def to_json(judged: Judged) -> dict[str, Any]:
         "tests": [
             {k: None if isinstance(v, float) and v - v != 0 else v for k, v in asdict(t).items()}
             for t in tests
-            if t.runs or t.cell in sane
+            if t.runs or t.cell in valid
         ],
     }
 
 
 def _said(verdict: Verdict | None) -> dict[str, Any]:
     if verdict is None:
-        return {"verdict": "INSANE", "misses": []}
+        return {"verdict": "INVALID", "misses": []}
     return {"verdict": str(verdict.status), "misses": list(verdict.misses)}
 
 
@@ -195,7 +195,7 @@ def _lines(judged: Judged) -> Iterator[str]:
     if session.records[0].simulated:
         yield f"SIMULATED, no server ran: {yardstick.system.description}"
     rows = [
-        (*key, verdict.status if verdict else "INSANE", "run again" if key in judged.again else "")
+        (*key, verdict.status if verdict else "INVALID", "run again" if key in judged.again else "")
         for key, verdict in judged.cells.items()
     ]
     yield f"{session.run_id}, {session.night}"
@@ -205,7 +205,7 @@ def _lines(judged: Judged) -> Iterator[str]:
             yield f"{verdict.status}: {verdict.subject}"
             yield from (f"  {miss}" for miss in verdict.misses)
     for record in session.records:
-        yield from (f"INSANE: {record.cell}: {f.message}" for f in record.insane)
+        yield from (f"INVALID: {record.cell}: {f.message}" for f in record.invalid)
     yield from (f"UNREADABLE: {why}" for why in session.unreadable)
     yield from (f"NOT MEASURED: {' '.join(key)}" for key in judged.not_measured)
     nightly = yardstick.expectation

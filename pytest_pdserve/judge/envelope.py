@@ -18,7 +18,7 @@ from pytest_pdserve.values.record import Record
 def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
     """Hold the runs of one cell against *baseline*; keys first, then values.
 
-    :param records: the sane runs of one cell, at least one.
+    :param records: the valid runs of one cell, at least one.
     :returns: FAIL with every miss, or PASS.
     :raises ValueError: if *records* is empty or mixes cells.
     """

@@ -31,7 +31,7 @@ from pytest_pdserve.values.rules import Rules
 Key = tuple[str, str]
 """Topology and workload id."""
 Runs = Mapping[Key, Sequence[Record]]
-"""The sane runs of one night by cell, in the order they were made."""
+"""The valid runs of one night by cell, in the order they were made."""
 Floor = Callable[[str], float]
 """Practical floor of a metric on this system, as a fraction."""
 

@@ -100,7 +100,7 @@ class State:
         """The state after *runs*, given in the metrics' own units.
 
         :param runs: shape ``(..., cells, metrics, runs)``; NaN where there is none, where the run
-            was insane or where it voids the metric. What is there moves to the front.
+            was invalid or where it voids the metric. What is there moves to the front.
         :raises ValueError: if a value is not positive and finite.
         """
         order = np.argsort(np.isnan(runs), axis=-1, kind="stable")

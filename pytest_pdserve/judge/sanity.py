@@ -1,4 +1,4 @@
-"""Sanity: whether a run's numbers mean anything. Only a sane run is judged."""
+"""Sanity: whether a run is valid. Only a valid run is judged."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def check_sanity(seen: Observation) -> tuple[Finding, ...]:
     return tuple(finding for check in CHECKS for finding in check(seen))
 
 
-def insane(check: str, message: str) -> Finding:
+def invalid(check: str, message: str) -> Finding:
     """A finding that makes the run worthless."""
-    return Finding(check=check, severity="insane", message=message)
+    return Finding(check=check, severity="invalid", message=message)
 
 
 def unproven(check: str, message: str) -> Finding:
@@ -73,7 +73,7 @@ def check_completed(seen: Observation) -> Iterator[Finding]:
         yield unproven("completed", "the client's result does not say how many requests failed")
     if result.completed != asked or result.failed:
         first = next((e.strip().splitlines()[-1] for e in result.errors if e.strip()), None)
-        yield insane(
+        yield invalid(
             "completed",
             f"{result.completed} of {asked} requests completed, {result.failed or 0} failed"
             + (f"; first error: {first[:200]}" if first else ""),
@@ -91,7 +91,7 @@ def check_tokens(seen: Observation) -> Iterator[Finding]:
     }
     for what, (got, asked) in counted.items():
         if got != asked:
-            yield insane("tokens", f"{got} {what} tokens, asked {asked}")
+            yield invalid("tokens", f"{got} {what} tokens, asked {asked}")
 
 
 def check_chunks(seen: Observation) -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def check_zeros(seen: Observation) -> Iterator[Finding]:
     for name, value in seen.result.metrics:
         single = seen.workload.output_len == 1 and "_tpot_" in name
         if value <= 0 and name not in ITL_METRICS and not single:
-            yield insane("zeros", f"{name} = {value:g}, which no server that answers can show")
+            yield invalid("zeros", f"{name} = {value:g}, which no server that answers can show")
 
 
 def check_served(seen: Observation) -> Iterator[Finding]:
@@ -135,10 +135,10 @@ def check_served(seen: Observation) -> Iterator[Finding]:
         )
         return
     if len(seen.served) < seen.instances:
-        yield insane("served", f"{len(seen.served)} of {seen.instances} instances showed counters")
+        yield invalid("served", f"{len(seen.served)} of {seen.instances} instances showed counters")
     for counts in seen.served:
         if counts.restarted:
-            yield insane("restarted", f"{counts.name} restarted during the run")
+            yield invalid("restarted", f"{counts.name} restarted during the run")
         elif counts.restarted is None:
             yield unproven("restarted", f"{counts.name} does not show when its process started")
     for role in Role:
@@ -151,12 +151,12 @@ def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Findi
         return
     names = ", ".join(idle)
     if len(idle) == len(counts):
-        yield insane("served", f"no {counts[0].role} instance served any request ({names})")
+        yield invalid("served", f"no {counts[0].role} instance served any request ({names})")
         return
     chance = len(counts) * (1 - 1 / len(counts)) ** prompts
     message = f"{names} served none of {prompts} requests"
     if chance < CHANCE:
-        yield insane("served", f"{message}; even dealing does that once in {1 / chance:.1g} runs")
+        yield invalid("served", f"{message}; even dealing does that once in {1 / chance:.1g} runs")
     else:
         yield Finding(
             check="served",
@@ -172,12 +172,12 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
     decodes = seen.role(Role.DECODE)
     transfers = _sum(decodes, lambda c: c.kv_transfers)
     if transfers is None:
-        yield insane("transfers", "decode instances show no NIXL counters: no KV cache was moved")
+        yield invalid("transfers", "decode instances show no NIXL counters: no KV cache was moved")
         return
     asked = seen.workload.num_prompts
     if not counted_per_rank(transfers, asked, seen.ranks):
         each = "one each" if seen.ranks == 1 else f"1 to {seen.ranks} each, one per rank"
-        yield insane(
+        yield invalid(
             "transfers", f"{transfers:g} KV transfers for {asked} requests, expected {each}"
         )
     for what, pick in (
@@ -188,7 +188,7 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
         if count is None:
             yield unproven("transfers", f"this vLLM does not count {what} KV transfers")
         elif count:
-            yield insane("transfers", f"{count:g} KV transfers {what}")
+            yield invalid("transfers", f"{count:g} KV transfers {what}")
 
 
 def check_bytes(seen: Observation) -> Iterator[Finding]:
@@ -210,7 +210,7 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
         return
     predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in lens)
     if not counted_per_rank(moved, predicted, seen.ranks):
-        yield insane(
+        yield invalid(
             "bytes",
             f"{moved:.0f} bytes of KV cache moved, predicted {predicted} "
             f"({seen.kv_shape.bytes_per_token} bytes a token, blocks of {block_size})",
@@ -237,7 +237,7 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
     if hits is None:
         yield unproven("prefix_cache", "this vLLM does not count prefix-cache hits")
     elif hits:
-        yield insane(
+        yield invalid(
             "prefix_cache", f"{hits:g} prompt tokens came from the prefix cache, expected 0"
         )
 
@@ -247,7 +247,7 @@ def check_client(seen: Observation) -> Iterator[Finding]:
     if seen.client_cpu is None:
         yield unproven("client", "the client's use of its core was not seen")
     elif seen.client_cpu > BUSIEST_CLIENT:
-        yield insane(
+        yield invalid(
             "client",
             f"the benchmark client used {seen.client_cpu:.0%} of a core, at most "
             f"{BUSIEST_CLIENT:.0%}: it may be what is slow; ask for less at once",

@@ -73,7 +73,7 @@ class Known:
     """Everything that sides are taken from: this session before the baseline or the figures."""
 
     measured: Mapping[tuple[str, str], Sequence[Record]] = field(default_factory=dict)
-    """Sane runs of this session by topology and workload id; of several nights where these are
+    """Valid runs of this session by topology and workload id; of several nights where these are
     judged, the same place of each the same night."""
     baseline: Baseline | None = None
     """What is stored of this system."""
@@ -85,8 +85,8 @@ class Known:
     """What was read off plots, where the system is nothing else."""
     broken: Collection[str] = ()
     """Topologies that ended in an ERROR in this session."""
-    insane: Collection[tuple[str, str]] = ()
-    """Cells whose runs of this session mean nothing."""
+    invalid: Collection[tuple[str, str]] = ()
+    """Cells whose runs of this session are invalid."""
 
     def look(self, topology: str, workload: Workload, metric: str) -> Side:
         """The side of *topology* and *workload* in *metric*, a metric or a derived quantity."""
@@ -132,8 +132,8 @@ class Known:
 
     def _trouble(self, topology: str, workload: Workload) -> str:
         """What lost the side, if anything; a stored value in its place would hide that."""
-        if (topology, workload.id) in self.insane:
-            return f"the run of {workload.id} on {topology} means nothing in this session"
+        if (topology, workload.id) in self.invalid:
+            return f"the run of {workload.id} on {topology} is invalid in this session"
         return f"{topology} ended in an ERROR in this session" if topology in self.broken else ""
 
 

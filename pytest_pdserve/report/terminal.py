@@ -27,7 +27,7 @@ def summary_lines(session: Session) -> list[str]:
         (cell, str(session.verdicts[key].status) if key in session.verdicts else "measured")
         for key, cell in session.cells.items()
     ]
-    rows += [(cell, "INSANE") for cell in session.insane.values()]
+    rows += [(cell, "INVALID") for cell in session.invalid.values()]
     if not rows and not session.claims and not session.wholes:
         return []
     simulated = session.system.cluster.kind == "simulated"
@@ -66,10 +66,10 @@ def _table(rows: Sequence[tuple[Cell, str]]) -> list[str]:
 
 def _notes(session: Session) -> list[str]:
     said: dict[str, list[str]] = {}
-    for cell in (*session.cells.values(), *session.insane.values()):
+    for cell in (*session.cells.values(), *session.invalid.values()):
         for record in cell.records:
             for finding in record.findings:
-                if finding.severity != "insane":
+                if finding.severity != "invalid":
                     where = f"{cell.topology} {cell.workload.lengths}"
                     said.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
     return [f"{text} [{', '.join(dict.fromkeys(cells))}]" for text, cells in said.items()]

@@ -165,7 +165,7 @@ def _check_values(name: str, entry: Mapping[str, Any], runs: int, where: str) ->
 def cell_envelopes(
     records: Sequence[Record], system: System, names: Sequence[str]
 ) -> dict[str, Envelope]:
-    """Envelopes of one cell from its sane runs.
+    """Envelopes of one cell from its valid runs.
 
     Where the system names no limit of its own, the first run's value is kept for the judgement of
     nights: later ones of a session are made only if that one looks odd.
@@ -201,7 +201,7 @@ def record_envelopes(
 ) -> Path:
     """Write the envelopes of one cell into the baseline at *path*, beside the cells it has.
 
-    :param records: the sane runs of one cell.
+    :param records: the valid runs of one cell.
     :raises ConfigError: if a run was simulated and *system* is a real one, or *path* lies inside
         the installed package.
     :raises StoreError: if the file cannot be written.

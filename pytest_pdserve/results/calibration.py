@@ -118,7 +118,7 @@ def _sample(selection: Selection, key: tuple[str, str], metric: str) -> Sample |
     runs = [
         (value, session.night, session.run_id)
         for session in selection.sessions
-        for start in by_start(session.sane().get(key, ()))[:1]  # later ones: suspicious cells'
+        for start in by_start(session.valid().get(key, ()))[:1]  # later ones: suspicious cells'
         for record in start
         if (value := dict(record.metrics).get(metric, 0.0)) > 0 and metric not in record.voided
     ]

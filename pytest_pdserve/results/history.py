@@ -27,7 +27,7 @@ an end, one cell of the baseline that nobody measures any more would have every 
 Key = tuple[str, str]
 """Topology and workload id."""
 Runs = Mapping[Key, Sequence[Record]]
-"""Sane runs of one night by topology and workload id, in the order they were made."""
+"""Valid runs of one night by topology and workload id, in the order they were made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class StoredSession:
     night: str
     """Night that it belongs to."""
     records: tuple[Record, ...]
-    """At least one; by topology and workload, first repeats first, the insane ones too."""
+    """At least one; by topology and workload, first repeats first, the invalid ones too."""
     unreadable: tuple[str, ...] = ()
     """Files of it that are no record, and why."""
 
@@ -58,16 +58,16 @@ class StoredSession:
         """Fingerprint and serving versions: what makes nights comparable."""
         return self.records[0].fingerprint, serving_versions(dict(self.records[0].versions))
 
-    def sane(self) -> dict[Key, list[Record]]:
-        """Its runs by cell, without cells of which a run was insane: those ended in an ERROR."""
+    def valid(self) -> dict[Key, list[Record]]:
+        """Its runs by cell, without cells of which a run was invalid: those ended in an ERROR."""
         cells: dict[Key, list[Record]] = {}
         for record in self.records:
             cells.setdefault((record.topology, record.workload.id), []).append(record)
-        return {key: runs for key, runs in cells.items() if not any(r.insane for r in runs)}
+        return {key: runs for key, runs in cells.items() if not any(r.invalid for r in runs)}
 
     def runs(self) -> dict[Key, list[Record]]:
-        """Its sane runs by cell that are evidence each: one of every start."""
-        return {key: one_a_start(runs) for key, runs in self.sane().items()}
+        """Its valid runs by cell that are evidence each: one of every start."""
+        return {key: one_a_start(runs) for key, runs in self.valid().items()}
 
 
 def by_start(runs: Sequence[Record]) -> list[list[Record]]:

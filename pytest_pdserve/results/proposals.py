@@ -34,7 +34,7 @@ from pytest_pdserve.values.system import System
 Key = tuple[str, str]
 """Topology and workload id."""
 Column = Sequence[Record | None]
-"""First sane run of a cell in each session, None where there is none or it is not taken."""
+"""First valid run of a cell in each session, None where there is none or it is not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def load_proposal(system: System, suite: str) -> Baseline:
 def propose(
     selection: Selection, system: System, *, suite: str, last: int, current: Baseline | None
 ) -> Proposal:
-    """A baseline of the newest *last* nights of every cell: its first sane run of each.
+    """A baseline of the newest *last* nights of every cell: its first valid run of each.
 
     :param selection: sessions, each a night of its own.
     :param current: the baseline that it would replace; its known issues are kept.

@@ -28,7 +28,7 @@ class Selection:
     """Sessions, and what was left out."""
 
     sessions: Sequence[StoredSession]
-    """Oldest first; at least one, each with a sane run."""
+    """Oldest first; at least one, each with a valid run."""
     left_out: tuple[str, ...]
     """What was left out and why, a sentence each."""
 
@@ -84,16 +84,16 @@ def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection
             f"{other.run_id} ({_origin(other)}) cannot be mixed with {found[0].run_id} "
             f"({_origin(found[0])}): hardware and serving versions must be the same"
         )
-    sane = [session for session in alike if session.runs()]
-    if not sane:
-        raise ConfigError(f"{runs} holds no sane run of {system.name!r} ({_origin(found[0])})")
-    insane = [record for session in alike for record in session.records if record.insane]
+    valid = [session for session in alike if session.runs()]
+    if not valid:
+        raise ConfigError(f"{runs} holds no valid run of {system.name!r} ({_origin(found[0])})")
+    invalid = [record for session in alike for record in session.records if record.invalid]
     return Selection(
-        sessions=tuple(reversed(sane)),
+        sessions=tuple(reversed(valid)),
         left_out=(
             *_others(found, alike[0]),
-            *_several(len(alike) - len(sane), "without a sane run"),
-            *(f"insane: {r.run_id} {r.cell}: {r.insane[0].message}" for r in insane),
+            *_several(len(alike) - len(valid), "without a valid run"),
+            *(f"invalid: {r.run_id} {r.cell}: {r.invalid[0].message}" for r in invalid),
             *unreadable,
         ),
     )

@@ -143,7 +143,7 @@ def _lost(allocation: Allocation) -> tuple[Finding, ...]:
     try:
         allocation.check(fresh=True)
     except AllocationError as error:
-        return (Finding(check="nodes", severity="insane", message=str(error)),)
+        return (Finding(check="nodes", severity="invalid", message=str(error)),)
     return ()
 
 

@@ -36,7 +36,7 @@ from pytest_pdserve.session.nodes import host_of
 from pytest_pdserve.session.yardstick import SUITE
 from pytest_pdserve.session.yardstick import Yardstick
 from pytest_pdserve.values.claim import Claim
-from pytest_pdserve.values.errors import InsaneRunError
+from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Record
@@ -60,9 +60,9 @@ class Session:
     state: Path
     """Folder of envelopes of single hosts."""
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    """Sane cells by topology and workload."""
-    insane: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    """Cells whose numbers mean nothing."""
+    """Valid cells by topology and workload."""
+    invalid: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """Cells of which a run is invalid."""
     broken: set[str] = field(default_factory=set)
     """Topologies that ended in an ERROR."""
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Session:
         once, and then on fresh starts until the cell is no longer suspicious or the runs are spent,
         the cell's or the session's.
 
-        :raises InsaneRunError: if a run means nothing; its record is written all the same.
+        :raises InvalidRunError: if a run is invalid; its record is written all the same.
         """
         key = (standing.deployment.topology.id, workload.id)
         if key in self.cells and self.cells[key].workload == workload:
@@ -199,17 +199,17 @@ class Session:
         cell = Cell(
             records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)
         )
-        said = [line for record, path in written for line in self._insanity(record, path)]
+        said = [line for record, path in written for line in self._invalidity(record, path)]
         if said:
-            self.insane[cell.topology, workload.id] = cell
-            raise InsaneRunError(
-                "\n".join([f"the run of {cell.records[0].cell} means nothing:", *said])
+            self.invalid[cell.topology, workload.id] = cell
+            raise InvalidRunError(
+                "\n".join([f"the run of {cell.records[0].cell} is invalid:", *said])
             )
         return cell
 
-    def _insanity(self, record: Record, path: Path) -> list[str]:
-        """Why the numbers of *record* mean nothing, a line each, and then its file."""
-        severities = ("insane", "unproven") if self.settings.strict else ("insane",)
+    def _invalidity(self, record: Record, path: Path) -> list[str]:
+        """Why *record* is invalid, a line each, and then its file."""
+        severities = ("invalid", "unproven") if self.settings.strict else ("invalid",)
         found = [finding for finding in record.findings if finding.severity in severities]
         said = [f"  {finding.check}: {finding.message}" for finding in found]
         return [*said, f"  record  {path}"] if said else []
@@ -324,7 +324,7 @@ class Session:
         """What finds the sides of *claim*."""
         measured = {key: cell.records for key, cell in self.cells.items()}
         known = self.yardstick.known(claim, measured)
-        return replace(known, broken=self.broken, insane=self.insane.keys()).look
+        return replace(known, broken=self.broken, invalid=self.invalid.keys()).look
 
 
 def _store(runs: Path, system: System) -> RunStore:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SUITE = "sweep"
 """Suite whose baselines hold cells; claims draw on the same."""
 Runs = Mapping[tuple[str, str], Sequence[Record]]
-"""Sane runs of one night by cell."""
+"""Valid runs of one night by cell."""
 
 
 @dataclass(kw_only=True)
@@ -173,7 +173,7 @@ class Yardstick:
     def judge(self, runs: Sequence[Record]) -> Verdict:
         """Hold the runs of one cell against limits and counts, and against nights where it can.
 
-        :param runs: the sane runs of a cell, at least one; limits are for all of them, and nights
+        :param runs: the valid runs of a cell, at least one; limits are for all of them, and nights
             for one of each start.
         """
         key = (runs[0].topology, runs[0].workload.id)
@@ -210,7 +210,7 @@ class Yardstick:
         before in which all that was measured tonight of the claim has a value: as many as windows
         look back at, however far others made the history reach.
 
-        :param tonight: sane runs of this session.
+        :param tonight: valid runs of this session.
         """
         if self.system.cluster.kind == "figures":
             return Known(figures=self.figures)

@@ -43,9 +43,9 @@ class StoreError(PdserveError):
     """Raised when a record, a log or a baseline cannot be written."""
 
 
-class InsaneRunError(PdserveError):
-    """Raised when a run was measured and recorded, but its numbers mean nothing."""
+class InvalidRunError(PdserveError):
+    """Raised when a run was measured and recorded, but is invalid."""
 
 
 class BaselineRegression(AssertionError):
-    """Raised when a sane run is worse than its envelope or breaks a claim."""
+    """Raised when a valid run is worse than its envelope or breaks a claim."""

@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 
 _TABLES = ("versions", "host", "cluster", "client", "metrics", "timings_s")
 
-Severity = Literal["insane", "unproven", "note"]
+Severity = Literal["invalid", "unproven", "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Finding:
     check: str
     """Which check, e.g. ``completed``."""
     severity: Severity
-    """``insane`` makes the run worthless; ``unproven`` could not be looked at; ``note`` informs."""
+    """``invalid``: not judged; ``unproven``: could not be looked at; ``note``: for information."""
     message: str
     """One sentence with the numbers."""
     voids: tuple[str, ...] = ()
@@ -140,9 +140,9 @@ class Record:
         return f"{self.topology}, {self.workload.id}, {self.system}"
 
     @property
-    def insane(self) -> tuple[Finding, ...]:
+    def invalid(self) -> tuple[Finding, ...]:
         """Findings that make the run worthless."""
-        return tuple(f for f in self.findings if f.severity == "insane")
+        return tuple(f for f in self.findings if f.severity == "invalid")
 
     @property
     def voided(self) -> frozenset[str]:

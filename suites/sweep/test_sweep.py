@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.pdserve_panels("prefill", "decode")
 def test_sweep(pdserve_run: Cell, pdserve_judge: Callable[[Cell], None]) -> None:
-    """A sane run of the cell is no worse than its envelope."""
+    """A valid run of the cell is no worse than its envelope."""
     pdserve_judge(pdserve_run)
 
 

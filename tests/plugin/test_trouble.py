@@ -141,7 +141,7 @@ def test_a_claim_on_a_topology_that_was_lost_is_no_failure(
     assert said in result.stdout.str()
 
 
-def test_a_claim_on_a_cell_that_was_insane_is_no_failure(house: House) -> None:
+def test_a_claim_on_a_cell_that_was_invalid_is_no_failure(house: House) -> None:
     house.suites("claims")
     house.system(judgement={"claims": "enforce"})
     house.counts("1p3d", "2p2d")
@@ -153,6 +153,6 @@ def test_a_claim_on_a_cell_that_was_insane_is_no_failure(house: House) -> None:
     )
     result = house.run("--topology", "1p3d", "-k", "sweep or 2p2d-ttft")
     result.assert_outcomes(errors=2)
-    said = "claim not judged: the run of random-32-8 on 1p3d means nothing in this session"
+    said = "claim not judged: the run of random-32-8 on 1p3d is invalid in this session"
     assert said in result.stdout.str()
     assert "lost as a whole: []" in result.stdout.str()

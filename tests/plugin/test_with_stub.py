@@ -172,7 +172,7 @@ def test_several_tokens_a_chunk_void_itl_only(house: House) -> None:
     assert "mean_itl_ms" not in cell
 
 
-def test_a_run_that_means_nothing_is_an_error_and_on_disk(house: House) -> None:
+def test_a_run_that_is_invalid_is_an_error_and_on_disk(house: House) -> None:
     house.suites("sweep")
     house.counts("dp")
     house.faults(every={"fail_streams": True})
@@ -181,9 +181,9 @@ def test_a_run_that_means_nothing_is_an_error_and_on_disk(house: House) -> None:
     result.stdout.fnmatch_lines(
         ["*completed: 0 of 8 requests completed, 8 failed; first error: ValueError: 500 *"]
     )
-    assert verdicts(result) == {("dp", "random-32-8"): "INSANE"}
+    assert verdicts(result) == {("dp", "random-32-8"): "INVALID"}
     (record,) = house.records()
-    assert record["findings"][0]["severity"] == "insane"
+    assert record["findings"][0]["severity"] == "invalid"
     assert not (house.path / "state").exists()
 
 

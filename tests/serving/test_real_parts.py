@@ -92,7 +92,7 @@ def run(stood: Stood, repeat: int) -> dict[str, Any]:
         provenance=PROVENANCE,
     )
     assert load_record(path) == record
-    assert [finding.message for finding in record.insane] == []
+    assert [finding.message for finding in record.invalid] == []
     return record.to_json()
 
 

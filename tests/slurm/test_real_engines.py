@@ -22,7 +22,7 @@ import pytest
 
 @pytest.mark.pdserve_panels("prefill")
 def test_one_cell_is_sane(pdserve_run):
-    assert pdserve_run.records[0].insane == ()
+    assert pdserve_run.records[0].invalid == ()
 """
 
 

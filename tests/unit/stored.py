@@ -28,7 +28,7 @@ TYPICAL = {
     "output_throughput": 500.0,
 }
 CELLS = ("1p3d", "dp")
-INSANE = Finding(check="completed", severity="insane", message="3 of 4 requests completed")
+INVALID = Finding(check="completed", severity="invalid", message="3 of 4 requests completed")
 
 
 @dataclass(kw_only=True)

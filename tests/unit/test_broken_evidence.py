@@ -29,9 +29,7 @@ def court(make_record: MakeRecord) -> Court:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300, None])
-def test_a_value_that_means_nothing_never_passes(
-    name: str, value: float | None, court: Court
-) -> None:
+def test_a_value_that_is_invalid_never_passes(name: str, value: float | None, court: Court) -> None:
     improves = METRICS[name].better == "higher" and value == 1e300
     assert court.cell(court.odd(name, value)).status == ("PASS" if improves else "FAIL")
 

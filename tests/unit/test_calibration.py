@@ -24,7 +24,7 @@ from pytest_pdserve.results.files import write_json
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
-from tests.unit.stored import INSANE
+from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
 from tests.unit.stored import on_start
 
@@ -218,11 +218,11 @@ def test_nights_of_one_session_are_refused(
     assert "and two sessions in some of them" in calibrate(capsys, code=4)
 
 
-def test_insane_runs_do_not_count(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_runs_do_not_count(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     study_of(shelf, 5)
-    run = shelf.session(6, findings=(INSANE,))
+    run = shelf.session(6, findings=(INVALID,))
     said = calibrate(capsys)
-    assert f"left out: insane: {run} dp" in said
+    assert f"left out: invalid: {run} dp" in said
     found = load_calibration(shelf.system)
     assert found is not None
     assert found.sessions == 10

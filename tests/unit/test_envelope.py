@@ -1,4 +1,4 @@
-"""Judging the runs of a cell: sane runs in, one verdict with every miss out."""
+"""Judging the runs of a cell: valid runs in, one verdict with every miss out."""
 
 from __future__ import annotations
 

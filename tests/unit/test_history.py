@@ -14,7 +14,7 @@ from pytest_pdserve.results.history import by_start
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import night_of
-from tests.unit.stored import INSANE
+from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
 
 TONIGHT = "20261120T220000-p5-efa"
@@ -109,7 +109,7 @@ def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
         {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("libfabric", "2.1"))},
         {"fingerprint": "ffffffffffff"},
         {"system": "p6"},
-        {"findings": (INSANE,)},
+        {"findings": (INVALID,)},
     ],
 )
 def test_what_is_of_another_kind_is_no_past(other: dict[str, Any], shelf: Shelf) -> None:
@@ -118,9 +118,9 @@ def test_what_is_of_another_kind_is_no_past(other: dict[str, Any], shelf: Shelf)
     assert days(past(shelf)) == ["01"]
 
 
-def test_a_cell_of_which_a_run_was_insane_is_left_out(shelf: Shelf) -> None:
+def test_a_cell_of_which_a_run_was_invalid_is_left_out(shelf: Shelf) -> None:
     run = shelf.session(1, repeats=2)
-    shelf.session(1, cells=("dp",), findings=(INSANE,))
+    shelf.session(1, cells=("dp",), findings=(INVALID,))
     assert (shelf.runs / run / "dp" / "random-512-256.1.json").exists()
     (night,) = past(shelf).nights
     assert {topology for topology, _ in night} == {"1p3d"}

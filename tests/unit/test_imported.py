@@ -63,7 +63,7 @@ def test_what_only_a_live_server_shows_is_unproven_and_not_judged(tmp_path: Path
     unproven = [finding.check for finding in record.findings if finding.severity == "unproven"]
     assert unproven == ["chunks", "served", "client"]
     assert {"mean_itl_ms", "kv_transfers"} <= record.voided
-    assert record.insane == ()
+    assert record.invalid == ()
 
 
 def test_a_second_import_of_a_cell_is_its_next_repeat(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_a_second_import_of_a_cell_is_its_next_repeat(tmp_path: Path) -> None:
     assert [first.name, second.name] == ["random-512-256.0.json", "random-512-256.1.json"]
 
 
-def test_failed_requests_make_the_record_insane(tmp_path: Path) -> None:
+def test_failed_requests_make_the_record_invalid(tmp_path: Path) -> None:
     record, _ = imported(tmp_path, num_prompts=5)
-    assert [f.check for f in record.insane] == ["completed", "tokens", "tokens"]
+    assert [f.check for f in record.invalid] == ["completed", "tokens", "tokens"]
 
 
 def test_a_prompt_has_a_token_at_least(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_one_slow_run_is_run_again_and_cleared() -> None:
     assert table(state)["dp cell0", "mean_itl_ms"].status == "PASS"
 
 
-def test_an_insane_first_run_leaves_the_second_to_be_the_first() -> None:
+def test_an_invalid_first_run_leaves_the_second_to_be_the_first() -> None:
     state = judge(only([False] + [True] * 17, worse(0.0)), only([True] + [False] * 17, worse(0.08)))
     assert night.next_cells(state).tolist() == [True] + [False] * 17
 

@@ -16,7 +16,7 @@ from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
-from tests.unit.stored import INSANE
+from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
 
 
@@ -177,12 +177,12 @@ def test_confirmation_runs_are_no_nights(shelf: Shelf, pdserve: Pdserve) -> None
     assert envelope.runs == 5 == len(envelope.values)
 
 
-def test_what_is_insane_is_left_out_and_named(shelf: Shelf, pdserve: Pdserve) -> None:
+def test_what_is_invalid_is_left_out_and_named(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
-    run = shelf.session(6, findings=(INSANE,), cells=("dp",))
+    run = shelf.session(6, findings=(INVALID,), cells=("dp",))
     said = pdserve("propose")
-    assert f"insane: {run} dp, random-512-256, p5-efa: 3 of 4 requests completed" in said
-    assert "1 session without a sane run" in said
+    assert f"invalid: {run} dp, random-512-256, p5-efa: 3 of 4 requests completed" in said
+    assert "1 session without a valid run" in said
 
 
 def test_a_metric_that_a_run_voids_has_no_value_of_it(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -288,8 +288,8 @@ def test_an_unknown_run_is_refused(shelf: Shelf, pdserve: Pdserve) -> None:
 
 def test_no_records_are_refused(shelf: Shelf, pdserve: Pdserve) -> None:
     assert "runs holds no records of 'p5-efa'; make some with" in pdserve("propose", code=4)
-    shelf.session(1, findings=(INSANE,))
-    assert "holds no sane run of 'p5-efa'" in pdserve("propose", code=4)
+    shelf.session(1, findings=(INVALID,))
+    assert "holds no valid run of 'p5-efa'" in pdserve("propose", code=4)
 
 
 def test_a_simulated_run_never_becomes_a_baseline(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -383,13 +383,13 @@ def test_a_broken_proposal_is_refused_in_a_sentence(
         assert said.count("\n") == 1
 
 
-def test_a_cell_of_which_a_run_was_insane_has_no_value_of_that_night(
+def test_a_cell_of_which_a_run_was_invalid_has_no_value_of_that_night(
     shelf: Shelf, pdserve: Pdserve
 ) -> None:
     shelf.nights(4)
     run = shelf.session(5, repeats=2)
     second = shelf.runs / run / "dp" / "random-512-256.1.json"
-    record = replace(Record.from_json(json.loads(second.read_text())), findings=(INSANE,))
+    record = replace(Record.from_json(json.loads(second.read_text())), findings=(INVALID,))
     second.write_text(json.dumps(record.to_json()))
     pdserve("propose")
     cells = proposed(shelf).cells

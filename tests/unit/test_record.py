@@ -32,7 +32,7 @@ NUMBERS = st.dictionaries(st.text(), FINITE, max_size=3).map(lambda d: tuple(d.i
 FINDINGS = st.builds(
     Finding,
     check=st.text(),
-    severity=st.sampled_from(["insane", "unproven", "note"]),
+    severity=st.sampled_from(["invalid", "unproven", "note"]),
     message=st.text(),
     voids=st.lists(st.text()).map(tuple),
 )
@@ -111,11 +111,11 @@ def test_a_secret_is_named_in_a_command_and_its_value_is_nowhere() -> None:
 
 
 def test_a_record_says_its_cell_and_what_is_wrong_with_it(make_record: MakeRecord) -> None:
-    bad = Finding(check="completed", severity="insane", message="3 of 4", voids=("a", "b"))
+    bad = Finding(check="completed", severity="invalid", message="3 of 4", voids=("a", "b"))
     note = Finding(check="chunks", severity="note", message="0.5", voids=("b", "c"))
     record = make_record(findings=(note, bad))
     assert record.cell == "1p3d, random-512-256, p5-efa"
-    assert record.insane == (bad,)
+    assert record.invalid == (bad,)
     assert record.voided == {"a", "b", "c"}
 
 

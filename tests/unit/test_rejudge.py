@@ -13,7 +13,7 @@ from pytest_pdserve.cli import main
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.files import write_json
 from pytest_pdserve.values.record import Record
-from tests.unit.stored import INSANE
+from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
 
 
@@ -114,17 +114,17 @@ def test_windows_look_at_the_nights_before_the_one_that_is_judged(
     assert "window of 7" in fired
 
 
-def test_an_insane_cell_is_no_pass(shelf: Shelf, judge: Judge) -> None:
+def test_an_invalid_cell_is_no_pass(shelf: Shelf, judge: Judge) -> None:
     shelf.session(21, cells=("dp",))
-    shelf.session(21, cells=("1p3d",), findings=(INSANE,))
+    shelf.session(21, cells=("1p3d",), findings=(INVALID,))
     for partial in ((), ("--partial",)):
         said = told(judge, *partial, code=3)
-        assert said["cells"]["1p3d random-512-256"] == {"verdict": "INSANE", "misses": []}
-        assert said["insane"] == ["1p3d random-512-256"]
+        assert said["cells"]["1p3d random-512-256"] == {"verdict": "INVALID", "misses": []}
+        assert said["invalid"] == ["1p3d random-512-256"]
         assert said["not_measured"] == said["unreadable"] == []
         assert said["exit_code"] == 3
         assert {test["cell"] for test in said["tests"]} == {"dp random-512-256"}
-    assert "INSANE: 1p3d, random-512-256, p5-efa: 3 of 4 requests completed" in judge(code=3)
+    assert "INVALID: 1p3d, random-512-256, p5-efa: 3 of 4 requests completed" in judge(code=3)
 
 
 def test_cells_of_the_baseline_without_a_run_are_named(shelf: Shelf, judge: Judge) -> None:
@@ -153,7 +153,7 @@ def test_a_record_that_cannot_be_read_is_no_pass(pattern: str, shelf: Shelf, jud
         assert [why.split(" is no valid JSON: ")[0] for why in said["unreadable"]] == [
             str(path) for path in paths
         ]
-        assert said["insane"] == []
+        assert said["invalid"] == []
     assert f"UNREADABLE: {paths[0]} is no valid JSON: " in judge(code=3)
 
 

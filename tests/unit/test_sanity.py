@@ -91,31 +91,31 @@ def test_a_sound_run_has_no_findings(make_seen: MakeSeen) -> None:
         ),
         (
             {"failed": 1},
-            ("completed", "insane", "4 of 4 requests completed, 1 failed"),
+            ("completed", "invalid", "4 of 4 requests completed, 1 failed"),
         ),
         (
             {"completed": 3, "errors": ("", " ", "Traceback\n  x\nTimeoutError: late\n", "no")},
             (
                 "completed",
-                "insane",
+                "invalid",
                 "3 of 4 requests completed, 0 failed; first error: TimeoutError: late",
             ),
         ),
         (
             {"completed": 5},
-            ("completed", "insane", "5 of 4 requests completed, 0 failed"),
+            ("completed", "invalid", "5 of 4 requests completed, 0 failed"),
         ),
         (
             {"total_output_tokens": 1023},
-            ("tokens", "insane", "1023 output tokens, asked 1024"),
+            ("tokens", "invalid", "1023 output tokens, asked 1024"),
         ),
         (
             {"total_input_tokens": 2052},
-            ("tokens", "insane", "2052 input tokens, asked 2048"),
+            ("tokens", "invalid", "2052 input tokens, asked 2048"),
         ),
         (
             {"metrics": (("p99_ttft_ms", 0.0), ("mean_itl_ms", 0.0))},
-            ("zeros", "insane", "p99_ttft_ms = 0, which no server that answers can show"),
+            ("zeros", "invalid", "p99_ttft_ms = 0, which no server that answers can show"),
         ),
         (
             {"itl_s": ()},
@@ -173,19 +173,19 @@ def test_lengths_of_another_dataset_are_not_held_to_what_was_asked(make_seen: Ma
     assert said(seen) == []
 
 
-def test_a_dead_servers_result_is_insane(make_seen: MakeSeen) -> None:
+def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
     path = Path(__file__).with_name("data") / "bench" / "vllm-0.32.0-dead-server.json"
     seen = replace(
         make_seen(),
         workload=Workload(input_len=64, output_len=9, num_prompts=2),
         result=load_bench_result(path),
     )
-    insane = [f"{f.check}: {f.message}" for f in check_sanity(seen) if f.severity == "insane"]
-    assert insane[0] == (
+    invalid = [f"{f.check}: {f.message}" for f in check_sanity(seen) if f.severity == "invalid"]
+    assert invalid[0] == (
         "completed: 0 of 2 requests completed, 2 failed; first error: aiohttp.client_exceptions."
         "ClientConnectorError: Cannot connect to host 127.0.0.1:21000"
     )
-    assert "zeros: p99_ttft_ms = 0, which no server that answers can show" in insane
+    assert "zeros: p99_ttft_ms = 0, which no server that answers can show" in invalid
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_dead_servers_result_is_insane(make_seen: MakeSeen) -> None:
         (
             "decode",
             {"restarted": True},
-            ("restarted", "insane", "decode[0] restarted during the run"),
+            ("restarted", "invalid", "decode[0] restarted during the run"),
         ),
         (
             "decode",
@@ -209,21 +209,21 @@ def test_a_dead_servers_result_is_insane(make_seen: MakeSeen) -> None:
         (
             "prefill",
             {"requests": 0.0},
-            ("served", "insane", "no prefill instance served any request (prefill[0])"),
+            ("served", "invalid", "no prefill instance served any request (prefill[0])"),
         ),
         (
             "decode",
             {"kv_transfers": 3.0},
-            ("transfers", "insane", "5 KV transfers for 4 requests, expected one each"),
+            ("transfers", "invalid", "5 KV transfers for 4 requests, expected one each"),
         ),
-        ("decode", {"kv_failed": 2.0}, ("transfers", "insane", "2 KV transfers failed")),
-        ("prefill", {"kv_expired": 1.0}, ("transfers", "insane", "1 KV transfers expired")),
+        ("decode", {"kv_failed": 2.0}, ("transfers", "invalid", "2 KV transfers failed")),
+        ("prefill", {"kv_expired": 1.0}, ("transfers", "invalid", "1 KV transfers expired")),
         (
             "decode",
             {"kv_bytes": BYTES / 2 - 128},
             (
                 "bytes",
-                "insane",
+                "invalid",
                 "2047872 bytes of KV cache moved, predicted 2048000 (1000 bytes a token, "
                 "blocks of 128)",
             ),
@@ -241,7 +241,7 @@ def test_a_dead_servers_result_is_insane(make_seen: MakeSeen) -> None:
         (
             "prefill",
             {"prefix_cache_hits": 128.0},
-            ("prefix_cache", "insane", "128 prompt tokens came from the prefix cache, expected 0"),
+            ("prefix_cache", "invalid", "128 prompt tokens came from the prefix cache, expected 0"),
         ),
         (
             "prefill",
@@ -270,7 +270,7 @@ def test_what_instances_counted(
     assert message.startswith(finding[2])
 
 
-def test_an_instance_that_bad_luck_cannot_explain_is_insane(make_seen: MakeSeen) -> None:
+def test_an_instance_that_bad_luck_cannot_explain_is_invalid(make_seen: MakeSeen) -> None:
     """Of two instances, even dealing leaves one idle in 2 x 0.5 ** prompts of runs."""
     idle = {"requests": 0.0}
     by_chance = [f for f in check_sanity(make_seen(decode=idle)) if f.check == "served"]
@@ -278,7 +278,7 @@ def test_an_instance_that_bad_luck_cannot_explain_is_insane(make_seen: MakeSeen)
     assert by_chance[0].message.endswith("even dealing does that in 0.12 of runs")
     many = replace(WORKLOAD, num_prompts=64)
     never = [f for f in check_sanity(make_seen(decode=idle, workload=many)) if f.check == "served"]
-    assert [f.severity for f in never] == ["insane"]
+    assert [f.severity for f in never] == ["invalid"]
     assert "served none of 64 requests; even dealing does that once in" in never[0].message
 
 
@@ -291,9 +291,9 @@ def test_instances_that_cannot_be_asked_prove_nothing(make_seen: MakeSeen) -> No
     )
 
 
-def test_an_instance_without_counters_is_insane(make_seen: MakeSeen) -> None:
+def test_an_instance_without_counters_is_invalid(make_seen: MakeSeen) -> None:
     assert said(make_seen(instances=4)) == [
-        ("served", "insane", "3 of 4 instances showed counters")
+        ("served", "invalid", "3 of 4 instances showed counters")
     ]
 
 
@@ -304,7 +304,7 @@ def test_decode_without_nixl_counters_moved_nothing(
     assert said(make_seen(served=served, instances=2)) == [
         (
             "transfers",
-            "insane",
+            "invalid",
             "decode instances show no NIXL counters: no KV cache was moved",
         )
     ]
@@ -325,10 +325,10 @@ def test_a_vllm_that_does_not_count_failures_proves_none(
     ("changes", "severities"),
     [
         ({"kv_shape": None}, ["unproven"]),
-        ({"kv_shape": KvShape(bytes_per_token=999)}, ["insane"]),
+        ({"kv_shape": KvShape(bytes_per_token=999)}, ["invalid"]),
         ({"result": {"input_lens": ()}}, ["unproven"]),
         ({"result": {"input_lens": (385, 512, 512, 500)}}, []),
-        ({"result": {"input_lens": (384, 512, 512, 512)}}, ["insane"]),
+        ({"result": {"input_lens": (384, 512, 512, 512)}}, ["invalid"]),
     ],
     ids=["no shape", "another shape", "no lengths", "whole blocks", "a block less"],
 )
@@ -367,7 +367,7 @@ def test_decode_instances_hit_what_was_moved_to_them(make_seen: MakeSeen) -> Non
             [
                 (
                     "client",
-                    "insane",
+                    "invalid",
                     "the benchmark client used 95% of a core, at most 90%: it may be what is slow; "
                     "ask for less at once",
                 )
@@ -417,11 +417,11 @@ def test_ranks_may_count_each_for_themselves(
     assert counted_per_rank(count, expected, ranks) is admitted
 
 
-def test_a_transfer_that_one_rank_lost_is_insane(make_seen: MakeSeen) -> None:
+def test_a_transfer_that_one_rank_lost_is_invalid(make_seen: MakeSeen) -> None:
     per_rank = {"kv_transfers": 15.0, "kv_bytes": BYTES}
     seen = make_seen(decode=per_rank, ranks=8)
     assert (
         "transfers",
-        "insane",
+        "invalid",
         "17 KV transfers for 4 requests, expected 1 to 8 each, one per rank",
     ) in said(seen)

@@ -255,18 +255,18 @@ def halved(make_session: MakeSession, make_cell: MakeCell) -> Session:
 
 @pytest.mark.parametrize("measured", ["dp", None], ids=["the other was measured", "nothing was"])
 @pytest.mark.parametrize(
-    ("insane", "said"),
+    ("invalid", "said"),
     [
         (False, "claim not judged: 1p3d ended in an ERROR in this session"),
-        (True, "claim not judged: the run of random-512-256 on 1p3d means nothing in this session"),
+        (True, "claim not judged: the run of random-512-256 on 1p3d is invalid in this session"),
     ],
-    ids=["broken", "insane"],
+    ids=["broken", "invalid"],
 )
 def test_a_side_that_was_lost_tonight_is_not_taken_from_the_baseline(
-    insane: bool, said: str, measured: str | None, halved: Session, make_cell: MakeCell
+    invalid: bool, said: str, measured: str | None, halved: Session, make_cell: MakeCell
 ) -> None:
-    if insane:
-        halved.insane["1p3d", "random-512-256"] = make_cell()
+    if invalid:
+        halved.invalid["1p3d", "random-512-256"] = make_cell()
     else:
         halved.broken.add("1p3d")
     if measured:
@@ -281,10 +281,10 @@ def test_a_side_that_was_lost_tonight_is_not_taken_from_the_baseline(
         assert (verdict.status, verdict.missing) == ("FAIL", True)
 
 
-def test_an_insane_cell_loses_no_other_cell_of_its_topology(
+def test_an_invalid_cell_loses_no_other_cell_of_its_topology(
     halved: Session, make_cell: MakeCell
 ) -> None:
-    halved.insane["1p3d", "random-1024-256"] = make_cell()
+    halved.invalid["1p3d", "random-1024-256"] = make_cell()
     halved.cells["dp", "random-512-256"] = make_cell(topology="dp")
     assert _unmeasured(CLAIM, halved, report=True) is None
 
@@ -293,7 +293,7 @@ def test_what_was_measured_before_its_topology_broke_is_a_side(
     halved: Session, make_cell: MakeCell
 ) -> None:
     halved.broken.update(("1p3d", "2p2d"))
-    halved.insane["1p3d", "random-1024-256"] = make_cell()
+    halved.invalid["1p3d", "random-1024-256"] = make_cell()
     halved.cells["1p3d", "random-512-256"] = make_cell({"mean_itl_ms": 30.0})
     assert _unmeasured(CLAIM, halved, report=True) is None
     assert halved.judge_claim(CLAIM).status == "FAIL"
