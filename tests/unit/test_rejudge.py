@@ -215,7 +215,7 @@ def test_what_it_ends_with_is_in_the_help(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["judge", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "exit 1 on a FAIL, 3 where nothing FAILed but something could not be judged" in said
+    assert "exit 1 on a FAIL, 3 where nothing FAILed but something was not judged" in said
     assert "--partial Accept that cells of the baseline have no run" in said
 
 
