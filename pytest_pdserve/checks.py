@@ -66,8 +66,9 @@ def check_topology(system: System, topology: Topology, *, touching: bool) -> Non
 
 def _load_shared_baseline(settings: Settings) -> None:
     path = baseline_path(settings.system, SUITE)
-    baseline = load_baseline(path, system=settings.system.name, suite=SUITE)
-    approver = baseline.provenance.get("approver") if baseline else None
+    baseline = load_baseline(path, system=settings.system, suite=SUITE)
+    sources = baseline.provenance if baseline else None
+    approver = sources.approver if sources else None
     if settings.record and approver:
         raise ConfigError(
             f"{path} was accepted by {approver}, and --pdserve-record would put one run in place "
@@ -80,7 +81,7 @@ def _load_host_baseline(settings: Settings) -> None:
     system = with_model_path(settings.system)
     mark = fingerprint(host_of(settings), system)
     path = host_baseline_path(system, SUITE, mark, state_folder())
-    load_baseline(path, fingerprint=mark, system=system.name, suite=SUITE)
+    load_baseline(path, fingerprint=mark, system=system, suite=SUITE)
 
 
 def planning(system: System) -> Claim:

@@ -26,6 +26,7 @@ from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.topology import parse_topologies
 from pytest_pdserve.values.workload import NAME
+from pytest_pdserve.values.workload import UNKNOWN
 
 if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         add_runs(made[name])
     made["import"].add_argument(
         "--dataset",
-        default="random",
+        default=UNKNOWN,
         metavar="NAME",
         help="--dataset-name of the runs, which their results do not tell (default: %(default)s)",
     )
@@ -205,7 +206,7 @@ def _import(options: argparse.Namespace, system: System, topology: Topology) -> 
             topology=topology,
             system=system.name,
             dataset=options.dataset,
-            versions=[("vllm", options.vllm_version)] if options.vllm_version else [],
+            versions={"vllm": options.vllm_version} if options.vllm_version else {},
             store=store,
         )
         print(path)

@@ -222,7 +222,7 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         input_len=question.input_lens[0],
         output_len=question.output_lens[0],
         num_prompts=question.num_prompts,
-        request_rate=question.rate,
+        request_rate=None if math.isinf(question.rate) else question.rate,
     )
     earlier = history(workload, system) if replays(question, system) else ()
     outcome = serve(placement, (*earlier, workload), system, lengths=pairs, repeat=question.seed)[
@@ -247,7 +247,7 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
 
 def replays(question: Question, system: System) -> bool:
     """Whether *question* is a cell of the system's sweep, and what came before it counts."""
-    cells = {(c.input_len, c.output_len) for c in system.sweep.workloads()}
+    cells = {workload.lengths for workload in system.sweep.workloads()}
     pairs = set(itertools.product(question.input_lens, question.output_lens))
     return (
         system.simulation.replay

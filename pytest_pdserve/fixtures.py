@@ -33,13 +33,25 @@ allocation_key = pytest.StashKey["Allocation"]()
 session_key = pytest.StashKey["Session"]()
 
 
+verdict_key = pytest.StashKey[str]()
+"""Verdict of a test, which its report then carries."""
+
+
+class Trouble(pytest.fail.Exception):  # type: ignore[name-defined,misc]
+    """Trouble with machines in a fixture, shown as one message; it knows the error behind it."""
+
+    def __init__(self, error: PdserveError) -> None:
+        super().__init__(str(error), pytrace=False)
+        self.error = error
+
+
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
     """Show trouble with machines as its one message: in a fixture, pytest makes that an ERROR."""
     try:
         yield
     except PdserveError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
+        raise Trouble(error) from None
 
 
 def cause_of(config: pytest.Config, error: PdserveError) -> str:
@@ -196,10 +208,10 @@ def pdserve_run(
         if _benchmark_asked(request.config):
             benchmark = request.getfixturevalue("benchmark")
             cell: Cell = benchmark.pedantic(measure, rounds=1, iterations=1)
-            benchmark.extra_info |= dict(cell.records[-1].metrics)
+            benchmark.extra_info |= cell.records[-1].metrics
         else:
             cell = measure()
-    for name, value in cell.records[-1].metrics:
+    for name, value in cell.records[-1].metrics.items():
         request.node.user_properties.append((name, value))
     request.node.user_properties.append(("pdserve_record", str(cell.paths[-1])))
     return cell
@@ -224,6 +236,7 @@ def pdserve_judge(
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
         verdict = pdserve_session.judge(cell)
+        request.node.stash[verdict_key] = str(verdict.status)
         request.node.user_properties.append(("pdserve_verdict", str(verdict.status)))
         _raise_unless_passed(verdict, strict=pdserve_session.settings.strict)
         if pdserve_session.settings.record:
@@ -252,6 +265,7 @@ def pdserve_judge_topology(
             few = "the baseline has several nights of fewer than two of its cells"
             _not_judged(f"{topology} as a whole not judged: {few}", strict=strict)
         else:
+            request.node.stash[verdict_key] = str(verdict.status)
             _raise_unless_passed(verdict, strict=strict)
 
     return judge
@@ -299,6 +313,7 @@ def pdserve_judge_claim(
             more = "; run suites/sweep with --topology all"
             _not_judged(f"claim not judged: {missing}", strict=strict, hint=more)
         verdict = pdserve_session.judge_claim(claim)
+        request.node.stash[verdict_key] = str(verdict.status)
         request.node.user_properties.append(("pdserve_claim", verdict.message))
         if verdict.known is not None:
             cells = ", ".join(verdict.contradicted)
@@ -323,7 +338,7 @@ def _unmeasured(claim: Claim, session: Session, *, report: bool) -> str | None:
     asked = session.broken.union(topology for topology, _ in (*session.cells, *session.invalid))
     if session.system.cluster.kind != "figures" and asked.isdisjoint(claim.topologies):
         return f"none of {', '.join(claim.topologies)} was measured"
-    sides = tuple(sides_of(claim, session.system.sweep.workloads(), session.look_for(claim)))
+    sides = tuple(sides_of(claim, session.system.sweep.points(), session.look_for(claim)))
     if troubles := sorted({side.trouble for side in sides if side.trouble}):
         raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
     if not report:

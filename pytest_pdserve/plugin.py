@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.fixtures import Trouble
 from pytest_pdserve.fixtures import broken_key
 from pytest_pdserve.fixtures import cause_of
 from pytest_pdserve.fixtures import pdserve_cluster as pdserve_cluster
@@ -19,6 +20,8 @@ from pytest_pdserve.fixtures import pdserve_run as pdserve_run
 from pytest_pdserve.fixtures import pdserve_session as pdserve_session
 from pytest_pdserve.fixtures import pdserve_standing as pdserve_standing
 from pytest_pdserve.fixtures import session_key
+from pytest_pdserve.fixtures import verdict_key
+from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.markers import SIGNATURES
 from pytest_pdserve.markers import check_requires
 from pytest_pdserve.markers import claims_file
@@ -36,8 +39,6 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.claim import Claim
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
-
-_INCONCLUSIVE = "Skipped: INCONCLUSIVE: "
 
 trouble_key = pytest.StashKey[pytest.UsageError]()
 """The first thing that was found wrong while tests were made."""
@@ -76,6 +77,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         _parametrize(metafunc)
     except pytest.UsageError as error:  # raised from here, it would be a traceback and exit 2
         metafunc.config.stash.setdefault(trouble_key, error)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a workload by its id in test ids."""
+    from pytest_pdserve.values.workload import Workload  # noqa: PLC0415 - loads msgspec
+
+    return val.id if isinstance(val, Workload) else None
 
 
 @pytest.hookimpl(trylast=True)
@@ -130,6 +138,7 @@ def pytest_runtest_makereport(
     if call.when == "call" and call.excinfo and isinstance(call.excinfo.value, PdserveError):
         report.longrepr = cause_of(item.config, call.excinfo.value)
         report.when = "setup"  # what is no failure of the test is one of its setup
+    report.pdserve_verdict = item.stash.get(verdict_key, None)  # type: ignore[attr-defined]
     topology = _topology(item)
     trouble = report.failed and report.when == "setup" and not _invalid(call)
     if trouble and topology is not None:
@@ -138,18 +147,16 @@ def pytest_runtest_makereport(
 
 
 def _invalid(call: pytest.CallInfo[None]) -> bool:
-    """Whether a run meant nothing: that loses its cell, while the servers stand."""
+    """Whether the run was invalid: that loses its cell, while the servers stand."""
     error = call.excinfo.value if call.excinfo else None
-    # A fixture says it plainly, without the chain: what it was remains as the context.
-    return any(isinstance(e, InvalidRunError) for e in (error, error and error.__context__))
+    return isinstance(error.error if isinstance(error, Trouble) else error, InvalidRunError)
 
 
 def pytest_report_teststatus(
     report: pytest.TestReport,
 ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
     """Count and show what is neither a pass nor a fail by its own name."""
-    said = report.longrepr
-    if not (report.skipped and isinstance(said, tuple) and said[2].startswith(_INCONCLUSIVE)):
+    if not (report.skipped and getattr(report, "pdserve_verdict", None) == Status.INCONCLUSIVE):
         return None
     return "inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})
 
@@ -187,11 +194,12 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("pdserve_topology", ids)
     if panels := metafunc.definition.get_closest_marker("pdserve_panels"):
         named = panels_of(panels)
-        workloads = settings_of(metafunc.config).system.sweep.workloads()
+        points = settings_of(metafunc.config).system.sweep.points()
+        chosen = [point for point in points if named & set(point.panels)]
         metafunc.parametrize(
             "pdserve_workload",
-            [workload for workload in workloads if named & set(workload.panels)],
-            ids=lambda workload: workload.lengths,
+            [point.workload for point in chosen],
+            ids=[point.test_id for point in chosen],
         )
     if claims := metafunc.definition.get_closest_marker("pdserve_claims"):
         path = claims_file(claims, metafunc.definition.path.parent)

@@ -99,8 +99,8 @@ def rejudge(
     :raises ConfigError: if there is none, nothing of it can be read, or the baseline cannot be
         used.
     """
+    from pytest_pdserve.results.building import Provenance  # noqa: PLC0415
     from pytest_pdserve.results.selection import find_session  # noqa: PLC0415 - loads in commands
-    from pytest_pdserve.serving.measure import Provenance  # noqa: PLC0415
     from pytest_pdserve.session import Yardstick  # noqa: PLC0415
 
     session = find_session(runs, system, run_id)
@@ -108,13 +108,13 @@ def rejudge(
     yardstick = Yardstick(
         system=system,
         provenance=Provenance(
-            versions=dict(first.versions),
-            host=dict(first.host),
+            versions=first.versions,
+            host=first.host,
             fingerprint=first.fingerprint,
-            cluster=dict(first.cluster),
+            cluster=first.cluster,
         ),
-        nodes_known="endpoint" not in dict(first.host),
-        run_id=session.run_id,
+        nodes_known="endpoint" not in first.host,
+        session=session.session,
         runs=runs,
         state=state,
         most_runs=Rules().most_runs,

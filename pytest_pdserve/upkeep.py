@@ -91,7 +91,7 @@ def _propose(options: argparse.Namespace, system: System) -> str:
     selection = select(options.runs, system, options.run_ids)
     if not options.every_session:
         selection = selection.one_a_night()
-    current = load_baseline(baseline_path(system, SUITE), system=system.name, suite=SUITE)
+    current = load_baseline(baseline_path(system, SUITE), system=system, suite=SUITE)
     proposal = propose(selection, system, suite=SUITE, last=options.last, current=current)
     path = write_proposal(proposal)
     return "\n".join(
@@ -114,7 +114,7 @@ def _diff(options: argparse.Namespace, system: System) -> str:
 
     new = load_proposal(system, SUITE)
     path = baseline_path(system, SUITE)
-    old = load_baseline(path, system=system.name, suite=SUITE)
+    old = load_baseline(path, system=system, suite=SUITE)
     return "\n".join(
         [
             f"old  {old.origin if old else f'{path} does not exist'}",

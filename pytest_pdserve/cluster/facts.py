@@ -38,8 +38,8 @@ def look(node: str, *, interface: str = "", patterns: Sequence[str] = ()) -> Nod
         gpus=len(gpus) if gpus is not None else None,
         devices=tuple(sorted({path for pattern in patterns for path in glob.glob(pattern)})),
         memory_available_gib=psutil.virtual_memory().available / 2**30,
-        host=tuple({**describe_hardware(), **_gpu_model(gpus)}.items()),
-        versions=tuple(describe_drivers(gpus).items()),
+        host={**describe_hardware(), **_gpu_model(gpus)},
+        versions=describe_drivers(gpus),
     )
 
 

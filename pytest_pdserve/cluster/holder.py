@@ -17,6 +17,8 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from pytest_pdserve.cluster.facts import look
 from pytest_pdserve.cluster.facts import node_name
 from pytest_pdserve.cluster.facts import said
@@ -74,7 +76,7 @@ def report(duty: Duty) -> None:
     path = Path(duty.folder) / NODES / f"{facts.node}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(facts.to_json()))
+    partial.write_bytes(msgspec.json.encode(facts))
     partial.replace(path)
 
 
@@ -82,9 +84,9 @@ def read_reports(folder: Path, nodes: Sequence[str]) -> dict[str, NodeFacts]:
     """What :func:`report` wrote of those of *nodes* that have reported so far."""
     found = {}
     for node in nodes:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            data = json.loads((folder / NODES / f"{node}.json").read_text())
-            found[node] = NodeFacts.from_json(data)
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            data = (folder / NODES / f"{node}.json").read_bytes()
+            found[node] = msgspec.json.decode(data, type=NodeFacts)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -96,18 +95,14 @@ class SimulatedRun:
 def check_workload(workload: Workload) -> None:
     """Make sure that *workload* can be simulated.
 
-    :raises ConfigError: if its lengths or counts are no positive numbers, or its lengths unknown.
+    :raises ConfigError: if the model says nothing of its data set, options or arrivals.
     """
-    counts = {
-        "input_len": workload.input_len,
-        "output_len": workload.output_len,
-        "num_prompts": workload.num_prompts,
-        "request_rate": workload.request_rate,
-        "max_concurrency": workload.max_concurrency,
-    }
-    for name, value in counts.items():
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} = {value:g} cannot be simulated; it must be above 0")
+    load = workload.known()
+    for name, default in (("burstiness", 1.0), ("ramp_up", None)):
+        if (value := getattr(workload, name)) != default:
+            raise ConfigError(f"{name} = {value} cannot be simulated; leave it out")
+    if load.options:
+        raise ConfigError(f"options {', '.join(load.options)} cannot be simulated; leave them out")
     if workload.dataset != "random":
         raise ConfigError(
             f"dataset {workload.dataset!r} cannot be simulated: its lengths are not known here; "
@@ -124,11 +119,12 @@ def make_requests(
     """
     source = random.Random(seed)  # noqa: S311 - a simulation
     now, requests = 0.0, []
-    for number in range(workload.num_prompts):
-        inputs, outputs = lengths[number] if lengths else (workload.input_len, workload.output_len)
+    load = workload.known()
+    for number in range(load.num_prompts):
+        inputs, outputs = lengths[number] if lengths else load.lengths or (1, 1)
         requests.append(Request(prompt=number, input_len=inputs, output_len=outputs, arrival=now))
-        if not math.isinf(workload.request_rate):
-            now += source.expovariate(workload.request_rate)
+        if load.request_rate is not None:
+            now += source.expovariate(load.request_rate)
     return requests
 
 
@@ -166,7 +162,7 @@ def serve(
             node_factors=factors,
         )
         mix = lengths if cell is cells[-1] else ()
-        outcomes.append(service.run(make_requests(cell, seed, mix), cell.max_concurrency))
+        outcomes.append(service.run(make_requests(cell, seed, mix), cell.known().max_concurrency))
         delay_first_tokens(outcomes[-1].requests, drawn)
     return tuple(outcomes)
 
@@ -187,8 +183,6 @@ def simulate(
     """
     earlier = history(workload, system) if system.simulation.replay else ()
     outcome = serve(placement, (*earlier, workload), system, repeat=repeat)[-1]
-    data = bench_result(
-        outcome, request_rate=workload.request_rate, max_concurrency=workload.max_concurrency
-    )
+    data = bench_result(outcome, workload.known())
     result = BenchResult.from_json(data, source="the simulation")
     return SimulatedRun(result=result, served=outcome.served)

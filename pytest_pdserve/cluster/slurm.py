@@ -200,7 +200,7 @@ class Job:
         """What holders are told."""
         container = self._system.container
         removal = removal_argv(container.kind, self.label)
-        asked = [name for name, _ in self._system.preflight.devices]
+        asked = list(self._system.preflight.devices)
         return Duty(
             folder=str(self._folder),
             lease_s=self._spec.lease_s,

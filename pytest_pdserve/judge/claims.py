@@ -17,8 +17,7 @@ from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.claim import KnownIssue
 from pytest_pdserve.values.claim import Regime
-from pytest_pdserve.values.claim import cell_name
-from pytest_pdserve.values.workload import Workload
+from pytest_pdserve.values.sweep import Point
 
 POINT = "point claim: one run per side, no variance"
 UNPAIRED = "point claim: not the same runs on both sides, no variance"
@@ -36,20 +35,20 @@ class ClaimVerdict(Verdict):
     """Whether a side was missing or unusable."""
 
 
-def sides_of(claim: Claim, workloads: Iterable[Workload], look: Look) -> Iterator[Side]:
+def sides_of(claim: Claim, points: Iterable[Point], look: Look) -> Iterator[Side]:
     """Every side that judging *claim* looks at."""
-    sweep = tuple(workloads)
+    sweep = tuple(points)
     for relation in claim.relations:
-        for workload in sweep:
-            versus = relation.versus is not None and relation.versus.admits(workload)
-            if claim.admits(workload) or versus:
+        for point in sweep:
+            versus = relation.versus is not None and relation.versus.admits(point)
+            if claim.admits(point) or versus:
                 for topology in relation.named:
-                    yield look(topology, workload, relation.metric)
+                    yield look(topology, point.workload, relation.metric)
 
 
 def judge_claim(
     claim: Claim,
-    sweep: Sequence[Workload],
+    sweep: Sequence[Point],
     look: Look,
     *,
     system: str = "",
@@ -66,12 +65,12 @@ def judge_claim(
     """
     if claim.undecidable is not None:
         raise ValueError(f"{claim.id} cannot be decided: {claim.undecidable}")
-    cells = [workload for workload in sweep if claim.admits(workload)]
+    cells = [point for point in sweep if claim.admits(point)]
     scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look)
-    findings = [f for r in claim.relations for f in JUDGES[r.kind](r, scene)] if cells else []
+    findings = [f for r in claim.relations for f in JUDGES[str(r.kind)](r, scene)] if cells else []
     if not cells:
         panel = Regime(panel=claim.regime.panel)
-        there = ", ".join(cell_name(w) for w in sweep if panel.admits(w)) or "none"
+        there = ", ".join(w.name for w in sweep if panel.admits(w)) or "none"
         nowhere = f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {there}"
         return _verdict(claim, Status.FAIL, misses=(nowhere,), missing=True)
     status, misses = _summed(findings)
@@ -80,7 +79,7 @@ def judge_claim(
     issue = claim.expected(system)
     known = None
     if issue is not None and not missing:
-        names = [cell_name(workload) for workload in cells]
+        names = [point.name for point in cells]
         status, misses = _against(issue, findings, names)
         known = issue.why if status is Status.FAIL and not misses else None
         misses = misses or _summed(findings)[1]

@@ -11,8 +11,9 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
-from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import values_of
+from pytest_pdserve.values.record import voided_in
 
 
 def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
@@ -41,42 +42,41 @@ def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
 
 
 def _misses(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> Iterator[str]:
-    voided = frozenset[str]().union(*(record.voided for record in records))
+    voided = voided_in(records)
     for name in sorted(envelopes):
         if name in voided:
             continue
-        values = [dict(record.metrics).get(name) for record in records]
-        present = [value for value in values if value is not None]
-        if len(present) < len(values):
-            lacking = len(values) - len(present)
-            yield f"{name} is in the baseline, but {lacking} of {len(values)} runs lack it"
+        present = values_of(records, name)
+        if present is None:
+            lacking = sum(record.value(name) is None for record in records)
+            yield f"{name} is in the baseline, but {lacking} of {len(records)} runs lack it"
             continue
         try:
             value = location(present, envelopes[name].better)
         except ValueError as error:
             yield f"{name}: {error}"
             continue
-        yield from _miss(envelopes[name], value)
+        yield from _miss(name, envelopes[name], value)
 
 
-def _miss(envelope: Envelope, value: float) -> Iterator[str]:
+def _miss(metric: str, envelope: Envelope, value: float) -> Iterator[str]:
     admitted = envelope.admits(value)
     if envelope.known_issue is None:
         if not admitted:
-            yield describe(envelope, value)
+            yield describe(metric, envelope, value)
     elif admitted:
         yield (
-            f"{describe(envelope, value)} is met, though a known issue says it is not "
+            f"{describe(metric, envelope, value)} is met, though a known issue says it is not "
             f"({envelope.known_issue}); remove known_issue"
         )
 
 
-def describe(envelope: Envelope, value: float) -> str:
+def describe(metric: str, envelope: Envelope, value: float) -> str:
     """One envelope beside its value, as in ``p99_ttft_ms = 412.7 ms, envelope <= …``."""
-    unit = METRICS[envelope.metric].unit
+    unit = envelope.unit
     sign = {"lower": "<=", "higher": ">=", "equal": "=="}[envelope.better]
     runs = f"{envelope.runs} run" + ("s" if envelope.runs != 1 else "")
     return (
-        f"{envelope.metric} = {value:.6g} {unit}, envelope {sign} {envelope.limit:.6g} {unit} "
+        f"{metric} = {value:.6g} {unit}, envelope {sign} {envelope.limit:.6g} {unit} "
         f"(ref {envelope.ref:.6g} {unit}, {runs})"
     )

@@ -169,7 +169,7 @@ def baseline_values(baseline: Baseline) -> tuple[tuple[Key, ...], tuple[str, ...
     found = np.full((len(keys), len(names), runs), np.nan)
     for c, key in enumerate(keys):
         for m, name in enumerate(names):
-            given = tests[key].get(name, ())
+            given = tests[key].get(name) or ()
             found[c, m, : len(given)] = [np.nan if v is None else v for v in given]
     return keys, names, found
 
@@ -180,9 +180,8 @@ def values_of(runs: Runs, keys: Sequence[Key], metrics: Sequence[str]) -> Floats
     values = np.full((len(keys), len(metrics), max(most, 1)), np.nan)
     for c, key in enumerate(keys):
         for r, record in enumerate(runs.get(key, ())):
-            measured = dict(record.metrics)
             for m, name in enumerate(metrics):
-                value = measured.get(name, np.nan)
-                if name not in record.voided and np.isfinite(value) and value > 0:
+                value = record.value(name)
+                if value is not None and np.isfinite(value) and value > 0:
                     values[c, m, r] = value
     return values

@@ -25,9 +25,8 @@ from pytest_pdserve.judge.spreads import pair_spread
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.values.claim import Regime
 from pytest_pdserve.values.claim import Relation
-from pytest_pdserve.values.claim import cell_name
-from pytest_pdserve.values.quantities import QUANTITIES
-from pytest_pdserve.values.workload import Workload
+from pytest_pdserve.values.quantities import quantities
+from pytest_pdserve.values.sweep import Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +55,9 @@ class Scene:
 
     regime: Regime
     """Of the claim."""
-    cells: Sequence[Workload]
+    cells: Sequence[Point]
     """Cells in the regime."""
-    sweep: Sequence[Workload]
+    sweep: Sequence[Point]
     """All cells."""
     look: Look
     """Finds sides."""
@@ -86,43 +85,43 @@ def _ratio(relation: Relation, scene: Scene) -> Findings:
         claimed = f"claimed {_bounds(relation)} times {other.topology}"
         return f"{_value(subject)}, {claimed} ({_amount(other)}, {_times(found)})"
 
-    return _each_other(relation, scene, Region(low=relation.low, high=relation.high), say)
+    return _each_other(relation, scene, Region.of(relation.bounds), say)
 
 
 def _difference(relation: Relation, scene: Scene) -> Findings:
-    region = Region(low=relation.low, high=relation.high)
-    for workload, subject, other in _facing(relation, scene):
-        lost = _lost(workload, subject, other)
+    region = Region.of(relation.bounds)
+    for point, subject, other in _facing(relation, scene):
+        lost = _lost(point, subject, other)
         if lost:
             yield lost
             continue
         found = _minus(subject, other, region, tests=_count(relation, scene))
-        unit = QUANTITIES[relation.metric].unit
+        unit = quantities()[relation.metric].unit
         claimed = f"claimed {_bounds(relation)} {unit} above {other.topology}"
         apart = f"difference {found.value:.6g}{_interval(found, 6)} {unit}"
         text = f"{_value(subject)}, {claimed} ({_amount(other)}, {apart})"
-        yield _finding(workload, found, text, subject, other)
+        yield _finding(point, found, text, subject, other)
 
 
 def _within(relation: Relation, scene: Scene) -> Findings:
-    region = Region(low=relation.low, high=relation.high)
-    for workload in scene.cells:
-        for topology in relation.topologies:
-            side = scene.look(topology, workload, relation.metric)
-            lost = _lost(workload, side)
+    region = Region.of(relation.bounds)
+    for point in scene.cells:
+        for topology in relation.subjects:
+            side = scene.look(topology, point.workload, relation.metric)
+            lost = _lost(point, side)
             if lost:
                 yield lost
                 continue
             found = _alone(side, region, tests=_count(relation, scene))
-            claimed = f"claimed {_bounds(relation)} {QUANTITIES[relation.metric].unit}"
+            claimed = f"claimed {_bounds(relation)} {quantities()[relation.metric].unit}"
             text = f"{_value(side)}{_interval(found, 6)}, {claimed}"
-            yield _finding(workload, found, text, side, side)
+            yield _finding(point, found, text, side, side)
 
 
 def _rank(relation: Relation, scene: Scene) -> Findings:
-    for workload in scene.cells:
-        sides = [scene.look(name, workload, relation.metric) for name in relation.named]
-        lost = _lost(workload, *sides)
+    for point in scene.cells:
+        sides = [scene.look(name, point.workload, relation.metric) for name in relation.named]
+        lost = _lost(point, *sides)
         if lost:
             yield lost
             continue
@@ -132,10 +131,10 @@ def _rank(relation: Relation, scene: Scene) -> Findings:
         first = 1 + sum(outcome.status is Status.PASS for outcome in found)
         behind = (outcome.status is Status.FAIL and outcome.value != 1 for outcome in found)
         last = len(sides) - sum(behind)  # a tie is neither
-        region = Region(low=relation.low, high=relation.high)
+        region = Region.of(relation.bounds)
         rank = judge_point(first, region, low=first, high=last)
         rank = replace(rank, pairs=max(outcome.pairs for outcome in found))
-        yield _finding(workload, rank, _rank_text(relation, sides, rank), *sides)
+        yield _finding(point, rank, _rank_text(relation, sides, rank), *sides)
 
 
 def _rank_text(relation: Relation, sides: Sequence[Side], rank: Outcome) -> str:
@@ -150,37 +149,37 @@ def _rank_text(relation: Relation, sides: Sequence[Side], rank: Outcome) -> str:
 
 
 def _monotone(relation: Relation, scene: Scene) -> Findings:
-    cells = sorted(scene.cells, key=scene.regime.point)
+    cells = sorted(scene.cells, key=scene.regime.axis)
     sign = ">" if relation.direction == "rises" else "<"
     if len(cells) < 2:
         yield _nowhere(cells[0], "a sweep needs two cells, and only this one lies in the regime")
         return
-    tests = (len(cells) - 1) * len(relation.topologies)
-    for topology in relation.topologies:
+    tests = (len(cells) - 1) * len(relation.subjects)
+    for topology in relation.subjects:
         for earlier, later in itertools.pairwise(cells):
-            before = scene.look(topology, earlier, relation.metric)
-            after = scene.look(topology, later, relation.metric)
+            before = scene.look(topology, earlier.workload, relation.metric)
+            after = scene.look(topology, later.workload, relation.metric)
             lost = _lost(later, before, after)
             if lost:
                 yield lost
                 continue
             region = _region(sign, relation.margin)
             found = _over(after, before, region, tests=tests)
-            before = replace(before, topology=f"at {cell_name(earlier)}")
+            before = replace(before, topology=f"at {earlier.name}")
             text = _limit(relation, sign)(after, before, found)
             yield _finding(later, found, text, after, before)
 
 
 def _crossover(relation: Relation, scene: Scene) -> Findings:
-    points = {scene.regime.point(workload): workload for workload in scene.cells}
+    points = {scene.regime.axis(point): point for point in scene.cells}
     better, worse = ("<", ">") if _lower(relation) else (">", "<")
     asked = [*((p, better) for p in relation.better_at), *((p, worse) for p in relation.worse_at)]
-    for point, sign in asked:
-        workload = points.get(point)
-        if workload is None:
-            yield _nowhere(scene.cells[0], f"no cell of the regime lies at length {point}")
+    for length, sign in asked:
+        point = points.get(length)
+        if point is None:
+            yield _nowhere(scene.cells[0], f"no cell of the regime lies at length {length}")
             continue
-        there = replace(scene, cells=[workload])
+        there = replace(scene, cells=[point])
         region = _region(sign, relation.margin)
         yield from _each_other(relation, there, region, _limit(relation, sign))
 
@@ -196,22 +195,22 @@ def _spread(relation: Relation, scene: Scene) -> Findings:
         return
     sign, pick = ("<", min) if smaller else (">", max)
     nearest = pick(beside, key=lambda w: sides[w.id].value or 0.0)
-    other = replace(sides[nearest.id], topology=f"at {cell_name(nearest)}")
+    other = replace(sides[nearest.id], topology=f"at {nearest.name}")
     region = _region(sign, relation.margin)
-    for workload in scene.cells:
-        side = sides[workload.id]
-        lost = _lost(workload, side)
+    for point in scene.cells:
+        side = sides[point.id]
+        lost = _lost(point, side)
         if lost:
             yield lost
             continue
         found = _over(side, other, region, tests=len(scene.cells))
         text = f"spread of {_limit(relation, sign)(side, other, found)}"
-        yield _finding(workload, found, text, side, other)
+        yield _finding(point, found, text, side, other)
 
 
-def _apart(relation: Relation, scene: Scene, workload: Workload) -> Side:
+def _apart(relation: Relation, scene: Scene, point: Point) -> Side:
     """How far the topologies lie apart in one cell, as a side of its own."""
-    sides = [scene.look(name, workload, relation.metric) for name in relation.topologies]
+    sides = [scene.look(name, point.workload, relation.metric) for name in relation.subjects]
     lost = next((side for side in sides if side.missing), None)
     if lost:
         return replace(lost, value=None, why=f"cannot be used: {lost.missing}")
@@ -230,7 +229,7 @@ def _apart(relation: Relation, scene: Scene, workload: Workload) -> Side:
     return replace(
         sides[0],
         metric=name,
-        topology=", ".join(relation.topologies),
+        topology=", ".join(relation.subjects),
         value=measure(values),
         runs=runs,
         nights=(),  # they say how far runs spread, not gaps between runs
@@ -256,24 +255,24 @@ JUDGES: Mapping[str, Judge] = {
 
 
 def _each_other(relation: Relation, scene: Scene, region: Region, say: Say) -> Findings:
-    for workload, subject, other in _facing(relation, scene):
-        lost = _lost(workload, subject, other)
+    for point, subject, other in _facing(relation, scene):
+        lost = _lost(point, subject, other)
         if lost:
             yield lost
             continue
         found = _over(subject, other, region, tests=_count(relation, scene))
-        yield _finding(workload, found, say(subject, other, found), subject, other)
+        yield _finding(point, found, say(subject, other, found), subject, other)
 
 
-def _facing(relation: Relation, scene: Scene) -> Iterator[tuple[Workload, Side, Side]]:
-    for workload in scene.cells:
-        subject = scene.look(relation.topologies[0], workload, relation.metric)
+def _facing(relation: Relation, scene: Scene) -> Iterator[tuple[Point, Side, Side]]:
+    for point in scene.cells:
+        subject = scene.look(relation.subjects[0], point.workload, relation.metric)
         for name in relation.others:
-            yield workload, subject, scene.look(name, workload, relation.metric)
+            yield point, subject, scene.look(name, point.workload, relation.metric)
 
 
 def _count(relation: Relation, scene: Scene) -> int:
-    return len(scene.cells) * max(len(relation.others), len(relation.topologies))
+    return len(scene.cells) * max(len(relation.others), len(relation.subjects))
 
 
 def _paired(first: Side, second: Side, spread: PairSpread | None) -> bool:
@@ -320,28 +319,28 @@ def _region(sign: str, margin: float) -> Region:
 
 
 def _lower(relation: Relation) -> bool:
-    return QUANTITIES[relation.metric].better == "lower"
+    return quantities()[relation.metric].better == "lower"
 
 
-def _lost(workload: Workload, *sides: Side) -> Finding | None:
+def _lost(point: Point, *sides: Side) -> Finding | None:
     missing = next((side.missing for side in sides if side.missing), None)
-    return _nowhere(workload, missing) if missing else None
+    return _nowhere(point, missing) if missing else None
 
 
-def _nowhere(workload: Workload, text: str) -> Finding:
+def _nowhere(point: Point, text: str) -> Finding:
     return Finding(
-        cell=cell_name(workload),
-        workload=workload.id,
+        cell=point.name,
+        workload=point.id,
         status=Status.FAIL,
         text=text,
         missing=True,
     )
 
 
-def _finding(workload: Workload, found: Outcome, text: str, *sides: Side) -> Finding:
+def _finding(point: Point, found: Outcome, text: str, *sides: Side) -> Finding:
     return Finding(
-        cell=cell_name(workload),
-        workload=workload.id,
+        cell=point.name,
+        workload=point.id,
         status=found.status,
         text=text,
         pairs=found.pairs,
@@ -360,7 +359,7 @@ def _limit(relation: Relation, sign: str) -> Say:
 
 
 def _unit(side: Side) -> str:
-    metric = QUANTITIES.get(side.metric)
+    metric = quantities().get(side.metric)
     return metric.unit if metric else "times"
 
 
@@ -382,7 +381,7 @@ def _interval(found: Outcome, digits: int = 4) -> str:
 
 
 def _bounds(relation: Relation) -> str:
-    low, high = relation.low, relation.high
+    low, high = relation.bounds
     if math.isinf(high):
         return f"at least {low:g}"
     if math.isinf(low):

@@ -31,6 +31,11 @@ class Region:
     strict: bool = False
     """Whether the ends themselves are outside."""
 
+    @classmethod
+    def of(cls, bounds: tuple[float, float]) -> Region:
+        """Return the region of both *bounds*, ends included."""
+        return cls(low=bounds[0], high=bounds[1])
+
     def holds(self, low: float, high: float) -> bool:
         """Tell whether all from *low* to *high* is admitted."""
         if self.strict:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.extensions import CHECKS_GROUP
+from pytest_pdserve.values.extensions import load_extensions
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ServedCounts
-from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.topology import Role
-from pytest_pdserve.values.topology import Topology
-from pytest_pdserve.values.workload import Workload
 
-ITL_METRICS = tuple(f"{s}_itl_ms" for s in ("mean", "median", "p50", "p90", "p99"))
-KV_METRICS = ("kv_transfers", "kv_failed_transfers", "kv_bytes_per_request")
+Check = Callable[[Observation], Iterable[Finding]]
+"""One check: findings of one run, none where there is nothing to say."""
+
 LEAST_CHUNKS_PER_TOKEN = 0.98
 """Chunks per token below which a gap between chunks is no inter-token latency."""
 CHANCE = 1e-6
@@ -25,35 +28,9 @@ BUSIEST_CLIENT = 0.9
 """Share of a core above which the client's one process may be what is slow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """All that was seen of one run."""
-
-    topology: Topology
-    """What served."""
-    workload: Workload
-    """What was asked."""
-    result: BenchResult
-    """What the client wrote."""
-    served: tuple[ServedCounts, ...]
-    """What each instance counted; empty where instances cannot be asked."""
-    instances: int
-    """Instances that answer requests, whether or not they could be asked."""
-    kv_shape: KvShape | None
-    """KV cache of the model; None if its configuration cannot be read."""
-    ranks: int = 1
-    """Largest tensor-parallel size of a prefill or decode engine."""
-    client_cpu: float | None
-    """Cores that the client used while it measured; None if not seen."""
-
-    def role(self, role: Role) -> tuple[ServedCounts, ...]:
-        """Counts of the instances of *role*."""
-        return tuple(counts for counts in self.served if counts.role == role)
-
-
 def check_sanity(seen: Observation) -> tuple[Finding, ...]:
     """Apply every check to one run, in the order in which they matter."""
-    return tuple(finding for check in CHECKS for finding in check(seen))
+    return tuple(finding for check in checks() for finding in check(seen))
 
 
 def invalid(check: str, message: str) -> Finding:
@@ -69,6 +46,9 @@ def unproven(check: str, message: str) -> Finding:
 def check_completed(seen: Observation) -> Iterator[Finding]:
     """Every request completed, and none failed: with all failed, vLLM reports a TTFT of 0 ms."""
     asked, result = seen.workload.num_prompts, seen.result
+    if isinstance(asked, str):
+        yield unproven("completed", "the number of requests asked is unknown")
+        asked = result.completed + (result.failed or 0)
     if result.failed is None:
         yield unproven("completed", "the client's result does not say how many requests failed")
     if result.completed != asked or result.failed:
@@ -86,12 +66,15 @@ def check_tokens(seen: Observation) -> Iterator[Finding]:
     if workload.dataset != "random":
         return
     counted = {
-        "output": (result.total_output_tokens, workload.num_prompts * workload.output_len),
-        "input": (result.total_input_tokens, workload.num_prompts * workload.input_len),
+        "output": (result.total_output_tokens, workload.output_len),
+        "input": (result.total_input_tokens, workload.input_len),
     }
-    for what, (got, asked) in counted.items():
-        if got != asked:
-            yield invalid("tokens", f"{got} {what} tokens, asked {asked}")
+    for what, (got, length) in counted.items():
+        if isinstance(length, int) and isinstance(workload.num_prompts, int):
+            if got != (asked := workload.num_prompts * length):
+                yield invalid("tokens", f"{got} {what} tokens, asked {asked}")
+        else:
+            yield unproven("tokens", f"{got} {what} tokens; how many were asked is unknown")
 
 
 def check_chunks(seen: Observation) -> Iterator[Finding]:
@@ -103,7 +86,7 @@ def check_chunks(seen: Observation) -> Iterator[Finding]:
             severity="unproven",
             message="no entry per request (--save-detailed), so chunks cannot be held against "
             "tokens; ITL is not judged",
-            voids=ITL_METRICS,
+            voids=METRICS.voided_by("chunks"),
         )
     elif tokens and chunks / tokens < LEAST_CHUNKS_PER_TOKEN:
         yield Finding(
@@ -111,15 +94,15 @@ def check_chunks(seen: Observation) -> Iterator[Finding]:
             severity="note",
             message=f"{chunks} chunks for {tokens} tokens ({chunks / tokens:.3f} per token, at "
             f"least {LEAST_CHUNKS_PER_TOKEN}); ITL is not judged, TPOT is",
-            voids=ITL_METRICS,
+            voids=METRICS.voided_by("chunks"),
         )
 
 
 def check_zeros(seen: Observation) -> Iterator[Finding]:
-    """No latency or rate of a completed run is zero; one token has no time per further token."""
-    for name, value in seen.result.metrics:
-        single = seen.workload.output_len == 1 and "_tpot_" in name
-        if value <= 0 and name not in ITL_METRICS and not single:
+    """No latency or rate of a completed run is zero."""
+    for name, metric in METRICS.items():
+        value = None if metric.zero else metric.value(seen)
+        if value is not None and value <= 0:
             yield invalid("zeros", f"{name} = {value:g}, which no server that answers can show")
 
 
@@ -131,7 +114,7 @@ def check_served(seen: Observation) -> Iterator[Finding]:
             severity="unproven",
             message=f"the counters of {seen.topology.id}'s instances cannot be read here, so "
             "neither the path nor KV transfers are proven",
-            voids=KV_METRICS,
+            voids=METRICS.voided_by("counters"),
         )
         return
     if len(seen.served) < seen.instances:
@@ -142,7 +125,7 @@ def check_served(seen: Observation) -> Iterator[Finding]:
         elif counts.restarted is None:
             yield unproven("restarted", f"{counts.name} does not show when its process started")
     for role in Role:
-        yield from _served_role(seen.role(role), seen.workload.num_prompts)
+        yield from _served_role(seen.role(role), asked_of(seen))
 
 
 def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Finding]:
@@ -165,26 +148,28 @@ def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Findi
         )
 
 
+def asked_of(seen: Observation) -> int:
+    """Return the requests asked, or those that the client saw the end of where nothing says it."""
+    asked, result = seen.workload.num_prompts, seen.result
+    return asked if isinstance(asked, int) else result.completed + (result.failed or 0)
+
+
 def check_transfers(seen: Observation) -> Iterator[Finding]:
     """One KV transfer per request and rank, none failed, none expired."""
     if not seen.topology.disaggregated or not seen.served:
         return
-    decodes = seen.role(Role.DECODE)
-    transfers = _sum(decodes, lambda c: c.kv_transfers)
+    transfers = seen.total("kv_transfers", Role.DECODE)
     if transfers is None:
         yield invalid("transfers", "decode instances show no NIXL counters: no KV cache was moved")
         return
-    asked = seen.workload.num_prompts
+    asked = asked_of(seen)
     if not counted_per_rank(transfers, asked, seen.ranks):
         each = "one each" if seen.ranks == 1 else f"1 to {seen.ranks} each, one per rank"
         yield invalid(
             "transfers", f"{transfers:g} KV transfers for {asked} requests, expected {each}"
         )
-    for what, pick in (
-        ("failed", lambda c: c.kv_failed),
-        ("expired", lambda c: c.kv_expired),
-    ):
-        count = _sum(seen.served, pick)
+    for what in ("failed", "expired"):
+        count = seen.total(f"kv_{what}")
         if count is None:
             yield unproven("transfers", f"this vLLM does not count {what} KV transfers")
         elif count:
@@ -195,7 +180,7 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
     """Bytes moved are what model shape, block size and prompt lengths predict."""
     if not seen.topology.disaggregated or not seen.served:
         return
-    moved = _sum(seen.role(Role.DECODE), lambda c: c.kv_bytes)
+    moved = seen.total("kv_bytes", Role.DECODE)
     if moved is None:
         return
     blocks = {c.block_size for c in seen.role(Role.DECODE)}
@@ -231,9 +216,11 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
     """Random prompts hit no prefix cache; a hit means an earlier run warmed it."""
     if seen.workload.dataset != "random" or not seen.served:
         return
-    if any(name == "random-prefix-len" for name, _ in seen.workload.options):
+    if "random-prefix-len" in seen.workload.options:
         return
-    hits = _sum([c for c in seen.served if c.role != Role.DECODE], lambda c: c.prefix_cache_hits)
+    found = [c.prefix_cache_hits for c in seen.served if c.role != Role.DECODE]
+    counted = [count for count in found if count is not None]
+    hits = sum(counted) if counted else None
     if hits is None:
         yield unproven("prefix_cache", "this vLLM does not count prefix-cache hits")
     elif hits:
@@ -254,14 +241,7 @@ def check_client(seen: Observation) -> Iterator[Finding]:
         )
 
 
-def _sum(
-    counts: Sequence[ServedCounts], pick: Callable[[ServedCounts], float | None]
-) -> float | None:
-    values = [value for value in map(pick, counts) if value is not None]
-    return sum(values) if values else None
-
-
-CHECKS = (
+CHECKS: tuple[Check, ...] = (
     check_completed,
     check_tokens,
     check_zeros,
@@ -272,4 +252,20 @@ CHECKS = (
     check_prefix_cache,
     check_client,
 )
-"""Every check, the most telling first."""
+"""This package's checks, the most telling first."""
+
+
+@functools.cache
+def checks() -> tuple[Check, ...]:
+    """Return every check: this package's, then those of entry points.
+
+    :raises ConfigError: if an entry point cannot be loaded, or is not callable.
+    """
+    added = load_extensions(CHECKS_GROUP)
+    for name, check in added.items():
+        if not callable(check):
+            raise ConfigError(
+                f"entry point {name!r} of group {CHECKS_GROUP!r} is a {type(check).__name__}, "
+                "expected a function that takes an Observation and yields Findings"
+            )
+    return (*CHECKS, *added.values())

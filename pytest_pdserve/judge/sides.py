@@ -14,11 +14,12 @@ from dataclasses import replace
 from pytest_pdserve.judge.stats import location
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.quantities import DERIVED
-from pytest_pdserve.values.quantities import QUANTITIES
 from pytest_pdserve.values.quantities import Derived
+from pytest_pdserve.values.quantities import quantities
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.result import LARGEST
+from pytest_pdserve.values.record import values_of
 from pytest_pdserve.values.workload import Workload
 
 NOT_MEASURED = "was not measured"
@@ -106,7 +107,7 @@ class Known:
             metric=metric,
             value=None,
             origin="nowhere",
-            nights=envelope.values if envelope and self.nightly else (),
+            nights=(envelope.values or ()) if envelope and self.nightly else (),
         )
         if key in self.measured:
             return _measured(replace(side, origin=self.here), self.measured[key])
@@ -143,33 +144,36 @@ def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
     side = replace(first, metric=derived.metric.name, value=None, runs=(), uncertainty=0.0)
     if first.missing:
         return replace(side, why=f"cannot be had: {first.missing}")
+    if (lengths := workload.lengths) is None:
+        return replace(side, why=f"cannot be had: the lengths of {workload.id} are not known")
     values = tuple(part.value for part in parts if part.value is not None)
-    value = derived.formula(values, workload)
+    value = derived.formula(values, lengths)
     relative = sum(p.uncertainty / v for p, v in zip(parts, values, strict=True))
     runs: tuple[float, ...] = ()
     if len({len(part.runs) for part in parts}) == 1:
         runs = tuple(
-            derived.formula(run, workload) for run in zip(*(p.runs for p in parts), strict=True)
+            derived.formula(run, lengths) for run in zip(*(p.runs for p in parts), strict=True)
         )
-    nights = tuple(_nightly(derived, parts, workload))
+    nights = tuple(_nightly(derived, parts, lengths))
     return replace(side, value=value, uncertainty=value * relative, runs=runs, nights=nights)
 
 
-def _nightly(derived: Derived, parts: Sequence[Side], workload: Workload) -> Iterator[float | None]:
+def _nightly(
+    derived: Derived, parts: Sequence[Side], lengths: tuple[int, int]
+) -> Iterator[float | None]:
     for night in zip(*(part.nights for part in parts), strict=False):
         values = tuple(value for value in night if value is not None)
-        yield derived.formula(values, workload) if len(values) == len(parts) else None
+        yield derived.formula(values, lengths) if len(values) == len(parts) else None
 
 
 def _measured(side: Side, records: Sequence[Record]) -> Side:
     if any(side.metric in record.voided for record in records):
         return replace(side, why="must not be judged in this cell, as sanity says")
-    values = [dict(record.metrics).get(side.metric) for record in records]
-    runs = tuple(value for value in values if value is not None)
-    if len(runs) < len(values):
+    runs = values_of(records, side.metric)
+    if runs is None:
         return side
     try:
-        value = location(runs, QUANTITIES[side.metric].better)
+        value = location(runs, quantities()[side.metric].better)
     except ValueError:
         return replace(side, why=f"is {runs[0]:g}, which is no measurement")
     return replace(side, value=value, runs=runs)

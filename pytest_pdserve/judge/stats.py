@@ -37,10 +37,10 @@ def envelope_from_runs(metric: str, values: Sequence[float], floor: float) -> En
     """
     better = METRICS[metric].better
     return Envelope(
-        metric=metric,
         ref=location(values, better),
         rtol=0.0 if better == "equal" else floor,
         better=better,
+        unit=METRICS[metric].unit,
         runs=len(values),
     )
 
@@ -71,10 +71,10 @@ def envelope_of_nights(metric: str, values: Sequence[float | None]) -> Envelope:
     present = [value for value in values if value is not None]
     known = METRICS[metric]
     return Envelope(
-        metric=metric,
         ref=reference(metric, present),
         rtol=known.outer,
         better=known.better,
+        unit=known.unit,
         runs=len(present),
         values=tuple(values),
     )

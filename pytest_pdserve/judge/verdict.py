@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 
 
 class Status(StrEnum):
@@ -29,6 +30,9 @@ class Verdict:
     """Each miss with value and limit."""
     evidence: tuple[tuple[str, str], ...] = ()
     """Label and text: baseline, record, log, how to accept."""
+
+    recorded: Path | None = None
+    """File that the runs were recorded in as a reference, where there was none to judge by."""
 
     def beside(self, *evidence: tuple[str, str]) -> Verdict:
         """The same with more evidence."""

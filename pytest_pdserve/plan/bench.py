@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from pathlib import PurePath
 
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.router import API_KEY_VARIABLE
+from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.system import Limits
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.workload import LENGTH_FLAGS
 from pytest_pdserve.values.workload import Workload
 
-PERCENTILES = "50,90,99"
+UNKNOWN_TOKENS = 2048
+"""Tokens of prompt and output that are allowed for a request whose lengths nobody knows."""
 
 
 def bench_command(
@@ -34,35 +37,49 @@ def bench_command(
         system.model.path,
     ]
     argv += ["--dataset-name", workload.dataset]
-    if workload.dataset == "random":
-        argv += ["--random-input-len", str(workload.input_len)]
-        argv += ["--random-output-len", str(workload.output_len)]
-    for name, value in workload.options:
-        argv += [f"--{name}", value] if value else [f"--{name}"]
-    argv += ["--num-prompts", str(workload.num_prompts)]
-    if not math.isinf(workload.request_rate):
-        argv += ["--request-rate", f"{workload.request_rate:g}"]
-    if workload.max_concurrency is not None:
-        argv += ["--max-concurrency", str(workload.max_concurrency)]
+    argv += _load_flags(workload)
     argv += ["--seed", str(workload.seed(repeat)), "--ignore-eos", "--disable-tqdm"]
-    argv += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", PERCENTILES]
+    for flag, value in METRICS.client_flags().items():
+        argv += [f"--{flag}", value]
     argv += ["--save-result", "--save-detailed"]
     argv += ["--result-dir", str(result.parent), "--result-filename", result.name]
-    argv += system.bench_args
+    argv += system.bench.args
     return Command(
         name=f"bench {workload.id}",
         node=node,
         argv=tuple(argv),
-        env=tuple((k, v) for k, v in system.env if k.startswith("HF_")),
+        env=tuple((k, v) for k, v in system.env.items() if k.startswith("HF_")),
         secrets=(API_KEY_VARIABLE,),
         watched=True,
     )
 
 
+def _load_flags(workload: Workload) -> Iterator[str]:
+    load, ramp = workload.known(), workload.ramp_up
+    if load.lengths:
+        for flag, length in zip(LENGTH_FLAGS[workload.dataset], load.lengths, strict=True):
+            yield from (f"--{flag}", str(length))
+    for name, value in load.options.items():
+        yield from (f"--{name}", value) if value else (f"--{name}",)
+    yield from ("--num-prompts", str(load.num_prompts))
+    if load.request_rate is not None:
+        yield from ("--request-rate", repr(load.request_rate))
+    if load.burstiness != 1.0:
+        yield from ("--burstiness", repr(load.burstiness))
+    if ramp is not None:
+        yield from ("--ramp-up-strategy", ramp.strategy)
+        yield from ("--ramp-up-start-rps", repr(ramp.start_rps))
+        yield from ("--ramp-up-end-rps", repr(ramp.end_rps))
+    if load.max_concurrency is not None:
+        yield from ("--max-concurrency", str(load.max_concurrency))
+
+
 def bench_timeout(workload: Workload, limits: Limits) -> float:
-    """Seconds after which a client counts as hung: start-up, arrivals, and the work asked."""
-    tokens = workload.num_prompts * (workload.input_len + workload.output_len)
-    arrivals = (
-        0.0 if math.isinf(workload.request_rate) else workload.num_prompts / workload.request_rate
-    )
+    """Return the seconds after which a client counts as hung: start-up, arrivals, the work asked.
+
+    A data set's own lengths are not known beforehand: :data:`UNKNOWN_TOKENS` are allowed for.
+    """
+    load = workload.known()
+    tokens = load.num_prompts * (sum(load.lengths) if load.lengths else UNKNOWN_TOKENS)
+    arrivals = 0.0 if load.request_rate is None else load.num_prompts / load.request_rate
     return limits.bench_start_s + arrivals + tokens / limits.slowest_tok_s

@@ -43,7 +43,7 @@ def router_command(
     argv += ["--intra-node-data-parallel-size", str(_engines_per_endpoint(placement))]
     argv += ["--host", system.cluster.bind_host, "--port", str(ports.router)]
     argv += ["--prometheus-port", str(ports.router_metrics)]
-    argv += system.router_args
+    argv += system.router.args
     return Command(
         name="router",
         node=placement.head,

@@ -139,7 +139,7 @@ def job_parameters(
         "gres": spec.gres,
         "mem": "0" if spec.exclusive else "",  # all of it, not the partition's default
     }
-    more = {"reservation": spec.reservation, **dict(spec.parameters)}
+    more = {"reservation": spec.reservation, **spec.parameters}
     return {
         "job_name": name,
         "nodes": nodes,

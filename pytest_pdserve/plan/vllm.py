@@ -48,13 +48,13 @@ def _instance_command(
         "NCCL_SOCKET_IFNAME": host.interface,
         "GLOO_SOCKET_IFNAME": host.interface,
         "VLLM_HOST_IP": host.address,
-        **dict(system.env),
+        **system.env,
     }
     if ports.side_channel is not None:
         env |= {
             "VLLM_NIXL_SIDE_CHANNEL_HOST": host.address,
             "VLLM_NIXL_SIDE_CHANNEL_PORT": str(ports.side_channel),
-            **dict(system.pd_env),
+            **system.pd_env,
         }
     return Command(
         name=instance.name,

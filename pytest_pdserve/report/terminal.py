@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.report.claims import claim_lines
+from pytest_pdserve.report.names import short_names
 from pytest_pdserve.report.nights import night_lines
 from pytest_pdserve.report.table import text_table
 from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
 from pytest_pdserve.values.metrics import METRICS
-
-_COLUMNS = (
-    ("mean_ttft_ms", "TTFT"),
-    ("p99_ttft_ms", "p99 TTFT"),
-    ("mean_itl_ms", "ITL"),
-    ("mean_tpot_ms", "TPOT"),
-    ("output_throughput", "output"),
-)
 
 
 def summary_lines(session: Session) -> list[str]:
@@ -38,38 +30,37 @@ def summary_lines(session: Session) -> list[str]:
     lines += night_lines(session)
     lines += _notes(session)
     lines += claim_lines(session)
-    if any(verdict.status is Status.RECORDED for verdict in session.verdicts.values()):
-        times = dict(
-            pair for v in session.verdicts.values() for pair in v.evidence if pair[0] == "times"
-        )
-        lines.append(
-            "times of this host were recorded, not judged: "
-            + times.get("times", "see the candidate baseline").removesuffix(
-                " (recorded, not judged)"
-            )
-        )
+    recorded = {verdict.recorded for verdict in session.verdicts.values() if verdict.recorded}
+    lines += [f"times of this host were recorded, not judged: {path}" for path in sorted(recorded)]
     if session.system.cluster.kind != "figures":
         lines.append(f"records and logs: {session.store.folder}")
     return lines
 
 
 def _table(rows: Sequence[tuple[Cell, str]]) -> list[str]:
-    labels = [f"{label}\n{METRICS[name].unit}" for name, label in _COLUMNS]
+    columns = METRICS.shown
+    names = short_names([cell.workload for cell, _ in rows])
     texts = []
     for cell, verdict in rows:
-        values = [cell.value(name) for name, _ in _COLUMNS]
+        values = [cell.value(column.name) for column in columns]
         numbers = ("-" if value is None else f"{value:.1f}" for value in values)
-        texts.append((cell.topology, cell.workload.id, *numbers, verdict))
+        texts.append((cell.topology, names.of(cell.workload), *numbers, verdict))
+    labels = [f"{column.heading}\n{column.unit}" for column in columns]
     align = f"ll{'r' * len(labels)}l"
-    return text_table(("topology", "workload", *labels, "verdict"), texts, align)
+    return [
+        *([f"all workloads: {names.shared}"] if names.shared else []),
+        *text_table(("topology", "workload", *labels, "verdict"), texts, align),
+    ]
 
 
 def _notes(session: Session) -> list[str]:
     said: dict[str, list[str]] = {}
-    for cell in (*session.cells.values(), *session.invalid.values()):
+    cells = (*session.cells.values(), *session.invalid.values())
+    names = short_names([cell.workload for cell in cells])
+    for cell in cells:
         for record in cell.records:
             for finding in record.findings:
                 if finding.severity != "invalid":
-                    where = f"{cell.topology} {cell.workload.lengths}"
+                    where = f"{cell.topology} {names.of(cell.workload)}"
                     said.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
     return [f"{text} [{', '.join(dict.fromkeys(cells))}]" for text, cells in said.items()]

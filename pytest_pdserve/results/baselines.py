@@ -10,25 +10,23 @@ from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 
 from pytest_pdserve.judge.stats import envelope_from_runs
 from pytest_pdserve.judge.stats import envelope_of_nights
 from pytest_pdserve.judge.stats import reference
-from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.kinds import BASELINE
 from pytest_pdserve.results.systems import check_own
-from pytest_pdserve.values.baseline import SCHEMA_VERSION
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import values_of
+from pytest_pdserve.values.sources import Sources
 from pytest_pdserve.values.system import System
 
 _SAME = 1e-6
@@ -51,39 +49,36 @@ def host_baseline_path(system: System, suite: str, fingerprint: str, state: Path
 
 
 def load_baseline(
-    path: Path,
-    *,
-    fingerprint: str | None = None,
-    system: str | None = None,
-    suite: str | None = None,
+    path: Path, *, system: System, suite: str, fingerprint: str | None = None
 ) -> Baseline | None:
     """Read a baseline; None if there is no such file.
 
+    :param system: system that it must be of.
+    :param suite: suite that it must be of.
     :param fingerprint: of this host, where the baseline holds for one host only.
-    :param system: name of the system that it must be of; None admits any.
-    :param suite: suite that it must be of; None admits any.
     :raises ConfigError: if it is malformed, names an unknown metric, or is of another host, system
         or suite.
     """
     if not path.exists():
         return None
-    data = load_json(path)
-    _check_version(data, path)
-    check_schema(data, "baseline", path)
-    for key, wanted in (("system", system), ("suite", suite)):
-        if wanted is not None and data[key] != wanted:
+    baseline = BASELINE.parse(load_json(path), path, given=system, source=str(path))
+    for key, found, wanted in (
+        ("system", baseline.system, system.name),
+        ("suite", baseline.suite, suite),
+    ):
+        if found != wanted:
             raise ConfigError(
-                f"{path}: /{key}: is of {data[key]!r}, but {wanted!r} is judged by it; put it "
+                f"{path}: /{key}: is of {found!r}, but {wanted!r} is judged by it; put it "
                 "where it belongs, or record one here with --pdserve-record"
             )
-    for topology, workloads in data["topologies"].items():
+    for topology, workloads in baseline.cells.items():
         for workload, metrics in workloads.items():
-            for name, entry in metrics.items():
-                where = f"{path}: /topologies/{topology}/{workload}/{name}"
-                _check_envelope(name, entry, where)
-                _check_values(name, entry, len(data["provenance"]["runs"]), where)
-    baseline = Baseline.from_json(data, source=str(path))
-    theirs = baseline.provenance["fingerprint"]
+            for name, envelope in metrics.items():
+                where = f"{path}: /cells/{topology}/{workload}/{name}"
+                _check_envelope(name, envelope, where)
+                _check_values(name, envelope, len(baseline.runs), where)
+    assert baseline.provenance is not None
+    theirs = baseline.provenance.fingerprint
     if theirs is not None and fingerprint is not None and theirs != fingerprint:
         raise ConfigError(
             f"{path} was recorded on another host or system file (fingerprint {theirs}, here "
@@ -92,35 +87,31 @@ def load_baseline(
     return baseline
 
 
-def _check_version(data: Any, path: Path) -> None:
-    """Refuse what another version wrote: what its keys meant is never guessed."""
-    if not isinstance(data, dict):
-        return
-    found = data.get("schema_version", ...)
-    if type(found) is int and found == SCHEMA_VERSION:
-        return
-    said = (
-        ": 'schema_version' is a required property"
-        if found is ...
-        else f"schema_version: {SCHEMA_VERSION} was expected, not {str(found)[:40]!r}"
-    )
-    raise ConfigError(
-        f"{path}: /{said}; no other is read or converted: use the pytest-pdserve that wrote it, or "
-        "move it away and record another with --pdserve-record"
-    )
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write *baseline* to *path*, its cells and metrics in order.
+
+    :raises StoreError: if it cannot be written.
+    """
+    cells = {
+        topology: {
+            workload: dict(sorted(metrics.items())) for workload, metrics in sorted(cells.items())
+        }
+        for topology, cells in sorted(baseline.cells.items())
+    }
+    write_json(path, BASELINE.dump(replace(baseline, cells=cells), path))
 
 
-def _check_envelope(name: str, entry: Mapping[str, Any], where: str) -> None:
+def _check_envelope(name: str, entry: Envelope, where: str) -> None:
     metric = METRICS.get(name)
     if metric is None:
         raise ConfigError(f"{where}: unknown metric {name!r}; known are {', '.join(METRICS)}")
-    if entry["better"] != metric.better:
+    if entry.better != metric.better:
         raise ConfigError(
-            f"{where}/better: {entry['better']!r}, but of {name} {metric.better!r} is better"
+            f"{where}/better: {entry.better!r}, but of {name} {metric.better!r} is better"
         )
-    if entry["unit"] != metric.unit:
-        raise ConfigError(f"{where}/unit: {entry['unit']!r}, but {name} is in {metric.unit!r}")
-    ref, rtol = entry["ref"], entry["rtol"]
+    if entry.unit != metric.unit:
+        raise ConfigError(f"{where}/unit: {entry.unit!r}, but {name} is in {metric.unit!r}")
+    ref, rtol = entry.ref, entry.rtol
     if metric.better == "equal":
         if rtol != 0:
             raise ConfigError(f"{where}/rtol: {rtol}, but a count has no room: 0")
@@ -130,20 +121,20 @@ def _check_envelope(name: str, entry: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where}/rtol: {rtol} admits every value; must be below 1")
 
 
-def _check_values(name: str, entry: Mapping[str, Any], runs: int, where: str) -> None:
+def _check_values(name: str, entry: Envelope, runs: int, where: str) -> None:
     """Make sure that the values of runs, the reference and the number of runs say the same."""
-    if "values" not in entry:
+    if entry.values is None:
         return
-    values, ref = entry["values"], entry["ref"]
+    values, ref = entry.values, entry.ref
     if METRICS[name].better == "equal":
         raise ConfigError(f"{where}/values: a count has one value; leave them out")
-    if "known_issue" in entry:
+    if entry.known_issue is not None:
         raise ConfigError(
             f"{where}/known_issue: is strict, which needs a fixed limit; leave out values"
         )
-    if entry["rtol"] > METRICS[name].outer:
+    if entry.rtol > METRICS[name].outer:
         raise ConfigError(
-            f"{where}/rtol: {entry['rtol']:g}, but beside values the outer limit holds: "
+            f"{where}/rtol: {entry.rtol:g}, but beside values the outer limit holds: "
             f"{METRICS[name].outer:g} at most"
         )
     if len(values) != runs:
@@ -152,8 +143,8 @@ def _check_values(name: str, entry: Mapping[str, Any], runs: int, where: str) ->
             "each, null where the cell has none"
         )
     present = [value for value in values if value is not None]
-    if len(present) != entry["runs"]:
-        raise ConfigError(f"{where}/runs: {entry['runs']}, but values holds {len(present)}")
+    if len(present) != entry.runs:
+        raise ConfigError(f"{where}/runs: {entry.runs}, but values holds {len(present)}")
     expected = reference(name, present)
     if not math.isclose(ref, expected, rel_tol=_SAME):
         raise ConfigError(
@@ -173,14 +164,12 @@ def cell_envelopes(
     Left out is a metric that a run lacks or voids, a timing of 0, and a count that differs between
     the runs, as prompt tokens of a sampled dataset do.
     """
-    voided = frozenset[str]().union(*(record.voided for record in records))
     envelopes = {}
     for name in names:
-        values = [dict(record.metrics).get(name) for record in records]
-        present = [value for value in values if value is not None]
-        if name in voided or len(present) < len(values):
+        present = values_of(records, name)
+        if present is None:
             continue
-        fixed = dict(system.judgement.rtol).get(name)
+        fixed = system.judgement.rtol.get(name)
         nightly = fixed is None and METRICS[name].better != "equal"
         with contextlib.suppress(ValueError):
             if nightly:
@@ -196,7 +185,7 @@ def record_envelopes(
     *,
     path: Path,
     suite: str,
-    names: Sequence[str] = (*TIMES, *COUNTS),
+    names: Sequence[str],
     fingerprint: str | None = None,
 ) -> Path:
     """Write the envelopes of one cell into the baseline at *path*, beside the cells it has.
@@ -210,16 +199,16 @@ def record_envelopes(
     first = records[0]
     if any(r.simulated for r in records) and system.cluster.kind != "simulated":
         raise ConfigError(
-            f"{first.run_id} was simulated, so it cannot become a baseline of {system.name!r}, "
+            f"{first.session.id} was simulated, so it cannot become a baseline of {system.name!r}, "
             f"which is of kind {system.cluster.kind!r}; measure it there"
         )
-    old = load_baseline(path, system=system.name, suite=suite)
-    runs = tuple(dict.fromkeys((*(old.runs if old else ()), first.run_id)))
+    old = load_baseline(path, system=system, suite=suite)
+    runs = tuple(dict.fromkeys((*(old.runs if old else ()), first.session)))
     cells: dict[str, dict[str, Mapping[str, Envelope]]] = {}
     for topology, workloads in (old.cells if old else {}).items():
         cells[topology] = {w: _padded(metrics, len(runs)) for w, metrics in workloads.items()}
     made = cell_envelopes(records, system, names)
-    place = runs.index(first.run_id)
+    place = runs.index(first.session)
     cells.setdefault(first.topology, {})[first.workload.id] = {
         name: replace(e, values=(*[None] * place, *e.values, *[None] * (len(runs) - place - 1)))
         if e.values
@@ -230,17 +219,15 @@ def record_envelopes(
         system=system.name,
         suite=suite,
         source=str(path),
-        provenance={
-            "date": datetime.now(UTC).date().isoformat(),
-            "runs": list(runs),
-            "fingerprint": fingerprint,
-            "versions": dict(first.versions),
-        },
+        provenance=Sources(
+            date=datetime.now(UTC).date().isoformat(),
+            runs=runs,
+            fingerprint=fingerprint,
+            versions=first.versions,
+        ),
         cells=cells,
     )
-    data = baseline.to_json()
-    check_schema(data, "baseline", path)
-    write_json(path, data)
+    write_baseline(path, baseline)
     return path
 
 

@@ -8,18 +8,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
-from pytest_pdserve.results.history import by_start
-from pytest_pdserve.results.imported import UNKNOWN
+from pytest_pdserve.results.history import starts_of
+from pytest_pdserve.results.kinds import CALIBRATION
 from pytest_pdserve.results.selection import Selection
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.sources import Sources
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.workload import UNKNOWN
 
 if TYPE_CHECKING:
     from pytest_pdserve.judge.calibration import Sample
@@ -43,20 +43,19 @@ def load_calibration(system: System, *, fingerprint: str | None = None) -> Calib
     path = calibration_path(system)
     if not path.exists():
         return None
-    data = load_json(path)
-    check_schema(data, "calibration", path)
-    if data["system"] != system.name:
-        raise ConfigError(f"{path}: /system: is of {data['system']!r}, not of {system.name!r}")
-    for name in data["metrics"]:
-        if name not in METRICS or METRICS[name].better == "equal":
+    found = CALIBRATION.parse(load_json(path), path, source=str(path))
+    if found.system != system.name:
+        raise ConfigError(f"{path}: /system: is of {found.system!r}, not of {system.name!r}")
+    for name in found.metrics:
+        if name not in METRICS.measured:
             raise ConfigError(f"{path}: /metrics/{name}: unknown metric {name!r}")
-    theirs = data["provenance"]["fingerprint"]
+    theirs = found.provenance.fingerprint
     if len({theirs, fingerprint} - {None, UNKNOWN}) > 1:
         raise ConfigError(
             f"{path} was made on another host or system file (fingerprint {theirs}, here "
             f"{fingerprint}); move it away, and study this with pdserve calibrate"
         )
-    return Calibration.from_json(data, source=str(path))
+    return found
 
 
 def write_calibration(calibration: Calibration) -> Path:
@@ -64,9 +63,8 @@ def write_calibration(calibration: Calibration) -> Path:
 
     :raises StoreError: if it cannot be written.
     """
-    path, data = Path(calibration.source), calibration.to_json()
-    check_schema(data, "calibration", path)
-    write_json(path, data)
+    path = Path(calibration.source)
+    write_json(path, CALIBRATION.dump(calibration, path))
     return path
 
 
@@ -88,7 +86,7 @@ def calibrate(selection: Selection, system: System) -> Calibration:
 
     cells = sorted({key for session in selection.sessions for key in session.runs()})
     metrics = {}
-    for name in TIMES:
+    for name in METRICS.times:
         samples = [s for key in cells if (s := _sample(selection, key, name)) is not None]
         if (noise := noise_of(name, samples, Rules())) is not None:
             metrics[name] = noise
@@ -98,12 +96,12 @@ def calibrate(selection: Selection, system: System) -> Calibration:
     return Calibration(
         system=system.name,
         source=str(calibration_path(system)),
-        provenance={
-            "date": datetime.now(UTC).date().isoformat(),
-            "runs": [session.run_id for session in selection.sessions],
-            "fingerprint": newest.fingerprint,
-            "versions": dict(newest.versions),
-        },
+        provenance=Sources(
+            date=datetime.now(UTC).date().isoformat(),
+            runs=tuple(each.session for each in selection.sessions),
+            fingerprint=newest.fingerprint,
+            versions=newest.versions,
+        ),
         nights=len(set(nights)),
         sessions=len(nights),
         cells=len(cells),
@@ -118,9 +116,9 @@ def _sample(selection: Selection, key: tuple[str, str], metric: str) -> Sample |
     runs = [
         (value, session.night, session.run_id)
         for session in selection.sessions
-        for start in by_start(session.valid().get(key, ()))[:1]  # later ones: suspicious cells'
+        for start in starts_of(session.valid().get(key, ()))[:1]  # later ones: suspicious cells'
         for record in start
-        if (value := dict(record.metrics).get(metric, 0.0)) > 0 and metric not in record.voided
+        if (value := record.value(metric) or 0.0) > 0
     ]
     if not runs:
         return None

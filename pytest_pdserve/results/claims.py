@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_toml
+from pytest_pdserve.results.kinds import CLAIMS
+from pytest_pdserve.results.kinds import FIGURES
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.figures import Figures
@@ -19,9 +20,8 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
 
     :raises ConfigError: if it is malformed, or two claims share an id.
     """
-    data = load_toml(path)
-    check_schema(data, "claims", path)
-    claims = tuple(Claim.from_toml(entry, source=str(path)) for entry in data["claim"])
+    entries = CLAIMS.parse(load_toml(path), path).claim
+    claims = tuple(Claim.of(entry, source=str(path)) for entry in entries)
     ids = [claim.id for claim in claims]
     for name in ids:
         if ids.count(name) > 1:
@@ -40,18 +40,16 @@ def load_figures(path: Path) -> Figures:
     :raises ConfigError: if the file is missing or malformed, names an unknown metric, or has a
         cell twice.
     """
-    data = load_toml(path)
-    check_schema(data, "figures", path)
-    for index, record in enumerate(data["record"]):
+    figures = FIGURES.parse(load_toml(path), path, source=str(path))
+    for index, cell in enumerate(figures.record):
         where = f"{path}: /record/{index}"
         try:
-            Topology.parse(record["topology"])
+            Topology.parse(cell.topology)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
-        for name in record["metrics"]:
+        for name in cell.metrics:
             if name not in METRICS:
                 raise ConfigError(f"{where}: unknown metric {name!r}")
-    figures = Figures.from_toml(data, source=str(path))
-    if len(figures.cells) < len(data["record"]):
+    if len(figures.cells) < len(figures.record):
         raise ConfigError(f"{path}: a cell stands twice")
     return figures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import os
@@ -12,24 +11,14 @@ import tomllib
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jsonschema
 
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
 INTEGERS = range(-(2**63), 2**63)
 """What TOML promises to hold, and far more than anything is counted to here."""
-_VALIDATOR = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
-    ),
-)
-"""As drafted, but 4.0 is no integer: what counts with it would end in a TypeError."""
 _LONE = re.compile("[\ud800-\udfff]")
 
 
@@ -93,32 +82,6 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path} is not UTF-8 text: byte {error.start}") from error
 
 
-def check_schema(data: Any, schema: str, source: object) -> None:
-    """Hold *data* against ``results/schema/<schema>.schema.json``.
-
-    :raises ConfigError: with file, JSON pointer and what is wrong there.
-    """
-    try:
-        error = jsonschema.exceptions.best_match(_validator(schema).iter_errors(data))
-    except RecursionError as nested:
-        raise ConfigError(f"{source}: nested too deeply") from nested
-    except ValueError:  # an integer of more digits than Python prints: it cannot say what is wrong
-        error = None
-    if error is None:
-        check_values(data, source)
-        return
-    pointer = _pointer(error.absolute_path)
-    if len(reason := error.message) > 300:
-        reason = f"{reason[:140]} … {reason[-140:]}"
-    raise ConfigError(f"{source}: {pointer}: {reason}")
-
-
-@functools.cache
-def _validator(schema: str) -> Any:
-    text = resources.files(__package__).joinpath(f"schema/{schema}.schema.json").read_text("utf-8")
-    return _VALIDATOR(json.loads(text))
-
-
 def check_values(data: Any, source: object) -> None:
     """Refuse integers that no float can hold, and text that cannot be written or shown.
 
@@ -134,16 +97,16 @@ def check_values(data: Any, source: object) -> None:
         elif isinstance(value, int) and value not in INTEGERS:
             bits = value.bit_length()
             raise ConfigError(
-                f"{source}: {_pointer(path)}: an integer of {bits} bits; 64 are the most"
+                f"{source}: {pointer_text(path)}: an integer of {bits} bits; 64 are the most"
             )
         if _LONE.search(f"{value if isinstance(value, str) else ''}{path[-1] if path else ''}"):
             raise ConfigError(
-                f"{source}: {_pointer(path)}: text that is no UTF-8: a lone surrogate"
+                f"{source}: {pointer_text(path)}: text that is no UTF-8: a lone surrogate"
             )
 
 
-def _pointer(path: Iterable[Any]) -> str:
-    """JSON pointer on one line, whatever the keys are."""
+def pointer_text(path: Iterable[Any]) -> str:
+    """Return a JSON pointer on one line, whatever the keys are."""
     parts = map(str, path)
     return "/" + "/".join(part if part.isprintable() else ascii(part)[1:-1] for part in parts)
 

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pdserve.results.files import load_json
+from pytest_pdserve.results.kinds import RECORD
+from pytest_pdserve.results.kinds import SESSION
+from pytest_pdserve.results.store import RECORD_SUFFIX
+from pytest_pdserve.results.store import SESSION_FILE
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import Sitting
-from pytest_pdserve.values.record import night_of
-from pytest_pdserve.values.record import start_of_run
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sessions import StoredRef
+from pytest_pdserve.values.sessions import night_of
 
 SERVING = ("vllm", "nixl", "vllm-router", "torch", "cuda", "libfabric")
 """Components of which a night must have tonight's versions, or it is no night of the same thing."""
@@ -44,8 +48,8 @@ class History:
 class StoredSession:
     """The records that one session left of a system."""
 
-    run_id: str
-    """Name of its folder."""
+    session: SessionRef
+    """The session."""
     night: str
     """Night that it belongs to."""
     records: tuple[Record, ...]
@@ -54,9 +58,14 @@ class StoredSession:
     """Files of it that are no record, and why."""
 
     @property
+    def run_id(self) -> str:
+        """Name of its folder."""
+        return self.session.id
+
+    @property
     def origin(self) -> tuple[str, Mapping[str, str]]:
         """Fingerprint and serving versions: what makes nights comparable."""
-        return self.records[0].fingerprint, serving_versions(dict(self.records[0].versions))
+        return self.records[0].fingerprint, serving_versions(self.records[0].versions)
 
     def valid(self) -> dict[Key, list[Record]]:
         """Its runs by cell, without cells of which a run was invalid: those ended in an ERROR."""
@@ -70,21 +79,21 @@ class StoredSession:
         return {key: one_a_start(runs) for key, runs in self.valid().items()}
 
 
-def by_start(runs: Sequence[Record]) -> list[list[Record]]:
-    """Runs of one cell and session by the start of the servers that they ran on, oldest first.
+def starts_of(runs: Sequence[Record]) -> list[list[Record]]:
+    """Return runs of one cell and session by the start of their servers, oldest first.
 
-    Every start has a log folder of its own. A run of which no log is known is a start by itself.
+    A run whose start nobody knows is a start by itself.
     """
-    starts: dict[str | int, list[Record]] = {}
+    starts: dict[tuple[int | None, int], list[Record]] = {}
     for number, record in enumerate(runs):
-        log = record.processes[0].log if record.processes else ""
-        starts.setdefault(str(Path(log).parent) if log else number, []).append(record)
+        key = (record.start, 0 if record.start is not None else number)
+        starts.setdefault(key, []).append(record)
     return list(starts.values())
 
 
 def one_a_start(runs: Sequence[Record]) -> list[Record]:
-    """The first run of every start: later ones share its servers, and confirm nothing."""
-    return [start[0] for start in by_start(runs)]
+    """Return the first run of every start: later ones share its servers, and confirm nothing."""
+    return [start[0] for start in starts_of(runs)]
 
 
 def serving_versions(versions: Mapping[str, str]) -> dict[str, str]:
@@ -97,8 +106,8 @@ def past_nights(
     *,
     like: tuple[str, Mapping[str, str]],
     system: str,
-    tonight: Sitting,
-    baseline: Collection[str],
+    tonight: SessionRef,
+    baseline: Collection[SessionRef],
     cells: Collection[Key],
     each: int,
 ) -> History:
@@ -109,7 +118,7 @@ def past_nights(
 
     :param like: tonight's fingerprint and versions.
     :param tonight: the session that looks back; nothing of its own night is past.
-    :param baseline: run ids of the baseline that nights are held against.
+    :param baseline: sessions of the baseline that nights are held against.
     :param cells: what nights are wanted of; topologies that take turns share none.
     :param each: nights that are wanted of each of them, the newest; so many are read of any.
     """
@@ -118,7 +127,7 @@ def past_nights(
     nights: dict[str, dict[Key, list[Record]]] = {}
     seen: set[str] = set()
     unreadable: list[str] = []
-    old = {night_of((run, {}), tonight) for run in baseline}
+    old = {night_of(run, tonight) for run in baseline}
     this = night_of(tonight, tonight)
     for session in stored_sessions(
         runs, system=system, unreadable=unreadable, later_than=baseline, newest=tonight
@@ -152,48 +161,91 @@ def stored_sessions(
     *,
     system: str,
     unreadable: list[str],
-    later_than: Collection[str] = (),
-    newest: Sitting | None = None,
+    later_than: Collection[SessionRef] = (),
+    newest: SessionRef | None = None,
 ) -> Iterator[StoredSession]:
     """What sessions left of *system*, newest first.
 
     :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
-    :param later_than: run ids; neither they nor what is older is read.
+    :param later_than: sessions; neither they nor what is older is read.
     :param newest: what nights are counted back from, and nothing later is read; None for the
         newest that is found.
     """
-    known = [began for run in later_than if (began := start_of_run(run)) is not None]
-    last = start_of_run(newest[0]) if newest else None
-    for folder in run_folders(runs):
-        began = start_of_run(folder.name)
-        if folder.name in later_than or (newest and folder.name == newest[0]):
+    known = [run.began for run in later_than if run.began is not None]
+    passed = {run.id for run in (*later_than, *([newest] if newest else ()))}
+    last = newest.began if newest else None
+    for folder, found in session_folders(runs):
+        began = found.session.began
+        if folder.name in passed or found.system != system:
             continue
         if began and ((known and began <= max(known)) or (last and began > last)):
             continue
-        session = stored_session(folder, system=system, unreadable=unreadable, newest=newest)
-        if session is not None:
-            newest = newest or (session.run_id, dict(session.records[0].cluster))
-            yield session
+        stored = stored_session(folder, system=system, unreadable=unreadable, newest=newest)
+        if stored is not None:
+            newest = newest or stored.session
+            yield stored
 
 
 def stored_session(
-    folder: Path, *, system: str, unreadable: list[str], newest: Sitting | None = None
+    folder: Path, *, system: str, unreadable: list[str], newest: SessionRef | None = None
 ) -> StoredSession | None:
     """What the session of *folder* left of *system*; None if nothing.
 
     :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
     :param newest: what its night is counted back from; None for itself.
     """
-    torn: list[str] = []
-    if _of_another(folder, system):
+    found = session_of(folder)
+    if found is None or found.system != system:
         return None
+    torn: list[str] = []
     records = tuple(r for r in records_of(folder, torn) if r.system == system)
     unreadable.extend(torn)
     if not records:
         return None
-    sitting = folder.name, dict(records[0].cluster)
-    night = night_of(sitting, newest or sitting)
-    return StoredSession(run_id=folder.name, night=night, records=records, unreadable=tuple(torn))
+    return StoredSession(
+        session=found.session,
+        night=night_of(found.session, newest or found.session),
+        records=records,
+        unreadable=tuple(torn),
+    )
+
+
+def session_folders(runs: Path) -> list[tuple[Path, StoredRef]]:
+    """Run folders and what each says of itself, newest first; other folders are left out.
+
+    Sessions whose time is not known come last.
+    """
+    try:
+        folders = [path for path in runs.iterdir() if path.is_dir()]
+    except OSError:
+        return []
+    found = [(folder, ref) for folder in folders if (ref := session_of(folder)) is not None]
+    return sorted(found, key=lambda each: _age(each[1].session), reverse=True)
+
+
+def _age(session: SessionRef) -> tuple[str, str]:
+    return session.started_at or "", session.id
+
+
+def session_of(folder: Path) -> StoredRef | None:
+    """Return what a run folder says of itself; None if it is not one.
+
+    A folder of a version that wrote no session file is told by its first record that can be read.
+    """
+    path = folder / SESSION_FILE
+    if path.exists():
+        try:
+            return SESSION.parse(load_json(path), path)
+        except ConfigError:
+            return None
+    for path in _record_paths(folder):
+        try:
+            data = load_json(path)
+            record = RECORD.parse(data, path)
+        except ConfigError:
+            continue
+        return StoredRef(session=record.session, system=record.system)
+    return None
 
 
 def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
@@ -201,48 +253,23 @@ def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
 
     :param unreadable: gets a sentence for each file that is no record, or of another session.
     """
+    found = []
     for path in _record_paths(folder):
         try:
             record = load_record(path)
         except ConfigError as error:
             unreadable.append(str(error))
             continue
-        if record.run_id == folder.name:
-            yield record
+        if record.session.id == folder.name:
+            found.append(record)
         else:
-            unreadable.append(f"{path} is of {record.run_id}: a run folder has the run's name")
+            unreadable.append(f"{path} is of {record.session.id}: a run folder has the run's name")
+    yield from sorted(found, key=lambda r: (r.topology, r.workload.id, r.repeat))
 
 
 def _record_paths(folder: Path) -> list[Path]:
-    return sorted(filter(_is_record, folder.glob("*/*.json")), key=_place)
-
-
-def _of_another(folder: Path, system: str) -> bool:
-    """Whether the first record of *folder* is of another system.
-
-    A session has one system; records of others need not be checked to be passed over.
-    """
-    try:
-        first = load_json(next(iter(_record_paths(folder))))
-    except (StopIteration, ConfigError):
-        return False
-    return isinstance(first, dict) and first.get("system", system) != system
-
-
-def _is_record(path: Path) -> bool:
-    """Whether the name is that of a record, not of the client's own result beside it."""
-    return path.suffixes[-2:][0].removeprefix(".").isdecimal()
-
-
-def _place(path: Path) -> tuple[str, str, int]:
-    stem, _, repeat = path.name.removesuffix(".json").rpartition(".")
-    return path.parent.name, stem, int(repeat)
-
-
-def run_folders(runs: Path) -> list[Path]:
-    """Folders in *runs*, newest first by their names."""
-    try:
-        folders = [path for path in runs.iterdir() if path.is_dir()]
-    except OSError:
-        return []
-    return sorted(folders, key=lambda path: path.name, reverse=True)
+    """Files that hold a record each; before version 2 of records all but the client's results."""
+    if (folder / SESSION_FILE).exists():
+        return sorted(folder.glob(f"*/*{RECORD_SUFFIX}"))
+    old = (path for path in folder.glob("*/*.json") if not path.name.endswith(".bench.json"))
+    return sorted(old)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_pdserve.judge.sanity import Observation
-from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.building import RunFacts
+from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import result_metrics
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import LENGTH_FLAGS
+from pytest_pdserve.values.workload import UNKNOWN
+from pytest_pdserve.values.workload import RampUp
 from pytest_pdserve.values.workload import Workload
 
-UNKNOWN = "unknown"
 SIMULATED_BACKEND = "simulated"
 """What stands as ``backend`` in a result that no server answered."""
 
@@ -31,86 +34,81 @@ def import_result(
     topology: Topology,
     system: str,
     dataset: str,
-    versions: Sequence[tuple[str, str]],
+    versions: Mapping[str, str],
     store: RunStore,
 ) -> tuple[Record, Path]:
     """Turn one result into a record of *store*; what only a live server shows is unproven.
 
     :param source: file that it was read from.
-    :param dataset: ``--dataset-name`` that was used; result files do not say.
+    :param dataset: ``--dataset-name`` that was used, which result files do not say; or ``unknown``.
     :returns: the record, and its file.
-    :raises ClientError: if no request completed, or it was simulated.
+    :raises ClientError: if no request completed, it was simulated, or its load makes no sense.
     :raises StoreError: if the record cannot be written.
     """
-    if dict(result.raw).get("backend") == SIMULATED_BACKEND:
+    if result.raw.get("backend") == SIMULATED_BACKEND:
         raise ClientError(f"{source} was simulated: no server ran, so it is no run to import")
     workload = workload_of(result, dataset, source=str(source))
-    repeat = store.next_repeat(topology.id, workload)
-    stem = store.stem(topology.id, workload, repeat)
-    seen = Observation(
-        topology=topology,
-        workload=workload,
-        result=result,
-        served=(),
-        instances=0,
-        kv_shape=None,
-        client_cpu=None,
-    )
-    at = _when(dict(result.raw).get("date"), source)
-    record = Record(
-        run_id=store.run_id,
+    at = _when(result.raw.get("date"), source)
+    facts = RunFacts(
         system=system,
-        simulated=False,
-        fingerprint=UNKNOWN,
-        topology=topology.id,
-        workload=workload,
-        repeat=repeat,
+        repeat=store.next_repeat(topology.id, workload),
+        start=None,
         started_at=at,
         finished_at=at,
-        versions=tuple(versions),
-        host=(("imported_from", str(source)),),
-        nodes=(),
-        processes=(),
         endpoint=UNKNOWN,
-        client=result.raw,
-        metrics=result_metrics(result, ()),
-        served=(),
-        timings_s=(("bench", round(result.duration_s, 3)),),
-        findings=check_sanity(seen),
-        requests=f"{stem.name}.requests.parquet" if result.detailed else None,
+        timings_s={"bench": result.duration_s},
     )
-    return record, store.write(record, result)
+    provenance = Provenance(
+        versions=versions, host={"imported_from": str(source)}, fingerprint=UNKNOWN
+    )
+    seen = Observation(topology=topology, workload=workload, result=result)
+    return build_record(seen, facts, provenance, store)
 
 
 def workload_of(result: BenchResult, dataset: str, *, source: str) -> Workload:
-    """The workload that a result tells of: its lengths are means over completed requests.
+    """Return the load that a result tells of; what it does not say is unknown.
 
-    :raises ClientError: if no request completed, so that there are no lengths.
+    Of a data set that takes lengths they are known where the totals are whole multiples of the
+    requests; options are never told.
+
+    :raises ClientError: if no request completed, or what the result says makes no load.
     """
-    if not result.completed or not result.total_input_tokens or not result.total_output_tokens:
+    if not result.completed:
         raise ClientError(f"{source}: no request completed, so there is nothing to import")
-    raw = dict(result.raw)
-    return Workload(
-        input_len=max(1, round(result.total_input_tokens / result.completed)),
-        output_len=max(1, round(result.total_output_tokens / result.completed)),
-        num_prompts=_whole(raw.get("num_prompts")) or result.completed + (result.failed or 0),
-        request_rate=_rate(raw.get("request_rate")),
-        max_concurrency=_whole(raw.get("max_concurrency")),
-        dataset=dataset,
-    )
-
-
-def _whole(value: Any) -> int | None:
-    usable = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return value if usable else None
-
-
-def _rate(value: Any) -> float:
+    lengths: dict[str, Any] = {}
+    tokens = (result.total_input_tokens, result.total_output_tokens)
+    if dataset in LENGTH_FLAGS:
+        lengths = {
+            name: total // result.completed if total and not total % result.completed else UNKNOWN
+            for name, total in zip(("input_len", "output_len"), tokens, strict=True)
+        }
+    if dataset == UNKNOWN or UNKNOWN in lengths.values():
+        lengths["counted_tokens"] = tokens
     try:
-        rate = float(value)
-    except (TypeError, ValueError):
-        return math.inf
-    return rate if rate > 0 else math.inf
+        return Workload(dataset=dataset, **lengths, **_load(result), options=UNKNOWN)
+    except ConfigError as error:
+        raise ClientError(f"{source}: {error}") from error
+
+
+def _load(result: BenchResult) -> dict[str, Any]:
+    """How requests arrived, as fields of a workload."""
+    raw = result.raw
+    prompts = raw.get("num_prompts")
+    known = None if result.failed is None else result.completed + result.failed
+    rate = raw.get("request_rate", UNKNOWN)
+    load = {
+        "num_prompts": prompts if prompts is not None else known or UNKNOWN,
+        "request_rate": None if rate in ("inf", "Infinity") else rate,
+        "max_concurrency": raw.get("max_concurrency", UNKNOWN),
+        "burstiness": raw.get("burstiness", UNKNOWN),
+    }
+    if raw.get("ramp_up_strategy") is not None:
+        load["ramp_up"] = RampUp(
+            strategy=raw["ramp_up_strategy"],
+            start_rps=raw.get("ramp_up_start_rps", UNKNOWN),
+            end_rps=raw.get("ramp_up_end_rps", UNKNOWN),
+        )
+    return load
 
 
 def _when(date: Any, path: Path) -> str:

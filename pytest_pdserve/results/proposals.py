@@ -11,24 +11,22 @@ from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pytest_pdserve.judge.stats import envelope_from_runs
 from pytest_pdserve.judge.stats import envelope_of_nights
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import load_baseline
-from pytest_pdserve.results.files import check_schema
-from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.baselines import write_baseline
 from pytest_pdserve.results.selection import Selection
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
-from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sources import Sources
 from pytest_pdserve.values.system import System
 
 Key = tuple[str, str]
@@ -60,7 +58,7 @@ def load_proposal(system: System, suite: str) -> Baseline:
     :raises ConfigError: if there is none, or it is malformed.
     """
     path = proposal_path(system, suite)
-    found = load_baseline(path, system=system.name, suite=suite)
+    found = load_baseline(path, system=system, suite=suite)
     if found is None:
         raise ConfigError(
             f"{path} does not exist; make it with pdserve baseline propose --system {system.name}"
@@ -99,7 +97,7 @@ def propose(
         system=system.name,
         suite=suite,
         source=str(proposal_path(system, suite)),
-        provenance=_provenance([selection.sessions[n].run_id for n in used], records),
+        provenance=_sources([selection.sessions[n].session for n in used], records),
         cells=cells,
     )
     nights = [sum(record is not None for record in column) for column in columns.values()]
@@ -137,10 +135,10 @@ def _envelopes(
     :param lost: counts why metrics are left out.
     """
     records = [record for record in column if record is not None]
-    for name in (*TIMES, *COUNTS):
-        values = [None if record is None else _value(record, name) for record in column]
+    for name in (*METRICS.times, *METRICS.counts):
+        values = [None if record is None else record.value(name) for record in column]
         present = [value for value in values if value is not None]
-        fixed = dict(system.judgement.rtol).get(name)
+        fixed = system.judgement.rtol.get(name)
         nightly = fixed is None and METRICS[name].better != "equal"
         if not present:
             continue
@@ -157,23 +155,19 @@ def _envelopes(
             yield name, replace(envelope_from_runs(name, present, fixed or 0.0), known_issue=issue)
 
 
-def _value(record: Record, name: str) -> float | None:
-    return None if name in record.voided else dict(record.metrics).get(name)
-
-
-def _provenance(run_ids: Sequence[str], records: Sequence[Record]) -> dict[str, Any]:
+def _sources(runs: Sequence[SessionRef], records: Sequence[Record]) -> Sources:
     """Where the values come from; versions and host are those of the newest, and of all."""
     newest = max(records, key=lambda record: record.started_at)
-    seeds = {seed for r in records if (seed := dict(r.client).get("seed")) is not None}
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "runs": list(run_ids),
-        "fingerprint": newest.fingerprint,
-        "versions": dict(newest.versions),
-        "host": dict(newest.host),
-        "nodes": sorted({node for record in records for node in record.nodes}),
-        **({"seeds": sorted(seeds)} if seeds else {}),
-    }
+    seeds = {seed for r in records if isinstance(seed := r.client.get("seed"), int)}
+    return Sources(
+        date=datetime.now(UTC).date().isoformat(),
+        runs=tuple(runs),
+        fingerprint=newest.fingerprint,
+        versions=newest.versions,
+        host=newest.host,
+        nodes=tuple(sorted({node for record in records for node in record.nodes})),
+        seeds=tuple(sorted(seeds)),
+    )
 
 
 def _warnings(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
@@ -236,9 +230,7 @@ def write_proposal(proposal: Proposal) -> Path:
     :raises StoreError: if it cannot be written.
     """
     path = Path(proposal.baseline.source)
-    data = proposal.baseline.to_json()
-    check_schema(data, "baseline", path)
-    write_json(path, data)
+    write_baseline(path, proposal.baseline)
     return path
 
 
@@ -251,15 +243,14 @@ def accept(system: System, suite: str, *, approver: str, note: str | None) -> Pa
     if not approver.strip():
         raise ConfigError("--approver is empty; say who answers for this baseline")
     proposal, path = load_proposal(system, suite), baseline_path(system, suite)
-    provenance = {
-        **proposal.provenance,
-        "date": datetime.now(UTC).date().isoformat(),
-        "approver": approver.strip(),
-        **({"note": note} if note else {}),
-    }
-    data = replace(proposal, provenance=provenance).to_json()
-    check_schema(data, "baseline", path)
-    write_json(path, data)
+    assert proposal.provenance is not None
+    provenance = replace(
+        proposal.provenance,
+        date=datetime.now(UTC).date().isoformat(),
+        approver=approver.strip(),
+        note=note or proposal.provenance.note,
+    )
+    write_baseline(path, replace(proposal, provenance=provenance))
     try:
         proposal_path(system, suite).unlink()
     except OSError as error:

@@ -14,10 +14,9 @@ from pytest_pdserve.results.history import Runs
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import join
 from pytest_pdserve.results.history import records_of
-from pytest_pdserve.results.history import run_folders
+from pytest_pdserve.results.history import session_folders
 from pytest_pdserve.results.history import stored_session
 from pytest_pdserve.results.history import stored_sessions
-from pytest_pdserve.results.store import belongs_to
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
@@ -44,11 +43,11 @@ class Selection:
         for session in reversed(self.sessions):
             join(nights, session)
         joined = [_joined(night, cells) for night, cells in nights.items()]
-        used = {record.run_id for session in joined for record in session.records}
+        used = {record.session.id for session in joined for record in session.records}
         more = len(self.sessions) - len(used)
         why = "of a night of which others have all its cells"
         return Selection(
-            sessions=sorted(joined, key=lambda session: session.run_id),
+            sessions=sorted(joined, key=lambda each: (each.session.started_at or "", each.run_id)),
             left_out=(*self.left_out, *_several(more, why)),
         )
 
@@ -56,8 +55,8 @@ class Selection:
 def _joined(night: str, cells: Runs) -> StoredSession:
     """A night as one session, which has the name of the last that it has a cell of."""
     records = tuple(record for runs in cells.values() for record in runs)
-    name = max(record.run_id for record in records)
-    return StoredSession(run_id=name, night=night, records=records)
+    last = max((record.session for record in records), key=lambda s: (s.started_at or "", s.id))
+    return StoredSession(session=last, night=night, records=records)
 
 
 def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection:
@@ -93,7 +92,7 @@ def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection
         left_out=(
             *_others(found, alike[0]),
             *_several(len(alike) - len(valid), "without a valid run"),
-            *(f"invalid: {r.run_id} {r.cell}: {r.invalid[0].message}" for r in invalid),
+            *(f"invalid: {r.session.id} {r.cell}: {r.invalid[0].message}" for r in invalid),
             *unreadable,
         ),
     )
@@ -132,14 +131,16 @@ def find_session(runs: Path, system: System, run_id: str | None) -> StoredSessio
 def _passed_over(
     runs: Path, system: System, run_id: str | None, found: StoredSession | None
 ) -> list[Path]:
-    """Folders that were asked for rather than what was *found*, by what they are called."""
+    """Folders that were asked for rather than what was *found*: newer ones of the same system."""
     if run_id is not None:
         return [] if found else [runs / run_id]
-    return [
-        folder
-        for folder in run_folders(runs)
-        if belongs_to(folder.name, system.name) and (found is None or folder.name > found.run_id)
-    ]
+    newer = []
+    for folder, each in session_folders(runs):
+        if found is not None and each.session == found.session:
+            break
+        if each.system == system.name:
+            newer.append(folder)
+    return newer
 
 
 def _check_read(folder: Path, system: System) -> None:

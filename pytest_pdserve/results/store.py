@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 
-from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.kinds import RECORD
+from pytest_pdserve.results.kinds import SESSION
+from pytest_pdserve.results.requests import requests_bytes
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sessions import StoredRef
+from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.workload import Workload
 
+RECORD_SUFFIX = ".record.json"
+SESSION_FILE = "session.json"
+LONGEST_NAME = 180
+"""Characters of a run's file name before its endings; file systems take 255 bytes."""
 RUNS = "--pdserve-runs (of pytest) or --runs (of pdserve)"
 """The options that name the runs folder."""
 
@@ -30,12 +38,6 @@ RUNS = "--pdserve-runs (of pytest) or --runs (of pdserve)"
 def new_run_id(system: str, now: datetime | None = None) -> str:
     """Name of a session, e.g. ``20260822T101500-p5-efa``; UTC."""
     return f"{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%S')}-{system}"
-
-
-def belongs_to(run_id: str, system: str) -> bool:
-    """Tell whether :func:`create_run` gives such a name to sessions of *system*, or imports."""
-    moment, ends = r"\d{8}T\d{6}", r"(-imported)?(-\d{1,2})?"
-    return re.fullmatch(f"{moment}-{re.escape(system)}{ends}", run_id) is not None
 
 
 def check_runs_folder(folder: Path) -> None:
@@ -53,12 +55,14 @@ def check_runs_folder(folder: Path) -> None:
         )
 
 
-def create_run(runs: Path, system: str) -> RunStore:
+def create_run(runs: Path, system: str, *, simulated_night: int | None = None) -> RunStore:
     """Make the folder of a new session; two that start in one second get two folders.
 
+    :param simulated_night: night that a simulated system names.
     :raises StoreError: if it cannot be made.
     """
-    name = new_run_id(system)
+    now = datetime.now(UTC)
+    name = new_run_id(system, now)
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = runs / f"{name}{suffix}"
         try:
@@ -67,7 +71,13 @@ def create_run(runs: Path, system: str) -> RunStore:
             continue
         except OSError as error:
             raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
-        return RunStore(folder=folder)
+        session = SessionRef(
+            id=folder.name, started_at=utc_text(now), simulated_night=simulated_night
+        )
+        path = folder / SESSION_FILE
+        data = SESSION.dump(StoredRef(session=session, system=system), path)
+        write_json(path, data, otherwise=f"choose another {RUNS}")
+        return RunStore(folder=folder, session=session)
     raise StoreError(f"{runs / name} and 98 more of that second exist already")
 
 
@@ -77,24 +87,24 @@ class RunStore:
 
     folder: Path
     """``runs/<run id>``."""
-
-    @property
-    def run_id(self) -> str:
-        """The session's name."""
-        return self.folder.name
+    session: SessionRef
+    """The session, as its records name it."""
 
     def logs(self, topology: str, start: int = 0) -> Path:
         """Folder of server logs of one start of a topology."""
         return self.folder / topology / (f"logs-{start + 1}" if start else "logs")
 
     def stem(self, topology: str, workload: Workload, repeat: int) -> Path:
-        """Path that all files of one run begin with."""
-        return self.folder / topology / f"{workload.id}.{repeat}"
+        """Path that all files of one run begin with; a long id is cut, and told by its digest."""
+        name = workload.id
+        if len(name) > LONGEST_NAME:
+            name = f"{name[: LONGEST_NAME - 13]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        return self.folder / topology / f"{name}.{repeat}"
 
     def next_repeat(self, topology: str, workload: Workload) -> int:
         """The first repeat of a cell that has no record yet."""
         repeat = 0
-        while Path(f"{self.stem(topology, workload, repeat)}.json").exists():
+        while Path(f"{self.stem(topology, workload, repeat)}{RECORD_SUFFIX}").exists():
             repeat += 1
         return repeat
 
@@ -107,24 +117,20 @@ class RunStore:
         if record.requests is not None:
             write_bytes(
                 stem.with_name(record.requests),
-                _parquet(result),
+                requests_bytes(result),
                 otherwise=f"choose another {RUNS}",
             )
-        data = record.to_json()
-        path = stem.with_name(f"{stem.name}.json")
-        check_schema(data, "record", path)
-        write_json(path, data, otherwise=f"choose another {RUNS}")
+        path = stem.with_name(f"{stem.name}{RECORD_SUFFIX}")
+        write_json(path, RECORD.dump(record, path), otherwise=f"choose another {RUNS}")
         return path
 
 
 def load_record(path: Path) -> Record:
-    """Read a record.
+    """Read a record of any schema version.
 
     :raises ConfigError: if it is malformed.
     """
-    data = load_json(path)
-    check_schema(data, "record", path)
-    return Record.from_json(data)
+    return RECORD.parse(load_json(path), path)
 
 
 def load_bench_result(path: Path) -> BenchResult:
@@ -144,23 +150,3 @@ def load_bench_result(path: Path) -> BenchResult:
             ) from error
         raise ClientError(str(error)) from error
     return BenchResult.from_json(data, source=str(path))
-
-
-def _parquet(result: BenchResult) -> bytes:
-    """One row per request: float64 ``start_s``, ``ttft_s``; lists ``itl_s``; int64 lengths."""
-    import pandas as pd  # noqa: PLC0415 - half a second that only a finished run pays
-
-    count = len(result.output_lens)
-    frame = pd.DataFrame(
-        {
-            "input_tokens": pd.Series(result.input_lens, dtype="int64"),
-            "output_tokens": pd.Series(result.output_lens, dtype="int64"),
-            "start_s": pd.Series(result.start_s or [float("nan")] * count, dtype="float64"),
-            "ttft_s": pd.Series(result.ttft_s, dtype="float64"),
-            "itl_s": [list(gaps) for gaps in result.itl_s] or [[]] * count,
-            "error": list(result.errors) or [""] * count,
-        }
-    )
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()

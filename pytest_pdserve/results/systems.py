@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_pdserve.results.files import check_schema
 from pytest_pdserve.results.files import load_toml
+from pytest_pdserve.results.kinds import SYSTEM
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.simulation import with_preset
 from pytest_pdserve.values.system import System
 
 _PACKAGE = Path(__file__).parents[1]
@@ -49,12 +51,15 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
         path = folder / name / "system.toml"
         if os.path.lexists(path):
             data = load_toml(path)
-            check_schema(data, "system", path)
-            _check_rooms(data.get("judgement", {}).get("rtol", {}), path)
+            if isinstance(table := data.get("simulation"), dict):
+                data["simulation"] = with_preset(table)
+            system = SYSTEM.parse(data, path, name=name, source=str(path))
+            _check_rooms(system.judgement.rtol, path)
             try:
-                return System.from_toml(data, name=name, source=str(path))
+                system.check()
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from error
+            return system
     known = sorted(
         {file.parent.name for folder in folders for file in folder.glob("*/system.toml")}
     )
@@ -64,11 +69,11 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
     )
 
 
-def _check_rooms(rtol: dict[str, float], path: Path) -> None:
+def _check_rooms(rtol: Mapping[str, float], path: Path) -> None:
     for name, room in rtol.items():
         where = f"{path}: /judgement/rtol/{name}"
-        if name not in METRICS or METRICS[name].better == "equal":
-            known = ", ".join(n for n, metric in METRICS.items() if metric.better != "equal")
+        if name not in METRICS.measured:
+            known = ", ".join(METRICS.measured)
             raise ConfigError(f"{where}: unknown metric {name!r}; known are {known}")
         if METRICS[name].better == "higher" and room >= 1:
             raise ConfigError(f"{where}: {room:g} admits every value; must be below 1")

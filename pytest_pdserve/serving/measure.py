@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pytest_pdserve.cluster.process import Allocation
-from pytest_pdserve.judge.sanity import Observation
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.building import RunFacts
+from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
@@ -24,25 +22,13 @@ from pytest_pdserve.serving.deployment import blaming
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import result_metrics
+from pytest_pdserve.values.sessions import utc_text
+from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """What all records of a session share."""
-
-    versions: Mapping[str, str]
-    """Package to version."""
-    host: Mapping[str, str]
-    """Hardware."""
-    fingerprint: str
-    """Digest of host and system."""
-    cluster: Mapping[str, Any] = field(default_factory=dict)
-    """Cluster kind, and what is particular to the allocation."""
 
 
 def measure(
@@ -51,11 +37,13 @@ def measure(
     workload: Workload,
     *,
     repeat: int,
+    start: int,
     store: RunStore,
     provenance: Provenance,
 ) -> tuple[Record, Path]:
     """Run *workload* once and write its record, whatever sanity thinks of it.
 
+    :param start: of the servers, counted from 0.
     :returns: the record, and its file.
     :raises AllocationError: if a node was lost meanwhile.
     :raises LaunchError: if a server has ended.
@@ -90,7 +78,7 @@ def measure(
         after = deployment.scrape()
     lost = _lost(allocation)
     served = tuple(
-        difference(server.name, server.role, before[server.name], after[server.name])
+        difference(server.name, Role(server.role), before[server.name], after[server.name])
         for server in deployment.instances
     )
     seen = Observation(
@@ -109,30 +97,21 @@ def measure(
         "bench": client.result.duration_s,
         "scrape": time.monotonic() - scraped,
     }
-    record = Record(
-        run_id=store.run_id,
+    facts = RunFacts(
         system=system.name,
-        simulated=allocation.kind == "simulated",
-        fingerprint=provenance.fingerprint,
-        topology=deployment.topology.id,
-        workload=workload,
         repeat=repeat,
-        started_at=_utc(started),
-        finished_at=_utc(datetime.now(UTC)),
-        versions=tuple(provenance.versions.items()),
-        host=tuple(provenance.host.items()),
-        cluster=tuple(provenance.cluster.items()),
+        start=start,
+        started_at=utc_text(started),
+        finished_at=utc_text(datetime.now(UTC)),
+        endpoint=deployment.url,
+        timings_s=timings,
         nodes=deployment.nodes,
         processes=_processes(deployment, client, store),
-        endpoint=deployment.url,
-        client=client.result.raw,
-        metrics=result_metrics(client.result, served),
-        served=served,
-        timings_s=tuple((name, round(value, 3)) for name, value in timings.items()),
-        findings=(*check_sanity(seen), *lost),
-        requests=f"{stem.name}.requests.parquet" if client.result.detailed else None,
+        simulated=allocation.kind == "simulated",
     )
-    path = store.write(record, client.result)
+    findings = (*check_sanity(seen), *lost)
+    record, path = build_record(seen, facts, provenance, store, findings=findings)
+    result_path.unlink(missing_ok=True)  # its values are in the record, its lists in the parquet
     if lost:
         raise AllocationError(f"{lost[0].message}; the run of {record.cell} is void: {path}")
     return record, path
@@ -156,12 +135,8 @@ def _processes(
             name=each.name,
             node=each.node,
             argv=each.argv,
-            env=each.env,
+            env=dict(each.env),
             log=str(log.relative_to(store.folder)),
         )
         for each, log in [*ran, (client.command, client.log)]
     )
-
-
-def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

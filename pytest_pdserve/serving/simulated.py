@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 from pytest_pdserve.cluster.process import Allocation
 from pytest_pdserve.cluster.simulation.constants import KV_BYTES_PER_TOKEN
 from pytest_pdserve.cluster.simulation.constants import check_fitted
-from pytest_pdserve.judge.sanity import Observation
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.building import RunFacts
+from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import result_metrics
+from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -72,11 +74,13 @@ def measure_simulated(
     workload: Workload,
     *,
     repeat: int,
+    start: int,
     store: RunStore,
     provenance: Provenance,
 ) -> tuple[Record, Path]:
     """Compute *workload* once and write its record, marked as simulated.
 
+    :param start: of the servers that there would be, counted from 0.
     :returns: the record, and its file.
     :raises ConfigError: if the workload cannot be simulated.
     :raises StoreError: if the record cannot be written.
@@ -86,44 +90,27 @@ def measure_simulated(
     started, began = datetime.now(UTC), time.monotonic()
     system, placement = deployment.system, deployment.placement
     run = simulate(placement, workload, system, repeat=repeat)
-    stem = store.stem(deployment.topology.id, workload, repeat)
-    record = Record(
-        run_id=store.run_id,
+    seen = observation_of(deployment, workload, run)
+    facts = RunFacts(
         system=system.name,
-        simulated=True,
-        fingerprint=provenance.fingerprint,
-        topology=deployment.topology.id,
-        workload=workload,
         repeat=repeat,
-        started_at=_utc(started),
-        finished_at=_utc(datetime.now(UTC)),
-        versions=tuple(provenance.versions.items()),
-        host=tuple(provenance.host.items()),
-        cluster=tuple(provenance.cluster.items()),
-        nodes=placement.nodes,
-        processes=(),
+        start=start,
+        started_at=utc_text(started),
+        finished_at=utc_text(datetime.now(UTC)),
         endpoint="simulated",
-        client=run.result.raw,
-        metrics=result_metrics(run.result, run.served),
-        served=run.served,
-        timings_s=(
-            ("simulation", round(time.monotonic() - began, 3)),
-            ("bench", round(run.result.duration_s, 3)),
-        ),
-        findings=findings_of(deployment, workload, run),
-        requests=f"{stem.name}.requests.parquet",
+        timings_s={"simulation": time.monotonic() - began, "bench": run.result.duration_s},
+        nodes=placement.nodes,
+        simulated=True,
     )
-    return record, store.write(record, run.result)
+    findings = findings_of(seen, system)
+    return build_record(seen, facts, provenance, store, findings=findings)
 
 
-def findings_of(
+def observation_of(
     deployment: SimulatedDeployment, workload: Workload, run: SimulatedRun
-) -> tuple[Finding, ...]:
-    """That the run was simulated, and what sanity says of it all the same.
-
-    Where the system replays the article's sweep, prefix-cache hits are what was asked for.
-    """
-    seen = Observation(
+) -> Observation:
+    """Return what would have been seen of *run*."""
+    return Observation(
         topology=deployment.topology,
         workload=workload,
         result=run.result,
@@ -132,14 +119,17 @@ def findings_of(
         kv_shape=KvShape(bytes_per_token=KV_BYTES_PER_TOKEN),
         client_cpu=0.0,
     )
+
+
+def findings_of(seen: Observation, system: System) -> tuple[Finding, ...]:
+    """Return that the run was simulated, and what sanity says of it all the same.
+
+    Where the system replays the article's sweep, prefix-cache hits are what was asked for.
+    """
     findings: Sequence[Finding] = check_sanity(seen)
-    if deployment.system.simulation.replay:
+    if system.simulation.replay:
         findings = [
             replace(f, severity="note", message=REPLAYED) if f.check == "prefix_cache" else f
             for f in findings
         ]
     return (Finding(check="simulated", severity="note", message=SIMULATED), *findings)
-
-
-def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_pdserve.judge.stats import location
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import values_of
 from pytest_pdserve.values.workload import Workload
 
 
@@ -32,9 +33,8 @@ class Cell:
 
     def value(self, metric: str) -> float | None:
         """One number for all runs; None if one lacks the metric, or sanity voids it."""
-        values = [dict(record.metrics).get(metric) for record in self.records]
-        present = [value for value in values if value is not None]
-        if len(present) < len(values) or any(metric in r.voided for r in self.records):
+        present = values_of(self.records, metric)
+        if present is None:
             return None
         try:
             return location(present, METRICS[metric].better)

@@ -19,10 +19,10 @@ from pytest_pdserve.options import Settings
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_run
 from pytest_pdserve.serving.deployment import Deployment
-from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import endpoint_versions
@@ -37,10 +37,10 @@ from pytest_pdserve.session.yardstick import SUITE
 from pytest_pdserve.session.yardstick import Yardstick
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import InvalidRunError
-from pytest_pdserve.values.metrics import COUNTS
-from pytest_pdserve.values.metrics import TIMES
+from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
 
@@ -133,7 +133,7 @@ class Session:
                 system=self.system,
                 provenance=self.provenance,
                 nodes_known=self._nodes_known,
-                run_id=self.store.run_id,
+                session=self.store.session,
                 runs=self.store.folder.parent,
                 state=self.state,
                 most_runs=most,
@@ -150,7 +150,7 @@ class Session:
         :raises InvalidRunError: if a run is invalid; its record is written all the same.
         """
         key = (standing.deployment.topology.id, workload.id)
-        if key in self.cells and self.cells[key].workload == workload:
+        if key in self.cells:
             return self.cells[key]
         try:
             cell = self.cells[key] = self._measured(standing, allocation, workload)
@@ -195,7 +195,7 @@ class Session:
         written = [*zip(before.records, before.paths, strict=True)] if before else []
         first = self.store.next_repeat(standing.deployment.topology.id, workload)
         for repeat in range(first, first + runs):
-            written.append(self._run(standing.deployment, allocation, workload, repeat))
+            written.append(self._run(standing, allocation, workload, repeat))
         cell = Cell(
             records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)
         )
@@ -216,18 +216,30 @@ class Session:
 
     def _run(
         self,
-        deployment: Deployment | SimulatedDeployment,
+        standing: Standing,
         allocation: Allocation,
         workload: Workload,
         repeat: int,
     ) -> tuple[Record, Path]:
+        deployment, start = standing.deployment, standing.starts - 1
         store, provenance = self.store, self.provenance
         if isinstance(deployment, SimulatedDeployment):
             return measure_simulated(
-                deployment, workload, repeat=repeat, store=store, provenance=provenance
+                deployment,
+                workload,
+                repeat=repeat,
+                start=start,
+                store=store,
+                provenance=provenance,
             )
         return measure(
-            deployment, allocation, workload, repeat=repeat, store=store, provenance=provenance
+            deployment,
+            allocation,
+            workload,
+            repeat=repeat,
+            start=start,
+            store=store,
+            provenance=provenance,
         )
 
     def judge(self, cell: Cell) -> Verdict:
@@ -249,7 +261,7 @@ class Session:
         )
         if fresh and verdict.status is Status.PASS:
             written = self._record_host(cell)
-            verdict = replace(verdict, status=Status.RECORDED)
+            verdict = replace(verdict, status=Status.RECORDED, recorded=written)
             verdict = verdict.beside(("times", f"{written} (recorded, not judged)"))
         return verdict.beside(*self._pointers(cell))
 
@@ -269,11 +281,12 @@ class Session:
         return self.wholes[topology]
 
     def _pointers(self, cell: Cell) -> tuple[tuple[str, str], ...]:
-        lengths = cell.workload.lengths
         where = [("record", str(path)) for path in cell.paths]
         if self.system.judgement.nights:
             return (*where, ("accept", f"pdserve baseline propose --system {self.system.name}"))
-        accept = f'pytest suites/{SUITE} -k "{cell.topology} and {lengths}" --pdserve-record'
+        known = {point.id: point.test_id for point in self.system.sweep.points()}
+        short = known.get(cell.workload.id, cell.workload.id)
+        accept = f'pytest suites/{SUITE} -k "{cell.topology} and {short}" --pdserve-record'
         return (
             *where,
             ("accept", f"{accept} --topology {cell.topology} --system {self.system.name}"),
@@ -286,14 +299,16 @@ class Session:
             self.system,
             path=baseline_path(self.system, SUITE),
             suite=SUITE,
-            names=COUNTS if own else (*TIMES, *COUNTS),
+            names=METRICS.counts if own else (*METRICS.times, *METRICS.counts),
             fingerprint=self.provenance.fingerprint if self._nodes_known and not own else None,
         )
         evidence = [("candidate", str(path))]
-        if own:
-            evidence.append(("times", str(self._record_host(cell))))
+        times = self._record_host(cell) if own else None
+        if times is not None:
+            evidence.append(("times", str(times)))
         return Verdict(
             status=Status.RECORDED,
+            recorded=times,
             subject=cell.records[0].cell,
             misses=("recorded as a candidate baseline, not judged; read it, then commit it",),
             evidence=(*evidence, *(("record", str(path)) for path in cell.paths)),
@@ -305,7 +320,7 @@ class Session:
             self.system,
             path=self.yardstick.host_path,
             suite=SUITE,
-            names=TIMES,
+            names=METRICS.times,
             fingerprint=self.provenance.fingerprint,
         )
 
@@ -313,7 +328,7 @@ class Session:
         """Compare topologies by this session's cells; what it did not ask for is the baseline's."""
         verdict = judge_claim(
             claim,
-            self.system.sweep.workloads(),
+            self.system.sweep.points(),
             self.look_for(claim),
             system=self.system.name,
         )
@@ -330,5 +345,7 @@ class Session:
 def _store(runs: Path, system: System) -> RunStore:
     """A new run folder; of figures nothing is ever written, so that none is made."""
     if system.cluster.kind == "figures":
-        return RunStore(folder=runs)
-    return create_run(runs, system.name)
+        return RunStore(folder=runs, session=SessionRef(id=system.name))
+    simulated = system.cluster.kind == "simulated"
+    night = system.simulation.night if simulated else None
+    return create_run(runs, system.name, simulated_night=night)

@@ -20,13 +20,13 @@ from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import merge
+from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.calibration import load_calibration
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.history import History
 from pytest_pdserve.results.history import one_a_start
 from pytest_pdserve.results.history import past_nights
-from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.claim import Claim
@@ -34,7 +34,9 @@ from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.quantities import DERIVED
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import values_of
 from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Yardstick:
     nodes_known: bool
     """Whether the fingerprint is that of the nodes: not before they are there, and never of an
     endpoint that somebody else runs."""
-    run_id: str
+    session: SessionRef
     """This session."""
     runs: Path
     """Folder of all sessions."""
@@ -78,7 +80,7 @@ class Yardstick:
         return load_baseline(
             baseline_path(self.system, SUITE),
             fingerprint=self._nodes,
-            system=self.system.name,
+            system=self.system,
             suite=SUITE,
         )
 
@@ -110,7 +112,7 @@ class Yardstick:
         return load_baseline(
             self.host_path,
             fingerprint=self.provenance.fingerprint,
-            system=self.system.name,
+            system=self.system,
             suite=SUITE,
         )
 
@@ -159,7 +161,7 @@ class Yardstick:
             self.runs,
             like=(self.provenance.fingerprint, self.provenance.versions),
             system=self.system.name,
-            tonight=(self.run_id, self.provenance.cluster),
+            tonight=self.session,
             baseline=self.baseline.runs if self.baseline else (),
             cells=self.baseline.keys if self.baseline else (),
             each=self.rules.budget.past_nights,
@@ -186,7 +188,7 @@ class Yardstick:
     def _nothing(self) -> Baseline:
         missing = f"{baseline_path(self.system, SUITE)}, which does not exist"
         return Baseline(
-            system=self.system.name, suite=SUITE, source=missing, provenance={}, cells={}
+            system=self.system.name, suite=SUITE, source=missing, provenance=None, cells={}
         )
 
     def judge_topology(self, topology: str, tonight: Runs) -> Verdict | None:
@@ -216,11 +218,8 @@ class Yardstick:
             return Known(figures=self.figures)
         if not self.system.judgement.nights:
             return Known(measured=tonight, baseline=self.baseline)
-        needed = {
-            key: runs[0]
-            for key, runs in tonight.items()
-            if key[0] in claim.topologies and claim.looks_at(runs[0].workload)
-        }
+        compared = {p.id for p in self.system.sweep.points() if claim.looks_at(p)}
+        needed = {key for key in tonight if key[0] in claim.topologies and key[1] in compared}
         metrics = {m for r in claim.relations for m in _plain(r.metric)}
         before = [
             night
@@ -242,8 +241,4 @@ def _plain(metric: str) -> Collection[str]:
 
 def _has(records: Sequence[Record], metrics: Collection[str]) -> bool:
     """Whether there is a run at all, and all have all *metrics*, none of them voided."""
-    return bool(records) and all(
-        metric in dict(record.metrics) and metric not in record.voided
-        for record in records
-        for metric in metrics
-    )
+    return bool(records) and all(values_of(records, metric) is not None for metric in metrics)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import Self
+from typing import Annotated
 
-from pytest_pdserve.values.metrics import METRICS
+from msgspec import Meta
+
 from pytest_pdserve.values.metrics import Better
+from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sources import Sources
+from pytest_pdserve.values.sources import Word
 
-SCHEMA_VERSION = 1
+Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,20 +26,20 @@ class Envelope:
     them it is far out, and the judgement of nights says what is worse within it.
     """
 
-    metric: str
-    """Name as ``vllm bench serve`` writes it, e.g. ``p99_ttft_ms``."""
-    ref: float
+    ref: Annotated[float, Meta(ge=0, le=LARGEST)]
     """Reference, in the metric's own unit."""
-    rtol: float
+    rtol: Annotated[float, Meta(ge=0, le=10)]
     """Room toward worse, as a fraction of *ref*; 0.10 is 10 %."""
     better: Better
     """Direction."""
-    runs: int
+    unit: str
+    """Unit of the metric."""
+    runs: Annotated[int, Meta(ge=1, le=1_000_000)]
     """Runs that the reference comes from."""
-    values: tuple[float | None, ...] = ()
+    values: Annotated[tuple[Positive | None, ...], Meta(min_length=1)] | None = None
     """One value per run of the baseline's provenance, None where the cell has none: what nightly
-    judgement goes by. Empty where the limit alone decides."""
-    known_issue: str | None = None
+    judgement goes by. None where the limit alone decides."""
+    known_issue: Word | None = None
     """Why the metric is expected to miss; when it does not, that fails (strict)."""
 
     @property
@@ -53,21 +57,9 @@ class Envelope:
             return value == self.ref
         return value <= self.limit if self.better == "lower" else value >= self.limit
 
-    def to_json(self) -> dict[str, Any]:
-        """The envelope as its schema has it."""
-        data: dict[str, Any] = {
-            "ref": self.ref,
-            "rtol": self.rtol,
-            "better": self.better,
-            "unit": METRICS[self.metric].unit,
-            "runs": self.runs,
-        }
-        if self.values:
-            data["values"] = list(self.values)
-        return data if self.known_issue is None else {**data, "known_issue": self.known_issue}
 
-
-Cells = Mapping[str, Mapping[str, Mapping[str, Envelope]]]
+Metrics = Annotated[Mapping[Word, Envelope], Meta(min_length=1)]
+Cells = Mapping[Word, Mapping[Word, Metrics]]
 """Topology, workload, metric -> envelope."""
 
 
@@ -75,14 +67,14 @@ Cells = Mapping[str, Mapping[str, Mapping[str, Envelope]]]
 class Baseline:
     """What one suite expects of one system."""
 
-    system: str
+    system: Word
     """System's name."""
-    suite: str
+    suite: Word
     """Suite, e.g. ``sweep``."""
     source: str
     """File it was read from, or will be written to."""
-    provenance: Mapping[str, Any]
-    """Run ids, date, versions, fingerprint."""
+    provenance: Sources | None
+    """Sessions, date, versions, fingerprint; None of a baseline that does not exist."""
     cells: Cells
     """Envelopes by topology, workload and metric."""
 
@@ -104,65 +96,18 @@ class Baseline:
         return any(envelope.values for cell in cells for envelope in cell.values())
 
     @property
-    def runs(self) -> tuple[str, ...]:
-        """Run ids, in the order of the envelopes' values."""
-        return tuple(self.provenance.get("runs", ()))
+    def runs(self) -> tuple[SessionRef, ...]:
+        """Sessions, in the order of the envelopes' values."""
+        return self.provenance.runs if self.provenance else ()
 
     @property
     def origin(self) -> str:
         """File, versions and date, for messages."""
-        if not self.provenance:
+        if self.provenance is None:
             return self.source
-        versions = self.provenance.get("versions", {})
+        versions = self.provenance.versions
         said = [f"{label} {versions[key]}" for key, label in _LABELS if key in versions]
-        said.append(str(self.provenance.get("date", "date unknown")))
-        return f"{self.source} ({', '.join(said)})"
-
-    def to_json(self) -> dict[str, Any]:
-        """The baseline as its schema has it."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "system": self.system,
-            "suite": self.suite,
-            "provenance": dict(self.provenance),
-            "topologies": {
-                topology: {
-                    workload: {
-                        name: envelope.to_json() for name, envelope in sorted(metrics.items())
-                    }
-                    for workload, metrics in sorted(workloads.items())
-                }
-                for topology, workloads in sorted(self.cells.items())
-            },
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], *, source: str) -> Self:
-        """Read a parsed file that the schema has admitted."""
-        return cls(
-            system=data["system"],
-            suite=data["suite"],
-            source=source,
-            provenance=data["provenance"],
-            cells={
-                topology: {
-                    workload: {
-                        name: Envelope(
-                            metric=name,
-                            ref=float(entry["ref"]),
-                            rtol=float(entry["rtol"]),
-                            better=entry["better"],
-                            runs=entry["runs"],
-                            values=tuple(entry.get("values", ())),
-                            known_issue=entry.get("known_issue"),
-                        )
-                        for name, entry in metrics.items()
-                    }
-                    for workload, metrics in workloads.items()
-                }
-                for topology, workloads in data["topologies"].items()
-            },
-        )
+        return f"{self.source} ({', '.join([*said, self.provenance.date])})"
 
 
 _LABELS = (("vllm", "vLLM"), ("nixl", "NIXL"), ("vllm-router", "router"))

@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields
+from dataclasses import replace
+from typing import Annotated
 from typing import Any
 from typing import Literal
 from typing import Self
+from typing import TypeVar
+
+import msgspec
+from msgspec import Meta
 
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.quantities import QUANTITIES
+from pytest_pdserve.values.quantities import quantities
+from pytest_pdserve.values.sweep import Lengths
+from pytest_pdserve.values.sweep import Point
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Concurrency
 from pytest_pdserve.values.workload import Workload
 
+Kind = Literal[
+    "below",
+    "above",
+    "lowest",
+    "highest",
+    "best",
+    "ratio",
+    "difference",
+    "within",
+    "rank",
+    "monotone",
+    "crossover",
+    "spread",
+    "joint",
+]
+_Text = Annotated[str, Meta(min_length=1)]
+_Unique = Meta(min_length=1, extra_json_schema={"uniqueItems": True})
+_Topologies = Annotated[tuple[str, ...], _Unique]
+
 Panel = Literal["prefill", "decode", "both"]
+T = TypeVar("T")
 
 CAUTION = (
     "ITL of a disaggregated topology by itself: at an infinite rate it also falls where decode "
@@ -26,95 +58,115 @@ CAUTION = (
 class Load:
     """How requests arrive in a regime."""
 
-    saturated: bool = False
-    """All requests at once: infinite rate, no bound on those in flight."""
-    request_rate: float | None = None
+    request_rate: Annotated[float, Meta(gt=0)] | None = None
     """Open-loop arrival rate, req/s; None admits any."""
-    max_concurrency: int | None = None
+    max_concurrency: Concurrency | None = None
     """Requests in flight at most; None admits any."""
 
     def admits(self, workload: Workload) -> bool:
         """Tell whether *workload* arrives like that."""
-        bound = workload.max_concurrency
-        if self.saturated:
-            unbounded = bound is None or bound >= workload.num_prompts
-            return math.isinf(workload.request_rate) and unbounded
         return self.request_rate in (None, workload.request_rate) and (
-            self.max_concurrency in (None, bound)
+            self.max_concurrency in (None, workload.max_concurrency)
         )
+
+
+def saturated(workload: Workload) -> bool:
+    """Tell whether *workload* sends all requests at once, with no bound on those in flight."""
+    bound, prompts = workload.max_concurrency, workload.num_prompts
+    unbounded = bound is None or (
+        isinstance(bound, int) and isinstance(prompts, int) and bound >= prompts
+    )
+    return workload.request_rate is None and unbounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regime:
-    """The cells that a claim speaks of."""
+    """The points of a sweep that a claim speaks of."""
 
     panel: Panel
-    """Which of the article's panels; ``both`` is the cells of either."""
-    input_lens: tuple[int, ...] = ()
+    """Which of the article's panels; ``both`` is the points of either."""
+    input_lens: Lengths = ()
     """Article input lengths; empty is all of the panel."""
-    output_lens: tuple[int, ...] = ()
+    output_lens: Lengths = ()
     """Article output lengths; empty is all of the panel."""
-    load: Load | None = None
+    load: Load | Literal["saturated"] | None = None
     """How requests arrive; None admits any load."""
 
-    def admits(self, workload: Workload) -> bool:
-        """Tell whether *workload* lies in the regime, by the article's own lengths."""
-        input_len, output_len = article_lengths(workload)
+    def admits(self, point: Point) -> bool:
+        """Tell whether *point* lies in the regime, by the article's own lengths."""
+        if point.article_lengths is None:
+            return False
+        input_len, output_len = point.article_lengths
         return (
-            (self.panel in workload.panels or (self.panel == "both" and bool(workload.panels)))
+            (self.panel in point.panels or (self.panel == "both" and bool(point.panels)))
             and input_len in (self.input_lens or (input_len,))
             and output_len in (self.output_lens or (output_len,))
-            and (self.load is None or self.load.admits(workload))
+            and self._admits_load(point.workload)
         )
 
-    def point(self, workload: Workload) -> int:
-        """Where *workload* lies on the panel's axis: its prompt length, or its output length."""
-        return article_lengths(workload)[0 if self.panel == "prefill" else 1]
+    def _admits_load(self, workload: Workload) -> bool:
+        if self.load == "saturated":
+            return saturated(workload)
+        return self.load is None or self.load.admits(workload)
 
-    @classmethod
-    def from_toml(cls, data: Mapping[str, Any], load: Load | None) -> Self:
-        """Build a regime from keys that the schema has admitted."""
-        return cls(
-            panel=data["panel"],
-            input_lens=tuple(data.get("input_lens", ())),
-            output_lens=tuple(data.get("output_lens", ())),
-            load=load,
-        )
+    def axis(self, point: Point) -> int:
+        """Return where *point* lies on the panel's axis: its prompt length, or its output length.
+
+        :raises ValueError: of a point without lengths, which no regime admits.
+        """
+        if point.article_lengths is None:
+            raise ValueError(f"{point.id} has no lengths")
+        return point.article_lengths[0 if self.panel == "prefill" else 1]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Relation:
     """One thing that must hold; most claims are one, a joint claim is several."""
 
-    kind: str
-    """One of :data:`SHAPES`."""
-    metric: str
-    """One of ``QUANTITIES``."""
-    topologies: tuple[str, ...]
-    """What it is about; where there are others, the one subject."""
-    others: tuple[str, ...] = ()
+    kind: Kind | None = None
+    """How topologies relate; None for what cannot be decided."""
+    metric: str = ""
+    """One of :func:`quantities`."""
+    subject: str | None = None
+    """What it is about, where it is compared with others."""
+    others: _Topologies = ()
     """What the subject is compared with."""
-    margin: float = 0.0
+    topologies: _Topologies = ()
+    """What it is about, where nothing is compared with others."""
+    margin: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Least advantage, as a fraction: 0.05 asks for 5 % better."""
-    low: float = -math.inf
+    low: float | None = None
     """Least ratio, difference, value or rank that is admitted."""
-    high: float = math.inf
+    high: float | None = None
     """Largest that is admitted."""
-    direction: str = ""
-    """``rises``, ``falls``; ``smaller``, ``larger``."""
-    better_at: tuple[int, ...] = ()
+    direction: Literal["rises", "falls", "smaller", "larger"] | None = None
+    """Where a sweep or a spread goes."""
+    better_at: Lengths = ()
     """Points of the panel's axis where the subject is better."""
-    worse_at: tuple[int, ...] = ()
+    worse_at: Lengths = ()
     """Points where it is worse."""
     versus: Regime | None = None
     """Cells that a spread is compared with."""
-    measure: str = "difference"
-    """What a spread is: ``difference`` or ``ratio`` of the largest and the least."""
+    measure: Literal["difference", "ratio"] = "difference"
+    """What a spread is: difference or ratio of the largest and the least."""
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """What it is about; where there are others, the one subject."""
+        return self.topologies if self.subject is None else (self.subject,)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest that are admitted."""
+        return (
+            -math.inf if self.low is None else self.low,
+            math.inf if self.high is None else self.high,
+        )
 
     @property
     def named(self) -> tuple[str, ...]:
         """Every topology that takes part, once."""
-        return tuple(dict.fromkeys((*self.topologies, *self.others)))
+        return tuple(dict.fromkeys((*self.subjects, *self.others)))
 
     @property
     def helped(self) -> tuple[str, ...]:
@@ -122,7 +174,7 @@ class Relation:
         if self.kind in ("monotone", "spread"):
             return ()
         if self.kind in ("below", "lowest", "best"):
-            return self.topologies
+            return self.subjects
         return self.others if self.kind in ("above", "highest") else self.named
 
 
@@ -130,63 +182,91 @@ class Relation:
 class KnownIssue:
     """Cells in which a claim is known not to hold."""
 
-    cells: tuple[str, ...]
-    """Their names, as :func:`cell_name` writes them."""
-    why: str
+    cells: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[0-9]+-[0-9]+(-rate[0-9.e+-]+)?$")], ...], _Unique
+    ]
+    """Their names, as :attr:`Point.name` writes them."""
+    why: _Text
     """What is known of it."""
-    systems: tuple[str, ...] = ()
+    systems: Annotated[tuple[_Text, ...], _Unique] = ()
     """Systems on which it is known; empty is all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What a claim says in words, and who says it."""
+
+    id: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
+    """Short name, used as test id."""
+    text: _Text
+    """The statement in words."""
+    reason: _Text
+    """Why it should hold."""
+    source: _Text
+    """Who says so."""
+    number: Annotated[int, Meta(ge=1)] | None = None
+    """Number of the statement in the list that it was taken from."""
+    undecidable: _Text | None = None
+    """Why no measurement of this kind can tell; such a claim is shown, never judged."""
+    known_issue: KnownIssue | None = None
+    """Cells that contradict it; strict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimEntry(Statement, Relation):
+    """A claim as its file has it: regime and relation are keys beside the statement."""
+
+    panel: Panel | None = None
+    """As of :class:`Regime`, as the next three."""
+    input_lens: Lengths = ()
+    output_lens: Lengths = ()
+    load: Load | Literal["saturated"] | None = None
+    relations: Annotated[tuple[Relation, ...], Meta(min_length=2)] = ()
+    """What must hold together; of a joint claim."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsFile:
+    """A file of claims."""
+
+    claim: Annotated[tuple[ClaimEntry, ...], Meta(min_length=1)]
+    """The claims."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Statement):
     """One statement about topologies; files below ``suites/claims`` hold them."""
 
-    id: str
-    """Short name, used as test id."""
-    text: str
-    """The statement in words."""
-    kind: str
-    """How topologies relate; empty for what cannot be decided."""
+    kind: Kind | None
+    """How topologies relate; None for what cannot be decided."""
     regime: Regime
     """Where it is said to hold."""
     relations: tuple[Relation, ...]
     """What must hold in every cell; empty for what cannot be decided."""
-    reason: str
-    """Why it should hold."""
-    source: str
-    """Who says so."""
-    number: int | None = None
-    """Number of the statement in the list that it was taken from."""
-    undecidable: str | None = None
-    """Why no measurement of this kind can tell; such a claim is shown, never judged."""
-    known_issue: KnownIssue | None = None
-    """Cells that contradict it; strict."""
 
     @property
     def topologies(self) -> tuple[str, ...]:
         """Every topology that takes part, once."""
         return tuple(dict.fromkeys(t for relation in self.relations for t in relation.named))
 
-    def admits(self, workload: Workload) -> bool:
-        """Tell whether *workload* lies in the claim's regime."""
-        return self.regime.admits(workload)
+    def admits(self, point: Point) -> bool:
+        """Tell whether *point* lies in the claim's regime."""
+        return self.regime.admits(point)
 
-    def looks_at(self, workload: Workload) -> bool:
-        """Tell whether *workload* lies in the regime, or among cells that it is compared with."""
-        beside = (relation.versus for relation in self.relations)
-        return self.admits(workload) or any(r.admits(workload) for r in beside if r is not None)
+    def looks_at(self, point: Point) -> bool:
+        """Tell whether *point* lies in the regime, or among cells that it is compared with."""
+        compared = (relation.versus for relation in self.relations)
+        return self.admits(point) or any(r.admits(point) for r in compared if r is not None)
 
     def expected(self, system: str) -> KnownIssue | None:
-        """The known issue, if it is one of *system*."""
+        """Return the known issue, if it is one of *system*."""
         issue = self.known_issue
         return issue if issue and system in (issue.systems or (system,)) else None
 
     @property
     def caution(self) -> str | None:
         """What to keep in mind of a claim that its regime does not guard against starvation."""
-        load = self.regime.load
-        if load is not None and not load.saturated:
+        if self.regime.load not in (None, "saturated"):
             return None
         if not all("itl" in r.metric or "tpot" in r.metric for r in self.relations):
             return None
@@ -195,32 +275,34 @@ class Claim:
 
     @classmethod
     def from_toml(cls, data: Mapping[str, Any], *, source: str) -> Self:
-        """Build a claim that the schema has admitted.
+        """Build a claim from the table of its file that the schema has admitted.
 
         :raises ConfigError: if something is unknown, lacks, or does not belong to its kind.
         """
-        where = f"{source}: claim {data['id']!r}"
-        kind = data.get("kind", "")
-        regime = Regime.from_toml({"panel": "both", **data}, _load(data.get("load"), where))
-        if "undecidable" in data:
-            extra = next((key for key in _RELATIONAL if key in data), None)
-            if extra:
+        return cls.of(msgspec.convert(data, ClaimEntry), source=source)
+
+    @classmethod
+    def of(cls, entry: ClaimEntry, *, source: str) -> Self:
+        """Build a claim from its entry in the file *source*.
+
+        :raises ConfigError: if something is unknown, lacks, or does not belong to its kind.
+        """
+        where = f"{source}: claim {entry.id!r}"
+        if entry.undecidable is not None:
+            if extra := next(iter(_given(entry, _RELATIONAL)), None):
                 raise ConfigError(f"{where}: it is undecidable, so it takes no {extra!r}")
-        elif not kind:
+        elif entry.kind is None:
             raise ConfigError(f"{where}: needs 'kind', or 'undecidable' with the reason")
-        elif "panel" not in data:
+        elif entry.panel is None:
             raise ConfigError(f"{where}: needs 'panel'")
+        if isinstance(entry.load, Load) and entry.load == Load():
+            raise ConfigError(f"{where}: load needs 'request_rate' or 'max_concurrency'")
+        regime = _picked(Regime, replace(entry, panel=entry.panel or "both"))
         return cls(
-            id=data["id"],
-            text=data["text"],
-            kind=kind,
+            **{each.name: getattr(entry, each.name) for each in fields(Statement)},
+            kind=entry.kind,
             regime=regime,
-            relations=_relations(data, regime, where) if kind else (),
-            reason=data["reason"],
-            source=data["source"],
-            number=data.get("number"),
-            undecidable=data.get("undecidable"),
-            known_issue=_known_issue(data.get("known_issue")),
+            relations=tuple(_relations(entry, regime, where)) if entry.kind else (),
         )
 
 
@@ -261,104 +343,68 @@ SHAPES = {
 }
 """Every kind of claim."""
 
-_RELATIONAL = (
-    *("kind", *_SIDES, "topologies", "margin", *_BOUNDS, "direction", "better_at", "worse_at"),
-    *("versus", "measure", "relations", "known_issue"),
-)
-_OWN = frozenset(_RELATIONAL) - {"kind", "known_issue"}
+_OWN = tuple(each.name for each in fields(Relation) if each.name != "kind")
+_RELATIONAL = ("kind", *_OWN, "relations", "known_issue")
 _DIRECTIONS = {"monotone": ("rises", "falls"), "spread": ("smaller", "larger")}
 
 
-def article_lengths(workload: Workload) -> tuple[int, int]:
-    """Input and output length of the article's cell, or the workload's own."""
-    return workload.article_lengths or (workload.input_len, workload.output_len)
+def _given(entry: Relation, names: Iterable[str]) -> Iterator[str]:
+    """Those of *names* that an entry of a file sets."""
+    defaults = {each.name: each.default for each in fields(type(entry))}
+    return (name for name in names if getattr(entry, name) != defaults[name])
 
 
-def cell_name(workload: Workload) -> str:
-    """Name of a cell in known issues, in the article's lengths: ``512-256``, ``512-256-rate8``."""
-    load = workload.lengths.removeprefix(f"{workload.input_len}-{workload.output_len}")
-    input_len, output_len = article_lengths(workload)
-    return f"{input_len}-{output_len}{load}"
+def _picked(kind: type[T], entry: Any) -> T:
+    """A *kind* of the fields of *entry* that have its names."""
+    return kind(**{each.name: getattr(entry, each.name) for each in fields(kind)})  # type: ignore[arg-type]
 
 
-def _load(said: Any, where: str) -> Load | None:
-    if said is None:
-        return None
-    if said == "saturated":
-        return Load(saturated=True)
-    rate = said.get("request_rate")
-    if rate is not None and not math.isfinite(rate):
-        raise ConfigError(f'{where}: load.request_rate is {rate}; write load = "saturated"')
-    return Load(
-        request_rate=None if rate is None else float(rate),
-        max_concurrency=said.get("max_concurrency"),
-    )
-
-
-def _known_issue(said: Mapping[str, Any] | None) -> KnownIssue | None:
-    if said is None:
-        return None
-    return KnownIssue(
-        cells=tuple(said["cells"]), why=said["why"], systems=tuple(said.get("systems", ()))
-    )
-
-
-def _relations(data: Mapping[str, Any], regime: Regime, where: str) -> tuple[Relation, ...]:
-    if data["kind"] != "joint":
-        return (_relation(data, regime, where),)
-    _check_keys(data, SHAPES["joint"], where)
-    for part in data["relations"]:
-        if not SHAPES[part["kind"]].cellwise:
+def _relations(entry: ClaimEntry, regime: Regime, where: str) -> Iterator[Relation]:
+    _check_keys(entry, where)
+    if entry.kind != "joint":
+        yield _checked(_picked(Relation, entry), regime, where)
+        return
+    for number, part in enumerate(entry.relations):
+        if part.kind is None:
+            raise ConfigError(f"{where}: relation {number + 1} needs 'kind'")
+        if not SHAPES[part.kind].cellwise:
             raise ConfigError(
-                f"{where}: {part['kind']!r} speaks of several cells, so it cannot be part of a "
+                f"{where}: {part.kind!r} speaks of several cells, so it cannot be part of a "
                 "joint claim"
             )
-    return tuple(_relation(part, regime, where) for part in data["relations"])
+        _check_keys(part, where)
+        yield _checked(part, regime, where)
 
 
-def _relation(data: Mapping[str, Any], regime: Regime, where: str) -> Relation:
-    kind = data["kind"]
-    _check_keys(data, SHAPES[kind], where)
-    _check_metric(data["metric"], where)
-    subjects = tuple(data["topologies"] if "topologies" in data else [data["subject"]])
-    others = tuple(data.get("others", ()))
-    _check_topologies(subjects, others, where)
-    low, high = _bounds(data, where)
-    if kind in ("ratio", "within") and any(data.get(key, 1) <= 0 for key in _BOUNDS):
-        raise ConfigError(f"{where}: 'low' and 'high' of kind {kind!r} must be above 0")
-    _check_direction(data, regime, where)
-    return Relation(
-        kind=kind,
-        metric=data["metric"],
-        topologies=subjects,
-        others=others,
-        margin=data.get("margin", 0.0),
-        low=low,
-        high=high,
-        direction=data.get("direction", ""),
-        better_at=tuple(data.get("better_at", ())),
-        worse_at=tuple(data.get("worse_at", ())),
-        versus=Regime.from_toml(data["versus"], regime.load) if "versus" in data else None,
-        measure=data.get("measure", "difference"),
-    )
+def _checked(relation: Relation, regime: Regime, where: str) -> Relation:
+    """*relation*, whose cells to compare with arrive as the claim's own do."""
+    _check_metric(relation.metric, where)
+    _check_topologies(relation.subjects, relation.others, where)
+    _check_bounds(relation, where)
+    _check_direction(relation, regime, where)
+    if relation.versus is None:
+        return relation
+    return replace(relation, versus=replace(relation.versus, load=regime.load))
 
 
-def _check_keys(data: Mapping[str, Any], shape: Shape, where: str) -> None:
-    kind = data["kind"]
+def _check_keys(entry: Relation, where: str) -> None:
+    assert entry.kind is not None
+    shape = SHAPES[entry.kind]
+    own = (*_OWN, "relations") if isinstance(entry, ClaimEntry) else _OWN
+    given = set(_given(entry, own))
     for key in shape.needs:
-        if key not in data:
-            raise ConfigError(f"{where}: kind {kind!r} needs {key!r}")
-    if shape.bounded and not set(_BOUNDS) & set(data):
-        raise ConfigError(f"{where}: kind {kind!r} needs 'low' or 'high'")
-    for key in data:
-        if key in _OWN and key not in (*shape.needs, *shape.may):
-            raise ConfigError(f"{where}: kind {kind!r} takes no {key!r}")
+        if key not in given:
+            raise ConfigError(f"{where}: kind {entry.kind!r} needs {key!r}")
+    if shape.bounded and not set(_BOUNDS) & given:
+        raise ConfigError(f"{where}: kind {entry.kind!r} needs 'low' or 'high'")
+    for key in own:
+        if key in given and key not in (*shape.needs, *shape.may):
+            raise ConfigError(f"{where}: kind {entry.kind!r} takes no {key!r}")
 
 
 def _check_metric(name: str, where: str) -> None:
-    metric = QUANTITIES.get(name)
-    if metric is None:
-        raise ConfigError(f"{where}: unknown metric {name!r}; known are {', '.join(QUANTITIES)}")
+    if name not in quantities():
+        raise ConfigError(f"{where}: unknown metric {name!r}; known are {', '.join(quantities())}")
 
 
 def _check_topologies(subjects: tuple[str, ...], others: tuple[str, ...], where: str) -> None:
@@ -372,30 +418,32 @@ def _check_topologies(subjects: tuple[str, ...], others: tuple[str, ...], where:
             raise ConfigError(f"{where}: {subject!r} is compared with itself")
 
 
-def _bounds(data: Mapping[str, Any], where: str) -> tuple[float, float]:
-    for key in _BOUNDS:
-        if not math.isfinite(data.get(key, 0)):
-            raise ConfigError(f"{where}: {key!r} is {data[key]}; leave it out for no bound")
-    low, high = float(data.get("low", -math.inf)), float(data.get("high", math.inf))
+def _check_bounds(relation: Relation, where: str) -> None:
+    given = {key: value for key in _BOUNDS if (value := getattr(relation, key)) is not None}
+    for key, value in given.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"{where}: {key!r} is {value}; leave it out for no bound")
+        if relation.kind in ("ratio", "within") and value <= 0:
+            raise ConfigError(
+                f"{where}: 'low' and 'high' of kind {relation.kind!r} must be above 0"
+            )
+        ranks = len(relation.others) + 1
+        if relation.kind == "rank" and value not in range(1, ranks + 1):
+            raise ConfigError(f"{where}: {key!r} is {value:g}, but ranks are 1 to {ranks}")
+    low, high = relation.bounds
     if low > high:
         raise ConfigError(f"{where}: low = {low:g} is above high = {high:g}, so nothing can hold")
-    if data["kind"] == "rank":
-        ranks = len(data["others"]) + 1
-        for key in _BOUNDS:
-            if key in data and data[key] not in range(1, ranks + 1):
-                raise ConfigError(f"{where}: {key!r} is {data[key]}, but ranks are 1 to {ranks}")
-    return low, high
 
 
-def _check_direction(data: Mapping[str, Any], regime: Regime, where: str) -> None:
-    kind = data["kind"]
+def _check_direction(relation: Relation, regime: Regime, where: str) -> None:
+    kind = relation.kind
     if kind in ("monotone", "crossover") and regime.panel == "both":
         raise ConfigError(f"{where}: kind {kind!r} needs one panel, whose axis it follows")
-    if kind in _DIRECTIONS and data["direction"] not in _DIRECTIONS[kind]:
+    if kind in _DIRECTIONS and relation.direction not in _DIRECTIONS[kind]:
         known = " or ".join(map(repr, _DIRECTIONS[kind]))
-        raise ConfigError(f"{where}: direction {data['direction']!r} must be {known}")
-    if kind == "spread" and len(data["topologies"]) < 2:
+        raise ConfigError(f"{where}: direction {relation.direction!r} must be {known}")
+    if kind == "spread" and len(relation.topologies) < 2:
         raise ConfigError(f"{where}: a spread needs two topologies or more")
-    both = set(data.get("better_at", ())) & set(data.get("worse_at", ()))
+    both = set(relation.better_at) & set(relation.worse_at)
     if both:
         raise ConfigError(f"{where}: {min(both)} stands in better_at and in worse_at")

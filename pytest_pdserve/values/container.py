@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 from typing import Literal
+
+from msgspec import Meta
 
 from pytest_pdserve.values.errors import ConfigError
 
 ContainerKind = Literal["docker", "podman", "pyxis", "enroot", "none"]
 ImageSource = Literal["none", "registry", "tarball", "squashfs"]
+
+_Token = Annotated[str, Meta(pattern=r"^\S+$")]
+_UNIQUE = Meta(extra_json_schema={"uniqueItems": True})
 
 _TARBALLS = (".tar.gz", ".tgz", ".tar")
 _SQUASHFS = (".sqsh", ".squashfs")
@@ -44,17 +50,24 @@ class ContainerSpec:
 
     kind: ContainerKind = "none"
     """Who makes them; ``pyxis`` is Slurm's plugin, which has enroot make them."""
-    image: str = ""
+    image: _Token = ""
     """Registry reference, path of a tarball (``docker save | pigz``) or of a ``.sqsh`` file."""
-    tag: str = ""
+    tag: _Token = ""
     """Name of the image inside of a tarball; empty is the one that the tarball says."""
-    mounts: tuple[str, ...] = ()
+    mounts: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^/[^:,\s]*(:/[^:,\s]*(:ro)?)?$")], ...], _UNIQUE
+    ] = ()
     """Folders, each ``source``, ``source:target`` or ``source:target:ro``."""
     privileged: bool = False
     """Whether containers get all rights on the node; the article's launcher gives them."""
-    devices: tuple[str, ...] = ("/dev/infiniband/uverbs*", "/dev/gdrdrv")
+    devices: Annotated[tuple[Annotated[str, Meta(pattern=r"^/dev/[^:\s]+$")], ...], _UNIQUE] = (
+        "/dev/infiniband/uverbs*",
+        "/dev/gdrdrv",
+    )
     """Globs of device files, of which a node's are passed: EFA's verbs and GDRCopy's driver."""
-    capabilities: tuple[str, ...] = ("IPC_LOCK",)
+    capabilities: Annotated[tuple[Annotated[str, Meta(pattern="^[A-Z][A-Z_]*$")], ...], _UNIQUE] = (
+        "IPC_LOCK",
+    )
     """Linux capabilities, where containers are not privileged.
 
     Registering memory with EFA pins it, which the kernel allows up to the ``memlock`` limit, or
@@ -63,9 +76,12 @@ class ContainerSpec:
     """
     security_opt: tuple[str, ...] = ("seccomp=unconfined",)
     """Docker's own seccomp filter refuses the NUMA calls that place memory near a GPU."""
-    ulimits: tuple[str, ...] = ("memlock=-1", "stack=67108864")
+    ulimits: tuple[Annotated[str, Meta(pattern="^[a-z]+=-?[0-9]+(:-?[0-9]+)?$")], ...] = (
+        "memlock=-1",
+        "stack=67108864",
+    )
     """Limits of processes: any amount of pinned memory, 64 MiB of stack."""
-    gpus: str = "all"
+    gpus: Annotated[str, Meta(pattern="^(all|[0-9]+(,[0-9]+)*)?$")] = "all"
     """``all``, indices such as ``0,1``, or empty for none."""
     args: tuple[str, ...] = ()
     """Further arguments of ``docker run``, ``podman run`` or ``enroot start``; pyxis: ``srun``."""

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import Self
+from functools import cached_property
+from typing import Annotated
+from typing import Literal
 
+from msgspec import Meta
+
+from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.sources import Day
+from pytest_pdserve.values.sources import Word
+from pytest_pdserve.values.workload import Length
+from pytest_pdserve.values.workload import Prompts
 from pytest_pdserve.values.workload import Workload
 
 
@@ -14,46 +22,62 @@ from pytest_pdserve.values.workload import Workload
 class Reading:
     """One value off a plot."""
 
-    value: float
+    value: Annotated[float, Meta(gt=0, le=LARGEST)]
     """In the metric's unit."""
-    uncertainty: float
+    uncertainty: Annotated[float, Meta(ge=0, le=LARGEST)]
     """How far the reading may be off, in the same unit; run-to-run noise is not in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FigureCell:
+    """What the plots show of one cell."""
+
+    source: Literal["figure"]
+    """What it was read off."""
+    runs: Literal[1]
+    """Runs behind each value."""
+    topology: str
+    """Topology id."""
+    input_len: Length
+    """Prompt length, tokens."""
+    output_len: Length
+    """Generated tokens per request."""
+    num_prompts: Prompts
+    """Requests, sent all at once."""
+    metrics: Annotated[Mapping[str, Reading], Meta(min_length=1)]
+    """Readings by metric."""
+
+    @property
+    def workload(self) -> Workload:
+        """The load."""
+        return Workload(
+            input_len=self.input_len, output_len=self.output_len, num_prompts=self.num_prompts
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """What somebody's plots show: one run per cell, means only, no variance."""
 
     source: str
     """File it was read from."""
-    title: str
+    title: Word
     """What was plotted, and where."""
-    date: str
+    date: Day
     """When it was published."""
-    cells: Mapping[tuple[str, str], Mapping[str, Reading]]
-    """Readings by metric, of each topology and workload id."""
+    versions: Mapping[str, str]
+    """What served."""
+    method: Annotated[str, Meta(min_length=1)]
+    """How values were read."""
+    record: Annotated[tuple[FigureCell, ...], Meta(min_length=1)]
+    """Cells."""
+
+    @cached_property
+    def cells(self) -> Mapping[tuple[str, str], Mapping[str, Reading]]:
+        """Readings by metric, of each topology and workload id."""
+        return {(cell.topology, cell.workload.id): cell.metrics for cell in self.record}
 
     @property
     def origin(self) -> str:
         """File and what it is, for messages."""
         return f"figure: {self.source} ({self.title}, {self.date}; one run per cell, means only)"
-
-    @classmethod
-    def from_toml(cls, data: Mapping[str, Any], *, source: str) -> Self:
-        """Build figures that the schema has admitted."""
-        cells = {
-            (record["topology"], _workload_id(record)): {
-                name: Reading(value=float(said["value"]), uncertainty=float(said["uncertainty"]))
-                for name, said in record["metrics"].items()
-            }
-            for record in data["record"]
-        }
-        return cls(source=source, title=data["title"], date=data["date"], cells=cells)
-
-
-def _workload_id(record: Mapping[str, Any]) -> str:
-    return Workload(
-        input_len=record["input_len"],
-        output_len=record["output_len"],
-        num_prompts=record["num_prompts"],
-    ).id

@@ -1,23 +1,65 @@
-"""The metrics that are judged: names, units and directions."""
+"""The metrics: one row says all that the product knows of a metric, and everything derives from it.
+
+From a row follow what the client is asked for, what a record holds, what sanity voids, what a
+baseline keeps and judges, what the simulation computes, and which columns a table has.
+"""
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from typing import Literal
 
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.extensions import METRICS_GROUP
+from pytest_pdserve.values.extensions import load_extensions
+from pytest_pdserve.values.numbers import finite
+from pytest_pdserve.values.topology import Role
+
+if TYPE_CHECKING:
+    from pytest_pdserve.values.observation import Observation
+
 Better = Literal["lower", "higher", "equal"]
+Reader = Callable[["Observation"], float | None]
+
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One number of a run, as ``vllm bench serve`` or the servers' own counters name it."""
+    """One number of a run."""
 
     name: str
-    """Name, e.g. ``p99_ttft_ms``."""
+    """Name in records, baselines and claims: the client's own where it has one."""
     unit: str
     """Unit, e.g. ``ms``."""
     better: Better
     """Direction; ``equal`` is a count that must not change at all."""
+    quantity: str | None = None
+    """What the client's ``--percentile-metrics`` calls what is measured, e.g. ``ttft``; None where
+    the client need not be asked."""
+    statistic: str = "total"
+    """``mean``, a percentile such as ``p99``, or ``total``."""
+    aliases: tuple[str, ...] = ()
+    """Further names under which a client may write it."""
+    read: Reader | None = None
+    """Computes it; None reads the client's own value of that name."""
+    judged: bool = False
+    """Whether new baselines hold it, so that it is judged."""
+    heading: str | None = None
+    """Column heading in tables of cells; None where it is not shown there."""
+    voided_by: frozenset[str] = frozenset()
+    """Facts about a run that make it meaningless: ``chunks`` (several tokens arrive in one chunk),
+    ``counters`` (the instances' counters cannot be read)."""
+    zero: bool = False
+    """Whether a run in which all is well can show 0."""
+    min_tokens: int = 1
+    """Output tokens per request without which it does not exist: no gap follows an only token."""
     floor: float = 0.0
     """Practical floor of an envelope, as a fraction: no smaller change is ever called worse
     (the design's statistics: 1 % throughput, TPOT, E2EL; 3 % TTFT; 10 % p99)."""
@@ -27,6 +69,22 @@ class Metric:
     instead of passing with a margin that its own noise made wide."""
 
     @property
+    def percentile(self) -> str | None:
+        """The percentile as ``--metric-percentiles`` takes it, e.g. ``99``; None for others."""
+        match = _PERCENTILE.fullmatch(self.statistic)
+        return match[1] if match else None
+
+    @property
+    def asked_by(self) -> tuple[tuple[str, str], ...]:
+        """Flags of the client that ask for it, without dashes, and the value that each needs."""
+        if self.quantity is None:
+            return ()
+        flags = [("percentile-metrics", self.quantity)]
+        if self.percentile is not None:
+            flags.append(("metric-percentiles", self.percentile))
+        return tuple(flags)
+
+    @property
     def outer(self) -> float:
         """Room of the limit that holds beside the judgement of nights, as a fraction.
 
@@ -34,68 +92,180 @@ class Metric:
         """
         return {"lower": 1.0, "higher": 0.5, "equal": 0.0}[self.better]
 
-
-def _latencies() -> list[Metric]:
-    floors = {"ttft": 0.03, "tpot": 0.01, "itl": 0.01, "e2el": 0.01}
-    tails = ("p90", "p99")
-    return [
-        Metric(
-            name=f"{statistic}_{quantity}_ms",
-            unit="ms",
-            better="lower",
-            floor=0.10 if statistic in tails else floor,
-            margin=_margin(quantity, tail=statistic in tails),
-        )
-        for quantity, floor in floors.items()
-        for statistic in ("mean", "median", "p50", "p90", "p99")
-    ]
+    def value(self, seen: Observation) -> float | None:
+        """Return the metric's value in one run; None if the run has none."""
+        result = seen.result
+        if result.total_output_tokens < self.min_tokens * result.completed:
+            return None
+        if self.read is not None:
+            return finite(self.read(seen))
+        found = (finite(result.raw.get(name)) for name in (self.name, *self.aliases))
+        return next((value for value in found if value is not None), None)
 
 
-def _margin(quantity: str, *, tail: bool) -> float:
-    if quantity == "ttft":
-        return 0.20 if tail else 0.06
-    return 0.10 if tail else 0.03
+class MetricTable(Mapping[str, Metric]):
+    """Metrics by name: this package's rows, then those of entry points, loaded at first use."""
+
+    def __init__(self, rows: tuple[Metric, ...], group: str | None = None) -> None:
+        self._own = rows
+        self._group = group
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, Metric]:
+        rows = {row.name: row for row in self._own}
+        added = load_extensions(self._group) if self._group else {}
+        for name, row in added.items():
+            if not isinstance(row, Metric):
+                raise ConfigError(
+                    f"entry point {name!r} of group {self._group!r} is a {type(row).__name__}, "
+                    "expected a pytest_pdserve.Metric"
+                )
+            if row.name in rows:
+                raise ConfigError(
+                    f"entry point {name!r} of group {self._group!r} defines metric {row.name!r}, "
+                    "which exists already; give it another name"
+                )
+            rows[row.name] = row
+        return rows
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def measure(self, seen: Observation) -> dict[str, float]:
+        """Return the value of every metric that the run has."""
+        found = {name: row.value(seen) for name, row in self.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """Judged metrics that depend on the machine."""
+        return tuple(n for n, row in self.items() if row.judged and row.better != "equal")
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Judged metrics that depend on workload and topology alone."""
+        return tuple(n for n, row in self.items() if row.judged and row.better == "equal")
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Metrics that depend on the machine, judged or not."""
+        return tuple(name for name, row in self.items() if row.better != "equal")
+
+    @property
+    def shown(self) -> tuple[Metric, ...]:
+        """Metrics that tables of cells have a column of."""
+        return tuple(row for row in self.values() if row.heading)
+
+    def voided_by(self, fact: str) -> tuple[str, ...]:
+        """Return the metrics that *fact* makes meaningless."""
+        return tuple(name for name, row in self.items() if fact in row.voided_by)
+
+    def client_flags(self) -> dict[str, str]:
+        """Return the client's flags, without dashes, that ask for all metrics, and their values."""
+        asked: dict[str, dict[str, None]] = {}
+        for row in self.values():
+            for flag, value in row.asked_by:
+                asked.setdefault(flag, {})[value] = None
+        percentiles = asked.get("metric-percentiles", {})
+        asked["metric-percentiles"] = dict.fromkeys(sorted(percentiles, key=float))
+        return {flag: ",".join(values) for flag, values in asked.items() if values}
 
 
-def _rates() -> list[Metric]:
-    units = {
-        "request_throughput": "req/s",
-        "output_throughput": "tok/s",
-        "total_token_throughput": "tok/s",
-    }
-    return [
-        Metric(name=name, unit=unit, better="higher", floor=0.01, margin=0.03)
-        for name, unit in units.items()
-    ]
+def _latency(quantity: str, statistic: str, *, heading: str | None = None) -> Metric:
+    tail = statistic in ("p90", "p99")
+    first, gaps = quantity == "ttft", quantity == "itl"
+    return Metric(
+        name=f"{statistic}_{quantity}_ms",
+        unit="ms",
+        better="lower",
+        quantity=quantity,
+        statistic=statistic,
+        aliases=(f"median_{quantity}_ms",) if statistic == "p50" else (),
+        judged=statistic == "mean" or (first and statistic == "p99"),
+        heading=heading,
+        voided_by=frozenset({"chunks"}) if gaps else frozenset(),
+        zero=gaps,
+        min_tokens=2 if quantity in ("tpot", "itl") else 1,
+        floor=0.10 if tail else 0.03 if first else 0.01,
+        margin=(0.20 if first else 0.10) if tail else (0.06 if first else 0.03),
+    )
 
 
-def _counts() -> list[Metric]:
-    units = {
-        "completed": "requests",
-        "failed": "requests",
-        "total_input_tokens": "tokens",
-        "total_output_tokens": "tokens",
-        "kv_transfers": "transfers",
-        "kv_failed_transfers": "transfers",
-        "kv_bytes_per_request": "bytes",
-    }
-    return [Metric(name=name, unit=unit, better="equal") for name, unit in units.items()]
+def _rate(name: str, unit: str, *, heading: str | None = None) -> Metric:
+    return Metric(
+        name=name,
+        unit=unit,
+        better="higher",
+        judged=True,
+        heading=heading,
+        min_tokens=0,
+        floor=0.01,
+        margin=0.03,
+    )
 
 
-METRICS = {metric.name: metric for metric in (*_latencies(), *_rates(), *_counts())}
-"""Every metric that an envelope or a claim may name."""
+def _count(name: str, unit: str, read: Reader, *, voided_by: str = "") -> Metric:
+    return Metric(
+        name=name,
+        unit=unit,
+        better="equal",
+        read=read,
+        judged=True,
+        zero=True,
+        min_tokens=0,
+        voided_by=frozenset({voided_by} if voided_by else ()),
+    )
 
-TIMES = (
-    "mean_ttft_ms",
-    "p99_ttft_ms",
-    "mean_itl_ms",
-    "mean_tpot_ms",
-    "mean_e2el_ms",
-    "output_throughput",
-    "request_throughput",
-    "total_token_throughput",
+
+def _transfers(seen: Observation) -> float | None:
+    """KV transfers that decode instances counted; None where none shows NIXL counters."""
+    return seen.total("kv_transfers", Role.DECODE)
+
+
+def _failed_transfers(seen: Observation) -> float | None:
+    return None if _transfers(seen) is None else seen.total("kv_failed")
+
+
+def _bytes_per_request(seen: Observation) -> float | None:
+    moved, completed = seen.total("kv_bytes", Role.DECODE), seen.result.completed
+    return (moved or 0.0) / completed if _transfers(seen) and completed else None
+
+
+METRICS = MetricTable(
+    (
+        _latency("ttft", "mean", heading="TTFT"),
+        _latency("ttft", "p50"),
+        _latency("ttft", "p90"),
+        _latency("ttft", "p99", heading="p99 TTFT"),
+        _latency("itl", "mean", heading="ITL"),
+        _latency("itl", "p50"),
+        _latency("itl", "p90"),
+        _latency("itl", "p99"),
+        _latency("tpot", "mean", heading="TPOT"),
+        _latency("tpot", "p50"),
+        _latency("tpot", "p90"),
+        _latency("tpot", "p99"),
+        _latency("e2el", "mean"),
+        _latency("e2el", "p50"),
+        _latency("e2el", "p90"),
+        _latency("e2el", "p99"),
+        _rate("output_throughput", "tok/s", heading="output"),
+        _rate("request_throughput", "req/s"),
+        _rate("total_token_throughput", "tok/s"),
+        _count("completed", "requests", lambda seen: seen.result.completed),
+        _count("failed", "requests", lambda seen: seen.result.failed),
+        _count("total_input_tokens", "tokens", lambda seen: seen.result.total_input_tokens),
+        _count("total_output_tokens", "tokens", lambda seen: seen.result.total_output_tokens),
+        _count("kv_transfers", "transfers", _transfers, voided_by="counters"),
+        _count("kv_failed_transfers", "transfers", _failed_transfers, voided_by="counters"),
+        _count("kv_bytes_per_request", "bytes", _bytes_per_request, voided_by="counters"),
+    ),
+    group=METRICS_GROUP,
 )
-"""What depends on the machine, and is put into new baselines."""
-
-COUNTS = tuple(name for name, metric in METRICS.items() if metric.better == "equal")
-"""What depends on workload and topology alone."""
+"""Every metric, by name."""

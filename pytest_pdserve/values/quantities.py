@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import Metric
-from pytest_pdserve.values.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,25 +19,25 @@ class Derived:
     """Name, unit and direction."""
     needs: tuple[str, ...]
     """Metrics that it is made of."""
-    formula: Callable[[tuple[float, ...], Workload], float]
-    """Values of :attr:`needs`, in their order, and the workload, to the value."""
+    formula: Callable[[tuple[float, ...], tuple[int, int]], float]
+    """Values of :attr:`needs`, in their order, and the lengths asked, tokens, to the value."""
 
 
-def _prefill_rate(values: tuple[float, ...], workload: Workload) -> float:
-    return values[0] * workload.input_len
+def _prefill_rate(values: tuple[float, ...], lengths: tuple[int, int]) -> float:
+    return values[0] * lengths[0]
 
 
-def _waiting(values: tuple[float, ...], workload: Workload) -> float:
-    del workload
+def _waiting(values: tuple[float, ...], lengths: tuple[int, int]) -> float:
+    del lengths
     return values[0] * values[1] / 1000
 
 
-def _decoding(values: tuple[float, ...], workload: Workload) -> float:
-    return values[0] * values[1] / 1000 * (workload.output_len - 1)
+def _decoding(values: tuple[float, ...], lengths: tuple[int, int]) -> float:
+    return values[0] * values[1] / 1000 * (lengths[1] - 1)
 
 
-def _generated(values: tuple[float, ...], workload: Workload) -> float:
-    return values[0] / (values[1] * workload.output_len)
+def _generated(values: tuple[float, ...], lengths: tuple[int, int]) -> float:
+    return values[0] / (values[1] * lengths[1])
 
 
 DERIVED = {
@@ -66,8 +67,11 @@ DERIVED = {
 }
 """What follows from the metrics of a run, by name."""
 
-QUANTITIES = {
-    **{name: metric for name, metric in METRICS.items() if metric.better != "equal"},
-    **{name: derived.metric for name, derived in DERIVED.items()},
-}
-"""Everything that a claim may speak of."""
+
+@functools.cache
+def quantities() -> Mapping[str, Metric]:
+    """Return everything that a claim may speak of, by name."""
+    return {
+        **{name: METRICS[name] for name in METRICS.measured},
+        **{name: derived.metric for name, derived in DERIVED.items()},
+    }

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
-from datetime import datetime
-from datetime import timedelta
+from dataclasses import field
+from typing import Annotated
 from typing import Any
 from typing import Literal
-from typing import Self
 
-from pytest_pdserve.values.result import BenchResult
+from msgspec import Meta
+
+from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sessions import Utc
 from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 
-SCHEMA_VERSION = 1
-
-_TABLES = ("versions", "host", "cluster", "client", "metrics", "timings_s")
-
+Text = Annotated[str, Meta(min_length=1)]
+Value = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Severity = Literal["invalid", "unproven", "note"]
 
 
@@ -43,8 +43,8 @@ class ServedCounts:
 
     name: str
     """Instance."""
-    role: str
-    """``prefill``, ``decode`` or ``aggregated``."""
+    role: Role
+    """What it did for requests."""
     requests: float
     """``vllm:request_success_total``."""
     prompt_tokens: float
@@ -79,9 +79,9 @@ class ProcessRecord:
     """E.g. ``decode[1]``, ``router``."""
     node: str
     """Where it ran."""
-    argv: tuple[str, ...]
+    argv: Annotated[tuple[str, ...], Meta(min_length=1)]
     """Exact argument list."""
-    env: tuple[tuple[str, str], ...]
+    env: Mapping[str, str]
     """Environment that pdserve set; secrets are left out."""
     log: str
     """Log file, relative to the run folder."""
@@ -91,43 +91,46 @@ class ProcessRecord:
 class Record:
     """One run: a workload on a topology of a system, once."""
 
-    run_id: str
-    """Session, e.g. ``20260822T101500-p5-efa``."""
-    system: str
+    session: SessionRef
+    """Session that made it."""
+    system: Text
     """System's name."""
     simulated: bool
     """Whether no server ever ran."""
     fingerprint: str
     """Digest of the host's hardware and the system file's measurement-relevant parts."""
-    topology: str
+    topology: Text
     """Topology id."""
     workload: Workload
     """What was asked."""
-    repeat: int
+    repeat: Annotated[int, Meta(ge=0)]
     """Counts runs of one cell from 0."""
-    started_at: str
+    start: Annotated[int, Meta(ge=0)] | None
+    """Start of the servers that it ran on, counted from 0 in the session; None where nobody knows:
+    such a run is taken for a start of its own."""
+    started_at: Utc
     """UTC, ISO 8601."""
-    finished_at: str
+    finished_at: Utc
     """UTC, ISO 8601."""
-    versions: tuple[tuple[str, str], ...]
+    versions: Mapping[str, str]
     """Package or component and version; what is unknown is absent."""
-    host: tuple[tuple[str, str], ...]
+    host: Mapping[str, str]
     """What the fingerprint was made of."""
-    cluster: tuple[tuple[str, Any], ...] = ()
-    """Cluster kind, and what is particular to the allocation, e.g. ``job_id``; empty before 0.2."""
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    """Cluster kind, and what is particular to the allocation, e.g. ``job_id``."""
     nodes: tuple[str, ...]
     """Nodes in use."""
     processes: tuple[ProcessRecord, ...]
     """Servers and client."""
     endpoint: str
     """URL that the client asked."""
-    client: tuple[tuple[str, Any], ...]
+    client: Mapping[str, Any]
     """The client's result as it wrote it, without its lists."""
-    metrics: tuple[tuple[str, float], ...]
-    """Judged metrics by name."""
+    metrics: Mapping[str, Value]
+    """Metrics by name."""
     served: tuple[ServedCounts, ...]
     """Counts of each instance during the run."""
-    timings_s: tuple[tuple[str, float], ...]
+    timings_s: Mapping[str, Annotated[float, Meta(ge=0)]]
     """Seconds of each phase: ready, warmup, client, bench."""
     findings: tuple[Finding, ...]
     """What sanity says."""
@@ -149,89 +152,18 @@ class Record:
         """Metrics that must not be judged."""
         return frozenset(metric for finding in self.findings for metric in finding.voids)
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as its schema has it."""
-        data = {name: getattr(self, name) for name in self.__slots__}
-        for name in _TABLES:
-            data[name] = dict(data[name])
-        data["workload"] = self.workload.to_json()
-        data["nodes"] = list(self.nodes)
-        data["processes"] = [
-            {**asdict(p), "argv": list(p.argv), "env": dict(p.env)} for p in self.processes
-        ]
-        data["served"] = [asdict(counts) for counts in self.served]
-        data["findings"] = [{**asdict(f), "voids": list(f.voids)} for f in self.findings]
-        return {"schema_version": SCHEMA_VERSION, **data}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote and the schema has admitted."""
-        fields = {name: data[name] for name in cls.__slots__ if name in data}
-        for name in _TABLES:
-            fields[name] = tuple(data.get(name, {}).items())
-        fields["workload"] = Workload.from_json(data["workload"])
-        fields["nodes"] = tuple(data["nodes"])
-        fields["processes"] = tuple(
-            ProcessRecord(**{**p, "argv": tuple(p["argv"]), "env": tuple(p["env"].items())})
-            for p in data["processes"]
-        )
-        fields["served"] = tuple(ServedCounts(**counts) for counts in data["served"])
-        fields["findings"] = tuple(
-            Finding(**{**f, "voids": tuple(f["voids"])}) for f in data["findings"]
-        )
-        return cls(**fields)
+    def value(self, metric: str) -> float | None:
+        """Return the value to judge of *metric*; None if it is missing or voided."""
+        return None if metric in self.voided else self.metrics.get(metric)
 
 
-Sitting = tuple[str, Mapping[str, Any]]
-"""A session as far as its night goes: run id, and what it says of its cluster."""
+def values_of(records: Sequence[Record], metric: str) -> tuple[float, ...] | None:
+    """Return the values to judge of *metric*, one a run; None if a run has none."""
+    values = [record.value(metric) for record in records]
+    present = tuple(value for value in values if value is not None)
+    return present if len(present) == len(values) else None
 
 
-def night_of(session: Sitting, newest: Sitting) -> str:
-    """Night of a session by its date, counted back from *newest* in steps of 24 h.
-
-    Sessions that began nearer than half a day to such a step are of one night: they have more in
-    common than others. A simulated night is the one that the system file named; a run id that does
-    not begin with a time is a night of its own.
-    """
-    run_id, cluster = session
-    if "night" in cluster:
-        return f"simulated night {cluster['night']}"
-    began, last = start_of_run(run_id), start_of_run(newest[0])
-    if began is None or last is None:
-        return run_id
-    return (last - timedelta(days=round((last - began) / timedelta(days=1)))).date().isoformat()
-
-
-def start_of_run(run_id: str) -> datetime | None:
-    """When a session began, as its name says, UTC; None if it does not say."""
-    try:
-        return datetime.strptime(f"{run_id[:15]}Z", "%Y%m%dT%H%M%S%z")
-    except ValueError:
-        return None
-
-
-def result_metrics(
-    result: BenchResult, served: Sequence[ServedCounts]
-) -> tuple[tuple[str, float], ...]:
-    """The client's metrics, and the counts that hold on any machine.
-
-    KV counts are there only if decode instances showed NIXL counters.
-    """
-    counts: dict[str, float] = {
-        "completed": result.completed,
-        "total_input_tokens": result.total_input_tokens,
-        "total_output_tokens": result.total_output_tokens,
-    }
-    if result.failed is not None:
-        counts["failed"] = result.failed
-    decodes = [c for c in served if c.role == Role.DECODE and c.kv_transfers is not None]
-    if decodes:
-        transfers = sum(c.kv_transfers or 0.0 for c in decodes)
-        counts["kv_transfers"] = transfers
-        failed = [c.kv_failed for c in served if c.kv_failed is not None]
-        if failed:
-            counts["kv_failed_transfers"] = sum(failed)
-        if transfers and result.completed:
-            moved = sum(c.kv_bytes or 0.0 for c in decodes)
-            counts["kv_bytes_per_request"] = moved / result.completed
-    return (*result.metrics, *((name, float(value)) for name, value in counts.items()))
+def voided_in(records: Sequence[Record]) -> frozenset[str]:
+    """Return the metrics that a finding of any of *records* voids."""
+    return frozenset[str]().union(*(record.voided for record in records))

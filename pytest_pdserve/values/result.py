@@ -6,20 +6,19 @@ import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 from typing import TypeVar
 
 from pytest_pdserve.values.errors import ClientError
-from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.numbers import finite
 
 _ARRAYS = ("ttfts", "itls", "input_lens", "output_lens", "start_times", "errors")
 """Lists of one entry per request."""
 
 
 T = TypeVar("T")
-
-LARGEST = 1e18
-"""What no count, time or rate ever comes near; a record holds none above it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +35,6 @@ class BenchResult:
     """Prompt tokens of completed requests."""
     total_output_tokens: int
     """Generated tokens of completed requests."""
-    metrics: tuple[tuple[str, float], ...]
-    """Judged metrics by name, in their own units; only finite numbers."""
     ttft_s: tuple[float, ...] = ()
     """Time to first token of each request, seconds; 0 where it failed, NaN where it is null."""
     itl_s: tuple[tuple[float, ...], ...] = ()
@@ -50,8 +47,8 @@ class BenchResult:
     """Start of each request on the client's monotonic clock, seconds; absent before 2026."""
     errors: tuple[str, ...] = ()
     """Error text of each request, empty where it completed."""
-    raw: tuple[tuple[str, Any], ...] = ()
-    """All single values as the client wrote them, in its order."""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    """All single values as the client wrote them, in its order: metrics are read from here."""
 
     @property
     def detailed(self) -> bool:
@@ -93,7 +90,6 @@ class BenchResult:
             duration_s=_number(data, "duration", source),
             total_input_tokens=_count(data, "total_input_tokens", source),
             total_output_tokens=_count(data, "total_output_tokens", source),
-            metrics=tuple(_metrics(data)),
             ttft_s=_entries(lists, "ttfts", _seconds, source),
             itl_s=_entries(lists, "itls", _gaps, source),
             input_lens=_entries(lists, "input_lens", _length, source),
@@ -102,12 +98,12 @@ class BenchResult:
             errors=_entries(
                 lists, "errors", lambda text: "" if text is None else str(text), source
             ),
-            raw=tuple((key, value) for key, value in data.items() if not isinstance(value, list)),
+            raw={key: value for key, value in data.items() if not isinstance(value, list)},
         )
 
 
 def _number(data: Mapping[str, Any], key: str, source: str) -> float:
-    value = _finite(data.get(key))
+    value = finite(data.get(key))
     if value is None or value < 0:
         raise ClientError(
             f"{source} is no result of vllm bench serve: {key!r} is {data.get(key)!r:.40}, "
@@ -123,15 +119,8 @@ def _count(data: Mapping[str, Any], key: str, source: str) -> int:
     return int(value)
 
 
-def _finite(value: Any) -> float | None:
-    """*value* as a float, if it is a number that something may have been measured to be."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= LARGEST else None
-
-
 def _failed(data: Mapping[str, Any], completed: int) -> int | None:
-    said, asked = _finite(data.get("failed")), _finite(data.get("num_prompts"))
+    said, asked = finite(data.get("failed")), finite(data.get("num_prompts"))
     failed = asked - completed if said is None and asked is not None else said
     return int(failed) if failed is not None and failed >= 0 else None
 
@@ -177,11 +166,3 @@ def _check_lengths(lists: Mapping[str, list[Any]], source: str) -> None:
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ClientError(f"{source}: lists of one entry per request differ in length: {said}")
-
-
-def _metrics(data: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return [
-        (name, value)
-        for name, metric in METRICS.items()
-        if metric.better != "equal" and (value := _finite(data.get(name))) is not None
-    ]

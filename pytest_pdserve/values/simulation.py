@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import replace
+from typing import Annotated
 from typing import Any
-from typing import Self
+from typing import Literal
+
+from msgspec import Meta
 
 from pytest_pdserve.values.errors import ConfigError
 
@@ -14,50 +17,58 @@ MOST_DRIFT = 1000.0
 """How many times slower or faster drift may make a night."""
 
 
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Word = Annotated[str, Meta(pattern=r"^[^\s]+$")]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationSpec:
     """How a simulated run differs from the model's bare answer; by default not at all."""
 
-    seed: int = 0
+    noise: Literal["none", "reference"] = "none"
+    """Where the keys that are not given start from: ``reference`` is noise as public nightly runs
+    show it."""
+    seed: Count = 0
     """Of routing and noise, beside the workload's own."""
-    night: int = 0
+    night: Count = 0
     """Which night it is: runs of one night share a part of their noise, and drift counts nights."""
     replay: bool = False
     """Whether the cells of the sweep before this one were run first, with the same prompts."""
-    run_cv: float = 0.0
+    run_cv: Share = 0.0
     """Coefficient of variation of all service times from run to run."""
-    ttft_cv: float = 0.0
+    ttft_cv: Share = 0.0
     """The same of the time to first token, beside :attr:`run_cv`."""
-    ttft_tail_cv: float = 0.0
+    ttft_tail_cv: Share = 0.0
     """The same of its 99th percentile, beside both."""
-    icc: float = 0.2
+    icc: Share = 0.2
     """Share of the variance that runs of one night have in common."""
     heavy_tails: bool = False
     """Whether noise is drawn from Student's t of 3 degrees of freedom, not from the normal."""
-    slow_runs: float = 0.0
+    slow_runs: Share = 0.0
     """Share of runs that are slowed by 5 to 50 %."""
-    drift_per_night: float = 0.0
+    drift_per_night: Annotated[float, Meta(gt=-1, le=1)] = 0.0
     """By how much, as a fraction, every night is slower than the one before."""
-    bad_node: str | None = None
+    bad_node: Word | None = None
     """A node that is slower than the others."""
-    bad_node_factor: float = 1.0
+    bad_node_factor: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
     """How much longer its steps take."""
 
-    @classmethod
-    def from_toml(cls, data: dict[str, Any]) -> Self:
-        """Read the system file's table; ``noise = "reference"`` is where other keys start from.
+    def check(self) -> None:
+        """Refuse drift that has grown out of all measure by its night.
 
-        :raises ConfigError: if drift has grown out of all measure by its night.
+        :raises ConfigError: naming both keys.
         """
-        fields = dict(data)
-        start = cls(**_REFERENCE) if fields.pop("noise", "none") == "reference" else cls()
-        spec = replace(start, **fields)
-        if abs(spec.night * math.log1p(spec.drift_per_night)) > math.log(MOST_DRIFT):
+        if abs(self.night * math.log1p(self.drift_per_night)) > math.log(MOST_DRIFT):
             raise ConfigError(
-                f"simulation.night = {spec.night} with drift_per_night = {spec.drift_per_night:g} "
+                f"simulation.night = {self.night} with drift_per_night = {self.drift_per_night:g} "
                 f"is more than {MOST_DRIFT:g} times slower or faster; name an earlier night"
             )
-        return spec
+
+
+def with_preset(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a ``[simulation]`` table with the keys that its ``noise`` starts from."""
+    return {**(_REFERENCE if table.get("noise") == "reference" else {}), **table}
 
 
 _REFERENCE: dict[str, Any] = {

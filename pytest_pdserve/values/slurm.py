@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import field
 from fnmatch import fnmatchcase
-from typing import Any
-from typing import Self
+from typing import Annotated
+
+from msgspec import Meta
+
+Word = Annotated[str, Meta(pattern=r"^\S+$")]
+Seconds = Annotated[float, Meta(gt=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmSpec:
     """How an allocation is had, held and given up."""
 
-    partition: str = ""
+    partition: Word = ""
     """Partition; empty leaves it to Slurm, as do the next six."""
-    account: str = ""
+    account: Word = ""
     """Account that pays."""
-    qos: str = ""
+    qos: Word = ""
     """Quality of service."""
-    constraint: str = ""
+    constraint: Annotated[str, Meta(min_length=1)] = ""
     """Node features, in sbatch's own syntax."""
-    reservation: str = ""
+    reservation: Word = ""
     """Reservation."""
-    exclude: str = ""
+    exclude: Word = ""
     """Nodes never to use, as a host list, e.g. ``p5-[03,07]``."""
-    gres: str = ""
+    gres: Word = ""
     """Generic resources per node, e.g. ``gpu:8``."""
     exclusive: bool = True
     """Whether no other job may share the nodes."""
-    time_limit_min: int = 240
+    time_limit_min: Annotated[int, Meta(ge=1)] = 240
     """Minutes after which Slurm ends the job, whatever it does."""
-    parameters: tuple[tuple[str, str | int | bool], ...] = ()
-    """Further sbatch parameters by their long names, e.g. ``("switches", 1)``."""
+    parameters: Mapping[Annotated[str, Meta(pattern="^[a-z][a-z-]*$")], str | int | bool] = field(
+        default_factory=dict
+    )
+    """Further sbatch parameters by their long names, e.g. ``switches``."""
     client_node: bool = False
     """Whether one more node is asked for, which runs nothing but the benchmark client."""
-    interface: str = ""
+    interface: Word = ""
     """Network interface whose IPv4 address nodes are reached by; empty is the default route's."""
-    queue_s: float = 3600.0
+    queue_s: Seconds = 3600.0
     """Longest wait in the queue, seconds."""
-    beat_s: float = 5.0
+    beat_s: Annotated[float, Meta(gt=0, le=10)] = 5.0
     """Between two heartbeats of the session, seconds."""
-    lease_s: float = 30.0
+    lease_s: Annotated[float, Meta(ge=5, le=60)] = 30.0
     """Without a heartbeat for this long, every node ends what it runs and the job ends, seconds."""
-    report_s: float = 60.0
+    report_s: Seconds = 60.0
     """From the job's start until every node has said what it is, seconds."""
-    replacements: int = 1
+    replacements: Annotated[int, Meta(ge=0, le=5)] = 1
     """How often nodes that fail the preflight are excluded, and others asked for."""
 
 
@@ -54,11 +60,13 @@ class SlurmSpec:
 class Preflight:
     """What each node must show before anything is started on it; what is not said is not asked."""
 
-    gpus: int | None = None
+    gpus: Annotated[int, Meta(ge=0)] | None = None
     """GPUs that ``nvidia-smi`` must list."""
-    devices: tuple[tuple[str, int], ...] = ()
+    devices: Mapping[Annotated[str, Meta(pattern="^/dev/")], Annotated[int, Meta(ge=1)]] = field(
+        default_factory=dict
+    )
     """Glob of device files and how many there must be, e.g. ``/dev/infiniband/uverbs*``, 32."""
-    memory_gib: float = 0.0
+    memory_gib: Annotated[float, Meta(ge=0)] = 0.0
     """Memory that must be available, GiB."""
 
 
@@ -80,27 +88,10 @@ class NodeFacts:
     """Device files that match the globs asked for."""
     memory_available_gib: float
     """Memory that is available."""
-    host: tuple[tuple[str, str], ...]
+    host: Mapping[str, str]
     """Hardware, as records keep it."""
-    versions: tuple[tuple[str, str], ...]
+    versions: Mapping[str, str]
     """What lies below the containers: kernel, GPU driver, EFA installer."""
-
-    def to_json(self) -> dict[str, Any]:
-        """What :meth:`from_json` reads."""
-        return {**asdict(self), "host": dict(self.host), "versions": dict(self.versions)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what a holder wrote.
-
-        :raises KeyError: if something is missing.
-        """
-        fields = {name: data[name] for name in cls.__slots__}
-        for name in ("interfaces", "devices"):
-            fields[name] = tuple(data[name])
-        for name in ("host", "versions"):
-            fields[name] = tuple(data[name].items())
-        return cls(**fields)
 
 
 def node_losses(before: NodeFacts, after: NodeFacts) -> tuple[str, ...]:
@@ -129,7 +120,7 @@ def node_troubles(facts: NodeFacts, asked: Preflight, interface: str = "") -> tu
     if asked.gpus is not None and facts.gpus != asked.gpus:
         shown = "nvidia-smi fails" if facts.gpus is None else f"{facts.gpus} GPUs"
         found.append(f"shows {shown}, needs {asked.gpus} (preflight.gpus)")
-    for pattern, count in asked.devices:
+    for pattern, count in asked.devices.items():
         present = [d for d in facts.devices if fnmatchcase(d, pattern)]
         if len(present) < count:
             found.append(f"has {len(present)} {pattern}, needs {count} (preflight.devices)")

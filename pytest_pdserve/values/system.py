@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
-from typing import Any
+from typing import Annotated
 from typing import Literal
-from typing import Self
+
+from msgspec import Meta
 
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.metrics import TIMES
+from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.simulation import SimulationSpec
 from pytest_pdserve.values.slurm import Preflight
+from pytest_pdserve.values.slurm import Seconds
 from pytest_pdserve.values.slurm import SlurmSpec
-from pytest_pdserve.values.workload import Sweep
+from pytest_pdserve.values.sweep import Sweep
 
 ClusterKind = Literal["local", "slurm", "attached", "simulated", "figures"]
-
-
-def _given(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Pick what *table* says of *names*; what it leaves out keeps the dataclass's default."""
-    return {
-        name: tuple(table[name]) if isinstance(table[name], list) else table[name]
-        for name in names
-        if name in table
-    }
+Text = Annotated[str, Meta(min_length=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Variables = Mapping[Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +31,15 @@ class ClusterSpec:
 
     kind: ClusterKind
     """How nodes are had; of ``figures`` there are none, only values off somebody's plots."""
-    nodes: int
+    nodes: Annotated[int, Meta(ge=1, le=10_000)]
     """Nodes; on a local system, slots of this machine."""
-    gpus_per_node: int
+    gpus_per_node: Annotated[int, Meta(ge=1, le=1024)]
     """GPUs of a node; a CPU slot counts as one."""
     shared_host: bool = False
     """Whether all nodes are one machine, so that instances compete for its cores."""
-    memory_per_instance_gib: float = 0.0
+    memory_per_instance_gib: Annotated[float, Meta(ge=0)] = 0.0
     """Memory that one instance needs at most, GiB; 0 is not checked."""
-    bind_host: str = "0.0.0.0"  # noqa: S104 - the launcher's own default: other nodes must reach it
+    bind_host: Text = "0.0.0.0"  # noqa: S104 - the launcher's own default: other nodes must reach it
     """Address that servers listen on."""
 
 
@@ -52,13 +47,13 @@ class ClusterSpec:
 class PortScheme:
     """Where ports are looked for; each kind goes up from its base to the first that is free."""
 
-    http: int = 8000
+    http: Port = 8000
     """Base for instances and router."""
-    side_channel: int = 5600
+    side_channel: Port = 5600
     """Base for the NIXL side channel, which exchanges agent metadata."""
-    rpc: int = 13345
+    rpc: Port = 13345
     """Base for the data-parallel RPC of a group."""
-    span: int = 1000
+    span: Annotated[int, Meta(ge=1, le=64_512)] = 1000
     """Ports of each kind that may be tried."""
 
 
@@ -66,7 +61,7 @@ class PortScheme:
 class ModelSpec:
     """What is served."""
 
-    path: str
+    path: Text
     """Folder or hub name, as ``vllm serve`` takes it; ``tiny`` is made on the spot."""
     serve_args: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``, for every instance."""
@@ -76,9 +71,9 @@ class ModelSpec:
 class Programs:
     """Executables; a bare name is looked for beside this Python, then on PATH."""
 
-    vllm: str = "vllm"
+    vllm: Text = "vllm"
     """Runs ``serve`` and ``bench serve``."""
-    router: str = "vllm-router"
+    router: Text = "vllm-router"
     """The router."""
 
 
@@ -86,13 +81,13 @@ class Programs:
 class KvTransfer:
     """How the KV cache moves from prefill to decode."""
 
-    connector: str = "NixlConnector"
+    connector: Text = "NixlConnector"
     """vLLM's KV connector."""
-    backend: str = "LIBFABRIC"
+    backend: Literal["LIBFABRIC", "UCX"] = "LIBFABRIC"
     """NIXL backend: ``LIBFABRIC`` or ``UCX``."""
-    buffer_device: str | None = None
+    buffer_device: Text | None = None
     """``kv_buffer_device``; None keeps vLLM's default."""
-    load_failure_policy: str = "fail"
+    load_failure_policy: Literal["fail", "recompute"] = "fail"
     """``fail`` shows a lost transfer as an error; ``recompute`` would hide it."""
 
 
@@ -100,15 +95,15 @@ class KvTransfer:
 class Limits:
     """How long things may take, seconds."""
 
-    ready_s: float = 1800.0
+    ready_s: Seconds = 1800.0
     """From start to all instances healthy (the article's launcher: 1800 s)."""
-    warmup_s: float = 300.0
+    warmup_s: Seconds = 300.0
     """For one warm-up request."""
-    bench_start_s: float = 120.0
+    bench_start_s: Seconds = 120.0
     """For the benchmark client to start and stop, beside the work asked."""
-    slowest_tok_s: float = 50.0
+    slowest_tok_s: Seconds = 50.0
     """Below this rate, tokens/s of prompt and output together, a benchmark counts as hung."""
-    stop_s: float = 15.0
+    stop_s: Seconds = 15.0
     """From SIGTERM to SIGKILL of a process group."""
 
 
@@ -120,13 +115,13 @@ class Judgement:
     """Whether time envelopes are kept per host fingerprint instead of in the repository."""
     claims: Literal["enforce", "report"] = "enforce"
     """``report`` shows claims with their numbers and never fails on them."""
-    rtol: tuple[tuple[str, float], ...] = ()
+    rtol: Mapping[str, Annotated[float, Meta(gt=0, le=10)]] = field(default_factory=dict)
     """Metric and least room toward worse, where this system is noisier than the practical floor."""
 
     @property
     def nights(self) -> bool:
         """Whether any time is judged by nights: one without a fixed limit here."""
-        return bool(set(TIMES) - set(dict(self.rtol)))
+        return not set(METRICS.times) <= set(self.rtol)
 
     def check(self) -> None:
         """Refuse to judge by nights what every host keeps for itself: it would be one night each.
@@ -134,7 +129,7 @@ class Judgement:
         :raises ConfigError: naming the metrics without a limit.
         """
         if self.host_envelopes and self.nights:
-            open_ = [name for name in TIMES if name not in dict(self.rtol)]
+            open_ = [name for name in METRICS.times if name not in self.rtol]
             raise ConfigError(
                 "[judgement] host_envelopes keeps one run of each host, which takes a limit for "
                 f"every time; [judgement.rtol] has none for {', '.join(open_)}"
@@ -142,7 +137,15 @@ class Judgement:
 
     def floor(self, metric: str, default: float) -> float:
         """Least relative room of *metric*'s envelope."""
-        return dict(self.rtol).get(metric, default)
+        return self.rtol.get(metric, default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """Further arguments of a program."""
+
+    args: tuple[str, ...] = ()
+    """As on its command line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +156,7 @@ class System:
     """Folder under ``baselines``."""
     source: str
     """File that says so."""
-    description: str
+    description: Text
     """One line for people."""
     cluster: ClusterSpec
     """Machines."""
@@ -179,56 +182,24 @@ class System:
     """What each node must show first."""
     simulation: SimulationSpec = field(default_factory=SimulationSpec)
     """What a simulated run adds to the model."""
-    tensor_parallel: int | None = None
+    tensor_parallel: Annotated[int, Meta(ge=1)] | None = None
     """GPUs per engine where the topology's name does not say; None takes the whole node."""
-    env: tuple[tuple[str, str], ...] = ()
+    env: Variables = field(default_factory=dict)
     """Environment of every server process."""
-    pd_env: tuple[tuple[str, str], ...] = ()
+    pd_env: Variables = field(default_factory=dict)
     """Environment of instances that take part in KV transfer, beside :attr:`env`."""
-    router_args: tuple[str, ...] = ()
+    router: Arguments = field(default_factory=Arguments)
     """Further arguments of ``vllm-router``."""
-    bench_args: tuple[str, ...] = ()
+    bench: Arguments = field(default_factory=Arguments)
     """Further arguments of ``vllm bench serve``."""
 
-    @classmethod
-    def from_toml(cls, data: Mapping[str, Any], *, name: str, source: str) -> Self:
-        """Build a system from a parsed file that the schema has admitted.
+    def check(self) -> None:
+        """Refuse what does not go together; each key alone is the schema's business.
 
-        :raises ConfigError: if the sweep's lengths cannot be divided, or containers or judgement
-            contradict themselves.
+        :raises ConfigError: if the sweep's lengths cannot be divided, or containers, simulation or
+            judgement contradict themselves.
         """
-        sweep = dict(data.get("sweep", {}))
-        sweep["options"] = list(sweep.get("options", {}).items())
-        sweep["request_rate"] = float(sweep.get("request_rate", math.inf))
-        judgement = dict(data.get("judgement", {}))
-        judgement["rtol"] = list(judgement.get("rtol", {}).items())
-        slurm = dict(data.get("slurm", {}))
-        slurm["parameters"] = list(slurm.get("parameters", {}).items())
-        preflight = dict(data.get("preflight", {}))
-        preflight["devices"] = list(preflight.get("devices", {}).items())
-        system = cls(
-            name=name,
-            source=source,
-            description=data["description"],
-            cluster=ClusterSpec(**_given(data["cluster"], *ClusterSpec.__slots__)),
-            model=ModelSpec(**_given(data["model"], *ModelSpec.__slots__)),
-            programs=Programs(**_given(data.get("programs", {}), *Programs.__slots__)),
-            container=ContainerSpec(**_given(data.get("container", {}), *ContainerSpec.__slots__)),
-            ports=PortScheme(**_given(data.get("ports", {}), *PortScheme.__slots__)),
-            kv_transfer=KvTransfer(**_given(data.get("kv_transfer", {}), *KvTransfer.__slots__)),
-            limits=Limits(**_given(data.get("limits", {}), *Limits.__slots__)),
-            sweep=Sweep(**_given(sweep, *Sweep.__slots__)),
-            judgement=Judgement(**_given(judgement, *Judgement.__slots__)),
-            slurm=SlurmSpec(**_given(slurm, *SlurmSpec.__slots__)),
-            preflight=Preflight(**_given(preflight, *Preflight.__slots__)),
-            simulation=SimulationSpec.from_toml(data.get("simulation", {})),
-            tensor_parallel=data.get("tensor_parallel"),
-            env=tuple(data.get("env", {}).items()),
-            pd_env=tuple(data.get("pd_env", {}).items()),
-            router_args=tuple(data.get("router", {}).get("args", ())),
-            bench_args=tuple(data.get("bench", {}).get("args", ())),
-        )
-        system.sweep.workloads()
-        system.container.check()
-        system.judgement.check()
-        return system
+        self.sweep.points()
+        self.container.check()
+        self.simulation.check()
+        self.judgement.check()

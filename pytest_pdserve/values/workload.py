@@ -1,147 +1,259 @@
-"""Workloads: what the benchmark client asks of a topology."""
+"""Workloads: what the benchmark client asks of a topology, and the id that names all of it."""
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import zlib
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Annotated
 from typing import Any
+from typing import Final
+from typing import Literal
+from typing import get_type_hints
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
 
 from pytest_pdserve.values.errors import ConfigError
 
+Unknown = Literal["unknown"]
+UNKNOWN: Final = "unknown"
+"""What a result file does not say of its load. It equals no value, a default least of all."""
+
+LENGTH_FLAGS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "random": ("random-input-len", "random-output-len"),
+        "random-mm": ("random-input-len", "random-output-len"),
+        "sonnet": ("sonnet-input-len", "sonnet-output-len"),
+    }
+)
+"""Data sets that take lengths, and the client's flags for prompt and output; all others bring
+lengths of their own."""
+
+_OWN_FLAGS = frozenset(
+    {
+        *("dataset-name", "num-prompts", "request-rate", "burstiness", "max-concurrency"),
+        *("ramp-up-strategy", "ramp-up-start-rps", "ramp-up-end-rps", "seed"),
+        *(flag for pair in LENGTH_FLAGS.values() for flag in pair),
+    }
+)
+"""Flags that follow from fields, and are no options beside them."""
+
 NAME = re.compile(r"[A-Za-z0-9._-]+")
-"""What a dataset may be called; records are filed by it, so system.schema.json says the same."""
+"""Names that a data set may have."""
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+(?![\s\S])", max_length=60)]
+Length = Annotated[int, Meta(ge=1, le=10_000_000)]
+Prompts = Annotated[int, Meta(ge=1, le=10_000_000)]
+Rate = Annotated[float, Meta(ge=0.001, le=1_000_000)]
+Factor = Annotated[float, Meta(gt=0, le=1_000_000)]
+Concurrency = Annotated[int, Meta(ge=1, le=1_000_000)]
+Flag = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*(?![\s\S])", max_length=60)]
+Options = Mapping[Flag, Annotated[str, Meta(max_length=1000)]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RampUp:
+    """How the rate grows at the start of a load."""
+
+    strategy: Literal["linear", "exponential"]
+    """``--ramp-up-strategy``."""
+    start_rps: Factor
+    """First rate, req/s."""
+    end_rps: Factor
+    """Last rate, req/s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownLoad:
+    """A load of which nothing is unknown, so that it can be run."""
+
+    lengths: tuple[int, int] | None
+    """Prompt and output length, tokens; None where the data set brings its own."""
+    num_prompts: int
+    """As of :class:`Workload`, as the next four."""
+    request_rate: float | None
+    burstiness: float
+    max_concurrency: int | None
+    options: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One cell of a sweep: lengths, number and arrival of requests."""
+    """A load: everything that changes it is a field, and part of :attr:`id`.
 
-    input_len: int
-    """Prompt length, tokens."""
-    output_len: int
-    """Tokens generated per request; the end-of-sequence token is ignored."""
-    num_prompts: int
+    :raises ConfigError: when built with a value of a wrong type or size, with lengths for a data
+        set that brings its own or without them for one that takes them, or with an option that is
+        a field.
+    """
+
+    input_len: Length | Unknown | None = None
+    """Prompt length, tokens; None where the data set brings its own."""
+    output_len: Length | Unknown | None = None
+    """Tokens generated per request, the end-of-sequence token is ignored; None as above."""
+    num_prompts: Prompts | Unknown
     """Requests."""
-    request_rate: float = math.inf
-    """Open-loop arrival rate, req/s; infinity sends all at once."""
-    max_concurrency: int | None = None
+    request_rate: Rate | Unknown | None = None
+    """Open-loop arrival rate, req/s; None sends all at once."""
+    burstiness: Factor | Unknown = 1.0
+    """Shape of the gaps between requests; 1 is a Poisson process."""
+    ramp_up: RampUp | None = None
+    """How the rate grows at the start; None is a constant rate."""
+    max_concurrency: Concurrency | Unknown | None = None
     """Requests in flight at most; None is no bound."""
-    dataset: str = "random"
-    """``--dataset-name`` of ``vllm bench serve``."""
-    options: tuple[tuple[str, str], ...] = ()
-    """Further options of ``vllm bench serve``, as (name without dashes, value)."""
-    panels: tuple[str, ...] = ()
-    """The article's panels that the cell belongs to: ``prefill``, ``decode``."""
-    article_lengths: tuple[int, int] | None = None
-    """Input and output length of the article's cell that this one is a scaled copy of."""
+    dataset: Name = "random"
+    """``--dataset-name`` of ``vllm bench serve``; ``unknown`` where nothing says it."""
+    options: Options | Unknown = field(default_factory=dict)
+    """Further options of ``vllm bench serve`` by name, without dashes; empty for a switch."""
+    counted_tokens: tuple[int, int] | None = None
+    """Prompt and output tokens of a whole run whose data set or lengths are unknown: they tell its
+    load from others."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            _check(name, getattr(self, name), kind)
+        if self.dataset != UNKNOWN:
+            self._check_lengths()
+        if self.counted_tokens is not None and self.lengths is not None:
+            raise ConfigError(
+                f"workload counted_tokens = {self.counted_tokens}: expected None, since the "
+                "lengths are known"
+            )
+        for flag in self.options if isinstance(self.options, Mapping) else ():
+            if flag in _OWN_FLAGS:
+                raise ConfigError(
+                    f"workload options.{flag}: the load has a field for it; set that instead"
+                )
+
+    def _check_lengths(self) -> None:
+        for name in ("input_len", "output_len"):
+            given = getattr(self, name)
+            if self.dataset in LENGTH_FLAGS:
+                if given is None:
+                    raise ConfigError(
+                        f"workload {name} is missing: data set {self.dataset!r} takes lengths"
+                    )
+            elif given is not None:
+                raise ConfigError(
+                    f"workload {name} = {given!r}: data set {self.dataset!r} brings lengths of its "
+                    f"own; leave it out (lengths are for {', '.join(LENGTH_FLAGS)})"
+                )
 
     @property
-    def lengths(self) -> str:
-        """Input and output length, as in ``512-256``; what test ids show."""
-        return f"{self.input_len}-{self.output_len}{self._load}"
+    def lengths(self) -> tuple[int, int] | None:
+        """Prompt and output length, tokens; None where they are not asked for or not known."""
+        if isinstance(self.input_len, int) and isinstance(self.output_len, int):
+            return self.input_len, self.output_len
+        return None
+
+    def known(self) -> KnownLoad:
+        """Return the load as numbers that a client can be given.
+
+        :raises ConfigError: if something of it is unknown, as of an imported result.
+        """
+        names = tuple(each.name for each in fields(self))
+        unknown = [name for name in names if getattr(self, name) == UNKNOWN]
+        if unknown:
+            raise ConfigError(
+                f"workload {self.id} cannot be run: {', '.join(unknown)} of it is unknown"
+            )
+        values = {each.name: getattr(self, each.name) for each in fields(KnownLoad)}
+        return KnownLoad(**values)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """What :attr:`id` is made of, in its order: the name of each part and its text."""
+        return MappingProxyType(dict(self._parts()))
 
     @property
     def id(self) -> str:
-        """Name of the workload in records and baselines, e.g. ``random-512-256-rate8``."""
-        return f"{self.dataset}-{self.lengths}"
+        """Name of the load, e.g. ``random-512-256-n1024-rate8-c64+random-range-ratio=0.5``.
 
-    @property
-    def _load(self) -> str:
-        return "" if math.isinf(self.request_rate) else f"-rate{self.request_rate:g}"
+        Two loads that differ never share it. Defaults of the client are left out; what is not
+        known is written ``unknown``.
+        """
+        head = [text for name, text in self.parts.items() if not name.startswith("option")]
+        return "-".join(head) + "".join(
+            text for name, text in self.parts.items() if name.startswith("option")
+        )
+
+    def _parts(self) -> Iterator[tuple[str, str]]:
+        # Quoted dashes: no data set's name ends like lengths.
+        yield "data set", re.sub(rf"-(?=\d|{UNKNOWN})", "%2D", self.dataset)
+        if self.input_len is not None or self.output_len is not None:
+            yield "lengths", f"{self.input_len}-{self.output_len}"
+        if self.counted_tokens is not None:
+            yield "tokens", "{}in-{}out".format(*self.counted_tokens)
+        yield "prompts", _tagged("n", self.num_prompts)
+        if self.request_rate is not None:
+            yield "rate", _tagged("rate", self.request_rate)
+        if self.burstiness != 1.0:
+            yield "burstiness", _tagged("burst", self.burstiness)
+        if (ramp := self.ramp_up) is not None:
+            ends = f"{_number(ramp.start_rps)}to{_number(ramp.end_rps)}"
+            yield "ramp-up", f"ramp-{ramp.strategy}-{ends}"
+        if self.max_concurrency is not None:
+            yield "concurrency", _tagged("c", self.max_concurrency)
+        if self.options == UNKNOWN:
+            yield "options", f"+{UNKNOWN}"
+        elif isinstance(self.options, Mapping):
+            for flag in sorted(self.options):
+                yield f"option {flag}", f"+{flag}={quote(self.options[flag], safe='')}"
 
     def seed(self, repeat: int) -> int:
-        """Seed of the client: the same for every topology, another for every cell and repeat.
+        """Return the client's seed: the same for every topology, another for every load and repeat.
 
         A second run with the same prompts would be answered from the prefix cache.
         """
         return zlib.crc32(f"{self.id}/{repeat}".encode()) % 1_000_000
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Workload:
-        """Read what :meth:`to_json` wrote."""
-        rate = data["request_rate"]
-        lengths = data.get("article_lengths")
-        return cls(
-            input_len=data["input_len"],
-            output_len=data["output_len"],
-            num_prompts=data["num_prompts"],
-            request_rate=math.inf if rate == "inf" else float(rate),
-            max_concurrency=data["max_concurrency"],
-            dataset=data["dataset"],
-            options=tuple((name, value) for name, value in data["options"].items()),
-            panels=tuple(data["panels"]),
-            article_lengths=(lengths[0], lengths[1]) if lengths else None,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The workload as a JSON object; an infinite rate is written ``inf``, as vLLM does."""
-        return {
-            "id": self.id,
-            "dataset": self.dataset,
-            "input_len": self.input_len,
-            "output_len": self.output_len,
-            "num_prompts": self.num_prompts,
-            "request_rate": "inf" if math.isinf(self.request_rate) else self.request_rate,
-            "max_concurrency": self.max_concurrency,
-            "options": dict(self.options),
-            "panels": list(self.panels),
-            "article_lengths": list(self.article_lengths) if self.article_lengths else None,
-        }
+    def __hash__(self) -> int:
+        return hash(self.id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """The article's two panels, as one system runs them."""
+@functools.cache
+def _kinds() -> Mapping[str, Any]:
+    hints = get_type_hints(Workload, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(Workload)}
 
-    input_lens: tuple[int, ...] = (512, 1024, 2048, 4096)
-    """Prefill panel: prompt lengths, at the first of :attr:`output_lens`."""
-    output_lens: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
-    """Decode panel: output lengths, at the first of :attr:`input_lens`."""
-    length_divisor: int = 1
-    """What the article's lengths are divided by on a system that is too slow for them."""
-    num_prompts: int = 1024
-    """Requests per cell."""
-    max_concurrency: int | None = None
-    """Requests in flight at most; the article sets no bound."""
-    request_rate: float = math.inf
-    """Arrival rate, req/s."""
-    dataset: str = "random"
-    """``--dataset-name``; lengths become ``--random-input-len`` and so on."""
-    options: tuple[tuple[str, str], ...] = ()
-    """Further options of ``vllm bench serve``."""
-    repeats: int | None = None
-    """Runs per cell where limits alone decide (None: 1); at most so many, the confirmations of a
-    suspicious cell among them, where nights are judged (None: 4)."""
 
-    def workloads(self) -> tuple[Workload, ...]:
-        """The cells, shared ones once: 8 for the article's 4 + 5.
+def _check(name: str, value: Any, kind: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        all_at_once = "; leave it out to send all at once" if name == "request_rate" else ""
+        raise ConfigError(f"workload {name} = {value}: expected a finite number{all_at_once}")
+    try:
+        # `strict` takes no text for a number.
+        msgspec.convert(msgspec.to_builtins(value), kind, strict=True)
+    except (msgspec.ValidationError, TypeError):
+        raise ConfigError(f"workload {name} = {value!r:.80}: expected {_EXPECTED[name]}") from None
 
-        :raises ConfigError: if a length cannot be divided.
-        """
-        cells: dict[tuple[int, int], list[str]] = {}
-        for input_len in self.input_lens:
-            cells.setdefault((input_len, self.output_lens[0]), []).append("prefill")
-        for output_len in self.output_lens:
-            cells.setdefault((self.input_lens[0], output_len), []).append("decode")
-        return tuple(self._workload(lengths, tuple(panels)) for lengths, panels in cells.items())
 
-    def _workload(self, lengths: tuple[int, int], panels: tuple[str, ...]) -> Workload:
-        for length in lengths:
-            if length % self.length_divisor:
-                raise ConfigError(
-                    f"sweep.length_divisor = {self.length_divisor} does not divide length {length}"
-                )
-        return Workload(
-            input_len=lengths[0] // self.length_divisor,
-            output_len=lengths[1] // self.length_divisor,
-            num_prompts=self.num_prompts,
-            request_rate=self.request_rate,
-            max_concurrency=self.max_concurrency,
-            dataset=self.dataset,
-            options=self.options,
-            panels=panels,
-            article_lengths=lengths,
-        )
+_LENGTH = "a whole number of tokens from 1 to 10,000,000"
+_EXPECTED = {
+    "input_len": _LENGTH,
+    "output_len": _LENGTH,
+    "num_prompts": "a whole number of requests from 1 to 10,000,000",
+    "request_rate": "requests per second from 0.001 to 1,000,000, or None to send all at once",
+    "burstiness": "a number above 0",
+    "ramp_up": "a RampUp with a strategy ('linear', 'exponential') and two rates above 0",
+    "max_concurrency": "a whole number of requests from 1 to 1,000,000, or None for no bound",
+    "dataset": "a name of letters, digits, '.', '_' and '-', at most 60",
+    "options": "a dict of flags without dashes in front, and their values as text",
+    "counted_tokens": "two whole numbers",
+}
+
+
+def _tagged(tag: str, value: float | Unknown) -> str:
+    return f"{tag}-{UNKNOWN}" if isinstance(value, str) else f"{tag}{_number(value)}"
+
+
+def _number(value: float) -> str:
+    """Return *value* as short as it can be read back: 8 for 8.0, all digits of 0.1 + 0.2."""
+    return repr(float(value)).removesuffix(".0")

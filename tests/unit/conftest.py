@@ -15,17 +15,19 @@ from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 
-METRICS = (
-    ("mean_ttft_ms", 100.0),
-    ("p99_ttft_ms", 180.0),
-    ("mean_itl_ms", 10.0),
-    ("output_throughput", 500.0),
-    ("completed", 4.0),
-    ("failed", 0.0),
-)
+TIMES = {
+    "mean_ttft_ms": 100.0,
+    "p99_ttft_ms": 180.0,
+    "mean_itl_ms": 10.0,
+    "output_throughput": 500.0,
+}
+METRICS = {**TIMES, "completed": 4.0, "failed": 0.0}
+SESSION = SessionRef(id="20260822T101500-p5-efa", started_at="2026-08-22T10:15:00.000Z")
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def make_counts() -> Callable[..., ServedCounts]:
     def make(name: str = "aggregated[0]", **fields: Any) -> ServedCounts:
         counts = ServedCounts(
             name=name,
-            role=name.partition("[")[0],
+            role=Role(name.partition("[")[0]),
             requests=4.0,
             prompt_tokens=2048.0,
             generation_tokens=1024.0,
@@ -77,14 +79,13 @@ def make_result() -> Callable[..., BenchResult]:
             duration_s=2.0,
             total_input_tokens=2048,
             total_output_tokens=1024,
-            metrics=METRICS[:4],
             ttft_s=(0.1,) * 4,
             itl_s=((0.01,) * 255,) * 4,
             input_lens=(512,) * 4,
             output_lens=(256,) * 4,
             start_s=(1.0,) * 4,
             errors=("",) * 4,
-            raw=(("backend", "openai"), ("request_rate", "inf")),
+            raw={"backend": "openai", "request_rate": "inf", **TIMES},
         )
         return replace(result, **fields)
 
@@ -97,34 +98,35 @@ def make_record(make_counts: Callable[..., ServedCounts]) -> Callable[..., Recor
 
     def make(metrics: dict[str, float] | None = None, **fields: Any) -> Record:
         record = Record(
-            run_id="20260822T101500-p5-efa",
+            session=SESSION,
             system="p5-efa",
             simulated=False,
             fingerprint="0123456789ab",
             topology="1p3d",
             workload=Workload(input_len=512, output_len=256, num_prompts=4),
             repeat=0,
+            start=0,
             started_at="2026-08-22T10:15:00.000Z",
             finished_at="2026-08-22T10:15:02.000Z",
-            versions=(("vllm", "0.15.1"), ("nixl", "0.10.1")),
-            host=(("cpu", "Xeon"),),
+            versions={"vllm": "0.15.1", "nixl": "0.10.1"},
+            host={"cpu": "Xeon"},
             nodes=("node0", "node1"),
             processes=(
                 ProcessRecord(
                     name="prefill[0]",
                     node="node0",
                     argv=("vllm", "serve", "m"),
-                    env=(("UCX_TLS", "tcp"),),
+                    env={"UCX_TLS": "tcp"},
                     log="1p3d/logs/prefill-0.log",
                 ),
             ),
             endpoint="http://127.0.0.1:8001",
-            client=(("backend", "openai"), ("max_concurrency", None)),
-            metrics=tuple({**dict(METRICS), **(metrics or {})}.items()),
+            client={"backend": "openai", "max_concurrency": None},
+            metrics={**METRICS, **(metrics or {})},
             served=(make_counts("prefill[0]"), make_counts("decode[0]", kv_transfers=4.0)),
-            timings_s=(("ready", 30.0), ("bench", 2.0)),
+            timings_s={"ready": 30.0, "bench": 2.0},
             findings=(Finding(check="client", severity="unproven", message="not seen"),),
-            requests="random-512-256.0.requests.parquet",
+            requests="random-512-256-n4.0.requests.parquet",
         )
         return replace(record, **fields)
 

@@ -24,14 +24,20 @@ from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.sweep import Point
 from pytest_pdserve.values.workload import Workload
 
 MakeRecord = Callable[..., Record]
-WORKLOADS = tuple(
-    Workload(input_len=i, output_len=o, num_prompts=4, panels=("prefill", "decode"))
+POINTS = tuple(
+    Point(
+        workload=Workload(input_len=i, output_len=o, num_prompts=4),
+        panels=("prefill", "decode"),
+        article_lengths=(i, o),
+    )
     for i in (512, 1024, 2048)
     for o in (256, 512, 1024)
 )
+WORKLOADS = tuple(point.workload for point in POINTS)
 KEYS = tuple((topology, workload.id) for topology in ("1p3d", "dp") for workload in WORKLOADS)
 FIRST = KEYS[0]
 SCALES = {key: 1 + number / 4 for number, key in enumerate(KEYS)}
@@ -43,7 +49,8 @@ COUNTS = {"completed": 4.0, "failed": 0.0}
 def fixed(name: str, ref: float, issue: str | None = None) -> Envelope:
     better = METRICS[name].better
     rtol = 0.0 if better == "equal" else 0.1
-    return Envelope(metric=name, ref=ref, rtol=rtol, better=better, runs=5, known_issue=issue)
+    unit = METRICS[name].unit
+    return Envelope(ref=ref, rtol=rtol, better=better, unit=unit, runs=5, known_issue=issue)
 
 
 def baseline_of(count: int = 20) -> Baseline:
@@ -59,7 +66,7 @@ def baseline_of(count: int = 20) -> Baseline:
             steps = (steps - steps.mean()) / steps.std(ddof=1) * 0.008
             cell[name] = envelope_of_nights(name, [scale * typical * math.exp(s) for s in steps])
         cells.setdefault(topology, {})[workload] = cell
-    return Baseline(system="p5-efa", suite="sweep", source="b.json", provenance={}, cells=cells)
+    return Baseline(system="p5-efa", suite="sweep", source="b.json", provenance=None, cells=cells)
 
 
 BASELINE, SHORT = baseline_of(), baseline_of(14)
@@ -91,14 +98,14 @@ class Court:
     ) -> Record:
         workload = next(w for w in WORKLOADS if w.id == key[1])
         merged = {**clean(key, slower), **metrics}
-        kept = tuple((name, value) for name, value in merged.items() if value is not None)
+        kept = {name: value for name, value in merged.items() if value is not None}
         return replace(self.make(topology=key[0], workload=workload), metrics=kept)
 
     def odd(self, name: str, value: float | None) -> Record:
         """A clean run of the first cell but for one metric, which lacks where it is None."""
         run = self.run()
-        others = tuple((key, known) for key, known in run.metrics if key != name)
-        return replace(run, metrics=others if value is None else (*others, (name, value)))
+        others = {key: known for key, known in run.metrics.items() if key != name}
+        return replace(run, metrics=others if value is None else {**others, name: value})
 
     def night(self, *first: Record, slower: Mapping[str, float] | None = None) -> expectation.Runs:
         """A night in which the first cell had these runs, and topologies were slower."""
@@ -186,14 +193,14 @@ ENTRY = {
     "subject": "1p3d",
     "others": ["dp"],
 }
-ONE, THREE = WORKLOADS[:1], WORKLOADS[:3]
+ONE, THREE = POINTS[:1], POINTS[:3]
 SPLIT = (("subject", None), ("others", None))
 WITHIN = {**dict(SPLIT), "kind": "within", "topologies": ["1p3d"], "low": 8.0, "high": 12.0}
 RISES = {**dict(SPLIT), "kind": "monotone", "topologies": ["1p3d"], "direction": "rises"}
 RATE = {"kind": "best", "metric": "output_throughput"}
 RANK = {"kind": "rank", "others": ["dp", "route4"], "low": 2, "high": 2}
 KNOWN = {"known_issue": {"cells": ["512-256"], "why": "vllm#1"}}
-CLAIMS: dict[str, tuple[dict[str, Any], Values, Sequence[Workload]]] = {
+CLAIMS: dict[str, tuple[dict[str, Any], Values, Sequence[Point]]] = {
     "below holds": ({}, {"1p3d": 9.0, "dp": 10.0}, ONE),
     "below does not": ({}, {"1p3d": 11.0, "dp": 10.0}, ONE),
     "below ties": ({}, {"1p3d": 10.0, "dp": 10.0}, ONE),
@@ -233,7 +240,7 @@ CLAIMS: dict[str, tuple[dict[str, Any], Values, Sequence[Workload]]] = {
 }
 
 
-def claimed(fields: dict[str, Any], values: Values, sweep: Sequence[Workload]) -> str:
+def claimed(fields: dict[str, Any], values: Values, sweep: Sequence[Point]) -> str:
     merged = {k: v for k, v in {**ENTRY, **fields}.items() if v is not None}
 
     def look(topology: str, workload: Workload, metric: str) -> sides.Side:

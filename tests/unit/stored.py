@@ -8,16 +8,20 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.kinds import RECORD
+from pytest_pdserve.results.kinds import SESSION
+from pytest_pdserve.results.store import RECORD_SUFFIX
+from pytest_pdserve.results.store import SESSION_FILE
 from pytest_pdserve.results.systems import SHIPPED
 from pytest_pdserve.results.systems import load_system
 from pytest_pdserve.values.record import Finding
-from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.system import System
 
 MakeRecord = Callable[..., Record]
@@ -72,23 +76,24 @@ class Shelf:
         :param restarts: whether every repeat has servers that were started for it.
         """
         run_id = f"202611{day:02}T{hour:02}0000-p5-efa"
+        began = f"2026-11-{day:02}T{hour:02}:00:00.000Z"
+        session = fields.pop("session", SessionRef(id=run_id, started_at=began))
+        path = self.runs / run_id / SESSION_FILE
+        write_json(path, SESSION.dump(StoredRef(session=session, system="p5-efa"), path))
         effect = self.effects.setdefault(str(day), self.source.gauss(0, self.night_sd))
         for topology in cells:
             for repeat in range(repeats):
                 values = {n: self._draw(n, v, effect + slower) for n, v in TYPICAL.items()}
                 record = self.make_record(
                     {**values, **(metrics or {})},
-                    run_id=run_id,
+                    session=session,
                     topology=topology,
                     repeat=repeat,
+                    start=repeat if restarts else 0,
                     requests=None,
                     **fields,
                 )
-                if restarts and repeat:
-                    started = tuple(on_start(each, repeat + 1) for each in record.processes)
-                    record = replace(record, processes=started)
-                path = self.runs / run_id / topology / f"{record.workload.id}.{repeat}.json"
-                write_json(path, record.to_json())
+                write_record(self.runs / run_id, record)
         return run_id
 
     def _draw(self, name: str, typical: float, shift: float) -> float:
@@ -99,6 +104,9 @@ class Shelf:
         return [self.session(day, **given) for day in range(first, first + count)]
 
 
-def on_start(process: ProcessRecord, number: int) -> ProcessRecord:
-    """The same process on the *number*-th start of its servers."""
-    return replace(process, log=f"1p3d/logs-{number}/prefill-0.log")
+def write_record(folder: Path, record: Record) -> Path:
+    """Write *record* where a session of *folder* would; returns its file."""
+    name = f"{record.workload.id}.{record.repeat}{RECORD_SUFFIX}"
+    path = folder / record.topology / name
+    write_json(path, RECORD.dump(record, path))
+    return path

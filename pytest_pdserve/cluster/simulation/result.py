@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
 from pytest_pdserve.cluster.simulation.engine import Segment
 from pytest_pdserve.cluster.simulation.service import Outcome
 from pytest_pdserve.results.imported import SIMULATED_BACKEND
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.metrics import Metric
+from pytest_pdserve.values.workload import KnownLoad
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-
-PERCENTILES = (50, 90, 99)
 
 
 def step_ends(segments: tuple[Segment, ...]) -> Array:
@@ -31,7 +32,7 @@ def step_ends(segments: tuple[Segment, ...]) -> Array:
     return np.concatenate(ends) if ends else np.empty(0)
 
 
-def bench_result(outcome: Outcome, *, request_rate: float, max_concurrency: int | None) -> Any:
+def bench_result(outcome: Outcome, load: KnownLoad) -> Any:
     """The client's result object, with one entry per request.
 
     Metrics are computed as in ``vllm/benchmarks/serve.py``: TPOT over requests of two tokens or
@@ -53,8 +54,9 @@ def bench_result(outcome: Outcome, *, request_rate: float, max_concurrency: int 
     data: dict[str, Any] = {
         "backend": SIMULATED_BACKEND,
         "num_prompts": len(requests),
-        "request_rate": "inf" if np.isinf(request_rate) else request_rate,
-        "max_concurrency": max_concurrency,
+        "request_rate": "inf" if load.request_rate is None else load.request_rate,
+        "burstiness": load.burstiness,
+        "max_concurrency": load.max_concurrency,
         "duration": duration,
         "completed": len(requests),
         "failed": 0,
@@ -64,9 +66,10 @@ def bench_result(outcome: Outcome, *, request_rate: float, max_concurrency: int 
         "output_throughput": outputs / duration,
         "total_token_throughput": (inputs + outputs) / duration,
     }
-    all_gaps = np.concatenate(gaps)
-    for name, values in (("ttft", ttft), ("tpot", tpot), ("itl", all_gaps), ("e2el", e2el)):
-        data |= _statistics(name, values)
+    seconds = {"ttft": ttft, "tpot": tpot, "itl": np.concatenate(gaps), "e2el": e2el}
+    for name, metric in METRICS.items():
+        if metric.quantity in seconds:
+            data[name] = _statistic(metric, seconds[metric.quantity])
     return data | {
         "input_lens": [r.input_len for r in requests],
         "output_lens": [r.output_len for r in requests],
@@ -77,16 +80,19 @@ def bench_result(outcome: Outcome, *, request_rate: float, max_concurrency: int 
     }
 
 
-def _statistics(name: str, seconds: Array) -> Mapping[str, float]:
+def _statistic(metric: Metric, seconds: Array) -> float:
+    """A latency in milliseconds, 0 where there is none, as the client writes it.
+
+    :raises ConfigError: if it is of a statistic that the client does not have.
+    """
     import numpy as np  # noqa: PLC0415
 
     ms = seconds * 1000 if seconds.size else np.zeros(1)
-    found = {
-        f"mean_{name}_ms": float(ms.mean()),
-        f"median_{name}_ms": float(np.median(ms)),
-        f"std_{name}_ms": float(ms.std()),
-    }
-    percentiles = np.percentile(ms, PERCENTILES)
-    return found | {
-        f"p{p}_{name}_ms": float(v) for p, v in zip(PERCENTILES, percentiles, strict=True)
-    }
+    if metric.percentile is not None:
+        return float(np.percentile(ms, float(metric.percentile)))
+    if metric.statistic != "mean":
+        raise ConfigError(
+            f"metric {metric.name!r}: statistic {metric.statistic!r} cannot be simulated; expected "
+            "'mean' or a percentile such as 'p99'"
+        )
+    return float(ms.mean())

@@ -1,0 +1,100 @@
+"""The one place where a record is made of a run, measured, simulated or imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.record import ProcessRecord
+from pytest_pdserve.values.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What all records of a session share."""
+
+    versions: Mapping[str, str]
+    """Package to version."""
+    host: Mapping[str, str]
+    """Hardware."""
+    fingerprint: str
+    """Digest of host and system."""
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    """Cluster kind, and what is particular to the allocation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What is known of a run beside what was observed."""
+
+    system: str
+    """System's name."""
+    repeat: int
+    """Counts runs of one cell from 0."""
+    start: int | None
+    """Start of the servers, counted from 0 in the session; None where nobody knows."""
+    started_at: str
+    """UTC, ISO 8601."""
+    finished_at: str
+    """UTC, ISO 8601."""
+    endpoint: str
+    """URL that the client asked."""
+    timings_s: Mapping[str, float]
+    """Seconds of each phase."""
+    nodes: tuple[str, ...] = ()
+    """Nodes in use."""
+    processes: tuple[ProcessRecord, ...] = ()
+    """Servers and client."""
+    simulated: bool = False
+    """Whether no server ever ran."""
+
+
+def build_record(
+    seen: Observation,
+    facts: RunFacts,
+    provenance: Provenance,
+    store: RunStore,
+    *,
+    findings: Sequence[Finding] | None = None,
+) -> tuple[Record, Path]:
+    """Make the record of a run and write it, whatever sanity says of it.
+
+    :param findings: what sanity says; None asks it.
+    :returns: the record, and its file.
+    :raises StoreError: if the record cannot be written.
+    """
+    stem = store.stem(seen.topology.id, seen.workload, facts.repeat)
+    record = Record(
+        session=store.session,
+        system=facts.system,
+        simulated=facts.simulated,
+        fingerprint=provenance.fingerprint,
+        topology=seen.topology.id,
+        workload=seen.workload,
+        repeat=facts.repeat,
+        start=facts.start,
+        started_at=facts.started_at,
+        finished_at=facts.finished_at,
+        versions=provenance.versions,
+        host=provenance.host,
+        cluster=provenance.cluster,
+        nodes=facts.nodes,
+        processes=facts.processes,
+        endpoint=facts.endpoint,
+        client=seen.result.raw,
+        metrics=METRICS.measure(seen),
+        served=seen.served,
+        timings_s={name: round(value, 3) for name, value in facts.timings_s.items()},
+        findings=tuple(check_sanity(seen) if findings is None else findings),
+        requests=f"{stem.name}.requests.parquet" if seen.result.detailed else None,
+    )
+    return record, store.write(record, seen.result)

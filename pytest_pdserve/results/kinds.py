@@ -1,0 +1,261 @@
+"""Every kind of stored file: its value, its schema, its versions, and what reads older ones.
+
+A kind's schema is generated from its dataclass (``make schemas``); files are held against it, and
+values are built from the same dataclass, so that a field is written once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import MISSING
+from dataclasses import Field
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from dataclasses import is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from typing import Generic
+from typing import TypeVar
+
+import jsonschema
+import msgspec
+
+from pytest_pdserve.results import migrations
+from pytest_pdserve.results.files import check_values
+from pytest_pdserve.results.files import pointer_text
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.calibration import Calibration
+from pytest_pdserve.values.claim import ClaimsFile
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import StoredRef
+from pytest_pdserve.values.system import System
+
+T = TypeVar("T")
+Migration = Callable[..., dict[str, Any]]
+
+_VALIDATOR = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+"""As drafted, but 4.0 is no integer: what counts with it would end in a TypeError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind(Generic[T]):
+    """One kind of stored file."""
+
+    name: str
+    """Name of its schema: ``schema/<name>.schema.json``."""
+    title: str
+    """What a file of it is, for people."""
+    type: type[T]
+    """The value that a file holds."""
+    version: int
+    """``schema_version`` that is written."""
+    placed: tuple[str, ...] = ()
+    """Fields that follow from where a file lies, and do not stand in it."""
+    sparse: bool = False
+    """Whether fields that have their default are left out, for files that people read."""
+    migrations: Mapping[int, Migration] = field(default_factory=dict)
+    """By version: what makes the next version's data of it."""
+    advice: str = "use the pytest-pdserve that wrote it"
+    """What to do about a file of a version that cannot be read."""
+
+    def parse(self, data: Any, source: object, /, *, given: Any = None, **placed: Any) -> T:
+        """Build the value of a file's *data*.
+
+        :param given: what a migration needs to know beside the file.
+        :param placed: the fields that do not stand in the file.
+        :raises ConfigError: with file, JSON pointer and what is wrong there.
+        """
+        data = self._current(data, source, given)
+        self.check(data, source)
+        without = {key: value for key, value in data.items() if key != "schema_version"}
+        return msgspec.convert({**without, **placed}, self.type)
+
+    def dump(self, value: T, source: object) -> dict[str, Any]:
+        """Return what a file of *value* holds.
+
+        :raises ConfigError: if no file can hold it.
+        """
+        plain = msgspec.to_builtins(_without_defaults(value) if self.sparse else value)
+        try:  # tuples become lists
+            data = json.loads(json.dumps(plain, allow_nan=False))
+        except ValueError as error:
+            raise ConfigError(f"{source}: {error}") from error
+        stored = {k: v for k, v in data.items() if k not in self.placed}
+        stored = {"schema_version": self.version, **stored}
+        self.check(stored, source)
+        return stored
+
+    def check(self, data: Any, source: object) -> None:
+        """Hold *data* against the schema.
+
+        :raises ConfigError: with file, JSON pointer and what is wrong there.
+        """
+        try:
+            error = jsonschema.exceptions.best_match(_validator(self.name).iter_errors(data))
+        except RecursionError as nested:
+            raise ConfigError(f"{source}: nested too deeply") from nested
+        except ValueError:  # an integer of more digits than Python prints
+            error = None
+        if error is None:
+            check_values(data, source)
+            return
+        if len(reason := error.message) > 300:
+            reason = f"{reason[:140]} … {reason[-140:]}"
+        raise ConfigError(f"{source}: {pointer_text(error.absolute_path)}: {reason}")
+
+    def _current(self, data: Any, source: object, given: Any) -> Any:
+        """*data* in today's version."""
+        if not isinstance(data, dict):
+            return data
+        found = data.get("schema_version")
+        if type(found) is int and found == self.version:
+            return data
+        if found is None:
+            raise ConfigError(
+                f"{source}: /: 'schema_version' is a required property; expected {self.version}"
+            )
+        if type(found) is not int or found not in self.migrations:
+            known = " or ".join(map(str, (*self.migrations, self.version)))
+            raise ConfigError(
+                f"{source}: /schema_version: {str(found)[:40]!r}, expected {known}; {self.advice}"
+            )
+        for version in range(found, self.version):
+            try:
+                data = self.migrations[version](data, given)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                raise ConfigError(
+                    f"{source}: is not a {self.title} of schema version {version}: "
+                    f"{type(error).__name__} {error}; {self.advice}"
+                ) from error
+            except ConfigError as error:
+                raise ConfigError(f"{source}: {error}") from error
+        return data
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema, as generated from :attr:`type`."""
+        made = msgspec.json.schema(self.type)
+        definitions = {name: _closed(each) for name, each in made["$defs"].items()}
+        top = definitions.pop(self.type.__name__)
+        for name in self.placed:
+            top["properties"].pop(name)
+        top["required"] = ["schema_version"] + [
+            name for name in top.get("required", []) if name not in self.placed
+        ]
+        top["properties"] = {"schema_version": {"const": self.version}, **top["properties"]}
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            **top,
+            "title": f"pytest-pdserve {self.title}",
+            "$defs": definitions,
+        }
+
+
+def _without_defaults(value: Any) -> Any:
+    """*value* as plain data, without fields that have their default."""
+    if is_dataclass(value):
+        return {
+            each.name: _without_defaults(own)
+            for each in fields(value)
+            if (own := getattr(value, each.name)) != _default(each)
+        }
+    if isinstance(value, Mapping):
+        return {key: _without_defaults(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_without_defaults(each) for each in value]
+    return value
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def _closed(schema: Any) -> Any:
+    """*schema* that admits no unknown keys, and says of null what its kind of file can hold."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(each) for key, each in schema.items() if key != "default"}
+    if "properties" in closed:
+        closed["additionalProperties"] = False
+    several = closed.get("anyOf", ())
+    plain = [each for each in several if each != {"type": "null"}]
+    if len(plain) == 1 and len(several) == 2 and isinstance(plain[0].get("type"), str):
+        # One type beside null reads better in an error than 'not valid under any of …'.
+        del closed["anyOf"]
+        return {**closed, **plain[0], "type": [plain[0]["type"], "null"]}
+    return closed
+
+
+@functools.cache
+def _validator(name: str) -> Any:
+    text = resources.files(__package__).joinpath(f"schema/{name}.schema.json").read_text("utf-8")
+    return _VALIDATOR(json.loads(text))
+
+
+RECORD = Kind(
+    name="record",
+    title="run record",
+    type=Record,
+    version=2,
+    migrations={1: migrations.record_from_1},
+)
+SESSION = Kind(name="session", title="session", type=StoredRef, version=1)
+BASELINE = Kind(
+    name="baseline",
+    title="baseline",
+    type=Baseline,
+    version=2,
+    placed=("source",),
+    sparse=True,
+    migrations={1: migrations.baseline_from_1},
+    advice="use the pytest-pdserve that wrote it, or move it away and record another with "
+    "--pdserve-record",
+)
+CALIBRATION = Kind(
+    name="calibration",
+    title="calibration",
+    type=Calibration,
+    version=2,
+    placed=("source",),
+    sparse=True,
+    migrations={1: migrations.calibration_from_1},
+    advice="move it away and make another with pdserve calibrate",
+)
+SYSTEM = Kind(name="system", title="system", type=System, version=1, placed=("name", "source"))
+CLAIMS = Kind(name="claims", title="claims", type=ClaimsFile, version=1)
+FIGURES = Kind(
+    name="figures",
+    title="figures: values that were read off plots",
+    type=Figures,
+    version=1,
+    placed=("source",),
+)
+KINDS: tuple[Kind[Any], ...] = (RECORD, SESSION, BASELINE, CALIBRATION, SYSTEM, CLAIMS, FIGURES)
+"""Every kind."""
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write the schema of every kind into *folder*."""
+    written = []
+    for kind in KINDS:
+        path = folder / f"{kind.name}.schema.json"
+        path.write_text(json.dumps(kind.schema(), indent=2, ensure_ascii=True) + "\n")
+        written.append(path)
+    return written
+
+
+if __name__ == "__main__":
+    write_schemas(Path(__file__).parent / "schema")

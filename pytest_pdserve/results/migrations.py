@@ -1,0 +1,122 @@
+"""What makes data of the next schema version of an older file; measured values stay as they are.
+
+Only here is anything read out of a run id or a path: files of version 1 say it nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from collections.abc import Mapping
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.sessions import utc_text
+from pytest_pdserve.values.system import System
+
+_MEDIAN = re.compile(r"median_(.+)")
+
+
+def record_from_1(data: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
+    """Make a record of version 2: session and start are fields, a workload's id names all of it."""
+    del given
+    new = {key: value for key, value in data.items() if key != "run_id"}
+    processes = data["processes"]
+    cluster = data.get("cluster", {})
+    return {
+        **new,
+        "schema_version": 2,
+        "session": _session(data["run_id"], cluster.get("night")),
+        "start": _start(processes[0]["log"]) if processes else None,
+        "workload": _workload(data["workload"], imported="imported_from" in data["host"]),
+        "metrics": dict(_metrics(data["metrics"])),
+        "findings": [
+            {**each, "severity": each["severity"].replace("insane", "invalid")}
+            for each in data["findings"]
+        ],
+    }
+
+
+def baseline_from_1(data: Mapping[str, Any], given: Any) -> dict[str, Any]:
+    """Make a baseline of version 2, whose workload ids name the number of prompts and the load.
+
+    Version 1 names lengths and rate only: the rest is that of the system's own sweep.
+
+    :param given: the system that the file belongs to.
+    :raises ConfigError: if a cell is not one of the system's sweep.
+    """
+    assert isinstance(given, System)
+    ids = {_id_1(workload): workload.id for workload in given.sweep.workloads()}
+    for topology, workloads in data["topologies"].items():
+        for old in workloads:
+            if old not in ids:
+                raise ConfigError(
+                    f"/topologies/{topology}/{old}: schema version 1 does not say how many prompts "
+                    "it had, and the sweep of the system file has no cell of this name; remove it "
+                    "from the file, or put it back into [sweep]"
+                )
+    cells = {
+        topology: {ids[old]: dict(_metrics(metrics)) for old, metrics in workloads.items()}
+        for topology, workloads in data["topologies"].items()
+    }
+    new = {key: value for key, value in data.items() if key != "topologies"}
+    return {**new, "schema_version": 2, "provenance": _sources(data["provenance"]), "cells": cells}
+
+
+def calibration_from_1(data: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
+    """Make a calibration of version 2, whose sessions say when they began."""
+    del given
+    return {**data, "schema_version": 2, "provenance": _sources(data["provenance"])}
+
+
+def _sources(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**data, "runs": [_session(run) for run in data["runs"]]}
+
+
+def _session(run_id: str, night: int | None = None) -> dict[str, Any]:
+    """A session by its id of version 1, which began with its time."""
+    try:
+        began = utc_text(datetime.strptime(run_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+    except ValueError:
+        began = None
+    return {"id": run_id, "started_at": began, "simulated_night": night}
+
+
+def _start(log: str) -> int:
+    """Start of the servers: version 1 had a log folder for each, ``logs``, ``logs-2`` and on."""
+    match = re.search(r"logs-(\d+)/[^/]*$", log)
+    return int(match[1]) - 1 if match else 0
+
+
+def _workload(data: Mapping[str, Any], *, imported: bool) -> dict[str, Any]:
+    rate = data["request_rate"]
+    lengths = data["dataset"] == "random"
+    return {
+        "dataset": data["dataset"],
+        "input_len": data["input_len"] if lengths else None,
+        "output_len": data["output_len"] if lengths else None,
+        "num_prompts": data["num_prompts"],
+        "request_rate": None if rate == "inf" else rate,
+        "max_concurrency": data["max_concurrency"],
+        "burstiness": "unknown" if imported else 1.0,
+        "options": "unknown" if imported else data["options"],
+    }
+
+
+def _id_1(workload: Any) -> str:
+    """The id that version 1 gave to *workload*."""
+    rate = workload.request_rate
+    lengths = "{}-{}".format(*(workload.lengths or (0, 0)))
+    return f"{workload.dataset}-{lengths}" + ("" if rate is None else f"-rate{rate:g}")
+
+
+def _metrics(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Metrics of version 2, where the median is the 50th percentile and has one name."""
+    for name, value in data.items():
+        match = _MEDIAN.fullmatch(name)
+        if match is None:
+            yield name, value
+        elif f"p50_{match[1]}" not in data:
+            yield f"p50_{match[1]}", value

@@ -1,0 +1,73 @@
+"""One row per request of a run: how a parquet file of them is written and read.
+
+Times are whole microseconds; the gaps between chunks are one column of lists. zstd halves what is
+left. Prompts and texts are not stored.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.result import BenchResult
+
+MICRO = 1_000_000
+
+
+def requests_table(result: BenchResult) -> Any:
+    """Return a pyarrow table with a row per request.
+
+    Columns: ``input_tokens``, ``output_tokens`` int32; ``start_us`` int64, since the first request
+    was sent, null where the client does not say; ``ttft_us`` int32, null where the client has none;
+    ``itl_us`` list of int32; ``error`` string, null where the request completed.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - a third of a second that only a finished run pays
+
+    count = len(result.output_lens)
+    began = min(result.start_s, default=0.0)
+    starts = [start - began for start in result.start_s] or [math.nan] * count
+    return pa.table(
+        {
+            "input_tokens": pa.array(result.input_lens or [None] * count, pa.int32()),
+            "output_tokens": pa.array(result.output_lens, pa.int32()),
+            "start_us": pa.array(_micros(starts), pa.int64()),
+            "ttft_us": pa.array(_micros(result.ttft_s or [math.nan] * count), pa.int32()),
+            "itl_us": pa.array(
+                [_micros(gaps) for gaps in result.itl_s] if result.itl_s else [None] * count,
+                pa.list_(pa.int32()),
+            ),
+            "error": pa.array(
+                [text or None for text in result.errors] or [None] * count, pa.string()
+            ),
+        }
+    )
+
+
+def requests_bytes(result: BenchResult) -> bytes:
+    """Return the parquet file of :func:`requests_table`."""
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    pq.write_table(requests_table(result), buffer, compression="zstd", compression_level=9)
+    return buffer.getvalue()
+
+
+def read_requests(path: Path) -> Any:
+    """Return the pandas frame of a run's requests, with the columns of :func:`requests_table`.
+
+    :raises ConfigError: if the file is missing or no such table.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _micros(seconds: Iterable[float]) -> list[int | None]:
+    return [None if math.isnan(value) else round(value * MICRO) for value in seconds]

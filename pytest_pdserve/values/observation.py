@@ -1,0 +1,48 @@
+"""All that was seen of one run: what metrics are read from, and what sanity checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.record import ServedCounts
+from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """All that was seen of one run."""
+
+    topology: Topology
+    """What served."""
+    workload: Workload
+    """What was asked."""
+    result: BenchResult
+    """What the client wrote."""
+    served: tuple[ServedCounts, ...] = ()
+    """What each instance counted; empty where instances cannot be asked."""
+    instances: int = 0
+    """Instances that answer requests, whether or not they could be asked."""
+    kv_shape: KvShape | None = None
+    """KV cache of the model; None if its configuration cannot be read."""
+    ranks: int = 1
+    """Largest tensor-parallel size of a prefill or decode engine."""
+    client_cpu: float | None = None
+    """Cores that the client used while it measured; None if not seen."""
+
+    def role(self, role: Role) -> tuple[ServedCounts, ...]:
+        """Return the counts of the instances of *role*."""
+        return tuple(counts for counts in self.served if counts.role == role)
+
+    def total(self, count: str, role: Role | None = None) -> float | None:
+        """Return the sum of one field of :class:`ServedCounts` over the instances that have it.
+
+        :param role: of the instances; None takes all.
+        :returns: None if no instance has it.
+        """
+        served = self.served if role is None else self.role(role)
+        values = [value for c in served if (value := getattr(c, count)) is not None]
+        return sum(values) if values else None

@@ -1,0 +1,50 @@
+"""Where the values of a stored file come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Annotated
+
+from msgspec import Meta
+
+from pytest_pdserve.values.sessions import SessionRef
+
+_PRINTABLE = r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff]"
+Line = Annotated[str, Meta(pattern=rf"^{_PRINTABLE}*(?![\s\S])")]
+"""One line that every terminal can show."""
+Word = Annotated[str, Meta(pattern=rf"^{_PRINTABLE}*(?![\s\S])", min_length=1)]
+"""The same, not empty."""
+Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(?![\s\S])")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Sessions, versions and hardware that stored values come from."""
+
+    date: Day
+    """When the file was made or accepted."""
+    runs: Annotated[
+        tuple[SessionRef, ...], Meta(min_length=1, extra_json_schema={"uniqueItems": True})
+    ]
+    """Sessions, in the order of the values."""
+    fingerprint: Word | None
+    """Digest of hardware and system file; None where the values hold on any."""
+    versions: Mapping[Word, Line]
+    """Package or component and version, of the newest session."""
+    note: Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]*(?![\s\S])")] | None = None
+    """What whoever accepted it wrote."""
+    approver: Word | None = None
+    """Who answers for it."""
+    nodes: tuple[str, ...] = ()
+    """Nodes that served."""
+    host: Mapping[str, str] = field(default_factory=dict)
+    """What the fingerprint was made of."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the client."""
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Ids of the sessions."""
+        return tuple(run.id for run in self.runs)

@@ -1,0 +1,141 @@
+"""The article's two panels as one system runs them, and where in them a workload stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Annotated
+from typing import Literal
+
+from msgspec import Meta
+
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.workload import LENGTH_FLAGS
+from pytest_pdserve.values.workload import Concurrency
+from pytest_pdserve.values.workload import Factor
+from pytest_pdserve.values.workload import Length
+from pytest_pdserve.values.workload import Name
+from pytest_pdserve.values.workload import Options
+from pytest_pdserve.values.workload import Prompts
+from pytest_pdserve.values.workload import RampUp
+from pytest_pdserve.values.workload import Rate
+from pytest_pdserve.values.workload import Workload
+
+Panel = Literal["prefill", "decode"]
+PANELS: tuple[Panel, ...] = ("prefill", "decode")
+Lengths = Annotated[tuple[Length, ...], Meta(min_length=1, extra_json_schema={"uniqueItems": True})]
+ARTICLE_INPUT_LENS = (512, 1024, 2048, 4096)
+ARTICLE_OUTPUT_LENS = (256, 512, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A workload of the sweep, and what the article has in its place; that is no part of its id."""
+
+    workload: Workload
+    """The load."""
+    panels: tuple[Panel, ...]
+    """Panels that it is in."""
+    article_lengths: tuple[int, int] | None = None
+    """Prompt and output length of the article's cell that it stands for, tokens; None where the
+    data set brings its own lengths."""
+
+    @property
+    def id(self) -> str:
+        """The workload's id."""
+        return self.workload.id
+
+    @property
+    def test_id(self) -> str:
+        """Short name among the points of one sweep, e.g. ``512-256``."""
+        return self.workload.parts.get("lengths", self.workload.id)
+
+    @property
+    def name(self) -> str:
+        """Name in claims, in the article's lengths: ``512-256``, ``512-256-rate8``."""
+        if self.article_lengths is None:
+            return self.workload.id
+        rate = self.workload.parts.get("rate")
+        return "{}-{}".format(*self.article_lengths) + (f"-{rate}" if rate else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """The article's two panels, as one system runs them."""
+
+    input_lens: Lengths | None = None
+    """Prefill panel: prompt lengths, at the first of :attr:`output_lens`; None is the article's."""
+    output_lens: Lengths | None = None
+    """Decode panel: output lengths, at the first of :attr:`input_lens`; None is the article's."""
+    length_divisor: Annotated[int, Meta(ge=1)] = 1
+    """What the article's lengths are divided by on a system that is too slow for them."""
+    num_prompts: Prompts = 1024
+    """Requests per cell."""
+    request_rate: Rate | None = None
+    """Arrival rate, req/s; None sends all at once."""
+    burstiness: Factor = 1.0
+    """Shape of the gaps between requests; 1 is a Poisson process."""
+    ramp_up: RampUp | None = None
+    """How the rate grows at the start; None is a constant rate."""
+    max_concurrency: Concurrency | None = None
+    """Requests in flight at most; the article sets no bound."""
+    dataset: Name = "random"
+    """``--dataset-name``; one that brings its own lengths makes a sweep of one load."""
+    options: Options = field(default_factory=dict)
+    """Further options of ``vllm bench serve``."""
+    repeats: Annotated[int, Meta(ge=1)] | None = None
+    """Runs per cell where limits alone decide (None: 1); at most so many, the confirmations of a
+    suspicious cell among them, where nights are judged (None: 4)."""
+
+    def points(self) -> tuple[Point, ...]:
+        """Return the sweep's points, shared ones once: 8 for the article's 4 + 5.
+
+        :raises ConfigError: if a length cannot be divided, or the data set takes none.
+        """
+        if self.dataset not in LENGTH_FLAGS:
+            for name in ("input_lens", "output_lens"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"sweep.{name}: data set {self.dataset!r} brings lengths of its own; leave "
+                        "it out"
+                    )
+            return (Point(workload=self._workload(None, None), panels=PANELS),)
+        inputs = self.input_lens or ARTICLE_INPUT_LENS
+        outputs = self.output_lens or ARTICLE_OUTPUT_LENS
+        cells: dict[tuple[int, int], list[Panel]] = {}
+        for input_len in inputs:
+            cells.setdefault((input_len, outputs[0]), []).append("prefill")
+        for output_len in outputs:
+            cells.setdefault((inputs[0], output_len), []).append("decode")
+        return tuple(
+            Point(
+                workload=self._workload(*map(self._divided, lengths)),
+                panels=tuple(panels),
+                article_lengths=lengths,
+            )
+            for lengths, panels in cells.items()
+        )
+
+    def workloads(self) -> tuple[Workload, ...]:
+        """Return the workloads of :meth:`points`."""
+        return tuple(point.workload for point in self.points())
+
+    def _divided(self, length: int) -> int:
+        if length % self.length_divisor:
+            raise ConfigError(
+                f"sweep.length_divisor = {self.length_divisor} does not divide length {length}"
+            )
+        return length // self.length_divisor
+
+    def _workload(self, input_len: int | None, output_len: int | None) -> Workload:
+        return Workload(
+            input_len=input_len,
+            output_len=output_len,
+            num_prompts=self.num_prompts,
+            request_rate=self.request_rate,
+            burstiness=self.burstiness,
+            ramp_up=self.ramp_up,
+            max_concurrency=self.max_concurrency,
+            dataset=self.dataset,
+            options=self.options,
+        )
