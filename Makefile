@@ -20,7 +20,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-fast lint typecheck coverage slurm-up slurm-down slurm-demo docker save clean
+.PHONY: help setup run test test-all test-fast lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint: setup ## Check code, baselines, workflows and spelling
 	find baselines -name figures.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/figures.schema.json {} +
 	find suites -name '*.toml' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +
 	find .github/workflows -name '*.yml' -exec $(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows {} +
+
+schemas: setup ## Generate the JSON schemas of stored files from their values
+	$(BIN)/python -m pytest_pdserve.results.kinds
 
 typecheck: setup ## Check types with mypy
 	$(BIN)/mypy

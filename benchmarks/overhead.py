@@ -12,16 +12,16 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import load_record
 
 
 def main(folder: Path) -> None:
     """Print one line per topology of the run in *folder*."""
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for path in sorted(folder.glob("*/*.json")):
-        if not path.name.endswith(".bench.json"):
-            record = load_record(path)
-            runs[record.topology].append(dict(record.timings_s))
+    for path in sorted(folder.glob(f"*/*{RECORD_SUFFIX}")):
+        record = load_record(path)
+        runs[record.topology].append(dict(record.timings_s))
     if not runs:
         sys.exit(f"{folder} holds no records")
     for topology, timings in runs.items():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_pdserve.cluster.local import check_memory
+from pytest_pdserve.judge.sanity import checks as sanity_checks
 from pytest_pdserve.options import Settings
 from pytest_pdserve.plan.host import planned_hosts
 from pytest_pdserve.plan.launch import plan_launch
@@ -38,6 +39,7 @@ def check_before_start(
     :raises pytest.UsageError: with one sentence; pytest exits with 4.
     """
     try:
+        sanity_checks()  # those of other packages must load
         if settings.base_url is None:
             for topology in topologies:
                 check_topology(settings.system, topology, touching=touching)

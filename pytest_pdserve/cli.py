@@ -198,7 +198,7 @@ def _import(options: argparse.Namespace, system: System, topology: Topology) -> 
         results = [(path, load_bench_result(path)) for path in options.results]
     except ClientError as error:
         raise ConfigError(str(error)) from error
-    store = create_run(options.runs, f"{system.name}-imported")
+    store = create_run(options.runs, system.name, label="imported")
     for source, result in results:
         record, path = import_result(
             result,

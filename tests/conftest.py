@@ -72,6 +72,9 @@ SYSTEM: Tables = {
     },
 }
 
+WORKLOAD = "random-32-8-n8-c4"
+"""Id of the one workload in the sweep of :data:`SYSTEM`."""
+
 
 @dataclass(kw_only=True)
 class House:
@@ -133,18 +136,18 @@ class House:
         }
         path = self.path / "baselines" / "stub" / "sweep.json"
         data = {
-            "schema_version": 1,
+            "schema_version": 2,
             "system": "stub",
             "suite": "sweep",
             "provenance": {
                 "date": "2026-11-23",
-                "runs": ["hand-made"],
+                "runs": [{"id": "hand-made"}],
                 "fingerprint": None,
                 "versions": {},
             },
-            "topologies": {
+            "cells": {
                 topology: {
-                    "random-32-8": {
+                    WORKLOAD: {
                         name: {"ref": ref, "rtol": 0, "better": "equal", "unit": unit, "runs": 1}
                         for name, (unit, ref) in {
                             **counts,
@@ -188,8 +191,7 @@ class House:
 
     def records(self) -> list[dict[str, Any]]:
         """Every record of every run."""
-        paths = sorted(self.runs.glob("*/*/*.json"))
-        return [json.loads(p.read_text()) for p in paths if not p.name.endswith(".bench.json")]
+        return [json.loads(p.read_text()) for p in sorted(self.runs.glob("*/*/*.record.json"))]
 
     def survivors(self, seconds: float = 0.0) -> list[str]:
         """What still runs of all that this test started, after up to *seconds*."""

@@ -99,8 +99,8 @@ def check_workload(workload: Workload) -> None:
     """
     load = workload.known()
     for name, default in (("burstiness", 1.0), ("ramp_up", None)):
-        if (value := getattr(workload, name)) != default:
-            raise ConfigError(f"{name} = {value} cannot be simulated; leave it out")
+        if getattr(workload, name) != default:
+            raise ConfigError(f"a load with {name} cannot be simulated; leave it out")
     if load.options:
         raise ConfigError(f"options {', '.join(load.options)} cannot be simulated; leave them out")
     if workload.dataset != "random":

@@ -201,7 +201,7 @@ class SlurmAllocation:
         self, commands: Sequence[Command], logs: Sequence[Path], secrets: Mapping[str, str]
     ) -> tuple[SlurmProcess, ...]:
         self._count += 1
-        name = commands[0].log_name.removesuffix(".log")
+        name = commands[0].file_name
         stem = self._folder / "steps" / f"{self._count:03d}-{name}"
         items, errors = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.srun.log")
         limits, slurm = self._system.limits, self._system.slurm

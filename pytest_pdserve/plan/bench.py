@@ -68,8 +68,8 @@ def _load_flags(workload: Workload) -> Iterator[str]:
         yield from ("--burstiness", repr(load.burstiness))
     if ramp is not None:
         yield from ("--ramp-up-strategy", ramp.strategy)
-        yield from ("--ramp-up-start-rps", repr(ramp.start_rps))
-        yield from ("--ramp-up-end-rps", repr(ramp.end_rps))
+        yield from ("--ramp-up-start-rps", str(ramp.start_rps))
+        yield from ("--ramp-up-end-rps", str(ramp.end_rps))
     if load.max_concurrency is not None:
         yield from ("--max-concurrency", str(load.max_concurrency))
 
@@ -81,5 +81,6 @@ def bench_timeout(workload: Workload, limits: Limits) -> float:
     """
     load = workload.known()
     tokens = load.num_prompts * (sum(load.lengths) if load.lengths else UNKNOWN_TOKENS)
-    arrivals = 0.0 if load.request_rate is None else load.num_prompts / load.request_rate
+    slowest = workload.ramp_up.start_rps if workload.ramp_up else load.request_rate
+    arrivals = 0.0 if slowest is None else load.num_prompts / slowest
     return limits.bench_start_s + arrivals + tokens / limits.slowest_tok_s

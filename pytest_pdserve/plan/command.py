@@ -32,9 +32,14 @@ class Command:
     """Command that prints the id of the process to account for, where that is no child (docker)."""
 
     @property
+    def file_name(self) -> str:
+        """Name in file names, e.g. ``decode-1``."""
+        return self.name.replace("[", "-").replace("]", "").replace("/", "-")
+
+    @property
     def log_name(self) -> str:
         """File name of its log, e.g. ``decode-1.log``."""
-        return self.name.replace("[", "-").replace("]", "").replace("/", "-") + ".log"
+        return f"{self.file_name}.log"
 
     def render(self) -> str:
         """The command as a person would type it, one variable or option a line."""

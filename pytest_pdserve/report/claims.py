@@ -15,15 +15,17 @@ _FEW = 12
 def claim_lines(session: Session) -> list[str]:
     """One line per claim, or their count and the ones that do not simply hold."""
     many = len(session.claims) > _FEW
-    said = [(claim, verdict, claim_status(session, verdict)) for claim, verdict in session.claims]
+    outcomes = [
+        (claim, verdict, claim_outcome(session, verdict)) for claim, verdict in session.claims
+    ]
     lines = []
     if many:
-        counts = Counter(status.partition(":")[0] for _, _, status in said)
-        lines.append("claims: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
-    for claim, verdict, status in said:
+        counts = Counter(outcome for _, _, (outcome, _) in outcomes)
+        lines.append("claims: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
+    for claim, verdict, (outcome, detail) in outcomes:
         if not (many and verdict.status is Status.PASS):
             miss = f" ({verdict.misses[0]})" if verdict.misses and not verdict.known else ""
-            lines.append(f"claim {claim.id}: {status}{miss}")
+            lines.append(f"claim {claim.id}: {outcome}{detail and f': {detail}'}{miss}")
     alone = [claim.id for claim, _ in session.claims if claim.caution]
     if alone:
         which = ", ".join(alone) if len(alone) < _FEW else f"{len(alone)} claims"
@@ -34,10 +36,12 @@ def claim_lines(session: Session) -> list[str]:
     return lines
 
 
-def claim_status(session: Session, verdict: ClaimVerdict) -> str:
-    """What became of a claim, in a few words."""
+def claim_outcome(session: Session, verdict: ClaimVerdict) -> tuple[str, str]:
+    """Return what became of a claim, and what more there is to say, empty if nothing."""
     if verdict.known is not None:
-        return f"KNOWN ISSUE: contradicted in {', '.join(verdict.contradicted)}: {verdict.known}"
+        where = ", ".join(verdict.contradicted)
+        return "KNOWN ISSUE", f"contradicted in {where}: {verdict.known}"
     if verdict.status is Status.FAIL and session.system.judgement.claims == "report":
-        return f"does not hold on {session.system.name}, where claims are reported, not enforced"
-    return str(verdict.status)
+        name = session.system.name
+        return f"does not hold on {name}, where claims are reported, not enforced", ""
+    return str(verdict.status), ""

@@ -35,9 +35,9 @@ def short_names(workloads: Sequence[Workload]) -> ShortNames:
         if all(other.get(name) == text for other in others)
     }
     names = {
-        id_: "-".join(t.lstrip("+") for n, t in own.items() if n not in shared) or "defaults"
+        id_: "-".join(text for name, text in own.items() if name not in shared) or "defaults"
         for id_, own in parts.items()
     }
     if len(set(names.values())) < len(names):
         return ShortNames(shared="", names={name: name for name in parts})
-    return ShortNames(shared=", ".join(text.lstrip("+") for text in shared.values()), names=names)
+    return ShortNames(shared=", ".join(shared.values()), names=names)

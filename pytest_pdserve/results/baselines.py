@@ -61,30 +61,39 @@ def load_baseline(
     """
     if not path.exists():
         return None
-    baseline = BASELINE.parse(load_json(path), path, given=system, source=str(path))
-    for key, found, wanted in (
-        ("system", baseline.system, system.name),
-        ("suite", baseline.suite, suite),
-    ):
-        if found != wanted:
+    data = load_json(path)
+    for key, wanted in (("system", system.name), ("suite", suite)):
+        found = data.get(key) if isinstance(data, dict) else None
+        if isinstance(found, str) and found and found != wanted:
             raise ConfigError(
                 f"{path}: /{key}: is of {found!r}, but {wanted!r} is judged by it; put it "
                 "where it belongs, or record one here with --pdserve-record"
             )
+    baseline = BASELINE.parse(data, path, given=system, source=str(path))
+    _check_sources(baseline, path)
     for topology, workloads in baseline.cells.items():
         for workload, metrics in workloads.items():
             for name, envelope in metrics.items():
                 where = f"{path}: /cells/{topology}/{workload}/{name}"
                 _check_envelope(name, envelope, where)
                 _check_values(name, envelope, len(baseline.runs), where)
-    assert baseline.provenance is not None
-    theirs = baseline.provenance.fingerprint
+    theirs = baseline.provenance.fingerprint if baseline.provenance else None
     if theirs is not None and fingerprint is not None and theirs != fingerprint:
         raise ConfigError(
             f"{path} was recorded on another host or system file (fingerprint {theirs}, here "
             f"{fingerprint}); move it away, and record or propose one of this"
         )
     return baseline
+
+
+def _check_sources(baseline: Baseline, path: Path) -> None:
+    if baseline.provenance is None:
+        raise ConfigError(f"{path}: /provenance: None is not of type 'object'")
+    ids = baseline.provenance.run_ids
+    twice = next((name for name in ids if ids.count(name) > 1), None)
+    if twice is not None:
+        where = f"{path}: /provenance/runs/{ids.index(twice)}"
+        raise ConfigError(f"{where}: {twice!r} stands {ids.count(twice)} times")
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:

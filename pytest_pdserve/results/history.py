@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pdserve.results.files import load_json
-from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.kinds import SESSION
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import SESSION_FILE
@@ -215,12 +215,44 @@ def session_folders(runs: Path) -> list[tuple[Path, StoredRef]]:
 
     Sessions whose time is not known come last.
     """
+    found = [(path, ref) for path in _folders(runs) if (ref := session_of(path)) is not None]
+    return sorted(found, key=lambda each: _age(each[1].session), reverse=True)
+
+
+def unknown_folders(runs: Path) -> list[tuple[Path, str]]:
+    """Run folders of which nothing can be read, with the reason, the last changed first."""
+    found = [(path, _trouble(path)) for path in _folders(runs) if session_of(path) is None]
+    torn = [(path, why) for path, why in found if why]
+    return sorted(torn, key=lambda each: each[0].stat().st_mtime, reverse=True)
+
+
+def _trouble(folder: Path) -> str:
+    """Why nothing of a run folder can be read; empty if it is not a run folder."""
     try:
-        folders = [path for path in runs.iterdir() if path.is_dir()]
+        if (folder / SESSION_FILE).exists():
+            _session_file(folder)
+        for path in _record_paths(folder):
+            load_record(path)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _session_file(folder: Path) -> StoredRef:
+    path = folder / SESSION_FILE
+    found = SESSION.parse(load_json(path), path)
+    if found.session.id != folder.name:
+        raise ConfigError(
+            f"{path}: /session/id: is {found.session.id!r}, expected the folder's name"
+        )
+    return found
+
+
+def _folders(runs: Path) -> list[Path]:
+    try:
+        return sorted(path for path in runs.iterdir() if path.is_dir())
     except OSError:
         return []
-    found = [(folder, ref) for folder in folders if (ref := session_of(folder)) is not None]
-    return sorted(found, key=lambda each: _age(each[1].session), reverse=True)
 
 
 def _age(session: SessionRef) -> tuple[str, str]:
@@ -228,20 +260,16 @@ def _age(session: SessionRef) -> tuple[str, str]:
 
 
 def session_of(folder: Path) -> StoredRef | None:
-    """Return what a run folder says of itself; None if it is not one.
+    """Return what a run folder says of itself; None if it is not one, or nothing can be read.
 
-    A folder of a version that wrote no session file is told by its first record that can be read.
+    Where it has no session file, as before version 2 of records, or a torn one, the first record
+    that can be read tells.
     """
-    path = folder / SESSION_FILE
-    if path.exists():
-        try:
-            return SESSION.parse(load_json(path), path)
-        except ConfigError:
-            return None
+    with contextlib.suppress(ConfigError):
+        return _session_file(folder)
     for path in _record_paths(folder):
         try:
-            data = load_json(path)
-            record = RECORD.parse(data, path)
+            record = load_record(path)
         except ConfigError:
             continue
         return StoredRef(session=record.session, system=record.system)

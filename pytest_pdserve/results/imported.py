@@ -102,6 +102,8 @@ def _load(result: BenchResult) -> dict[str, Any]:
         "max_concurrency": raw.get("max_concurrency", UNKNOWN),
         "burstiness": raw.get("burstiness", UNKNOWN),
     }
+    if load["request_rate"] is None and raw.get("ramp_up_strategy") is None:
+        load["burstiness"] = 1.0 if load["burstiness"] != UNKNOWN else UNKNOWN  # without effect
     if raw.get("ramp_up_strategy") is not None:
         load["ramp_up"] = RampUp(
             strategy=raw["ramp_up_strategy"],

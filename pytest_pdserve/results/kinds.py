@@ -36,6 +36,8 @@ from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.text import MOMENT_FORMAT
+from pytest_pdserve.values.text import is_moment
 
 T = TypeVar("T")
 Migration = Callable[..., dict[str, Any]]
@@ -47,6 +49,10 @@ _VALIDATOR = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     ),
 )
 """As drafted, but 4.0 is no integer: what counts with it would end in a TypeError."""
+
+
+_FORMATS = jsonschema.FormatChecker(formats=())
+_FORMATS.checks(MOMENT_FORMAT)(is_moment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +83,15 @@ class Kind(Generic[T]):
         :param placed: the fields that do not stand in the file.
         :raises ConfigError: with file, JSON pointer and what is wrong there.
         """
-        data = self._current(data, source, given)
-        self.check(data, source)
+        current = self._current(data, source, given)
+        try:
+            self.check(current, source)
+        except ConfigError as error:
+            if current is data:
+                raise
+            old = data["schema_version"]
+            raise ConfigError(f"{error} (as read from schema version {old})") from error
+        data = current
         without = {key: value for key, value in data.items() if key != "schema_version"}
         return msgspec.convert({**without, **placed}, self.type)
 
@@ -87,7 +100,9 @@ class Kind(Generic[T]):
 
         :raises ConfigError: if no file can hold it.
         """
-        plain = msgspec.to_builtins(_without_defaults(value) if self.sparse else value)
+        plain = msgspec.to_builtins(
+            _without_defaults(value) if self.sparse else value, enc_hook=_plain_number
+        )
         try:  # tuples become lists
             data = json.loads(json.dumps(plain, allow_nan=False))
         except ValueError as error:
@@ -119,25 +134,25 @@ class Kind(Generic[T]):
         """*data* in today's version."""
         if not isinstance(data, dict):
             return data
-        found = data.get("schema_version")
-        if type(found) is int and found == self.version:
-            return data
-        if found is None:
+        if "schema_version" not in data:
             raise ConfigError(
                 f"{source}: /: 'schema_version' is a required property; expected {self.version}"
             )
+        found = data["schema_version"]
+        if type(found) is int and found == self.version:
+            return data
         if type(found) is not int or found not in self.migrations:
             known = " or ".join(map(str, (*self.migrations, self.version)))
             raise ConfigError(
-                f"{source}: /schema_version: {str(found)[:40]!r}, expected {known}; {self.advice}"
+                f"{source}: /schema_version: {repr(found)[:40]}, expected {known}; {self.advice}"
             )
         for version in range(found, self.version):
             try:
                 data = self.migrations[version](data, given)
             except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
                 raise ConfigError(
-                    f"{source}: is not a {self.title} of schema version {version}: "
-                    f"{type(error).__name__} {error}; {self.advice}"
+                    f"{source}: does not have the form of a {self.title} of schema version "
+                    f"{version}; {self.advice}"
                 ) from error
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from error
@@ -181,8 +196,15 @@ def _default(each: Field[Any]) -> Any:
     return each.default if each.default_factory is MISSING else each.default_factory()
 
 
+def _plain_number(value: Any) -> Any:
+    """A number of numpy as Python's own."""
+    if isinstance(value, float | int):
+        return float(value) if isinstance(value, float) else int(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored")
+
+
 def _closed(schema: Any) -> Any:
-    """*schema* that admits no unknown keys, and says of null what its kind of file can hold."""
+    """*schema* that admits no unknown keys, and whose errors name what was expected."""
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):
@@ -190,21 +212,36 @@ def _closed(schema: Any) -> Any:
     closed = {key: _closed(each) for key, each in schema.items() if key != "default"}
     if "properties" in closed:
         closed["additionalProperties"] = False
-    several = closed.get("anyOf", ())
-    plain = [each for each in several if each != {"type": "null"}]
-    if len(plain) == 1 and len(several) == 2 and isinstance(plain[0].get("type"), str):
-        # One type beside null reads better in an error than 'not valid under any of …'.
-        del closed["anyOf"]
-        return {**closed, **plain[0], "type": [plain[0]["type"], "null"]}
-    return closed
+    several = closed.pop("anyOf", None)
+    return closed if several is None else {**closed, **_one_of(several)}
+
+
+def _one_of(several: list[Any]) -> dict[str, Any]:
+    """Alternatives so that an error names the one that was meant, not 'not valid under any'."""
+    null = {"type": "null"}
+    plain = [each for each in several if each != null]
+    types = [each["type"] for each in plain if isinstance(each.get("type"), str)]
+    if all(each == {"type": each.get("type")} for each in plain):
+        return {"type": [*types, *(["null"] if null in several else [])]}
+    if null in several:
+        if len(plain) == 1 and types:
+            return {**plain[0], "type": [types[0], "null"]}
+        return {"if": null, "then": True, "else": _one_of(plain)}
+    if len(plain) == 1:
+        return dict(plain[0])
+    first = next((e for e in plain if "$ref" in e), None) or next(e for e in plain if "enum" in e)
+    rest = [each for each in plain if each is not first]
+    of_type = {"type": "object" if "$ref" in first else "string"}
+    return {"if": of_type, "then": first, "else": _one_of(rest)}
 
 
 @functools.cache
 def _validator(name: str) -> Any:
     text = resources.files(__package__).joinpath(f"schema/{name}.schema.json").read_text("utf-8")
-    return _VALIDATOR(json.loads(text))
+    return _VALIDATOR(json.loads(text), format_checker=_FORMATS)
 
 
+_WRITTEN = "write schema_version = 1"
 RECORD = Kind(
     name="record",
     title="run record",
@@ -234,14 +271,22 @@ CALIBRATION = Kind(
     migrations={1: migrations.calibration_from_1},
     advice="move it away and make another with pdserve calibrate",
 )
-SYSTEM = Kind(name="system", title="system", type=System, version=1, placed=("name", "source"))
-CLAIMS = Kind(name="claims", title="claims", type=ClaimsFile, version=1)
+SYSTEM = Kind(
+    name="system",
+    title="system",
+    type=System,
+    version=1,
+    placed=("name", "source"),
+    advice=_WRITTEN,
+)
+CLAIMS = Kind(name="claims", title="claims", type=ClaimsFile, version=1, advice=_WRITTEN)
 FIGURES = Kind(
     name="figures",
     title="figures: values that were read off plots",
     type=Figures,
     version=1,
     placed=("source",),
+    advice=_WRITTEN,
 )
 KINDS: tuple[Kind[Any], ...] = (RECORD, SESSION, BASELINE, CALIBRATION, SYSTEM, CLAIMS, FIGURES)
 """Every kind."""

@@ -21,9 +21,9 @@ MICRO = 1_000_000
 def requests_table(result: BenchResult) -> Any:
     """Return a pyarrow table with a row per request.
 
-    Columns: ``input_tokens``, ``output_tokens`` int32; ``start_us`` int64, since the first request
-    was sent, null where the client does not say; ``ttft_us`` int32, null where the client has none;
-    ``itl_us`` list of int32; ``error`` string, null where the request completed.
+    Columns: ``input_tokens``, ``output_tokens`` int64; ``start_us`` int64, since the first request
+    was sent, null where the client does not say; ``ttft_us`` int64, null where the client has none;
+    ``itl_us`` list of int64; ``error`` string, null where the request completed.
     """
     import pyarrow as pa  # noqa: PLC0415 - a third of a second that only a finished run pays
 
@@ -32,13 +32,13 @@ def requests_table(result: BenchResult) -> Any:
     starts = [start - began for start in result.start_s] or [math.nan] * count
     return pa.table(
         {
-            "input_tokens": pa.array(result.input_lens or [None] * count, pa.int32()),
-            "output_tokens": pa.array(result.output_lens, pa.int32()),
+            "input_tokens": pa.array(result.input_lens or [None] * count, pa.int64()),
+            "output_tokens": pa.array(result.output_lens, pa.int64()),
             "start_us": pa.array(_micros(starts), pa.int64()),
-            "ttft_us": pa.array(_micros(result.ttft_s or [math.nan] * count), pa.int32()),
+            "ttft_us": pa.array(_micros(result.ttft_s or [math.nan] * count), pa.int64()),
             "itl_us": pa.array(
                 [_micros(gaps) for gaps in result.itl_s] if result.itl_s else [None] * count,
-                pa.list_(pa.int32()),
+                pa.list_(pa.int64()),
             ),
             "error": pa.array(
                 [text or None for text in result.errors] or [None] * count, pa.string()

@@ -17,6 +17,7 @@ from pytest_pdserve.results.history import records_of
 from pytest_pdserve.results.history import session_folders
 from pytest_pdserve.results.history import stored_session
 from pytest_pdserve.results.history import stored_sessions
+from pytest_pdserve.results.history import unknown_folders
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
@@ -120,6 +121,7 @@ def find_session(runs: Path, system: System, run_id: str | None) -> StoredSessio
         found = stored_session(runs / run_id, system=system.name, unreadable=[])
     for folder in _passed_over(runs, system, run_id, found):
         _check_read(folder, system)
+    _check_unknown(runs, run_id, found)
     if found is None:
         raise ConfigError(
             _nothing(runs, system) if run_id is None else _lacks(runs / run_id, system)
@@ -141,6 +143,21 @@ def _passed_over(
         if each.system == system.name:
             newer.append(folder)
     return newer
+
+
+def _check_unknown(runs: Path, run_id: str | None, found: StoredSession | None) -> None:
+    """Refuse to pass over a session that says not even which system it measured.
+
+    A folder that was last changed before the session that was found cannot be newer.
+    """
+    began = found.session.began if found else None
+    for folder, why in unknown_folders(runs):
+        newer = began is None or folder.stat().st_mtime > began.timestamp()
+        if (folder.name == run_id) if run_id is not None else newer:
+            raise ConfigError(
+                f"{folder}: nothing of this session can be read, so it cannot be judged: {why}; "
+                "name the RUN that is to be judged"
+            )
 
 
 def _check_read(folder: Path, system: System) -> None:

@@ -55,14 +55,17 @@ def check_runs_folder(folder: Path) -> None:
         )
 
 
-def create_run(runs: Path, system: str, *, simulated_night: int | None = None) -> RunStore:
+def create_run(
+    runs: Path, system: str, *, label: str = "", simulated_night: int | None = None
+) -> RunStore:
     """Make the folder of a new session; two that start in one second get two folders.
 
+    :param label: further part of the folder's name, e.g. ``imported``.
     :param simulated_night: night that a simulated system names.
     :raises StoreError: if it cannot be made.
     """
     now = datetime.now(UTC)
-    name = new_run_id(system, now)
+    name = new_run_id("-".join(part for part in (system, label) if part), now)
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = runs / f"{name}{suffix}"
         try:

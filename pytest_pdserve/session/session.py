@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -43,6 +44,9 @@ from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
+
+_SELECTABLE = re.compile(r"[\w.+:/-]+")
+"""What an expression of pytest's ``-k`` may hold as a name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -286,7 +290,8 @@ class Session:
             return (*where, ("accept", f"pdserve baseline propose --system {self.system.name}"))
         known = {point.id: point.test_id for point in self.system.sweep.points()}
         short = known.get(cell.workload.id, cell.workload.id)
-        accept = f'pytest suites/{SUITE} -k "{cell.topology} and {short}" --pdserve-record'
+        only = f' -k "{cell.topology} and {short}"' if _SELECTABLE.fullmatch(short) else ""
+        accept = f"pytest suites/{SUITE}{only} --pdserve-record"
         return (
             *where,
             ("accept", f"{accept} --topology {cell.topology} --system {self.system.name}"),

@@ -13,7 +13,7 @@ from pytest_pdserve.values.metrics import Better
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sources import Sources
-from pytest_pdserve.values.sources import Word
+from pytest_pdserve.values.text import Word
 
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from pytest_pdserve.values.sources import Sources
-from pytest_pdserve.values.sources import Word
+from pytest_pdserve.values.text import Word
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 

@@ -76,12 +76,12 @@ def saturated(workload: Workload) -> bool:
     unbounded = bound is None or (
         isinstance(bound, int) and isinstance(prompts, int) and bound >= prompts
     )
-    return workload.request_rate is None and unbounded
+    return workload.request_rate is None and workload.ramp_up is None and unbounded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Regime:
-    """The points of a sweep that a claim speaks of."""
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Points of a sweep, by panel and lengths."""
 
     panel: Panel
     """Which of the article's panels; ``both`` is the points of either."""
@@ -89,11 +89,9 @@ class Regime:
     """Article input lengths; empty is all of the panel."""
     output_lens: Lengths = ()
     """Article output lengths; empty is all of the panel."""
-    load: Load | Literal["saturated"] | None = None
-    """How requests arrive; None admits any load."""
 
     def admits(self, point: Point) -> bool:
-        """Tell whether *point* lies in the regime, by the article's own lengths."""
+        """Tell whether *point* is one of them, by the article's own lengths."""
         if point.article_lengths is None:
             return False
         input_len, output_len = point.article_lengths
@@ -101,8 +99,19 @@ class Regime:
             (self.panel in point.panels or (self.panel == "both" and bool(point.panels)))
             and input_len in (self.input_lens or (input_len,))
             and output_len in (self.output_lens or (output_len,))
-            and self._admits_load(point.workload)
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regime(Cells):
+    """The points of a sweep that a claim speaks of, and how requests arrive there."""
+
+    load: Load | Literal["saturated"] | None = None
+    """How requests arrive; None admits any load."""
+
+    def admits(self, point: Point) -> bool:
+        """Tell whether *point* lies in the regime."""
+        return super().admits(point) and self._admits_load(point.workload)
 
     def _admits_load(self, workload: Workload) -> bool:
         if self.load == "saturated":
@@ -145,7 +154,7 @@ class Relation:
     """Points of the panel's axis where the subject is better."""
     worse_at: Lengths = ()
     """Points where it is worse."""
-    versus: Regime | None = None
+    versus: Cells | None = None
     """Cells that a spread is compared with."""
     measure: Literal["difference", "ratio"] = "difference"
     """What a spread is: difference or ratio of the largest and the least."""
@@ -297,6 +306,10 @@ class Claim(Statement):
             raise ConfigError(f"{where}: needs 'panel'")
         if isinstance(entry.load, Load) and entry.load == Load():
             raise ConfigError(f"{where}: load needs 'request_rate' or 'max_concurrency'")
+        if isinstance(entry.load, Load) and not math.isfinite(entry.load.request_rate or 0.0):
+            raise ConfigError(
+                f'{where}: load.request_rate is {entry.load.request_rate}; write load = "saturated"'
+            )
         regime = _picked(Regime, replace(entry, panel=entry.panel or "both"))
         return cls(
             **{each.name: getattr(entry, each.name) for each in fields(Statement)},
@@ -384,7 +397,8 @@ def _checked(relation: Relation, regime: Regime, where: str) -> Relation:
     _check_direction(relation, regime, where)
     if relation.versus is None:
         return relation
-    return replace(relation, versus=replace(relation.versus, load=regime.load))
+    cells = {each.name: getattr(relation.versus, each.name) for each in fields(Cells)}
+    return replace(relation, versus=Regime(**cells, load=regime.load))
 
 
 def _check_keys(entry: Relation, where: str) -> None:

@@ -131,7 +131,10 @@ class ContainerSpec:
     def _trouble(self) -> str:
         image, kind, source = f"container.image = {self.image!r}", self.kind, self.image_source
         if kind == "none":
-            return f"{image} has no container.kind; say which, e.g. docker" if self.image else ""
+            if self.image:
+                return f"{image} has no container.kind; say which, e.g. docker"
+            given = self != ContainerSpec()
+            return "[container] has no container.kind; say which, e.g. docker" if given else ""
         if not self.image:
             return f"container.kind = {kind!r} has no container.image; name the image"
         if source != "registry" and not self.image.startswith("/"):

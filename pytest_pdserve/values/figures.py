@@ -11,8 +11,8 @@ from typing import Literal
 from msgspec import Meta
 
 from pytest_pdserve.values.numbers import LARGEST
-from pytest_pdserve.values.sources import Day
-from pytest_pdserve.values.sources import Word
+from pytest_pdserve.values.text import Day
+from pytest_pdserve.values.text import Word
 from pytest_pdserve.values.workload import Length
 from pytest_pdserve.values.workload import Prompts
 from pytest_pdserve.values.workload import Workload

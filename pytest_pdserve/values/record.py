@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.sessions import SessionRef
-from pytest_pdserve.values.sessions import Utc
+from pytest_pdserve.values.text import Utc
 from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 

@@ -147,12 +147,19 @@ def _entries(
     return tuple(read_entries)
 
 
+LONGEST_S = 1e9
+"""No request takes thirty years."""
+
+
 def _seconds(entry: Any) -> float:
-    return math.nan if entry is None else float(entry)
+    seconds = math.nan if entry is None else float(entry)
+    if abs(seconds) > LONGEST_S:
+        raise ValueError
+    return seconds
 
 
 def _gaps(entry: Any) -> tuple[float, ...]:
-    return () if entry is None else tuple(map(float, entry))
+    return () if entry is None else tuple(map(_seconds, entry))
 
 
 def _length(entry: Any) -> int:

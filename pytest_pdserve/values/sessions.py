@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
-from typing import Annotated
 
-from msgspec import Meta
-
-Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$")]
-"""A moment, ISO 8601."""
+from pytest_pdserve.values.text import Utc
+from pytest_pdserve.values.text import Word
 
 
 def utc_text(moment: datetime) -> str:
@@ -23,7 +20,7 @@ def utc_text(moment: datetime) -> str:
 class SessionRef:
     """One pytest session, or one import of result files."""
 
-    id: Annotated[str, Meta(min_length=1)]
+    id: Word
     """Name of its run folder, e.g. ``20260822T101500-p5-efa``."""
     started_at: Utc | None = None
     """When it began; None where nothing says it."""
@@ -42,7 +39,7 @@ class StoredRef:
 
     session: SessionRef
     """The session."""
-    system: Annotated[str, Meta(min_length=1)]
+    system: Word
     """Name of the system that it measures."""
 
 

@@ -10,13 +10,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from pytest_pdserve.values.sessions import SessionRef
-
-_PRINTABLE = r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff]"
-Line = Annotated[str, Meta(pattern=rf"^{_PRINTABLE}*(?![\s\S])")]
-"""One line that every terminal can show."""
-Word = Annotated[str, Meta(pattern=rf"^{_PRINTABLE}*(?![\s\S])", min_length=1)]
-"""The same, not empty."""
-Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(?![\s\S])")]
+from pytest_pdserve.values.text import Day
+from pytest_pdserve.values.text import Line
+from pytest_pdserve.values.text import Word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

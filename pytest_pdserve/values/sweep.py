@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.workload import LENGTH_FLAGS
+from pytest_pdserve.values.workload import UNKNOWN
 from pytest_pdserve.values.workload import Concurrency
 from pytest_pdserve.values.workload import Factor
 from pytest_pdserve.values.workload import Length
@@ -92,6 +93,8 @@ class Sweep:
 
         :raises ConfigError: if a length cannot be divided, or the data set takes none.
         """
+        if self.dataset == UNKNOWN:
+            raise ConfigError("sweep.dataset = 'unknown': expected a --dataset-name of the client")
         if self.dataset not in LENGTH_FLAGS:
             for name in ("input_lens", "output_lens"):
                 if getattr(self, name) is not None:

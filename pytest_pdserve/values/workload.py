@@ -65,10 +65,10 @@ class RampUp:
 
     strategy: Literal["linear", "exponential"]
     """``--ramp-up-strategy``."""
-    start_rps: Factor
-    """First rate, req/s."""
-    end_rps: Factor
-    """Last rate, req/s."""
+    start_rps: Annotated[int, Meta(ge=1, le=1_000_000)]
+    """First rate, req/s; vLLM takes whole numbers."""
+    end_rps: Annotated[int, Meta(ge=1, le=1_000_000)]
+    """Last rate, req/s, no lower than the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +126,31 @@ class Workload:
                 f"workload counted_tokens = {self.counted_tokens}: expected None, since the "
                 "lengths are known"
             )
+        self._check_arrivals()
         for flag in self.options if isinstance(self.options, Mapping) else ():
             if flag in _OWN_FLAGS:
                 raise ConfigError(
-                    f"workload options.{flag}: the load has a field for it; set that instead"
+                    f"workload options.{flag}: is set by pdserve, or a field of the load "
+                    f"({', '.join(each.name for each in fields(self))}); leave it out"
                 )
+
+    def _check_arrivals(self) -> None:
+        ramp, rate = self.ramp_up, self.request_rate
+        if ramp is not None and isinstance(rate, int | float):
+            raise ConfigError(
+                f"workload request_rate = {rate} with a ramp_up: the ramp-up sets the rate; leave "
+                "request_rate out"
+            )
+        if ramp is not None and ramp.start_rps > ramp.end_rps:
+            raise ConfigError(
+                f"workload ramp_up from {ramp.start_rps} to {ramp.end_rps} req/s: expected a rate "
+                "that grows"
+            )
+        if ramp is None and rate is None and self.burstiness not in (1.0, UNKNOWN):
+            raise ConfigError(
+                f"workload burstiness = {self.burstiness} without a request_rate: it has no "
+                "effect where all is sent at once; set a rate, or leave it out"
+            )
 
     def _check_lengths(self) -> None:
         for name in ("input_len", "output_len"):
@@ -161,16 +181,14 @@ class Workload:
         names = tuple(each.name for each in fields(self))
         unknown = [name for name in names if getattr(self, name) == UNKNOWN]
         if unknown:
-            raise ConfigError(
-                f"workload {self.id} cannot be run: {', '.join(unknown)} of it is unknown"
-            )
+            raise ConfigError(f"workload {self.id} cannot be run: unknown are {', '.join(unknown)}")
         values = {each.name: getattr(self, each.name) for each in fields(KnownLoad)}
         return KnownLoad(**values)
 
     @property
     def parts(self) -> Mapping[str, str]:
         """What :attr:`id` is made of, in its order: the name of each part and its text."""
-        return MappingProxyType(dict(self._parts()))
+        return MappingProxyType(dict((*self._load_parts(), *self._option_parts())))
 
     @property
     def id(self) -> str:
@@ -179,12 +197,10 @@ class Workload:
         Two loads that differ never share it. Defaults of the client are left out; what is not
         known is written ``unknown``.
         """
-        head = [text for name, text in self.parts.items() if not name.startswith("option")]
-        return "-".join(head) + "".join(
-            text for name, text in self.parts.items() if name.startswith("option")
-        )
+        load = "-".join(text for _, text in self._load_parts())
+        return load + "".join(f"+{text}" for _, text in self._option_parts())
 
-    def _parts(self) -> Iterator[tuple[str, str]]:
+    def _load_parts(self) -> Iterator[tuple[str, str]]:
         # Quoted dashes: no data set's name ends like lengths.
         yield "data set", re.sub(rf"-(?=\d|{UNKNOWN})", "%2D", self.dataset)
         if self.input_len is not None or self.output_len is not None:
@@ -197,15 +213,17 @@ class Workload:
         if self.burstiness != 1.0:
             yield "burstiness", _tagged("burst", self.burstiness)
         if (ramp := self.ramp_up) is not None:
-            ends = f"{_number(ramp.start_rps)}to{_number(ramp.end_rps)}"
+            ends = f"{ramp.start_rps}to{ramp.end_rps}"
             yield "ramp-up", f"ramp-{ramp.strategy}-{ends}"
         if self.max_concurrency is not None:
             yield "concurrency", _tagged("c", self.max_concurrency)
-        if self.options == UNKNOWN:
-            yield "options", f"+{UNKNOWN}"
-        elif isinstance(self.options, Mapping):
-            for flag in sorted(self.options):
-                yield f"option {flag}", f"+{flag}={quote(self.options[flag], safe='')}"
+
+    def _option_parts(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.options, str):
+            yield "options", self.options
+            return
+        for flag in sorted(self.options):
+            yield f"option {flag}", f"{flag}={quote(self.options[flag], safe='')}"
 
     def seed(self, repeat: int) -> int:
         """Return the client's seed: the same for every topology, another for every load and repeat.
@@ -242,7 +260,7 @@ _EXPECTED = {
     "num_prompts": "a whole number of requests from 1 to 10,000,000",
     "request_rate": "requests per second from 0.001 to 1,000,000, or None to send all at once",
     "burstiness": "a number above 0",
-    "ramp_up": "a RampUp with a strategy ('linear', 'exponential') and two rates above 0",
+    "ramp_up": "a RampUp with a strategy ('linear', 'exponential') and two whole rates from 1",
     "max_concurrency": "a whole number of requests from 1 to 1,000,000, or None for no bound",
     "dataset": "a name of letters, digits, '.', '_' and '-', at most 60",
     "options": "a dict of flags without dashes in front, and their values as text",

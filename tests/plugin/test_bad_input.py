@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.conftest import WORKLOAD
 from tests.conftest import House
 from tests.conftest import only_sentence
 
@@ -110,7 +111,7 @@ def test_a_baseline_that_is_no_json_has_file_and_line(house: House) -> None:
     assert "line 2 column" in sentence(house)
 
 
-CELL = "/topologies/1p3d/random-32-8"
+CELL = f"/cells/1p3d/{WORKLOAD}"
 
 
 @pytest.mark.parametrize(
@@ -129,9 +130,9 @@ def test_a_malformed_envelope_has_file_and_pointer(
     good = {"ref": 8.0, "rtol": 0.1, "better": "lower", "unit": "ms", "runs": 1}
 
     def change(data: dict[str, object]) -> None:
-        topologies = data["topologies"]
-        assert isinstance(topologies, dict)
-        topologies["1p3d"]["random-32-8"][name] = {**good, **envelope}
+        cells = data["cells"]
+        assert isinstance(cells, dict)
+        cells["1p3d"][WORKLOAD][name] = {**good, **envelope}
 
     path = broken(house, change)
     assert sentence(house).startswith(f"{path}: {said}")

@@ -102,7 +102,11 @@ def test_import_makes_records_and_says_what_is_not_proven(
     assert main(["import", "--topology", "dp", "--runs", runs, str(result), str(result)]) == 0
     printed = capsys.readouterr().out
     records = [Path(line) for line in printed.splitlines() if line.endswith(".json")]
-    assert [record.name for record in records] == ["random-32-16.0.json", "random-32-16.1.json"]
+    stem = "unknown-64in-32out-n2-rate-unknown-burst-unknown-c-unknown+unknown"
+    assert [record.name for record in records] == [
+        f"{stem}.0.record.json",
+        f"{stem}.1.record.json",
+    ]
     assert all(record.exists() for record in records)
     assert "unproven: the counters of dp's instances cannot be read" in printed
 

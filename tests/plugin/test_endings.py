@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.results.store import load_record
+from tests.conftest import WORKLOAD
 from tests.conftest import House
 from tests.conftest import wait_text
 
@@ -26,7 +27,7 @@ PHASES: dict[str, dict[str, dict[str, object]]] = {
     "benchmark": {"bench": {"hang": True}},
     "teardown": {"every": {"ignore_term": True}},
 }
-LOGS = {"stand-up": "logs/decode-0", "warm-up": "logs/router", "benchmark": "random-32-8.0.bench"}
+LOGS = {"stand-up": "logs/decode-0", "warm-up": "logs/router", "benchmark": f"{WORKLOAD}.0.bench"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def check_left(house: House, phase: str) -> None:
     """Nothing runs; what is written is whole."""
     assert house.survivors(10.0) == []
     assert [path for path in house.runs.rglob("*.partial")] == []
-    paths = [p for p in house.runs.glob("*/*/random-*.0.json")]
+    paths = [p for p in house.runs.glob("*/*/random-*.0.record.json")]
     assert len(list(map(load_record, paths))) == (phase == "teardown")
 
 
@@ -155,7 +156,7 @@ def test_a_full_disk(kib: int, said: str, house: House) -> None:
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (1000, "bench random-32-8 exited with code 1; "),
+        (1000, f"bench {WORKLOAD} exited with code 1; "),
         (5800, "cannot be written: File too large; free space, or choose another --pdserve-runs"),
     ],
 )

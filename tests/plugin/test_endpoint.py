@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import WORKLOAD
 from tests.conftest import House
 from tests.conftest import wait_text
 
@@ -44,7 +45,7 @@ def test_it_is_measured_and_what_cannot_be_seen_is_unproven(
     assert record["endpoint"] == URL
     assert record["versions"]["vllm"] == "0.32.0+stub"
     assert record["host"] == {"endpoint": URL}
-    assert [process["name"] for process in record["processes"]] == ["bench random-32-8"]
+    assert [process["name"] for process in record["processes"]] == [f"bench {WORKLOAD}"]
     assert endpoint.poll() is None
 
 

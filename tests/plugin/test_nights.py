@@ -18,14 +18,21 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_pdserve.judge.stats import envelope_of_nights
+from pytest_pdserve.results.kinds import BASELINE
 from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.metrics import TIMES
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sources import Sources
 
+from ..conftest import WORKLOAD
 from ..conftest import House
 
 ROOT = Path(__file__).parents[2]
 NIGHTS = 20
-RUNS = [f"202608{day:02}T010000-drawn" for day in range(1, NIGHTS + 1)]
+RUNS = tuple(
+    SessionRef(id=f"202608{day:02}T010000-drawn", started_at=f"2026-08-{day:02}T01:00:00.000Z")
+    for day in range(1, NIGHTS + 1)
+)
 
 
 def around(centre: float, cv: float, seed: str) -> list[float]:
@@ -39,7 +46,7 @@ def write_baseline(path: Path, cells: dict[str, dict[str, dict[str, list[float]]
         system=path.parent.name,
         suite="sweep",
         source=str(path),
-        provenance={"date": "2026-08-31", "runs": RUNS, "fingerprint": None, "versions": {}},
+        provenance=Sources(date="2026-08-31", runs=RUNS, fingerprint=None, versions={}),
         cells={
             topology: {
                 workload: {name: envelope_of_nights(name, v) for name, v in metrics.items()}
@@ -48,20 +55,21 @@ def write_baseline(path: Path, cells: dict[str, dict[str, dict[str, list[float]]
             for topology, workloads in cells.items()
         },
     )
-    path.write_text(json.dumps(baseline.to_json()))
+    path.write_text(json.dumps(BASELINE.dump(baseline, path)))
 
 
 @pytest.fixture
 def nightly(house: House) -> House:
     """Stub engines of 20 ms a token, whose ITL is judged by nights that spread by a tenth."""
     house.suites("sweep")
-    limits = {name: 10.0 for name in TIMES if name.endswith("_ms") and name != "mean_itl_ms"}
+    others = [name for name in METRICS.times if name != "mean_itl_ms"]
+    limits = {name: 10.0 for name in others if name.endswith("_ms")}
     house.tables = {**house.tables, "judgement.rtol": limits}
     house.system(judgement={"host_envelopes": False})
     house.faults(every={"token_ms": 20})
     values = around(20.5, 0.1, "itl")
     path = house.path / "baselines" / "stub" / "sweep.json"
-    write_baseline(path, {"1p1d": {"random-32-8": {"mean_itl_ms": values}}})
+    write_baseline(path, {"1p1d": {WORKLOAD: {"mean_itl_ms": values}}})
     return house
 
 
@@ -71,7 +79,7 @@ def test_a_suspicious_cell_is_run_again_on_fresh_starts_until_it_fails(nightly: 
     result.assert_outcomes(failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "pdserve 1p1d: mean_itl_ms of random-32-8 looks odd; run 2 of at most 4, on a fresh *",
+            f"pdserve 1p1d: mean_itl_ms of {WORKLOAD} looks odd; run 2 of at most 4, on a fresh *",
             "*mean_itl_ms * worse (3 runs; found by: tonight; p = *",
         ]
     )
@@ -85,7 +93,7 @@ def test_a_suspicious_cell_is_run_again_on_fresh_starts_until_it_fails(nightly: 
         (True, False),
         (False, True),
     ]
-    folder = nightly.runs / records[0]["run_id"] / "1p1d"
+    folder = nightly.runs / records[0]["session"]["id"] / "1p1d"
     assert {"logs", "logs-2", "logs-3"} <= {path.name for path in folder.iterdir()}
 
 
@@ -104,7 +112,7 @@ def test_inconclusive_has_a_marker_of_its_own_everywhere(nightly: House) -> None
         [
             "*test_sweep* INCONCLUSIVE*",
             "judged by nights: 1 cells in 1 runs, 0 nights before; ICC * (assumed, or *)",
-            "inconclusive: 1p1d random-32-8: mean_itl_ms * at most * worse; * would have been seen",
+            f"inconclusive: 1p1d {WORKLOAD}: mean_itl_ms * at most * worse; * would have been seen",
         ]
     )
     (skipped, _) = ElementTree.parse(nightly.path / "said.xml").iter("skipped")
@@ -118,11 +126,14 @@ def test_strict_fails_what_is_inconclusive(nightly: House) -> None:
 
 
 def months_ago(runs: Path) -> None:
-    """Give every session so far a name as if it had been nights ago."""
+    """Make every session so far one that began nights ago."""
     for folder in sorted(runs.glob("202[6-9]*")):
         old = f"20260901{folder.name[8:]}"
-        for path in folder.glob("*/*.[0-9].json"):
-            path.write_text(path.read_text().replace(folder.name, old))
+        for path in (folder / "session.json", *folder.glob("*/*.record.json")):
+            data = json.loads(path.read_text())
+            began = f"2026-09-01{data['session']['started_at'][10:]}"
+            data["session"] = {**data["session"], "id": old, "started_at": began}
+            path.write_text(json.dumps(data))
         folder.rename(runs / old)
 
 
@@ -208,7 +219,8 @@ def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def records(pytester: pytest.Pytester) -> list[dict[str, Any]]:
-    return [json.loads(p.read_text()) for p in sorted(pytester.path.glob("runs/*/*/*.[0-9].json"))]
+    paths = sorted(pytester.path.glob("runs/*/*/*.record.json"))
+    return [json.loads(path.read_text()) for path in paths]
 
 
 @pytest.fixture
@@ -218,9 +230,9 @@ def known(pytester: pytest.Pytester, simulated: MakeProject) -> MakeProject:
     cells: dict[str, dict[str, dict[str, list[float]]]] = {}
     for record in records(pytester):
         lens = f"{record['workload']['input_len']}-{record['workload']['output_len']}"
-        cells.setdefault(record["topology"], {})[f"random-{lens}"] = {
+        cells.setdefault(record["topology"], {})[f"random-{lens}-n64"] = {
             name: around(record["metrics"][name], 0.005, f"{record['topology']}{lens}{name}")
-            for name in TIMES
+            for name in METRICS.times
         }
     write_baseline(pytester.path / "baselines" / "sim" / "sweep.json", cells)
     shutil.rmtree(pytester.path / "runs")
@@ -309,7 +321,7 @@ def test_a_night_before_that_voids_a_metric_is_no_pair_of_a_claim_and_no_miss(
     for night in range(3):
         known(night=night)
         assert "failed" not in run(pytester, *chosen).parseoutcomes()
-    path = sorted(pytester.path.glob("runs/*/1p3d/*.0.json"))[0]
+    path = sorted(pytester.path.glob("runs/*/1p3d/*.0.record.json"))[0]
     record = json.loads(path.read_text())
     record["findings"] += [
         {"check": "chunks", "severity": "note", "message": "m", "voids": ["mean_itl_ms"]}
@@ -326,7 +338,7 @@ def test_a_slow_down_too_small_for_one_night_is_found_by_the_nights_before(
 ) -> None:
     path = pytester.path / "baselines" / "sim" / "sweep.json"
     baseline = json.loads(path.read_text())
-    for workloads in baseline["topologies"].values():  # as if it had been 1 % faster
+    for workloads in baseline["cells"].values():  # as if it had been 1 % faster
         for cell in workloads.values():
             for name, entry in cell.items():
                 factor = 1 / 1.01 if name.endswith("_ms") else 1.01
@@ -358,7 +370,7 @@ def test_a_record_that_cannot_be_read_is_left_out_and_named(
 ) -> None:
     run(pytester)
     known(night=1)
-    torn = next(pytester.path.glob("runs/*/1p3d/*.0.json"))
+    torn = next(pytester.path.glob("runs/*/1p3d/*.0.record.json"))
     torn.write_text(torn.read_text()[:100])
     result = run(pytester)
     result.stdout.fnmatch_lines(

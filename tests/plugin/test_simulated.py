@@ -32,15 +32,16 @@ def test_a_cell_is_recorded_then_judged_and_says_simulated(project: pytest.Pytes
     for result, verdict in ((first, "RECORDED"), (second, "PASS")):
         result.assert_outcomes(passed=1, deselected=8)
         result.stdout.fnmatch_lines(
-            ["SIMULATED, no server ran: *", f" 1p3d *random-512-256 *{verdict}"]
+            ["SIMULATED, no server ran: *", f" 1p3d *random-512-256-n1024 *{verdict}"]
         )
         result.stdout.fnmatch_lines(["note: simulated: *no server ran*"])
-    paths = sorted(project.path.glob("runs/*/1p3d/random-512-256.0.json"))
+    paths = sorted(project.path.glob("runs/*/1p3d/random-512-256-n1024.0.record.json"))
     one, two = map(load_record, paths)
     assert one.simulated
     assert one.metrics == two.metrics
-    assert one.cluster == (("kind", "simulated"), ("night", 0))
-    assert dict(one.versions).keys() <= {"pytest-pdserve", "commit"}
+    assert one.cluster == {"kind": "simulated", "night": 0}
+    assert one.session.simulated_night == two.session.simulated_night == 0
+    assert one.versions.keys() <= {"pytest-pdserve", "commit"}
     assert paths[0].with_name(str(one.requests)).stat().st_size > 0
     assert json.loads(paths[0].read_text())["simulated"] is True
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.conftest import WORKLOAD
 from tests.conftest import House
 
 
@@ -90,21 +91,21 @@ def test_a_benchmark_that_hangs(house: House) -> None:
     house.system(limits={"bench_start_s": 1})
     house.faults(bench={"hang": True})
     text = error(house, "dp", 25)
-    assert "bench random-32-8 did not end within 4 s, the time for the work asked" in text
-    assert "random-32-8.0.bench.log ends:\nstub: bench starts" in text
+    assert f"bench {WORKLOAD} did not end within 4 s, the time for the work asked" in text
+    assert f"{WORKLOAD}.0.bench.log ends:\nstub: bench starts" in text
 
 
 def test_a_benchmark_that_fails(house: House) -> None:
     house.faults(bench={"exit_bench": 1})
     text = error(house, "dp", 15)
-    assert "bench random-32-8 exited with code 1; " in text
+    assert f"bench {WORKLOAD} exited with code 1; " in text
     assert "stub: bench cannot" in text
 
 
 def test_a_benchmark_without_a_result(house: House) -> None:
     house.faults(bench={"no_result": True})
     text = error(house, "dp", 15)
-    assert "bench random-32-8 ended well but wrote no " in text
+    assert f"bench {WORKLOAD} ended well but wrote no " in text
 
 
 def test_a_program_that_is_not_installed(house: House) -> None:
@@ -153,6 +154,6 @@ def test_a_claim_on_a_cell_that_was_invalid_is_no_failure(house: House) -> None:
     )
     result = house.run("--topology", "1p3d", "-k", "sweep or 2p2d-ttft")
     result.assert_outcomes(errors=2)
-    said = "claim not judged: the run of random-32-8 on 1p3d is invalid in this session"
+    said = f"claim not judged: the run of {WORKLOAD} on 1p3d is invalid in this session"
     assert said in result.stdout.str()
     assert "lost as a whole: []" in result.stdout.str()

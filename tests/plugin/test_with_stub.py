@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_pdserve.results.store import load_record
+from tests.conftest import WORKLOAD
 from tests.conftest import House
 
 FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
@@ -39,8 +40,8 @@ def test_each_of_five_topologies_is_stood_up_once(house: House) -> None:
     assert outcomes == {"skipped": 3 + 2 + 1}  # lengths of claims; a cluster of the article's
     starts = [line for line in result.outlines if ": starting " in line]
     assert [line.split(":")[0].removeprefix("pdserve ") for line in starts] == list(FIVE)
-    assert verdicts(result) == {(topology, "random-32-8"): "RECORDED" for topology in FIVE}
-    paths = [p for p in house.runs.glob("*/*/*.json") if not p.name.endswith(".bench.json")]
+    assert verdicts(result) == {(topology, WORKLOAD): "RECORDED" for topology in FIVE}
+    paths = house.runs.glob("*/*/*.record.json")
     records = {record.topology: record for record in map(load_record, paths)}
     assert set(records) == set(FIVE)
     for topology, instances in zip(FIVE, (1, 2, 4, 4, 4), strict=True):
@@ -58,7 +59,7 @@ def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House)
     arguments = ("--topology", "1p1d", "-rA")
     first = house.run(*arguments, "--junitxml", "junit.xml")
     first.assert_outcomes(passed=1)
-    assert verdicts(first) == {("1p1d", "random-32-8"): "RECORDED"}
+    assert verdicts(first) == {("1p1d", WORKLOAD): "RECORDED"}
     (envelopes,) = (house.path / "state").rglob("sweep.json")
     first.stdout.fnmatch_lines([f"times of this host were recorded, not judged: {envelopes}*"])
 
@@ -67,7 +68,7 @@ def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House)
         for element in ElementTree.parse(house.path / "junit.xml").iter("property")
     }
     (record,) = house.records()
-    assert Path(properties.pop("pdserve_record")).name == "random-32-8.0.json"
+    assert Path(properties.pop("pdserve_record")).name == f"{WORKLOAD}.0.record.json"
     assert properties.pop("pdserve_verdict") == "RECORDED"
     assert {name: float(text) for name, text in properties.items()} == record["metrics"]
 
@@ -75,26 +76,27 @@ def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House)
         *arguments, "-p", "pytest_benchmark.plugin", "--benchmark-json", "benchmark.json"
     )
     second.assert_outcomes(passed=1)
-    assert verdicts(second) == {("1p1d", "random-32-8"): "PASS"}
+    assert verdicts(second) == {("1p1d", WORKLOAD): "PASS"}
     (stored,) = json.loads((house.path / "benchmark.json").read_text())["benchmarks"]
     assert stored["extra_info"] == house.records()[-1]["metrics"]
 
     house.faults(decode_0={"token_ms": 150})
     third = house.run(*arguments)
     third.assert_outcomes(failed=1)
-    assert verdicts(third) == {("1p1d", "random-32-8"): "FAIL"}
+    assert verdicts(third) == {("1p1d", WORKLOAD): "FAIL"}
     text = third.stdout.str()
     assert re.search(
         r"BaselineRegression: .*mean_itl_ms = \d+\.?\d* ms, envelope <= \d+\.?\d* ms "
-        r"\(ref \d+\.?\d* ms, 1 run\): 1p1d, random-32-8, stub",
+        rf"\(ref \d+\.?\d* ms, 1 run\): 1p1d, {WORKLOAD}, stub",
         text,
         re.DOTALL,
     )
     assert "output_throughput = " not in text or "envelope >= " in text
+    runs = re.escape(str(house.runs))
     third.stdout.re_match_lines_random(
         [
             rf"E +baseline +{re.escape(str(baseline))} \+ {re.escape(str(envelopes))} \(.*",
-            rf"E +record +{re.escape(str(house.runs))}/\S+-stub\S*/1p1d/random-32-8\.0\.json",
+            rf"E +record +{runs}/\S+-stub\S*/1p1d/{WORKLOAD}\.0\.record\.json",
             r'E +accept +pytest suites/sweep -k "1p1d and 32-8" --pdserve-record --topology 1p1d '
             r"--system stub",
         ]
@@ -109,7 +111,7 @@ def test_repeats_are_one_record_each(house: House) -> None:
     result.assert_outcomes(passed=1)
     assert [record["repeat"] for record in house.records()] == [0, 1]
     (envelopes,) = (house.path / "state").rglob("sweep.json")
-    cell = json.loads(envelopes.read_text())["topologies"]["dp"]["random-32-8"]
+    cell = json.loads(envelopes.read_text())["cells"]["dp"][WORKLOAD]
     assert cell["mean_ttft_ms"]["runs"] == 2
 
 
@@ -137,13 +139,13 @@ def test_record_writes_a_candidate_and_fails(house: House) -> None:
             f"  candidate  {path}",
         ]
     )
-    cell = json.loads(path.read_text())["topologies"]["dp"]["random-32-8"]
+    cell = json.loads(path.read_text())["cells"]["dp"][WORKLOAD]
     assert cell["completed"]["ref"] == 8
     measured = house.records()[0]["metrics"]["mean_ttft_ms"]
     assert cell["mean_ttft_ms"]["ref"] == pytest.approx(measured)
     again = house.run("--topology", "dp")
     again.assert_outcomes(passed=1)
-    assert verdicts(again) == {("dp", "random-32-8"): "PASS"}
+    assert verdicts(again) == {("dp", WORKLOAD): "PASS"}
 
 
 def test_a_metric_that_the_run_lacks_fails(house: House) -> None:
@@ -151,7 +153,7 @@ def test_a_metric_that_the_run_lacks_fails(house: House) -> None:
     house.system(judgement={"host_envelopes": False})
     path = house.counts("dp")
     data = json.loads(path.read_text())
-    cell = data["topologies"]["dp"]["random-32-8"]
+    cell = data["cells"]["dp"][WORKLOAD]
     cell["kv_transfers"] = {**cell["completed"], "unit": "transfers"}
     path.write_text(json.dumps(data))
     result = house.run("--topology", "dp")
@@ -167,7 +169,7 @@ def test_several_tokens_a_chunk_void_itl_only(house: House) -> None:
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["note: 32 chunks for 64 tokens *; ITL is not judged, TPOT is *"])
     (envelopes,) = (house.path / "state").rglob("sweep.json")
-    cell = json.loads(envelopes.read_text())["topologies"]["dp"]["random-32-8"]
+    cell = json.loads(envelopes.read_text())["cells"]["dp"][WORKLOAD]
     assert "mean_tpot_ms" in cell
     assert "mean_itl_ms" not in cell
 
@@ -181,7 +183,7 @@ def test_a_run_that_is_invalid_is_an_error_and_on_disk(house: House) -> None:
     result.stdout.fnmatch_lines(
         ["*completed: 0 of 8 requests completed, 8 failed; first error: ValueError: 500 *"]
     )
-    assert verdicts(result) == {("dp", "random-32-8"): "INVALID"}
+    assert verdicts(result) == {("dp", WORKLOAD): "INVALID"}
     (record,) = house.records()
     assert record["findings"][0]["severity"] == "invalid"
     assert not (house.path / "state").exists()
@@ -220,7 +222,7 @@ def test_a_broken_claim_fails_where_claims_are_enforced(house: House) -> None:
     result.assert_outcomes(passed=2, failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "*BaselineRegression: random-32-8: mean_itl_ms of 2p2d = * ms, claimed < * ms (dp *",
+            f"*BaselineRegression: {WORKLOAD}: mean_itl_ms of 2p2d = * ms, claimed < * ms (dp *",
             "claim itl: FAIL (*",
         ]
     )
@@ -242,7 +244,7 @@ def test_no_secret_is_written_or_shown(house: House) -> None:
     assert any("--kv-transfer-config.kv_role" in command for command in commands)
     assert not any(key in word for command in commands for word in command)
     files = [p for p in house.path.rglob("*") if p.is_file()]
-    assert any(path.name == "random-32-8.0.json" for path in files)
+    assert any(path.name == f"{WORKLOAD}.0.record.json" for path in files)
     assert [path for path in files if key.encode() in path.read_bytes()] == []
     assert key not in result.stdout.str()
 

@@ -16,23 +16,27 @@ import psutil
 import pytest
 
 from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.kinds import RECORD
+from pytest_pdserve.results.requests import read_requests
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.results.systems import SHIPPED
 from pytest_pdserve.results.systems import load_system
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.deployment import stand_up
-from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.session import acquire
 from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 pytestmark = pytest.mark.vllm
 
 WORKLOAD = Workload(input_len=130, output_len=32, num_prompts=12, max_concurrency=2)
+SESSION = SessionRef(id="real-parts")
 PROVENANCE = Provenance(versions={}, host={}, fingerprint="none")
 
 
@@ -59,7 +63,7 @@ def members(groups: set[int]) -> list[str]:
 def standing(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
     system = with_model_path(load_system("local-cpu", SHIPPED))
     system = replace(system, cluster=replace(system.cluster, nodes=nodes))
-    store = RunStore(folder=folder)
+    store = RunStore(folder=folder, session=SESSION)
     with (
         acquire(system, folder=folder, progress=lambda _: None) as allocation,
         stand_up(
@@ -88,12 +92,13 @@ def run(stood: Stood, repeat: int) -> dict[str, Any]:
         stood.allocation,
         WORKLOAD,
         repeat=repeat,
+        start=0,
         store=stood.store,
         provenance=PROVENANCE,
     )
     assert load_record(path) == record
     assert [finding.message for finding in record.invalid] == []
-    return record.to_json()
+    return RECORD.dump(record, path)
 
 
 def test_a_record_of_prefill_and_decode_is_sane_and_complete(pd: Stood) -> None:
@@ -104,8 +109,11 @@ def test_a_record_of_prefill_and_decode_is_sane_and_complete(pd: Stood) -> None:
     assert record["metrics"]["kv_bytes_per_request"] == 256 * 8 * 8 * 64 * 4
     assert record["metrics"]["mean_ttft_ms"] > record["metrics"]["mean_itl_ms"] > 0
     assert {process["name"] for process in record["processes"]} >= {"prefill[0]", "decode[0]"}
-    requests = Path(pd.store.folder, "1p1d", record["requests"])
-    assert requests.stat().st_size > 0
+    rows = read_requests(Path(pd.store.folder, "1p1d", record["requests"]))
+    assert len(rows) == WORKLOAD.num_prompts
+    assert set(rows["output_tokens"]) == {32}
+    mean_ms = rows["ttft_us"].mean() / 1000
+    assert mean_ms == pytest.approx(record["metrics"]["mean_ttft_ms"], abs=0.01)
 
 
 def test_one_chunk_is_one_token_at_this_load(pd: Stood) -> None:
@@ -157,6 +165,7 @@ def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
                 pd.allocation,
                 long,
                 repeat=0,
+                start=0,
                 store=pd.store,
                 provenance=PROVENANCE,
             )

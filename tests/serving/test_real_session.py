@@ -91,6 +91,6 @@ def test_serve_holds_an_endpoint_that_the_suites_can_measure(tmp_path: Path) -> 
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(timeout=60)
-    assert "1p1d       random-32-16" in suites.stdout
+    assert "1p1d       random-32-16-n16-c4" in suites.stdout
     assert "neither the path nor KV transfers are proven" in suites.stdout
     assert members(server.pid) == []

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import WORKLOAD
 from tests.conftest import House
 from tests.slurm.conftest import OneHost
 from tests.slurm.conftest import ended
@@ -220,5 +221,5 @@ def test_a_node_for_the_client(slurm_house: House) -> None:
     (record,) = slurm_house.records()
     assert record["nodes"] == ["pd0", "pd1", "pd2", "pd3"]
     assert record["cluster"]["client_node"] == "pd4"
-    assert record["processes"][-1]["name"] == "bench random-32-8"
-    assert [p["name"] for p in record["processes"] if p["node"] == "pd4"] == ["bench random-32-8"]
+    assert record["processes"][-1]["name"] == f"bench {WORKLOAD}"
+    assert [p["name"] for p in record["processes"] if p["node"] == "pd4"] == [f"bench {WORKLOAD}"]

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tests.conftest import MARK
+from tests.conftest import WORKLOAD
 from tests.conftest import House
 from tests.slurm.conftest import OneHost
 from tests.slurm.conftest import said
@@ -99,10 +100,10 @@ def test_docker_with_an_image_from_a_tarball(slurm_house: House, engines: Path) 
     assert loads == {f"pd{node}": 1 for node in range(4)}
     ran = [call["argv"] for call in asked if call["argv"][0] == "run"]
     named = {words[words.index("--name") + 1]: words for words in ran}
-    label = rf"{re.escape(record['run_id'])}-[0-9a-f]{{4}}"
+    label = rf"{re.escape(record['session']['id'])}-[0-9a-f]{{4}}"
     (of_run,) = {w for words in ran for w in words if re.fullmatch(rf"pdserve\.run={label}", w)}
     prefix = f"pdserve-{of_run.partition('=')[2]}-"
-    ours = ("prefill-0", "decode-0", "decode-1", "decode-2", "router", "bench-random-32-8")
+    ours = ("prefill-0", "decode-0", "decode-1", "decode-2", "router", f"bench-{WORKLOAD}")
     assert {prefix + name for name in ours} <= set(named)
     assert all(of_run in words for words in ran)
     assert all(process["argv"][:2] == ["docker", "run"] for process in record["processes"])

@@ -51,15 +51,13 @@ def test_a_cell_is_measured_through_slurm(patient: OneHost, tmp_path: Path, topo
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-5000:]
-    (path,) = runs.glob(f"*/{topology}/random-32-16.0.json")
+    (path,) = runs.glob(f"*/{topology}/random-32-16-n16-c4.0.record.json")
     record = load_record(path)
-    cluster = dict(record.cluster)
-    assert (cluster["kind"], cluster["client_node"]) == ("slurm", "pd0")
+    assert (record.cluster["kind"], record.cluster["client_node"]) == ("slurm", "pd0")
     assert record.nodes == ("pd0", "pd1", "pd2", "pd3")
     assert [f for f in record.findings if f.severity != "note"] == []
-    assert {"vllm", "nixl", "vllm-router", "kernel"} <= set(dict(record.versions))
-    metrics = dict(record.metrics)
-    assert metrics["completed"] == record.workload.num_prompts
+    assert {"vllm", "nixl", "vllm-router", "kernel"} <= set(record.versions)
+    assert record.metrics["completed"] == record.workload.num_prompts
     if topology == "1p3d":
-        assert metrics["kv_transfers"] == record.workload.num_prompts
+        assert record.metrics["kv_transfers"] == record.workload.num_prompts
     assert patient.run("squeue", "--noheader").stdout == ""

@@ -32,7 +32,7 @@ def asked_for(host: OneHost) -> int:
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
     """A record without what differs from run to run, or belongs to the kind of cluster."""
-    run, nodes = record["run_id"], record["nodes"]
+    run, nodes = record["session"]["id"], record["nodes"]
 
     def plain(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):

@@ -79,7 +79,8 @@ class Shelf:
         began = f"2026-11-{day:02}T{hour:02}:00:00.000Z"
         session = fields.pop("session", SessionRef(id=run_id, started_at=began))
         path = self.runs / run_id / SESSION_FILE
-        write_json(path, SESSION.dump(StoredRef(session=session, system="p5-efa"), path))
+        system = fields.get("system", "p5-efa")
+        write_json(path, SESSION.dump(StoredRef(session=session, system=system), path))
         effect = self.effects.setdefault(str(day), self.source.gauss(0, self.night_sd))
         for topology in cells:
             for repeat in range(repeats):

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import merge
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.baselines import write_baseline
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.errors import ConfigError
@@ -26,15 +28,17 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import Better
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
+from tests.unit.conftest import SESSION
 
 MakeRecord = Callable[..., Record]
 
 
 def envelope(better: Better, ref: float = 100.0, rtol: float = 0.1) -> Envelope:
     name = {"lower": "mean_ttft_ms", "higher": "output_throughput", "equal": "failed"}[better]
-    return Envelope(metric=name, ref=ref, rtol=rtol, better=better, runs=5)
+    return Envelope(ref=ref, rtol=rtol, better=better, unit=METRICS[name].unit, runs=5)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +85,17 @@ CELL: dict[str, Any] = {
     "failed": {"ref": 0, "rtol": 0, "better": "equal", "unit": "requests", "runs": 5},
 }
 SOUND: dict[str, Any] = {
-    "schema_version": 1,
+    "schema_version": 2,
     "system": "p5-efa",
     "suite": "sweep",
     "provenance": {
         "date": "2026-08-14",
-        "runs": ["20260814T101500-p5-efa"],
+        "runs": [{"id": "20260814T101500-p5-efa", "started_at": "2026-08-14T10:15:00.000Z"}],
         "fingerprint": "0123456789ab",
         "versions": {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9.1"},
         "note": "by hand",
     },
-    "topologies": {"1p3d": {"random-512-256": CELL}},
+    "cells": {"1p3d": {"random-512-256-n4": CELL}},
 }
 
 
@@ -101,20 +105,24 @@ def written(folder: Path, data: Any) -> Path:
     return path
 
 
-def test_a_sound_file_is_read(tmp_path: Path) -> None:
+def load(path: Path, system: System, **options: Any) -> Baseline | None:
+    return load_baseline(path, system=system, suite="sweep", **options)
+
+
+def test_a_sound_file_is_read(tmp_path: Path, p5_efa: System) -> None:
     path = written(tmp_path, SOUND)
-    baseline = load_baseline(path, fingerprint="0123456789ab")
+    baseline = load(path, p5_efa, fingerprint="0123456789ab")
     assert baseline is not None
     assert baseline.origin == f"{path} (vLLM 0.15.1, NIXL 0.10.1, 2026-08-14)"
-    known = baseline.envelopes("1p3d", "random-512-256")
+    known = baseline.envelopes("1p3d", "random-512-256-n4")
     assert known is not None
     assert known["output_throughput"].limit == 450.0
-    assert baseline.envelopes("dp", "random-512-256") is None
-    assert baseline.envelopes("1p3d", "random-512-512") is None
+    assert baseline.envelopes("dp", "random-512-256-n4") is None
+    assert baseline.envelopes("1p3d", "random-512-512-n4") is None
 
 
-def test_an_absent_file_is_no_baseline(tmp_path: Path) -> None:
-    assert load_baseline(tmp_path / "sweep.json") is None
+def test_an_absent_file_is_no_baseline(tmp_path: Path, p5_efa: System) -> None:
+    assert load(tmp_path / "sweep.json", p5_efa) is None
 
 
 @pytest.mark.parametrize(
@@ -131,40 +139,42 @@ def test_an_absent_file_is_no_baseline(tmp_path: Path) -> None:
     ],
     ids=["cut", "twice", "NaN", "infinity", "too large", "list", "deep", "less deep"],
 )
-def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_json_object_is_refused(
+    tmp_path: Path, p5_efa: System, text: str, message: str
+) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as refused:
-        load_baseline(path)
+        load(path, p5_efa)
     assert str(refused.value).startswith(str(path))
     assert message in str(refused.value)
 
 
-def test_nesting_is_refused_at_any_depth(tmp_path: Path) -> None:
+def test_nesting_is_refused_at_any_depth(tmp_path: Path, p5_efa: System) -> None:
     """Reading, checking and telling have limits of their own: none may show as a traceback."""
     for depth in range(900, 1010):
         nested = '{"a": ' * depth + "1" + "}" * depth
         text = json.dumps(mutated("/provenance/versions/vllm", "?")).replace('"?"', nested)
         with pytest.raises(ConfigError) as refused:
-            load_baseline(written(tmp_path, text))
+            load(written(tmp_path, text), p5_efa)
         assert str(refused.value).startswith(str(tmp_path))
 
 
-def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_its_place_is_refused(tmp_path: Path, p5_efa: System) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        load_baseline(tmp_path)
+        load(tmp_path, p5_efa)
 
 
-def test_a_baseline_of_another_host_is_refused(tmp_path: Path) -> None:
+def test_a_baseline_of_another_host_is_refused(tmp_path: Path, p5_efa: System) -> None:
     path = written(tmp_path, SOUND)
     with pytest.raises(ConfigError) as refused:
-        load_baseline(path, fingerprint="999999999999")
+        load(path, p5_efa, fingerprint="999999999999")
     assert str(refused.value) == (
         f"{path} was recorded on another host or system file (fingerprint 0123456789ab, here "
         "999999999999); move it away, and record or propose one of this"
     )
 
 
-METRIC = "/topologies/1p3d/random-512-256/"
+METRIC = "/cells/1p3d/random-512-256-n4/"
 TTFT, RATE, FAILED = (f"{METRIC}{name}" for name in CELL)
 MUTATIONS: list[tuple[str, object, str]] = [
     # place, value (DROP removes it), what the message says
@@ -180,22 +190,22 @@ MUTATIONS: list[tuple[str, object, str]] = [
     *((f"/{key}", None, f": /{key}: ") for key in SOUND),
     *((f"{TTFT}/{key}", None, f": {TTFT}/{key}: ") for key in CELL["mean_ttft_ms"]),
     *((f"{TTFT}/{key}", [], f": {TTFT}/{key}: ") for key in CELL["mean_ttft_ms"]),
-    ("/schema_version", 2, ": /schema_version: 1 was expected"),
-    ("/schema_version", "1", ": /schema_version: 1 was expected"),
-    ("/schema_version", True, ": /schema_version: 1 was expected"),
+    ("/schema_version", 3, ": /schema_version: 3, expected 1 or 2"),
+    ("/schema_version", "2", ": /schema_version: '2', expected 1 or 2"),
+    ("/schema_version", True, ": /schema_version: True, expected 1 or 2"),
     ("/system", "", ": /system: '' should be non-empty"),
     ("/provenance/date", "yesterday", ": /provenance/date: 'yesterday' does not match"),
     ("/provenance/runs", [], ": /provenance/runs: [] should be non-empty"),
     ("/provenance/versions/vllm", 0.15, ": /provenance/versions/vllm: 0.15 is not of type"),
     ("/provenance/who", "me", "'who' was unexpected"),
-    ("/topologies/1p3d", 7, ": /topologies/1p3d: 7 is not of type 'object'"),
-    ("/topologies/1p3d/random-512-256", {}, ": /topologies/1p3d/random-512-256: {} should be"),
+    ("/cells/1p3d", 7, ": /cells/1p3d: 7 is not of type 'object'"),
+    (METRIC, {}, f": {METRIC.rstrip('/')}: {{}} should be"),
     (TTFT, 100.0, f": {TTFT}: 100.0 is not of type 'object'"),
     (f"{TTFT}/atol", 1.0, "'atol' was unexpected"),
     (f"{TTFT}/ref", "100", f": {TTFT}/ref: '100' is not of type 'number'"),
     (f"{TTFT}/ref", True, f": {TTFT}/ref: True is not of type 'number'"),
     (f"{TTFT}/ref", -1.0, f": {TTFT}/ref: -1.0 is less than the minimum of 0"),
-    (f"{TTFT}/ref", 0, f": {TTFT}/ref: 0, but a timing or rate is above 0"),
+    (f"{TTFT}/ref", 0, f": {TTFT}/ref: 0.0, but a timing or rate is above 0"),
     (f"{RATE}/ref", 0.0, f": {RATE}/ref: 0.0, but a timing or rate is above 0"),
     (f"{TTFT}/ref", 1e300, f": {TTFT}/ref: 1e+300 is greater than the maximum"),
     (f"{TTFT}/ref", 10**400, f": {TTFT}/ref: 1000000"),
@@ -241,11 +251,11 @@ def mutated(pointer: str, value: object) -> dict[str, Any]:
     ],
 )
 def test_a_mistake_anywhere_is_a_config_error_that_names_the_place(
-    tmp_path: Path, pointer: str, value: object, message: str
+    tmp_path: Path, p5_efa: System, pointer: str, value: object, message: str
 ) -> None:
     path = written(tmp_path, mutated(pointer, value))
     with pytest.raises(ConfigError) as refused:
-        load_baseline(path)
+        load(path, p5_efa)
     assert message in str(refused.value)
     assert len(str(refused.value)) < 1500
 
@@ -256,27 +266,29 @@ def test_there_are_fifty_mistakes() -> None:
 
 @pytest.mark.parametrize("name", list(CELL))
 def test_a_metric_that_is_dropped_is_the_only_mistake_nobody_can_see(
-    tmp_path: Path, make_record: MakeRecord, name: str
+    tmp_path: Path, p5_efa: System, make_record: MakeRecord, name: str
 ) -> None:
-    baseline = load_baseline(written(tmp_path, mutated(f"{METRIC}{name}", ...)))
+    baseline = load(written(tmp_path, mutated(f"{METRIC}{name}", ...)), p5_efa)
     assert baseline is not None
     worse = make_record({"mean_ttft_ms": 999.0, "output_throughput": 1.0, "failed": 1.0})
     misses = judge_cell([worse], baseline).misses
     assert sorted(m.partition(" ")[0] for m in misses) == sorted(set(CELL) - {name})
 
 
-def recorded(folder: Path, system: System, *records: Record, **options: Any) -> Baseline:
-    path = record_envelopes(
-        records, system, path=folder / "b" / "sweep.json", suite="sweep", **options
-    )
-    baseline = load_baseline(path)
+JUDGED = (*METRICS.times, *METRICS.counts)
+
+
+def recorded(folder: Path, system: System, *records: Record) -> Baseline:
+    path = folder / "b" / "sweep.json"
+    record_envelopes(records, system, path=path, suite="sweep", names=JUDGED)
+    baseline = load(path, system)
     assert baseline is not None
     return baseline
 
 
 def with_limits(system: System, **rtol: float) -> System:
     """The system with fixed limits for some metrics, whose nights are then not judged."""
-    return replace(system, judgement=replace(system.judgement, rtol=tuple(rtol.items())))
+    return replace(system, judgement=replace(system.judgement, rtol=rtol))
 
 
 def test_a_recorded_cell_is_read_back(
@@ -284,13 +296,14 @@ def test_a_recorded_cell_is_read_back(
 ) -> None:
     runs = [make_record({"mean_ttft_ms": value}, repeat=n) for n, value in enumerate((50, 200))]
     baseline = recorded(tmp_path, with_limits(p5_efa, mean_ttft_ms=0.03), *runs)
-    cell = baseline.envelopes("1p3d", "random-512-256")
+    cell = baseline.envelopes("1p3d", "random-512-256-n4")
     assert cell is not None
     assert cell["mean_ttft_ms"].ref == pytest.approx(100.0)
     assert (cell["mean_ttft_ms"].rtol, cell["mean_ttft_ms"].runs) == (0.03, 2)
     assert (cell["completed"].ref, cell["completed"].rtol) == (4.0, 0.0)
-    assert baseline.provenance["runs"] == ["20260822T101500-p5-efa"]
-    assert baseline.provenance["fingerprint"] is None
+    assert baseline.runs == (SESSION,)
+    assert baseline.provenance is not None
+    assert baseline.provenance.fingerprint is None
     assert judge_cell(runs[:1], baseline).status == "PASS"
 
 
@@ -301,14 +314,17 @@ def test_recording_a_cell_keeps_the_others(
     recorded(tmp_path, p5_efa, make_record(topology="dp"))
     longer = Workload(input_len=512, output_len=512, num_prompts=4)
     recorded(tmp_path, p5_efa, make_record(workload=longer))
-    again = make_record({"mean_ttft_ms": 70.0}, run_id="20260823T101500-p5-efa")
+    next_day = SessionRef(id="20260823T101500-p5-efa", started_at="2026-08-23T10:15:00.000Z")
+    again = make_record({"mean_ttft_ms": 70.0}, session=next_day)
     baseline = recorded(tmp_path, p5_efa, again)
     cells = {t: sorted(workloads) for t, workloads in baseline.cells.items()}
-    assert cells == {"1p3d": ["random-512-256", "random-512-512"], "dp": ["random-512-256"]}
-    assert baseline.cells["1p3d"]["random-512-256"]["mean_ttft_ms"].ref == pytest.approx(70.0)
-    assert baseline.cells["1p3d"]["random-512-512"]["mean_ttft_ms"].ref == pytest.approx(100.0)
-    runs = ["20260822T101500-p5-efa", "20260823T101500-p5-efa"]
-    assert baseline.provenance["runs"] == runs
+    assert cells == {
+        "1p3d": ["random-512-256-n4", "random-512-512-n4"],
+        "dp": ["random-512-256-n4"],
+    }
+    assert baseline.cells["1p3d"]["random-512-256-n4"]["mean_ttft_ms"].ref == pytest.approx(70.0)
+    assert baseline.cells["1p3d"]["random-512-512-n4"]["mean_ttft_ms"].ref == pytest.approx(100.0)
+    assert baseline.runs == (SESSION, next_day)
 
 
 def test_nothing_is_recorded_over_a_file_that_cannot_be_read(
@@ -316,7 +332,7 @@ def test_nothing_is_recorded_over_a_file_that_cannot_be_read(
 ) -> None:
     path = written(tmp_path, "{")
     with pytest.raises(ConfigError):
-        record_envelopes([make_record()], p5_efa, path=path, suite="sweep")
+        record_envelopes([make_record()], p5_efa, path=path, suite="sweep", names=JUDGED)
     assert path.read_text() == "{"
 
 
@@ -337,34 +353,40 @@ def test_what_cannot_be_a_reference_is_left_out(
     assert "mean_ttft_ms" in made
 
 
+def without(metrics: Mapping[str, float], name: str) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if key != name}
+
+
 def test_what_sanity_voids_or_a_run_lacks_is_left_out(
     p5_efa: System, make_record: MakeRecord
 ) -> None:
     note = Finding(check="chunks", severity="note", message="", voids=("mean_itl_ms",))
     whole = make_record(findings=(note,))
-    lacking = replace(whole, metrics=tuple(m for m in whole.metrics if m[0] != "p99_ttft_ms"))
+    lacking = replace(whole, metrics=without(whole.metrics, "p99_ttft_ms"))
     names = ["mean_itl_ms", "p99_ttft_ms", "mean_ttft_ms"]
     assert list(cell_envelopes([whole, lacking], p5_efa, names)) == ["mean_ttft_ms"]
 
 
-def test_a_known_issue_survives_writing(tmp_path: Path) -> None:
+def test_a_known_issue_survives_writing(tmp_path: Path, p5_efa: System) -> None:
     data = mutated(f"{TTFT}/known_issue", "vllm#1")
-    baseline = load_baseline(written(tmp_path, data))
+    path = written(tmp_path, data)
+    baseline = load(path, p5_efa)
     assert baseline is not None
-    assert baseline.to_json() == data
+    write_baseline(path, baseline)
+    assert json.loads(path.read_text()) == data
 
 
-def test_later_baselines_win_where_both_know(tmp_path: Path) -> None:
-    shared = load_baseline(written(tmp_path, SOUND))
+def test_later_baselines_win_where_both_know(tmp_path: Path, p5_efa: System) -> None:
+    shared = load(written(tmp_path, SOUND), p5_efa)
     other = mutated(f"{TTFT}/ref", 50.0)
-    del other["topologies"]["1p3d"]["random-512-256"]["failed"]
-    other["topologies"]["dp"] = {"random-512-256": {"failed": CELL["failed"]}}
+    del other["cells"]["1p3d"]["random-512-256-n4"]["failed"]
+    other["cells"]["dp"] = {"random-512-256-n4": {"failed": CELL["failed"]}}
     (tmp_path / "host").mkdir()
-    host = load_baseline(written(tmp_path / "host", other))
+    host = load(written(tmp_path / "host", other), p5_efa)
     both = merge(shared, None, host)
     assert both is not None
-    assert both.cells["1p3d"]["random-512-256"]["mean_ttft_ms"].ref == 50.0
-    assert set(both.cells["1p3d"]["random-512-256"]) == set(CELL)
+    assert both.cells["1p3d"]["random-512-256-n4"]["mean_ttft_ms"].ref == 50.0
+    assert set(both.cells["1p3d"]["random-512-256-n4"]) == set(CELL)
     assert set(both.cells) == {"1p3d", "dp"}
     assert both.source == f"{tmp_path / 'sweep.json'} + {tmp_path / 'host' / 'sweep.json'}"
     assert merge(None, None) is None

@@ -24,13 +24,16 @@ from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.options import Settings
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import record_envelopes
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.kinds import BASELINE
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
+from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -71,29 +74,47 @@ def entry(name: str, scale: float, noise: Any) -> dict[str, Any]:
 def sound() -> dict[str, Any]:
     rng = np.random.default_rng(3)
     cells = itertools.product(TOPOLOGIES, WORKLOADS)
-    topologies: dict[str, Any] = {topology: {} for topology in TOPOLOGIES}
+    of_topologies: dict[str, Any] = {topology: {} for topology in TOPOLOGIES}
     for number, (topology, workload) in enumerate(cells):
         noise = rng.standard_normal((len(TYPICAL), NIGHTS))
         scale = 1 + number / 4
-        topologies[topology][workload.id] = {
+        of_topologies[topology][workload.id] = {
             name: entry(name, scale, row) for name, row in zip(TYPICAL, noise, strict=True)
         }
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "system": "p5-efa",
         "suite": "sweep",
         "provenance": {
             "date": "2026-08-14",
-            "runs": [f"202608{night + 1:02}T101500-p5-efa" for night in range(NIGHTS)],
+            "runs": [
+                {
+                    "id": f"202608{night + 1:02}T101500-p5-efa",
+                    "started_at": f"2026-08-{night + 1:02}T10:15:00.000Z",
+                }
+                for night in range(NIGHTS)
+            ],
             "fingerprint": None,
             "versions": {"vllm": "0.15.1", "nixl": "0.10.1"},
         },
-        "topologies": topologies,
+        "cells": of_topologies,
     }
 
 
+def of_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """The same file as version 1 had it."""
+    old = {key: value for key, value in copy.deepcopy(data).items() if key != "cells"}
+    old["provenance"]["runs"] = [run["id"] for run in old["provenance"]["runs"]]
+    of_topologies = {
+        topology: {workload.removesuffix("-n4"): cell for workload, cell in cells.items()}
+        for topology, cells in data["cells"].items()
+    }
+    return {**old, "schema_version": 1, "topologies": of_topologies}
+
+
 SOUND = sound()
-CELL = "/topologies/1p3d/random-512-256"
+OLD = of_version_1(SOUND)
+CELL, OLD_CELL = "/cells/1p3d/random-512-256-n4", "/topologies/1p3d/random-512-256"
 ITL, RATE, TAIL, FAILED = (
     f"{CELL}/{name}" for name in ("mean_itl_ms", "output_throughput", "p99_ttft_ms", "failed")
 )
@@ -110,9 +131,9 @@ def at(data: Any, pointer: str) -> Any:
 VALUES = at(SOUND, f"{ITL}/values")
 
 
-def changed(*changes: tuple[str, Any]) -> str:
+def changed(*changes: tuple[str, Any], of: dict[str, Any] = SOUND) -> str:
     """The sound file with other values at some pointers; DROP (``...``) removes one."""
-    data = copy.deepcopy(SOUND)
+    data = copy.deepcopy(of)
     for pointer, value in changes:
         above, _, last = pointer.rpartition("/")
         place: Any = at(data, above) if above else data
@@ -176,17 +197,31 @@ FILES: Wrong = {
     "system twice": ('{"system": "x",' + TEXT[1:], "has the key 'system' twice"),
     "topology twice": (TEXT.replace('"dp": {', '"1p3d": {'), "has the key '1p3d' twice"),
 }
-ELSEWHERE = "no other is read or converted: use the pytest-pdserve that wrote it, or move it away"
+ELSEWHERE = "use the pytest-pdserve that wrote it, or move it away"
 VERSIONS: Wrong = {
     **{
         f"schema_version {value!r}": (
             changed(("/schema_version", value)),
-            f": /schema_version: 1 was expected, not {str(value)!r}; {ELSEWHERE}",
+            f": /schema_version: {value!r}, expected 1 or 2; {ELSEWHERE}",
         )
-        for value in (0, 2, -1, "1", 1.5, None, True, [1], {"": 1}, 10**30)
+        for value in (0, 3, -1, "1", "2", 1.5, None, True, [1], {"": 1}, 10**30)
     },
-    "schema_version 1.0": (literal("/schema_version", "1.0"), f"not '1.0'; {ELSEWHERE}"),
-    "schema_version lacks": (changed(("/schema_version", ...)), f"required property; {ELSEWHERE}"),
+    "schema_version 1.0": (
+        literal("/schema_version", "1.0"),
+        f": 1.0, expected 1 or 2; {ELSEWHERE}",
+    ),
+    "schema_version 2.0": (
+        literal("/schema_version", "2.0"),
+        f": 2.0, expected 1 or 2; {ELSEWHERE}",
+    ),
+    "schema_version lacks": (
+        changed(("/schema_version", ...)),
+        ": /: 'schema_version' is a required property; expected 2",
+    ),
+    "schema_version 1 of what is not": (
+        changed(("/schema_version", 1)),
+        ": does not have the form of a baseline of schema version 1; ",
+    ),
 }
 OF_ANY_TYPE: dict[str, tuple[Any, ...]] = {
     "/system": (None, 7, "", [], {}, True, "p5\n", "\ud800", "a\x1b[31m", "\u2028"),
@@ -196,11 +231,19 @@ OF_ANY_TYPE: dict[str, tuple[Any, ...]] = {
         *(None, 20260814, "", "14.08.2026", "2026-08-14\n", "2026-13-01"),
         "\uff12\uff10\uff12\uff16-08-14",
     ),
-    "/provenance/runs": (None, [], {}, "run", [1], [None], [*RUNS[:-1], RUNS[0]], ["a\nb"]),
+    "/provenance/runs": (None, [], {}, "run", [1], [None], ["run"], [*RUNS[:-1], RUNS[0]]),
+    "/provenance/runs/0": (None, 7, "run", [], {}, {**RUNS[0], "id": RUNS[1]["id"]}),
+    "/provenance/runs/0/id": (None, 7, "", [], "a\nb", "\ud800"),
+    "/provenance/runs/0/started_at": (
+        *(7, "", [], "yesterday", "2026-08-01", "2026-08-01T10:15:00", "2026-08-01T10:15:00+01:00"),
+        *("2026-13-01T10:15:00Z", "2026-02-30T10:15:00Z", "2026-08-01T25:15:00Z"),
+        *("2026-08-01T10:15:00Z\n", "\uff12\uff10\uff12\uff16-08-01T10:15:00Z"),
+    ),
+    "/provenance/runs/0/simulated_night": ("1", 1.5, True, [], 10**300),
     "/provenance/fingerprint": (7, [], True, "", "a\nb"),
     "/provenance/versions": (None, [], "0.15.1", {"vllm": 0.15}, {"a\nb": "1"}, {"vllm": "\udfff"}),
-    "/topologies": (None, [], "1p3d", 1, True),
-    "/topologies/1p3d": (None, [], 1, "x"),
+    "/cells": (None, [], "1p3d", 1, True),
+    "/cells/1p3d": (None, [], 1, "x"),
     CELL: (None, [], 1, "x", {}),
     ITL: (None, [], 1.0, "x", {}),
     f"{TAIL}/ref": (None, "180", [180.0], {}, True, False, -1.0, 0, 0.0, -0.0, 1e19, 10**300),
@@ -209,7 +252,7 @@ OF_ANY_TYPE: dict[str, tuple[Any, ...]] = {
     f"{TAIL}/better": (None, True, 1, "", "Lower", "higher", "equal", "lower "),
     f"{TAIL}/unit": (None, 1, "", "s", "MS", "ms ", "tok/s"),
     f"{TAIL}/runs": (None, "20", True, 0, -1, 2.5, 10**300, []),
-    f"{ISSUE}/known_issue": (None, "", 1, True, [], "a\nb", "\ud800"),
+    f"{ISSUE}/known_issue": ("", 1, True, [], "a\nb", "\ud800"),
     f"{RATE}/better": ("lower",),
     f"{RATE}/rtol": (0.6, 1.0),
     f"{ITL}/rtol": (1.1, 9.0),
@@ -222,7 +265,6 @@ OF_ANY_TYPE: dict[str, tuple[Any, ...]] = {
     f"{FAILED}/values": ([1.0] * NIGHTS,),
 }
 LENGTHS: dict[str, Any] = {
-    "null": None,
     "empty": [],
     "a number": 10.0,
     "nulls alone": [None] * NIGHTS,
@@ -238,7 +280,7 @@ LENGTHS: dict[str, Any] = {
     "huge": [*VALUES[:-1], 1e19],
     "huge integer": [*VALUES[:-1], 10**300],
     "of another unit": [value / 1000 for value in VALUES],
-    "of another cell": at(SOUND, "/topologies/dp/random-512-256/mean_itl_ms/values"),
+    "of another cell": at(SOUND, "/cells/dp/random-512-256-n4/mean_itl_ms/values"),
     "constant": [1.0] * NIGHTS,
     "tiny": [5e-324] * NIGHTS,
 }
@@ -287,18 +329,22 @@ PLACES: Wrong = {
         for name in ("total_token_throughput", "kv_transfers")
     },
     "runs of provenance one short": (changed(("/provenance/runs", RUNS[:-1])), f": {ITL}/values"),
-    "topology with a line end": (renamed("/topologies/dp", "dp\n"), ": /topologies: "),
-    "topology of a surrogate": (renamed("/topologies/dp", "\ud800"), ": /topologies: "),
-    "workload with a line end": (renamed(CELL, "random\n512"), ": /topologies/1p3d: "),
-    "empty topology name": (renamed("/topologies/dp", ""), ": /topologies: "),
+    "topology with a line end": (renamed("/cells/dp", "dp\n"), ": /cells: "),
+    "topology of a surrogate": (renamed("/cells/dp", "\ud800"), ": /cells: "),
+    "workload with a line end": (renamed(CELL, "random\n512"), ": /cells/1p3d: "),
+    "empty topology name": (renamed("/cells/dp", ""), ": /cells: "),
     "two mistakes": (changed((f"{ITL}/ref", None), (f"{RATE}/unit", 3)), f": {CELL}/"),
 }
 WRONG = {**FILES, **VERSIONS, **PLACES}
 
 
-def refusal(path: Path, **wanted: str) -> str:
+def load(path: Path, system: System, suite: str = "sweep") -> Baseline | None:
+    return load_baseline(path, system=system, suite=suite)
+
+
+def refusal(path: Path, system: System, suite: str = "sweep") -> str:
     with pytest.raises(ConfigError) as refused:
-        load_baseline(path, **wanted)
+        load(path, system, suite)
     return in_a_line(refused.value, path)
 
 
@@ -313,40 +359,66 @@ def in_a_line(error: ConfigError, path: Path) -> str:
 
 @pytest.mark.parametrize(("content", "said"), WRONG.values(), ids=map(ascii, WRONG))
 def test_a_corrupt_baseline_is_refused_in_a_line(
-    content: str | bytes, said: str, tmp_path: Path
+    content: str | bytes, said: str, tmp_path: Path, p5_efa: System
 ) -> None:
     path = tmp_path / "sweep.json"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert said in refusal(path)
+    assert said in refusal(path, p5_efa)
 
 
-def test_there_are_more_than_fifty_and_the_file_itself_is_sound(tmp_path: Path) -> None:
+def test_there_are_more_than_fifty_and_the_file_itself_is_sound(
+    tmp_path: Path, p5_efa: System
+) -> None:
     assert len(WRONG) > 150
     path = tmp_path / "sweep.json"
     path.write_text(TEXT)
-    baseline = load_baseline(path, system="p5-efa", suite="sweep")
+    baseline = load(path, p5_efa)
     assert baseline is not None
-    assert baseline.to_json() == SOUND
+    assert BASELINE.dump(baseline, path) == SOUND
 
 
-def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "sweep.json").mkdir()
-    assert "Is a directory" in refusal(tmp_path / "sweep.json")
+def test_a_file_of_version_1_says_the_same_of_a_system_whose_sweep_it_was(
+    tmp_path: Path, p5_efa: System
+) -> None:
+    small = replace(p5_efa, sweep=replace(p5_efa.sweep, num_prompts=4))
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(OLD))
+    baseline = load(path, small)
+    assert baseline is not None
+    assert BASELINE.dump(baseline, path) == SOUND
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    "pointer", [f"{ITL}/values", f"{ISSUE}/known_issue", "/provenance/note", "/provenance/approver"]
+)
+def test_null_says_the_same_as_a_key_that_lacks(
+    pointer: str, tmp_path: Path, p5_efa: System
+) -> None:
+    path = tmp_path / "sweep.json"
+    path.write_text(changed((pointer, None)))
+    read = load(path, p5_efa)
+    path.write_text(changed((pointer, None), (pointer, ...)))
+    assert read == load(path, p5_efa)
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path: Path, p5_efa: System) -> None:
+    (tmp_path / "sweep.json").mkdir()
+    assert "Is a directory" in refusal(tmp_path / "sweep.json", p5_efa)
+
+
+@pytest.mark.parametrize(
+    ("system", "suite", "said"),
     [
-        ({"system": "h200-ib"}, "/system: is of 'p5-efa', but 'h200-ib' is judged by it"),
-        ({"suite": "latency"}, "/suite: is of 'sweep', but 'latency' is judged by it"),
+        ("h200-ib", "sweep", "/system: is of 'p5-efa', but 'h200-ib' is judged by it"),
+        ("p5-efa", "latency", "/suite: is of 'sweep', but 'latency' is judged by it"),
     ],
 )
 def test_a_baseline_of_another_system_or_suite_is_refused(
-    wanted: dict[str, str], said: str, tmp_path: Path
+    system: str, suite: str, said: str, tmp_path: Path, p5_efa: System
 ) -> None:
     path = tmp_path / "sweep.json"
     path.write_text(TEXT)
-    assert said in refusal(path, **wanted)
+    assert said in refusal(path, replace(p5_efa, name=system), suite)
 
 
 def test_nothing_is_recorded_into_the_file_of_another_system(
@@ -355,7 +427,7 @@ def test_nothing_is_recorded_into_the_file_of_another_system(
     path = tmp_path / "sweep.json"
     path.write_text(changed(("/system", "h200-ib")))
     with pytest.raises(ConfigError, match="/system: is of 'h200-ib', but 'p5-efa'"):
-        record_envelopes([make_record()], p5_efa, path=path, suite="sweep")
+        record_envelopes([make_record()], p5_efa, path=path, suite="sweep", names=list(TYPICAL))
 
 
 # A baseline that was changed at random never makes a bad run pass.
@@ -383,7 +455,7 @@ def judged(folder: Path, system: System, content: str, cell: Cell) -> Verdict:
     source = folder / "baselines" / "p5-efa" / "system.toml"
     source.parent.mkdir(parents=True, exist_ok=True)
     source.with_name("sweep.json").write_text(content)
-    judgement = replace(system.judgement, host_envelopes=False, rtol=())
+    judgement = replace(system.judgement, host_envelopes=False, rtol={})
     system = replace(system, source=str(source), judgement=judgement)
     session = Session(
         settings=Settings(
@@ -398,7 +470,7 @@ def judged(folder: Path, system: System, content: str, cell: Cell) -> Verdict:
             rootdir=folder,
         ),
         system=system,
-        store=RunStore(folder=folder / "runs" / "tonight"),
+        store=RunStore(folder=folder / "runs" / "tonight", session=SessionRef(id="tonight")),
         provenance=Provenance(versions={}, host={}, fingerprint="here"),
         state=folder / "state",
     )
@@ -430,11 +502,6 @@ def pointers(data: Any, above: str = "") -> Iterator[str]:
         yield from pointers(value, f"{above}/{key}")
 
 
-EVERYWHERE = tuple(pointers(SOUND))
-# Half of the changes in the cell that is judged, where they may do harm.
-THERE = tuple(pointer for pointer in EVERYWHERE if pointer.startswith(CELL))
-ABOVE = tuple(pointer for pointer in EVERYWHERE if pointer.count("/") < 5)
-PLACE = st.one_of(st.sampled_from(THERE), st.sampled_from(ABOVE), st.sampled_from(EVERYWHERE))
 NUMBERS = st.one_of(
     st.integers(), st.floats(allow_nan=False), st.sampled_from([0, 1, 1e-300, 1e18, 10**30])
 )
@@ -445,30 +512,39 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-CHANGE = st.one_of(
-    PLACE.map(lambda place: [(place, ...)]),
-    st.tuples(PLACE, JSON).map(lambda change: [change]),
-    st.tuples(PLACE, st.sampled_from(EVERYWHERE)).map(
-        lambda p: [(p[0], at(SOUND, p[1]))],
-    ),
-    st.tuples(PLACE, PLACE)
-    .filter(lambda p: not f"{p[0]}/".startswith(f"{p[1]}/"))
-    .filter(lambda p: not f"{p[1]}/".startswith(f"{p[0]}/"))
-    .map(lambda p: [(p[0], at(SOUND, p[1])), (p[1], at(SOUND, p[0]))]),
-)
+Changes = list[tuple[str, Any]]
+
+
+def changes_of(data: dict[str, Any], cell: str) -> st.SearchStrategy[Changes]:
+    everywhere = tuple(pointers(data))
+    # Half of the changes in the cell that is judged, where they may do harm.
+    there = tuple(pointer for pointer in everywhere if pointer.startswith(cell))
+    above = tuple(pointer for pointer in everywhere if pointer.count("/") < 5)
+    place = st.one_of(st.sampled_from(there), st.sampled_from(above), st.sampled_from(everywhere))
+    return st.one_of(
+        place.map(lambda place: [(place, ...)]),
+        st.tuples(place, JSON).map(lambda change: [change]),
+        st.tuples(place, st.sampled_from(everywhere)).map(
+            lambda p: [(p[0], at(data, p[1]))],
+        ),
+        st.tuples(place, place)
+        .filter(lambda p: not f"{p[0]}/".startswith(f"{p[1]}/"))
+        .filter(lambda p: not f"{p[1]}/".startswith(f"{p[0]}/"))
+        .map(lambda p: [(p[0], at(data, p[1])), (p[1], at(data, p[0]))]),
+    )
 
 
 TENFOLD = {"lower": 9.0, "higher": 0.9, "equal": 0.0}
 """Room that admits what is ten times worse; no count has any."""
 
 
-def still_expected(content: str) -> set[str]:
+def still_expected(content: str, cell: str) -> set[str]:
     """Metrics of the judged cell whose reference is there, with less room than the bad run needs.
 
     So a metric whose values alone were removed counts: its limit must find the run.
     """
     try:
-        now = at(json.loads(content), CELL)
+        now = at(json.loads(content), cell)
     except (KeyError, TypeError):
         return set()
     return {
@@ -477,8 +553,25 @@ def still_expected(content: str) -> set[str]:
         if name in now
         and now[name]["ref"] == said["ref"]
         and now[name]["rtol"] <= TENFOLD[said["better"]] * 0.99
-        and "known_issue" not in now[name]
+        and now[name].get("known_issue") is None
     }
+
+
+def must_fail_a_bad_run(
+    folder: Path, system: System, content: str, bad: Cell, *, expects: str
+) -> None:
+    """Check that the file is refused, or that the bad run misses every metric it still names.
+
+    :param expects: where in the file the judged cell is.
+    """
+    try:
+        verdict = judged(folder, system, content, bad)
+    except ConfigError as error:
+        in_a_line(error, folder / "baselines" / "p5-efa" / "sweep.json")
+        return
+    assert verdict.status == "FAIL"
+    assert still_expected(content, expects) - {"completed"} <= metrics_in(verdict)
+    verdict.message.encode()
 
 
 @settings(
@@ -486,20 +579,26 @@ def still_expected(content: str) -> set[str]:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(CHANGE)
+@given(changes_of(SOUND, CELL))
 def test_no_change_of_the_file_lets_a_bad_run_pass(
-    tmp_path: Path, p5_efa: System, cell_of: CellOf, changes: list[tuple[str, Any]]
+    tmp_path: Path, p5_efa: System, cell_of: CellOf, changes: Changes
 ) -> None:
-    content = changed(*changes)
-    try:
-        verdict = judged(tmp_path, p5_efa, content, cell_of(tmp_path, 10.0, 1.0))
-    except ConfigError as error:
-        in_a_line(error, tmp_path / "baselines" / "p5-efa" / "sweep.json")
-        return
-    assert verdict.status == "FAIL"
-    missed = metrics_in(verdict)
-    assert still_expected(content) - {"completed"} <= missed
-    verdict.message.encode()
+    bad = cell_of(tmp_path, 10.0, 1.0)
+    must_fail_a_bad_run(tmp_path, p5_efa, changed(*changes), bad, expects=CELL)
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(changes_of(OLD, OLD_CELL))
+def test_no_change_of_a_file_of_version_1_lets_a_bad_run_pass(
+    tmp_path: Path, p5_efa: System, cell_of: CellOf, changes: Changes
+) -> None:
+    small = replace(p5_efa, sweep=replace(p5_efa.sweep, num_prompts=4))
+    bad = cell_of(tmp_path, 10.0, 1.0)
+    must_fail_a_bad_run(tmp_path, small, changed(*changes, of=OLD), bad, expects=OLD_CELL)
 
 
 @settings(
@@ -509,12 +608,12 @@ def test_no_change_of_the_file_lets_a_bad_run_pass(
 )
 @given(st.binary(max_size=30), st.integers(0, len(TEXT) - 1))
 def test_bytes_written_over_the_file_are_refused_or_read(
-    tmp_path: Path, junk: bytes, place: int
+    tmp_path: Path, p5_efa: System, junk: bytes, place: int
 ) -> None:
     path = tmp_path / "sweep.json"
     content = TEXT.encode()
     path.write_bytes(content[:place] + junk + content[place + len(junk) :])
     try:
-        load_baseline(path)
+        load(path, p5_efa)
     except ConfigError as error:
         in_a_line(error, path)

@@ -44,7 +44,7 @@ def test_zero_never_passes(name: str, court: Court) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_renamed_metric_never_passes(name: str, court: Court) -> None:
     run = court.run()
-    renamed = tuple((f"{key}_s" if key == name else key, value) for key, value in run.metrics)
+    renamed = {f"{key}_s" if key == name else key: value for key, value in run.metrics.items()}
     verdict = court.cell(replace(run, metrics=renamed))
     assert verdict.status == "FAIL"
     assert f"{name} is in the baseline, but 1 of 1 runs lack it" in verdict.misses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.estimation import Ints
 from pytest_pdserve.results.calibration import load_calibration
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
 from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
-from tests.unit.stored import on_start
+from tests.unit.stored import write_record
 
 MakeRecord = Callable[..., Record]
 
@@ -164,21 +166,10 @@ def test_confirmation_runs_on_other_starts_do_not_count(
     study_of(shelf, 6)
     calibrate(capsys)
     before = load_calibration(shelf.system)
-    for path in [*shelf.runs.rglob("*.0.json")]:
-        record = Record.from_json(json.loads(path.read_text()))
-        slow = {name: value * 3 for name, value in record.metrics}
-        data = {
-            **record.to_json(),
-            "repeat": 1,
-            "metrics": slow,
-            "processes": [
-                {
-                    **record.to_json()["processes"][0],
-                    "log": on_start(record.processes[0], 2).log,
-                }
-            ],
-        }
-        write_json(path.with_name(path.name.replace(".0.", ".1.")), data)
+    for path in [*shelf.runs.rglob("*.0.record.json")]:
+        record = load_record(path)
+        slow = {name: value * 3 for name, value in record.metrics.items()}
+        write_record(path.parent.parent, replace(record, repeat=1, start=1, metrics=slow))
     calibrate(capsys)
     after = load_calibration(shelf.system)
     assert before is not None
@@ -264,13 +255,16 @@ def test_a_record_of_400_digits_is_no_traceback(
         assert f"runs/{run}: none of its 2 records can be read" in said.err
         assert "is greater than the maximum of 1e+18" in said.err
     else:
-        assert f"left out: runs/{run}/dp/random-512-256.0.json: /metrics/mean_itl_ms: " in said.out
+        assert (
+            f"left out: runs/{run}/dp/random-512-256-n4.0.record.json: /metrics/mean_itl_ms: "
+            in said.out
+        )
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"schema_version": 2}, "/schema_version: 1 was expected"),
+        ({"schema_version": 3}, "/schema_version: 3, expected 1 or 2"),
         ({"icc": 1.5}, "/icc: 1.5 is greater than the maximum of 1"),
         ({"icc": None}, "/icc: None is not of type 'number'"),
         ({"system": "p6"}, "/system: is of 'p6', not of 'p5-efa'"),

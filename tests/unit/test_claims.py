@@ -16,8 +16,8 @@ from pytest_pdserve.judge.sides import HERE
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.values.claim import Claim
-from pytest_pdserve.values.claim import cell_name
-from pytest_pdserve.values.workload import Sweep
+from pytest_pdserve.values.sweep import Point
+from pytest_pdserve.values.sweep import Sweep
 from pytest_pdserve.values.workload import Workload
 
 ENTRY: dict[str, Any] = {
@@ -31,7 +31,7 @@ ENTRY: dict[str, Any] = {
     "reason": "no prefill in between",
     "source": "article",
 }
-SWEEP = Sweep(input_lens=(512, 1024), output_lens=(256, 512, 1024)).workloads()
+SWEEP = Sweep(input_lens=(512, 1024), output_lens=(256, 512, 1024)).points()
 Values = Mapping[str, float | tuple[float, ...] | None]
 """Value or runs by topology, or by ``topology 512-256`` where cells differ."""
 
@@ -41,17 +41,14 @@ def claim(**fields: Any) -> Claim:
     return Claim.from_toml({k: v for k, v in merged.items() if v is not None}, source="c.toml")
 
 
-def cell(output_len: int = 256, **fields: Any) -> tuple[Workload, ...]:
+def cell(**fields: Any) -> tuple[Point, ...]:
     """A sweep of one cell, on both panels."""
-    made = Workload(
-        input_len=512, output_len=output_len, num_prompts=8, panels=("prefill", "decode"), **fields
-    )
-    return (made,)
+    return Sweep(input_lens=(512,), output_lens=(256,), num_prompts=8, **fields).points()
 
 
 def look_at(values: Values, *, uncertainty: float = 0.0) -> Look:
     def look(topology: str, workload: Workload, metric: str) -> Side:
-        names = (f"{metric} {topology}", f"{topology} {cell_name(workload)}", topology)
+        names = (f"{metric} {topology}", f"{topology} {workload.parts['lengths']}", topology)
         said = next((values[name] for name in names if name in values), None)
         runs = said if isinstance(said, tuple) else ()
         return Side(
@@ -67,7 +64,7 @@ def look_at(values: Values, *, uncertainty: float = 0.0) -> Look:
     return look
 
 
-def judged(made: Claim, values: Values, sweep: tuple[Workload, ...] | None = None) -> ClaimVerdict:
+def judged(made: Claim, values: Values, sweep: tuple[Point, ...] | None = None) -> ClaimVerdict:
     return judge_claim(made, sweep or cell(), look_at(values), system="s")
 
 
@@ -266,7 +263,7 @@ def test_gaps_between_runs_are_not_judged_by_the_spread_of_pairs() -> None:
 def test_a_spread_needs_something_to_compare_with() -> None:
     versus = {"panel": "prefill", "input_lens": [4096]}
     verdict = judged(claim(**{**APART, "versus": versus}), {"dp": 1, "1p3d": 2}, SWEEP)
-    assert verdict.misses == ("random-512-512: no cell to compare with lies in 'versus'",)
+    assert verdict.misses == ("random-512-512-n1024: no cell to compare with lies in 'versus'",)
     values = {"dp": 1, "1p3d": 2, "1p3d 1024-256": None}
     assert judged(claim(**APART), values, SWEEP).missing
 
@@ -307,13 +304,13 @@ def test_every_other_topology_and_every_cell_counts() -> None:
     values = {"1p3d": 9, "dp": 10, "route4": 10, "route4 512-256": 8, "dp 512-512": 4.5}
     verdict = judged(made, values, SWEEP)
     assert verdict.misses == (
-        "random-512-256: mean_itl_ms of 1p3d = 9 ms, claimed < 8 ms (route4 8 ms, 1.125 times, "
-        "margin 0 %)",
-        "random-512-512: mean_itl_ms of 1p3d = 9 ms, claimed < 4.5 ms (dp 4.5 ms, 2 times, "
+        "random-512-256-n1024: mean_itl_ms of 1p3d = 9 ms, claimed < 8 ms (route4 8 ms, "
+        "1.125 times, margin 0 %)",
+        "random-512-512-n1024: mean_itl_ms of 1p3d = 9 ms, claimed < 4.5 ms (dp 4.5 ms, 2 times, "
         "margin 0 %)",
     )
     assert verdict.evidence[0] == (
-        "random-512-256",
+        "random-512-256-n1024",
         "PASS mean_itl_ms of 1p3d = 9 ms, claimed < 10 ms (dp 10 ms, 0.9 times, margin 0 %); "
         "FAIL mean_itl_ms of 1p3d = 9 ms, claimed < 8 ms (route4 8 ms, 1.125 times, margin 0 %)",
     )

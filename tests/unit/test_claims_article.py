@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "suites" / "claims"
 SYSTEM = load_system("article", SHIPPED)
 FIGURES = load_figures(figures_path(SYSTEM))
-SWEEP = SYSTEM.sweep.workloads()
+SWEEP = SYSTEM.sweep.points()
 CLAIMS = {claim.id: claim for claim in load_claims(SUITE / "article.toml")}
 DECIDED = {name: claim for name, claim in CLAIMS.items() if claim.undecidable is None}
 PREFILL = ("512-256", "1024-256", "2048-256", "4096-256")
@@ -186,7 +186,7 @@ def test_the_figures_are_the_160_values() -> None:
         rows = list(csv.DictReader(file))
     metrics = ("mean_itl_ms", "mean_ttft_ms", "output_throughput", "request_throughput")
     expected = {
-        (row["topology"], f"random-{row['input_len']}-{row['output_len']}", metric): float(
+        (row["topology"], f"random-{row['input_len']}-{row['output_len']}-n1024", metric): float(
             row[metric]
         )
         for row in rows
@@ -213,7 +213,7 @@ def test_every_record_says_figure_and_one_run() -> None:
 
 def test_figures_are_no_baseline_and_no_machine() -> None:
     with pytest.raises(ConfigError, match="no valid JSON"):
-        load_baseline(figures_path(SYSTEM))
+        load_baseline(figures_path(SYSTEM), system=SYSTEM, suite="sweep")
     assert not list(figures_path(SYSTEM).parent.glob("*.json"))
     with pytest.raises(ConfigError, match="figures without a machine"):
         check_acquirable(SYSTEM)
@@ -221,7 +221,7 @@ def test_figures_are_no_baseline_and_no_machine() -> None:
 
 def flipped(claim: Claim) -> Claim:
     """The claim with the direction of its first relation turned round."""
-    other = {
+    other: dict[Any, Any] = {
         "below": "above",
         "above": "below",
         "lowest": "highest",
@@ -239,9 +239,10 @@ def flipped(claim: Claim) -> Claim:
     elif first.kind == "best":
         first = replace(first, kind="lowest" if "throughput" in first.metric else "highest")
     else:  # bounds: everything that was admitted is now too much
-        first = replace(first, low=first.high * 1.001, high=first.high * 2)
-        if claim.relations[0].high == float("inf"):
-            first = replace(first, low=float("-inf"), high=claim.relations[0].low * 0.999)
+        low, high = first.bounds
+        first = replace(first, low=high * 1.001, high=high * 2)
+        if high == float("inf"):
+            first = replace(first, low=None, high=low * 0.999)
     return replace(claim, relations=(first, *claim.relations[1:]))
 
 
@@ -294,10 +295,11 @@ def test_a_claim_without_its_known_issue_or_with_another_turns_red(claim: Claim)
 @pytest.mark.parametrize("claim", DECIDED.values(), ids=list(DECIDED))
 def test_a_value_that_is_gone_turns_its_claim_red(claim: Claim) -> None:
     relation = claim.relations[0]
-    workload = next(w for w in SWEEP if claim.admits(w))
-    key = (relation.topologies[0], workload.id)
-    cells = {**FIGURES.cells, key: {}}
-    verdict = judged(claim, replace(FIGURES, cells=cells))
+    point = next(point for point in SWEEP if claim.admits(point))
+    key = (relation.subjects[0], point.id)
+    without = [c for c in FIGURES.record if (c.topology, c.workload.id) != key]
+    assert len(without) == len(FIGURES.record) - 1
+    verdict = judged(claim, replace(FIGURES, record=tuple(without)))
     assert (verdict.status, verdict.missing, verdict.known) == ("FAIL", True, None)
     assert "is not in the figures" in " ".join(verdict.misses)
 

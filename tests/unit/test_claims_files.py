@@ -12,7 +12,7 @@ from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.values.claim import SHAPES
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.workload import Sweep
+from pytest_pdserve.values.sweep import Sweep
 
 ROOT = Path(__file__).parents[2]
 TOML = """schema_version = 1
@@ -85,8 +85,12 @@ BROKEN = {
     "margin is nan": ("0.05", "nan", " holds nan, which says nothing"),
     "unknown key": (MARGIN, "margn = 0.05\n", ": /claim/0: Additional properties are not"),
     "key of another kind": (MARGIN, "low = 0.5\n", ": claim 'a': kind 'below' takes no 'low'"),
-    "unknown load": ('"saturated"', '"full"', ": /claim/0/load: 'saturated' was expected"),
-    "empty load": ('"saturated"', "{}", ": /claim/0/load: {} should be non-empty"),
+    "unknown load": ('"saturated"', '"full"', ": /claim/0/load: 'full' is not one of ['saturated']"),
+    "empty load": (
+        '"saturated"',
+        "{}",
+        ": claim 'a': load needs 'request_rate' or 'max_concurrency'",
+    ),
     "rate of 0": ('"saturated"', "{ request_rate = 0 }", ": /claim/0/load/request_rate: 0 is "),
     "infinite rate": (
         '"saturated"',
@@ -100,7 +104,7 @@ BROKEN = {
     "undecidable and judged": (MARGIN, 'undecidable = "u"\n', "it is undecidable, so it takes no"),
     "an id twice": ('"s"\n', '"s"\n' + BODY, ": claim id 'a' stands 2 times"),
     "no version": ("schema_version = 1", "", ": /: 'schema_version' is a required property"),
-    "another version": ("version = 1", "version = 2", ": /schema_version: 1 was expected"),
+    "another version": ("version = 1", "version = 2", ": /schema_version: 2, expected 1; "),
     "no claims": (BODY, "claim = []\n", ": /claim: [] should be non-empty"),
     "no TOML": ("[[claim]]", "[[claim]", " is no valid TOML: "),
     "a key twice": ('id = "a"\n', 'id = "a"\nid = "b"\n', " is no valid TOML: "),
@@ -258,7 +262,7 @@ def test_the_shipped_claims_speak_of_the_articles_five() -> None:
         named = {topology for made in shipped for topology in made.topologies}
         assert named == {"dp", "route2", "route4", "1p3d", "2p2d"}
         for made in shipped:
-            assert any(made.admits(workload) for workload in Sweep().workloads()), made.id
+            assert any(made.admits(point) for point in Sweep().points()), made.id
 
 
 FIGURES = """schema_version = 1
@@ -280,8 +284,8 @@ metrics.mean_itl_ms = { value = 49.09, uncertainty = 0.005 }
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"figure"', '"run"', ": /record/0/source: 'figure' was expected"),
-        ("runs = 1\n", "runs = 2\n", ": /record/0/runs: 1 was expected"),
+        ('"figure"', '"run"', ": /record/0/source: 'run' is not one of ['figure']"),
+        ("runs = 1\n", "runs = 2\n", ": /record/0/runs: 2 is not one of [1]"),
         ("49.09", "0", ": /record/0/metrics/mean_itl_ms/value: 0 is less than or equal to"),
         ("49.09", "nan", " holds nan, which says nothing"),
         ("49.09", "inf", ": /record/0/metrics/mean_itl_ms/value: inf is greater than"),
@@ -297,7 +301,7 @@ def test_figures_that_are_wrong_are_one_sentence(
 ) -> None:
     path = tmp_path / "figures.toml"
     path.write_text(FIGURES)
-    assert load_figures(path).cells["dp", "random-512-256"]["mean_itl_ms"].value == 49.09
+    assert load_figures(path).cells["dp", "random-512-256-n1024"]["mean_itl_ms"].value == 49.09
     assert old in FIGURES
     path.write_text(FIGURES.replace(old, new, 1))
     with pytest.raises(ConfigError) as refused:

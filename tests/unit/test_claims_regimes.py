@@ -15,11 +15,10 @@ from pytest_pdserve.judge.sides import derive
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.claim import CAUTION
-from pytest_pdserve.values.claim import cell_name
 from pytest_pdserve.values.quantities import DERIVED
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.workload import Sweep
+from pytest_pdserve.values.sweep import Sweep
 from pytest_pdserve.values.workload import Workload
 from tests.unit.test_claims import JOINT
 from tests.unit.test_claims import MONOTONE
@@ -35,9 +34,9 @@ KNOWN = {"cells": ["512-256"], "why": "seen before"}
 @pytest.mark.parametrize(
     ("short", "long", "status", "known", "said"),
     [
-        (11, 9, "FAIL", "seen before", "random-512-256: mean_itl_ms of 1p3d"),
+        (11, 9, "FAIL", "seen before", "random-512-256-n1024: mean_itl_ms of 1p3d"),
         (9, 9, "FAIL", None, "holds in 512-256, though a known issue says it does not"),
-        (11, 11, "FAIL", None, "random-512-512: mean_itl_ms of 1p3d = 11 ms"),
+        (11, 11, "FAIL", None, "random-512-512-n1024: mean_itl_ms of 1p3d = 11 ms"),
         (9, 11, "FAIL", None, "holds in 512-256"),
     ],
     ids=["as known", "healed", "another cell too", "another cell instead"],
@@ -127,13 +126,13 @@ def test_a_regime_is_told_in_the_articles_lengths(
     fields: dict[str, Any], lengths: list[str] | None, divisor: int
 ) -> None:
     made = claim(**fields)
-    cells = [w for w in Sweep(length_divisor=divisor).workloads() if made.admits(w)]
+    cells = [point for point in Sweep(length_divisor=divisor).points() if made.admits(point)]
     expected = lengths or ["512-256", "1024-256", "2048-256", "4096-256", "512-512"]
-    assert list(map(cell_name, cells)) == ([] if lengths == [] else expected)
+    assert [point.name for point in cells] == ([] if lengths == [] else expected)
 
 
 @pytest.mark.parametrize(
-    ("load", "workload", "admitted"),
+    ("load", "sweep", "admitted"),
     [
         ("saturated", {}, True),
         ("saturated", {"max_concurrency": 8}, True),
@@ -147,10 +146,10 @@ def test_a_regime_is_told_in_the_articles_lengths(
         (None, {"request_rate": 8.0}, True),
     ],
 )
-def test_a_regime_may_state_its_load(load: Any, workload: dict[str, Any], admitted: bool) -> None:
-    made = cell(**workload)[0]
+def test_a_regime_may_state_its_load(load: Any, sweep: dict[str, Any], admitted: bool) -> None:
+    made = cell(**sweep)[0]
     assert claim(load=load).admits(made) is admitted
-    assert cell_name(made) == ("512-256-rate8" if "request_rate" in workload else "512-256")
+    assert made.name == ("512-256-rate8" if "request_rate" in sweep else "512-256")
 
 
 def test_derived_quantities_follow_from_metrics() -> None:
@@ -185,7 +184,7 @@ def test_derived_quantities_follow_from_metrics() -> None:
 
 
 def test_a_derived_quantity_lacks_what_its_metrics_lack() -> None:
-    workload = cell()[0]
+    workload = cell()[0].workload
     look = look_at({"dp": None})
     derived = DERIVED["decoding_requests"]
     side = derive(derived, [look("dp", workload, need) for need in derived.needs], workload)
@@ -195,14 +194,14 @@ def test_a_derived_quantity_lacks_what_its_metrics_lack() -> None:
 
 
 MakeRecord = Callable[..., Record]
+POINT = Sweep(input_lens=(512,), output_lens=(256,), num_prompts=4).points()[0]
+CELL = POINT.workload
+"""Of the records that ``make_record`` makes."""
 
 
 def known(make_record: MakeRecord, *runs: dict[str, float], **fields: Any) -> Known:
     records = tuple(make_record(run, **fields) for run in runs)
-    return Known(measured={("1p3d", "random-512-256"): records})
-
-
-CELL = Workload(input_len=512, output_len=256, num_prompts=4)
+    return Known(measured={("1p3d", CELL.id): records})
 
 
 def test_a_measured_side_has_its_runs(make_record: MakeRecord) -> None:
@@ -237,11 +236,11 @@ def test_a_side_that_is_nowhere_says_so(make_record: MakeRecord) -> None:
 
 @pytest.mark.parametrize(("runs", "said"), [(1, "one run per side"), (20, "not the same runs on")])
 def test_a_side_of_the_baseline_is_no_pair(runs: int, said: str, make_record: MakeRecord) -> None:
-    envelope = Envelope(metric="mean_itl_ms", ref=20.0, rtol=0.1, better="lower", runs=runs)
-    cells = {"dp": {"random-512-256": {"mean_itl_ms": envelope}}}
-    stored = Baseline(system="s", suite="sweep", source="sweep.json", provenance={}, cells=cells)
+    envelope = Envelope(ref=20.0, rtol=0.1, better="lower", unit="ms", runs=runs)
+    cells = {"dp": {CELL.id: {"mean_itl_ms": envelope}}}
+    stored = Baseline(system="s", suite="sweep", source="sweep.json", provenance=None, cells=cells)
     seen = replace(known(make_record, {}), baseline=stored)
-    verdict = judge_claim(claim(), cell(), seen.look)
+    verdict = judge_claim(claim(), [POINT], seen.look)
     assert (verdict.status, verdict.missing) == ("PASS", False)
     evidence = dict(verdict.evidence)
     assert evidence["statistics"].startswith(f"point claim: {said}")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -21,10 +20,14 @@ from pytest_pdserve.plan.ports import assign_ports
 from pytest_pdserve.plan.ports import unclaimed
 from pytest_pdserve.plan.router import router_command
 from pytest_pdserve.plan.vllm import instance_commands
+from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.system import Arguments
 from pytest_pdserve.values.system import Limits
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import UNKNOWN
+from pytest_pdserve.values.workload import RampUp
 from pytest_pdserve.values.workload import Workload
 
 MODEL = "/fsx/models/deepseek-ai/DeepSeek-V2-Lite"
@@ -306,7 +309,11 @@ def test_prefill_and_decode_on_one_machine(slots: System) -> None:
 
 
 def test_a_system_files_own_words_come_last(p5_efa: System) -> None:
-    system = replace(p5_efa, router_args=("--log-level", "warn"), bench_args=("--temperature", "0"))
+    system = replace(
+        p5_efa,
+        router=Arguments(args=("--log-level", "warn")),
+        bench=Arguments(args=("--temperature", "0")),
+    )
     _, front = planned("1p3d", system)
     assert front is not None
     assert front.argv[-2:] == ("--log-level", "warn")
@@ -314,6 +321,11 @@ def test_a_system_files_own_words_come_last(p5_efa: System) -> None:
 
 
 WORKLOAD = Workload(input_len=512, output_len=256, num_prompts=1024)
+SHAREGPT = Workload(
+    dataset="sharegpt",
+    num_prompts=1024,
+    options={"dataset-path": "/data/s.json", "disable-shuffle": ""},
+)
 
 
 def bench(workload: Workload, system: System, repeat: int = 0) -> Command:
@@ -331,7 +343,7 @@ def asked(dataset: str, load: str, seed: int) -> str:
     return (
         f"vllm bench serve --base-url http://node0:8001 --model {MODEL} --dataset-name {dataset}"
         f" {load} --seed {seed} --ignore-eos --disable-tqdm"
-        " --percentile-metrics ttft,tpot,itl,e2el --metric-percentiles 50,90,99"
+        " --percentile-metrics ttft,itl,tpot,e2el --metric-percentiles 50,90,99"
         " --save-result --save-detailed"
         " --result-dir /runs/r/1p3d --result-filename random-512-256.0.bench.json"
     )
@@ -350,16 +362,33 @@ RANDOM = "--random-input-len 512 --random-output-len 256"
             f"{RANDOM} --num-prompts 1024 --request-rate 2.5 --max-concurrency 64",
         ),
         (
-            replace(
-                WORKLOAD,
-                dataset="sharegpt",
-                options=(("dataset-path", "/data/s.json"), ("disable-shuffle", "")),
-            ),
+            replace(WORKLOAD, request_rate=0.25, burstiness=0.5),
+            "random",
+            f"{RANDOM} --num-prompts 1024 --request-rate 0.25 --burstiness 0.5",
+        ),
+        (
+            # The client takes nothing but whole numbers here.
+            replace(WORKLOAD, ramp_up=RampUp(strategy="linear", start_rps=1, end_rps=10)),
+            "random",
+            f"{RANDOM} --num-prompts 1024"
+            " --ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 10",
+        ),
+        (
+            SHAREGPT,
             "sharegpt",
             "--dataset-path /data/s.json --disable-shuffle --num-prompts 1024",
         ),
+        (
+            replace(WORKLOAD, dataset="sonnet", options={"sonnet-prefix-len": "200"}),
+            "sonnet",
+            "--sonnet-input-len 512 --sonnet-output-len 256 --sonnet-prefix-len 200"
+            " --num-prompts 1024",
+        ),
     ],
-    ids=["the article's", "rate and bound", "another dataset"],
+    ids=[
+        *("the article's", "rate and bound", "burstiness", "ramp-up"),
+        *("own lengths", "lengths of another"),
+    ],
 )
 def test_the_clients_command(workload: Workload, dataset: str, load: str, p5_efa: System) -> None:
     command = bench(workload, p5_efa)
@@ -376,12 +405,24 @@ def test_every_repeat_asks_other_prompts(p5_efa: System) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "seconds"),
-    [(math.inf, 120 + 786432 / 50), (8.0, 120 + 128 + 786432 / 50)],
-    ids=["all at once", "at a rate"],
+    ("workload", "seconds"),
+    [
+        (WORKLOAD, 120 + 786432 / 50),
+        (replace(WORKLOAD, request_rate=8.0), 120 + 128 + 786432 / 50),
+        (SHAREGPT, 120 + 1024 * 2048 / 50),
+    ],
+    ids=["all at once", "at a rate", "own lengths"],
 )
-def test_a_client_is_given_time_for_the_work_asked(rate: float, seconds: float) -> None:
-    assert bench_timeout(replace(WORKLOAD, request_rate=rate), Limits()) == seconds
+def test_a_client_is_given_time_for_the_work_asked(workload: Workload, seconds: float) -> None:
+    assert bench_timeout(workload, Limits()) == seconds
+
+
+def test_a_load_of_which_something_is_unknown_is_never_run(p5_efa: System) -> None:
+    with pytest.raises(ConfigError) as refused:
+        bench(replace(WORKLOAD, options=UNKNOWN), p5_efa)
+    assert str(refused.value) == (
+        "workload random-512-256-n1024+unknown cannot be run: unknown are options"
+    )
 
 
 def test_a_command_is_shown_as_a_person_would_type_it() -> None:

@@ -82,7 +82,6 @@ args = ["--group-add", "keep-groups"]
 @pytest.mark.parametrize(
     ("text", "pointer"),
     [
-        ('image = "a:1"', "/container"),
         ('kind = "singularity"', "/container/kind"),
         ('kind = "docker"\nimage = "a b"', "/container/image"),
         ('kind = "docker"\nimage = "a"\nmounts = ["fsx"]', "/container/mounts/0"),
@@ -148,9 +147,22 @@ def test_what_does_not_go_together(spec: ContainerSpec, message: str) -> None:
     assert str(refused.value) == message
 
 
-def test_a_contradiction_is_found_as_the_file_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"container\.kind = 'docker' has no container\.image"):
-        loaded(tmp_path, 'kind = "docker"')
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('kind = "docker"', "container.kind = 'docker' has no container.image"),
+        ('image = "a:1"', "container.image = 'a:1' has no container.kind"),
+        ('mounts = ["/fsx"]', "container.kind"),
+        ("privileged = true", "container.kind"),
+    ],
+    ids=["no image", "image without kind", "mounts without kind", "rights without kind"],
+)
+def test_a_contradiction_is_found_as_the_file_is_loaded(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        loaded(tmp_path, text)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(

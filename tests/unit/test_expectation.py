@@ -65,8 +65,8 @@ def baseline_of(
             if name not in (lacking or {}).get((topology, workload), ()):
                 cell[name] = envelope_of_nights(name, values)
         failed = METRICS["failed"]
-        cell["failed"] = Envelope(metric="failed", ref=0, rtol=0, better=failed.better, runs=1)
-    return Baseline(system="p5-efa", suite="sweep", source="b.json", provenance={}, cells=cells)
+        cell["failed"] = Envelope(ref=0, rtol=0, better=failed.better, unit=failed.unit, runs=1)
+    return Baseline(system="p5-efa", suite="sweep", source="b.json", provenance=None, cells=cells)
 
 
 def expected(baseline: Baseline | None = None) -> Expectation:
@@ -115,7 +115,9 @@ def test_what_is_no_timing_is_no_run(value: float, make_record: MakeRecord) -> N
 def test_what_is_voided_or_lacks_is_no_run(make_record: MakeRecord) -> None:
     note = Finding(check="chunks", severity="note", message="", voids=("mean_itl_ms",))
     whole = make_record()
-    lacking = replace(whole, metrics=tuple(m for m in whole.metrics if m[0] != "mean_itl_ms"))
+    lacking = replace(
+        whole, metrics={name: v for name, v in whole.metrics.items() if name != "mean_itl_ms"}
+    )
     records = (make_record(findings=(note,)), lacking, whole)
     values = values_of({FIRST: records}, [FIRST], ["mean_itl_ms"])
     assert np.array_equal(values[0], [[math.nan, math.nan, 10.0]], equal_nan=True)
@@ -132,7 +134,7 @@ def test_cells_stand_in_the_order_of_keys_and_no_others(night: Night) -> None:
 def test_a_baseline_without_values_is_no_expectation() -> None:
     fixed = {
         topology: {
-            name: {m: replace(e, values=()) for m, e in metrics.items()}
+            name: {m: replace(e, values=None) for m, e in metrics.items()}
             for name, metrics in workloads.items()
         }
         for topology, workloads in baseline_of().cells.items()
@@ -323,7 +325,7 @@ def test_nulls_are_runs_that_a_cell_does_not_have(night: Night) -> None:
 def test_a_metric_that_no_run_has_tonight_is_open_while_others_pass(night: Night) -> None:
     tonight = dict(night())
     (record,) = tonight[FIRST]
-    metrics = tuple(m for m in record.metrics if m[0] != "mean_itl_ms")
+    metrics = {name: v for name, v in record.metrics.items() if name != "mean_itl_ms"}
     tonight[FIRST] = (replace(record, metrics=metrics),)
     rows = {row.metric: row for row in expected().of_cell(tonight, FIRST)}
     assert (rows["mean_itl_ms"].status, rows["mean_itl_ms"].runs) == ("INCONCLUSIVE", 0)

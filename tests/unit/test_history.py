@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_pdserve.results.files import write_json
 from pytest_pdserve.results.history import History
-from pytest_pdserve.results.history import by_start
+from pytest_pdserve.results.history import one_a_start
 from pytest_pdserve.results.history import past_nights
+from pytest_pdserve.results.history import starts_of
+from pytest_pdserve.results.kinds import SESSION
+from pytest_pdserve.results.store import SESSION_FILE
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import night_of
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sessions import StoredRef
+from pytest_pdserve.values.sessions import night_of
 from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
+from tests.unit.stored import write_record
 
-TONIGHT = "20261120T220000-p5-efa"
+
+def session(run_id: str, simulated_night: int | None = None) -> SessionRef:
+    """The session whose folder has a name as versions give it; one of unknown time otherwise."""
+    began = None
+    with contextlib.suppress(ValueError):
+        began = datetime.strptime(run_id[:15], "%Y%m%dT%H%M%S").strftime("%Y-%m-%dT%H:%M:%SZ")
+    return SessionRef(id=run_id, started_at=began, simulated_night=simulated_night)
+
+
+TONIGHT = session("20261120T220000-p5-efa")
 LIKE = ("0123456789ab", {"vllm": "0.15.1", "nixl": "0.10.1", "commit": "0a1b2c"})
 
 
@@ -27,13 +46,13 @@ def shelf(tmp_path: Path, make_record: Callable[..., Record]) -> Shelf:
 
 
 def past(shelf: Shelf, **given: Any) -> History:
-    asked = {"like": LIKE, "tonight": (TONIGHT, {}), "baseline": (), "cells": (), "each": 6}
+    asked = {"like": LIKE, "tonight": TONIGHT, "baseline": (), "cells": (), "each": 6}
     return past_nights(shelf.runs, system="p5-efa", **{**asked, **given})
 
 
 def days(history: History) -> list[str]:
     """Day of the month of each night, oldest first."""
-    return [next(iter(night.values()))[0].run_id[6:8] for night in history.nights]
+    return [next(iter(night.values()))[0].session.id[6:8] for night in history.nights]
 
 
 def test_the_newest_nights_are_the_past_oldest_first(shelf: Shelf) -> None:
@@ -41,7 +60,9 @@ def test_the_newest_nights_are_the_past_oldest_first(shelf: Shelf) -> None:
     assert days(past(shelf)) == ["07", "08", "09", "10", "11", "12"]
 
 
-CELLS = tuple((topology, "random-512-256") for topology in ("1p3d", "dp"))
+WORKLOAD = "random-512-256-n4"
+FILE = f"{WORKLOAD}.0.record.json"
+CELLS = tuple((topology, WORKLOAD) for topology in ("1p3d", "dp"))
 
 
 def test_topologies_that_take_turns_have_as_many_nights_each(shelf: Shelf) -> None:
@@ -58,17 +79,17 @@ def test_the_night_that_is_enough_is_read_to_its_end(shelf: Shelf) -> None:
     first = shelf.session(14, 20)
     shelf.session(14, 23)
     shelf.nights(5, first=15)
-    (shelf.runs / shelf.session(13) / "dp" / "random-512-256.0.json").write_text("{")
+    (shelf.runs / shelf.session(13) / "dp" / FILE).write_text("{")
     shelf.session(1, cells=("dp",))
     history = past(shelf, cells=CELLS)
     assert days(history) == ["14", "15", "16", "17", "18", "19"]
-    assert {runs[0].run_id for runs in history.nights[0].values()} == {first}
+    assert {runs[0].session.id for runs in history.nights[0].values()} == {first}
 
 
 def test_what_is_older_than_all_that_is_wanted_is_not_read(shelf: Shelf) -> None:
     for run in shelf.nights(12):
         if run < "20261106":
-            (shelf.runs / run / "dp" / "random-512-256.0.json").write_text("{")
+            (shelf.runs / run / "dp" / FILE).write_text("{")
     assert past(shelf, cells=CELLS).unreadable == ()
     assert past(shelf, cells=CELLS, each=9).unreadable != ()
 
@@ -78,20 +99,22 @@ def test_a_cell_that_nobody_measures_any_more_is_not_looked_for_for_ever(
 ) -> None:
     monkeypatch.setattr("pytest_pdserve.results.history.FARTHEST", 8)
     shelf.nights(12)
-    shelf.session(11, versions=(("vllm", "0.16.0"),))
-    gone = ("2p4d", "random-512-256")
+    shelf.session(11, versions={"vllm": "0.16.0"})
+    gone = ("2p4d", WORKLOAD)
     assert days(past(shelf, cells=[*CELLS, gone])) == ["05", "06", "07", "08", "09", "10", "12"]
 
 
 def test_nights_are_read_back_to_the_baselines_own(shelf: Shelf) -> None:
     runs = shelf.nights(12)
-    gone = ("2p4d", "random-512-256")
-    assert days(past(shelf, cells=[gone], baseline=runs[:2])) == [f"{n:02}" for n in range(3, 13)]
+    gone = ("2p4d", WORKLOAD)
+    assert days(past(shelf, cells=[gone], baseline=list(map(session, runs[:2])))) == [
+        f"{n:02}" for n in range(3, 13)
+    ]
 
 
 def test_what_is_no_newer_than_the_baseline_is_no_past(shelf: Shelf) -> None:
     runs = shelf.nights(12)
-    assert days(past(shelf, baseline=runs[2:9])) == ["10", "11", "12"]
+    assert days(past(shelf, baseline=list(map(session, runs[2:9])))) == ["10", "11", "12"]
 
 
 def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
@@ -102,11 +125,11 @@ def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"versions": (("vllm", "0.16.0"), ("nixl", "0.10.1"))},
-        {"versions": (("vllm", "0.15.1"),)},
-        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("torch", "2.9"))},
-        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("cuda", "12.9"))},
-        {"versions": (("vllm", "0.15.1"), ("nixl", "0.10.1"), ("libfabric", "2.1"))},
+        {"versions": {"vllm": "0.16.0", "nixl": "0.10.1"}},
+        {"versions": {"vllm": "0.15.1"}},
+        {"versions": {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9"}},
+        {"versions": {"vllm": "0.15.1", "nixl": "0.10.1", "cuda": "12.9"}},
+        {"versions": {"vllm": "0.15.1", "nixl": "0.10.1", "libfabric": "2.1"}},
         {"fingerprint": "ffffffffffff"},
         {"system": "p6"},
         {"findings": (INVALID,)},
@@ -121,7 +144,7 @@ def test_what_is_of_another_kind_is_no_past(other: dict[str, Any], shelf: Shelf)
 def test_a_cell_of_which_a_run_was_invalid_is_left_out(shelf: Shelf) -> None:
     run = shelf.session(1, repeats=2)
     shelf.session(1, cells=("dp",), findings=(INVALID,))
-    assert (shelf.runs / run / "dp" / "random-512-256.1.json").exists()
+    assert (shelf.runs / run / "dp" / f"{WORKLOAD}.1.record.json").exists()
     (night,) = past(shelf).nights
     assert {topology for topology, _ in night} == {"1p3d"}
 
@@ -134,24 +157,33 @@ def test_of_every_start_the_first_run_counts(shelf: Shelf) -> None:
     assert {tuple(r.repeat for r in runs) for runs in thrice.values()} == {(0, 1, 2)}
 
 
-def test_a_run_that_names_no_server_is_a_start_by_itself(
+def test_runs_are_told_apart_by_the_start_of_their_servers(
     make_record: Callable[..., Record],
 ) -> None:
-    runs = [make_record(repeat=repeat, processes=()) for repeat in range(3)]
-    assert by_start(runs) == [[run] for run in runs]
+    runs = [make_record(repeat=repeat, start=repeat // 2) for repeat in range(4)]
+    assert starts_of(runs) == [runs[:2], runs[2:]]
+    assert one_a_start(runs) == [runs[0], runs[2]]
+
+
+def test_a_run_whose_start_is_not_known_is_a_start_by_itself(
+    make_record: Callable[..., Record],
+) -> None:
+    runs = [make_record(repeat=repeat, start=None) for repeat in range(3)]
+    assert starts_of(runs) == [[run] for run in runs]
+    assert one_a_start([make_record(start=0), *runs]) == [make_record(start=0), *runs]
 
 
 def test_of_a_night_the_first_session_that_has_a_cell_counts(shelf: Shelf) -> None:
     first = shelf.session(5, cells=("dp",))
     second = shelf.session(6, 3)
     (night,) = past(shelf).nights
-    assert night["dp", "random-512-256"][0].run_id == first
-    assert night["1p3d", "random-512-256"][0].run_id == second
+    assert night["dp", WORKLOAD][0].session.id == first
+    assert night["1p3d", WORKLOAD][0].session.id == second
 
 
 def test_the_clients_own_result_is_no_record(shelf: Shelf) -> None:
     run = shelf.session(5)
-    (shelf.runs / run / "dp" / "random-512-256.0.bench.json").write_text("{}")
+    (shelf.runs / run / "dp" / f"{WORKLOAD}.0.bench.json").write_text("{}")
     (shelf.runs / run / "dp" / "notes.json").write_text("{}")
     history = past(shelf)
     assert days(history) == ["05"]
@@ -163,8 +195,43 @@ def test_a_renamed_folder_is_named_and_left_out(shelf: Shelf) -> None:
     shutil.move(shelf.runs / run, shelf.runs / "old")
     history = past(shelf)
     assert history.nights == ()
-    path = shelf.runs / "old" / "1p3d" / "random-512-256.0.json"
+    path = shelf.runs / "old" / "1p3d" / FILE
     assert history.unreadable[0] == f"{path} is of {run}: a run folder has the run's name"
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "found"),
+    [("nightly-7", "05", True), ("20261105T220000-p5-efa", "25", False)],
+    ids=["a name of its own", "a name of another day"],
+)
+def test_a_folders_name_does_not_say_when_it_began(
+    shelf: Shelf, name: str, day: str, *, found: bool
+) -> None:
+    said = SessionRef(id=name, started_at=f"2026-11-{day}T22:00:00.000Z")
+    path = shelf.runs / name / SESSION_FILE
+    write_json(path, SESSION.dump(StoredRef(session=said, system="p5-efa"), path))
+    write_record(shelf.runs / name, shelf.make_record(session=said, requests=None))
+    history = past(shelf)
+    assert [next(iter(night.values()))[0].session for night in history.nights] == [said] * found
+
+
+def test_a_session_whose_own_file_is_torn_is_told_by_its_records(shelf: Shelf) -> None:
+    run = shelf.session(5)
+    (shelf.runs / run / SESSION_FILE).write_text("{")
+    assert days(past(shelf)) == ["05"]
+
+
+def test_a_session_that_left_no_record_is_no_night(shelf: Shelf) -> None:
+    shelf.session(5, cells=())
+    assert past(shelf) == History()
+
+
+def test_records_of_a_session_of_another_system_are_not_read(shelf: Shelf) -> None:
+    run = shelf.session(5)
+    path = shelf.runs / run / SESSION_FILE
+    write_json(path, SESSION.dump(StoredRef(session=session(run), system="p6"), path))
+    (shelf.runs / run / "dp" / FILE).write_text("{")
+    assert past(shelf) == History()
 
 
 def test_without_a_runs_folder_there_is_no_past(shelf: Shelf) -> None:
@@ -185,14 +252,22 @@ def test_without_a_runs_folder_there_is_no_past(shelf: Shelf) -> None:
     ],
 )
 def test_nights_are_counted_back_in_days(run: str, night: str) -> None:
-    assert night_of((run, {}), (TONIGHT, {})) == night
+    assert night_of(session(run), TONIGHT) == night
+
+
+def test_a_session_is_a_night_of_its_own_where_tonight_has_no_time() -> None:
+    assert night_of(session("20261119T221500-x"), session("tonight")) == "20261119T221500-x"
 
 
 def test_a_nightly_job_near_any_hour_has_a_night_each_day() -> None:
     for hour in range(24):
-        late = [f"202611{day:02}T{hour:02}{5 if day % 2 else 55:02}00-x" for day in range(1, 20)]
-        assert len({night_of((run, {}), (late[-1], {})) for run in late}) == 19
+        late = [
+            session(f"202611{day:02}T{hour:02}{5 if day % 2 else 55:02}00-x")
+            for day in range(1, 20)
+        ]
+        assert len({night_of(run, late[-1]) for run in late}) == 19
 
 
 def test_a_simulated_night_is_the_one_that_was_named() -> None:
-    assert night_of((TONIGHT, {"night": 3}), (TONIGHT, {"night": 4})) == "simulated night 3"
+    night = [replace(TONIGHT, simulated_night=night) for night in (3, 4)]
+    assert night_of(*night) == "simulated night 3"

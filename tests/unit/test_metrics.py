@@ -1,12 +1,34 @@
-"""Names, units and directions of metrics."""
+"""Names, units and directions of metrics, and what a run has of each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from pytest_pdserve.values.metrics import COUNTS
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.metrics import TIMES
+from pytest_pdserve.values.metrics import Metric
+from pytest_pdserve.values.metrics import MetricTable
+from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.record import ServedCounts
+from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+MakeResult = Callable[..., BenchResult]
+MakeCounts = Callable[..., ServedCounts]
+
+
+def measured(result: BenchResult, *served: ServedCounts) -> dict[str, float]:
+    """Metrics of a run of 1p2d."""
+    seen = Observation(
+        topology=Topology.parse("1p2d"),
+        workload=Workload(input_len=512, output_len=256, num_prompts=4),
+        result=result,
+        served=served,
+    )
+    return METRICS.measure(seen)
 
 
 @pytest.mark.parametrize(
@@ -15,7 +37,7 @@ from pytest_pdserve.values.metrics import TIMES
         ("mean_ttft_ms", "ms", "lower", 0.03),
         ("p99_ttft_ms", "ms", "lower", 0.10),
         ("p90_e2el_ms", "ms", "lower", 0.10),
-        ("median_itl_ms", "ms", "lower", 0.01),
+        ("p50_itl_ms", "ms", "lower", 0.01),
         ("output_throughput", "tok/s", "higher", 0.01),
         ("request_throughput", "req/s", "higher", 0.01),
         ("failed", "requests", "equal", 0.0),
@@ -29,11 +51,148 @@ def test_a_metric_has_unit_direction_and_floor(
     assert (metric.name, metric.unit, metric.better, metric.floor) == (name, unit, better, floor)
 
 
+def test_a_median_is_known_as_the_50th_percentile_only() -> None:
+    assert [name for name in METRICS if "median" in name] == []
+
+
 def test_what_goes_into_baselines_is_known_and_disjoint() -> None:
-    assert set(TIMES) | set(COUNTS) <= set(METRICS)
-    assert not set(TIMES) & set(COUNTS)
-    assert {METRICS[name].better for name in COUNTS} == {"equal"}
+    assert METRICS.times == (
+        *("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_tpot_ms", "mean_e2el_ms"),
+        *("output_throughput", "request_throughput", "total_token_throughput"),
+    )
+    assert METRICS.counts == (
+        *("completed", "failed", "total_input_tokens", "total_output_tokens"),
+        *("kv_transfers", "kv_failed_transfers", "kv_bytes_per_request"),
+    )
+    assert {METRICS[name].better for name in METRICS.counts} == {"equal"}
 
 
 def test_only_a_count_has_no_floor() -> None:
-    assert {name for name, metric in METRICS.items() if metric.floor == 0} == set(COUNTS)
+    assert {name for name, metric in METRICS.items() if metric.floor == 0} == set(METRICS.counts)
+
+
+def test_what_depends_on_the_machine_is_all_but_the_counts() -> None:
+    assert set(METRICS.measured) == set(METRICS) - set(METRICS.counts)
+
+
+def test_no_pass_rules_out_less_than_the_floor() -> None:
+    assert [name for name, metric in METRICS.items() if metric.margin < metric.floor] == []
+
+
+def test_what_a_client_wrote_is_read_by_name(make_result: MakeResult) -> None:
+    raw = {"mean_ttft_ms": 9, "p99_itl_ms": 2.5, "std_ttft_ms": 1.0, "output_throughput": 512.0}
+    assert measured(make_result(raw=raw)).items() >= {
+        ("mean_ttft_ms", 9.0),
+        ("p99_itl_ms", 2.5),
+        ("output_throughput", 512.0),
+    }
+    assert "std_ttft_ms" not in measured(make_result(raw=raw))
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ({"median_ttft_ms": 7.0}, 7.0),
+        ({"p50_ttft_ms": 8.0, "median_ttft_ms": 7.0}, 8.0),
+        ({"p50_ttft_ms": "NaN", "median_ttft_ms": 7.0}, 7.0),
+        ({"mean_ttft_ms": 7.0}, None),
+    ],
+    ids=["median", "both", "one is no number", "neither"],
+)
+def test_a_median_is_read_as_the_50th_percentile(
+    make_result: MakeResult, raw: dict[str, Any], value: float | None
+) -> None:
+    metrics = measured(make_result(raw=raw))
+    assert metrics.get("p50_ttft_ms") == value
+    assert "median_ttft_ms" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("tokens", "present"),
+    [
+        (8, {"mean_ttft_ms", "mean_itl_ms", "p99_tpot_ms", "mean_e2el_ms", "output_throughput"}),
+        (7, {"mean_ttft_ms", "mean_e2el_ms", "output_throughput"}),
+        (4, {"mean_ttft_ms", "mean_e2el_ms", "output_throughput"}),
+    ],
+    ids=["two tokens each", "fewer on average", "one token each"],
+)
+def test_no_gap_follows_an_only_token(
+    make_result: MakeResult, tokens: int, present: set[str]
+) -> None:
+    names = ("mean_ttft_ms", "mean_itl_ms", "p99_tpot_ms", "mean_e2el_ms", "output_throughput")
+    result = make_result(total_output_tokens=tokens, raw=dict.fromkeys(names, 1.0))
+    assert {name for name in measured(result) if METRICS[name].better != "equal"} == present
+
+
+def test_the_clients_metrics_and_counts_are_one_table(
+    make_result: MakeResult, make_counts: MakeCounts
+) -> None:
+    served = (
+        make_counts("prefill[0]", kv_transfers=0.0, kv_bytes=0.0, kv_failed=1.0),
+        make_counts("decode[0]", kv_transfers=3.0, kv_bytes=300.0, kv_failed=0.0),
+        make_counts("decode[1]", kv_transfers=1.0, kv_bytes=100.0),
+    )
+    assert measured(make_result(raw={"mean_ttft_ms": 9.0}), *served) == {
+        "mean_ttft_ms": 9.0,
+        "completed": 4.0,
+        "total_input_tokens": 2048.0,
+        "total_output_tokens": 1024.0,
+        "failed": 0.0,
+        "kv_transfers": 4.0,
+        "kv_failed_transfers": 1.0,
+        "kv_bytes_per_request": 100.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kv", "present"),
+    [
+        ("decode[0]", {}, set[str]()),
+        ("aggregated[0]", {"kv_transfers": 4.0}, set[str]()),
+        ("decode[0]", {"kv_transfers": 0.0}, {"kv_transfers"}),
+    ],
+    ids=["no counters", "no decode", "nothing moved"],
+)
+def test_transfers_are_counted_only_where_they_can_be(
+    make_result: MakeResult,
+    make_counts: MakeCounts,
+    name: str,
+    kv: dict[str, float],
+    present: set[str],
+) -> None:
+    metrics = measured(make_result(failed=None), make_counts(name, **kv))
+    assert {key for key in metrics if key.startswith("kv_")} == present
+    assert "failed" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("fact", "names"),
+    [
+        ("chunks", {"mean_itl_ms", "p50_itl_ms", "p90_itl_ms", "p99_itl_ms"}),
+        ("counters", {"kv_transfers", "kv_failed_transfers", "kv_bytes_per_request"}),
+        ("weather", set[str]()),
+    ],
+)
+def test_a_fact_about_a_run_voids_what_it_makes_meaningless(fact: str, names: set[str]) -> None:
+    assert set(METRICS.voided_by(fact)) == names
+
+
+def test_the_client_is_asked_for_what_metrics_need_and_nothing_twice() -> None:
+    table = MetricTable(
+        (
+            Metric(name="a", unit="ms", better="lower", quantity="ttft", statistic="p99"),
+            Metric(name="b", unit="ms", better="lower", quantity="ttft", statistic="mean"),
+            Metric(name="c", unit="ms", better="lower", quantity="itl", statistic="p99.9"),
+            Metric(name="d", unit="ms", better="lower", quantity="itl", statistic="p5"),
+            Metric(name="e", unit="tok/s", better="higher"),
+        )
+    )
+    assert table.client_flags() == {
+        "percentile-metrics": "ttft,itl",
+        "metric-percentiles": "5,99,99.9",
+    }
+
+
+def test_a_table_without_percentiles_asks_for_none() -> None:
+    mean = Metric(name="a", unit="ms", better="lower", quantity="ttft", statistic="mean")
+    assert MetricTable((mean,)).client_flags() == {"percentile-metrics": "ttft"}

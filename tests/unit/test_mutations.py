@@ -119,7 +119,7 @@ def known_issues_are_not_known(patch: pytest.MonkeyPatch) -> None:
         patch,
         envelope,
         "_miss",
-        lambda sound, said, value: sound(replace(said, known_issue=None), value),
+        lambda sound, name, said, value: sound(name, replace(said, known_issue=None), value),
     )
 
 
@@ -129,7 +129,7 @@ def known_issues_are_not_strict(patch: pytest.MonkeyPatch) -> None:
         patch,
         envelope,
         "_miss",
-        lambda sound, said, value: () if said.known_issue else sound(said, value),
+        lambda sound, name, said, value: () if said.known_issue else sound(name, said, value),
     )
 
 
@@ -334,8 +334,8 @@ def any_value_is_within(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("claim: rises")
 def sweeps_are_followed_backwards(patch: pytest.MonkeyPatch) -> None:
-    sound = Regime.point
-    patch.setattr(Regime, "point", lambda self, workload: -sound(self, workload))
+    sound = Regime.axis
+    patch.setattr(Regime, "axis", lambda self, point: -sound(self, point))
 
 
 @breaks("claim: one cell contradicts", "claim: below does not")

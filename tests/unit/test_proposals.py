@@ -13,11 +13,18 @@ import pytest
 from pytest_pdserve.cli import main
 from pytest_pdserve.results import systems
 from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.store import SESSION_FILE
+from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sources import Sources
 from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
+from tests.unit.stored import write_record
+
+WORKLOAD = "random-512-256-n4"
 
 
 @pytest.fixture
@@ -46,9 +53,24 @@ Pdserve = Callable[..., str]
 
 
 def proposed(shelf: Shelf, name: str = "sweep.proposal") -> Baseline:
-    found = load_baseline(shelf.folder / "baselines" / "p5-efa" / f"{name}.json")
+    path = shelf.folder / "baselines" / "p5-efa" / f"{name}.json"
+    found = load_baseline(path, system=shelf.system, suite="sweep")
     assert found is not None
     return found
+
+
+def sources(baseline: Baseline) -> Sources:
+    assert baseline.provenance is not None
+    return baseline.provenance
+
+
+def session_ids(baseline: Baseline) -> list[str]:
+    return list(sources(baseline).run_ids)
+
+
+def nightly(envelope: Envelope) -> tuple[float | None, ...]:
+    assert envelope.values is not None
+    return envelope.values
 
 
 def test_a_proposal_keeps_the_value_of_every_night(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -57,18 +79,18 @@ def test_a_proposal_keeps_the_value_of_every_night(shelf: Shelf, pdserve: Pdserv
     assert "2 cells of 20 nights, 20 in all (2026-11-01 to 2026-11-20)" in said
     assert "WARNING" not in said
     baseline = proposed(shelf)
-    assert list(baseline.runs) == nights
-    cell = baseline.cells["1p3d"]["random-512-256"]
-    path = shelf.runs / nights[3] / "1p3d" / "random-512-256.0.json"
-    assert cell["mean_itl_ms"].values[3] == json.loads(path.read_text())["metrics"]["mean_itl_ms"]
+    assert session_ids(baseline) == nights
+    cell = baseline.cells["1p3d"][WORKLOAD]
+    path = shelf.runs / nights[3] / "1p3d" / f"{WORKLOAD}.0.record.json"
+    assert nightly(cell["mean_itl_ms"])[3] == json.loads(path.read_text())["metrics"]["mean_itl_ms"]
     assert cell["mean_itl_ms"].ref == pytest.approx(10.0, rel=0.01)
     assert cell["completed"].ref == 4.0
-    assert cell["completed"].values == ()
-    provenance = baseline.provenance
-    assert provenance["fingerprint"] == "0123456789ab"
-    assert provenance["versions"] == {"vllm": "0.15.1", "nixl": "0.10.1"}
-    assert provenance["nodes"] == ["node0", "node1"]
-    assert "approver" not in provenance
+    assert cell["completed"].values is None
+    provenance = sources(baseline)
+    assert provenance.fingerprint == "0123456789ab"
+    assert provenance.versions == {"vllm": "0.15.1", "nixl": "0.10.1"}
+    assert provenance.nodes == ("node0", "node1")
+    assert provenance.approver is None
 
 
 def test_a_proposal_judges_nothing_until_it_is_accepted(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -79,8 +101,8 @@ def test_a_proposal_judges_nothing_until_it_is_accepted(shelf: Shelf, pdserve: P
     said = pdserve("accept", "--approver", "Ada", "--note", "first nights on 0.15.1")
     assert f"next     git add {folder / 'sweep.json'}" in said
     accepted = proposed(shelf, "sweep")
-    assert accepted.provenance["approver"] == "Ada"
-    assert accepted.provenance["note"] == "first nights on 0.15.1"
+    assert sources(accepted).approver == "Ada"
+    assert sources(accepted).note == "first nights on 0.15.1"
     assert not (folder / "sweep.proposal.json").exists()
     assert "does not exist; make it with" in pdserve("accept", "--approver", "Ada", code=4)
 
@@ -130,7 +152,7 @@ def test_each_cell_has_its_newest_nights(shelf: Shelf, pdserve: Pdserve) -> None
     said = pdserve("propose", "--last", "4")
     assert "2 cells of 4 nights, 6 in all (2026-11-03 to 2026-11-12)" in said
     baseline = proposed(shelf)
-    values = {t: w["random-512-256"]["mean_itl_ms"].values for t, w in baseline.cells.items()}
+    values = {t: nightly(w[WORKLOAD]["mean_itl_ms"]) for t, w in baseline.cells.items()}
     there = {t: [v is not None for v in found] for t, found in values.items()}
     assert there["1p3d"] == [True, True, True, False, False, True]
     assert there["dp"] == [False, False, True, True, True, True]
@@ -141,7 +163,7 @@ def test_the_first_session_stands_for_a_night(shelf: Shelf, pdserve: Pdserve) ->
     late = shelf.session(6, 4)  # of the night of the 5th
     said = pdserve("propose")
     assert "left out: 1 session of a night of which others have all its cells" in said
-    assert late not in proposed(shelf).runs
+    assert late not in session_ids(proposed(shelf))
     assert "6 in all" in pdserve("propose", "--every-session")
 
 
@@ -163,25 +185,25 @@ def test_of_a_torn_session_the_cells_it_has_count(shelf: Shelf, pdserve: Pdserve
     whole = shelf.session(6, 3)
     pdserve("propose")
     baseline = proposed(shelf)
-    assert baseline.runs[4:] == (whole,)
+    assert session_ids(baseline)[4:] == [whole]
     for topology, run in (("dp", torn), ("1p3d", whole)):
-        path = shelf.runs / run / topology / "random-512-256.0.json"
-        value = baseline.cells[topology]["random-512-256"]["mean_itl_ms"].values[-1]
+        path = shelf.runs / run / topology / f"{WORKLOAD}.0.record.json"
+        value = nightly(baseline.cells[topology][WORKLOAD]["mean_itl_ms"])[-1]
         assert value == json.loads(path.read_text())["metrics"]["mean_itl_ms"]
 
 
 def test_confirmation_runs_are_no_nights(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5, repeats=4)
     pdserve("propose")
-    envelope = proposed(shelf).cells["dp"]["random-512-256"]["mean_itl_ms"]
-    assert envelope.runs == 5 == len(envelope.values)
+    envelope = proposed(shelf).cells["dp"][WORKLOAD]["mean_itl_ms"]
+    assert envelope.runs == 5 == len(nightly(envelope))
 
 
 def test_what_is_invalid_is_left_out_and_named(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
     run = shelf.session(6, findings=(INVALID,), cells=("dp",))
     said = pdserve("propose")
-    assert f"invalid: {run} dp, random-512-256, p5-efa: 3 of 4 requests completed" in said
+    assert f"invalid: {run} dp, {WORKLOAD}, p5-efa: 3 of 4 requests completed" in said
     assert "1 session without a valid run" in said
 
 
@@ -190,9 +212,9 @@ def test_a_metric_that_a_run_voids_has_no_value_of_it(shelf: Shelf, pdserve: Pds
     chunks = Finding(check="chunks", severity="note", message="m", voids=("mean_itl_ms",))
     shelf.session(6, findings=(chunks,))
     pdserve("propose")
-    cell = proposed(shelf).cells["dp"]["random-512-256"]
-    assert cell["mean_itl_ms"].values[-1] is None
-    assert cell["mean_ttft_ms"].values[-1] is not None
+    cell = proposed(shelf).cells["dp"][WORKLOAD]
+    assert nightly(cell["mean_itl_ms"])[-1] is None
+    assert nightly(cell["mean_ttft_ms"])[-1] is not None
 
 
 def test_counts_that_differ_are_left_out_with_the_reason(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -205,9 +227,25 @@ def test_counts_that_differ_are_left_out_with_the_reason(shelf: Shelf, pdserve: 
 
 def test_a_torn_record_is_left_out_and_named(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
-    path = next(shelf.runs.rglob("*.0.json"))
+    path = next(shelf.runs.rglob("*.0.record.json"))
     path.write_text("{")
     assert f"left out: {path.relative_to(shelf.folder)} is no valid JSON" in pdserve("propose")
+
+
+@pytest.mark.parametrize(
+    ("there", "torn"),
+    [("}", ""), ('"schema_version": 1', '"schema_version": 99'), ("2026-11-03T", "2026-11-31T")],
+    ids=["cut", "of another version", "on no day"],
+)
+def test_a_session_whose_own_file_cannot_be_read_is_told_by_its_records(
+    there: str, torn: str, shelf: Shelf, pdserve: Pdserve
+) -> None:
+    nights = shelf.nights(5)
+    path = shelf.runs / nights[2] / SESSION_FILE
+    assert there in path.read_text()
+    path.write_text(path.read_text().replace(there, torn))
+    assert "2 cells of 5 nights, 5 in all (2026-11-01 to 2026-11-05)" in pdserve("propose")
+    assert session_ids(proposed(shelf)) == nights
 
 
 def test_few_nights_are_warned_of(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -229,9 +267,9 @@ def test_far_values_are_warned_of_and_kept(shelf: Shelf, pdserve: Pdserve) -> No
     said = pdserve("propose")
     assert "values" in said
     assert "lie more than 6 MAD from the others: kept, but not in the reference" in said
-    envelope = proposed(shelf).cells["dp"]["random-512-256"]["mean_itl_ms"]
+    envelope = proposed(shelf).cells["dp"][WORKLOAD]["mean_itl_ms"]
     assert envelope.ref == pytest.approx(10.0, rel=0.01)
-    assert max(v for v in envelope.values if v) > 12
+    assert max(v for v in nightly(envelope) if v) > 12
 
 
 def test_cells_that_would_be_lost_are_warned_of(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -246,10 +284,10 @@ def test_cells_that_would_be_lost_are_warned_of(shelf: Shelf, pdserve: Pdserve) 
 
 def test_only_the_newest_versions_are_taken(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
-    new = shelf.nights(5, first=11, versions=(("vllm", "0.16.0"), ("nixl", "0.10.1")))
+    new = shelf.nights(5, first=11, versions={"vllm": "0.16.0", "nixl": "0.10.1"})
     said = pdserve("propose")
     assert "left out: 5 sessions of other hardware or versions: vllm 0.15.1, not 0.16.0\n" in said
-    assert list(proposed(shelf).runs) == new
+    assert session_ids(proposed(shelf)) == new
 
 
 def test_what_differs_in_sessions_that_are_left_out_is_said(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -257,11 +295,11 @@ def test_what_differs_in_sessions_that_are_left_out_is_said(shelf: Shelf, pdserv
     for day, other in enumerate(
         ({"libfabric": "1.22"}, {"libfabric": "1.22"}, {"torch": "2.8"}), 1
     ):
-        shelf.session(day, versions=tuple({**stack, **other}.items()))
-    shelf.session(4, versions=tuple({**stack, "pytest-pdserve": "0.1"}.items()))
-    shelf.session(5, versions=(("vllm", "0.15.1"), ("torch", "2.9"), ("cuda", "12.9")))
-    shelf.session(6, versions=tuple(stack.items()), fingerprint="ffffffffffff")
-    shelf.session(7, versions=tuple(stack.items()))
+        shelf.session(day, versions={**stack, **other})
+    shelf.session(4, versions={**stack, "pytest-pdserve": "0.1"})
+    shelf.session(5, versions={"vllm": "0.15.1", "torch": "2.9", "cuda": "12.9"})
+    shelf.session(6, versions=stack, fingerprint="ffffffffffff")
+    shelf.session(7, versions=stack)
     said = [row.strip() for row in pdserve("propose").splitlines() if "of other" in row]
     kind = "of other hardware or versions"
     assert said == [
@@ -275,7 +313,7 @@ def test_what_differs_in_sessions_that_are_left_out_is_said(shelf: Shelf, pdserv
 
 def test_named_runs_must_agree(shelf: Shelf, pdserve: Pdserve) -> None:
     old = shelf.session(1)
-    new = shelf.session(2, versions=(("vllm", "0.16.0"),))
+    new = shelf.session(2, versions={"vllm": "0.16.0"})
     said = pdserve("propose", old, new, code=4)
     assert f"{old} (vllm 0.15.1, nixl 0.10.1, fingerprint 0123456789ab) cannot be mixed" in said
 
@@ -360,18 +398,20 @@ def test_a_fixed_limit_stays_one_with_its_known_issue(shelf: Shelf, pdserve: Pds
     pdserve("accept", "--approver", "Ada")
     accepted = shelf.folder / "baselines" / "p5-efa" / "sweep.json"
     data: dict[str, Any] = json.loads(accepted.read_text())
-    entry = data["topologies"]["dp"]["random-512-256"]["mean_itl_ms"]
+    entry = data["cells"]["dp"][WORKLOAD]["mean_itl_ms"]
     assert entry["rtol"] == 0.2
     assert "values" not in entry
     entry["known_issue"] = "vllm#1"
     accepted.write_text(json.dumps(data))
     pdserve("propose")
-    cell = proposed(shelf).cells["dp"]["random-512-256"]
+    cell = proposed(shelf).cells["dp"][WORKLOAD]
     assert cell["mean_itl_ms"].known_issue == "vllm#1"
     assert cell["mean_ttft_ms"].values
 
 
-@pytest.mark.parametrize("broken", ["{", '{"schema_version": 2}', "[]"])
+@pytest.mark.parametrize(
+    "broken", ["{", '{"schema_version": 1}', '{"schema_version": 2}', '{"schema_version": 3}', "[]"]
+)
 def test_a_broken_proposal_is_refused_in_a_sentence(
     broken: str, shelf: Shelf, pdserve: Pdserve
 ) -> None:
@@ -388,10 +428,9 @@ def test_a_cell_of_which_a_run_was_invalid_has_no_value_of_that_night(
 ) -> None:
     shelf.nights(4)
     run = shelf.session(5, repeats=2)
-    second = shelf.runs / run / "dp" / "random-512-256.1.json"
-    record = replace(Record.from_json(json.loads(second.read_text())), findings=(INVALID,))
-    second.write_text(json.dumps(record.to_json()))
+    second = shelf.runs / run / "dp" / f"{WORKLOAD}.1.record.json"
+    write_record(shelf.runs / run, replace(load_record(second), findings=(INVALID,)))
     pdserve("propose")
     cells = proposed(shelf).cells
-    assert cells["dp"]["random-512-256"]["mean_itl_ms"].values[-1] is None
-    assert cells["1p3d"]["random-512-256"]["mean_itl_ms"].values[-1] is not None
+    assert nightly(cells["dp"][WORKLOAD]["mean_itl_ms"])[-1] is None
+    assert nightly(cells["1p3d"][WORKLOAD]["mean_itl_ms"])[-1] is not None

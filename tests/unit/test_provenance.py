@@ -26,7 +26,7 @@ def test_how_nodes_are_had_does_not_matter(mark: str, p5_efa: System) -> None:
     other = replace(
         p5_efa,
         slurm=replace(p5_efa.slurm, time_limit_min=7, partition="other"),
-        preflight=replace(p5_efa.preflight, devices=()),
+        preflight=replace(p5_efa.preflight, devices={}),
         sweep=replace(p5_efa.sweep, repeats=3),
     )
     assert fingerprint(HOST, other) == mark
@@ -40,6 +40,6 @@ def test_other_hardware_or_another_question_does(mark: str, p5_efa: System) -> N
         fingerprint({**HOST, "gpu": "8 x H100"}, p5_efa),
         fingerprint(HOST, replace(p5_efa, model=args)),
         fingerprint(HOST, replace(p5_efa, container=privileged)),
-        fingerprint(HOST, replace(p5_efa, env=(*p5_efa.env, ("UCX_TLS", "tcp")))),
+        fingerprint(HOST, replace(p5_efa, env={**p5_efa.env, "UCX_TLS": "tcp"})),
     }
     assert len(marks) == 5

@@ -15,20 +15,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from pytest_pdserve.plan.command import Command
-from pytest_pdserve.results.files import check_schema
+from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import ServedCounts
-from pytest_pdserve.values.record import result_metrics
-from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.record import values_of
+from pytest_pdserve.values.record import voided_in
+from pytest_pdserve.values.sessions import SessionRef
 
 MakeRecord = Callable[..., Record]
 FINITE = st.floats(-1e18, 1e18)
-TEXTS = st.dictionaries(st.text(), st.text(), max_size=3).map(lambda d: tuple(d.items()))
-NUMBERS = st.dictionaries(st.text(), FINITE, max_size=3).map(lambda d: tuple(d.items()))
+TEXTS = st.dictionaries(st.text(), st.text(), max_size=3)
+NUMBERS = st.dictionaries(st.text(), FINITE, max_size=3)
 FINDINGS = st.builds(
     Finding,
     check=st.text(),
@@ -52,56 +52,79 @@ PROCESSES = st.builds(
         {
             "versions": TEXTS,
             "host": TEXTS,
+            "cluster": TEXTS,
+            "client": st.dictionaries(st.text(), st.none() | FINITE | st.text(), max_size=3),
             "metrics": NUMBERS,
             "nodes": st.lists(st.text()).map(tuple),
             "findings": st.lists(FINDINGS, max_size=2).map(tuple),
             "processes": st.lists(PROCESSES, max_size=2).map(tuple),
             "requests": st.none() | st.text(),
             "simulated": st.booleans(),
+            "start": st.none() | st.integers(0, 99),
+            "session": st.builds(
+                SessionRef,
+                id=st.text(min_size=1),
+                started_at=st.sampled_from([None, "2026-08-22T10:15:00.000Z"]),
+                simulated_night=st.none() | st.integers(0, 99),
+            ),
         }
     )
 )
 def test_a_record_is_read_back_from_json(make_record: MakeRecord, changes: dict[str, Any]) -> None:
     record = replace(make_record(), **changes)
-    written = json.loads(json.dumps(record.to_json(), allow_nan=False))
-    check_schema(written, "record", "record.json")
-    assert Record.from_json(written) == record
+    written = json.dumps(RECORD.dump(record, "record.json"), allow_nan=False)
+    assert RECORD.parse(json.loads(written), "record.json") == record
 
 
 # ``cluster`` came later: records without it are still read.
-REQUIRED = [name for name in Record.__slots__ if name != "cluster"] + ["schema_version"]
+REQUIRED = [name for name in Record.__slots__ if name != "cluster"]
 
 
-@pytest.mark.parametrize("key", REQUIRED)
+@pytest.mark.parametrize("key", [*REQUIRED, "schema_version"])
 def test_a_record_without_a_key_is_refused(
     make_record: MakeRecord, tmp_path: Path, key: str
 ) -> None:
-    data = make_record().to_json()
+    data = RECORD.dump(make_record(), "record.json")
     del data[key]
     path = tmp_path / "r.json"
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError) as refused:
         load_record(path)
-    assert str(refused.value) == f"{path}: /: {key!r} is a required property"
+    expected = "; expected 2" if key == "schema_version" else ""
+    assert str(refused.value) == f"{path}: /: {key!r} is a required property{expected}"
+
+
+def test_a_record_without_what_came_later_is_read(make_record: MakeRecord) -> None:
+    data = RECORD.dump(make_record(), "record.json")
+    del data["cluster"]
+    assert RECORD.parse(data, "record.json") == make_record()
 
 
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [
         ({"repeat": -1}, "/repeat"),
-        ({"schema_version": 2}, "/schema_version"),
+        ({"schema_version": 3}, "/schema_version"),
         ({"started_at": "2026-08-22 10:15"}, "/started_at"),
         ({"metrics": {"mean_ttft_ms": "fast"}}, "/metrics/mean_ttft_ms"),
         ({"speed": 1}, "/"),
         ({"processes": [{}]}, "/processes/0"),
+        ({"run_id": "20260822T101500-p5-efa"}, "/"),
+        ({"session": "20260822T101500-p5-efa"}, "/session"),
+        ({"session": {"id": ""}}, "/session/id"),
+        ({"start": -1}, "/start"),
     ],
-    ids=["repeat", "version", "local time", "text for a number", "unknown key", "process"],
+    ids=[
+        *("repeat", "version", "local time", "text for a number", "unknown key", "process"),
+        *("run id", "session id alone", "empty session id", "start"),
+    ],
 )
 def test_a_record_that_says_something_else_is_refused(
     make_record: MakeRecord, change: dict[str, Any], pointer: str
 ) -> None:
+    data = RECORD.dump(make_record(), "record.json")
     with pytest.raises(ConfigError, match=f"^record.json: {pointer}: "):
-        check_schema({**make_record().to_json(), **change}, "record", "record.json")
+        RECORD.parse({**data, **change}, "record.json")
 
 
 def test_a_secret_is_named_in_a_command_and_its_value_is_nowhere() -> None:
@@ -114,48 +137,25 @@ def test_a_record_says_its_cell_and_what_is_wrong_with_it(make_record: MakeRecor
     bad = Finding(check="completed", severity="invalid", message="3 of 4", voids=("a", "b"))
     note = Finding(check="chunks", severity="note", message="0.5", voids=("b", "c"))
     record = make_record(findings=(note, bad))
-    assert record.cell == "1p3d, random-512-256, p5-efa"
+    assert record.cell == "1p3d, random-512-256-n4, p5-efa"
     assert record.invalid == (bad,)
     assert record.voided == {"a", "b", "c"}
 
 
-def test_the_clients_metrics_and_counts_are_one_table(
-    make_result: Callable[..., BenchResult], make_counts: Callable[..., ServedCounts]
-) -> None:
-    served = (
-        make_counts("prefill[0]", kv_transfers=0.0, kv_bytes=0.0, kv_failed=1.0),
-        make_counts("decode[0]", kv_transfers=3.0, kv_bytes=300.0, kv_failed=0.0),
-        make_counts("decode[1]", kv_transfers=1.0, kv_bytes=100.0),
-    )
-    metrics = dict(result_metrics(make_result(metrics=(("mean_ttft_ms", 9.0),)), served))
-    assert metrics == {
-        "mean_ttft_ms": 9.0,
-        "completed": 4.0,
-        "total_input_tokens": 2048.0,
-        "total_output_tokens": 1024.0,
-        "failed": 0.0,
-        "kv_transfers": 4.0,
-        "kv_failed_transfers": 1.0,
-        "kv_bytes_per_request": 100.0,
-    }
+def test_a_value_to_judge_is_there_and_not_voided(make_record: MakeRecord) -> None:
+    gaps = Finding(check="chunks", severity="note", message="0.5", voids=("mean_itl_ms",))
+    record = make_record(findings=(gaps,))
+    assert record.metrics["mean_itl_ms"] == 10.0
+    assert record.value("mean_itl_ms") is None
+    assert record.value("mean_ttft_ms") == 100.0
+    assert record.value("kv_transfers") is None
 
 
-@pytest.mark.parametrize(
-    ("name", "kv", "present"),
-    [
-        ("decode[0]", {}, set[str]()),
-        ("aggregated[0]", {"kv_transfers": 4.0}, set[str]()),
-        ("decode[0]", {"kv_transfers": 0.0}, {"kv_transfers"}),
-    ],
-    ids=["no counters", "no decode", "nothing moved"],
-)
-def test_transfers_are_counted_only_where_they_can_be(
-    make_result: Callable[..., BenchResult],
-    make_counts: Callable[..., ServedCounts],
-    name: str,
-    kv: dict[str, float],
-    present: set[str],
-) -> None:
-    metrics = dict(result_metrics(make_result(failed=None), (make_counts(name, **kv),)))
-    assert {key for key in metrics if key.startswith("kv_")} == present
-    assert "failed" not in metrics
+def test_runs_have_values_of_a_metric_if_each_has_one(make_record: MakeRecord) -> None:
+    gaps = Finding(check="chunks", severity="note", message="0.5", voids=("mean_itl_ms",))
+    runs = [make_record({"kv_transfers": 4.0}), make_record({"mean_ttft_ms": 90.0})]
+    assert values_of(runs, "mean_ttft_ms") == (100.0, 90.0)
+    assert values_of(runs, "kv_transfers") is None
+    assert values_of([*runs, make_record(findings=(gaps,))], "mean_itl_ms") is None
+    assert voided_in(runs) == frozenset()
+    assert voided_in([*runs, make_record(findings=(gaps,))]) == {"mean_itl_ms"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from datetime import UTC
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,17 @@ import pytest
 from pytest_pdserve.cli import main
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.kinds import SESSION
+from pytest_pdserve.results.store import SESSION_FILE
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.sessions import StoredRef
+from pytest_pdserve.values.sessions import utc_text
 from tests.unit.stored import INVALID
 from tests.unit.stored import Shelf
+
+CELL = "random-512-256-n4"
+PD, DP = f"1p3d {CELL}", f"dp {CELL}"
 
 
 @pytest.fixture
@@ -64,7 +75,7 @@ def test_a_clean_night_does_not_fail(shelf: Shelf, judge: Judge) -> None:
 def test_a_slow_night_asks_for_more_runs_and_fails_with_them(shelf: Shelf, judge: Judge) -> None:
     shelf.session(21, slower=0.06)
     first = told(judge)
-    assert first["again"] == ["1p3d random-512-256", "dp random-512-256"]
+    assert first["again"] == [PD, DP]
     assert {cell["verdict"] for cell in first["cells"].values()} == {"INCONCLUSIVE"}
     assert "run again" in judge()
     shelf.session(21, slower=0.06, repeats=4)
@@ -72,13 +83,9 @@ def test_a_slow_night_asks_for_more_runs_and_fails_with_them(shelf: Shelf, judge
     assert {cell["verdict"] for cell in said["cells"].values()} == {"FAIL"}
     assert said["again"] == []
     text = judge(code=1)
-    assert "FAIL: dp, random-512-256, p5-efa" in text
+    assert f"FAIL: dp, {CELL}, p5-efa" in text
     assert "(4 runs; found by: tonight; p = " in text
-    (test,) = [
-        t
-        for t in said["tests"]
-        if (t["cell"], t["metric"]) == ("dp random-512-256", "output_throughput")
-    ]
+    (test,) = [t for t in said["tests"] if (t["cell"], t["metric"]) == (DP, "output_throughput")]
     assert test["shift"] == pytest.approx(0.058, abs=0.01)
     assert test["fired"] == ["tonight"]
 
@@ -88,18 +95,18 @@ def test_repeats_on_one_start_confirm_nothing(shelf: Shelf, judge: Judge) -> Non
     said = told(judge)
     assert {cell["verdict"] for cell in said["cells"].values()} == {"INCONCLUSIVE"}
     assert {test["runs"] for test in said["tests"]} == {1}
-    assert said["again"] == ["1p3d random-512-256", "dp random-512-256"]
+    assert said["again"] == [PD, DP]
     shelf.session(21, slower=0.06, repeats=3)
     assert {test["runs"] for test in told(judge, code=1)["tests"]} == {3}
 
 
 def test_limits_are_for_all_runs_of_a_start(shelf: Shelf, judge: Judge) -> None:
     run = shelf.session(21, repeats=2, restarts=False)
-    path = shelf.runs / run / "dp" / "random-512-256.1.json"
+    path = shelf.runs / run / "dp" / f"{CELL}.1.record.json"
     record = json.loads(path.read_text())
     del record["metrics"]["completed"]
     write_json(path, record)
-    (miss,) = told(judge, code=1)["cells"]["dp random-512-256"]["misses"]
+    (miss,) = told(judge, code=1)["cells"][DP]["misses"]
     assert miss == "completed is in the baseline, but 1 of 2 runs lack it"
 
 
@@ -119,22 +126,22 @@ def test_an_invalid_cell_is_no_pass(shelf: Shelf, judge: Judge) -> None:
     shelf.session(21, cells=("1p3d",), findings=(INVALID,))
     for partial in ((), ("--partial",)):
         said = told(judge, *partial, code=3)
-        assert said["cells"]["1p3d random-512-256"] == {"verdict": "INVALID", "misses": []}
-        assert said["invalid"] == ["1p3d random-512-256"]
+        assert said["cells"][PD] == {"verdict": "INVALID", "misses": []}
+        assert said["invalid"] == [PD]
         assert said["not_measured"] == said["unreadable"] == []
         assert said["exit_code"] == 3
-        assert {test["cell"] for test in said["tests"]} == {"dp random-512-256"}
-    assert "INVALID: 1p3d, random-512-256, p5-efa: 3 of 4 requests completed" in judge(code=3)
+        assert {test["cell"] for test in said["tests"]} == {DP}
+    assert f"INVALID: 1p3d, {CELL}, p5-efa: 3 of 4 requests completed" in judge(code=3)
 
 
 def test_cells_of_the_baseline_without_a_run_are_named(shelf: Shelf, judge: Judge) -> None:
     shelf.session(21, cells=("dp",))
     said = told(judge, code=3)
-    assert said["not_measured"] == ["1p3d random-512-256"]
+    assert said["not_measured"] == [PD]
     assert {cell["verdict"] for cell in said["cells"].values()} == {"PASS"}
-    assert "NOT MEASURED: 1p3d random-512-256\n" in judge(code=3)
-    assert told(judge, "--partial")["not_measured"] == ["1p3d random-512-256"]
-    assert "NOT MEASURED: 1p3d random-512-256\n" in judge("--partial")
+    assert f"NOT MEASURED: {PD}\n" in judge(code=3)
+    assert told(judge, "--partial")["not_measured"] == [PD]
+    assert f"NOT MEASURED: {PD}\n" in judge("--partial")
 
 
 def torn(shelf: Shelf, run: str, pattern: str) -> list[Path]:
@@ -145,7 +152,7 @@ def torn(shelf: Shelf, run: str, pattern: str) -> list[Path]:
     return [path.relative_to(shelf.folder) for path in found]
 
 
-@pytest.mark.parametrize("pattern", ["1p3d/*.json", "1p3d/*.1.json"])
+@pytest.mark.parametrize("pattern", ["1p3d/*.json", "1p3d/*.1.record.json"])
 def test_a_record_that_cannot_be_read_is_no_pass(pattern: str, shelf: Shelf, judge: Judge) -> None:
     paths = torn(shelf, shelf.session(21, repeats=2), pattern)
     for partial in ((), ("--partial",)):
@@ -178,9 +185,18 @@ def test_the_night_before_is_not_judged_in_stead_of_one_that_cannot_be_read(
         assert said.count("\n") == 1
 
 
+def began(shelf: Shelf, name: str, system: str = "p5-efa") -> None:
+    """Have a session of *system* begin on the day and hour that *name* begins with."""
+    moment = datetime.strptime(name[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    session = SessionRef(id=name, started_at=utc_text(moment))
+    path = shelf.runs / name / SESSION_FILE
+    write_json(path, SESSION.dump(StoredRef(session=session, system=system), path))
+
+
 @pytest.mark.parametrize("name", ["20261122T220000-p5-efa", "20261122T220000-p5-efa-2"])
 def test_nor_of_one_that_left_no_record(name: str, shelf: Shelf, judge: Judge) -> None:
     before = shelf.session(21)
+    began(shelf, name)
     (shelf.runs / name / "dp" / "logs").mkdir(parents=True)
     for named in ((), (name,)):
         said = judge(*named, code=4)
@@ -190,18 +206,16 @@ def test_nor_of_one_that_left_no_record(name: str, shelf: Shelf, judge: Judge) -
 
 def test_folders_of_others_are_no_newer_session(shelf: Shelf, judge: Judge) -> None:
     run = shelf.session(21)
-    for name in (
-        "20261122T220000-p6",
-        "20261122T220000-p5-efa-ib",
-        "notes",
-        "20261120T230000-p5-efa",
-    ):
+    began(shelf, "20261122T220000-p6", "p6")
+    began(shelf, "20261122T220000-p5-efa-ib", "p5-efa-ib")
+    began(shelf, "20261120T230000-p5-efa")
+    for name in ("notes", "20261122T230000-p5-efa"):  # no session left anything in them
         (shelf.runs / name).mkdir()
-    (shelf.runs / shelf.session(23, system="p5-efa-2")).rename(
-        shelf.runs / "20261123T220000-p5-efa-2"
-    )
-    for path in (shelf.runs / "20261123T220000-p5-efa-2").glob("*/*.json"):
+    other = "20261123T220000-p5-efa-2"
+    (shelf.runs / shelf.session(23, system="p5-efa-2")).rename(shelf.runs / other)
+    for path in (shelf.runs / other).glob("*/*.json"):
         path.write_text(path.read_text().replace('T220000-p5-efa"', 'T220000-p5-efa-2"'))
+    began(shelf, other, "p5-efa-2")
     assert told(judge)["run_id"] == run
 
 
@@ -221,17 +235,15 @@ def test_what_it_ends_with_is_in_the_help(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_metric_that_is_missing_fails_by_name(shelf: Shelf, judge: Judge) -> None:
     run = shelf.session(21)
-    path = shelf.runs / run / "dp" / "random-512-256.0.json"
+    path = shelf.runs / run / "dp" / f"{CELL}.0.record.json"
     record = json.loads(path.read_text())
     del record["metrics"]["mean_itl_ms"]
     write_json(path, record)
     said = told(judge, code=1)
-    assert said["cells"]["dp random-512-256"]["misses"][0] == (
+    assert said["cells"][DP]["misses"][0] == (
         "mean_itl_ms is in the baseline, but 1 of 1 runs lack it"
     )
-    (test,) = [
-        t for t in said["tests"] if (t["cell"], t["metric"]) == ("dp random-512-256", "mean_itl_ms")
-    ]
+    (test,) = [t for t in said["tests"] if (t["cell"], t["metric"]) == (DP, "mean_itl_ms")]
     assert (test["status"], test["runs"]) == ("INCONCLUSIVE", 0)
 
 
@@ -251,9 +263,10 @@ def test_the_hardware_must_be_the_baselines(shelf: Shelf, judge: Judge) -> None:
     said = judge(code=4)
     assert "was recorded on another host or system file (fingerprint 0123456789ab" in said
     path = shelf.folder / "baselines" / "p5-efa" / "sweep.json"
-    baseline = load_baseline(path)
+    baseline = load_baseline(path, system=shelf.system, suite="sweep")
     assert baseline is not None
-    assert baseline.provenance["fingerprint"] == "0123456789ab"
+    assert baseline.provenance is not None
+    assert baseline.provenance.fingerprint == "0123456789ab"
 
 
 def test_what_was_never_stored_is_refused(shelf: Shelf, judge: Judge) -> None:
@@ -285,3 +298,33 @@ def test_a_calibration_of_other_hardware_is_not_believed(shelf: Shelf, judge: Ju
     said = judge(code=4)
     assert said.startswith(f"pdserve: {path} was made on another host or system file (fingerprint")
     assert said.count("\n") == 1
+
+
+def wrecked(shelf: Shelf, day: int) -> str:
+    """A session of which nothing can be read, not even which system it measured."""
+    run = shelf.session(day)
+    torn(shelf, run, "*/*.record.json")
+    (shelf.runs / run / SESSION_FILE).write_text("{")
+    return run
+
+
+def test_a_session_that_says_nothing_of_itself_is_not_passed_over(
+    shelf: Shelf, judge: Judge
+) -> None:
+    run = wrecked(shelf, 22)
+    said = judge(code=4)
+    assert f"{run}: nothing of this session can be read, so it cannot be judged: " in said
+    assert "session.json is no valid JSON" in said
+    assert f"{run}: none of its 2 records can be read" in judge(run, code=4)
+
+
+def test_a_wreck_of_long_ago_is_no_newer_session(shelf: Shelf, judge: Judge) -> None:
+    run = wrecked(shelf, 1)
+    os.utime(shelf.runs / run, (0, 0))
+    judge()
+
+
+def test_a_torn_session_file_loses_no_record(shelf: Shelf, judge: Judge) -> None:
+    run = shelf.session(22)
+    (shelf.runs / run / SESSION_FILE).write_text("{")
+    assert told(judge)["run_id"] == run

@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.judge.sanity import CHECKS
-from pytest_pdserve.judge.sanity import ITL_METRICS
-from pytest_pdserve.judge.sanity import KV_METRICS
-from pytest_pdserve.judge.sanity import Observation
 from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.judge.sanity import checks
 from pytest_pdserve.judge.sanity import counted_per_rank
 from pytest_pdserve.results.store import load_bench_result
+from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import UNKNOWN
 from pytest_pdserve.values.workload import Workload
 
 MakeSeen = Callable[..., Observation]
 WORKLOAD = Workload(input_len=512, output_len=256, num_prompts=4)
+SHAREGPT = Workload(num_prompts=4, dataset="sharegpt")
 BYTES = 4 * 512 * 1000
 """What 4 prompts of 512 tokens move, at 1000 bytes a token and whole blocks."""
 
@@ -114,7 +115,7 @@ def test_a_sound_run_has_no_findings(make_seen: MakeSeen) -> None:
             ("tokens", "invalid", "2052 input tokens, asked 2048"),
         ),
         (
-            {"metrics": (("p99_ttft_ms", 0.0), ("mean_itl_ms", 0.0))},
+            {"raw": {"p99_ttft_ms": 0.0, "mean_itl_ms": 0.0}},
             ("zeros", "invalid", "p99_ttft_ms = 0, which no server that answers can show"),
         ),
         (
@@ -149,8 +150,7 @@ def test_what_the_client_wrote(
 
 def test_chunks_void_itl_and_nothing_else(make_seen: MakeSeen) -> None:
     (finding,) = check_sanity(make_seen({"itl_s": ((0.01,) * 127,) * 4}))
-    assert finding.voids == ITL_METRICS
-    assert "mean_tpot_ms" not in finding.voids
+    assert finding.voids == ("mean_itl_ms", "p50_itl_ms", "p90_itl_ms", "p99_itl_ms")
 
 
 def test_a_few_merged_chunks_are_let_through(make_seen: MakeSeen) -> None:
@@ -162,15 +162,63 @@ def test_one_token_has_no_time_per_further_token(make_seen: MakeSeen) -> None:
         "total_output_tokens": 4,
         "output_lens": (1,) * 4,
         "itl_s": ((),) * 4,
-        "metrics": (("mean_tpot_ms", 0.0), ("mean_ttft_ms", 5.0)),
+        "raw": {"mean_tpot_ms": 0.0, "mean_itl_ms": 0.0, "mean_ttft_ms": 5.0},
     }
-    assert said(make_seen(result, workload=replace(WORKLOAD, output_len=1))) == []
+    seen = make_seen(result, workload=replace(WORKLOAD, output_len=1))
+    assert said(seen) == []
+    assert not {"mean_tpot_ms", "mean_itl_ms"} & METRICS.measure(seen).keys()
+
+
+def test_two_tokens_have_a_time_between_them(make_seen: MakeSeen) -> None:
+    result = {
+        "total_output_tokens": 8,
+        "output_lens": (2,) * 4,
+        "itl_s": ((0.01,),) * 4,
+        "raw": {"mean_tpot_ms": 0.0, "mean_ttft_ms": 5.0},
+    }
+    seen = make_seen(result, workload=replace(WORKLOAD, output_len=2))
+    assert said(seen) == [
+        ("zeros", "invalid", "mean_tpot_ms = 0, which no server that answers can show")
+    ]
 
 
 def test_lengths_of_another_dataset_are_not_held_to_what_was_asked(make_seen: MakeSeen) -> None:
-    sharegpt = replace(WORKLOAD, dataset="sharegpt")
-    seen = make_seen({"total_output_tokens": 1000, "total_input_tokens": 9}, workload=sharegpt)
+    seen = make_seen({"total_output_tokens": 1000, "total_input_tokens": 9}, workload=SHAREGPT)
     assert said(seen) == []
+
+
+@pytest.mark.parametrize(
+    ("unknown", "findings"),
+    [
+        ("input_len", ["tokens: 2048 input tokens; how many were asked is unknown"]),
+        ("output_len", ["tokens: 1024 output tokens; how many were asked is unknown"]),
+        (
+            "num_prompts",
+            [
+                "completed: the number of requests asked is unknown",
+                "tokens: 1024 output tokens; how many were asked is unknown",
+                "tokens: 2048 input tokens; how many were asked is unknown",
+            ],
+        ),
+    ],
+)
+def test_what_was_asked_of_an_unknown_load_is_unproven(
+    make_seen: MakeSeen, unknown: str, findings: list[str]
+) -> None:
+    asked: dict[str, Any] = {unknown: UNKNOWN}
+    found = check_sanity(make_seen(workload=replace(WORKLOAD, **asked)))
+    assert [f"{finding.check}: {finding.message}" for finding in found] == findings
+    assert {finding.severity for finding in found} == {"unproven"}
+
+
+def test_a_request_that_failed_is_seen_also_where_the_number_asked_is_unknown(
+    make_seen: MakeSeen,
+) -> None:
+    seen = make_seen({"completed": 3, "failed": 1}, workload=replace(SHAREGPT, num_prompts=UNKNOWN))
+    assert said(seen)[:2] == [
+        ("completed", "unproven", "the number of requests asked is unknown"),
+        ("completed", "invalid", "3 of 4 requests completed, 1 failed"),
+    ]
 
 
 def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
@@ -284,7 +332,8 @@ def test_an_instance_that_bad_luck_cannot_explain_is_invalid(make_seen: MakeSeen
 
 def test_instances_that_cannot_be_asked_prove_nothing(make_seen: MakeSeen) -> None:
     (finding,) = check_sanity(make_seen(served=()))
-    assert (finding.check, finding.severity, finding.voids) == ("served", "unproven", KV_METRICS)
+    assert (finding.check, finding.severity) == ("served", "unproven")
+    assert finding.voids == ("kv_transfers", "kv_failed_transfers", "kv_bytes_per_request")
     assert finding.message == (
         "the counters of 1p2d's instances cannot be read here, so neither the path nor KV "
         "transfers are proven"
@@ -343,8 +392,8 @@ def test_bytes_are_predicted_from_shape_blocks_and_lengths(
 @pytest.mark.parametrize(
     "workload",
     [
-        replace(WORKLOAD, dataset="sharegpt"),
-        replace(WORKLOAD, options=(("random-prefix-len", "64"),)),
+        SHAREGPT,
+        replace(WORKLOAD, options={"random-prefix-len": "64"}),
     ],
     ids=["another dataset", "a shared prefix"],
 )
@@ -392,7 +441,7 @@ def test_aggregated_instances_move_no_cache(
 
 
 def test_every_check_has_its_place() -> None:
-    assert [check.__name__.removeprefix("check_") for check in CHECKS] == [
+    assert [check.__name__.removeprefix("check_") for check in checks()] == [
         *("completed", "tokens", "zeros", "chunks", "served", "transfers", "bytes"),
         *("prefix_cache", "client"),
     ]

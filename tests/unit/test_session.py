@@ -14,8 +14,9 @@ from pytest_pdserve.cluster.local import LocalAllocation
 from pytest_pdserve.fixtures import _unmeasured
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.options import Settings
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.session import Cell
 from pytest_pdserve.session import Session
 from pytest_pdserve.session import acquire
@@ -24,15 +25,16 @@ from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.metrics import TIMES
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
+from tests.unit.conftest import SESSION
 
 MakeRecord = Callable[..., Record]
-RUN = "20260822T101500-p5-efa"
+RUN = SESSION.id
+CELL, LONGER = "random-512-256-n4", "random-1024-256-n4"
 
 
 @pytest.fixture
@@ -46,10 +48,11 @@ def make_session(tmp_path: Path, p5_efa: System) -> Callable[..., Session]:
         nightly: bool = False,
         fingerprint: str = "here",
     ) -> Session:
-        limits = () if nightly else tuple((name, METRICS[name].floor) for name in TIMES)
+        limits = {} if nightly else {name: METRICS[name].floor for name in METRICS.times}
         judgement = replace(p5_efa.judgement, host_envelopes=host, rtol=limits)
         source = str(tmp_path / "baselines" / "p5-efa" / "system.toml")
-        system = replace(p5_efa, source=source, judgement=judgement)
+        sweep = replace(p5_efa.sweep, num_prompts=4)
+        system = replace(p5_efa, source=source, judgement=judgement, sweep=sweep)
         settings = Settings(
             topologies=(Topology.parse("1p3d"),),
             system=system,
@@ -64,7 +67,7 @@ def make_session(tmp_path: Path, p5_efa: System) -> Callable[..., Session]:
         return Session(
             settings=settings,
             system=system,
-            store=RunStore(folder=tmp_path / "runs" / RUN),
+            store=RunStore(folder=tmp_path / "runs" / RUN, session=SESSION),
             provenance=Provenance(versions={}, host={}, fingerprint=fingerprint),
             state=tmp_path / "state",
         )
@@ -78,7 +81,8 @@ def make_cell(make_record: MakeRecord, tmp_path: Path) -> Callable[..., Cell]:
 
     def make(metrics: dict[str, float] | None = None, **fields: Any) -> Cell:
         record = make_record(metrics, **fields)
-        path = tmp_path / "runs" / RUN / record.topology / f"{record.workload.id}.0.json"
+        name = f"{record.workload.id}.0{RECORD_SUFFIX}"
+        path = tmp_path / "runs" / RUN / record.topology / name
         return Cell(records=(record,), paths=(path,))
 
     return make
@@ -104,7 +108,7 @@ def test_a_missing_baseline_fails_by_name(
     missing = f"{tmp_path}/baselines/p5-efa/sweep.json, which does not exist"
     assert verdict.status == "FAIL"
     assert verdict.misses == (f"no envelope in {missing}",)
-    assert session.verdicts == {("1p3d", "random-512-256"): verdict}
+    assert session.verdicts == {("1p3d", CELL): verdict}
     assert not (tmp_path / "baselines").exists()
 
 
@@ -116,7 +120,7 @@ def test_recording_writes_a_candidate_and_judges_nothing(
     path = tmp_path / "baselines" / "p5-efa" / "sweep.json"
     assert verdict.status == "RECORDED"
     assert evidence(verdict, "candidate") == str(path)
-    written = json.loads(path.read_text())["topologies"]["1p3d"]["random-512-256"]
+    written = json.loads(path.read_text())["cells"]["1p3d"][CELL]
     assert written["mean_ttft_ms"]["ref"] == pytest.approx(9999.0)
     assert written["failed"]["ref"] == 0.0
     assert not (tmp_path / "state").exists()
@@ -132,9 +136,9 @@ def test_a_regression_is_told_as_the_design_shows_it(
     assert verdict.status == "FAIL"
     assert verdict.message == (
         "p99_ttft_ms = 412.7 ms, envelope <= 198 ms (ref 180 ms, 1 run): "
-        "1p3d, random-512-256, p5-efa\n"
+        f"1p3d, {CELL}, p5-efa\n"
         f"  baseline  {path} (vLLM 0.15.1, NIXL 0.10.1, {date})\n"
-        f"  record    {tmp_path}/runs/{RUN}/1p3d/random-512-256.0.json\n"
+        f"  record    {tmp_path}/runs/{RUN}/1p3d/{CELL}.0.record.json\n"
         '  accept    pytest suites/sweep -k "1p3d and 512-256" --pdserve-record '
         "--topology 1p3d --system p5-efa"
     )
@@ -159,7 +163,7 @@ def test_a_hosts_times_are_recorded_first_and_judged_later(
 ) -> None:
     session = make_session(host=True)
     first = session.judge(make_cell())
-    assert first.status == "RECORDED"
+    assert (first.status, first.recorded) == ("RECORDED", times(session))
     assert evidence(first, "times") == f"{times(session)} (recorded, not judged)"
     assert make_session(host=True).judge(make_cell()).status == "PASS"
     slower = make_session(host=True).judge(make_cell({"mean_ttft_ms": 104.0}))
@@ -187,8 +191,8 @@ def test_the_repository_gets_counts_and_the_host_gets_times(
     session.judge(make_cell())
     shared = json.loads((tmp_path / "baselines" / "p5-efa" / "sweep.json").read_text())
     own = json.loads(times(session).read_text())
-    assert set(shared["topologies"]["1p3d"]["random-512-256"]) == {"completed", "failed"}
-    assert "mean_ttft_ms" in own["topologies"]["1p3d"]["random-512-256"]
+    assert set(shared["cells"]["1p3d"][CELL]) == {"completed", "failed"}
+    assert "mean_ttft_ms" in own["cells"]["1p3d"][CELL]
     assert (shared["provenance"]["fingerprint"], own["provenance"]["fingerprint"]) == (None, "here")
 
 
@@ -233,10 +237,10 @@ def test_a_side_that_was_not_measured_comes_from_the_baseline_and_says_so(
 ) -> None:
     make_session(record=True).judge(make_cell({"mean_itl_ms": 20.0}, topology="dp"))
     session = make_session()
-    session.cells["1p3d", "random-512-256"] = make_cell()
+    session.cells["1p3d", CELL] = make_cell()
     verdict = session.judge_claim(CLAIM)
     assert verdict.status == "PASS"
-    assert evidence(verdict, "random-512-256") == (
+    assert evidence(verdict, CELL) == (
         "PASS mean_itl_ms of 1p3d = 10 ms, claimed < 20 ms (dp 20 ms, 0.5 times, margin 0 %)"
     )
     origin = evidence(verdict, "sides from")
@@ -258,7 +262,7 @@ def halved(make_session: MakeSession, make_cell: MakeCell) -> Session:
     ("invalid", "said"),
     [
         (False, "claim not judged: 1p3d ended in an ERROR in this session"),
-        (True, "claim not judged: the run of random-512-256 on 1p3d is invalid in this session"),
+        (True, f"claim not judged: the run of {CELL} on 1p3d is invalid in this session"),
     ],
     ids=["broken", "invalid"],
 )
@@ -266,11 +270,11 @@ def test_a_side_that_was_lost_tonight_is_not_taken_from_the_baseline(
     invalid: bool, said: str, measured: str | None, halved: Session, make_cell: MakeCell
 ) -> None:
     if invalid:
-        halved.invalid["1p3d", "random-512-256"] = make_cell()
+        halved.invalid["1p3d", CELL] = make_cell()
     else:
         halved.broken.add("1p3d")
     if measured:
-        halved.cells[measured, "random-512-256"] = make_cell(topology=measured)
+        halved.cells[measured, CELL] = make_cell(topology=measured)
     for metric in ("mean_itl_ms", "decoding_requests"):
         made = replace(CLAIM, relations=(replace(CLAIM.relations[0], metric=metric),))
         for report in (False, True):
@@ -284,8 +288,8 @@ def test_a_side_that_was_lost_tonight_is_not_taken_from_the_baseline(
 def test_an_invalid_cell_loses_no_other_cell_of_its_topology(
     halved: Session, make_cell: MakeCell
 ) -> None:
-    halved.invalid["1p3d", "random-1024-256"] = make_cell()
-    halved.cells["dp", "random-512-256"] = make_cell(topology="dp")
+    halved.invalid["1p3d", LONGER] = make_cell()
+    halved.cells["dp", CELL] = make_cell(topology="dp")
     assert _unmeasured(CLAIM, halved, report=True) is None
 
 
@@ -293,8 +297,8 @@ def test_what_was_measured_before_its_topology_broke_is_a_side(
     halved: Session, make_cell: MakeCell
 ) -> None:
     halved.broken.update(("1p3d", "2p2d"))
-    halved.invalid["1p3d", "random-1024-256"] = make_cell()
-    halved.cells["1p3d", "random-512-256"] = make_cell({"mean_itl_ms": 30.0})
+    halved.invalid["1p3d", LONGER] = make_cell()
+    halved.cells["1p3d", CELL] = make_cell({"mean_itl_ms": 30.0})
     assert _unmeasured(CLAIM, halved, report=True) is None
     assert halved.judge_claim(CLAIM).status == "FAIL"
 
@@ -308,18 +312,18 @@ def test_a_side_that_nobody_knows_fails_the_claim(
     make_session: MakeSession, make_cell: MakeCell
 ) -> None:
     session = make_session()
-    session.cells["1p3d", "random-512-256"] = make_cell()
+    session.cells["1p3d", CELL] = make_cell()
     verdict = session.judge_claim(CLAIM)
-    assert verdict.misses == ("random-512-256: mean_itl_ms of dp was not measured",)
+    assert verdict.misses == (f"{CELL}: mean_itl_ms of dp was not measured",)
 
 
 def test_a_voided_metric_is_no_side(make_session: MakeSession, make_cell: MakeCell) -> None:
     note = Finding(check="chunks", severity="note", message="", voids=("mean_itl_ms",))
     session = make_session()
-    session.cells["1p3d", "random-512-256"] = make_cell(findings=(note,))
-    session.cells["dp", "random-512-256"] = make_cell(topology="dp")
+    session.cells["1p3d", CELL] = make_cell(findings=(note,))
+    session.cells["dp", CELL] = make_cell(topology="dp")
     assert session.judge_claim(CLAIM).misses == (
-        "random-512-256: mean_itl_ms of 1p3d must not be judged in this cell, as sanity says",
+        f"{CELL}: mean_itl_ms of 1p3d must not be judged in this cell, as sanity says",
     )
 
 
@@ -391,4 +395,4 @@ def test_a_workload_of_another_load_is_another_cell(
     rated = Workload(input_len=512, output_len=256, num_prompts=4, request_rate=8.0)
     verdict = make_session().judge(make_cell(workload=rated))
     assert verdict.misses[0].startswith("no envelope in ")
-    assert '"1p3d and 512-256-rate8"' in evidence(verdict, "accept")
+    assert '"1p3d and random-512-256-n4-rate8"' in evidence(verdict, "accept")

@@ -33,15 +33,20 @@ from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.systems import SHIPPED
 from pytest_pdserve.results.systems import load_system
 from pytest_pdserve.serving.simulated import findings_of
+from pytest_pdserve.serving.simulated import observation_of
 from pytest_pdserve.serving.simulated import place_simulated
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.simulation import SimulationSpec
+from pytest_pdserve.values.simulation import with_preset
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import UNKNOWN
+from pytest_pdserve.values.workload import RampUp
 from pytest_pdserve.values.workload import Workload
 
 NODES = ("node0", "node1", "node2", "node3")
@@ -52,6 +57,13 @@ FRESH = replace(FRESH, simulation=SimulationSpec())
 
 def placed(topology: str, nodes: int = 4) -> Placement:
     return place(Topology.parse(topology), NODES[:nodes], 8)
+
+
+def numbers(workload: Workload) -> tuple[int, int, int]:
+    """Requests, and the tokens in and out of each."""
+    load = workload.known()
+    assert load.lengths is not None
+    return load.num_prompts, *load.lengths
 
 
 def run(topology: str, workload: Workload = SMALL, system: System = FRESH, **more: Any) -> Outcome:
@@ -76,9 +88,10 @@ def test_what_goes_in_comes_out(topology: str, change: dict[str, Any]) -> None:
     workload = replace(SMALL, **change)
     measured = simulate(placed(topology), workload, FRESH)
     result, served = measured.result, measured.served
-    assert (result.completed, result.failed) == (workload.num_prompts, 0)
-    assert result.total_input_tokens == workload.num_prompts * workload.input_len
-    assert result.total_output_tokens == workload.num_prompts * workload.output_len
+    prompts, input_len, output_len = numbers(workload)
+    assert (result.completed, result.failed) == (prompts, 0)
+    assert result.total_input_tokens == prompts * input_len
+    assert result.total_output_tokens == prompts * output_len
     assert result.chunks == result.total_output_tokens
     assert min(result.ttft_s) > 0
     assert all(gap > 0 for gaps in result.itl_s for gap in gaps)
@@ -88,7 +101,7 @@ def test_what_goes_in_comes_out(topology: str, change: dict[str, Any]) -> None:
     ]
     assert max(ends) - min(result.start_s) == pytest.approx(result.duration_s)
     answering = [c for c in served if c.role != "prefill"]
-    assert sum(c.requests for c in answering) == workload.num_prompts
+    assert sum(c.requests for c in answering) == prompts
     assert sum(c.generation_tokens for c in answering) == result.total_output_tokens
 
 
@@ -96,13 +109,12 @@ def test_what_goes_in_comes_out(topology: str, change: dict[str, Any]) -> None:
 def test_one_transfer_per_request(topology: str) -> None:
     outcome = run(topology)
     decodes = [c for c in outcome.served if c.role == "decode"]
-    blocks = math.ceil(SMALL.input_len / BLOCK)
-    assert sum(c.kv_transfers or 0 for c in decodes) == SMALL.num_prompts
-    assert sum(c.kv_bytes or 0 for c in decodes) == (
-        SMALL.num_prompts * blocks * BLOCK * KV_BYTES_PER_TOKEN
-    )
+    prompts, input_len, _ = numbers(SMALL)
+    blocks = math.ceil(input_len / BLOCK)
+    assert sum(c.kv_transfers or 0 for c in decodes) == prompts
+    assert sum(c.kv_bytes or 0 for c in decodes) == prompts * blocks * BLOCK * KV_BYTES_PER_TOKEN
     prefills = [c for c in outcome.served if c.role == "prefill"]
-    assert sum(c.requests for c in prefills) == SMALL.num_prompts
+    assert sum(c.requests for c in prefills) == prompts
 
 
 @pytest.mark.parametrize("topology", ARTICLE_TOPOLOGIES)
@@ -116,7 +128,7 @@ def test_one_seed_is_one_answer_and_another_another() -> None:
     one, same = (simulate(placed("2p2d"), SMALL, FRESH) for _ in range(2))
     other = simulate(placed("2p2d"), SMALL, FRESH, repeat=1)
     assert one == same
-    assert one.result.metrics != other.result.metrics
+    assert one.result.raw != other.result.raw
 
 
 def test_lock_step_is_slower_than_nodes_on_their_own() -> None:
@@ -184,21 +196,36 @@ def test_a_prefix_cache_keeps_what_was_used_last() -> None:
     assert [cache.hit(name, 9 * BLOCK) // BLOCK for name in "abcd"] == [0, 0, 0, 1]
 
 
+OWN_LENGTHS = {"dataset": "sharegpt", "input_len": None, "output_len": None}
+RAMP_UP = RampUp(strategy="linear", start_rps=1, end_rps=10)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"num_prompts": 0}, "num_prompts = 0"),
-        ({"input_len": 0}, "input_len = 0"),
-        ({"output_len": -1}, "output_len = -1"),
-        ({"request_rate": 0.0}, "request_rate = 0"),
-        ({"request_rate": math.nan}, "request_rate = nan"),
-        ({"max_concurrency": 0}, "max_concurrency = 0"),
-        ({"dataset": "sharegpt"}, "dataset 'sharegpt'"),
+        ({"num_prompts": 0}, "workload num_prompts = 0: expected"),
+        ({"input_len": 0}, "workload input_len = 0: expected"),
+        ({"output_len": -1}, "workload output_len = -1: expected"),
+        ({"request_rate": 0.0}, "workload request_rate = 0.0: expected"),
+        ({"request_rate": math.nan}, "workload request_rate = nan: expected"),
+        ({"max_concurrency": 0}, "workload max_concurrency = 0: expected"),
+        (OWN_LENGTHS, "dataset 'sharegpt' cannot be simulated: "),
+        ({"request_rate": 8.0, "burstiness": 0.5}, "a load with burstiness cannot be simulated"),
+        ({"ramp_up": RAMP_UP}, "a load with ramp_up cannot be simulated"),
+        ({"options": {"random-range-ratio": "0.5"}}, "options random-range-ratio cannot be sim"),
+        (
+            {"num_prompts": UNKNOWN},
+            "workload random-96-24-n-unknown cannot be run: unknown are num_prompts",
+        ),
+        (
+            {"options": UNKNOWN},
+            "workload random-96-24-n48+unknown cannot be run: unknown are options",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_odd_workloads_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be simulated") as refused:
+    with pytest.raises(ConfigError) as refused:
         run("dp", replace(SMALL, **change))
     assert str(refused.value).startswith(said)
     assert "\n" not in str(refused.value)
@@ -224,7 +251,8 @@ def test_nothing_starts_on_nodes_that_do_not_exist() -> None:
 @pytest.mark.parametrize("topology", ARTICLE_TOPOLOGIES)
 def test_a_simulated_run_is_sane_and_says_what_it_is(topology: str) -> None:
     deployment = place_simulated(SimulatedAllocation(FRESH), Topology.parse(topology), FRESH)
-    found = findings_of(deployment, SMALL, simulate(deployment.placement, SMALL, FRESH))
+    measured = simulate(deployment.placement, SMALL, FRESH)
+    found = findings_of(observation_of(deployment, SMALL, measured), FRESH)
     assert [(f.check, f.severity) for f in found] == [("simulated", "note")]
 
 
@@ -233,7 +261,11 @@ def test_a_simulated_record_never_becomes_a_real_baseline(
 ) -> None:
     with pytest.raises(ConfigError, match="was simulated, so it cannot become a baseline"):
         record_envelopes(
-            [make_record(simulated=True)], p5_efa, path=tmp_path / "sweep.json", suite="sweep"
+            [make_record(simulated=True)],
+            p5_efa,
+            path=tmp_path / "sweep.json",
+            suite="sweep",
+            names=METRICS.times,
         )
     assert not (tmp_path / "sweep.json").exists()
 
@@ -255,7 +287,7 @@ def test_noise_is_as_large_and_as_shared_as_asked() -> None:
 
 def test_no_noise_unless_asked_and_the_same_for_the_same_run() -> None:
     assert draw(SimulationSpec(), "a") == draw(SimulationSpec(seed=3), "b")
-    noisy = SimulationSpec.from_toml({"noise": "reference"})
+    noisy = SimulationSpec(**with_preset({"noise": "reference"}))
     assert draw(noisy, "a") == draw(noisy, "a") != draw(noisy, "b")
     drifting = SimulationSpec(drift_per_night=0.01, night=10)
     assert draw(drifting, "a").service == pytest.approx(1.01**10)
@@ -263,7 +295,7 @@ def test_no_noise_unless_asked_and_the_same_for_the_same_run() -> None:
 
 def test_noise_moves_all_times_of_a_run_together() -> None:
     plain, slow = (
-        dict(simulate(placed("1p3d"), SMALL, replace(FRESH, simulation=spec)).result.metrics)
+        simulate(placed("1p3d"), SMALL, replace(FRESH, simulation=spec)).result.raw
         for spec in (SimulationSpec(), SimulationSpec(drift_per_night=0.05, night=1))
     )
     for name in ("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_e2el_ms"):
@@ -274,17 +306,17 @@ def test_noise_moves_all_times_of_a_run_together() -> None:
 def test_first_tokens_have_noise_of_their_own() -> None:
     spread_out = replace(SMALL, input_len=1024, num_prompts=160)
     plain, noisy = (
-        dict(simulate(placed("dp"), spread_out, replace(FRESH, simulation=spec)).result.metrics)
+        simulate(placed("dp"), spread_out, replace(FRESH, simulation=spec)).result.raw
         for spec in (SimulationSpec(seed=1), SimulationSpec(ttft_tail_cv=0.05, seed=1))
     )
-    assert noisy["median_ttft_ms"] == pytest.approx(plain["median_ttft_ms"], rel=0.01)
+    assert noisy["p50_ttft_ms"] == pytest.approx(plain["p50_ttft_ms"], rel=0.01)
     assert abs(math.log(noisy["p99_ttft_ms"] / plain["p99_ttft_ms"])) > 0.01
     assert noisy["mean_itl_ms"] == pytest.approx(plain["mean_itl_ms"])
 
 
 def test_noise_of_first_tokens_leaves_throughput_alone() -> None:
     plain, noisy = (
-        dict(simulate(placed("1p3d"), SMALL, replace(FRESH, simulation=spec)).result.metrics)
+        simulate(placed("1p3d"), SMALL, replace(FRESH, simulation=spec)).result.raw
         for spec in (SimulationSpec(seed=1), SimulationSpec(ttft_cv=0.3, seed=1))
     )
     assert noisy["mean_ttft_ms"] != pytest.approx(plain["mean_ttft_ms"], rel=1e-4)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from pytest_pdserve.cluster.holder import NODES
+from pytest_pdserve.cluster.holder import read_reports
 from pytest_pdserve.plan.slurm import HOPELESS
 from pytest_pdserve.plan.slurm import JobState
 from pytest_pdserve.plan.slurm import bad_nodes_text
@@ -42,7 +46,7 @@ FULL = SlurmSpec(
     exclude="p5-[01,07]",
     gres="gpu:8",
     time_limit_min=60,
-    parameters=(("switches", 1), ("overcommit", True)),
+    parameters={"switches": 1, "overcommit": True},
 )
 FACTS = NodeFacts(
     node="p5-03",
@@ -52,9 +56,12 @@ FACTS = NodeFacts(
     gpus=8,
     devices=("/dev/infiniband/uverbs0", "/dev/infiniband/uverbs1"),
     memory_available_gib=900.0,
-    host=(("cpu", "Xeon"),),
-    versions=(("kernel", "6.1"),),
+    host={"cpu": "Xeon"},
+    versions={"kernel": "6.1"},
 )
+
+FACTS_TEXT = msgspec.json.encode(FACTS)
+"""As the holder of a node writes it."""
 
 
 def test_a_job_asks_for_whole_nodes_and_is_never_requeued() -> None:
@@ -262,7 +269,7 @@ def test_any_other_job_is_refused(state: JobState, nodes: int, said: str) -> Non
 
 
 def test_a_fit_node_has_no_troubles() -> None:
-    asked = Preflight(gpus=8, devices=(("/dev/infiniband/uverbs*", 2),), memory_gib=100)
+    asked = Preflight(gpus=8, devices={"/dev/infiniband/uverbs*": 2}, memory_gib=100)
     assert node_troubles(FACTS, asked) == ()
 
 
@@ -271,7 +278,7 @@ def test_a_fit_node_has_no_troubles() -> None:
     [
         (replace(FACTS, gpus=7), Preflight(gpus=8), "", "shows 7 GPUs, needs 8"),
         (replace(FACTS, gpus=None), Preflight(gpus=8), "", "shows nvidia-smi fails, needs 8"),
-        (FACTS, Preflight(devices=(("/dev/gdrdrv", 1),)), "", "has 0 /dev/gdrdrv, needs 1"),
+        (FACTS, Preflight(devices={"/dev/gdrdrv": 1}), "", "has 0 /dev/gdrdrv, needs 1"),
         (FACTS, Preflight(memory_gib=1000), "", "has 900.0 GiB of memory available, needs 1000"),
         (replace(FACTS, address=None), Preflight(), "ib0", "address on an interface 'ib0'; it has"),
         (
@@ -303,5 +310,20 @@ def test_what_a_node_lost_is_named(after: NodeFacts, said: str) -> None:
     assert node_losses(FACTS, FACTS) == ()
 
 
-def test_what_a_node_says_survives_its_file() -> None:
-    assert NodeFacts.from_json(FACTS.to_json()) == FACTS
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (FACTS_TEXT, {"p5-03": FACTS}),
+        (FACTS_TEXT[:-1], {}),
+        (FACTS_TEXT.replace(b'"gpus":8,', b""), {}),
+        (FACTS_TEXT.replace(b'"gpus":8,', b'"gpus":"8",'), {}),
+        (b"\xff", {}),
+    ],
+    ids=["whole", "torn", "a field is missing", "text for a number", "no text"],
+)
+def test_what_a_node_says_survives_its_file_or_is_not_said_yet(
+    text: bytes, found: dict[str, NodeFacts], tmp_path: Path
+) -> None:
+    (tmp_path / NODES).mkdir()
+    (tmp_path / NODES / "p5-03.json").write_bytes(text)
+    assert read_reports(tmp_path, ["p5-03", "p5-04"]) == found

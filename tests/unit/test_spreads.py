@@ -20,7 +20,7 @@ from pytest_pdserve.judge.spreads import pair_spread
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
-from pytest_pdserve.values.claim import cell_name
+from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.profile import REFERENCE
 from pytest_pdserve.values.workload import Workload
 
@@ -89,7 +89,7 @@ def look_at(values: Mapping[str, tuple[tuple[float, ...], Nights]]) -> Look:
     """Runs of this session and nights by topology, or by ``topology 512-256``."""
 
     def look(topology: str, workload: Workload, metric: str) -> Side:
-        runs, said = values.get(f"{topology} {cell_name(workload)}") or values[topology]
+        runs, said = values.get(f"{topology} {workload.parts['lengths']}") or values[topology]
         return Side(
             topology=topology,
             workload=workload.id,
@@ -146,11 +146,18 @@ CELL = Workload(input_len=512, output_len=256, num_prompts=4)
 def test_sides_know_the_nights_of_the_baseline_where_nights_are_judged(nightly: bool) -> None:
     rate, ttft = nights(0.01), (*nights(0.02, seed=2)[:9], None, *nights(0.02, seed=2)[10:])
     envelopes = {
-        name: Envelope(metric=name, ref=10.0, rtol=0.1, better="lower", runs=20, values=values)
+        name: Envelope(
+            ref=10.0,
+            rtol=0.1,
+            better="lower",
+            unit=METRICS[name].unit,
+            runs=20,
+            values=values,
+        )
         for name, values in (("request_throughput", rate), ("mean_ttft_ms", ttft))
     }
     cells = {"dp": {CELL.id: envelopes}}
-    stored = Baseline(system="s", suite="sweep", source="sweep.json", provenance={}, cells=cells)
+    stored = Baseline(system="s", suite="sweep", source="sweep.json", provenance=None, cells=cells)
     known = Known(baseline=stored, nightly=nightly)
     assert known.look("dp", CELL, "mean_ttft_ms").nights == (ttft if nightly else ())
     assert known.look("2p2d", CELL, "mean_ttft_ms").nights == ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from pytest_pdserve.results.systems import SHIPPED
 from pytest_pdserve.results.systems import baseline_folders
 from pytest_pdserve.results.systems import load_system
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.simulation import SimulationSpec
 from pytest_pdserve.values.system import Judgement
 from pytest_pdserve.values.system import System
 
@@ -38,7 +38,7 @@ def test_what_a_file_leaves_out_has_a_default(tmp_path: Path) -> None:
     assert system.source == str(tmp_path / "mine" / "system.toml")
     assert (system.ports.http, system.kv_transfer.backend) == (8000, "LIBFABRIC")
     assert (system.limits.ready_s, system.sweep.num_prompts) == (1800.0, 1024)
-    assert math.isinf(system.sweep.request_rate)
+    assert system.sweep.request_rate is None
     assert system.tensor_parallel is None
 
 
@@ -62,9 +62,18 @@ A = "1"
     )
     assert system.model.serve_args == ("--enforce-eager",)
     assert (system.sweep.request_rate, system.sweep.input_lens) == (4.0, (128, 256))
-    assert system.sweep.options == (("random-prefix-len", "16"),)
-    assert system.judgement.rtol == (("mean_ttft_ms", 0.5),)
-    assert (system.router_args, system.env) == (("--log-level", "warn"), (("A", "1"),))
+    assert system.sweep.options == {"random-prefix-len": "16"}
+    assert system.judgement.rtol == {"mean_ttft_ms": 0.5}
+    assert (system.router.args, system.env) == (("--log-level", "warn"), {"A": "1"})
+
+
+def test_noise_is_where_other_keys_start_from(tmp_path: Path) -> None:
+    text = '[simulation]\nnoise = "reference"\nrun_cv = 0.5\n'
+    assert loaded(tmp_path, LEAST + text).simulation == SimulationSpec(
+        noise="reference", run_cv=0.5, ttft_cv=0.0127, ttft_tail_cv=0.058, slow_runs=0.01
+    )
+    text = '[simulation]\nnoise = "none"\nrun_cv = 0.5\n'
+    assert loaded(tmp_path, LEAST + text, "other").simulation == SimulationSpec(run_cv=0.5)
 
 
 @pytest.mark.parametrize("name", ["p5-efa", "local-cpu"])
@@ -73,7 +82,7 @@ def test_a_shipped_system_loads(name: str) -> None:
 
 
 def test_room_is_the_systems_where_it_says_so() -> None:
-    judgement = Judgement(rtol=(("mean_ttft_ms", 0.5),))
+    judgement = Judgement(rtol={"mean_ttft_ms": 0.5})
     assert judgement.floor("mean_ttft_ms", 0.03) == 0.5
     assert judgement.floor("mean_itl_ms", 0.01) == 0.01
 
@@ -85,8 +94,13 @@ def test_room_is_the_systems_where_it_says_so() -> None:
         ("nodes = 2", 'nodes = "2"', "/cluster/nodes: '2' is not of type 'integer'"),
         ("nodes = 2\n", "", "/cluster: 'nodes' is a required property"),
         ('kind = "local"', 'kind = "k8s"', "/cluster/kind: 'k8s' is not one of"),
-        ("schema_version = 1", "schema_version = 2", "/schema_version: 1 was expected"),
-        ("[model]", "[network]", "'network' was unexpected"),
+        ("schema_version = 1", "schema_version = 2", "/schema_version: 2, expected 1; "),
+        ("[model]", "[network]", "/: 'model' is a required property"),
+        (
+            "[model]",
+            "[network]\n[model]",
+            "/: Additional properties are not allowed ('network'",
+        ),
         ("[model]", "speed = 1\n[model]", "/cluster: Additional properties are not allowed"),
         ('path = "m"', 'path = ""', "/model/path: '' should be non-empty"),
         (
@@ -151,7 +165,7 @@ def test_room_is_the_systems_where_it_says_so() -> None:
     ],
     ids=[
         *("number too small", "wrong type", "missing key", "unknown kind", "other version"),
-        *("unknown table", "unknown key", "empty text", "no port", "no variable"),
+        *("renamed table", "unknown table", "unknown key", "empty text", "no port", "no variable"),
         *("unknown metric", "room of a count", "room for everything", "room without end"),
         *(
             "divisor",

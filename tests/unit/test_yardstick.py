@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.cli import main
+from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.selection import find_session
-from pytest_pdserve.serving.measure import Provenance
 from pytest_pdserve.session import Yardstick
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.record import Record
@@ -31,7 +31,7 @@ def yardstick(shelf: Shelf, tonight: str) -> Yardstick:
             versions={"vllm": "0.15.1", "nixl": "0.10.1"}, host={}, fingerprint="0123456789ab"
         ),
         nodes_known=True,
-        run_id=tonight,
+        session=find_session(shelf.runs, shelf.system, tonight).session,
         runs=shelf.runs,
         state=shelf.folder,
         most_runs=4,

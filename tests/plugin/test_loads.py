@@ -1,0 +1,118 @@
+"""Loads that differ in anything are cells of their own: rows, records, references."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_pdserve.cli import main
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "tests" / "data" / "cases"
+Import = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return pytester
+
+
+def test_a_concurrency_ladder_is_three_rows_records_and_references(
+    project: pytest.Pytester,
+) -> None:
+    folder = project.path / "suites"
+    folder.mkdir()
+    shutil.copy(CASES / "suite" / "test_concurrency_ladder.py.txt", folder / "test_ladder.py")
+    asked = ("suites", "--system", "simulated", "--topology", "1p3d", "-v")
+    result = project.runpytest_subprocess(*asked)
+    result.stdout.fnmatch_lines_random(
+        [f"*::test_ladder[[]1p3d-random-512-256-n256-{load}] *" for load in ("c4", "c16", "c64")]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "all workloads: random, 512-256, n256",
+            *(f" 1p3d       {load} *" for load in ("c4", "c16", "c64")),
+        ]
+    )
+    records = sorted(path.name for path in project.path.glob("runs/*/1p3d/*.record.json"))
+    assert records == [f"random-512-256-n256-{load}.0.record.json" for load in ("c16", "c4", "c64")]
+    own = project.path / "baselines"
+    own.mkdir()
+    shutil.copytree(ROOT / "baselines" / "simulated", own / "simulated")
+    project.runpytest_subprocess(*asked, "--pdserve-record")
+    cells = json.loads((own / "simulated" / "sweep.json").read_text())["cells"]["1p3d"]
+    assert {f"random-512-256-n256-{load}" for load in ("c4", "c16", "c64")} <= cells.keys()
+
+
+@pytest.fixture
+def run_import(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Import:
+    """Import files into the project's runs; returns the records' files."""
+
+    def run(*files: Path, dataset: str | None = None) -> list[Path]:
+        flags = ["--dataset", dataset] if dataset else []
+        asked = ["import", "--topology", "1p3d", "--system", "p5-efa", *flags]
+        assert main([*asked, *map(str, files)]) == 0
+        return [Path(line) for line in capsys.readouterr().out.splitlines() if line[0] != " "]
+
+    return run
+
+
+def test_three_concurrencies_of_a_result_are_three_references(
+    project: pytest.Pytester, run_import: Import, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted((CASES / "import" / "concurrency").iterdir())
+    own = project.path / "baselines" / "p5-efa"
+    own.mkdir(parents=True)
+    shutil.copy(ROOT / "baselines" / "p5-efa" / "system.toml", own)
+    records = run_import(*files, dataset="random")
+    assert [path.name for path in records] == [
+        f"random-1024-1024-n640-c{load}+unknown.0.record.json" for load in (16, 4, 64)
+    ]
+    assert main(["baseline", "propose", "--system", "p5-efa"]) == 0
+    capsys.readouterr()
+    cells = json.loads((own / "sweep.proposal.json").read_text())["cells"]["1p3d"]
+    assert list(cells) == [f"random-1024-1024-n640-c{load}+unknown" for load in (16, 4, 64)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "workload"),
+    [
+        ("sharegpt_no_dataset_flag", None, "unknown-217393in-198277out-n1000+unknown"),
+        ("sharegpt_no_dataset_flag", "sharegpt", "sharegpt-n1000+unknown"),
+        (
+            "ramp_up",
+            "random",
+            "random-8192-16-n4-ramp-linear-1to10-c4+unknown",
+        ),
+        (
+            "llmd_metadata_no_ignore_eos",
+            "random",
+            "random-999-unknown-299700in-81050out-n300-rate10+unknown",
+        ),
+        (
+            "concurrency/conc4",
+            None,
+            "unknown-655360in-655360out-n640-c4+unknown",
+        ),
+    ],
+)
+def test_what_a_result_does_not_say_is_unknown(
+    run_import: Import, name: str, dataset: str | None, workload: str
+) -> None:
+    (path,) = run_import(CASES / "import" / f"{name}.json", dataset=dataset)
+    assert path.name == f"{workload}.0.record.json"
+
+
+def test_an_unknown_load_claims_no_tokens_asked(run_import: Import) -> None:
+    source = CASES / "import" / "llmd_metadata_no_ignore_eos.json"
+    (path,) = run_import(source, dataset="random")
+    findings = json.loads(path.read_text())["findings"]
+    said = {f["message"]: f["severity"] for f in findings if f["check"] == "tokens"}
+    assert said == {"81050 output tokens; how many were asked is unknown": "unproven"}
