@@ -19,14 +19,14 @@ from dataclasses import asdict
 from dataclasses import fields
 from pathlib import Path
 
-from pytest_pdserve.cluster.simulated import serve
-from pytest_pdserve.cluster.simulation.constants import FITTED
-from pytest_pdserve.cluster.simulation.constants import Constants
-from pytest_pdserve.cluster.simulation.constants import fitted
-from pytest_pdserve.cluster.simulation.service import Outcome
+from pytest_pdserve.simulation.model import serve
+from pytest_pdserve.simulation.constants import FITTED
+from pytest_pdserve.simulation.constants import Constants
+from pytest_pdserve.simulation.constants import fitted
+from pytest_pdserve.simulation.service import Outcome
 from pytest_pdserve.plan.host import planned_hosts
 from pytest_pdserve.plan.placement import place
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES

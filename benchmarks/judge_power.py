@@ -12,14 +12,14 @@ import sys
 
 import numpy as np
 
-from pytest_pdserve.judge.noise import Layout
-from pytest_pdserve.judge.noise import Regression
-from pytest_pdserve.judge.power import Outcome
-from pytest_pdserve.judge.power import clean_outcomes
-from pytest_pdserve.judge.power import planted_outcomes
-from pytest_pdserve.values.profile import PROFILES
-from pytest_pdserve.values.profile import REFERENCE
-from pytest_pdserve.values.profile import profile_named
+from pytest_pdserve.study.noise import Layout
+from pytest_pdserve.study.noise import Regression
+from pytest_pdserve.study.power import Outcome
+from pytest_pdserve.study.power import clean_outcomes
+from pytest_pdserve.study.power import planted_outcomes
+from pytest_pdserve.study.profile import PROFILES
+from pytest_pdserve.study.profile import REFERENCE
+from pytest_pdserve.study.profile import profile_named
 from pytest_pdserve.values.rules import Rules
 
 NIGHTS, SERIES = 10_000, 400

@@ -18,9 +18,9 @@ from pytest_pdserve.judge import estimation
 from pytest_pdserve.judge import evidence
 from pytest_pdserve.judge import night
 from pytest_pdserve.judge.estimation import Floats
-from pytest_pdserve.judge.noise import Layout
-from pytest_pdserve.judge.noise import draw
-from pytest_pdserve.values.profile import REFERENCE
+from pytest_pdserve.study.noise import Layout
+from pytest_pdserve.study.noise import draw
+from pytest_pdserve.study.profile import REFERENCE
 from pytest_pdserve.values.rules import Rules
 
 RESAMPLES = 999

@@ -24,11 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_pdserve.plan.slurm import step_argv
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.backends.slurm.planning import step_argv
+from pytest_pdserve.backends.systems import SHIPPED
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.serving.deployment import stand_up
-from pytest_pdserve.session import acquire
+from pytest_pdserve.session.gone import acquire
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 

@@ -198,7 +198,7 @@ def _quantile(error: float, freedom: float) -> float:
     """Student's t that is exceeded with probability *error*."""
     if math.isinf(freedom):
         return statistics.NormalDist().inv_cdf(1 - error)
-    from scipy.special import stdtrit  # noqa: PLC0415 - half a second that only runs pay
+    from scipy.special import stdtrit
 
     quantile: Callable[[float, float], float] = stdtrit
     return float(quantile(freedom, 1 - error))

@@ -37,9 +37,9 @@ def pair_spread(first: Nights, second: Nights) -> PairSpread | None:
 
 
 def _without_outliers(sample: Sequence[float]) -> list[float]:
-    import numpy as np  # noqa: PLC0415 - with scipy half a second, which claims on figures do not need
+    import numpy as np
 
-    from pytest_pdserve.judge.estimation import drop_outliers  # noqa: PLC0415
+    from pytest_pdserve.judge.estimation import drop_outliers
 
     kept = drop_outliers(np.array(sample), mads=Rules().outlier_mads, sd_floor=LEAST_SD)
     return [float(value) for value in kept if not math.isnan(value)]

@@ -50,10 +50,10 @@ def reference(metric: str, values: Sequence[float]) -> float:
 
     :raises ValueError: as :func:`location`.
     """
-    import numpy as np  # noqa: PLC0415 - numpy and scipy, where nights are judged
+    import numpy as np
 
-    from pytest_pdserve.judge import estimation  # noqa: PLC0415
-    from pytest_pdserve.values.rules import Rules  # noqa: PLC0415
+    from pytest_pdserve.judge import estimation
+    from pytest_pdserve.values.rules import Rules
 
     location(values, METRICS[metric].better)
     logs = estimation.signed_log(np.array(values, dtype=np.float64), [metric])

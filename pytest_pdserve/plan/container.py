@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -52,32 +54,47 @@ def contain(
     return command
 
 
-def contain_all(
-    commands: Sequence[Command],
-    system: System,
-    *,
-    hosts: Sequence[Host],
-    image: str,
-    run_id: str,
-    run_folder: str,
-) -> tuple[Command, ...]:
-    """Each of *commands* as it runs on its host, which sees the run folder and a model's folder.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Containment:
+    """How the commands of one session are put into containers: the one place that does it."""
 
-    :param image: the image as nodes know it.
-    """
-    model = system.model.path
-    shared = [run_folder, *([model] if model.startswith("/") else [])]
-    named = {host.name: host for host in hosts}
-    return tuple(
-        contain(
-            command,
-            system.container,
-            host=named[command.node],
-            image=image,
-            run_id=run_id,
-            shared=shared,
+    spec: ContainerSpec
+    """Containers of the system; of kind ``none``, commands stay as they are."""
+    hosts: Mapping[str, Host]
+    """Nodes by name."""
+    image: str
+    """The image as nodes know it: name, id or ``.sqsh`` file."""
+    run_id: str
+    """Label of the session's containers."""
+    shared: tuple[str, ...]
+    """Folders that containers see at their own path, and may write."""
+
+    def wrap(self, commands: Sequence[Command]) -> tuple[Command, ...]:
+        """Return each of *commands* as it runs on its node."""
+        return tuple(
+            contain(
+                command,
+                self.spec,
+                host=self.hosts[command.node],
+                image=self.image,
+                run_id=self.run_id,
+                shared=self.shared,
+            )
+            for command in commands
         )
-        for command in commands
+
+
+def containment_of(
+    system: System, hosts: Sequence[Host], *, image: str, run_id: str, run_folder: str
+) -> Containment:
+    """Return how commands of *system* are contained: they see the run's and the model's folder."""
+    model = system.model.path
+    return Containment(
+        spec=system.container,
+        hosts={host.name: host for host in hosts},
+        image=image,
+        run_id=run_id,
+        shared=(run_folder, *([model] if model.startswith("/") else [])),
     )
 
 
@@ -117,7 +134,7 @@ def image_command(
 ) -> Command:
     """The command that makes the image present on *node*, which runs outside of containers.
 
-    :param script: ``cluster/image.py``, where the node finds it.
+    :param script: ``backends/hosts/image.py``, where the node finds it.
     :param digest: whether it also takes the SHA-256 of a ``.sqsh`` file; one node is enough.
     """
     argv = [python, script, "--engine", spec.engine, "--image", spec.image]

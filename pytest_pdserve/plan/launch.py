@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from dataclasses import replace
 
 from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import Claim
 from pytest_pdserve.plan.ports import Ports
 from pytest_pdserve.plan.ports import assign_ports
+from pytest_pdserve.plan.router import endpoint_url
 from pytest_pdserve.plan.router import router_command
 from pytest_pdserve.plan.vllm import instance_commands
 from pytest_pdserve.values.system import System
@@ -32,6 +34,13 @@ class Launch:
     router: Command | None
     """Command of the router, where there is one."""
 
+    def url(self, hosts: Sequence[Host]) -> str:
+        """Return the base URL that clients ask: the router's, or that of the one instance."""
+        named = {host.name: host for host in hosts}
+        if self.router is not None:
+            return f"http://{named[self.placement.head].address}:{self.ports.router}"
+        return endpoint_url(self.placement.endpoints[0], named, self.ports)
+
     @property
     def commands(self) -> tuple[Command, ...]:
         """All commands, in the order in which they are started."""
@@ -39,11 +48,17 @@ class Launch:
 
 
 def plan_launch(
-    topology: Topology, system: System, *, hosts: Sequence[Host], claim: Claim
+    topology: Topology,
+    system: System,
+    *,
+    hosts: Sequence[Host],
+    claim: Claim,
+    containment: Containment,
 ) -> Launch:
     """Place *topology* on *hosts*, assign its ports and write its commands.
 
     :param claim: asked once for every port.
+    :param containment: puts every command into its container.
     :raises PlacementError: if it does not fit.
     """
     named = {host.name: host for host in hosts}
@@ -56,10 +71,12 @@ def plan_launch(
     ports = assign_ports(placement, system.ports, claim)
     head, *others = instance_commands(placement, system, hosts=named, ports=ports)
     routed = tuple(port for port in (ports.router, ports.router_metrics) if port is not None)
+    # The router's ports are kept from the start, so that nobody has them when it comes.
+    instances = (replace(head, ports=(*head.ports, *routed)), *others)
+    router = router_command(placement, system, hosts=named, ports=ports)
     return Launch(
         placement=placement,
         ports=ports,
-        # Kept from the start, so that nobody has them when the router comes.
-        instances=(replace(head, ports=(*head.ports, *routed)), *others),
-        router=router_command(placement, system, hosts=named, ports=ports),
+        instances=containment.wrap(instances),
+        router=None if router is None else containment.wrap([router])[0],
     )

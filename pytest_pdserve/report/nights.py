@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.judge.wording import describe_icc
-from pytest_pdserve.session import Session
+from pytest_pdserve.session.session import Session
 
 
 def night_lines(session: Session) -> list[str]:
     """What was seen at all: nights and runs; what is INCONCLUSIVE; topologies as a whole."""
-    yardstick = session.yardstick
-    nightly = yardstick.expectation if yardstick.nights_judged else None
+    session_judge = session.session_judge
+    nightly = session_judge.expectation if session_judge.nights_judged else None
     if nightly is None:
         return []
     cells = [cell for key, cell in session.cells.items() if nightly.knows(key)]
     runs = sum(len(cell.records) for cell in cells)
-    icc = describe_icc(nightly.icc, calibrated=yardstick.calibration is not None)
+    icc = describe_icc(nightly.icc, calibrated=session_judge.calibration is not None)
     lines = [
-        f"judged by nights: {len(cells)} cells in {runs} runs, {len(yardstick.history.nights)} "
+        f"judged by nights: {len(cells)} cells in {runs} runs, {len(session_judge.history.nights)} "
         f"nights before; {icc}"
     ]
     if nightly.rules.most_runs < nightly.rules.least_runs:
@@ -44,7 +44,7 @@ def night_lines(session: Session) -> list[str]:
     for verdict in session.wholes.values():
         said = f": {_first(verdict)}" if verdict.misses else ""
         lines.append(f"{verdict.subject}: {verdict.status}{said}")
-    lines += [f"left out of the nights before: {why}" for why in yardstick.history.unreadable]
+    lines += [f"left out of the nights before: {why}" for why in session_judge.history.unreadable]
     return lines
 
 

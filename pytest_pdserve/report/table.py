@@ -15,9 +15,9 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], align: str
     :param columns: headings, which may have line breaks.
     :param align: ``l`` or ``r`` for each column.
     """
-    from rich import box  # noqa: PLC0415 - a tenth of a second that only a table pays
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for label, side in zip(columns, align, strict=True):

@@ -8,8 +8,8 @@ from pytest_pdserve.report.claims import claim_lines
 from pytest_pdserve.report.names import short_names
 from pytest_pdserve.report.nights import night_lines
 from pytest_pdserve.report.table import text_table
-from pytest_pdserve.session import Cell
-from pytest_pdserve.session import Session
+from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.session.session import Session
 from pytest_pdserve.values.metrics import METRICS
 
 
@@ -22,17 +22,18 @@ def summary_lines(session: Session) -> list[str]:
     rows += [(cell, "INVALID") for cell in session.invalid.values()]
     if not rows and not session.claims and not session.wholes:
         return []
-    simulated = session.system.cluster.kind == "simulated"
-    lines = [f"SIMULATED, no server ran: {session.system.description}"] if simulated else []
-    if session.system.cluster.kind == "figures":
+    figures, lines = session.system.figures is not None, []
+    if figures:
         lines = [f"FIGURES, nothing was measured: {session.system.description}"]
+    elif session.system.simulated:
+        lines = [f"SIMULATED, no server ran: {session.system.description}"]
     lines += _table(rows) if rows else []
     lines += night_lines(session)
     lines += _notes(session)
     lines += claim_lines(session)
     recorded = {verdict.recorded for verdict in session.verdicts.values() if verdict.recorded}
     lines += [f"times of this host were recorded, not judged: {path}" for path in sorted(recorded)]
-    if session.system.cluster.kind != "figures":
+    if not figures:
         lines.append(f"records and logs: {session.store.folder}")
     return lines
 

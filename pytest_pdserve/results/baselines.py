@@ -18,8 +18,8 @@ from pytest_pdserve.judge.stats import envelope_of_nights
 from pytest_pdserve.judge.stats import reference
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.folders import check_own
 from pytest_pdserve.results.kinds import BASELINE
-from pytest_pdserve.results.systems import check_own
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.errors import ConfigError
@@ -206,10 +206,10 @@ def record_envelopes(
     """
     check_own(path)
     first = records[0]
-    if any(r.simulated for r in records) and system.cluster.kind != "simulated":
+    if any(r.simulated for r in records) and not system.simulated:
         raise ConfigError(
             f"{first.session.id} was simulated, so it cannot become a baseline of {system.name!r}, "
-            f"which is of kind {system.cluster.kind!r}; measure it there"
+            f"which is not; measure it there"
         )
     old = load_baseline(path, system=system, suite=suite)
     runs = tuple(dict.fromkeys((*(old.runs if old else ()), first.session)))

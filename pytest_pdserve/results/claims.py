@@ -31,7 +31,7 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
 
 def figures_path(system: System) -> Path:
     """File of the figures of a system that is nothing else."""
-    return Path(system.source).parent / "figures.toml"
+    return Path(system.source).parent / (system.figures or "figures.toml")
 
 
 def load_figures(path: Path) -> Figures:

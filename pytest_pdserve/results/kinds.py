@@ -17,7 +17,6 @@ from dataclasses import field
 from dataclasses import fields
 from dataclasses import is_dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 from typing import Generic
 from typing import TypeVar
@@ -177,6 +176,31 @@ class Kind(Generic[T]):
         }
 
 
+def parse_table(kind: Any, data: Any, source: object, pointer: str) -> Any:
+    """Build a *kind* of one table of a file.
+
+    :param pointer: of the table in the file, without the first slash.
+    :raises ConfigError: with file, JSON pointer and what is wrong there.
+    """
+    error = jsonschema.exceptions.best_match(_table_validator(kind).iter_errors(data))
+    if error is not None:
+        place = pointer_text((pointer, *error.absolute_path))
+        raise ConfigError(f"{source}: {place}: {error.message}")
+    check_values(data, source)
+    return msgspec.convert(data, kind)
+
+
+@functools.cache
+def _table_validator(kind: Any) -> Any:
+    return _VALIDATOR(table_schema(kind), format_checker=_FORMATS)
+
+
+def table_schema(kind: type) -> dict[str, Any]:
+    """Return the JSON schema of a table that a dataclass describes."""
+    made: dict[str, Any] = _closed(msgspec.json.schema(kind))
+    return made
+
+
 def _without_defaults(value: Any) -> Any:
     """*value* as plain data, without fields that have their default."""
     if is_dataclass(value):
@@ -276,7 +300,7 @@ SYSTEM = Kind(
     title="system",
     type=System,
     version=1,
-    placed=("name", "source"),
+    placed=("name", "source", "simulated", "tables"),
     advice=_WRITTEN,
 )
 CLAIMS = Kind(name="claims", title="claims", type=ClaimsFile, version=1, advice=_WRITTEN)
@@ -290,17 +314,3 @@ FIGURES = Kind(
 )
 KINDS: tuple[Kind[Any], ...] = (RECORD, SESSION, BASELINE, CALIBRATION, SYSTEM, CLAIMS, FIGURES)
 """Every kind."""
-
-
-def write_schemas(folder: Path) -> list[Path]:
-    """Write the schema of every kind into *folder*."""
-    written = []
-    for kind in KINDS:
-        path = folder / f"{kind.name}.schema.json"
-        path.write_text(json.dumps(kind.schema(), indent=2, ensure_ascii=True) + "\n")
-        written.append(path)
-    return written
-
-
-if __name__ == "__main__":
-    write_schemas(Path(__file__).parent / "schema")

@@ -198,7 +198,7 @@ def _warnings(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
         )
     if not baseline.has_values:
         return
-    from pytest_pdserve.judge.suitability import suitability  # noqa: PLC0415 - scipy
+    from pytest_pdserve.judge.suitability import suitability
 
     seen = suitability(baseline, rules)
     if seen.strays:

@@ -25,7 +25,7 @@ def requests_table(result: BenchResult) -> Any:
     was sent, null where the client does not say; ``ttft_us`` int64, null where the client has none;
     ``itl_us`` list of int64; ``error`` string, null where the request completed.
     """
-    import pyarrow as pa  # noqa: PLC0415 - a third of a second that only a finished run pays
+    import pyarrow as pa
 
     count = len(result.output_lens)
     began = min(result.start_s, default=0.0)
@@ -49,7 +49,7 @@ def requests_table(result: BenchResult) -> Any:
 
 def requests_bytes(result: BenchResult) -> bytes:
     """Return the parquet file of :func:`requests_table`."""
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
     pq.write_table(requests_table(result), buffer, compression="zstd", compression_level=9)
@@ -61,7 +61,7 @@ def read_requests(path: Path) -> Any:
 
     :raises ConfigError: if the file is missing or no such table.
     """
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     try:
         return pd.read_parquet(path)

@@ -69,7 +69,7 @@ def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection
     :raises ConfigError: if there is none; if one was simulated and the system is real, or the other
         way round; if one of *run_ids* does not exist, is of another system, or does not agree.
     """
-    if system.cluster.kind == "figures":
+    if system.figures is not None:
         raise ConfigError(f"{system.name!r} is figures: nothing of it was ever measured")
     unreadable: list[str] = []
     found = list(stored_sessions(runs, system=system.name, unreadable=unreadable))
@@ -194,13 +194,12 @@ def _nothing(runs: Path, system: System) -> str:
 
 
 def _check_kind(found: Sequence[StoredSession], system: System) -> None:
-    simulated = system.cluster.kind == "simulated"
     for session in found:
-        if any(record.simulated != simulated for record in session.records):
-            was = "measured" if simulated else "simulated"
+        if any(record.simulated != system.simulated for record in session.records):
+            was, is_ = ("measured", "simulated") if system.simulated else ("simulated", "not")
             raise ConfigError(
-                f"{session.run_id} was {was}, but {system.name!r} is of kind "
-                f"{system.cluster.kind!r}; name the runs that are of it"
+                f"{session.run_id} was {was}, but {system.name!r} is {is_}; name the runs that are "
+                "of it"
             )
 
 

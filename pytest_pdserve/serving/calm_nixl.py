@@ -21,7 +21,7 @@ def register() -> None:
     if delay is None:
         return
     try:
-        from nixl._api import nixlBind  # noqa: PLC0415 - only where it is asked for
+        from nixl._api import nixlBind
     except ImportError:
         return
     calm(nixlBind, int(delay))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pdserve.cluster.process import Allocation
-from pytest_pdserve.cluster.process import exit_text
-from pytest_pdserve.cluster.process import log_tail
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import exit_text
+from pytest_pdserve.backends.allocation import log_tail
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError

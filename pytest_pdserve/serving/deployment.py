@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -15,15 +16,21 @@ from pathlib import Path
 
 import httpx
 
-from pytest_pdserve.cluster.process import Allocation
-from pytest_pdserve.cluster.process import Process
-from pytest_pdserve.cluster.process import Progress
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Endpoint
+from pytest_pdserve.backends.allocation import Process
+from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.router import endpoint_url
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.measure import diagnosing_nodes
+from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import make_tiny_model
+from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.readiness import check_alive
 from pytest_pdserve.serving.readiness import wait_ready
@@ -34,13 +41,13 @@ from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prove_path
 from pytest_pdserve.serving.warmup import warm_instances
 from pytest_pdserve.serving.warmup import warm_pairs
-from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
-from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.errors import PortTakenError
+from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
 
 _ROUTER_READY_S = 120.0
 _PORT_ATTEMPTS = 5
@@ -72,8 +79,8 @@ class Deployment:
     """Instances and router; empty for an endpoint that somebody else runs."""
     client: httpx.Client
     """HTTP with the session's API key."""
-    allocation: Allocation | None = None
-    """Nodes that hold the servers; None if somebody else runs them."""
+    allocation: Allocation
+    """Nodes that hold the servers, or the client of servers that run already."""
     api_key: str = field(repr=False)
     """The session's API key; never written anywhere, tracebacks included."""
     started: float = 0.0
@@ -85,6 +92,12 @@ class Deployment:
     def instances(self) -> tuple[Server, ...]:
         """Servers whose counters tell the path: all with a URL but the router."""
         return tuple(s for s in self.servers if s.url is not None and s.role != "router")
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """What servers that run already say of their versions; empty where nodes tell."""
+        attached = self.allocation.endpoint is not None
+        return endpoint_versions(self.client, self.url) if attached else {}
 
     @property
     def completions(self) -> Completions:
@@ -102,8 +115,7 @@ class Deployment:
         :raises AllocationError: naming the node.
         :raises LaunchError: naming the server.
         """
-        if self.allocation is not None:
-            self.allocation.check()
+        self.allocation.check()
         check_alive(self.servers, self.started, time.monotonic())
 
     def scrape(self) -> dict[str, Counters]:
@@ -112,6 +124,20 @@ class Deployment:
         :raises PathError: if one does not answer.
         """
         return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
+
+    def measure(
+        self,
+        workload: Workload,
+        *,
+        repeat: int,
+        start: int,
+        store: RunStore,
+        provenance: Provenance,
+    ) -> tuple[Record, Path]:
+        """Run *workload* once and write its record; see :func:`.measure.measure`."""
+        return measure(
+            self, workload, repeat=repeat, start=start, store=store, provenance=provenance
+        )
 
 
 @contextlib.contextmanager
@@ -125,12 +151,18 @@ def stand_up(
 ) -> Iterator[Deployment]:
     """Stand *topology* up, warm and proven; end all of it on leaving, whatever happens.
 
+    Servers that run already are only asked whether they answer.
+
     :param logs: folder of one log per process.
     :raises PlacementError: if it does not fit.
     :raises LaunchError: if a process cannot be started or ends.
     :raises NotReadyError: if one does not answer in time.
     :raises PathError: if requests do not take the topology's path.
     """
+    if allocation.endpoint is not None:
+        with _attach(allocation, allocation.endpoint, topology, system) as deployment:
+            yield deployment
+        return
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
     key = new_api_key()
@@ -149,7 +181,7 @@ def stand_up(
     # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
     with httpx.Client(headers=headers, timeout=30.0, trust_env=False) as client:
         try:
-            with blaming(allocation):
+            with diagnosing_nodes(allocation):
                 launched = _launch(topology, system, allocation, start, progress)
                 deployment = _make_ready(
                     *launched, system, allocation, (client, key), start, progress
@@ -157,19 +189,6 @@ def stand_up(
             yield deployment
         finally:
             allocation.stop(processes)
-
-
-@contextlib.contextmanager
-def blaming(allocation: Allocation) -> Iterator[None]:
-    """Before trouble with servers is shown, see whether their nodes are what was lost.
-
-    :raises AllocationError: if they are.
-    """
-    try:
-        yield
-    except (LaunchError, NotReadyError, PathError, ClientError):
-        allocation.diagnose()
-        raise
 
 
 def _launch(
@@ -182,7 +201,13 @@ def _launch(
     """Plan and start all instances; anew with other ports where some turn out to be taken."""
     hosts = {host.name: host for host in allocation.hosts}
     for attempt in range(1, _PORT_ATTEMPTS + 1):
-        plan = plan_launch(topology, system, hosts=allocation.hosts, claim=allocation.claim)
+        plan = plan_launch(
+            topology,
+            system,
+            hosts=allocation.hosts,
+            claim=allocation.claim,
+            containment=allocation.containment,
+        )
         nodes = len(plan.placement.nodes)
         progress(f"starting {len(plan.instances)} instances on {nodes} nodes")
         try:
@@ -217,7 +242,6 @@ def _make_ready(
 ) -> Deployment:
     client, key = access
     placement = plan.placement
-    hosts = {host.name: host for host in allocation.hosts}
     began = time.monotonic()
     ready_s = wait_ready(
         servers,
@@ -226,10 +250,8 @@ def _make_ready(
         progress=progress,
         check=allocation.check,
     )
-    head = next(server for server in servers if server.url is not None)
-    url = str(head.url)
+    url = plan.url(allocation.hosts)
     if plan.router is not None:
-        url = f"http://{hosts[placement.head].address}:{plan.ports.router}"
         router = Server(name="router", role="router", url=url, process=start([plan.router])[0])
         servers.append(router)
         _wait_router(router, servers, client, progress)
@@ -276,23 +298,26 @@ def _warm(deployment: Deployment, progress: Progress) -> float:
 
 
 @contextlib.contextmanager
-def attach(url: str, topology: Topology, system: System, api_key: str) -> Iterator[Deployment]:
-    """Use an endpoint that somebody else runs; its instances cannot be asked.
+def _attach(
+    allocation: Allocation, endpoint: Endpoint, topology: Topology, system: System
+) -> Iterator[Deployment]:
+    """Use servers that run already; the instances behind the endpoint cannot be asked.
 
-    :param api_key: the endpoint's key, or the empty string.
     :raises NotReadyError: if it does not answer.
     """
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    key = endpoint.api_key
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(headers=headers, timeout=30.0) as client:
-        server = Server(name="endpoint", role="router", url=url, process=None)
+        server = Server(name="endpoint", role="router", url=endpoint.url, process=None)
         wait_ready([server], client, limit_s=_ATTACH_S, progress=lambda _: None)
         yield Deployment(
             topology=topology,
             system=system,
-            url=url,
+            url=endpoint.url,
             nodes=(),
             servers=(),
             client=client,
-            api_key=api_key,
+            allocation=allocation,
+            api_key=key,
             started=time.monotonic(),
         )

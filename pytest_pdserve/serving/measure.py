@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
@@ -17,11 +20,13 @@ from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
-from pytest_pdserve.serving.deployment import Deployment
-from pytest_pdserve.serving.deployment import blaming
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.errors import NotReadyError
+from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
@@ -30,10 +35,25 @@ from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 
+if TYPE_CHECKING:
+    from pytest_pdserve.serving.deployment import Deployment
+
+
+@contextlib.contextmanager
+def diagnosing_nodes(allocation: Allocation) -> Iterator[None]:
+    """Before trouble with servers is shown, see whether their nodes are what was lost.
+
+    :raises AllocationError: if they are.
+    """
+    try:
+        yield
+    except (LaunchError, NotReadyError, PathError, ClientError):
+        allocation.diagnose()
+        raise
+
 
 def measure(
     deployment: Deployment,
-    allocation: Allocation,
     workload: Workload,
     *,
     repeat: int,
@@ -50,19 +70,23 @@ def measure(
     :raises ClientError: if the client leaves no result.
     :raises StoreError: if the record cannot be written.
     """
-    system = deployment.system
+    system, allocation = deployment.system, deployment.allocation
     stem = store.stem(deployment.topology.id, workload, repeat)
     result_path = stem.with_name(f"{stem.name}.bench.json")
-    command = bench_command(
-        workload,
-        system,
-        node=allocation.client_node,
-        base_url=deployment.url,
-        repeat=repeat,
-        result=result_path,
+    (command,) = allocation.containment.wrap(
+        [
+            bench_command(
+                workload,
+                system,
+                node=allocation.client_node,
+                base_url=deployment.url,
+                repeat=repeat,
+                result=result_path,
+            )
+        ]
     )
     started = datetime.now(UTC)
-    with blaming(allocation):
+    with diagnosing_nodes(allocation):
         deployment.check_alive()
         before = deployment.scrape()
         client = run_client(
@@ -107,7 +131,6 @@ def measure(
         timings_s=timings,
         nodes=deployment.nodes,
         processes=_processes(deployment, client, store),
-        simulated=allocation.kind == "simulated",
     )
     findings = (*check_sanity(seen), *lost)
     record, path = build_record(seen, facts, provenance, store, findings=findings)

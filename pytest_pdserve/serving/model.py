@@ -110,9 +110,9 @@ def words() -> tuple[str, ...]:
 
 
 def _write_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - an extra
-    from tokenizers import models  # noqa: PLC0415
-    from tokenizers import pre_tokenizers  # noqa: PLC0415
+    from tokenizers import Tokenizer
+    from tokenizers import models
+    from tokenizers import pre_tokenizers
 
     vocabulary = {word: index for index, word in enumerate(words())}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
@@ -130,8 +130,8 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 def _write_weights(folder: Path) -> None:
-    import numpy as np  # noqa: PLC0415 - an extra
-    from safetensors.numpy import save_file  # noqa: PLC0415 - an extra
+    import numpy as np
+    from safetensors.numpy import save_file
 
     random = np.random.default_rng(_SEED)
     hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]

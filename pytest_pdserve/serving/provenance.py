@@ -15,8 +15,8 @@ from pytest_pdserve.values.system import System
 
 _IRRELEVANT = (
     *("name", "source", "description", "ports", "limits", "judgement", "programs"),
-    *("slurm", "preflight"),  # how nodes are had, not what they are
-    "simulation",  # noise is what envelopes are for; what replays says is in the host
+    "tables",  # how nodes are had, not what they are: these tell that themselves
+    *("figures", "simulated"),
 )
 """Parts of a system that leave a measurement as it is."""
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from pytest_pdserve.cluster.process import Process
-from pytest_pdserve.cluster.process import Progress
-from pytest_pdserve.cluster.process import exit_text
-from pytest_pdserve.cluster.process import log_tail
+from pytest_pdserve.backends.allocation import Process
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.allocation import exit_text
+from pytest_pdserve.backends.allocation import log_tail
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_pdserve.cluster.process import Allocation
-from pytest_pdserve.cluster.process import Progress
-from pytest_pdserve.cluster.versions import find_versions
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.hosts.versions import find_versions
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.options import Settings
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_run
-from pytest_pdserve.serving.deployment import Deployment
-from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import with_model_path
-from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
-from pytest_pdserve.serving.simulated import SimulatedDeployment
-from pytest_pdserve.serving.simulated import measure_simulated
-from pytest_pdserve.serving.standing import Standing
+from pytest_pdserve.serving.restartable import RestartableDeployment
 from pytest_pdserve.session.cell import Cell
-from pytest_pdserve.session.nodes import host_of
-from pytest_pdserve.session.yardstick import SUITE
-from pytest_pdserve.session.yardstick import Yardstick
+from pytest_pdserve.session.session_judge import SUITE
+from pytest_pdserve.session.session_judge import SessionJudge
+from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.metrics import METRICS
@@ -81,7 +77,7 @@ class Session:
     """Where to say that a cell is run again."""
     claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
     """Verdict of each claim."""
-    _yardstick: Yardstick | None = None
+    _judge_made: SessionJudge | None = None
 
     @classmethod
     def start(cls, settings: Settings) -> Session:
@@ -90,7 +86,7 @@ class Session:
         :raises StoreError: if the folder cannot be made.
         """
         system = with_model_path(settings.system)
-        host = host_of(settings)
+        host = dict(backend_of(system).describe_hardware(system)) if system.figures is None else {}
         versions = {k: v for k, v in find_versions().items() if k == "pytest-pdserve"}
         commit = git_commit(settings.rootdir)
         if commit is not None:
@@ -105,13 +101,15 @@ class Session:
             state=state_folder(),
         )
 
-    def learn_versions(self, deployment: Deployment) -> None:
-        """Ask an endpoint that somebody else runs for its version."""
-        said = endpoint_versions(deployment.client, deployment.url)
-        self.provenance = replace(self.provenance, versions={**said, **self.provenance.versions})
-        self._yardstick = None
+    def set_versions(self, versions: Mapping[str, str]) -> None:
+        """Add what servers that run already say of their versions."""
+        if versions:
+            self.provenance = replace(
+                self.provenance, versions={**versions, **self.provenance.versions}
+            )
+            self._judge_made = None
 
-    def learn_nodes(self, allocation: Allocation) -> None:
+    def set_nodes(self, allocation: Allocation) -> None:
         """Say of records where they come from: the nodes, not the machine that pytest runs on."""
         host = dict(allocation.describe_nodes())
         self.provenance = replace(
@@ -121,19 +119,20 @@ class Session:
             fingerprint=fingerprint(host, self.system),
             cluster=allocation.describe(),
         )
-        self._yardstick = None
+        self._judge_made = None
 
     @property
     def _nodes_known(self) -> bool:
-        return bool(self.provenance.cluster)
+        return bool(self.provenance.cluster) and backend_of(self.system).starts_servers
 
     @property
-    def yardstick(self) -> Yardstick:
+    def session_judge(self) -> SessionJudge:
         """What runs are held against, as far as the nodes and versions are known by now."""
-        if self._yardstick is None:
+        if self._judge_made is None:
             repeats = self.settings.repeats or Rules().most_runs
-            most = 1 if self.settings.base_url else min(repeats, Rules().most_runs)
-            self._yardstick = Yardstick(
+            again = self.system.figures is not None or backend_of(self.system).starts_servers
+            most = min(repeats, Rules().most_runs) if again else 1
+            self._judge_made = SessionJudge(
                 system=self.system,
                 provenance=self.provenance,
                 nodes_known=self._nodes_known,
@@ -142,9 +141,9 @@ class Session:
                 state=self.state,
                 most_runs=most,
             )
-        return self._yardstick
+        return self._judge_made
 
-    def measure(self, standing: Standing, allocation: Allocation, workload: Workload) -> Cell:
+    def measure(self, deployed: RestartableDeployment, workload: Workload) -> Cell:
         """Run *workload*, and keep the records.
 
         Where limits decide, as often as asked on the servers that are up; where nights are judged
@@ -153,24 +152,24 @@ class Session:
 
         :raises InvalidRunError: if a run is invalid; its record is written all the same.
         """
-        key = (standing.deployment.topology.id, workload.id)
+        key = (deployed.deployment.topology.id, workload.id)
         if key in self.cells:
             return self.cells[key]
         try:
-            cell = self.cells[key] = self._measured(standing, allocation, workload)
+            cell = self.cells[key] = self._measured(deployed, workload)
         except BaseException:
             self.cells.pop(key, None)
             raise
         return cell
 
-    def _measured(self, standing: Standing, allocation: Allocation, workload: Workload) -> Cell:
-        key = (standing.deployment.topology.id, workload.id)
-        nightly = self.yardstick.expectation
+    def _measured(self, deployed: RestartableDeployment, workload: Workload) -> Cell:
+        key = (deployed.deployment.topology.id, workload.id)
+        nightly = self.session_judge.expectation
         if nightly is None or not nightly.knows(key) or self.settings.record:
-            return self._runs(standing, allocation, workload, self.settings.repeats or 1)
-        cell, most = self._runs(standing, allocation, workload, 1), nightly.rules.most_runs
+            return self._runs(deployed, workload, self.settings.repeats or 1)
+        cell, most = self._runs(deployed, workload, 1), nightly.rules.most_runs
         while (
-            standing.restartable
+            deployed.restartable
             and len(cell.records) < most
             and (odd := nightly.suspicious({key: cell.records}, key))
         ):
@@ -182,14 +181,13 @@ class Session:
                 f"{', '.join(odd)} of {workload.id} looks odd; run {len(cell.records) + 1} of at "
                 f"most {most}, on a fresh start"
             )
-            standing.restart()
-            cell = self._runs(standing, allocation, workload, 1, before=cell)
+            deployed.restart()
+            cell = self._runs(deployed, workload, 1, before=cell)
         return cell
 
     def _runs(
         self,
-        standing: Standing,
-        allocation: Allocation,
+        deployed: RestartableDeployment,
         workload: Workload,
         runs: int,
         *,
@@ -197,9 +195,9 @@ class Session:
     ) -> Cell:
         """*before* and so many runs more; none of their records is written over another's."""
         written = [*zip(before.records, before.paths, strict=True)] if before else []
-        first = self.store.next_repeat(standing.deployment.topology.id, workload)
+        first = self.store.next_repeat(deployed.deployment.topology.id, workload)
         for repeat in range(first, first + runs):
-            written.append(self._run(standing, allocation, workload, repeat))
+            written.append(self._run(deployed, workload, repeat))
         cell = Cell(
             records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)
         )
@@ -220,30 +218,16 @@ class Session:
 
     def _run(
         self,
-        standing: Standing,
-        allocation: Allocation,
+        deployed: RestartableDeployment,
         workload: Workload,
         repeat: int,
     ) -> tuple[Record, Path]:
-        deployment, start = standing.deployment, standing.starts - 1
-        store, provenance = self.store, self.provenance
-        if isinstance(deployment, SimulatedDeployment):
-            return measure_simulated(
-                deployment,
-                workload,
-                repeat=repeat,
-                start=start,
-                store=store,
-                provenance=provenance,
-            )
-        return measure(
-            deployment,
-            allocation,
+        return deployed.deployment.measure(
             workload,
             repeat=repeat,
-            start=start,
-            store=store,
-            provenance=provenance,
+            start=deployed.starts - 1,
+            store=self.store,
+            provenance=self.provenance,
         )
 
     def judge(self, cell: Cell) -> Verdict:
@@ -259,7 +243,7 @@ class Session:
         return verdict
 
     def _judge(self, cell: Cell) -> Verdict:
-        verdict, host = self.yardstick.judge(cell.records), self.yardstick.host
+        verdict, host = self.session_judge.judge(cell.records), self.session_judge.host
         fresh = self.system.judgement.host_envelopes and (
             host is None or host.envelopes(cell.topology, cell.workload.id) is None
         )
@@ -278,7 +262,7 @@ class Session:
         if self.settings.record:
             return None
         tonight = {key: cell.records for key, cell in self.cells.items()}
-        verdict = self.yardstick.judge_topology(topology, tonight)
+        verdict = self.session_judge.judge_topology(topology, tonight)
         if verdict is None:
             return None
         self.wholes[topology] = verdict.beside(("records", str(self.store.folder)))
@@ -323,7 +307,7 @@ class Session:
         return record_envelopes(
             cell.records,
             self.system,
-            path=self.yardstick.host_path,
+            path=self.session_judge.host_path,
             suite=SUITE,
             names=METRICS.times,
             fingerprint=self.provenance.fingerprint,
@@ -343,14 +327,12 @@ class Session:
     def look_for(self, claim: Claim) -> Look:
         """What finds the sides of *claim*."""
         measured = {key: cell.records for key, cell in self.cells.items()}
-        known = self.yardstick.known(claim, measured)
+        known = self.session_judge.known(claim, measured)
         return replace(known, broken=self.broken, invalid=self.invalid.keys()).look
 
 
 def _store(runs: Path, system: System) -> RunStore:
     """A new run folder; of figures nothing is ever written, so that none is made."""
-    if system.cluster.kind == "figures":
+    if system.figures is not None:
         return RunStore(folder=runs, session=SessionRef(id=system.name))
-    simulated = system.cluster.kind == "simulated"
-    night = system.simulation.night if simulated else None
-    return create_run(runs, system.name, simulated_night=night)
+    return create_run(runs, system.name, simulated_night=backend_of(system).night(system))

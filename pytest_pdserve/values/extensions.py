@@ -11,6 +11,9 @@ METRICS_GROUP = "pdserve.metrics"
 """Entry points of this group are a :class:`~pytest_pdserve.values.metrics.Metric` each."""
 CHECKS_GROUP = "pdserve.checks"
 """Entry points of this group are a :data:`~pytest_pdserve.judge.sanity.Check` each."""
+BACKENDS_GROUP = "pdserve.backends"
+"""Entry points of this group are a subclass of :class:`~pytest_pdserve.backends.backend.Backend`
+each, by the name that ``[cluster] kind`` of a system file gives."""
 
 
 def load_extensions(group: str) -> dict[str, Any]:

@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Annotated
+from typing import Any
 from typing import Literal
+from typing import TypeVar
 
 from msgspec import Meta
 
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.simulation import SimulationSpec
-from pytest_pdserve.values.slurm import Preflight
-from pytest_pdserve.values.slurm import Seconds
-from pytest_pdserve.values.slurm import SlurmSpec
 from pytest_pdserve.values.sweep import Sweep
 
-ClusterKind = Literal["local", "slurm", "attached", "simulated", "figures"]
+T = TypeVar("T")
 Text = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Variables = Mapping[Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], str]
 
@@ -29,8 +28,8 @@ Variables = Mapping[Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], st
 class ClusterSpec:
     """The machines of a system."""
 
-    kind: ClusterKind
-    """How nodes are had; of ``figures`` there are none, only values off somebody's plots."""
+    kind: Text | None = None
+    """Name of the backend that provides servers; None where there are none, only figures."""
     nodes: Annotated[int, Meta(ge=1, le=10_000)]
     """Nodes; on a local system, slots of this machine."""
     gpus_per_node: Annotated[int, Meta(ge=1, le=1024)]
@@ -176,12 +175,13 @@ class System:
     """Workloads of the sweep suite."""
     judgement: Judgement = field(default_factory=Judgement)
     """Width of envelopes."""
-    slurm: SlurmSpec = field(default_factory=SlurmSpec)
-    """How Slurm is asked for nodes."""
-    preflight: Preflight = field(default_factory=Preflight)
-    """What each node must show first."""
-    simulation: SimulationSpec = field(default_factory=SimulationSpec)
-    """What a simulated run adds to the model."""
+    figures: Text | None = None
+    """File of figures beside the system file, which claims are judged by where nothing is measured;
+    None where there are none."""
+    simulated: bool = False
+    """Whether its backend only computes, and no server ever runs."""
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    """Tables that only its backend reads, each as the backend's own dataclass."""
     tensor_parallel: Annotated[int, Meta(ge=1)] | None = None
     """GPUs per engine where the topology's name does not say; None takes the whole node."""
     env: Variables = field(default_factory=dict)
@@ -193,13 +193,17 @@ class System:
     bench: Arguments = field(default_factory=Arguments)
     """Further arguments of ``vllm bench serve``."""
 
+    def table(self, name: str, kind: type[T]) -> T:
+        """Return the backend's own table called *name*; its defaults where it is not given."""
+        found = self.tables.get(name)
+        return found if isinstance(found, kind) else kind()
+
     def check(self) -> None:
         """Refuse what does not go together; each key alone is the schema's business.
 
-        :raises ConfigError: if the sweep's lengths cannot be divided, or containers, simulation or
-            judgement contradict themselves.
+        :raises ConfigError: if the sweep's lengths cannot be divided, or containers or judgement
+            contradict themselves.
         """
         self.sweep.points()
         self.container.check()
-        self.simulation.check()
         self.judgement.check()

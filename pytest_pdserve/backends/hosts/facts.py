@@ -1,0 +1,72 @@
+"""What a machine is and has, seen from the machine itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+_COMMAND_S = 20.0
+
+
+def describe_hardware() -> dict[str, str]:
+    """The hardware that decides how fast this machine serves."""
+    return {
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": str(os.cpu_count()),
+        "memory_gib": str(round(psutil.virtual_memory().total / 2**30)),
+    }
+
+
+def said(argv: Sequence[str]) -> str:
+    """Standard output of a command; empty if it is absent, fails or hangs."""
+    if not argv or shutil.which(argv[0]) is None:
+        return ""
+    try:
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=_COMMAND_S, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def list_gpus() -> list[str] | None:
+    """Return a line per GPU: name and driver; None without a driver that answers."""
+    lines = said(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    ).splitlines()
+    return lines or None
+
+
+def gpu_model(gpus: Sequence[str] | None) -> dict[str, str]:
+    """Return model and number of *gpus*, as :func:`list_gpus` tells them."""
+    if not gpus:
+        return {}
+    return {"gpu": gpus[0].partition(",")[0].strip(), "gpus": str(len(gpus))}
+
+
+def describe_drivers(gpus: Sequence[str] | None = None) -> Mapping[str, str]:
+    """Versions of what lies below the containers."""
+    found = {"kernel": platform.release()}
+    if gpus:
+        found["driver"] = gpus[0].rpartition(",")[2].strip()
+    with contextlib.suppress(OSError):
+        efa = Path("/opt/amazon/efa_installed_packages").read_text().splitlines()
+        found["efa"] = efa[0].removeprefix("#").strip()
+    return found
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

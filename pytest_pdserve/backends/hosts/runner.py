@@ -1,0 +1,260 @@
+"""The node's side of a step: runs one command, and never outlives its session.
+
+A script of the standard library alone, because it also runs inside of containers; started once per
+node by one ``srun``. The step file says which command is this node's. Standard output carries
+events, one JSON object a line; standard input carries ``stop NAME``, and its end means that the
+session is gone. So does a lease without heartbeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+POLL_S = 0.1
+LOOK_S = 1.0
+"""Between two looks at the heartbeat."""
+CPU_S = 0.25
+GONE_S = 10.0
+"""Seconds that the kernel is given to end a group after SIGKILL."""
+CLEANUP_S = 30.0
+_OVER = "over"
+
+
+class Lease:
+    """A heartbeat on the shared folder, watched by the node's own clock: clocks may differ.
+
+    Read by a thread, since a read never returns once the folder's server is gone.
+    """
+
+    def __init__(self, path: Path, limit_s: float) -> None:
+        self._path = path
+        self._limit_s = limit_s
+        self._seen = ""
+        self._over = False
+        self._at = time.monotonic()
+
+    def watch(self) -> Lease:
+        """Begin to look at the heartbeat, for as long as this process lives."""
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def look(self) -> None:
+        """Take in the heartbeat as it is now."""
+        with contextlib.suppress(OSError):
+            beat = self._path.read_text()
+            self._over = self._over or beat.startswith(_OVER)
+            if beat != self._seen:
+                self._seen, self._at = beat, time.monotonic()
+
+    def holds(self) -> bool:
+        """Whether the session is there: not over, and its beat changed within the limit."""
+        return not self._over and time.monotonic() - self._at <= self._limit_s
+
+    def _watch(self) -> None:
+        while not self._over:
+            self.look()
+            time.sleep(LOOK_S)
+
+
+class Runner:
+    """One command of a step on this node."""
+
+    def __init__(self, item: Mapping[str, Any], lease: Lease) -> None:
+        self._item = item
+        self._name: str = item["name"]
+        self._lease = lease
+        self._stop = threading.Event()
+        self._kept: list[contextlib.ExitStack] = []
+
+    def run(self) -> None:
+        """Start the command and stay with it to its end, or end it when asked."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        threading.Thread(target=self._listen, daemon=True).start()
+        if taken := self._keep_ports():
+            self._tell("taken", ports=taken)
+            return
+        try:
+            child = self._start()
+        except OSError as error:
+            self._tell("failed", message=f"{error.strerror}: {error.filename or ''}".rstrip(": "))
+            return
+        try:
+            self._tell("started", pid=child.pid)
+            self._watch(child)
+        finally:
+            end_group(child, self._item["stop_s"])
+            self._clean_up()
+        self._tell("ended", code=child.returncode)
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            if line.strip() == f"stop {self._name}":
+                self._stop.set()
+        self._stop.set()
+
+    def _keep_ports(self) -> list[int]:
+        kept = {port: keep_port(port) for port in self._item["ports"]}
+        self._kept += [held for held in kept.values() if held is not None]
+        return [port for port, held in kept.items() if held is None]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        argv = self._item["argv"]
+        environment = {**os.environ, **self._item["env"]}
+        executable = shutil.which(argv[0], path=environment.get("PATH"))
+        if executable is None:
+            raise FileNotFoundError(2, "no such program on this node's PATH", argv[0])
+        log = Path(self._item["log"])
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                argv,
+                executable=executable,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        self._leave_mark(child.pid)
+        watched = None if self._item["pid_argv"] else child.pid
+        looked = 0.0
+        while child.poll() is None and not self._stop.wait(POLL_S) and self._lease.holds():
+            if self._item["watch_cpu"] and time.monotonic() - looked >= CPU_S:
+                looked = time.monotonic()
+                watched = watched or _printed_pid(self._item["pid_argv"])
+                if watched is not None and (used := _cpu_seconds(watched)) is not None:
+                    self._tell("cpu", at=looked, s=used)
+
+    def _leave_mark(self, group: int) -> None:
+        """Write down the group, so that the node's holder ends it should this runner be killed."""
+        with contextlib.suppress(OSError):
+            marks = Path(self._item["marks"])
+            marks.mkdir(parents=True, exist_ok=True)
+            (marks / f"{self._item['node']}.{group}").write_text(started_at(group) or "")
+
+    def _clean_up(self) -> None:
+        """Run what removes the container; without a word in the log, which may be out of reach."""
+        for argv in self._item["cleanup"]:
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=CLEANUP_S,
+                    check=False,
+                )
+
+    def _tell(self, event: str, **what: object) -> None:
+        line = json.dumps({"event": event, "name": self._name, **what})
+        with contextlib.suppress(OSError):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+
+def keep_port(port: int) -> contextlib.ExitStack | None:
+    """Reserve a TCP port of this machine until the result is closed; None if it is taken.
+
+    Bound with ``SO_REUSEADDR`` and not listening: connections that just ended do not matter, and a
+    server that sets it too can listen there meanwhile. That alone would let two sessions have it,
+    so a socket in the abstract name space, which nobody can have twice, makes it exclusive.
+    """
+    with contextlib.ExitStack() as kept:
+        lock = kept.enter_context(socket.socket(socket.AF_UNIX))
+        tcp = kept.enter_context(socket.socket())
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            lock.bind(f"\0pdserve-port-{port}")
+            tcp.bind(("0.0.0.0", port))  # noqa: S104 - taken on any address is taken
+        except OSError:
+            return None
+        return kept.pop_all()
+
+
+def end_group(leader: subprocess.Popen[bytes], grace_s: float) -> None:
+    """End all of a process group: SIGTERM, and SIGKILL for what lingers."""
+    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, GONE_S)):
+        leader.poll()
+        if not group_lives(leader.pid):
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, number)
+        deadline = time.monotonic() + patience_s
+        while group_lives(leader.pid) and time.monotonic() < deadline:
+            leader.poll()
+            time.sleep(POLL_S)
+    leader.wait()
+
+
+def group_lives(group: int) -> bool:
+    """Whether any member of *group* runs; zombies that nobody reaps do not count."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return any(stat[2] == str(group) and stat[0] not in "ZX" for stat in _stats())
+
+
+def started_at(pid: int) -> str | None:
+    """Clock ticks since boot at which *pid* started: tells it from a later process of that id."""
+    stat = _stat(Path(f"/proc/{pid}/stat"))
+    return stat[19] if stat else None
+
+
+def _stats() -> Iterator[Sequence[str]]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        if stat := _stat(path):
+            yield stat
+
+
+def _stat(path: Path) -> Sequence[str] | None:
+    """Fields of ``/proc/PID/stat`` from the third on, ``state``: the second may hold spaces."""
+    try:
+        return path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    stat = _stat(Path(f"/proc/{pid}/stat"))
+    return sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK") if stat else None
+
+
+def _printed_pid(argv: Sequence[str]) -> int | None:
+    """What *argv* prints, if that is the id of a process."""
+    try:
+        said = subprocess.run(argv, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return int(said.stdout) if said.stdout.strip().isdecimal() and int(said.stdout) else None
+
+
+def main() -> None:
+    """Run this node's command of the step file that the only argument names."""
+    step = json.loads(Path(sys.argv[1]).read_text())
+    node = os.environ["SLURMD_NODENAME"]
+    item = {**step["shared"], **step["items"][node], "node": node}
+    Runner(item, Lease(Path(item["lease"]), item["lease_s"]).watch()).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The image of containers: made present on nodes, and asked what is installed in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.backends.allocation import Process
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.allocation import exit_text
+from pytest_pdserve.backends.allocation import log_tail
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import Containment
+from pytest_pdserve.plan.container import image_command
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.values.container import ContainerSpec
+from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import LaunchError
+
+_POLL_S = 0.2
+_REPORT_S = 15.0
+_VERSIONS_S = 120.0
+Start = Callable[[Sequence[Command], Sequence[Path]], Sequence[Process]]
+Stop = Callable[[Sequence[Process]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """The image as the nodes have it."""
+
+    name: str
+    """What a container is started from."""
+    digest: str
+    """Which one it is; empty if nobody can tell."""
+
+
+def make_image_present(
+    spec: ContainerSpec,
+    hosts: Sequence[Host],
+    *,
+    script: Path,
+    folder: Path,
+    start: Start,
+    stop: Stop,
+    check: Callable[[], None],
+    progress: Progress,
+) -> Image:
+    """Have all nodes load or pull the image, at the same time.
+
+    :param script: the node's program, where nodes find it.
+    :param folder: for a log of each node.
+    :param check: raises when a node is lost.
+    :raises AllocationError: naming nodes that could not, or have another image.
+    """
+    if not spec.prepared:
+        return Image(name=spec.image, digest=spec.image.partition("@")[2])
+    commands = [
+        image_command(
+            spec, node=host.name, script=str(script), python=sys.executable, digest=index == 0
+        )
+        for index, host in enumerate(hosts)
+    ]
+    processes = start(commands, [folder / f"{command.node}.log" for command in commands])
+    try:
+        failed = _wait_loaded(processes, progress, check)
+    finally:
+        stop(processes)
+    return _common_image(failed or processes)
+
+
+def versions_of(
+    containment: Containment,
+    node: str,
+    script: Path,
+    python: str,
+    *,
+    start: Callable[..., Sequence[Process]],
+    stop: Stop,
+) -> dict[str, str]:
+    """Return what is installed where servers of *node* run.
+
+    :param script: the node's program; its log lies beside it.
+    :raises LaunchError: if nobody there can tell.
+    """
+    command = Command(name="versions", node=node, argv=(python, str(script)))
+    log = script.with_suffix(".log")
+    (process,) = start(containment.wrap([command]), logs=[log], secrets={})
+    try:
+        deadline = time.monotonic() + _VERSIONS_S
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    finally:
+        stop([process])
+    installed = last_object(log)
+    if process.poll() != 0 or installed is None:
+        raise LaunchError(f"{node} could not tell versions; {log} ends:\n{log_tail(log)}")
+    return {name: str(version) for name, version in installed.items()}
+
+
+def last_object(log: Path) -> dict[str, Any] | None:
+    """Return the JSON object in the last line of a log; None if there is none."""
+    try:
+        found = json.loads(log.read_text().strip().rpartition("\n")[2])
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _wait_loaded(
+    processes: Sequence[Process], progress: Progress, check: Callable[[], None]
+) -> tuple[Process, ...]:
+    """Wait for all, or for the first that fails; or until a node is lost.
+
+    :returns: those that failed.
+    """
+    reported = time.monotonic()
+    while going := [process for process in processes if process.poll() is None]:
+        check()
+        if failed := tuple(process for process in processes if process.poll()):
+            return failed
+        if time.monotonic() - reported >= _REPORT_S:
+            reported = time.monotonic()
+            said = log_tail(going[0].log, 1)
+            progress(f"image: {len(processes) - len(going)} of {len(processes)} nodes; {said}")
+        time.sleep(_POLL_S)
+    return tuple(process for process in processes if process.poll())
+
+
+def _common_image(processes: Sequence[Process]) -> Image:
+    found: dict[str, list[str]] = {}
+    name = digest = ""
+    for process in processes:
+        node, said, code = process.command.node, last_object(process.log), process.poll()
+        if code != 0 or said is None:
+            raise AllocationError(
+                f"node {node} has no image: image.py {exit_text(code or 0)}; "
+                f"{process.log} ends:\n{log_tail(process.log)}"
+            )
+        name = said["image"]
+        digest = digest or next(iter(said["digests"]), "") or said["id"]
+        found.setdefault(said["id"] or "", []).append(node)
+    if len(found) > 1 and all(found):
+        which = "; ".join(f"{', '.join(nodes)}: {each}" for each, nodes in found.items())
+        raise AllocationError(f"nodes have different images called {name}: {which}")
+    return Image(name=name, digest=digest)

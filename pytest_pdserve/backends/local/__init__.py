@@ -1,0 +1,87 @@
+"""This machine as a cluster: every node is a slot of it, with ports of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from collections.abc import Mapping
+
+import psutil
+
+from pytest_pdserve.backends.backend import Backend
+from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.hosts.facts import describe_hardware
+from pytest_pdserve.backends.local.allocation import LocalAllocation
+from pytest_pdserve.backends.local.allocation import slots
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.launch import Launch
+from pytest_pdserve.plan.ports import Claim
+from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.system import System
+
+__all__ = ["LocalAllocation", "LocalBackend"]
+
+
+class LocalBackend(Backend):
+    """Slots of this machine."""
+
+    name = "local"
+    knows_hardware = True
+
+    def hosts(self, system: System) -> tuple[Host, ...]:
+        """Return the slots: on loopback, each with its share of the cores."""
+        return slots(system, os.cpu_count() or 1)
+
+    def port_claim(self, system: System, *, starting: bool) -> Claim:
+        """Ask the kernel whether a port is free where servers will start; keep none."""
+        fresh = unclaimed(one_machine=True)
+        if not starting:
+            return fresh
+
+        def claim(node: str, port: int) -> bool:
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("0.0.0.0", port))  # noqa: S104 - taken on any address is taken
+                except OSError:
+                    return False
+            return fresh(node, port)
+
+        return claim
+
+    def check_launch(self, system: System, launch: Launch) -> None:
+        """Refuse more instances than fit into the memory that is free now."""
+        check_memory(system, len(launch.instances))
+
+    @contextlib.contextmanager
+    def acquire(self, system: System, request: Request) -> Iterator[LocalAllocation]:
+        """Hold the slots of this machine; what still runs on them is ended on leaving."""
+        allocation = LocalAllocation(system, folder=request.folder)
+        try:
+            if system.container.contained:
+                allocation.make_image_present(request.progress)
+            yield allocation
+        finally:
+            allocation.release()
+
+    def describe_hardware(self, system: System) -> Mapping[str, str]:
+        """Return this machine's hardware."""
+        return describe_hardware()
+
+
+def check_memory(system: System, instances: int, available_gib: float | None = None) -> None:
+    """Make sure that *instances* fit into what memory is free now.
+
+    :raises PlacementError: with both numbers.
+    """
+    if available_gib is None:
+        available_gib = psutil.virtual_memory().available / 2**30
+    needed = instances * system.cluster.memory_per_instance_gib
+    if needed > available_gib:
+        raise PlacementError(
+            f"{instances} instances of {system.name} need {needed:.1f} GiB "
+            f"({system.cluster.memory_per_instance_gib:g} GiB each), but {available_gib:.1f} GiB "
+            "of memory are free; choose a topology with fewer instances"
+        )

@@ -1,0 +1,279 @@
+"""Slots of this machine: processes, ports, and cores if they suffice."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from pathlib import Path
+from secrets import token_hex
+
+import psutil
+
+from pytest_pdserve.backends.allocation import Endpoint
+from pytest_pdserve.backends.allocation import Process
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.hosts import image
+from pytest_pdserve.backends.hosts import versions
+from pytest_pdserve.backends.hosts.facts import describe_drivers
+from pytest_pdserve.backends.hosts.facts import describe_hardware
+from pytest_pdserve.backends.hosts.groups import Groups
+from pytest_pdserve.backends.hosts.runner import keep_port
+from pytest_pdserve.backends.hosts.versions import find_versions
+from pytest_pdserve.backends.images import Image
+from pytest_pdserve.backends.images import make_image_present
+from pytest_pdserve.backends.images import versions_of
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import containment_of
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.system import System
+
+
+def slots(system: System, cores: int) -> tuple[Host, ...]:
+    """Return the nodes of *system* as slots of this machine, each with its share of *cores*."""
+    nodes = system.cluster.nodes
+    shares = slot_cpus(cores, nodes)
+    devices = tuple(sorted({p for pattern in system.container.devices for p in glob.glob(pattern)}))
+    return tuple(
+        Host(name=f"local{n}", address="127.0.0.1", interface="lo", cpus=shares[n], devices=devices)
+        for n in range(nodes)
+    )
+
+
+def slot_cpus(cores: int, slots: int) -> tuple[tuple[int, ...], ...]:
+    """Share *cores* among *slots*; the first core is left to router and client.
+
+    With fewer than two cores a slot, nothing is pinned: the scheduler does better.
+
+    :returns: for each slot its cores, or an empty tuple.
+    """
+    share = (cores - 1) // slots if slots else 0
+    if share < 2:
+        return ((),) * slots
+    return tuple(tuple(range(1 + s * share, 1 + (s + 1) * share)) for s in range(slots))
+
+
+_CLEANUP_S = 30.0
+"""For a command that cleans up after another, or asks its engine."""
+
+
+@dataclass(slots=True, kw_only=True)
+class LocalProcess:
+    """A process group of this machine."""
+
+    command: Command
+    """What runs."""
+    log: Path
+    """Its output."""
+    popen: subprocess.Popen[bytes]
+    """The group's leader."""
+    samples: list[tuple[float, float]] = field(default_factory=list)
+    """Time and CPU seconds, as often as it was looked at."""
+
+    @property
+    def pid(self) -> int:
+        """Id of leader and group."""
+        return self.popen.pid
+
+    def _measured_pid(self) -> int:
+        """Id of the process whose CPU time is meant: in a container it is no child of ours."""
+        if not self.command.pid_argv:
+            return self.pid
+        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+            said = subprocess.run(
+                self.command.pid_argv, capture_output=True, timeout=_CLEANUP_S, check=True
+            )
+            return int(said.stdout)
+        return self.pid
+
+    def poll(self) -> int | None:
+        """Exit code of the leader; None while it runs."""
+        return self.popen.poll()
+
+    def cpu_samples(self) -> Sequence[tuple[float, float]]:
+        """Look once more at the CPU time of the leader and its children."""
+        with contextlib.suppress(psutil.Error):
+            leader = psutil.Process(self._measured_pid())
+            family = [leader, *leader.children(recursive=True)]
+            used = sum(sum(process.cpu_times()[:2]) for process in family)
+            self.samples.append((time.monotonic(), used))
+        return self.samples
+
+
+class LocalAllocation:
+    """Slots of this machine, held by a session."""
+
+    kind = "local"
+    image = Image(name="", digest="")
+    endpoint: Endpoint | None = None
+
+    def __init__(self, system: System, *, folder: Path) -> None:
+        self.hosts = slots(system, os.cpu_count() or 1)
+        self.client_node = self.hosts[0].name
+        self.containment = containment_of(
+            system,
+            self.hosts,
+            image=system.container.image,
+            run_id=f"{folder.parent.name}-{token_hex(2)}",
+            run_folder=str(folder.parent.absolute()),
+        )
+        self._folder = folder
+        self._container = system.container
+        self._cpus = {host.name: host.cpus for host in self.hosts}
+        self._reserved: list[contextlib.ExitStack] = []
+        self._groups = Groups(system.limits.stop_s)
+        self._cleanups: dict[int, tuple[tuple[str, ...], ...]] = {}
+
+    def make_image_present(self, progress: Progress) -> None:
+        """Load or pull the image that containers of this machine are started from.
+
+        :raises AllocationError: if it cannot be had.
+        """
+        found = make_image_present(
+            self._container,
+            self.hosts[:1],
+            script=Path(str(image.__file__)),
+            folder=self._folder / "image",
+            start=lambda commands, logs: self.start(commands, logs=logs, secrets={}),
+            stop=self.stop,
+            check=self.check,
+            progress=progress,
+        )
+        self.image = found
+        self.containment = replace(self.containment, image=found.name)
+
+    def claim(self, node: str, port: int) -> bool:
+        """Reserve *port*: bound, not listening, so servers that reuse addresses can have it."""
+        kept = keep_port(port)
+        if kept is not None:
+            self._reserved.append(kept)
+        return kept is not None
+
+    def unclaim(self) -> None:
+        """Give all reserved ports back."""
+        while self._reserved:
+            self._reserved.pop().close()
+
+    def start(
+        self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
+    ) -> tuple[LocalProcess, ...]:
+        """Start *commands*, each as a process group of its own with its output in its log."""
+        started: list[LocalProcess] = []
+        try:
+            for command, log in zip(commands, logs, strict=True):
+                started.append(self._start(command, log, secrets))
+        except BaseException:
+            self.stop(started)
+            raise
+        return tuple(started)
+
+    def _start(self, command: Command, log: Path, secrets: Mapping[str, str]) -> LocalProcess:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
+        except OSError as error:
+            raise LaunchError(f"{command.name} cannot be started: {error}") from error
+        with output:
+            popen = self._groups.start(
+                command.name,
+                command.argv,
+                executable=find_program(command.argv[0]),
+                env={
+                    **os.environ,
+                    **dict(command.env),
+                    **{name: secrets[name] for name in command.secrets if name in secrets},
+                },
+                output=output,
+            )
+        if command.cleanup:
+            self._cleanups[popen.pid] = command.cleanup
+            for argv in command.cleanup:
+                self._groups.on_loss(argv)
+        if cpus := self._cpus.get(command.node):
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(popen.pid).cpu_affinity(list(cpus))
+        return LocalProcess(command=command, log=log, popen=popen)
+
+    def stop(self, processes: Sequence[Process]) -> None:
+        """End the groups of *processes* together: SIGTERM, then SIGKILL; then clean up."""
+        pids = [process.pid for process in processes if process.pid is not None]
+        try:
+            self._groups.stop(pids)
+        finally:
+            for pid in pids:
+                self._clean_up(pid)
+
+    def _clean_up(self, pid: int) -> None:
+        """Run what a command leaves to be done once it has ended, such as removing a container."""
+        for argv in self._cleanups.pop(pid, ()):
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(argv, capture_output=True, timeout=_CLEANUP_S, check=False)
+            self._groups.forget(argv)
+
+    def check(self, *, fresh: bool = False) -> None:
+        """Nothing to look at: a slot of this machine is lost with the machine only."""
+
+    def find_versions(self) -> dict[str, str]:
+        """What is installed where servers run, and the kernel below."""
+        return {**describe_drivers(), **(self._versions_inside() or find_versions())}
+
+    def _versions_inside(self) -> dict[str, str]:
+        """What is installed in the containers; empty where there are none."""
+        if not self._container.contained:
+            return {}
+        script = self._folder / "versions.py"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(str(versions.__file__), script)
+        return versions_of(
+            self.containment, self.client_node, script, "python3", start=self.start, stop=self.stop
+        )
+
+    def describe_nodes(self) -> dict[str, str]:
+        """The hardware of this machine."""
+        return describe_hardware()
+
+    def diagnose(self) -> None:
+        """Nothing to ask."""
+
+    def describe(self) -> dict[str, object]:
+        """What records keep of these nodes."""
+        contained = {
+            "container": self._container.kind,
+            "image": self.image.name,
+            "image_digest": self.image.digest,
+        }
+        return {"kind": self.kind, **(contained if self._container.contained else {})}
+
+    def release(self) -> None:
+        """End what still runs, give ports back, and let the guard go."""
+        try:
+            self._groups.close()
+        finally:
+            for pid in list(self._cleanups):
+                self._clean_up(pid)
+            self.unclaim()
+
+
+def find_program(name: str) -> str:
+    """Find a command beside this Python first, so that an unactivated environment works.
+
+    :raises LaunchError: if it is neither there nor on PATH.
+    """
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    if found is None:
+        raise LaunchError(
+            f"{name} is not installed beside {sys.executable} nor on PATH; run `make setup`, or "
+            "install pytest-pdserve[serve]"
+        )
+    return found

@@ -1,0 +1,73 @@
+"""Everything that would run for a topology, before any node is acquired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.plan.bench import bench_command
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import containment_of
+from pytest_pdserve.plan.launch import Launch
+from pytest_pdserve.plan.launch import plan_launch
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+RUN_FOLDER = "{run folder}"
+"""Stands for the session's folder; other words in braces are filled in by the allocation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A topology as planned."""
+
+    launch: Launch
+    """Instances and router."""
+    client: tuple[Command, ...]
+    """The client's command of every workload of the sweep, for the first run."""
+
+    @property
+    def commands(self) -> Sequence[Command]:
+        """Everything that would run."""
+        return (*self.launch.commands, *self.client)
+
+
+def plan_topology(system: System, topology: Topology, *, starting: bool = False) -> Planned:
+    """Plan *topology* on the nodes of *system* as its backend knows them beforehand.
+
+    :param starting: whether servers will start, so that ports that are taken are passed over.
+    :raises PlacementError: if it does not fit.
+    """
+    backend = backend_of(system)
+    backend.serves(topology, system)
+    hosts = backend.hosts(system)
+    spec = system.container
+    containment = containment_of(
+        system,
+        hosts,
+        image=spec.tag or ("{image}" if spec.image_source == "tarball" else spec.image),
+        run_id="{run}",
+        run_folder=RUN_FOLDER,
+    )
+    launch = plan_launch(
+        topology,
+        system,
+        hosts=hosts,
+        claim=backend.port_claim(system, starting=starting),
+        containment=containment,
+    )
+    folder = PurePosixPath(RUN_FOLDER, topology.id)
+    client = [
+        bench_command(
+            workload,
+            system,
+            node=hosts[0].name,
+            base_url=launch.url(hosts),
+            repeat=0,
+            result=folder / f"{workload.id}.0.bench.json",
+        )
+        for workload in system.sweep.workloads()
+    ]
+    return Planned(launch=launch, client=containment.wrap(client))

@@ -1,0 +1,56 @@
+"""Nodes of a Slurm cluster, in a job of the session's or in one that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.backend import Backend
+from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.hosts.facts import describe_hardware
+from pytest_pdserve.backends.slurm.options import Preflight
+from pytest_pdserve.backends.slurm.options import SlurmSpec
+from pytest_pdserve.backends.slurm.planning import job_parameters
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+
+
+class SlurmBackend(Backend):
+    """Nodes from Slurm."""
+
+    name = "slurm"
+    tables: Mapping[str, type] = {"slurm": SlurmSpec, "preflight": Preflight}
+    takes_jobs = True
+
+    def check(self, system: System) -> None:
+        """Refuse an installation without submitit."""
+        if importlib.util.find_spec("submitit") is None:
+            raise ConfigError(
+                f"system {system.name!r} needs submitit, which is not installed; "
+                "install pytest-pdserve[slurm]"
+            )
+
+    @contextlib.contextmanager
+    def acquire(self, system: System, request: Request) -> Iterator[Allocation]:
+        """Hold the nodes of a job: one that is submitted, or one that runs already."""
+        from pytest_pdserve.backends.slurm.job import acquired
+
+        with acquired(
+            system, folder=request.folder, job=request.job_id, progress=request.progress
+        ) as nodes:
+            yield nodes
+
+    def describe_hardware(self, system: System) -> Mapping[str, str]:
+        """Return the login node's hardware, until the nodes have told theirs."""
+        return describe_hardware()
+
+    def plan_lines(self, system: System) -> Sequence[str]:
+        """Return the parameters of the job."""
+        spec = system.table("slurm", SlurmSpec)
+        nodes = system.cluster.nodes + spec.client_node
+        asked = job_parameters(spec, name="pdserve-{user}@{host}-{run}", nodes=nodes)
+        return ["sbatch, by submitit", *(f"  {k} = {v}" for k, v in asked.items())]

@@ -1,0 +1,333 @@
+"""Steps on the nodes of a Slurm job: servers, client and whatever else a session runs there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.backends.allocation import Endpoint
+from pytest_pdserve.backends.allocation import Process
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.hosts import image
+from pytest_pdserve.backends.hosts import runner
+from pytest_pdserve.backends.hosts import versions
+from pytest_pdserve.backends.hosts.groups import Groups
+from pytest_pdserve.backends.hosts.runner import CLEANUP_S
+from pytest_pdserve.backends.hosts.runner import GONE_S
+from pytest_pdserve.backends.images import Image
+from pytest_pdserve.backends.images import make_image_present
+from pytest_pdserve.backends.images import versions_of
+from pytest_pdserve.backends.slurm import controller
+from pytest_pdserve.backends.slurm.holder import LEASE
+from pytest_pdserve.backends.slurm.holder import MARKS
+from pytest_pdserve.backends.slurm.holder import HolderConfig
+from pytest_pdserve.backends.slurm.holder import holder_argv
+from pytest_pdserve.backends.slurm.holder import read_reports
+from pytest_pdserve.backends.slurm.job_step import JobStep
+from pytest_pdserve.backends.slurm.job_step import SlurmProcess
+from pytest_pdserve.backends.slurm.job_step import srun_said
+from pytest_pdserve.backends.slurm.job_step import write_step
+from pytest_pdserve.backends.slurm.options import NodeFacts
+from pytest_pdserve.backends.slurm.options import SlurmSpec
+from pytest_pdserve.backends.slurm.options import node_losses
+from pytest_pdserve.backends.slurm.planning import step_argv
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import containment_of
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.system import System
+
+_POLL_S = 0.2
+_STEP_S = 60.0
+"""For a step to start; where it makes its container first (pyxis), ``limits.ready_s``."""
+_AGAIN_S = 1.0
+"""Before a step that Slurm refused is asked for again."""
+_END_S = GONE_S + CLEANUP_S
+"""For a step to end, beside the grace of its processes."""
+_DIAGNOSIS_S = 60.0
+
+
+class SlurmAllocation:
+    """Nodes of a running job."""
+
+    kind = "slurm"
+
+    def __init__(
+        self,
+        system: System,
+        folder: Path,
+        job: str,
+        facts: Sequence[NodeFacts],
+        *,
+        groups: Groups,
+        watch: controller.Watch,
+        described: Mapping[str, Any],
+        config: HolderConfig,
+        label: str,
+    ) -> None:
+        self._system = system
+        self._folder = folder
+        self._job = job
+        self._facts = facts
+        self._groups = groups
+        self._watch = watch
+        self._described = described
+        self._config = config
+        self._label = label
+        self._image = Image(name=system.container.image, digest="")
+        self.endpoint: Endpoint | None = None
+        self._steps: list[JobStep] = []
+        self._count = 0
+        self._planned: set[tuple[str, int]] = set()
+        self._refused: set[tuple[str, int]] = set()
+        nodes = [_host(seen) for seen in facts]
+        own = system.table("slurm", SlurmSpec).client_node
+        self.client_node = nodes[-1 if own else 0].name
+        self.hosts = tuple(nodes[:-1] if own else nodes)
+        self._all = nodes
+        self.containment = containment_of(
+            system,
+            nodes,
+            image=self._image.name,
+            run_id=label,
+            run_folder=str(folder.parent),
+        )
+        for module in (runner, image, versions):
+            shutil.copy(str(module.__file__), folder)
+
+    def describe(self) -> dict[str, Any]:
+        """What records keep: the job, its nodes, and what it took to get them."""
+        contained = {"image": self._image.name, "image_digest": self._image.digest}
+        return {
+            "kind": self.kind,
+            "job_id": self._job,
+            **self._described,
+            "nodes": [host.name for host in self.hosts],
+            "client_node": self.client_node,
+            "container": self._system.container.kind,
+            **(contained if self._system.container.contained else {}),
+        }
+
+    def describe_nodes(self) -> dict[str, str]:
+        """Hardware of the nodes; where they differ, all values."""
+        return _joined([seen.host for seen in self._facts])
+
+    def find_versions(self) -> dict[str, str]:
+        """What is installed on the nodes, in their containers where they have them.
+
+        :raises LaunchError: if no node can tell.
+        """
+        python = "python3" if self._system.container.contained else sys.executable
+        installed = versions_of(
+            self.containment,
+            self.hosts[0].name,
+            self._folder / "versions.py",
+            python,
+            start=self.start,
+            stop=self.stop,
+        )
+        return {**_joined([seen.versions for seen in self._facts]), **installed}
+
+    def make_image_present(self, progress: Progress) -> None:
+        """Have all nodes load or pull the image, at the same time.
+
+        :raises AllocationError: naming nodes that could not, or have another image.
+        """
+        self._image = make_image_present(
+            self._system.container,
+            self._all,
+            script=self._folder / "image.py",
+            folder=self._folder / "image",
+            start=lambda commands, logs: self._start_step(commands, logs, {}),
+            stop=self.stop,
+            check=self.check,
+            progress=progress,
+        )
+        self.containment = replace(self.containment, image=self._image.name)
+
+    def claim(self, node: str, port: int) -> bool:
+        """Whether a plan may use *port* of *node*; the node itself has the last word at start."""
+        key = self._port(node, port)
+        if key in self._refused or key in self._planned:
+            return False
+        self._planned.add(key)
+        return True
+
+    def start(
+        self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
+    ) -> tuple[SlurmProcess, ...]:
+        """Start *commands* in one step, each on its node."""
+        return self._start_step(commands, logs, secrets)
+
+    def _start_step(
+        self, commands: Sequence[Command], logs: Sequence[Path], secrets: Mapping[str, str]
+    ) -> tuple[SlurmProcess, ...]:
+        self._count += 1
+        name = commands[0].file_name
+        stem = self._folder / "steps" / f"{self._count:03d}-{name}"
+        items, errors = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.srun.log")
+        limits, slurm = self._system.limits, self._system.table("slurm", SlurmSpec)
+        write_step(
+            items,
+            commands,
+            [log.absolute() for log in logs],
+            shared={
+                "stop_s": limits.stop_s,
+                "lease": str(self._folder / LEASE),
+                "lease_s": slurm.lease_s,
+                "marks": str(self._folder / MARKS),
+            },
+        )
+        inside = bool(commands[0].step_args)
+        python = "python3" if inside else sys.executable
+        argv = step_argv(
+            self._job,
+            [command.node for command in commands],
+            [python, str(self._folder / "runner.py"), str(items)],
+            name=name,
+            args=commands[0].step_args,
+        )
+        environment = {**step_environment(), **secrets}
+        deadline = time.monotonic() + _STEP_S
+        while True:
+            step = JobStep(
+                commands, logs, argv=argv, env=environment, errors=errors, groups=self._groups
+            )
+            self._steps.append(step)
+            try:
+                step.wait_started(limits.ready_s if inside else _STEP_S)
+                return step.processes
+            except BaseException as error:
+                refused = isinstance(error, LaunchError) and step.refused
+                self._stop_step(step, step.processes)
+                self._remember_taken(step)
+                if not refused:
+                    raise
+                self.check(fresh=True)
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_AGAIN_S)
+
+    def _remember_taken(self, step: JobStep) -> None:
+        """Pass over what is taken, and as many ports more as this job's number says.
+
+        Two sessions that find each other's ports would meet again on the next ones.
+        """
+        stride = 4 * (1 + int(self._job) % 8)
+        taken = [(p.command.node, port) for p in step.processes for port in p.taken]
+        if taken:
+            self._refused |= {
+                self._port(node, port + more) for node, port in taken for more in range(stride)
+            }
+            self._planned.clear()
+
+    def stop(self, processes: Sequence[Process]) -> None:
+        """End *processes*, all at once, and their steps with them."""
+        ours = [process for process in processes if isinstance(process, SlurmProcess)]
+        failures = []
+        for step in [w for w in self._steps if any(p.step is w for p in ours)]:
+            try:
+                self._stop_step(step, [process for process in ours if process.step is step])
+            except LaunchError as error:
+                failures.append(error)
+        if failures:
+            self.check(fresh=True)
+            raise failures[0]
+
+    def check(self, *, fresh: bool = False) -> None:
+        """Make sure that job and nodes are there.
+
+        :raises AllocationError: naming the node, or what became of the job.
+        """
+        trouble = self._watch.look() if fresh else self._watch.trouble
+        if trouble:
+            raise AllocationError(trouble)
+
+    def diagnose(self) -> None:
+        """Ask Slurm, and then every node what it still has.
+
+        :raises AllocationError: naming the node and what it lost.
+        """
+        self.check(fresh=True)
+        nodes = [host.name for host in self._all]
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="diagnosis-", dir=self._folder))
+            self._survey(folder, nodes)
+        except (OSError, LaunchError):
+            return  # trouble of this machine, such as a full disk, says nothing of nodes
+        after = read_reports(folder, nodes)
+        if not after:
+            return  # no step was made at all: that says nothing of any node
+        troubles = [
+            f"node {before.node} {', '.join(losses)}"
+            for before in self._facts
+            if before.node in after and (losses := node_losses(before, after[before.node]))
+        ]
+        troubles += [f"node {node} starts no more steps" for node in nodes if node not in after]
+        if troubles and len(after) < len(nodes):
+            troubles.append(f"srun says:\n{srun_said(folder / 'srun.log')}")
+        if troubles:
+            raise AllocationError("; ".join(troubles))
+
+    def _survey(self, folder: Path, nodes: Sequence[str]) -> None:
+        """Have every node report anew into *folder*."""
+        argv = holder_argv("report", replace(self._config, folder=str(folder)))
+        with (folder / "srun.log").open("wb") as log:
+            srun = self._groups.start(
+                "the diagnosis",
+                step_argv(self._job, nodes, argv, name="pdserve-diagnosis"),
+                env=step_environment(),
+                output=log,
+            )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            srun.wait(_DIAGNOSIS_S)
+        self._groups.stop([srun.pid], grace_s=1.0)
+
+    def release(self) -> None:
+        """End every step; the job is ended by who asked for it."""
+        for step in list(self._steps):
+            with contextlib.suppress(LaunchError):
+                self._stop_step(step, step.processes)
+
+    def _stop_step(self, step: JobStep, processes: Sequence[SlurmProcess]) -> None:
+        step.stop(processes, self._system.limits.stop_s + _END_S)
+        if all(process.over for process in step.processes):
+            self._steps.remove(step)
+
+    def _port(self, node: str, port: int) -> tuple[str, int]:
+        return ("" if self._system.cluster.shared_host else node, port)
+
+
+def step_environment() -> dict[str, str]:
+    """What steps inherit: this environment, with the programs beside this Python found first."""
+    found = controller.environment()
+    beside = str(Path(sys.executable).parent)
+    return {**found, "PATH": os.pathsep.join([beside, found.get("PATH", os.defpath)])}
+
+
+def _host(seen: NodeFacts) -> Host:
+    return Host(
+        name=seen.node,
+        address=str(seen.address),
+        interface=str(seen.interface),
+        devices=seen.devices,
+    )
+
+
+def _joined(tables: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """One value per key; where tables differ, all of them."""
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return {
+        key: " | ".join(sorted({table[key] for table in tables if key in table})) for key in keys
+    }

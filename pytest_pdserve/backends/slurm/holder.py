@@ -1,0 +1,135 @@
+"""What holds an allocation: one process per node that says what its node is, and keeps the lease.
+
+It ends when the session says so or stops beating; then it removes what the session left on the
+node. submitit runs it in an allocation of our own, ``srun`` in one that we were given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pytest_pdserve.backends.hosts.facts import said
+from pytest_pdserve.backends.hosts.runner import Lease
+from pytest_pdserve.backends.hosts.runner import group_lives
+from pytest_pdserve.backends.hosts.runner import started_at
+from pytest_pdserve.backends.slurm.node_facts import look
+from pytest_pdserve.backends.slurm.node_facts import node_name
+from pytest_pdserve.backends.slurm.options import NodeFacts
+
+LEASE = "lease"
+NODES = "nodes"
+MARKS = "groups"
+"""Names inside of the session's folder."""
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderConfig:
+    """What a holder must know; pickled by submitit, or given as JSON."""
+
+    folder: str
+    """Folder of the session that all nodes share."""
+    lease_s: float
+    """Without a heartbeat for this long the session counts as gone, seconds."""
+    interface: str
+    """Interface of the node's address; empty is the default route's."""
+    devices: Sequence[str]
+    """Globs of device files to look for."""
+    stop_s: float
+    """From SIGTERM to SIGKILL of what is left, seconds."""
+    list_containers: Sequence[str] = ()
+    """Command that prints the ids of the session's containers; empty without an engine."""
+    remove_containers: Sequence[str] = ()
+    """Command that removes the containers whose ids are appended."""
+
+
+def hold(config: HolderConfig) -> None:
+    """Report this node, keep it while the session beats, and leave it clean."""
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    folder = Path(config.folder)
+    lease = Lease(folder / LEASE, config.lease_s).watch()
+    threading.Thread(target=report, args=[config], daemon=True).start()  # drivers may hang
+    try:
+        while lease.holds() and not over.wait(_POLL_S):
+            pass
+    finally:
+        remove_containers(config.list_containers, config.remove_containers)
+        end_marked(folder / MARKS, node_name(), config.stop_s)
+
+
+def report(config: HolderConfig) -> None:
+    """Write this node's facts to the shared folder, complete or not at all."""
+    facts = look(node_name(), interface=config.interface, patterns=config.devices)
+    path = Path(config.folder) / NODES / f"{facts.node}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_bytes(msgspec.json.encode(facts))
+    partial.replace(path)
+
+
+def read_reports(folder: Path, nodes: Sequence[str]) -> dict[str, NodeFacts]:
+    """What :func:`report` wrote of those of *nodes* that have reported so far."""
+    found = {}
+    for node in nodes:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            data = (folder / NODES / f"{node}.json").read_bytes()
+            found[node] = msgspec.json.decode(data, type=NodeFacts)
+    return found
+
+
+def end_marked(marks: Path, node: str, stop_s: float) -> None:
+    """End groups that runners of this session started on *node* and could not end themselves."""
+    left = {}
+    for mark in marks.glob(f"{node}.*"):
+        group = int(mark.suffix[1:])
+        with contextlib.suppress(OSError):
+            if started_at(group) in (mark.read_text(), None) and group_lives(group):
+                left[group] = mark
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for group in left:
+            with contextlib.suppress(OSError):
+                os.killpg(group, number)
+        waiting = threading.Event()
+        for _ in range(int(stop_s / _POLL_S)):
+            if not any(map(group_lives, left)):
+                return
+            waiting.wait(_POLL_S)
+
+
+def remove_containers(listing: Sequence[str], removing: Sequence[str]) -> None:
+    """Remove the containers that *listing* names, and no others."""
+    ids = said(listing).split()
+    if ids:
+        said([*removing, *ids])
+
+
+def holder_argv(what: str, config: HolderConfig) -> list[str]:
+    """Command that does *what*, ``hold`` or ``report``, on a node."""
+    module = "pytest_pdserve.backends.slurm.holder"
+    return [sys.executable, "-m", module, what, json.dumps(asdict(config))]
+
+
+def main() -> None:
+    """Do the config given as JSON in the last argument; ``report`` before it only reports."""
+    config = HolderConfig(**json.loads(sys.argv[-1]))
+    if sys.argv[1] == "report":
+        report(config)
+    else:
+        hold(config)
+
+
+if __name__ == "__main__":
+    main()

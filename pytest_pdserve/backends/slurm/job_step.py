@@ -1,0 +1,233 @@
+"""One ``srun`` that starts a command on each of several nodes, and what its runners tell."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.backends.allocation import log_tail
+from pytest_pdserve.backends.hosts.groups import Groups
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.errors import PortTakenError
+
+LOST = 255
+"""Exit code of a process whose runner was cut off before it could tell one."""
+_POLL_S = 0.02
+_REFUSED = re.compile(r"Unable to (create step|confirm allocation|contact slurm controller)")
+_PATIENCE_S = 2.0
+"""For srun to end after its last task."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SlurmProcess:
+    """A command on a node of an allocation."""
+
+    command: Command
+    """What runs, container included."""
+    log: Path
+    """Its output, on the folder that nodes share."""
+    step: JobStep = field(repr=False)
+    """The step it belongs to."""
+    pid: int | None = None
+    """Id on its node."""
+    code: int | None = None
+    """Exit code, negative for a signal, once its runner has told."""
+    failed: str | None = None
+    """Why it could not be started."""
+    taken: tuple[int, ...] = ()
+    """Ports that somebody else has."""
+    samples: list[tuple[float, float]] = field(default_factory=list)
+    """Time on its node's clock and CPU seconds."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether its runner has said what became of it."""
+        return bool(self.pid or self.failed or self.taken or self.code is not None)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be heard of it."""
+        return bool(self.failed or self.taken or self.code is not None)
+
+    def poll(self) -> int | None:
+        """Exit code; :data:`LOST` if its step ended without one; None while it runs."""
+        if self.code is None and not self.step.listening:
+            self.code = LOST
+        return self.code
+
+    def cpu_samples(self) -> Sequence[tuple[float, float]]:
+        """What its runner has seen of its CPU time."""
+        return tuple(self.samples)
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take in what its runner tells."""
+        match event["event"]:
+            case "started":
+                self.pid = event["pid"]
+            case "ended":
+                self.code = event["code"]
+            case "failed":
+                self.failed = event["message"]
+            case "taken":
+                self.taken = tuple(event["ports"])
+            case "cpu":
+                self.samples.append((event["at"], event["s"]))
+
+
+class JobStep:
+    """Commands that one step runs, one per node."""
+
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        logs: Sequence[Path],
+        *,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        errors: Path,
+        groups: Groups,
+    ) -> None:
+        self.processes = tuple(
+            SlurmProcess(command=command, log=log, step=self)
+            for command, log in zip(commands, logs, strict=True)
+        )
+        self._by_name = {process.command.name: process for process in self.processes}
+        self._errors = errors
+        self._groups = groups
+        with errors.open("ab") as output:
+            self._srun = groups.start(
+                f"the step of {self._names(self.processes)}",
+                argv,
+                env=env,
+                output=subprocess.PIPE,
+                stdin=subprocess.PIPE,
+                stderr=output,
+            )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    @property
+    def listening(self) -> bool:
+        """Whether the step may still tell something."""
+        return self._listener.is_alive()
+
+    @property
+    def refused(self) -> bool:
+        """Whether Slurm made no step, so that nothing was started anywhere.
+
+        A controller that was just restarted refuses steps for a few seconds.
+        """
+        if self.listening or any(process.answered for process in self.processes):
+            return False
+        return bool(_REFUSED.search(log_tail(self._errors)))
+
+    def wait_started(self, limit_s: float) -> None:
+        """Wait until every runner has said that its command runs.
+
+        :raises PortTakenError: if one found a port taken.
+        :raises LaunchError: naming nodes that did not start theirs, and why.
+        """
+        self._wait(lambda: all(p.answered for p in self.processes), limit_s)
+        for process in self.processes:
+            if process.failed is not None:
+                where = f"{process.command.name} cannot be started on {process.command.node}"
+                raise LaunchError(f"{where}: {process.failed}")
+        silent = [process for process in self.processes if not process.answered]
+        if silent:
+            nodes = ", ".join(process.command.node for process in silent)
+            raise LaunchError(
+                f"{self._names(silent)} did not start on {nodes} within {limit_s:.0f} s; "
+                f"srun says ({self._errors}):\n{srun_said(self._errors)}"
+            )
+        if any(process.taken for process in self.processes):
+            taken = [f"{p.command.node}:{port}" for p in self.processes for port in p.taken]
+            raise PortTakenError(f"ports {', '.join(taken)} are taken by somebody else")
+
+    def stop(self, processes: Sequence[SlurmProcess], limit_s: float) -> None:
+        """Have runners end *processes*, and the step with its last one.
+
+        :raises LaunchError: naming what did not end.
+        """
+        going = [process for process in processes if not process.over]
+        rest = [p for p in self.processes if not p.over and p not in going]
+        if self._srun.stdin is not None:
+            with contextlib.suppress(OSError):
+                if rest:
+                    lines = "".join(f"stop {p.command.name}\n" for p in going)
+                    self._srun.stdin.write(lines.encode())
+                    self._srun.stdin.flush()
+                else:
+                    self._srun.stdin.close()
+        self._wait(lambda: all(p.over for p in going), limit_s)
+        left = [process for process in going if process.poll() is None]
+        if not rest:
+            self._wait(lambda: False, _PATIENCE_S)  # srun ends with its last task
+            self._groups.stop([self._srun.pid], grace_s=_PATIENCE_S)
+            self._listener.join(_PATIENCE_S)
+            if self._srun.stdout is not None and not self.listening:
+                self._srun.stdout.close()
+        if left:
+            nodes = ", ".join(process.command.node for process in left)
+            raise LaunchError(f"{self._names(left)} on {nodes} did not end in {limit_s:.0f} s")
+
+    def _wait(self, done: Callable[[], bool], limit_s: float) -> None:
+        deadline = time.monotonic() + limit_s
+        while self.listening and not done() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+    def _listen(self) -> None:
+        assert self._srun.stdout is not None
+        for line in self._srun.stdout:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                event = json.loads(line)
+                self._by_name[event["name"]].hear(event)
+
+    @staticmethod
+    def _names(processes: Sequence[SlurmProcess]) -> str:
+        return ", ".join(process.command.name for process in processes)
+
+
+def srun_said(log: Path) -> str:
+    """The end of what srun wrote; a Slurm that binds to no core says so each time it need not."""
+    lines = log_tail(log).splitlines()
+    return "\n".join(line for line in lines if "lacks support for cpu binding" not in line)
+
+
+def write_step(
+    path: Path,
+    commands: Sequence[Command],
+    logs: Sequence[Path],
+    *,
+    shared: Mapping[str, Any],
+) -> None:
+    """Tell the runners of a step what each node's command is.
+
+    :param shared: what is the same for all.
+    """
+    items = {
+        command.node: {
+            "name": command.name,
+            "argv": command.argv,
+            "env": dict(command.env),
+            "log": str(log),
+            "ports": command.ports,
+            "cleanup": command.cleanup,
+            "pid_argv": command.pid_argv,
+            "watch_cpu": command.watched,
+        }
+        for command, log in zip(commands, logs, strict=True)
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"shared": dict(shared), "items": items}, indent=1))

@@ -1,1 +1,0 @@
-"""Nodes, and processes on them."""

@@ -1,0 +1,1 @@
+"""The `pdserve` command: one module per subcommand."""

@@ -1,0 +1,77 @@
+"""The ``pdserve`` command: finds the subcommands of this folder, and says what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from pytest_pdserve import commands
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import PdserveError
+
+USAGE_ERROR = 4
+"""Exit code for bad input, as pytest's own."""
+_NOT_COMMANDS = ("arguments", "main", "schemas")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one sentence, and exits as for other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"pdserve: {message[:400]}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    :returns: its exit code; 1 for trouble with machines, 4 for bad input, 130 after an interrupt.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except PdserveError as error:
+        print(f"pdserve: {error}", file=sys.stderr)
+        return USAGE_ERROR if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def subcommands() -> dict[str, ModuleType]:
+    """Return the module of every subcommand by name.
+
+    Each has ``NAME``, ``TEXT`` (one line of help), ``add_arguments`` (of its parser) and ``run``,
+    which takes the parsed options and returns an exit code.
+    """
+    found = [
+        importlib.import_module(f"{commands.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(commands.__path__)
+        if module.name not in _NOT_COMMANDS
+    ]
+    return {module.NAME: module for module in sorted(found, key=lambda each: str(each.NAME))}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pdserve", description="Prefill/decode topologies: show, start, measure, judge them."
+    )
+    added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in subcommands().items():
+        more = getattr(module, "DESCRIPTION", module.TEXT)
+        command = added.add_parser(name, help=module.TEXT, description=more)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""``pdserve plan``: everything that would run, and which topologies would meet a target."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.commands.arguments import add_system
+from pytest_pdserve.commands.arguments import add_topology
+from pytest_pdserve.commands.arguments import system_named
+from pytest_pdserve.session.settings import DEFAULT_SYSTEM
+from pytest_pdserve.values.topology import parse_topologies
+
+if TYPE_CHECKING:
+    from pytest_pdserve.values.system import System
+    from pytest_pdserve.values.topology import Topology
+
+NAME = "plan"
+TEXT = "Print every command that would run, with its environment; touch nothing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_topology(parser)
+    add_system(parser, default=DEFAULT_SYSTEM)
+    _add_explore(parser)
+
+
+def _add_explore(plan: argparse.ArgumentParser) -> None:
+    group = plan.add_argument_group("explore", "which topologies meet a target, as simulated")
+    add = group.add_argument
+    add("--explore", action="store_true", help="Simulate all topologies of so many nodes")
+    add("--input-len", default="512", metavar="N[,N…]", help="Prompt lengths (%(default)s)")
+    add("--output-len", default="256", metavar="N[,N…]", help="Output lengths (%(default)s)")
+    add("--rate", default="inf", metavar="R", help="Arrivals, req/s; inf for all at once")
+    add("--slo-ttft-ms", default="inf", metavar="MS", help="Highest mean TTFT that will do")
+    add("--slo-itl-ms", default="inf", metavar="MS", help="Highest mean ITL that will do")
+    add("--num-prompts", default="1024", metavar="N", help="Requests simulated (%(default)s)")
+    add("--nodes", metavar="N", help="Nodes (default: what the system file says)")
+    add("--fresh", action="store_true", help="Empty prefix caches, also for the sweep's own cells")
+    add("--seed", default="0", metavar="N", help="Of lengths, arrivals, routing (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan of each topology, or explore."""
+    topologies = parse_topologies(options.topology)
+    system = system_named(options.system)
+    if options.explore:
+        return _explore(options, system)
+    print("\n".join(plan_text(system, topology) for topology in topologies))
+    return 0
+
+
+def plan_text(system: System, topology: Topology) -> str:
+    """Return everything that would run for *topology*, as a person would type it."""
+    from pytest_pdserve.backends.planned import plan_topology
+    from pytest_pdserve.backends.registry import backend_of
+
+    planned = plan_topology(system, topology)
+    used = len(planned.launch.placement.nodes)
+    idle = system.cluster.nodes - used
+    lines = [
+        f"# {topology.id} on {system.name} ({system.description}): {used} nodes"
+        + (f", {idle} idle" if idle else "")
+        + "; {braces} are filled in by the allocation"
+    ]
+    if asked := backend_of(system).plan_lines(system):
+        lines += ["", *(f"# {line}" for line in asked)]
+    for command in planned.commands:
+        lines += ["", f"# {command.name} on {command.node}", command.render()]
+    return "\n".join(lines) + "\n"
+
+
+def _explore(options: argparse.Namespace, system: System) -> int:
+    from pytest_pdserve.study.explore import explore
+    from pytest_pdserve.study.explore import question_of
+    from pytest_pdserve.study.explore import render
+    from pytest_pdserve.study.explore import replays
+
+    question = question_of(vars(options), system)
+    answers = explore(question, system)
+    print(render(question, answers, replayed=replays(question, system)))
+    return 0

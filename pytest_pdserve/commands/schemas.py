@@ -1,0 +1,40 @@
+"""The JSON schemas of stored files, generated from their values: ``make schemas``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.backends.registry import OWN
+from pytest_pdserve.backends.registry import find_backend
+from pytest_pdserve.results import kinds
+
+FOLDER = Path(kinds.__file__).parent / "schema"
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the schema of every kind of file by name.
+
+    That of system files has the tables of this package's backends too; those of other packages
+    are held against their own when a file is read.
+    """
+    made = {kind.name: kind.schema() for kind in kinds.KINDS}
+    system = made[kinds.SYSTEM.name]
+    for name in OWN:
+        for table, kind in find_backend(name).tables.items():
+            own = kinds.table_schema(kind)
+            system["$defs"] |= own.pop("$defs")
+            system["properties"][table] = {"$ref": own["$ref"]}
+    return made
+
+
+def write_schemas() -> None:
+    """Write every schema where the package looks for it."""
+    for name, schema in schemas().items():
+        path = FOLDER / f"{name}.schema.json"
+        path.write_text(json.dumps(schema, indent=2, ensure_ascii=True) + "\n")
+
+
+if __name__ == "__main__":
+    write_schemas()

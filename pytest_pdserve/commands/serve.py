@@ -1,0 +1,105 @@
+"""``pdserve serve``: a topology held until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.commands.arguments import add_runs
+from pytest_pdserve.commands.arguments import add_system
+from pytest_pdserve.commands.arguments import add_topology
+from pytest_pdserve.commands.arguments import one_topology
+from pytest_pdserve.commands.arguments import system_named
+from pytest_pdserve.session.settings import DEFAULT_SYSTEM
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import StoreError
+
+if TYPE_CHECKING:
+    from pytest_pdserve.serving.deployment import Deployment
+
+NAME = "serve"
+TEXT = "Stand a topology up and hold it until interrupted"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_topology(parser)
+    add_system(parser, default=DEFAULT_SYSTEM)
+    add_runs(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Hold the topology until Ctrl-C."""
+    from pytest_pdserve.backends.backend import Request
+    from pytest_pdserve.backends.planned import plan_topology
+    from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.results.store import check_runs_folder
+    from pytest_pdserve.results.store import create_run
+    from pytest_pdserve.serving.deployment import stand_up
+
+    topology, system = one_topology(options), system_named(options.system)
+    backend = backend_of(system)
+    if system.simulated or not backend.starts_servers:
+        raise ConfigError(
+            f"system {system.name!r} is of kind {backend.name!r}, which starts no servers to hold"
+        )
+    backend.check(system)
+    backend.check_launch(system, plan_topology(system, topology, starting=True).launch)
+    check_runs_folder(options.runs)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a background job inherits SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
+    store = create_run(options.runs, system.name)
+    logs = store.logs(topology.id)
+
+    def progress(text: str) -> None:
+        print(f"pdserve {topology.id}: {text}", flush=True)
+
+    asked = Request(folder=store.folder / backend.name, progress=progress)
+    with (
+        backend.acquire(system, asked) as nodes,
+        stand_up(nodes, topology, system, logs=logs, progress=progress) as deployment,
+    ):
+        _hold(deployment, logs)
+    return 0
+
+
+def _hold(deployment: Deployment, logs: Path) -> None:
+    """Say where it answers, and watch its servers."""
+    key = logs.parent.parent / "api-key"
+    try:
+        _write_key(key, deployment.api_key)
+        print(_ready_text(deployment, logs, key), flush=True)
+        while True:
+            deployment.check_alive()
+            time.sleep(1.0)
+    finally:
+        key.unlink(missing_ok=True)
+
+
+def _write_key(path: Path, key: str) -> None:
+    try:
+        path.touch(mode=0o600)
+        path.write_text(key)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _ready_text(deployment: Deployment, logs: Path, key: Path) -> str:
+    url = deployment.url
+    return "\n".join(
+        [
+            f"endpoint  {url}",
+            f"logs      {logs}",
+            f"key       {key} (only you can read it)",
+            f'try       curl {url}/v1/completions -H "Authorization: Bearer $(cat {key})" '
+            "-H 'Content-Type: application/json' "
+            f'-d \'{{"model": "{deployment.system.model.path}", "prompt": "bado fami", '
+            '"max_tokens": 16}\'',
+            f"measure   PDSERVE_API_KEY=$(cat {key}) pytest suites/ --pdserve-base-url {url} "
+            f"--topology {deployment.topology.id}",
+            "Ctrl-C ends it.",
+        ]
+    )

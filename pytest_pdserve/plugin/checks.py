@@ -1,0 +1,81 @@
+"""Everything that can be found wrong before a process is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_pdserve.backends.planned import plan_topology
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.judge.sanity import checks as sanity_checks
+from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.results.baselines import host_baseline_path
+from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.calibration import load_calibration
+from pytest_pdserve.results.store import check_runs_folder
+from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.serving.provenance import fingerprint
+from pytest_pdserve.session.session_judge import SUITE
+from pytest_pdserve.session.settings import Settings
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+
+def check_before_start(
+    settings: Settings, topologies: Sequence[Topology], *, starting: bool
+) -> None:
+    """Place every topology and read every file that the session will need.
+
+    :param starting: whether servers will really start; if not, only files and plans are checked.
+    :raises pytest.UsageError: with one sentence; pytest exits with 4.
+    """
+    system = settings.system
+    try:
+        sanity_checks()  # those of other packages must load
+        for topology in topologies:
+            check_topology(system, topology, starting=starting)
+        if starting:
+            backend_of(system).check(system)
+        _load_shared_baseline(settings)
+        load_calibration(system)
+        if system.judgement.host_envelopes and backend_of(system).knows_hardware:
+            _load_host_baseline(settings)
+        check_runs_folder(settings.runs)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def check_topology(system: System, topology: Topology, *, starting: bool) -> None:
+    """Plan *topology*; where servers will start, see that what they need is there.
+
+    :raises PlacementError: if it does not fit.
+    """
+    backend = backend_of(system)
+    if not backend.starts_servers:
+        return
+    planned = plan_topology(system, topology, starting=starting)
+    if starting:
+        backend.check_launch(system, planned.launch)
+
+
+def _load_shared_baseline(settings: Settings) -> None:
+    path = baseline_path(settings.system, SUITE)
+    baseline = load_baseline(path, system=settings.system, suite=SUITE)
+    sources = baseline.provenance if baseline else None
+    approver = sources.approver if sources else None
+    if settings.record and approver:
+        raise ConfigError(
+            f"{path} was accepted by {approver}, and --pdserve-record would put one run in place "
+            f"of its nights; 'pdserve baseline propose --system {settings.system.name}' makes a "
+            "candidate of stored nights"
+        )
+
+
+def _load_host_baseline(settings: Settings) -> None:
+    system = with_model_path(settings.system)
+    mark = fingerprint(dict(backend_of(system).describe_hardware(system)), system)
+    path = host_baseline_path(system, SUITE, mark, state_folder())
+    load_baseline(path, fingerprint=mark, system=system, suite=SUITE)

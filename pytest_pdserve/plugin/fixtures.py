@@ -1,0 +1,333 @@
+"""Fixtures: nodes, servers on them, measured cells and their judgement."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import NoReturn
+
+import pytest
+
+from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.values.errors import BaselineRegression
+from pytest_pdserve.values.errors import PdserveError
+
+if TYPE_CHECKING:
+    from pytest_pdserve.backends.allocation import Allocation
+    from pytest_pdserve.judge.claims import ClaimVerdict
+    from pytest_pdserve.judge.verdict import Verdict
+    from pytest_pdserve.serving.restartable import RestartableDeployment
+    from pytest_pdserve.serving.restartable import Servers
+    from pytest_pdserve.session.cell import Cell
+    from pytest_pdserve.session.session import Session
+    from pytest_pdserve.values.claim import Claim
+    from pytest_pdserve.values.workload import Workload
+
+broken_key = pytest.StashKey[set[str]]()
+"""Topologies that ended in an ERROR."""
+allocation_key = pytest.StashKey["Allocation"]()
+session_key = pytest.StashKey["Session"]()
+
+
+verdict_key = pytest.StashKey[str]()
+"""Verdict of a test, which its report then carries."""
+
+
+class Trouble(pytest.fail.Exception):  # type: ignore[name-defined,misc]
+    """Trouble with machines in a fixture, shown as one message; it knows the error behind it."""
+
+    def __init__(self, error: PdserveError) -> None:
+        super().__init__(str(error), pytrace=False)
+        self.error = error
+
+
+@contextlib.contextmanager
+def without_traceback() -> Iterator[None]:
+    """Show trouble with machines as its one message: in a fixture, pytest makes that an ERROR."""
+    try:
+        yield
+    except PdserveError as error:
+        raise Trouble(error) from None
+
+
+def cause_of(config: pytest.Config, error: PdserveError) -> str:
+    """What to say of trouble in a test: that of the nodes, if they are what was lost."""
+    allocation = config.stash.get(allocation_key, None)
+    if allocation is not None:
+        try:
+            allocation.diagnose()
+        except PdserveError as lost:
+            return str(lost)
+    return str(error)
+
+
+def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
+    """A function that writes a line to the terminal, past pytest's capture."""
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def progress(text: str) -> None:
+        if terminal is None or terminal.verbosity < 0:
+            return
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            terminal.ensure_newline()
+            if config.get_terminal_writer().width_of_current_line:
+                terminal.line("")
+            terminal.write_line(f"pdserve {label}: {text}", flush=True)
+
+    return progress
+
+
+@pytest.fixture(scope="session")
+def pdserve_session(request: pytest.FixtureRequest) -> Session:
+    """What this session has measured and judged so far."""
+    from pytest_pdserve.session.session import Session
+
+    if hasattr(request.config, "workerinput"):
+        pytest.fail("pdserve suites own their cluster; run them without -n", pytrace=False)
+    with without_traceback():
+        session = Session.start(settings_of(request.config))
+    session.broken = request.config.stash.setdefault(broken_key, session.broken)
+    request.config.stash[session_key] = session
+    return session
+
+
+@pytest.fixture(scope="session")
+def pdserve_cluster(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Iterator[Allocation]:
+    """The nodes that every topology of the session shares; released on every path."""
+    from pytest_pdserve.backends.backend import Request
+    from pytest_pdserve.backends.registry import backend_of
+
+    system, settings = pdserve_session.system, pdserve_session.settings
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with without_traceback():
+            backend = backend_of(system)
+            asked = Request(
+                folder=pdserve_session.store.folder / backend.name,
+                progress=progress_to(request.config, system.name),
+                job_id=settings.job_id,
+            )
+            backend.check(system)
+            with backend.acquire(system, asked) as allocation:
+                pdserve_session.set_nodes(allocation)
+                pdserve_session.session_judge.check_hardware()
+                request.config.stash[allocation_key] = allocation
+                try:
+                    yield allocation
+                finally:
+                    del request.config.stash[allocation_key]
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(scope="session")
+def pdserve_restartable(
+    request: pytest.FixtureRequest, pdserve_session: Session, pdserve_cluster: Allocation
+) -> Iterator[RestartableDeployment]:
+    """The topology of the parameter, stood up; ``--topology`` parametrizes it.
+
+    It serves all of its tests, and is started anew where a suspicious cell is run again.
+    """
+    from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.serving.deployment import stand_up
+    from pytest_pdserve.serving.restartable import RestartableDeployment
+
+    topology, session = request.param, pdserve_session
+    progress = session.progress = progress_to(request.config, topology.id)
+    backend = backend_of(session.system)
+    deploy = backend.deployer or stand_up
+
+    @contextlib.contextmanager
+    def start(number: int) -> Iterator[Servers]:
+        logs = session.store.logs(topology.id, number)
+        with deploy(
+            pdserve_cluster, topology, session.system, logs=logs, progress=progress
+        ) as deployment:
+            session.set_versions(deployment.versions)
+            yield deployment
+            if backend.starts_servers and not session.system.simulated:
+                progress("stopping")
+
+    restartable = backend.starts_servers
+    with without_traceback(), RestartableDeployment(start, restartable=restartable) as deployed:
+        yield deployed
+
+
+@pytest.fixture
+def pdserve_deployment(pdserve_restartable: RestartableDeployment) -> Servers:
+    """The servers of the topology that is up now."""
+    with without_traceback():
+        return pdserve_restartable.deployment
+
+
+@pytest.fixture
+def pdserve_run(
+    request: pytest.FixtureRequest,
+    pdserve_session: Session,
+    pdserve_restartable: RestartableDeployment,
+    pdserve_workload: Workload,
+) -> Cell:
+    """The cell of ``pdserve_workload`` on ``pdserve_restartable``, measured and recorded.
+
+    Its numbers become the test's ``user_properties`` (JUnit) and, where pytest-benchmark was asked
+    to store or compare, a benchmark's ``extra_info``; pytest-benchmark never judges.
+    """
+
+    def measure() -> Cell:
+        return pdserve_session.measure(pdserve_restartable, pdserve_workload)
+
+    with without_traceback():
+        if _benchmark_asked(request.config):
+            benchmark = request.getfixturevalue("benchmark")
+            cell: Cell = benchmark.pedantic(measure, rounds=1, iterations=1)
+            benchmark.extra_info |= cell.records[-1].metrics
+        else:
+            cell = measure()
+    for name, value in cell.records[-1].metrics.items():
+        request.node.user_properties.append((name, value))
+    request.node.user_properties.append(("pdserve_record", str(cell.paths[-1])))
+    return cell
+
+
+def _benchmark_asked(config: pytest.Config) -> bool:
+    """Whether pytest-benchmark is there and was asked to keep or compare results."""
+    flags = ("benchmark_json", "benchmark_save", "benchmark_autosave", "benchmark_compare")
+    return any(config.getoption(flag, None) for flag in flags)
+
+
+@pytest.fixture
+def pdserve_judge(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Callable[[Cell], None]:
+    """A function that holds a cell against its baseline.
+
+    It raises :class:`BaselineRegression` on a FAIL, and fails on ``--pdserve-record``. The test is
+    INCONCLUSIVE where neither a change nor its absence could be shown.
+    """
+
+    def judge(cell: Cell) -> None:
+        __tracebackhide__ = True
+        verdict = pdserve_session.judge(cell)
+        request.node.stash[verdict_key] = str(verdict.status)
+        request.node.user_properties.append(("pdserve_verdict", str(verdict.status)))
+        _raise_unless_passed(verdict, strict=pdserve_session.settings.strict)
+        if pdserve_session.settings.record:
+            pytest.fail(verdict.message, pytrace=False)
+
+    return judge
+
+
+@pytest.fixture
+def pdserve_judge_topology(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Callable[[str], None]:
+    """A function that holds a topology over all of its cells against the baseline.
+
+    It raises :class:`BaselineRegression` on a FAIL. Where nights judge fewer than two of its cells
+    it skips, and fails under ``--pdserve-strict``; INCONCLUSIVE if fewer than two were measured.
+    """
+
+    def judge(topology: str) -> None:
+        __tracebackhide__ = True
+        strict = pdserve_session.settings.strict
+        if topology in pdserve_session.broken:
+            raise PdserveError(f"{topology} not judged as a whole: it ended in an ERROR")
+        verdict = pdserve_session.judge_topology(topology)
+        if verdict is None:
+            few = "the baseline has several nights of fewer than two of its cells"
+            _not_judged(f"{topology} as a whole not judged: {few}", strict=strict)
+        else:
+            request.node.stash[verdict_key] = str(verdict.status)
+            _raise_unless_passed(verdict, strict=strict)
+
+    return judge
+
+
+def _raise_unless_passed(verdict: Verdict, *, strict: bool) -> None:
+    __tracebackhide__ = True
+    if verdict.status == "FAIL":
+        raise BaselineRegression(verdict.message)
+    if verdict.status == "INCONCLUSIVE":
+        inconclusive(verdict, strict=strict)
+
+
+def inconclusive(verdict: Verdict | ClaimVerdict, *, strict: bool) -> NoReturn:
+    """End the test with neither pass nor fail; with *strict*, as a failure.
+
+    It is a skip to every reporter that knows no other word; the plugin's own hooks count and show
+    it by its name.
+    """
+    __tracebackhide__ = True
+    if strict:
+        pytest.fail(f"INCONCLUSIVE: {verdict.message}\n(--pdserve-strict)", pytrace=False)
+    pytest.skip(f"INCONCLUSIVE: {verdict.message}")
+
+
+@pytest.fixture
+def pdserve_judge_claim(
+    request: pytest.FixtureRequest, pdserve_session: Session
+) -> Callable[[Claim], None]:
+    """A function that compares topologies as a claim says.
+
+    It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
+    skips what no measurement can decide and what this session did not measure, is an xfail where
+    the claim fails just as its known issue says, and INCONCLUSIVE where pairs of runs do not tell.
+    """
+
+    def judge(claim: Claim) -> None:
+        __tracebackhide__ = True
+        system, strict = pdserve_session.system, pdserve_session.settings.strict
+        if claim.undecidable is not None:
+            pytest.skip(f"undecidable: {claim.undecidable}")
+        report = system.judgement.claims == "report"
+        missing = _unmeasured(claim, pdserve_session, report=report)
+        if missing:
+            more = "; run suites/sweep with --topology all"
+            _not_judged(f"claim not judged: {missing}", strict=strict, hint=more)
+        verdict = pdserve_session.judge_claim(claim)
+        request.node.stash[verdict_key] = str(verdict.status)
+        request.node.user_properties.append(("pdserve_claim", verdict.message))
+        if verdict.known is not None:
+            cells = ", ".join(verdict.contradicted)
+            pytest.xfail(f"known issue, contradicted in {cells}: {verdict.known}")
+        if verdict.status == "INCONCLUSIVE":
+            inconclusive(verdict, strict=strict)
+        if verdict.status == "FAIL":
+            if not report:
+                raise BaselineRegression(verdict.message)
+            pytest.xfail(f"on {system.name} not enforced: {verdict.misses[0]}")
+
+    return judge
+
+
+def _unmeasured(claim: Claim, session: Session, *, report: bool) -> str | None:
+    """Why *claim* cannot be judged in this session, or None: where claims are enforced, try.
+
+    :raises PdserveError: if a side is missing because its topology or its cell ended in an ERROR.
+    """
+    from pytest_pdserve.judge.claims import sides_of
+
+    asked = session.broken.union(topology for topology, _ in (*session.cells, *session.invalid))
+    if session.system.figures is None and asked.isdisjoint(claim.topologies):
+        return f"none of {', '.join(claim.topologies)} was measured"
+    sides = tuple(sides_of(claim, session.system.sweep.points(), session.look_for(claim)))
+    if troubles := sorted({side.trouble for side in sides if side.trouble}):
+        raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
+    if not report:
+        return None
+    if not sides:
+        return "no cell of this system's sweep lies in its regime"
+    missing = {side.topology for side in sides if side.value is None}
+    return f"{', '.join(sorted(missing))} neither measured nor in a baseline" if missing else None
+
+
+def _not_judged(reason: str, *, strict: bool, hint: str = "") -> None:
+    if strict:
+        pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
+    pytest.skip(f"{reason}{hint}")

@@ -1,0 +1,230 @@
+"""The pytest plugin: hooks of a few lines. What acts is imported inside fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.plugin.fixtures import Trouble
+from pytest_pdserve.plugin.fixtures import broken_key
+from pytest_pdserve.plugin.fixtures import cause_of
+from pytest_pdserve.plugin.fixtures import pdserve_cluster as pdserve_cluster
+from pytest_pdserve.plugin.fixtures import pdserve_deployment as pdserve_deployment
+from pytest_pdserve.plugin.fixtures import pdserve_judge as pdserve_judge
+from pytest_pdserve.plugin.fixtures import pdserve_judge_claim as pdserve_judge_claim
+from pytest_pdserve.plugin.fixtures import pdserve_judge_topology as pdserve_judge_topology
+from pytest_pdserve.plugin.fixtures import pdserve_restartable as pdserve_restartable
+from pytest_pdserve.plugin.fixtures import pdserve_run as pdserve_run
+from pytest_pdserve.plugin.fixtures import pdserve_session as pdserve_session
+from pytest_pdserve.plugin.fixtures import session_key
+from pytest_pdserve.plugin.fixtures import verdict_key
+from pytest_pdserve.plugin.markers import SIGNATURES
+from pytest_pdserve.plugin.markers import check_requires
+from pytest_pdserve.plugin.markers import claims_file
+from pytest_pdserve.plugin.markers import panels_of
+from pytest_pdserve.plugin.markers import unmet
+from pytest_pdserve.plugin.options import add_options
+from pytest_pdserve.plugin.options import asked
+from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.values.errors import InvalidRunError
+from pytest_pdserve.values.errors import PdserveError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_pdserve.values.claim import Claim
+    from pytest_pdserve.values.system import System
+    from pytest_pdserve.values.topology import Topology
+
+trouble_key = pytest.StashKey[pytest.UsageError]()
+"""The first thing that was found wrong while tests were made."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare options and their ini twins."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare markers; read settings at once if the command line has any."""
+    for signature in SIGNATURES.values():
+        config.addinivalue_line("markers", signature)
+    if asked(config):
+        settings_of(config)
+        if getattr(config.option, "numprocesses", None):
+            raise pytest.UsageError("pdserve suites own their cluster; run them without -n")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """One line, if the command line says anything to pdserve."""
+    if not asked(config):
+        return None
+    from pytest_pdserve.report.header import header
+
+    settings = settings_of(config)
+    topologies = [topology.id for topology in settings.topologies]
+    return header(settings.system, topologies)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize over ``--topology`` and, where a test asks for it, the sweep or claims."""
+    try:
+        _parametrize(metafunc)
+    except pytest.UsageError as error:  # raised from here, it would be a traceback and exit 2
+        metafunc.config.stash.setdefault(trouble_key, error)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a workload by its id in test ids."""
+    from pytest_pdserve.values.workload import Workload
+
+    return val.id if isinstance(val, Workload) else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Look at everything that can be wrong before anything is started; put claims last."""
+    if trouble_key in config.stash:
+        raise config.stash[trouble_key]
+    for item in items:
+        for mark in item.iter_markers("pdserve_requires"):
+            check_requires(mark)
+    topologies = [t for t in map(_topology, items) if t is not None]
+    if topologies:
+        from pytest_pdserve.plugin.checks import check_before_start
+
+        starting = not (config.option.collectonly or config.getoption("setupplan", default=False))
+        unique = list({topology.id: topology for topology in topologies}.values())
+        check_before_start(settings_of(config), unique, starting=starting)
+    _deselect_nights(config, items)
+    items.sort(key=lambda item: item.get_closest_marker("pdserve_last") is not None)
+
+
+def _deselect_nights(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what judges nights on a system whose limits decide everything."""
+    judging = [i for i in items if "pdserve_judge_topology" in getattr(i, "fixturenames", ())]
+    if judging and not settings_of(config).system.judgement.nights:
+        items[:] = [item for item in items if item not in judging]
+        config.hook.pytest_deselected(items=judging)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what topology or system do not allow, before anything is stood up for it."""
+    for mark in item.iter_markers("pdserve_requires"):
+        settings = settings_of(item.config)
+        reason = unmet(mark, _topology(item), settings.system.cluster)
+        if reason and settings.strict:
+            pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
+        if reason:
+            pytest.skip(reason)
+    names = getattr(item, "fixturenames", ())
+    if "pdserve_restartable" in names and "pdserve_run" not in names:
+        system = settings_of(item.config).system
+        if system.simulated:
+            pytest.skip(f"needs servers that answer; {system.name} is simulated")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show trouble with machines inside of a test as it is shown in a fixture: an ERROR."""
+    report = yield
+    if call.when == "call" and call.excinfo and isinstance(call.excinfo.value, PdserveError):
+        report.longrepr = cause_of(item.config, call.excinfo.value)
+        report.when = "setup"  # what is no failure of the test is one of its setup
+    report.pdserve_verdict = item.stash.get(verdict_key, None)  # type: ignore[attr-defined]
+    topology = _topology(item)
+    trouble = report.failed and report.when == "setup" and not _invalid(call)
+    if trouble and topology is not None:
+        item.config.stash.setdefault(broken_key, set()).add(topology.id)
+    return report
+
+
+def _invalid(call: pytest.CallInfo[None]) -> bool:
+    """Whether the run was invalid: that loses its cell, while the servers stand."""
+    error = call.excinfo.value if call.excinfo else None
+    return isinstance(error.error if isinstance(error, Trouble) else error, InvalidRunError)
+
+
+def pytest_report_teststatus(
+    report: pytest.TestReport,
+) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """Count and show what is neither a pass nor a fail by its own name."""
+    if not (report.skipped and getattr(report, "pdserve_verdict", None) == Status.INCONCLUSIVE):
+        return None
+    return "inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Table of cells and claims, and where the records lie; nothing when nothing ran."""
+    session = config.stash.get(session_key, None)
+    if session is None:
+        return
+    from pytest_pdserve.report.terminal import summary_lines
+
+    lines = summary_lines(session)
+    if lines:
+        terminalreporter.section("pdserve")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def _topology(item: pytest.Item) -> Topology | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("pdserve_restartable") if callspec is not None else None
+
+
+def _parametrize(metafunc: pytest.Metafunc) -> None:
+    if "pdserve_restartable" in metafunc.fixturenames:
+        metafunc.parametrize(
+            "pdserve_restartable",
+            settings_of(metafunc.config).topologies,
+            ids=lambda topology: topology.id,
+            indirect=True,
+            scope="session",
+        )
+    if "pdserve_topology" in metafunc.fixturenames:
+        ids = [topology.id for topology in settings_of(metafunc.config).topologies]
+        metafunc.parametrize("pdserve_topology", ids)
+    if panels := metafunc.definition.get_closest_marker("pdserve_panels"):
+        named = panels_of(panels)
+        points = settings_of(metafunc.config).system.sweep.points()
+        chosen = [point for point in points if named & set(point.panels)]
+        metafunc.parametrize(
+            "pdserve_workload",
+            [point.workload for point in chosen],
+            ids=[point.test_id for point in chosen],
+        )
+    if claims := metafunc.definition.get_closest_marker("pdserve_claims"):
+        path = claims_file(claims, metafunc.definition.path.parent)
+        marks = metafunc.definition.iter_markers("pdserve_requires")
+        cluster = settings_of(metafunc.config).system.cluster
+        reason = next((said for mark in marks if (said := unmet(mark, None, cluster))), None)
+        if reason:  # skipped once, not claim by claim, and no lack of this session: not strictly
+            skipped = pytest.param(None, id=path.stem, marks=pytest.mark.skip(reason=reason))
+            metafunc.parametrize("pdserve_claim", [skipped])
+            return
+        metafunc.parametrize(
+            "pdserve_claim",
+            _claims(path, settings_of(metafunc.config).system),
+            ids=lambda claim: claim.id,
+        )
+
+
+def _claims(path: Path, system: System) -> tuple[Claim, ...]:
+    from pytest_pdserve.results.claims import figures_path
+    from pytest_pdserve.results.claims import load_claims
+    from pytest_pdserve.results.claims import load_figures
+    from pytest_pdserve.values.errors import ConfigError
+
+    try:
+        if system.figures is not None:
+            load_figures(figures_path(system))
+        return load_claims(path)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error

@@ -1,0 +1,181 @@
+"""Command-line options, their ini twins, and the settings that they add up to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.session.settings import DEFAULT_RUNS
+from pytest_pdserve.session.settings import DEFAULT_SYSTEM
+from pytest_pdserve.session.settings import DEFAULT_TOPOLOGY
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.topology import parse_topologies
+
+if TYPE_CHECKING:
+    from pytest_pdserve.session.settings import Settings
+    from pytest_pdserve.values.system import System
+
+_FLAGS = ("topology", "system", "base_url", "job_id", "runs", "repeats", "record", "strict")
+
+settings_key = pytest.StashKey["Settings"]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every flag; one with an ini twin has no default of its own."""
+    group = parser.getgroup("pdserve", "prefill/decode serving")
+    add = group.addoption
+    add(
+        "--topology",
+        dest="pdserve_topology",
+        metavar="ID[,ID…]",
+        help="Topologies to measure: dp, route2, 1p3d, 2x1p1d-tp4, …, or all for the article's "
+        f"five (default: {DEFAULT_TOPOLOGY})",
+    )
+    add(
+        "--system",
+        dest="pdserve_system",
+        metavar="NAME",
+        help="System to measure on, a folder of baselines/ with a system.toml "
+        f"(default: {DEFAULT_SYSTEM})",
+    )
+    add(
+        "--pdserve-base-url",
+        metavar="URL",
+        help="Measure an endpoint that is up already, and stand nothing up; "
+        "its API key is read from PDSERVE_API_KEY (default: none)",
+    )
+    add(
+        "--pdserve-job-id",
+        metavar="ID",
+        help="Use the nodes of a Slurm job that runs already, and leave it running (default: none)",
+    )
+    add(
+        "--pdserve-runs",
+        metavar="DIR",
+        help=f"Folder for records and logs (default: {DEFAULT_RUNS})",
+    )
+    add(
+        "--pdserve-repeats",
+        metavar="N",
+        help="Runs per cell (default: what the system file says)",
+    )
+    add(
+        "--pdserve-record",
+        action="store_true",
+        default=None,
+        help="Write measured cells into the baseline as a candidate, and fail, so that it is read",
+    )
+    add(
+        "--pdserve-strict",
+        action="store_true",
+        default=None,
+        help="Fail on what would be skipped or cannot be proven (default: off)",
+    )
+    parser.addini("pdserve_topology", "Default of --topology", default=None)
+    parser.addini("pdserve_system", "Default of --system", default=None)
+    parser.addini("pdserve_base_url", "Default of --pdserve-base-url", default=None)
+    parser.addini("pdserve_job_id", "Default of --pdserve-job-id", default=None)
+    parser.addini("pdserve_runs", "Default of --pdserve-runs", default=None)
+    parser.addini("pdserve_repeats", "Default of --pdserve-repeats", default=None)
+    parser.addini("pdserve_strict", "Default of --pdserve-strict", type="bool", default=None)
+
+
+def asked(config: pytest.Config) -> bool:
+    """Whether the command line says anything to pdserve."""
+    return any(config.getoption(f"pdserve_{name}") is not None for name in _FLAGS)
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The session's settings, read once.
+
+    :raises pytest.UsageError: if an option or the system file cannot be used.
+    """
+    if settings_key not in config.stash:
+        try:
+            config.stash[settings_key] = _read(config)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[settings_key]
+
+
+def _read(config: pytest.Config) -> Settings:
+    from pytest_pdserve.backends.attached import attached_to
+    from pytest_pdserve.backends.systems import load_system
+    from pytest_pdserve.results.folders import baseline_folders
+    from pytest_pdserve.session.settings import Settings
+
+    topologies = parse_topologies(str(_value(config, "topology", DEFAULT_TOPOLOGY)))
+    folders = baseline_folders(config.rootpath)
+    system = load_system(str(_value(config, "system", DEFAULT_SYSTEM)), folders)
+    base_url = _base_url(_value(config, "base_url", default=None))
+    if base_url and system.figures is not None:
+        raise ConfigError(
+            f"--pdserve-base-url {base_url} cannot be measured as system {system.name!r}, which is "
+            "figures without a machine; name another --system"
+        )
+    job_id = _job_id(_value(config, "job_id", default=None), system)
+    if base_url:
+        system = attached_to(system, base_url)
+    runs = Path(_value(config, "runs", DEFAULT_RUNS))
+    return Settings(
+        topologies=topologies,
+        system=system,
+        folders=folders,
+        runs=runs if runs.is_absolute() else config.invocation_params.dir / runs,
+        repeats=_repeats(_value(config, "repeats", system.sweep.repeats)),
+        record=bool(config.getoption("pdserve_record")),
+        strict=bool(_value(config, "strict", default=False)),
+        job_id=job_id,
+        rootdir=config.rootpath,
+    )
+
+
+def _value(config: pytest.Config, name: str, default: Any) -> Any:
+    flag = config.getoption(f"pdserve_{name}")
+    if flag is not None:
+        return flag
+    ini = config.getini(f"pdserve_{name}")
+    return default if ini in (None, "") else ini
+
+
+def _repeats(text: object) -> int | None:
+    if text is None:
+        return None
+    if not str(text).isdecimal() or int(str(text)) < 1:
+        raise ConfigError(f"--pdserve-repeats {text!r} is not a whole number of at least 1")
+    return int(str(text))
+
+
+def _job_id(text: str | None, system: System) -> str | None:
+    if text is None:
+        return None
+    from pytest_pdserve.backends.registry import backend_of
+
+    if not str(text).isdecimal():
+        raise ConfigError(f"--pdserve-job-id {text!r} is not a Slurm job ID")
+    if not (backend := backend_of(system)).takes_jobs:
+        raise ConfigError(
+            f"--pdserve-job-id {text} needs a system of kind slurm; {system.name!r} is of kind "
+            f"{backend.name!r}"
+        )
+    return str(text)
+
+
+def _base_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"--pdserve-base-url {url!r} is no URL like http://10.0.0.1:8010")
+    if parts.username or parts.password:
+        raise ConfigError("--pdserve-base-url holds a password; put the key into PDSERVE_API_KEY")
+    return url.rstrip("/")

@@ -1,0 +1,41 @@
+"""What a session was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+DEFAULT_TOPOLOGY = "1p3d"
+DEFAULT_SYSTEM = "local-cpu"
+DEFAULT_RUNS = "runs"
+
+DEFAULT_TOPOLOGY = "1p3d"
+DEFAULT_SYSTEM = "local-cpu"
+DEFAULT_RUNS = "runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user asked for."""
+
+    topologies: tuple[Topology, ...]
+    """Topologies to measure, in order."""
+    system: System
+    """What to measure on; model path as in its file."""
+    folders: tuple[Path, ...]
+    """Folders of baselines."""
+    runs: Path
+    """Folder of run folders."""
+    repeats: int | None
+    """Runs per cell where limits decide; at most so many where nights are judged."""
+    record: bool
+    """Whether to write candidate baselines."""
+    strict: bool
+    """Whether an unmet requirement or unproven check fails."""
+    job_id: str | None = None
+    """Running job whose nodes are used."""
+    rootdir: Path
+    """pytest's root."""

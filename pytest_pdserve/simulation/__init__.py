@@ -1,0 +1,58 @@
+"""Disaggregated serving computed by a model that was fitted to the article; no server runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.backend import Backend
+from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.simulation.allocation import SimulatedAllocation
+from pytest_pdserve.simulation.constants import fitted
+from pytest_pdserve.simulation.deployment import deploy_simulated
+from pytest_pdserve.simulation.options import SimulationSpec
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+
+
+class SimulatedBackend(Backend):
+    """Nodes that do not exist."""
+
+    name = "simulated"
+    tables: Mapping[str, type] = {"simulation": SimulationSpec}
+    unread = (
+        *("cluster.shared_host", "cluster.memory_per_instance_gib", "cluster.bind_host"),
+        *("model.serve_args", "programs", "container", "ports", "kv_transfer", "limits"),
+        *("env", "pd_env", "router", "bench"),
+    )
+    simulated = True
+    knows_hardware = True
+    deployer = staticmethod(deploy_simulated)
+
+    def check(self, system: System) -> None:
+        """Refuse an installation without simpy, and drift out of all measure."""
+        if importlib.util.find_spec("simpy") is None:
+            raise ConfigError(
+                f"system {system.name!r} needs simpy, which is not installed; "
+                "install pytest-pdserve[simulate]"
+            )
+        system.table("simulation", SimulationSpec).check()
+
+    @contextlib.contextmanager
+    def acquire(self, system: System, request: Request) -> Iterator[Allocation]:
+        """Hold nodes in name only."""
+        yield SimulatedAllocation(system, self.hosts(system))
+
+    def night(self, system: System) -> int:
+        """Return the night that the system file names."""
+        return system.table("simulation", SimulationSpec).night
+
+    def describe_hardware(self, system: System) -> Mapping[str, str]:
+        """Return the model's constants, which decide how fast the nodes serve."""
+        replay = system.table("simulation", SimulationSpec).replay
+        constants = {name: f"{value:g}" for name, value in asdict(fitted()).items()}
+        return {"simulated": "yes", "replay": str(replay)} | constants

@@ -1,0 +1,80 @@
+"""What a simulated system adds to its model: seed, history, noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+from msgspec import Meta
+
+from pytest_pdserve.values.errors import ConfigError
+
+MOST_DRIFT = 1000.0
+"""How many times slower or faster drift may make a night."""
+
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Word = Annotated[str, Meta(pattern=r"^[^\s]+$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationSpec:
+    """How a simulated run differs from the model's bare answer; by default not at all."""
+
+    noise: Literal["none", "reference"] = "none"
+    """Where the keys that are not given start from: ``reference`` is noise as public nightly runs
+    show it."""
+    seed: Count = 0
+    """Of routing and noise, beside the workload's own."""
+    night: Count = 0
+    """Which night it is: runs of one night share a part of their noise, and drift counts nights."""
+    replay: bool = False
+    """Whether the cells of the sweep before this one were run first, with the same prompts."""
+    run_cv: Share = 0.0
+    """Coefficient of variation of all service times from run to run."""
+    ttft_cv: Share = 0.0
+    """The same of the time to first token, beside :attr:`run_cv`."""
+    ttft_tail_cv: Share = 0.0
+    """The same of its 99th percentile, beside both."""
+    icc: Share = 0.2
+    """Share of the variance that runs of one night have in common."""
+    heavy_tails: bool = False
+    """Whether noise is drawn from Student's t of 3 degrees of freedom, not from the normal."""
+    slow_runs: Share = 0.0
+    """Share of runs that are slowed by 5 to 50 %."""
+    drift_per_night: Annotated[float, Meta(gt=-1, le=1)] = 0.0
+    """By how much, as a fraction, every night is slower than the one before."""
+    bad_node: Word | None = None
+    """A node that is slower than the others."""
+    bad_node_factor: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
+    """How much longer its steps take."""
+
+    @staticmethod
+    def complete(table: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the table of a system file with the keys that its ``noise`` starts from."""
+        return {**(_REFERENCE if table.get("noise") == "reference" else {}), **table}
+
+    def check(self) -> None:
+        """Refuse drift that has grown out of all measure by its night.
+
+        :raises ConfigError: naming both keys.
+        """
+        if abs(self.night * math.log1p(self.drift_per_night)) > math.log(MOST_DRIFT):
+            raise ConfigError(
+                f"simulation.night = {self.night} with drift_per_night = {self.drift_per_night:g} "
+                f"is more than {MOST_DRIFT:g} times slower or faster; name an earlier night"
+            )
+
+
+_REFERENCE: dict[str, Any] = {
+    "run_cv": 0.008,
+    "ttft_cv": 0.0127,
+    "ttft_tail_cv": 0.058,
+    "slow_runs": 0.01,
+}
+"""Throughput, ITL, TPOT, E2EL 0.8 %; TTFT p50 1.5 %, mean 2 %, p99 6 %; 1 % of runs slowed."""

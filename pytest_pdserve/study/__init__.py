@@ -1,0 +1,1 @@
+"""What no nightly verdict needs: calibration, power, self-test, exploring topologies."""
