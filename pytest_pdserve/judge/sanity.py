@@ -15,7 +15,8 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ServedCounts
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.roles import kv_pullers
 
 Check = Callable[[Observation], Iterable[Finding]]
 """One check: findings of one run, none where there is nothing to say."""
@@ -124,8 +125,8 @@ def check_served(seen: Observation) -> Iterator[Finding]:
             yield invalid("restarted", f"{counts.name} restarted during the run")
         elif counts.restarted is None:
             yield unproven("restarted", f"{counts.name} does not show when its process started")
-    for role in Role:
-        yield from _served_role(seen.role(role), asked_of(seen))
+    for role in ROLES:
+        yield from _served_role(seen.of(role), asked_of(seen))
 
 
 def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Finding]:
@@ -158,7 +159,7 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
     """One KV transfer per request and rank, none failed, none expired."""
     if not seen.topology.disaggregated or not seen.served:
         return
-    transfers = seen.total("kv_transfers", Role.DECODE)
+    transfers = seen.total("kv_transfers", *kv_pullers())
     if transfers is None:
         yield invalid("transfers", "decode instances show no NIXL counters: no KV cache was moved")
         return
@@ -180,10 +181,10 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
     """Bytes moved are what model shape, block size and prompt lengths predict."""
     if not seen.topology.disaggregated or not seen.served:
         return
-    moved = seen.total("kv_bytes", Role.DECODE)
+    moved = seen.total("kv_bytes", *kv_pullers())
     if moved is None:
         return
-    blocks = {c.block_size for c in seen.role(Role.DECODE)}
+    blocks = {c.block_size for c in seen.of(*kv_pullers())}
     block_size = blocks.pop() if len(blocks) == 1 else None
     lens = seen.result.input_lens
     if seen.kv_shape is None or block_size is None or not lens:
@@ -218,7 +219,7 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
         return
     if "random-prefix-len" in seen.workload.options:
         return
-    found = [c.prefix_cache_hits for c in seen.served if c.role != Role.DECODE]
+    found = [c.prefix_cache_hits for c in seen.served if c.role not in kv_pullers()]
     counted = [count for count in found if count is not None]
     hits = sum(counted) if counted else None
     if hits is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_pdserve.values.errors import PlacementError
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.roles import AGGREGATED
+from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.roles import Role
 from pytest_pdserve.values.topology import Topology
 
 
@@ -38,7 +40,7 @@ class Instance:
     @property
     def headless(self) -> bool:
         """Whether it only lends engines to the head of its group, and answers no requests."""
-        return self.role is Role.AGGREGATED and self.slot > 0
+        return self.role.name == AGGREGATED and self.slot > 0
 
     @property
     def spans_nodes(self) -> bool:
@@ -67,15 +69,9 @@ class Placement:
         """Instances that answer HTTP."""
         return tuple(instance for instance in self.instances if not instance.headless)
 
-    @property
-    def prefills(self) -> tuple[Instance, ...]:
-        """Prefill instances of all groups."""
-        return tuple(i for i in self.instances if i.role is Role.PREFILL)
-
-    @property
-    def decodes(self) -> tuple[Instance, ...]:
-        """Decode instances of all groups."""
-        return tuple(i for i in self.instances if i.role is Role.DECODE)
+    def of(self, role: str) -> tuple[Instance, ...]:
+        """Return the instances of *role*, of all groups."""
+        return tuple(i for i in self.instances if i.role.name == role)
 
     @property
     def routed(self) -> bool:
@@ -97,13 +93,12 @@ def place(
 
     :raises PlacementError: if nodes or GPUs do not suffice or do not divide.
     """
-    tp_prefill = topology.tp_prefill or default_tp or gpus_per_node
-    tp_decode = topology.tp_decode or default_tp or gpus_per_node
-    for tp in (tp_prefill, tp_decode):
+    sizes = tuple(part.tp or default_tp or gpus_per_node for part in topology.parts)
+    for tp in sizes:
         _check_tp(topology, tp, gpus_per_node)
     if topology.disaggregated:
-        return _place_disaggregated(topology, nodes, (gpus_per_node, tp_prefill, tp_decode))
-    return _place_aggregated(topology, nodes, (gpus_per_node, tp_prefill))
+        return _place_disaggregated(topology, nodes, gpus_per_node, sizes)
+    return _place_aggregated(topology, nodes, (gpus_per_node, sizes[0]))
 
 
 def _check_tp(topology: Topology, tp: int, gpus_per_node: int) -> None:
@@ -133,7 +128,7 @@ def _place_aggregated(
     instances = [
         Instance(
             name=f"aggregated[{group}]" + (f"/rank{slot * dp_local}" if slot else ""),
-            role=Role.AGGREGATED,
+            role=ROLES[AGGREGATED],
             group=group,
             node=nodes[group * per_group + slot],
             slot=slot,
@@ -148,38 +143,31 @@ def _place_aggregated(
 
 
 def _place_disaggregated(
-    topology: Topology, nodes: tuple[str, ...], shape: tuple[int, int, int]
+    topology: Topology, nodes: tuple[str, ...], gpus_per_node: int, sizes: tuple[int, ...]
 ) -> Placement:
-    gpus_per_node, tp_prefill, tp_decode = shape
-    per_group = topology.prefill + topology.decode
-    needed = topology.groups * per_group
+    needed = topology.groups * topology.per_group
     if needed > len(nodes):
+        parts = " + ".join(f"{part.count} {part.role}" for part in topology.parts)
         raise PlacementError(
-            f"topology {topology.id!r} needs {needed} nodes "
-            f"({topology.groups} x ({topology.prefill} prefill + {topology.decode} decode)), "
+            f"topology {topology.id!r} needs {needed} nodes ({topology.groups} x ({parts})), "
             f"but the system has {len(nodes)}"
         )
     instances = []
-    for position in range(needed):
-        group, slot = divmod(position, per_group)
-        prefill = slot < topology.prefill
-        index = (
-            group * topology.prefill + slot
-            if prefill
-            else group * topology.decode + slot - topology.prefill
-        )
-        tp = tp_prefill if prefill else tp_decode
-        role = Role.PREFILL if prefill else Role.DECODE
-        instances.append(
-            Instance(
-                name=f"{role}[{index}]",
-                role=role,
-                group=group,
-                node=nodes[position],
-                slot=slot,
-                tp=tp,
-                dp_local=gpus_per_node // tp,
-                dp_size=gpus_per_node // tp,
-            )
-        )
+    for group in range(topology.groups):
+        slot = 0
+        for part, tp in zip(topology.parts, sizes, strict=True):
+            for number in range(part.count):
+                instances.append(
+                    Instance(
+                        name=f"{part.role}[{group * part.count + number}]",
+                        role=ROLES[part.role],
+                        group=group,
+                        node=nodes[group * topology.per_group + slot],
+                        slot=slot,
+                        tp=tp,
+                        dp_local=gpus_per_node // tp,
+                        dp_size=gpus_per_node // tp,
+                    )
+                )
+                slot += 1
     return Placement(topology=topology, nodes=nodes[:needed], instances=tuple(instances))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pytest_pdserve.plan.placement import Instance
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.system import PortScheme
-from pytest_pdserve.values.topology import Role
 
 Claim = Callable[[str, int], bool]
 """Tells whether a port of a node is free, and keeps it: ``(node, port) -> bool``."""
@@ -104,15 +104,15 @@ def assign_ports(placement: Placement, scheme: PortScheme, claim: Claim) -> Port
 def _instance_ports(
     book: PortBook, instance: Instance, position: int, rpc: int | None
 ) -> InstancePorts:
-    if instance.role is Role.AGGREGATED:
-        http = None if instance.headless else book.take(instance.node, "http", instance.group)
-        return InstancePorts(http=http, rpc=rpc)
-    return InstancePorts(
-        http=book.take(instance.node, "http", position),
-        side_channel=book.take(
-            instance.node, "side_channel", 0, width=instance.dp_local * instance.tp
-        ),
-    )
+    if instance.headless:
+        return InstancePorts(rpc=rpc)
+    alone = instance.role.name == AGGREGATED
+    http = book.take(instance.node, "http", instance.group if alone else position)
+    side_channel = None
+    if instance.role.kv_role is not None:
+        width = instance.dp_local * instance.tp
+        side_channel = book.take(instance.node, "side_channel", 0, width=width)
+    return InstancePorts(http=http, side_channel=side_channel, rpc=rpc)
 
 
 def unclaimed(*, one_machine: bool = False) -> Claim:

@@ -10,6 +10,7 @@ from pytest_pdserve.plan.placement import Instance
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.ports import Ports
 from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.system import System
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -34,10 +35,9 @@ def router_command(
     argv = [system.programs.router, "--policy"]
     if placement.topology.disaggregated:
         argv += ["consistent_hash", "--vllm-pd-disaggregation"]
-        for prefill in placement.prefills:
-            argv += ["--prefill", urls[prefill.name]]
-        for decode in placement.decodes:
-            argv += ["--decode", urls[decode.name]]
+        for role in ROLES.values():
+            for instance in placement.of(role.name) if role.router_flag else ():
+                argv += [str(role.router_flag), urls[instance.name]]
     else:
         argv += ["round_robin", "--worker-urls", *urls.values()]
     argv += ["--intra-node-data-parallel-size", str(_engines_per_endpoint(placement))]

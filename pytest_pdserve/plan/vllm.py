@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from pytest_pdserve.plan.command import Command
@@ -36,7 +37,8 @@ def instance_commands(
 def _instance_command(
     instance: Instance, system: System, *, host: Host, head: Host, ports: InstancePorts
 ) -> Command:
-    argv = [system.programs.vllm, "serve", system.model.path, *system.model.serve_args]
+    argv = [system.programs.vllm, "serve", system.model.path]
+    argv += system.serve_args(instance.role.name)
     if instance.headless:
         argv += ["--headless", "--data-parallel-start-rank", str(instance.dp_start)]
     else:
@@ -56,6 +58,7 @@ def _instance_command(
             "VLLM_NIXL_SIDE_CHANNEL_PORT": str(ports.side_channel),
             **system.pd_env,
         }
+    env |= system.role_env(instance.role.name)
     return Command(
         name=instance.name,
         node=instance.node,
@@ -103,4 +106,7 @@ def _kv_transfer(instance: Instance, system: System) -> list[str]:
     ]
     if transfer.buffer_device is not None:
         argv += [f"{option}.kv_buffer_device", transfer.buffer_device]
+    for key, value in system.kv_extra_config(instance.role.name).items():
+        said = value if isinstance(value, str) else json.dumps(value)
+        argv += [f"{option}.kv_connector_extra_config.{key}", said]
     return argv

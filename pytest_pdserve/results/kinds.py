@@ -33,6 +33,7 @@ from pytest_pdserve.values.claim import ClaimsFile
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.text import MOMENT_FORMAT
@@ -68,6 +69,10 @@ class Kind(Generic[T]):
     """``schema_version`` that is written."""
     placed: tuple[str, ...] = ()
     """Fields that follow from where a file lies, and do not stand in it."""
+    arrange: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """Brings checked data into the form of :attr:`type` where people write it otherwise."""
+    amend: Callable[[dict[str, Any]], None] = lambda _: None
+    """Says the same of the schema."""
     sparse: bool = False
     """Whether fields that have their default are left out, for files that people read."""
     migrations: Mapping[int, Migration] = field(default_factory=dict)
@@ -92,7 +97,7 @@ class Kind(Generic[T]):
             raise ConfigError(f"{error} (as read from schema version {old})") from error
         data = current
         without = {key: value for key, value in data.items() if key != "schema_version"}
-        return msgspec.convert({**without, **placed}, self.type)
+        return msgspec.convert({**self.arrange(without), **placed}, self.type)
 
     def dump(self, value: T, source: object) -> dict[str, Any]:
         """Return what a file of *value* holds.
@@ -168,12 +173,14 @@ class Kind(Generic[T]):
             name for name in top.get("required", []) if name not in self.placed
         ]
         top["properties"] = {"schema_version": {"const": self.version}, **top["properties"]}
-        return {
+        schema = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             **top,
             "title": f"pytest-pdserve {self.title}",
             "$defs": definitions,
         }
+        self.amend(schema)
+        return schema
 
 
 def parse_table(kind: Any, data: Any, source: object, pointer: str) -> Any:
@@ -295,12 +302,35 @@ CALIBRATION = Kind(
     migrations={1: migrations.calibration_from_1},
     advice="move it away and make another with pdserve calibrate",
 )
+_BY_ROLE = {"model": ("ModelSpec", "RoleServing"), "kv_transfer": ("KvTransfer", "RoleTransfer")}
+"""Tables that have one of their own for each role: their type, and that of a role's."""
+
+
+def _roles_together(data: dict[str, Any]) -> dict[str, Any]:
+    """Tables such as ``[model.decode]`` in one mapping by role."""
+    made = dict(data)
+    for table in _BY_ROLE:
+        own = dict(made.get(table, {}))
+        roles = {name: own.pop(name) for name in ROLES if name in own}
+        made[table] = {**own, "roles": roles}
+    return made
+
+
+def _roles_apart(schema: dict[str, Any]) -> None:
+    for kind, of_role in _BY_ROLE.values():
+        properties = schema["$defs"][kind]["properties"]
+        del properties["roles"]
+        properties |= {name: {"$ref": f"#/$defs/{of_role}"} for name in ROLES}
+
+
 SYSTEM = Kind(
     name="system",
     title="system",
     type=System,
     version=1,
     placed=("name", "source", "simulated", "tables"),
+    arrange=_roles_together,
+    amend=_roles_apart,
     advice=_WRITTEN,
 )
 CLAIMS = Kind(name="claims", title="claims", type=ClaimsFile, version=1, advice=_WRITTEN)

@@ -220,7 +220,7 @@ def _launch(
     servers = [
         Server(
             name=instance.name,
-            role=instance.role,
+            role=instance.role.name,
             url=None if instance.headless else endpoint_url(instance, hosts, plan.ports),
             process=process,
             engines=instance.dp_size if not topology.disaggregated else instance.dp_local,

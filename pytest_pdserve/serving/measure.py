@@ -20,6 +20,7 @@ from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
+from pytest_pdserve.serving.model import kv_dtype
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.values.errors import AllocationError
@@ -32,7 +33,6 @@ from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import utc_text
-from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def measure(
         after = deployment.scrape()
     lost = _lost(allocation)
     served = tuple(
-        difference(server.name, Role(server.role), before[server.name], after[server.name])
+        difference(server.name, server.role, before[server.name], after[server.name])
         for server in deployment.instances
     )
     seen = Observation(
@@ -111,7 +111,7 @@ def measure(
         result=client.result,
         served=served,
         instances=len(deployment.instances),
-        kv_shape=load_kv_shape(system.model.path),
+        kv_shape=load_kv_shape(system.model.path, kv_dtype(system)),
         ranks=max((server.ranks for server in deployment.instances), default=1),
         client_cpu=client.cpu,
     )

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import platformdirs
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.system import System
 
 TINY = "tiny"
@@ -98,6 +100,28 @@ def load_kv_shape(model: str, dtype: str | None = None) -> KvShape | None:
     except (OSError, ValueError):
         return None
     return KvShape.from_config(config, dtype) if isinstance(config, dict) else None
+
+
+def kv_dtype(system: System) -> str | None:
+    """Type of the KV cache that instances which fetch it are told to use; None for the model's."""
+    for role in kv_pullers():
+        args = system.serve_args(role)
+        for flag in ("--kv-cache-dtype", "--dtype"):
+            said = _value_of(args, flag)
+            if said not in (None, "auto"):
+                return said
+    return None
+
+
+def _value_of(args: Sequence[str], flag: str) -> str | None:
+    """The last value that *args* give to *flag*; None if they do not."""
+    found = None
+    for word, following in zip(args, (*args[1:], ""), strict=True):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def words() -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.record import ServedCounts
-from pytest_pdserve.values.topology import Role
 
 SETTLE_S = 5.0
 """Longest wait for counters to stand still after the last response."""
@@ -99,7 +98,7 @@ def settled(
     return seen
 
 
-def difference(name: str, role: Role, before: Counters, after: Counters) -> ServedCounts:
+def difference(name: str, role: str, before: Counters, after: Counters) -> ServedCounts:
     """What the instance *name* counted between two scrapes."""
 
     def delta_of(sample: str) -> float | None:

@@ -17,7 +17,9 @@ from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.values.errors import PathError
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.roles import AGGREGATED
+from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.roles import Role
 
 WARM_TOKENS = 8
 PROOF_REQUESTS = 64
@@ -135,10 +137,10 @@ def warm_pairs(
     :raises PathError: if a decode instance does not count its transfers.
     """
     prompt = prompts()
-    prefills = _engines(servers, Role.PREFILL)
     pairs = 0
-    for decode in (s for s in servers if s.role == Role.DECODE and s.url is not None):
+    for decode in (s for s in servers if _role(s).warmed_with and s.url is not None):
         assert decode.url is not None
+        prefills = [e for name in _role(decode).warmed_with for e in _engines(servers, name)]
         before = scrape(client, decode.url)
         for rank in range(decode.engines):
             for prefill in prefills:
@@ -161,7 +163,7 @@ def warm_instances(servers: Sequence[Server], completions: Completions) -> None:
     :raises PathError: if one fails.
     """
     prompt = prompts()
-    for server, rank in _engines(servers, Role.AGGREGATED):
+    for server, rank in _engines(servers, AGGREGATED):
         assert server.url is not None
         pinned = rank if server.engines > 1 else None
         completions.ask(server.url, next(prompt), tokens=WARM_TOKENS, rank=pinned)
@@ -176,7 +178,7 @@ def prove_path(
     :raises PathError: if an instance stays idle, or for prefill and decode: if transfers are not
         one per request, or one failed.
     """
-    asked = [server for server in servers if server.url is not None and server.role in list(Role)]
+    asked = [server for server in servers if server.url is not None and server.role in ROLES]
     before = {server.name: scrape(client, _url(server)) for server in asked}
     sent = 0
     idle = asked
@@ -197,7 +199,7 @@ def prove_path(
 def _prove_transfers(
     client: httpx.Client, servers: Sequence[Server], before: Mapping[str, Counters], sent: int
 ) -> None:
-    decodes = [server for server in servers if server.role == Role.DECODE]
+    decodes = [server for server in servers if _role(server).pulls_kv]
     if not decodes:
         return
     moved = failed = 0.0
@@ -219,13 +221,18 @@ def _prove_transfers(
         )
 
 
-def _engines(servers: Sequence[Server], role: Role) -> list[tuple[Server, int]]:
+def _engines(servers: Sequence[Server], role: str) -> list[tuple[Server, int]]:
     return [
         (server, rank)
         for server in servers
         if server.role == role and server.url is not None
         for rank in range(server.engines)
     ]
+
+
+def _role(server: Server) -> Role:
+    """The row of a server's role; the router's is one that does nothing."""
+    return ROLES.get(server.role, Role(name=server.role))
 
 
 def _url(server: Server) -> str:

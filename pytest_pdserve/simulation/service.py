@@ -26,7 +26,9 @@ from pytest_pdserve.simulation.engine import Request
 from pytest_pdserve.simulation.engine import Segment
 from pytest_pdserve.simulation.engine import Unit
 from pytest_pdserve.values.record import ServedCounts
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.roles import AGGREGATED
+from pytest_pdserve.values.roles import DECODE
+from pytest_pdserve.values.roles import PREFILL
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class Service:
         self._links: list[Queue] = []
         self._transfers: list[tuple[int, int, float]] = []
         for head, engines in self._deployments():
-            handing = head.role is Role.PREFILL
+            handing = head.role.name == PREFILL
             unit = Unit(
                 self._env,
                 len(self._units),
@@ -163,16 +165,16 @@ class Service:
         self._free -= 1
         request.start = self._env.now
         arrived = self._dispatch.serve(request.start, self._constants.dispatch_s)
-        unit = self._choose(Role.PREFILL if self._placement.prefills else Role.AGGREGATED)
-        outputs = 1 if self._placement.prefills else request.output_len
+        unit = self._choose(PREFILL if self._placement.of(PREFILL) else AGGREGATED)
+        outputs = 1 if self._placement.of(PREFILL) else request.output_len
         self._units[unit].send(
             self._next_engine(unit), Job(request=request, asked=outputs), arrived
         )
 
-    def _choose(self, role: Role) -> int:
+    def _choose(self, role: str) -> int:
         """An instance: in turn, or for PD by a hash, which is as good as chance."""
-        units = [n for n, head in enumerate(self._heads) if head.role is role]
-        if role is not Role.AGGREGATED:
+        units = [n for n, head in enumerate(self._heads) if head.role.name == role]
+        if role != AGGREGATED:
             return self._random.choice(units)
         self._turn += 1
         return units[(self._turn - 1) % len(units)]
@@ -184,7 +186,7 @@ class Service:
     def _hand_over(self, job: Job, now: float) -> None:
         """Move the KV cache of a prompt that is done to a decode instance."""
         request, constants = job.request, self._constants
-        unit = self._choose(Role.DECODE)
+        unit = self._choose(DECODE)
         moved = -(-request.input_len // BLOCK) * BLOCK
         asked = self._dispatch.serve(now, constants.dispatch_s)
         arrived = self._links[unit].serve(asked, constants.transfer_token_s * moved)
@@ -211,10 +213,10 @@ class Service:
     def _counts(self, number: int) -> ServedCounts:
         head, engines = self._heads[number], self._units[number].engines
         count, size, seconds = self._transfers[number]
-        pulls = head.role is Role.DECODE
+        pulls = head.role.name == DECODE
         return ServedCounts(
             name=head.name,
-            role=head.role,
+            role=head.role.name,
             requests=sum(e.requests for e in engines),
             prompt_tokens=sum(e.prompt_tokens for e in engines),
             generation_tokens=sum(e.generated for e in engines),
@@ -224,7 +226,7 @@ class Service:
             kv_bytes=size if pulls else None,
             kv_transfer_s=seconds if pulls else None,
             kv_failed=0 if pulls else None,
-            kv_expired=0 if head.role is Role.PREFILL else None,
+            kv_expired=0 if head.role.name == PREFILL else None,
             block_size=BLOCK,
             restarted=False,
         )

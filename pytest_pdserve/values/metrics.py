@@ -19,7 +19,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import METRICS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
 from pytest_pdserve.values.numbers import finite
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.roles import kv_pullers
 
 if TYPE_CHECKING:
     from pytest_pdserve.values.observation import Observation
@@ -225,7 +225,7 @@ def _count(name: str, unit: str, read: Reader, *, voided_by: str = "") -> Metric
 
 def _transfers(seen: Observation) -> float | None:
     """KV transfers that decode instances counted; None where none shows NIXL counters."""
-    return seen.total("kv_transfers", Role.DECODE)
+    return seen.total("kv_transfers", *kv_pullers())
 
 
 def _failed_transfers(seen: Observation) -> float | None:
@@ -233,7 +233,7 @@ def _failed_transfers(seen: Observation) -> float | None:
 
 
 def _bytes_per_request(seen: Observation) -> float | None:
-    moved, completed = seen.total("kv_bytes", Role.DECODE), seen.result.completed
+    moved, completed = seen.total("kv_bytes", *kv_pullers()), seen.result.completed
     return (moved or 0.0) / completed if _transfers(seen) and completed else None
 
 

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_BYTES = {
+    "float32": 4,
+    "float": 4,
+    "float16": 2,
+    "half": 2,
+    "bfloat16": 2,
+    "fp8": 1,
+    "fp8_e4m3": 1,
+    "fp8_e5m2": 1,
+}
+"""Bytes of a value, by the names of ``--dtype`` and ``--kv-cache-dtype``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
-from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
@@ -33,16 +32,16 @@ class Observation:
     client_cpu: float | None = None
     """Cores that the client used while it measured; None if not seen."""
 
-    def role(self, role: Role) -> tuple[ServedCounts, ...]:
-        """Return the counts of the instances of *role*."""
-        return tuple(counts for counts in self.served if counts.role == role)
+    def of(self, *roles: str) -> tuple[ServedCounts, ...]:
+        """Return the counts of the instances of *roles*."""
+        return tuple(counts for counts in self.served if counts.role in roles)
 
-    def total(self, count: str, role: Role | None = None) -> float | None:
+    def total(self, count: str, *roles: str) -> float | None:
         """Return the sum of one field of :class:`ServedCounts` over the instances that have it.
 
-        :param role: of the instances; None takes all.
+        :param roles: of the instances; none takes all.
         :returns: None if no instance has it.
         """
-        served = self.served if role is None else self.role(role)
+        served = self.of(*roles) if roles else self.served
         values = [value for c in served if (value := getattr(c, count)) is not None]
         return sum(values) if values else None

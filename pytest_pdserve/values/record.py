@@ -15,7 +15,6 @@ from msgspec import Meta
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.text import Utc
-from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -43,8 +42,8 @@ class ServedCounts:
 
     name: str
     """Instance."""
-    role: Role
-    """What it did for requests."""
+    role: str
+    """Name of its role."""
     requests: float
     """``vllm:request_success_total``."""
     prompt_tokens: float

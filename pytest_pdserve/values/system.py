@@ -56,6 +56,27 @@ class PortScheme:
     """Ports of each kind that may be tried."""
 
 
+Extra = Mapping[Text, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleServing:
+    """What instances of one role are given beside what all are: ``[model.decode]``."""
+
+    serve_args: tuple[str, ...] = ()
+    """Further arguments of ``vllm serve``."""
+    env: Variables = field(default_factory=dict)
+    """Further environment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleTransfer:
+    """What the KV connector of one role is given beside what all are: ``[kv_transfer.decode]``."""
+
+    extra_config: Extra = field(default_factory=dict)
+    """Further keys of ``kv_connector_extra_config``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """What is served."""
@@ -64,6 +85,8 @@ class ModelSpec:
     """Folder or hub name, as ``vllm serve`` takes it; ``tiny`` is made on the spot."""
     serve_args: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``, for every instance."""
+    roles: Mapping[str, RoleServing] = field(default_factory=dict)
+    """By role; in the file a table for each, ``[model.decode]``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +111,10 @@ class KvTransfer:
     """``kv_buffer_device``; None keeps vLLM's default."""
     load_failure_policy: Literal["fail", "recompute"] = "fail"
     """``fail`` shows a lost transfer as an error; ``recompute`` would hide it."""
+    extra_config: Extra = field(default_factory=dict)
+    """Further keys of ``kv_connector_extra_config``, e.g. ``kv_lease_duration``."""
+    roles: Mapping[str, RoleTransfer] = field(default_factory=dict)
+    """By role; in the file a table for each, ``[kv_transfer.decode]``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +219,20 @@ class System:
     """Further arguments of ``vllm-router``."""
     bench: Arguments = field(default_factory=Arguments)
     """Further arguments of ``vllm bench serve``."""
+
+    def serve_args(self, role: str) -> tuple[str, ...]:
+        """Return the arguments of ``vllm serve`` for instances of *role*."""
+        own = self.model.roles.get(role, RoleServing())
+        return (*self.model.serve_args, *own.serve_args)
+
+    def role_env(self, role: str) -> Mapping[str, str]:
+        """Return what instances of *role* have in their environment beside all others."""
+        return self.model.roles.get(role, RoleServing()).env
+
+    def kv_extra_config(self, role: str) -> Extra:
+        """Return the extra configuration of the KV connector of *role*."""
+        own = self.kv_transfer.roles.get(role, RoleTransfer())
+        return {**self.kv_transfer.extra_config, **own.extra_config}
 
     def table(self, name: str, kind: type[T]) -> T:
         """Return the backend's own table called *name*; its defaults where it is not given."""

@@ -1,69 +1,69 @@
-"""Topologies: how prefill and decode are spread over nodes, and the grammar of their names."""
+"""Topologies: which roles a group of instances has, and the grammar of their names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.roles import AGGREGATED
+from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.roles import Role
 
 ARTICLE_TOPOLOGIES = ("dp", "route2", "route4", "1p3d", "2p2d")
 """The five that the article measured, in its order; what ``--topology all`` means."""
 
 _FORMS = "'dp', 'route<R>', '<x>p<y>d' or '<R>x<x>p<y>d', each with an optional '-tp8' or '-tp4x8'"
-_GRAMMAR = re.compile(
-    r"(?:(?P<dp>dp)|route(?P<routes>N)|(?:(?P<groups>N)x)?(?P<prefill>N)p(?P<decode>N)d)"
-    r"(?:-tp(?P<tp>N)(?:x(?P<tp_decode>N))?)?".replace("N", "[0-9]{1,6}")
-)
+_NUMBER = "[0-9]{1,6}"
+_TP = rf"(?:-tp(?P<tp>{_NUMBER}(?:x{_NUMBER})*))?"
+_TOGETHER = re.compile(rf"(?:(?P<dp>dp)|route(?P<groups>{_NUMBER})){_TP}")
 
 
-class Role(StrEnum):
-    """What an instance does for a request."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The instances of one role in a group."""
 
-    AGGREGATED = "aggregated"
-    PREFILL = "prefill"
-    DECODE = "decode"
-
-    @property
-    def kv_role(self) -> str | None:
-        """The role's name in vLLM's ``--kv-transfer-config``; None where no KV cache moves."""
-        return {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}.get(self)
+    role: str
+    """Name of the role, one of :data:`ROLES`."""
+    count: int
+    """Instances, a node each; of a group whose instances do all, its nodes form one."""
+    tp: int | None = None
+    """GPUs per engine; None means the system's own choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """Identical groups of instances, all aggregated or split into prefill and decode."""
+    """Identical groups of instances, which do all alike or have roles."""
 
     groups: int
     """Identical groups; a router spreads requests over them."""
-    prefill: int
-    """Prefill instances of a group, one node each; 0 means aggregated."""
-    decode: int
-    """Decode instances of a group, one node each; 0 means aggregated."""
-    tp_prefill: int | None = None
-    """GPUs per prefill (or aggregated) engine; None means the system's own choice."""
-    tp_decode: int | None = None
-    """GPUs per decode engine; None means the system's own choice."""
+    parts: tuple[Part, ...]
+    """Roles of a group, in the order of :data:`ROLES`."""
 
     @property
     def disaggregated(self) -> bool:
         """Whether prefill and decode run on separate instances."""
-        return self.prefill > 0
+        return self.parts[0].role != AGGREGATED
+
+    @property
+    def per_group(self) -> int:
+        """Instances of a group."""
+        return sum(part.count for part in self.parts)
 
     @property
     def id(self) -> str:
         """The one spelling under which records and baselines know the topology."""
         if self.disaggregated:
             prefix = f"{self.groups}x" if self.groups > 1 else ""
-            shape = f"{prefix}{self.prefill}p{self.decode}d"
+            shape = prefix + "".join(f"{p.count}{ROLES[p.role].letter}" for p in self.parts)
         else:
             shape = "dp" if self.groups == 1 else f"route{self.groups}"
-        if self.tp_prefill is None:
+        sizes = [part.tp for part in self.parts]
+        if None in sizes:
             return shape
-        if self.tp_prefill == self.tp_decode:
-            return f"{shape}-tp{self.tp_prefill}"
-        return f"{shape}-tp{self.tp_prefill}x{self.tp_decode}"
+        said = sizes[:1] if len(set(sizes)) == 1 else sizes
+        return f"{shape}-tp{'x'.join(map(str, said))}"
 
     @classmethod
     def parse(cls, text: str) -> Topology:
@@ -71,30 +71,28 @@ class Topology:
 
         :raises ConfigError: if *text* is not of the grammar, or is a second spelling of a name.
         """
-        match = _GRAMMAR.fullmatch(text)
-        if match is None:
-            raise ConfigError(f"topology {text!r} is not of the form {_FORMS}")
-        routes, groups = match["routes"], match["groups"]
-        prefill, decode = int(match["prefill"] or 0), int(match["decode"] or 0)
-        if match["prefill"] is not None and 0 in (prefill, decode):
-            raise ConfigError(
-                f"topology {text!r} has {prefill} prefill and {decode} decode instances; "
-                "each must be at least 1 (instances that do both are 'dp' or 'route<R>')"
-            )
-        if match["tp_decode"] is not None and not prefill:
-            raise ConfigError(
-                f"topology {text!r} gives two tensor-parallel sizes, but its instances do prefill "
-                "and decode alike; write one, as in 'dp-tp4'"
-            )
-        tp = int(match["tp"]) if match["tp"] else None
-        topology = cls(
-            groups=int(routes or groups or 1),
-            prefill=prefill,
-            decode=decode,
-            tp_prefill=tp,
-            tp_decode=int(match["tp_decode"]) if match["tp_decode"] else tp,
+        roles = [role for role in ROLES.values() if role.letter]
+        apart = re.compile(
+            rf"(?:(?P<groups>{_NUMBER})x)?"
+            + "".join(rf"(?:(?P<{r.name}>{_NUMBER}){r.letter})?" for r in roles)
+            + _TP
         )
-        if 0 in (topology.groups, topology.tp_prefill, topology.tp_decode):
+        together, split = _TOGETHER.fullmatch(text), apart.fullmatch(text)
+        match = together or split
+        if match is None or not (together or any(match[role.name] for role in roles)):
+            raise ConfigError(f"topology {text!r} is not of the form {_FORMS}")
+        given = [] if together else [role for role in roles if match[role.name] is not None]
+        counts = [(AGGREGATED, 1)] if together else [(r.name, int(match[r.name])) for r in given]
+        if split and not together:
+            _check_roles(text, given, dict(counts))
+        topology = cls(
+            groups=int(match["groups"] or 1),
+            parts=tuple(
+                Part(role=name, count=count, tp=tp)
+                for (name, count), tp in zip(counts, _sizes(text, match, counts), strict=True)
+            ),
+        )
+        if 0 in (topology.groups, *(part.tp for part in topology.parts)):
             raise ConfigError(
                 f"topology {text!r} counts something as 0; each number must be at least 1"
             )
@@ -103,6 +101,39 @@ class Topology:
                 f"topology {text!r} is the same as {topology.id!r}; write {topology.id!r}"
             )
         return topology
+
+
+def _check_roles(text: str, given: Sequence[Role], counts: dict[str, int]) -> None:
+    needed = {name for role in given for name in role.needs}
+    if 0 in counts.values() or not needed <= counts.keys():
+        names = [*counts, *sorted(needed - counts.keys())]
+        has = " and ".join(f"{counts.get(name, 0)} {name}" for name in names)
+        raise ConfigError(
+            f"topology {text!r} has {has} instances; "
+            "each must be at least 1 (instances that do both are 'dp' or 'route<R>')"
+        )
+
+
+def _sizes(
+    text: str, match: re.Match[str], counts: Sequence[tuple[str, int]]
+) -> Sequence[int | None]:
+    """The tensor-parallel size of each part: one for all, or one for each."""
+    if not match["tp"]:
+        return [None] * len(counts)
+    sizes = [int(size) for size in match["tp"].split("x")]
+    if len(sizes) == 1:
+        return sizes * len(counts)
+    if len(counts) == 1:
+        raise ConfigError(
+            f"topology {text!r} gives {len(sizes)} tensor-parallel sizes, but its instances do "
+            "prefill and decode alike; write one, as in 'dp-tp4'"
+        )
+    if len(sizes) != len(counts):
+        raise ConfigError(
+            f"topology {text!r} gives {len(sizes)} tensor-parallel sizes for {len(counts)} roles; "
+            "write one for all, or one for each"
+        )
+    return sizes
 
 
 def parse_topologies(text: str) -> tuple[Topology, ...]:
