@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 if TYPE_CHECKING:
+    from pytest_pdserve.backends.backend import Backend
     from pytest_pdserve.values.metrics import Metric
     from pytest_pdserve.values.observation import Observation
     from pytest_pdserve.values.record import Finding
@@ -15,16 +16,17 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.workload import RampUp
     from pytest_pdserve.values.workload import Workload
 
-__all__ = ["Finding", "Metric", "Observation", "RampUp", "Record", "Topology", "Workload"]
+__all__ = ["Backend", "Finding", "Metric", "Observation", "RampUp", "Record", "Topology", "Workload"]
 
 _MODULES = {
-    "Finding": "record",
-    "Metric": "metrics",
-    "Observation": "observation",
-    "RampUp": "workload",
-    "Record": "record",
-    "Topology": "topology",
-    "Workload": "workload",
+    "Backend": "backends.backend",
+    "Finding": "values.record",
+    "Metric": "values.metrics",
+    "Observation": "values.observation",
+    "RampUp": "values.workload",
+    "Record": "values.record",
+    "Topology": "values.topology",
+    "Workload": "values.workload",
 }
 
 
@@ -32,4 +34,4 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: the plugin loads in every pytest."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"pytest_pdserve.values.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"pytest_pdserve.{_MODULES[name]}"), name)

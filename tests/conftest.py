@@ -224,10 +224,10 @@ def wait_text(process: subprocess.Popen[bytes], log: Path, text: str, seconds: f
 @pytest.fixture(scope="session")
 def loaded() -> None:
     """Import what runs in this process use; pytester unloads the rest, and some load only once."""
-    import httpcore  # noqa: F401, PLC0415
-    import pandas as pd  # noqa: PLC0415
+    import httpcore  # noqa: F401
+    import pandas as pd
 
-    import pytest_pdserve.checks  # noqa: F401, PLC0415
+    import pytest_pdserve.plugin.checks  # noqa: F401
 
     pd.DataFrame({"a": [1]}).to_parquet(io.BytesIO())
 

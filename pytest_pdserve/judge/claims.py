@@ -15,8 +15,8 @@ from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.values.claim import Claim
-from pytest_pdserve.values.claim import KnownIssue
-from pytest_pdserve.values.claim import Regime
+from pytest_pdserve.values.claim_parts import KnownIssue
+from pytest_pdserve.values.claim_parts import Regime
 from pytest_pdserve.values.sweep import Point
 
 POINT = "point claim: one run per side, no variance"

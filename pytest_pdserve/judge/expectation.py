@@ -18,12 +18,12 @@ from pytest_pdserve.judge.estimation import signed_log
 from pytest_pdserve.judge.evidence import Nights
 from pytest_pdserve.judge.evidence import night_of
 from pytest_pdserve.judge.night import State
-from pytest_pdserve.judge.night import TestVerdict
 from pytest_pdserve.judge.night import next_cells
-from pytest_pdserve.judge.night import rows
 from pytest_pdserve.judge.night import undecided
 from pytest_pdserve.judge.night import unsettled
 from pytest_pdserve.judge.night import verdicts
+from pytest_pdserve.judge.night_rows import TestVerdict
+from pytest_pdserve.judge.night_rows import rows
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules

@@ -23,8 +23,8 @@ from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.spreads import pair_spread
 from pytest_pdserve.judge.verdict import Status
-from pytest_pdserve.values.claim import Regime
-from pytest_pdserve.values.claim import Relation
+from pytest_pdserve.values.claim_parts import Regime
+from pytest_pdserve.values.claim_parts import Relation
 from pytest_pdserve.values.quantities import quantities
 from pytest_pdserve.values.sweep import Point
 

@@ -11,7 +11,7 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 
 if TYPE_CHECKING:
-    from pytest_pdserve.judge.night import TestVerdict
+    from pytest_pdserve.judge.night_rows import TestVerdict
 
 
 def combined(limits: Verdict, tests: Sequence[TestVerdict]) -> Verdict:

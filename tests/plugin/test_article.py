@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 
 ROOT = Path(__file__).parents[2]
 ARTICLE = ("suites/claims", "--system", "article", "--import-mode=importlib", "-W", "error")

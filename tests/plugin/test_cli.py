@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 from tests.conftest import House
 from tests.conftest import wait_text
 
-PDSERVE = [sys.executable, "-m", "pytest_pdserve.cli"]
+PDSERVE = [sys.executable, "-m", "pytest_pdserve.commands.main"]
 
 
 def commands(text: str) -> dict[str, list[str]]:

@@ -28,9 +28,9 @@ from typing import Any
 
 import psutil
 import pytest
+from pytest_pdserve.backends.slurm.image import Node
 
-from pytest_pdserve.cluster import image as script
-from pytest_pdserve.cluster.image import Node
+from pytest_pdserve.backends.slurm import image as script
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import contain
 from pytest_pdserve.plan.host import Host

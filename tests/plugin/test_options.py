@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.options import Settings
-from pytest_pdserve.options import settings_of
+from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.session.settings import Settings
 from tests.conftest import House
 from tests.conftest import only_sentence
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 from pytest_pdserve.results.store import load_record
 
 ROOT = Path(__file__).parents[2]

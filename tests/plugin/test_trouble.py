@@ -149,7 +149,7 @@ def test_a_claim_on_a_cell_that_was_invalid_is_no_failure(house: House) -> None:
     house.faults(every={"fail_streams": True})
     (house.path / "conftest.py").write_text(
         "def pytest_sessionfinish(session):\n"
-        "    from pytest_pdserve.fixtures import broken_key\n"
+        "    from pytest_pdserve.plugin.fixtures import broken_key\n"
         "    print('lost as a whole:', sorted(session.config.stash[broken_key]))\n"
     )
     result = house.run("--topology", "1p3d", "-k", "sweep or 2p2d-ttft")

@@ -15,14 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_pdserve.cluster.process import Allocation
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.requests import read_requests
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import load_record
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import load_system
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.deployment import stand_up
 from pytest_pdserve.serving.measure import measure

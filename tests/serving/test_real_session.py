@@ -63,7 +63,7 @@ def test_nothing_is_left_when_pytest_is_ended(number: signal.Signals, tmp_path: 
 
 def test_serve_holds_an_endpoint_that_the_suites_can_measure(tmp_path: Path) -> None:
     log, runs = tmp_path / "serve.log", str(tmp_path / "runs")
-    command = [sys.executable, "-m", "pytest_pdserve.cli", "serve", "--topology", "1p1d"]
+    command = [sys.executable, "-m", "pytest_pdserve.commands.main", "serve", "--topology", "1p1d"]
     server = start([*command, "--runs", runs], log)
     try:
         wait_text(server, log, "Ctrl-C ends it", 240)

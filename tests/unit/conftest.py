@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
@@ -17,7 +17,6 @@ from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
-from pytest_pdserve.values.topology import Role
 from pytest_pdserve.values.workload import Workload
 
 TIMES = {
@@ -49,7 +48,7 @@ def make_counts() -> Callable[..., ServedCounts]:
     def make(name: str = "aggregated[0]", **fields: Any) -> ServedCounts:
         counts = ServedCounts(
             name=name,
-            role=Role(name.partition("[")[0]),
+            role=name.partition("[")[0],
             requests=4.0,
             prompt_tokens=2048.0,
             generation_tokens=1024.0,

@@ -11,13 +11,13 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.kinds import SESSION
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import SESSION_FILE
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import load_system
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import SessionRef

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from pytest_pdserve.judge.stats import reference
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.options import Settings
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.kinds import BASELINE
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.session import Cell
-from pytest_pdserve.session import Session
+from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.session.session import Session
+from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS

@@ -14,15 +14,15 @@ import pytest
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.oneway import anova_oneway
 
-from pytest_pdserve.cli import main
-from pytest_pdserve.judge.calibration import Sample
-from pytest_pdserve.judge.calibration import noise_of
-from pytest_pdserve.judge.calibration import shares
+from pytest_pdserve.commands.main import main
 from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.estimation import Ints
 from pytest_pdserve.results.calibration import load_calibration
 from pytest_pdserve.results.files import write_json
 from pytest_pdserve.results.store import load_record
+from pytest_pdserve.study.variance import Sample
+from pytest_pdserve.study.variance import noise_of
+from pytest_pdserve.study.variance import shares
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules

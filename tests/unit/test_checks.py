@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.checks import check_before_start
-from pytest_pdserve.checks import check_topology
-from pytest_pdserve.options import Settings
+from pytest_pdserve.plugin.checks import check_before_start
+from pytest_pdserve.plugin.checks import check_topology
+from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.sides import Known
@@ -18,8 +19,7 @@ from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.claims import load_figures
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.session import check_acquirable
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.values.container import ContainerKind
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.container import Mount

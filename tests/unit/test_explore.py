@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.explore import Answer
-from pytest_pdserve.explore import Question
-from pytest_pdserve.explore import candidates
-from pytest_pdserve.explore import explore
-from pytest_pdserve.explore import question_of
-from pytest_pdserve.explore import render
-from pytest_pdserve.explore import replays
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.results.folders import SHIPPED
+from pytest_pdserve.study.explore import Answer
+from pytest_pdserve.study.explore import Question
+from pytest_pdserve.study.explore import candidates
+from pytest_pdserve.study.explore import explore
+from pytest_pdserve.study.explore import question_of
+from pytest_pdserve.study.explore import render
+from pytest_pdserve.study.explore import replays
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES
 

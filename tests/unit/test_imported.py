@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 from pytest_pdserve.results.imported import import_result
 from pytest_pdserve.results.imported import workload_of
 from pytest_pdserve.results.store import RunStore

@@ -160,7 +160,9 @@ def test_a_calibration_of_version_1_is_read() -> None:
 def test_what_is_no_record_of_version_1_is_one_sentence(torn: str) -> None:
     old = json.loads((VERSIONS / "record-1-measured.json").read_text())
     del old[torn]
-    with pytest.raises(ConfigError, match="r.json: does not have the form of a run record of schema version 1"):
+    with pytest.raises(
+        ConfigError, match="r.json: does not have the form of a run record of schema version 1"
+    ):
         RECORD.parse(old, "r.json")
 
 

@@ -160,7 +160,7 @@ def test_a_sound_tree_passes() -> None:
         ("values.a", "def f():\n    import pytest_pdserve.plan.b"),
         ("values.a", "if TYPE_CHECKING:\n    from ..plan import b"),
         ("plan.b", "from pytest_pdserve.judge import verdict"),
-        ("session", "from pytest_pdserve.cli import main"),
+        ("session", "from pytest_pdserve.commands.main import main"),
     ],
     ids=["from", "in a function", "relative, for types", "a package", "a face"],
 )

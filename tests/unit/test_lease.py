@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.cluster.lease import Heartbeat
-from pytest_pdserve.cluster.runner import Lease
+from pytest_pdserve.backends.hosts.runner import Lease
+from pytest_pdserve.backends.slurm.lease import Heartbeat
 
 
 class Clock:

@@ -155,7 +155,7 @@ def test_the_tiny_model_is_made_once_and_always_the_same(tmp_path: Path) -> None
 @pytest.mark.usefixtures("smaller")
 def test_text_and_tokens_are_one_to_one(tmp_path: Path) -> None:
     """The client makes prompts of random tokens by way of text: their number must survive."""
-    from tokenizers import Tokenizer  # noqa: PLC0415 - what the servers load, not pdserve
+    from tokenizers import Tokenizer
 
     make_tiny_model(tmp_path / "m")
     tokenizer = Tokenizer.from_file(str(tmp_path / "m" / "tokenizer.json"))

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 from pytest_pdserve.judge import estimation
 from pytest_pdserve.judge import night
-from pytest_pdserve.judge.noise import Layout
-from pytest_pdserve.judge.noise import Regression
-from pytest_pdserve.judge.noise import draw
-from pytest_pdserve.judge.power import JUDGE
-from pytest_pdserve.judge.power import Outcome
-from pytest_pdserve.judge.power import Rate
-from pytest_pdserve.judge.power import clean_outcomes
-from pytest_pdserve.judge.power import planted_outcomes
+from pytest_pdserve.study.noise import Layout
+from pytest_pdserve.study.noise import Regression
+from pytest_pdserve.study.noise import draw
+from pytest_pdserve.study.power import JUDGE
+from pytest_pdserve.study.power import Outcome
+from pytest_pdserve.study.power import Rate
+from pytest_pdserve.study.power import clean_outcomes
+from pytest_pdserve.study.power import planted_outcomes
+from pytest_pdserve.study.profile import PROFILES
+from pytest_pdserve.study.profile import REFERENCE
+from pytest_pdserve.study.profile import NoiseProfile
+from pytest_pdserve.study.profile import profile_named
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.profile import PROFILES
-from pytest_pdserve.values.profile import REFERENCE
-from pytest_pdserve.values.profile import NoiseProfile
-from pytest_pdserve.values.profile import profile_named
 from pytest_pdserve.values.rules import Rules
 
 SEED = 20261123

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 from pytest_pdserve.results import systems
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.store import SESSION_FILE

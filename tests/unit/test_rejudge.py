@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.files import write_json
 from pytest_pdserve.results.kinds import SESSION

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.cluster.local import LocalAllocation
-from pytest_pdserve.fixtures import _unmeasured
+from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.options import Settings
+from pytest_pdserve.plugin.fixtures import _unmeasured
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.session import Cell
-from pytest_pdserve.session import Session
 from pytest_pdserve.session import acquire
 from pytest_pdserve.session import client_only
+from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.session.session import Session
+from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.cluster.simulation.constants import fitted
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.results.folders import SHIPPED
+from pytest_pdserve.simulation.constants import fitted
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fit_simulation.py"
 

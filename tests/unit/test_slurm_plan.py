@@ -8,34 +8,34 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_pdserve.cluster.holder import NODES
-from pytest_pdserve.cluster.holder import read_reports
-from pytest_pdserve.plan.slurm import HOPELESS
-from pytest_pdserve.plan.slurm import JobState
-from pytest_pdserve.plan.slurm import bad_nodes_text
-from pytest_pdserve.plan.slurm import cancel_argv
-from pytest_pdserve.plan.slurm import cancel_by_name_argv
-from pytest_pdserve.plan.slurm import check_reusable
-from pytest_pdserve.plan.slurm import clean_environment
-from pytest_pdserve.plan.slurm import expand_argv
-from pytest_pdserve.plan.slurm import job_environment
-from pytest_pdserve.plan.slurm import job_name
-from pytest_pdserve.plan.slurm import job_parameters
-from pytest_pdserve.plan.slurm import nodes_argv
-from pytest_pdserve.plan.slurm import parse_bad_nodes
-from pytest_pdserve.plan.slurm import parse_queue
-from pytest_pdserve.plan.slurm import parse_state
-from pytest_pdserve.plan.slurm import pending_text
-from pytest_pdserve.plan.slurm import queue_argv
-from pytest_pdserve.plan.slurm import state_argv
-from pytest_pdserve.plan.slurm import step_argv
-from pytest_pdserve.plan.slurm import waiting_trouble
+from pytest_pdserve.backends.slurm.holder import NODES
+from pytest_pdserve.backends.slurm.holder import read_reports
+from pytest_pdserve.backends.slurm.options import NodeFacts
+from pytest_pdserve.backends.slurm.options import Preflight
+from pytest_pdserve.backends.slurm.options import SlurmSpec
+from pytest_pdserve.backends.slurm.options import node_losses
+from pytest_pdserve.backends.slurm.options import node_troubles
+from pytest_pdserve.backends.slurm.planning import HOPELESS
+from pytest_pdserve.backends.slurm.planning import JobState
+from pytest_pdserve.backends.slurm.planning import bad_nodes_text
+from pytest_pdserve.backends.slurm.planning import cancel_argv
+from pytest_pdserve.backends.slurm.planning import cancel_by_name_argv
+from pytest_pdserve.backends.slurm.planning import check_reusable
+from pytest_pdserve.backends.slurm.planning import clean_environment
+from pytest_pdserve.backends.slurm.planning import expand_argv
+from pytest_pdserve.backends.slurm.planning import job_environment
+from pytest_pdserve.backends.slurm.planning import job_name
+from pytest_pdserve.backends.slurm.planning import job_parameters
+from pytest_pdserve.backends.slurm.planning import nodes_argv
+from pytest_pdserve.backends.slurm.planning import parse_bad_nodes
+from pytest_pdserve.backends.slurm.planning import parse_queue
+from pytest_pdserve.backends.slurm.planning import parse_state
+from pytest_pdserve.backends.slurm.planning import pending_text
+from pytest_pdserve.backends.slurm.planning import queue_argv
+from pytest_pdserve.backends.slurm.planning import state_argv
+from pytest_pdserve.backends.slurm.planning import step_argv
+from pytest_pdserve.backends.slurm.planning import waiting_trouble
 from pytest_pdserve.values.errors import AllocationError
-from pytest_pdserve.values.slurm import NodeFacts
-from pytest_pdserve.values.slurm import Preflight
-from pytest_pdserve.values.slurm import SlurmSpec
-from pytest_pdserve.values.slurm import node_losses
-from pytest_pdserve.values.slurm import node_troubles
 
 FULL = SlurmSpec(
     partition="p5",

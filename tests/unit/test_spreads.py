@@ -18,10 +18,10 @@ from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.spreads import pair_spread
 from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.study.profile import REFERENCE
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.profile import REFERENCE
 from pytest_pdserve.values.workload import Workload
 
 from .test_claims import MONOTONE

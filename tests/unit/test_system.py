@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.results.systems import SHIPPED
-from pytest_pdserve.results.systems import baseline_folders
-from pytest_pdserve.results.systems import load_system
+from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.results.folders import SHIPPED
+from pytest_pdserve.results.folders import baseline_folders
+from pytest_pdserve.simulation.options import SimulationSpec
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.simulation import SimulationSpec
 from pytest_pdserve.values.system import Judgement
 from pytest_pdserve.values.system import System
 

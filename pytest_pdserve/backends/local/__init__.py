@@ -22,7 +22,7 @@ from pytest_pdserve.plan.ports import unclaimed
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import System
 
-__all__ = ["LocalAllocation", "LocalBackend"]
+__all__ = ["LocalAllocation", "LocalBackend", "slots"]
 
 
 class LocalBackend(Backend):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.serving.standing import Standing
+from pytest_pdserve.serving.restartable import RestartableDeployment
 from pytest_pdserve.values.errors import LaunchError
 
 
@@ -32,7 +32,7 @@ class Starts:
 
 def test_a_restart_ends_the_old_servers_before_it_starts_new_ones() -> None:
     starts = Starts()
-    with Standing(starts, restartable=True) as standing:
+    with RestartableDeployment(starts, restartable=True) as standing:
         assert str(standing.deployment) == "servers 0"
         standing.restart()
         assert str(standing.deployment) == "servers 1"
@@ -41,7 +41,7 @@ def test_a_restart_ends_the_old_servers_before_it_starts_new_ones() -> None:
 
 def test_servers_that_do_not_come_up_again_are_named_to_every_later_test() -> None:
     starts = Starts(failing=1)
-    with Standing(starts, restartable=True) as standing:
+    with RestartableDeployment(starts, restartable=True) as standing:
         with pytest.raises(LaunchError, match=r"decode\[0\] ended"):
             standing.restart()
         for _ in range(2):
@@ -54,7 +54,7 @@ def test_servers_that_do_not_come_up_again_are_named_to_every_later_test() -> No
 
 def test_servers_are_ended_when_a_test_raises() -> None:
     starts = Starts()
-    with pytest.raises(ZeroDivisionError), Standing(starts, restartable=True):
+    with pytest.raises(ZeroDivisionError), RestartableDeployment(starts, restartable=True):
         _ = 1 / 0
     assert starts.said == ["up 0", "down 0"]
 
@@ -65,7 +65,10 @@ def test_servers_that_do_not_end_are_named_to_every_later_test() -> None:
         yield f"servers {number}"
         raise LaunchError("decode[0] outlived SIGKILL")
 
-    with contextlib.suppress(LaunchError), Standing(start, restartable=True) as standing:
+    with (
+        contextlib.suppress(LaunchError),
+        RestartableDeployment(start, restartable=True) as standing,
+    ):
         with pytest.raises(LaunchError, match="outlived"):
             standing.restart()
         with pytest.raises(LaunchError) as refused:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pdserve.cli import main
+from pytest_pdserve.commands.main import main
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.selection import find_session
-from pytest_pdserve.session import Yardstick
+from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.record import Record
 from tests.unit.stored import Shelf
@@ -24,8 +24,8 @@ def shelf(
     return Shelf(folder=tmp_path, make_record=make_record)
 
 
-def yardstick(shelf: Shelf, tonight: str) -> Yardstick:
-    return Yardstick(
+def session_judge(shelf: Shelf, tonight: str) -> SessionJudge:
+    return SessionJudge(
         system=shelf.system,
         provenance=Provenance(
             versions={"vllm": "0.15.1", "nixl": "0.10.1"}, host={}, fingerprint="0123456789ab"
@@ -43,7 +43,7 @@ def test_a_claim_has_the_newest_pairs_however_far_others_made_history_reach(shel
     assert main(["baseline", "propose", "--system", "p5-efa"]) == 0
     assert main(["baseline", "accept", "--system", "p5-efa", "--approver", "Ada"]) == 0
     runs = shelf.nights(13, first=3)
-    measured = yardstick(shelf, runs[-1])
+    measured = session_judge(shelf, runs[-1])
     assert len(measured.history.nights) == 12  # in search of 2p4d
     said = {"id": "itl", "text": "t", "kind": "below", "metric": "mean_itl_ms", "panel": "decode"}
     where = {"subject": "1p3d", "others": ["dp"], "reason": "r", "source": "s"}
