@@ -47,6 +47,7 @@ test-fast: setup ## Run the unit and plugin tests: no vLLM
 lint: setup ## Check code, baselines, workflows and spelling
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
+	$(BIN)/lint-imports
 	$(BIN)/typos
 	$(BIN)/hadolint docker/Dockerfile
 	find baselines -name '*.json' ! -name calibration.json -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
@@ -57,7 +58,7 @@ lint: setup ## Check code, baselines, workflows and spelling
 	find .github/workflows -name '*.yml' -exec $(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows {} +
 
 schemas: setup ## Generate the JSON schemas of stored files from their values
-	$(BIN)/python -m pytest_pdserve.results.kinds
+	$(BIN)/python -m pytest_pdserve.commands.schemas
 
 typecheck: setup ## Check types with mypy
 	$(BIN)/mypy

@@ -19,14 +19,14 @@ from dataclasses import asdict
 from dataclasses import fields
 from pathlib import Path
 
-from pytest_pdserve.simulation.model import serve
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.plan.placement import place
 from pytest_pdserve.simulation.constants import FITTED
 from pytest_pdserve.simulation.constants import Constants
 from pytest_pdserve.simulation.constants import fitted
+from pytest_pdserve.simulation.model import serve
 from pytest_pdserve.simulation.service import Outcome
-from pytest_pdserve.plan.host import planned_hosts
-from pytest_pdserve.plan.placement import place
-from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES
@@ -71,7 +71,7 @@ def means(outcome: Outcome) -> Mapping[str, float]:
 
 def simulate_sweep(system: System, constants: Constants) -> Values:
     """The article's sweep on its five topologies, in its order."""
-    nodes = tuple(host.name for host in planned_hosts(system))
+    nodes = tuple(host.name for host in backend_of(system).hosts(system))
     cells = system.sweep.workloads()
     found = {}
     for name in ARTICLE_TOPOLOGIES:
@@ -89,8 +89,8 @@ def fit(system: System, figures: Values, start: Constants, evaluations: int) -> 
 
     The loss is soft, so that a few cells that no constants explain count little.
     """
-    import numpy as np  # noqa: PLC0415 - fitting only
-    from scipy.optimize import least_squares  # noqa: PLC0415
+    import numpy as np
+    from scipy.optimize import least_squares
 
     names = [f.name for f in fields(Constants)]
     steps = [0.1 if name == "kv_tokens" else 0.02 for name in names]  # prompts are kept or not
@@ -226,10 +226,10 @@ def report(figures: Values, simulated: Values, constants: Constants, seconds: fl
 
 def draw(figures: Values, simulated: Values, path: Path) -> None:
     """Figures as lines, simulation as hollow marks of the same colour; the article's two panels."""
-    import matplotlib as mpl  # noqa: PLC0415 - for the picture only
+    import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(3, 2, figsize=(11, 11), sharey="row", layout="constrained")
     panels = {

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.workload import RampUp
     from pytest_pdserve.values.workload import Workload
 
-__all__ = ["Backend", "Finding", "Metric", "Observation", "RampUp", "Record", "Topology", "Workload"]
+__all__ = [
+    "Backend",
+    "Finding",
+    "Metric",
+    "Observation",
+    "RampUp",
+    "Record",
+    "Topology",
+    "Workload",
+]
 
 _MODULES = {
     "Backend": "backends.backend",

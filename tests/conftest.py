@@ -228,7 +228,11 @@ def loaded() -> None:
     import pandas as pd
 
     import pytest_pdserve.plugin.checks  # noqa: F401
+    from pytest_pdserve.backends.registry import OWN
+    from pytest_pdserve.backends.registry import find_backend
 
+    for name in OWN:
+        find_backend(name)
     pd.DataFrame({"a": [1]}).to_parquet(io.BytesIO())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 from pytest_pdserve.commands.arguments import add_stored
@@ -11,7 +12,11 @@ from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import next_lines
 from pytest_pdserve.commands.arguments import system_named
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.sources import changes
 from pytest_pdserve.values.system import System
+
+if TYPE_CHECKING:
+    from pytest_pdserve.values.baseline import Baseline
 
 TARGET_NIGHTS = 20
 """Nights of a baseline: one of 20 finds 5 % of a cell the same night, one of 5 hardly ever."""
@@ -107,10 +112,18 @@ def _diff(options: argparse.Namespace, system: System) -> str:
         [
             f"old  {old.origin if old else f'{path} does not exist'}",
             f"new  {new.origin}",
+            *(f"  {change}" for change in _changes(old, new)),
             *difference_lines(differences(old, new), everything=options.all),
             *next_lines(f"pdserve baseline accept --system {system.name} --approver NAME"),
         ]
     )
+
+
+def _changes(old: Baseline | None, new: Baseline) -> list[str]:
+    """What hardware and settings of the system file differ."""
+    if old is None or old.provenance is None or new.provenance is None:
+        return []
+    return changes(old.provenance.host, new.provenance.host)
 
 
 def _accept(options: argparse.Namespace, system: System) -> str:

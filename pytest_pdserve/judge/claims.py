@@ -66,23 +66,16 @@ def judge_claim(
     if claim.undecidable is not None:
         raise ValueError(f"{claim.id} cannot be decided: {claim.undecidable}")
     cells = [point for point in sweep if claim.admits(point)]
-    scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look)
-    findings = [f for r in claim.relations for f in JUDGES[str(r.kind)](r, scene)] if cells else []
     if not cells:
-        panel = Regime(panel=claim.regime.panel)
-        there = ", ".join(w.name for w in sweep if panel.admits(w)) or "none"
-        nowhere = f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {there}"
-        return _verdict(claim, Status.FAIL, misses=(nowhere,), missing=True)
-    status, misses = _summed(findings)
-    contradicted = _cells(findings, Status.FAIL)
+        return _verdict(claim, Status.FAIL, misses=(_nowhere(claim, sweep),), missing=True)
+    scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look)
+    findings = [f for r in claim.relations for f in JUDGES[str(r.kind)](r, scene)]
     missing = any(finding.missing for finding in findings)
-    issue = claim.expected(system)
+    status, misses = _summed(findings)
     known = None
+    issue = claim.expected(system)
     if issue is not None and not missing:
-        names = [point.name for point in cells]
-        status, misses = _against(issue, findings, names)
-        known = issue.why if status is Status.FAIL and not misses else None
-        misses = misses or _summed(findings)[1]
+        status, misses, known = _held_against(issue, findings, [point.name for point in cells])
     return _verdict(
         claim,
         status,
@@ -90,9 +83,28 @@ def judge_claim(
         findings=findings,
         sides=tuple(sides_of(claim, sweep, look)),
         known=known,
-        contradicted=contradicted,
+        contradicted=_cells(findings, Status.FAIL),
         missing=missing,
     )
+
+
+def _nowhere(claim: Claim, sweep: Sequence[Point]) -> str:
+    """Return the miss of a claim whose regime has no cell of the sweep."""
+    panel = Regime(panel=claim.regime.panel)
+    there = ", ".join(w.name for w in sweep if panel.admits(w)) or "none"
+    return f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {there}"
+
+
+def _held_against(
+    issue: KnownIssue, findings: Sequence[Finding], names: Sequence[str]
+) -> tuple[Status, tuple[str, ...], str | None]:
+    """Return status, misses, and what is known if the claim fails just as the issue says.
+
+    :param names: of the cells in the claim's regime.
+    """
+    status, strange = _against(issue, findings, names)
+    known = issue.why if status is Status.FAIL and not strange else None
+    return status, strange or _summed(findings)[1], known
 
 
 def _summed(findings: Sequence[Finding]) -> tuple[Status, tuple[str, ...]]:

@@ -226,39 +226,85 @@ def envelopes_from_runs(
     """
     logs = signed_log(values, metrics)
     kept = drop_outliers(logs, mads=rules.outlier_mads, sd_floor=rules.sd_floor)
-    location = mean_over(kept)
-    runs = np.sum(~np.isnan(kept), axis=-1).astype(np.float64)
-    away = kept - location[..., None]
-    squares = np.nansum(away**2, axis=-1)
-    df = runs - 1
-    least = rules.sd_floor**2
-    variances = np.maximum(squares / np.maximum(df, 1), least)
-    posterior, total = shrink(variances, df, prior_of(variances, df))
-    sd = np.sqrt(np.maximum(posterior, least))
-    residuals = np.clip(away / sd[..., None], -rules.clip, rules.clip)
-    given = np.sum(~np.isnan(logs), axis=-1).astype(np.float64)
-    long = np.where(given[..., None] >= rules.least_window_runs, residuals, np.nan)
-    share = dependence.persistence(long, memory=rules.memory)
+    given, seen = _count(logs), _spread_of(kept, rules.sd_floor)
+    residuals = np.clip(seen.standardized(kept), -rules.clip, rules.clip)
+    share = _persistence(residuals, given, rules)
     together = dependence.sharing(residuals, families)
-    signs = directions(metrics)
-    own = np.array([METRICS[name].floor for name in metrics]) if floors is None else floors
-    margins = np.maximum([METRICS[name].margin for name in metrics], own)
+    floor, margin = _floor_and_margin(metrics, floors)
     return Envelopes(
         metrics=tuple(metrics),
         families=families,
         given=given,
-        runs=runs,
-        location=location,
-        sd=sd,
-        df=total,
+        runs=seen.runs,
+        location=seen.location,
+        sd=seen.sd,
+        df=seen.df,
         sharing=together,
         icc=dependence.night_share(together, share, rules=rules),
-        noise=(1 + 2 * share * dependence.lagged(runs, rules.memory)) / np.maximum(runs, 1),
+        noise=_noise(seen.runs, share, rules),
         persistence=share,
-        steady=dependence.steady((logs - location[..., None]) / sd[..., None], rules=rules),
-        floor=worse_by(own, signs),
-        margin=worse_by(margins, signs),
+        steady=dependence.steady(seen.standardized(logs), rules=rules),
+        floor=floor,
+        margin=margin,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spread:
+    """Where the baseline runs of every test lie, as the fields of :class:`Envelopes` say it."""
+
+    runs: Floats
+    location: Floats
+    sd: Floats
+    df: Floats
+
+    def standardized(self, logs: Floats) -> Floats:
+        """Return how many standard deviations each run lies from the expected one."""
+        distances: Floats = (logs - self.location[..., None]) / self.sd[..., None]
+        return distances
+
+
+def _spread_of(kept: Floats, sd_floor: float) -> _Spread:
+    """Return where the runs that were kept lie; cells of a metric share what they say of its sd.
+
+    :param kept: signed log, shape ``(..., cells, metrics, runs)``.
+    """
+    location, runs = mean_over(kept), _count(kept)
+    squares = np.nansum((kept - location[..., None]) ** 2, axis=-1)
+    df, least = runs - 1, sd_floor**2
+    variances = np.maximum(squares / np.maximum(df, 1), least)
+    posterior, total = shrink(variances, df, prior_of(variances, df))
+    return _Spread(runs=runs, location=location, sd=np.sqrt(np.maximum(posterior, least)), df=total)
+
+
+def _count(logs: Floats) -> Floats:
+    """Return how many runs of each test are there."""
+    counts: Floats = np.sum(~np.isnan(logs), axis=-1).astype(np.float64)
+    return counts
+
+
+def _persistence(residuals: Floats, given: Floats, rules: Rules) -> Floats:
+    """Return what lives on from night to night, by the tests whose baseline is long enough."""
+    long = np.where(given[..., None] >= rules.least_window_runs, residuals, np.nan)
+    return dependence.persistence(long, memory=rules.memory)
+
+
+def _noise(runs: Floats, persistence: Floats, rules: Rules) -> Floats:
+    """Return the variance of the expected run, in run-to-run variances."""
+    lagged = dependence.lagged(runs, rules.memory)
+    noise: Floats = (1 + 2 * persistence * lagged) / np.maximum(runs, 1)
+    return noise
+
+
+def _floor_and_margin(metrics: Sequence[str], floors: Floats | None) -> tuple[Floats, Floats]:
+    """Return the least effect that may FAIL and the effect that a PASS rules out, log scale.
+
+    :param floors: practical floors as fractions; the metrics' own if None.
+    """
+    signs = directions(metrics)
+    own = np.array([METRICS[name].floor for name in metrics]) if floors is None else floors
+    margins = np.maximum([METRICS[name].margin for name in metrics], own)
+    return worse_by(own, signs), worse_by(margins, signs)
 
 
 def upper_t(df: Floats, p: float) -> Floats:

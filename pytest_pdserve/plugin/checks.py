@@ -76,6 +76,6 @@ def _load_shared_baseline(settings: Settings) -> None:
 
 def _load_host_baseline(settings: Settings) -> None:
     system = with_model_path(settings.system)
-    mark = fingerprint(dict(backend_of(system).describe_hardware(system)), system)
+    mark = fingerprint(backend_of(system).describe_hardware(system), system)
     path = host_baseline_path(system, SUITE, mark, state_folder())
     load_baseline(path, fingerprint=mark, system=system, suite=SUITE)

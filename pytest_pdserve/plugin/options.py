@@ -25,6 +25,7 @@ settings_key = pytest.StashKey["Settings"]()
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare every flag; one with an ini twin has no default of its own."""
+    # Long, because a list of declarations reads best in one piece.
     group = parser.getgroup("pdserve", "prefill/decode serving")
     add = group.addoption
     add(

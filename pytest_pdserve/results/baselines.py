@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import platformdirs
 
@@ -27,6 +28,7 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import values_of
 from pytest_pdserve.values.sources import Sources
+from pytest_pdserve.values.sources import unlike
 from pytest_pdserve.values.system import System
 
 _SAME = 1e-6
@@ -49,13 +51,19 @@ def host_baseline_path(system: System, suite: str, fingerprint: str, state: Path
 
 
 def load_baseline(
-    path: Path, *, system: System, suite: str, fingerprint: str | None = None
+    path: Path,
+    *,
+    system: System,
+    suite: str,
+    fingerprint: str | None = None,
+    host: Mapping[str, str] = MappingProxyType({}),
 ) -> Baseline | None:
     """Read a baseline; None if there is no such file.
 
     :param system: system that it must be of.
     :param suite: suite that it must be of.
     :param fingerprint: of this host, where the baseline holds for one host only.
+    :param host: what the fingerprint was made of, to say what differs.
     :raises ConfigError: if it is malformed, names an unknown metric, or is of another host, system
         or suite.
     """
@@ -77,11 +85,12 @@ def load_baseline(
                 where = f"{path}: /cells/{topology}/{workload}/{name}"
                 _check_envelope(name, envelope, where)
                 _check_values(name, envelope, len(baseline.runs), where)
-    theirs = baseline.provenance.fingerprint if baseline.provenance else None
-    if theirs is not None and fingerprint is not None and theirs != fingerprint:
+    sources = baseline.provenance
+    if fingerprint and sources and sources.fingerprint not in (None, fingerprint):
         raise ConfigError(
-            f"{path} was recorded on another host or system file (fingerprint {theirs}, here "
-            f"{fingerprint}); move it away, and record or propose one of this"
+            f"{path} was recorded on another host or system file "
+            f"({unlike(sources, fingerprint, host)}); move it away, and record or propose one of "
+            "this"
         )
     return baseline
 
@@ -205,25 +214,14 @@ def record_envelopes(
     :raises StoreError: if the file cannot be written.
     """
     check_own(path)
+    _check_simulated(records, system)
     first = records[0]
-    if any(r.simulated for r in records) and not system.simulated:
-        raise ConfigError(
-            f"{first.session.id} was simulated, so it cannot become a baseline of {system.name!r}, "
-            f"which is not; measure it there"
-        )
     old = load_baseline(path, system=system, suite=suite)
     runs = tuple(dict.fromkeys((*(old.runs if old else ()), first.session)))
-    cells: dict[str, dict[str, Mapping[str, Envelope]]] = {}
-    for topology, workloads in (old.cells if old else {}).items():
-        cells[topology] = {w: _padded(metrics, len(runs)) for w, metrics in workloads.items()}
+    cells = _cells_of(old, len(runs))
     made = cell_envelopes(records, system, names)
-    place = runs.index(first.session)
-    cells.setdefault(first.topology, {})[first.workload.id] = {
-        name: replace(e, values=(*[None] * place, *e.values, *[None] * (len(runs) - place - 1)))
-        if e.values
-        else e
-        for name, e in made.items()
-    }
+    before = runs.index(first.session)
+    cells.setdefault(first.topology, {})[first.workload.id] = _padded(made, len(runs), before)
     baseline = Baseline(
         system=system.name,
         suite=suite,
@@ -233,6 +231,7 @@ def record_envelopes(
             runs=runs,
             fingerprint=fingerprint,
             versions=first.versions,
+            host=first.host if fingerprint is not None else {},
         ),
         cells=cells,
     )
@@ -240,11 +239,33 @@ def record_envelopes(
     return path
 
 
-def _padded(metrics: Mapping[str, Envelope], runs: int) -> Mapping[str, Envelope]:
-    """The same envelopes, in whose cell the latest of *runs* runs have no value."""
+def _check_simulated(records: Sequence[Record], system: System) -> None:
+    if any(r.simulated for r in records) and not system.simulated:
+        raise ConfigError(
+            f"{records[0].session.id} was simulated, so it cannot become a baseline of "
+            f"{system.name!r}, which is not; measure it there"
+        )
+
+
+def _cells_of(baseline: Baseline | None, runs: int) -> dict[str, dict[str, Mapping[str, Envelope]]]:
+    """Return all cells of *baseline*, with a place for each of *runs* runs."""
     return {
-        name: replace(e, values=(*e.values, *[None] * (runs - len(e.values)))) if e.values else e
-        for name, e in metrics.items()
+        topology: {w: _padded(metrics, runs) for w, metrics in workloads.items()}
+        for topology, workloads in (baseline.cells if baseline else {}).items()
+    }
+
+
+def _padded(metrics: Mapping[str, Envelope], runs: int, before: int = 0) -> Mapping[str, Envelope]:
+    """Return the same envelopes, in whose cell the other ones of *runs* runs have no value.
+
+    :param before: runs before the first one that has a value.
+    """
+
+    def padded(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
+        return (*[None] * before, *values, *[None] * (runs - before - len(values)))
+
+    return {
+        name: replace(e, values=padded(e.values)) if e.values else e for name, e in metrics.items()
     }
 
 

@@ -25,9 +25,9 @@ class Provenance:
     versions: Mapping[str, str]
     """Package to version."""
     host: Mapping[str, str]
-    """Hardware."""
+    """Hardware, and all in the system file that changes a measurement."""
     fingerprint: str
-    """Digest of host and system."""
+    """Digest of :attr:`host`."""
     cluster: Mapping[str, Any] = field(default_factory=dict)
     """Cluster kind, and what is particular to the allocation."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
@@ -10,6 +12,7 @@ from pytest_pdserve.results.kinds import CALIBRATION
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.sources import unlike
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import UNKNOWN
 
@@ -19,10 +22,16 @@ def calibration_path(system: System) -> Path:
     return Path(system.source).parent / "calibration.json"
 
 
-def load_calibration(system: System, *, fingerprint: str | None = None) -> Calibration | None:
+def load_calibration(
+    system: System,
+    *,
+    fingerprint: str | None = None,
+    host: Mapping[str, str] = MappingProxyType({}),
+) -> Calibration | None:
     """Read the calibration of *system*; None if there is none.
 
     :param fingerprint: of the hardware whose noise is asked for; None where it is not known.
+    :param host: what the fingerprint was made of, to say what differs.
     :raises ConfigError: if it is malformed, of another system or hardware, or names an unknown
         metric.
     """
@@ -35,11 +44,12 @@ def load_calibration(system: System, *, fingerprint: str | None = None) -> Calib
     for name in found.metrics:
         if name not in METRICS.measured:
             raise ConfigError(f"{path}: /metrics/{name}: unknown metric {name!r}")
-    theirs = found.provenance.fingerprint
-    if len({theirs, fingerprint} - {None, UNKNOWN}) > 1:
+    known = fingerprint not in (None, UNKNOWN)
+    if fingerprint and known and found.provenance.fingerprint not in (None, UNKNOWN, fingerprint):
         raise ConfigError(
-            f"{path} was made on another host or system file (fingerprint {theirs}, here "
-            f"{fingerprint}); move it away, and study this with pdserve calibrate"
+            f"{path} was made on another host or system file "
+            f"({unlike(found.provenance, fingerprint, host)}); move it away, and study this with "
+            "pdserve calibrate"
         )
     return found
 

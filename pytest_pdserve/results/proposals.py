@@ -83,13 +83,7 @@ def propose(
     columns = _columns(selection, last)
     used = [n for n in range(len(selection.sessions)) if any(c[n] for c in columns.values())]
     columns = {key: [column[n] for n in used] for key, column in columns.items()}
-    lost: Counter[str] = Counter()
-    cells: dict[str, dict[str, Mapping[str, Envelope]]] = {}
-    for (topology, workload), column in sorted(columns.items()):
-        known = (current.envelopes(topology, workload) if current else None) or {}
-        metrics = dict(_envelopes(column, system, known, lost))
-        if metrics:
-            cells.setdefault(topology, {})[workload] = metrics
+    cells, lost = _cells(columns, system, current)
     if not cells:
         raise ConfigError(f"no run of {system.name!r} has a metric that could be judged")
     records = [record for column in columns.values() for record in column if record is not None]
@@ -125,6 +119,20 @@ def _columns(selection: Selection, last: int) -> dict[Key, list[Record | None]]:
         places = [n for n, night in enumerate(nights) if key in night][-last:]
         columns[key] = [night[key][0] if n in places else None for n, night in enumerate(nights)]
     return columns
+
+
+def _cells(
+    columns: Mapping[Key, Column], system: System, current: Baseline | None
+) -> tuple[dict[str, dict[str, Mapping[str, Envelope]]], Counter[str]]:
+    """Return the envelopes of all cells that have any, and why metrics were left out, counted."""
+    lost: Counter[str] = Counter()
+    cells: dict[str, dict[str, Mapping[str, Envelope]]] = {}
+    for (topology, workload), column in sorted(columns.items()):
+        known = (current.envelopes(topology, workload) if current else None) or {}
+        metrics = dict(_envelopes(column, system, known, lost))
+        if metrics:
+            cells.setdefault(topology, {})[workload] = metrics
+    return cells, lost
 
 
 def _envelopes(
@@ -172,6 +180,14 @@ def _sources(runs: Sequence[SessionRef], records: Sequence[Record]) -> Sources:
 
 def _warnings(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
     rules = Rules()
+    yield from _short_tests(baseline, rules)
+    yield from _lost_cells(baseline, current)
+    if baseline.has_values:
+        yield from _unlike_values(baseline, rules)
+
+
+def _short_tests(baseline: Baseline, rules: Rules) -> Iterator[str]:
+    """Warn of tests with too few nights for a FAIL."""
     runs = [
         envelope.runs
         for workloads in baseline.cells.values()
@@ -185,6 +201,10 @@ def _warnings(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
             f"{short} of {len(runs)} tests have fewer than {rules.least_baseline_runs} nights: no "
             f"single night can FAIL them (they have {_span(runs)})"
         )
+
+
+def _lost_cells(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
+    """Warn of cells that the present baseline has and this one would not have."""
     gone = sorted(
         f"{topology} {workload}"
         for topology, workloads in (current.cells if current else {}).items()
@@ -196,8 +216,10 @@ def _warnings(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
             f"{len(gone)} cells of the present baseline were not measured in these nights and "
             f"would be without one: {_some(gone)}"
         )
-    if not baseline.has_values:
-        return
+
+
+def _unlike_values(baseline: Baseline, rules: Rules) -> Iterator[str]:
+    """Warn of outliers, and of tests that changed within these nights."""
     from pytest_pdserve.judge.suitability import suitability
 
     seen = suitability(baseline, rules)

@@ -20,6 +20,7 @@ from pytest_pdserve.results.history import stored_sessions
 from pytest_pdserve.results.history import unknown_folders
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sources import changes
 from pytest_pdserve.values.system import System
 
 
@@ -214,7 +215,8 @@ def _others(found: Sequence[StoredSession], kept: StoredSession) -> Iterator[str
 def _differences(session: StoredSession, kept: StoredSession) -> Iterator[str]:
     (theirs, versions), (ours, wanted) = session.origin, kept.origin
     if theirs != ours:
-        yield f"fingerprint {theirs}, not {ours}"
+        said = changes(kept.records[0].host, session.records[0].host)
+        yield f"fingerprint {theirs}, not {ours}" + (f" ({'; '.join(said)})" if said else "")
     for name in SERVING:
         has, wants = versions.get(name, "unknown"), wanted.get(name, "unknown")
         if has != wants:

@@ -71,13 +71,17 @@ def run_client(
     if code != 0:
         check_servers()
         raise ClientError(f"{command.name} {exit_text(code)}; {log} ends:\n{log_tail(log)}")
+    read = _read_result(command, result, log)
+    cpu = cpu_share(used, read.duration_s)
+    return ClientRun(command=process.command, result=read, log=log, cpu=cpu, wall_s=wall_s)
+
+
+def _read_result(command: Command, result: Path, log: Path) -> BenchResult:
     if not result.exists():
         raise ClientError(
             f"{command.name} ended well but wrote no {result}; {log} ends:\n{log_tail(log)}"
         )
-    read = load_bench_result(result)
-    cpu = cpu_share(used, read.duration_s)
-    return ClientRun(command=process.command, result=read, log=log, cpu=cpu, wall_s=wall_s)
+    return load_bench_result(result)
 
 
 def cpu_share(used: Sequence[tuple[float, float]], duration_s: float) -> float | None:

@@ -160,9 +160,23 @@ def stand_up(
     :raises PathError: if requests do not take the topology's path.
     """
     if allocation.endpoint is not None:
-        with _attach(allocation, allocation.endpoint, topology, system) as deployment:
-            yield deployment
-        return
+        servers = _attach(allocation, allocation.endpoint, topology, system)
+    else:
+        servers = _start_servers(allocation, topology, system, logs=logs, progress=progress)
+    with servers as deployment:
+        yield deployment
+
+
+@contextlib.contextmanager
+def _start_servers(
+    allocation: Allocation,
+    topology: Topology,
+    system: System,
+    *,
+    logs: Path,
+    progress: Progress,
+) -> Iterator[Deployment]:
+    """Start servers, make them ready, and end all of them on leaving."""
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
     key = new_api_key()

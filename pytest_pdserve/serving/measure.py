@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
+from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.building import RunFacts
 from pytest_pdserve.results.building import build_record
@@ -22,6 +25,7 @@ from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
 from pytest_pdserve.serving.model import kv_dtype
 from pytest_pdserve.serving.model import load_kv_shape
+from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import ClientError
@@ -70,21 +74,47 @@ def measure(
     :raises ClientError: if the client leaves no result.
     :raises StoreError: if the record cannot be written.
     """
-    system, allocation = deployment.system, deployment.allocation
     stem = store.stem(deployment.topology.id, workload, repeat)
     result_path = stem.with_name(f"{stem.name}.bench.json")
-    (command,) = allocation.containment.wrap(
-        [
-            bench_command(
-                workload,
-                system,
-                node=allocation.client_node,
-                base_url=deployment.url,
-                repeat=repeat,
-                result=result_path,
-            )
-        ]
+    ran = _run(deployment, workload, repeat=repeat, result_path=result_path)
+    lost = _lost(deployment.allocation)
+    seen = _observation(deployment, workload, ran)
+    facts = RunFacts(
+        system=deployment.system.name,
+        repeat=repeat,
+        start=start,
+        started_at=utc_text(ran.started),
+        finished_at=utc_text(datetime.now(UTC)),
+        endpoint=deployment.url,
+        timings_s=_timings(deployment, ran),
+        nodes=deployment.nodes,
+        processes=_processes(deployment, ran.client, store),
     )
+    findings = (*check_sanity(seen), *lost)
+    record, path = build_record(seen, facts, provenance, store, findings=findings)
+    result_path.unlink(missing_ok=True)  # its values are in the record, its lists in the parquet
+    if lost:
+        raise AllocationError(f"{lost[0].message}; the run of {record.cell} is void: {path}")
+    return record, path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A run that has ended: the client's side, and the counters around it."""
+
+    started: datetime
+    client: ClientRun
+    before: Mapping[str, Counters]
+    """Counters by instance."""
+    after: Mapping[str, Counters]
+    scraped: float
+    """Monotonic time at which the last scrape began."""
+
+
+def _run(deployment: Deployment, workload: Workload, *, repeat: int, result_path: Path) -> _Run:
+    """Run the client, and scrape the counters before and after it."""
+    allocation = deployment.allocation
+    command = _client_command(deployment, workload, repeat=repeat, result_path=result_path)
     started = datetime.now(UTC)
     with diagnosing_nodes(allocation):
         deployment.check_alive()
@@ -94,50 +124,60 @@ def measure(
             command,
             result=result_path,
             api_key=deployment.api_key,
-            limit_s=bench_timeout(workload, system.limits),
+            limit_s=bench_timeout(workload, deployment.system.limits),
             check_servers=deployment.check_alive,
         )
         deployment.check_alive()
         scraped = time.monotonic()
         after = deployment.scrape()
-    lost = _lost(allocation)
+    return _Run(started=started, client=client, before=before, after=after, scraped=scraped)
+
+
+def _client_command(
+    deployment: Deployment, workload: Workload, *, repeat: int, result_path: Path
+) -> Command:
+    """Return the client's command, in its container where it has one."""
+    allocation = deployment.allocation
+    (command,) = allocation.containment.wrap(
+        [
+            bench_command(
+                workload,
+                deployment.system,
+                node=allocation.client_node,
+                base_url=deployment.url,
+                repeat=repeat,
+                result=result_path,
+            )
+        ]
+    )
+    return command
+
+
+def _observation(deployment: Deployment, workload: Workload, ran: _Run) -> Observation:
+    system = deployment.system
     served = tuple(
-        difference(server.name, server.role, before[server.name], after[server.name])
+        difference(server.name, server.role, ran.before[server.name], ran.after[server.name])
         for server in deployment.instances
     )
-    seen = Observation(
+    return Observation(
         topology=deployment.topology,
         workload=workload,
-        result=client.result,
+        result=ran.client.result,
         served=served,
         instances=len(deployment.instances),
         kv_shape=load_kv_shape(system.model.path, kv_dtype(system)),
         ranks=max((server.ranks for server in deployment.instances), default=1),
-        client_cpu=client.cpu,
+        client_cpu=ran.client.cpu,
     )
-    timings = {
+
+
+def _timings(deployment: Deployment, ran: _Run) -> dict[str, float]:
+    return {
         **deployment.timings_s,
-        "client": client.wall_s,
-        "bench": client.result.duration_s,
-        "scrape": time.monotonic() - scraped,
+        "client": ran.client.wall_s,
+        "bench": ran.client.result.duration_s,
+        "scrape": time.monotonic() - ran.scraped,
     }
-    facts = RunFacts(
-        system=system.name,
-        repeat=repeat,
-        start=start,
-        started_at=utc_text(started),
-        finished_at=utc_text(datetime.now(UTC)),
-        endpoint=deployment.url,
-        timings_s=timings,
-        nodes=deployment.nodes,
-        processes=_processes(deployment, client, store),
-    )
-    findings = (*check_sanity(seen), *lost)
-    record, path = build_record(seen, facts, provenance, store, findings=findings)
-    result_path.unlink(missing_ok=True)  # its values are in the record, its lists in the parquet
-    if lost:
-        raise AllocationError(f"{lost[0].message}; the run of {record.cell} is void: {path}")
-    return record, path
 
 
 def _lost(allocation: Allocation) -> tuple[Finding, ...]:

@@ -116,7 +116,7 @@ def kv_dtype(system: System) -> str | None:
 def _value_of(args: Sequence[str], flag: str) -> str | None:
     """The last value that *args* give to *flag*; None if they do not."""
     found = None
-    for word, following in zip(args, (*args[1:], ""), strict=True):
+    for word, following in itertools.zip_longest(args, args[1:], fillvalue=""):
         if word == flag:
             found = following
         elif word.startswith(f"{flag}="):

@@ -6,8 +6,11 @@ import hashlib
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -48,11 +51,11 @@ def git_commit(folder: Path) -> str | None:
     return said.stdout.strip() or None
 
 
-def fingerprint(host: dict[str, str], system: System) -> str:
-    """Digest of *host* and of all in the system file that changes a measurement.
+def measured_on(hardware: Mapping[str, str], system: System) -> dict[str, str]:
+    """Return *hardware*, and all in the system file that changes a measurement, as texts by key.
 
-    Versions of the software are left out, and the image that brings them: comparing them is what
-    baselines are for.
+    A key of the file stands with its tables, e.g. ``model.decode.serve_args``. Versions of the
+    software are left out, and the image that brings them: comparing them is what baselines are for.
     """
     asked = asdict(system)
     for name in _IRRELEVANT:
@@ -60,5 +63,22 @@ def fingerprint(host: dict[str, str], system: System) -> str:
     for table, name in (("container", "image"), ("container", "tag"), ("sweep", "repeats")):
         del asked[table][name]
     asked["model"]["path"] = Path(system.model.path).name
-    text = json.dumps([host, asked], sort_keys=True, default=str)
+    for table in ("model", "kv_transfer"):
+        asked[table].update(asked[table].pop("roles"))
+    return {**hardware, **dict(_texts(asked))}
+
+
+def fingerprint(hardware: Mapping[str, str], system: System) -> str:
+    """Return the digest of :func:`measured_on`."""
+    text = json.dumps(measured_on(hardware, system), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _texts(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every value of *table* that is given, as TOML's keys and JSON's values."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _texts(value, f"{prefix}{key}.")
+        elif value not in (None, (), []):
+            said = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield f"{prefix}{key}", said

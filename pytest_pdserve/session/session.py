@@ -27,6 +27,7 @@ from pytest_pdserve.results.store import create_run
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import git_commit
+from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.serving.restartable import RestartableDeployment
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.session_judge import SUITE
@@ -86,7 +87,7 @@ class Session:
         :raises StoreError: if the folder cannot be made.
         """
         system = with_model_path(settings.system)
-        host = dict(backend_of(system).describe_hardware(system)) if system.figures is None else {}
+        hardware = {} if system.figures else backend_of(system).describe_hardware(system)
         versions = {k: v for k, v in find_versions().items() if k == "pytest-pdserve"}
         commit = git_commit(settings.rootdir)
         if commit is not None:
@@ -96,7 +97,9 @@ class Session:
             system=system,
             store=_store(settings.runs, system),
             provenance=Provenance(
-                versions=versions, host=host, fingerprint=fingerprint(host, system)
+                versions=versions,
+                host=measured_on(hardware, system),
+                fingerprint=fingerprint(hardware, system),
             ),
             state=state_folder(),
         )
@@ -111,12 +114,12 @@ class Session:
 
     def set_nodes(self, allocation: Allocation) -> None:
         """Say of records where they come from: the nodes, not the machine that pytest runs on."""
-        host = dict(allocation.describe_nodes())
+        hardware = allocation.describe_nodes()
         self.provenance = replace(
             self.provenance,
             versions={**allocation.find_versions(), **self.provenance.versions},
-            host=host,
-            fingerprint=fingerprint(host, self.system),
+            host=measured_on(hardware, self.system),
+            fingerprint=fingerprint(hardware, self.system),
             cluster=allocation.describe(),
         )
         self._judge_made = None

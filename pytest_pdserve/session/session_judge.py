@@ -80,6 +80,7 @@ class SessionJudge:
         return load_baseline(
             baseline_path(self.system, SUITE),
             fingerprint=self._nodes,
+            host=self.provenance.host,
             system=self.system,
             suite=SUITE,
         )
@@ -112,6 +113,7 @@ class SessionJudge:
         return load_baseline(
             self.host_path,
             fingerprint=self.provenance.fingerprint,
+            host=self.provenance.host,
             system=self.system,
             suite=SUITE,
         )
@@ -127,7 +129,7 @@ class SessionJudge:
 
         :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
         """
-        return load_calibration(self.system, fingerprint=self._nodes)
+        return load_calibration(self.system, fingerprint=self._nodes, host=self.provenance.host)
 
     @cached_property
     def rules(self) -> Rules:

@@ -49,9 +49,26 @@ def bench_result(outcome: Outcome, load: KnownLoad) -> Any:
     ttft = np.array([r.first - r.start for r in requests])
     e2el = np.array([r.last - r.start for r in requests])
     tpot = np.array([(r.last - r.first) / (r.output_len - 1) for r in requests if r.output_len > 1])
-    duration = outcome.duration_s
+    data = _load_and_totals(outcome, load)
+    seconds = {"ttft": ttft, "tpot": tpot, "itl": np.concatenate(gaps), "e2el": e2el}
+    for name, metric in METRICS.items():
+        if metric.quantity in seconds:
+            data[name] = _statistic(metric, seconds[metric.quantity])
+    return data | {
+        "input_lens": [r.input_len for r in requests],
+        "output_lens": [r.output_len for r in requests],
+        "ttfts": ttft.tolist(),
+        "itls": [values.tolist() for values in gaps],
+        "start_times": [r.start for r in requests],
+        "errors": [""] * len(requests),
+    }
+
+
+def _load_and_totals(outcome: Outcome, load: KnownLoad) -> dict[str, Any]:
+    """Return what was asked for, and what it amounts to: counts, tokens and rates."""
+    requests, duration = outcome.requests, outcome.duration_s
     inputs, outputs = sum(r.input_len for r in requests), sum(r.output_len for r in requests)
-    data: dict[str, Any] = {
+    return {
         "backend": SIMULATED_BACKEND,
         "num_prompts": len(requests),
         "request_rate": "inf" if load.request_rate is None else load.request_rate,
@@ -65,18 +82,6 @@ def bench_result(outcome: Outcome, load: KnownLoad) -> Any:
         "request_throughput": len(requests) / duration,
         "output_throughput": outputs / duration,
         "total_token_throughput": (inputs + outputs) / duration,
-    }
-    seconds = {"ttft": ttft, "tpot": tpot, "itl": np.concatenate(gaps), "e2el": e2el}
-    for name, metric in METRICS.items():
-        if metric.quantity in seconds:
-            data[name] = _statistic(metric, seconds[metric.quantity])
-    return data | {
-        "input_lens": [r.input_len for r in requests],
-        "output_lens": [r.output_len for r in requests],
-        "ttfts": ttft.tolist(),
-        "itls": [values.tolist() for values in gaps],
-        "start_times": [r.start for r in requests],
-        "errors": [""] * len(requests),
     }
 
 

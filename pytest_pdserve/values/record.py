@@ -97,7 +97,7 @@ class Record:
     simulated: bool
     """Whether no server ever ran."""
     fingerprint: str
-    """Digest of the host's hardware and the system file's measurement-relevant parts."""
+    """Digest of :attr:`host`."""
     topology: Text
     """Topology id."""
     workload: Workload
@@ -114,7 +114,7 @@ class Record:
     versions: Mapping[str, str]
     """Package or component and version; what is unknown is absent."""
     host: Mapping[str, str]
-    """What the fingerprint was made of."""
+    """Hardware, and all in the system file that changes a measurement."""
     cluster: Mapping[str, Any] = field(default_factory=dict)
     """Cluster kind, and what is particular to the allocation, e.g. ``job_id``."""
     nodes: tuple[str, ...]

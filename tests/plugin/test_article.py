@@ -15,7 +15,9 @@ OUTCOMES = {"passed": 45 + 6, "xfailed": 29, "skipped": 4}
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def project(
+    loaded: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
     for suite in ("claims", "sweep"):
         shutil.copytree(ROOT / "suites" / suite, pytester.path / "suites" / suite)
     monkeypatch.setenv("COLUMNS", "120")
@@ -61,7 +63,7 @@ def test_it_needs_neither_servers_nor_slurm(
     ("old", "new", "said"),
     [
         ('"01-route4-throughput-highest-prefill"\nnumber = 1', None, "claims: 50 PASS"),
-        ('kind = "highest"', 'kind = "lowest"', "claim 01-*: FAIL (random-512-256: output_*"),
+        ('kind = "highest"', 'kind = "lowest"', "claim 01-*: FAIL (random-512-256-n1024: output_*"),
         ('cells = ["512-256"]', 'cells = ["1024-256"]', "claim 03a-*: FAIL (holds in 1024-256*"),
         (
             "low = 37000",
@@ -92,7 +94,10 @@ def test_nothing_can_be_measured_on_figures(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess("suites/sweep", "--system", "article")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ["ERROR: system 'article' is figures without a machine, so nothing can *"]
+        [
+            "ERROR: system 'article' has no [[]cluster] kind, so nothing can be measured on it; "
+            "it is figures: run pytest suites/claims --system article"
+        ]
     )
     result = project.runpytest_inprocess(*ARTICLE, "--pdserve-base-url", "http://127.0.0.1:1")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -112,7 +117,9 @@ def test_figures_that_are_broken_are_bad_input(project: pytest.Pytester) -> None
     figures.write_text(figures.read_text().replace('"figure"', '"run"', 1))
     result = project.runpytest_inprocess(*ARTICLE)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *figures.toml: /record/0/source: 'figure' was expected"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: *figures.toml: /record/0/source: 'run' is not one of [[]'figure']"]
+    )
 
 
 @pytest.mark.parametrize("strict", [(), ("--pdserve-strict",)], ids=["plain", "strict"])

@@ -48,8 +48,8 @@ def sweep(house: House) -> None:
             "topology '1p3d-tp3': tensor-parallel size 3 does not divide the 8 GPUs of a node",
         ),
         ("--system moon", "system 'moon' is unknown; known are "),
-        ("--pdserve-repeats 0", "--pdserve-repeats '0' is no whole number of at least 1"),
-        ("--pdserve-repeats 1.5", "--pdserve-repeats '1.5' is no whole number of at least 1"),
+        ("--pdserve-repeats 0", "--pdserve-repeats '0' is not a whole number of at least 1"),
+        ("--pdserve-repeats 1.5", "--pdserve-repeats '1.5' is not a whole number of at least 1"),
         ("--pdserve-base-url 10.0.0.1:8010", "--pdserve-base-url '10.0.0.1:8010' is no URL like "),
         ("--pdserve-base-url http://h:x", "--pdserve-base-url 'http://h:x' is no URL like http"),
         ("--pdserve-base-url http://u:p@h", "--pdserve-base-url holds a password; put the key "),
@@ -77,7 +77,7 @@ def test_malformed_toml_has_file_and_line(house: House) -> None:
     ("table", "changes", "pointer"),
     [
         ("cluster", {"nodes": 0}, "/cluster/nodes: 0 is less than the minimum of 1"),
-        ("cluster", {"kind": "cloud"}, "/cluster/kind: 'cloud' is not one of "),
+        ("cluster", {"kind": "cloud"}, "/cluster/kind: 'cloud' is not a backend; known are "),
         ("cluster", {"colour": "red"}, "/cluster: Additional properties are not allowed"),
         ("ports", {"http": 70000}, "/ports/http: 70000 is greater than the maximum of 65535"),
         ("judgement_rtol", {"speed": 0.1}, "/judgement/rtol/speed: unknown metric 'speed'"),
@@ -186,7 +186,7 @@ def test_memory_that_does_not_suffice(house: House) -> None:
             'metric = "speed"',
             "{}: claim '1p3d-itl-below-dp': unknown metric 'speed'; known are mean_ttft_ms, ",
         ),
-        ('subject = "1p3d"', 'subject = "3d"', "{}: claim '1p3d-itl-below-dp': topology '3d' is "),
+        ('subject = "1p3d"', 'subject = "3d"', "{}: claim '1p3d-itl-below-dp': topology '3d' has "),
         (
             'kind = "below"',
             'kind = "better"',

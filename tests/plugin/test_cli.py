@@ -23,7 +23,7 @@ PDSERVE = [sys.executable, "-m", "pytest_pdserve.commands.main"]
 
 def commands(text: str) -> dict[str, list[str]]:
     """Words of each command that ``plan`` prints, by ``name on node``."""
-    blocks = re.split(r"^# (\S+ on \S+)$", text, flags=re.MULTILINE)
+    blocks = re.split(r"^# (.+ on \w+)$", text, flags=re.MULTILINE)
     return {
         name: block.replace("\\\n", " ").split()
         for name, block in zip(blocks[1::2], blocks[2::2], strict=True)
@@ -37,9 +37,11 @@ def test_plan_of_the_articles_cluster(capsys: pytest.CaptureFixture[str]) -> Non
         "prefill[0] on node0",
         *(f"decode[{n}] on node{n + 1}" for n in range(3)),
         "router on node0",
+        *(f"bench random-{n}-256-n1024 on node0" for n in (512, 1024, 2048, 4096)),
+        *(f"bench random-512-{n}-n1024 on node0" for n in (512, 1024, 2048, 4096)),
     ]
     for name, words in planned.items():
-        if name.startswith("router"):
+        if name.startswith(("router", "bench")):
             continue
         role = "kv_producer" if name.startswith("prefill") else "kv_consumer"
         text = " ".join(words)
@@ -63,7 +65,8 @@ def test_plan_of_a_machine_touches_nothing(
     before = set(house.path.iterdir())
     assert main(["plan", "--topology", "dp"]) == 0
     planned = commands(capsys.readouterr().out)
-    assert len(planned) == 4
+    assert sum(name.startswith("aggregated[0]") for name in planned) == 4
+    assert sum(name.startswith("bench ") for name in planned) == len(planned) - 4 == 8
     assert sum("--headless" in words for words in planned.values()) == 3
     assert set(house.path.iterdir()) == before
 
@@ -75,7 +78,7 @@ def test_plan_of_a_machine_touches_nothing(
         (["plan", "--system", "moon"], "system 'moon' is unknown; known are "),
         (["plan", "--topology", "route3"], "topology 'route3' needs a number of nodes that 3 "),
         (["serve", "--topology", "dp,1p3d"], "pdserve serve takes one topology, got 2"),
-        (["serve", "--system", "far"], "system 'far' is of kind 'attached': this version plans"),
+        (["serve", "--system", "far"], "system 'far' is of kind 'attached', which starts no "),
         (["import", "no-such.json"], "no-such.json cannot be read"),
         (["serve", "--topology", "4p1d"], "topology '4p1d' needs 5 nodes "),
         (["serve", "--system", "stub", "--runs", "tox.ini"], "runs folder tox.ini cannot be used"),

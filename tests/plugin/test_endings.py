@@ -79,7 +79,7 @@ def test_a_second_signal_while_the_first_is_answered(house: House) -> None:
     check_left(house, "benchmark")
 
 
-def test_the_leash_ends_what_a_killed_pytest_leaves(house: House) -> None:
+def test_the_guard_ends_what_a_killed_pytest_leaves(house: House) -> None:
     house.faults(every={"ignore_term": True, "child": True}, bench={"hang": True})
     process = house.start("--topology", "1p1d")
     wait_phase(house, process, "benchmark")

@@ -24,13 +24,15 @@ import threading
 from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
-from pytest_pdserve.backends.slurm.image import Node
 
-from pytest_pdserve.backends.slurm import image as script
+from pytest_pdserve.backends.hosts import image as script
+from pytest_pdserve.backends.hosts import tarball
+from pytest_pdserve.backends.hosts.image import Node
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import contain
 from pytest_pdserve.plan.host import Host
@@ -521,9 +523,9 @@ def test_progress_comes_as_long_as_it_lasts(
 def test_progress_names_the_share_that_was_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.touch()
-    tarball = script.Tarball(str(path))
-    tarball.size, tarball.read = int(17.2 * 2**30), int(3.1 * 2**30)
-    assert tarball.progress == "3.1 of 17.2 GiB read"
+    archive = tarball.Tarball(str(path))
+    archive.size, archive.read = int(17.2 * 2**30), int(3.1 * 2**30)
+    assert archive.progress == "3.1 of 17.2 GiB read"
 
 
 def test_a_node_without_slurm_has_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,15 +534,27 @@ def test_a_node_without_slurm_has_its_own_name(monkeypatch: pytest.MonkeyPatch) 
     assert Node().name == "p5-03"
 
 
-def test_any_python_from_3_9_on_runs_the_script() -> None:
-    tree = ast.parse(Path(str(script.__file__)).read_text(), feature_version=(3, 9))
+@pytest.mark.parametrize("module", [script, tarball], ids=["image.py", "tarball.py"])
+def test_any_python_from_3_9_on_runs_the_script(module: ModuleType) -> None:
+    tree = ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 9))
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(str(node.module))
-    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+    own = {"tarball", "pytest_pdserve"}  # the next test sees that the package need not be there
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names | own
+
+
+def test_the_script_needs_nothing_but_the_file_beside_it(tmp_path: Path) -> None:
+    for module in (script, tarball):
+        shutil.copy(str(module.__file__), tmp_path)
+    # Without PYTHONPATH and site-packages.
+    argv = [sys.executable, "-E", "-S", str(tmp_path / "image.py"), "--help"]
+    done = subprocess.run(argv, cwd="/", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.py", "tarball.py"]
 
 
 # Docker's own client

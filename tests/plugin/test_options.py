@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pdserve.backends.attached import AttachedSpec
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.session.settings import Settings
 from tests.conftest import House
@@ -24,7 +25,8 @@ def test_defaults(house: House) -> None:
     assert asked.system.name == "local-cpu"
     assert asked.runs == house.path / "runs"
     assert asked.repeats == asked.system.sweep.repeats
-    assert (asked.record, asked.strict, asked.base_url) == (False, False, None)
+    assert (asked.record, asked.strict) == (False, False)
+    assert (asked.system.cluster.kind, value(asked, "base_url")) == ("local", None)
 
 
 CASES = [
@@ -44,6 +46,8 @@ def value(asked: Settings, field: str) -> object:
         return asked.system.name
     if field == "runs":
         return asked.runs.name
+    if field == "base_url":
+        return asked.system.table("attached", AttachedSpec).base_url
     return getattr(asked, field)
 
 
@@ -85,7 +89,7 @@ def test_a_projects_own_baselines_come_before_the_shipped(house: House) -> None:
     [
         ("pdserve_topology = 2x4", "topology '2x4' is not of the form"),
         ("pdserve_system = moon", "system 'moon' is unknown; known are "),
-        ("pdserve_repeats = many", "--pdserve-repeats 'many' is no whole number of at least 1"),
+        ("pdserve_repeats = many", "--pdserve-repeats 'many' is not a whole number of at least 1"),
     ],
 )
 def test_ini_of_nonsense_is_one_sentence_too(ini: str, said: str, house: House) -> None:

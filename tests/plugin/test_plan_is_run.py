@@ -22,7 +22,9 @@ DOCKER = '''#!{python} -IS
 import json, os, pathlib, subprocess, sys
 args = sys.argv[1:]
 with open({log!r}, "a") as log:
-    log.write(json.dumps(args) + "\\\\n")
+    log.write(json.dumps(args) + "\\n")
+if args[:2] == ["image", "inspect"]:
+    print(json.dumps([{{"Id": "sha256:0a", "RepoDigests": []}}]))
 if args[0] != "run":
     sys.exit(0)
 words = iter(args[1:])

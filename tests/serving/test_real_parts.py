@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.folders import SHIPPED
@@ -27,7 +28,6 @@ from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.deployment import stand_up
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import with_model_path
-from pytest_pdserve.session import acquire
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.topology import Topology
@@ -42,9 +42,8 @@ PROVENANCE = Provenance(versions={}, host={}, fingerprint="none")
 
 @dataclass(frozen=True)
 class Stood:
-    """One topology that is up, and where it is."""
+    """One topology that is up, and where its records go."""
 
-    allocation: Allocation
     deployment: Deployment
     store: RunStore
 
@@ -60,12 +59,13 @@ def members(groups: set[int]) -> list[str]:
 
 
 @contextlib.contextmanager
-def standing(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
+def stood_up(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
     system = with_model_path(load_system("local-cpu", SHIPPED))
     system = replace(system, cluster=replace(system.cluster, nodes=nodes))
     store = RunStore(folder=folder, session=SESSION)
+    asked = Request(folder=folder / "local", progress=lambda _: None)
     with (
-        acquire(system, folder=folder, progress=lambda _: None) as allocation,
+        backend_of(system).acquire(system, asked) as allocation,
         stand_up(
             allocation,
             Topology.parse(topology),
@@ -76,20 +76,19 @@ def standing(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
     ):
         groups = {s.process.pid for s in deployment.servers if s.process and s.process.pid}
         assert len(members(groups)) > len(groups)
-        yield Stood(allocation=allocation, deployment=deployment, store=store)
+        yield Stood(deployment=deployment, store=store)
     assert members(groups) == []
 
 
 @pytest.fixture(scope="module")
 def pd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stood]:
-    with standing("1p1d", tmp_path_factory.mktemp("pd"), nodes=2) as stood:
+    with stood_up("1p1d", tmp_path_factory.mktemp("pd"), nodes=2) as stood:
         yield stood
 
 
 def run(stood: Stood, repeat: int) -> dict[str, Any]:
     record, path = measure(
         stood.deployment,
-        stood.allocation,
         WORKLOAD,
         repeat=repeat,
         start=0,
@@ -162,7 +161,6 @@ def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
         with pytest.raises(LaunchError, match=r"decode\[0\] on local1 was ended by signal 9"):
             measure(
                 pd.deployment,
-                pd.allocation,
                 long,
                 repeat=0,
                 start=0,
@@ -176,7 +174,7 @@ def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
 @pytest.mark.parametrize(("topology", "nodes"), [("dp", 2), ("route2", 2)])
 def test_aggregated_topologies_serve(topology: str, nodes: int, tmp_path: Path) -> None:
     """Data parallelism with a headless rank, and independent groups behind round robin."""
-    with standing(topology, tmp_path, nodes=nodes) as stood:
+    with stood_up(topology, tmp_path, nodes=nodes) as stood:
         record = run(stood, 0)
         assert record["metrics"]["completed"] == WORKLOAD.num_prompts
         assert "kv_transfers" not in record["metrics"]

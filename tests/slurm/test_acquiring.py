@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import SYSTEM
 from tests.conftest import WORKLOAD
 from tests.conftest import House
 from tests.slurm.conftest import OneHost
@@ -149,11 +150,13 @@ def test_a_lent_job_that_nobody_knows(slurm_house: House) -> None:
 
 
 def test_a_lent_job_of_a_local_system(slurm_house: House) -> None:
-    hold(slurm_house, cluster={"kind": "local"})
+    slurm_house.tables = SYSTEM
+    hold(slurm_house)
     process = slurm_house.start("--pdserve-job-id", "1")
     text = ended(slurm_house, process)
     assert process.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "ERROR: --pdserve-job-id 1 needs a system of kind slurm; 'stub' is of kind" in text
+    asked = "ERROR: --pdserve-job-id 1 needs a system of kind slurm"
+    assert f"{asked}; 'stub' is of kind 'local'" in text
 
 
 def test_a_lent_job_without_a_number(slurm_house: House) -> None:
@@ -161,7 +164,7 @@ def test_a_lent_job_without_a_number(slurm_house: House) -> None:
     process = slurm_house.start("--pdserve-job-id", "12_3")
     text = ended(slurm_house, process)
     assert process.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "ERROR: --pdserve-job-id '12_3' is no number of a Slurm job" in text
+    assert "ERROR: --pdserve-job-id '12_3' is not a Slurm job ID" in text
 
 
 def test_the_callers_shell_does_not_leak_and_the_job_says_whose_it_is(

@@ -125,7 +125,7 @@ def test_the_login_node_dies(slurm_house: House, slurm: OneHost) -> None:
     ours = slurm_house.processes()
     here = [each for each in ours if not is_on_a_node(each)]
     commands = [" ".join(each.cmdline()) for each in here]
-    assert any("leash.py" in command for command in commands)
+    assert any("guard.py" in command for command in commands)
     assert any(command.startswith("srun") for command in commands)
     assert len(ours) > len(here)
     for each in here:

@@ -466,7 +466,6 @@ def judged(folder: Path, system: System, content: str, cell: Cell) -> Verdict:
             repeats=1,
             record=False,
             strict=False,
-            base_url=None,
             rootdir=folder,
         ),
         system=system,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pdserve.backends.attached import attached_to
 from pytest_pdserve.plugin.checks import check_before_start
 from pytest_pdserve.plugin.checks import check_topology
 from pytest_pdserve.session.settings import Settings
@@ -22,15 +23,15 @@ def make_settings(tmp_path: Path, p5_efa: System) -> Callable[..., Settings]:
     """A factory of settings on ``p5-efa``, whose baselines would lie in *tmp_path*."""
 
     def make(base_url: str | None = None) -> Settings:
+        system = replace(p5_efa, source=str(tmp_path / "system.toml"))
         return Settings(
             topologies=(),
-            system=replace(p5_efa, source=str(tmp_path / "system.toml")),
+            system=attached_to(system, base_url) if base_url else system,
             folders=(),
             runs=tmp_path / "runs",
             repeats=1,
             record=False,
             strict=False,
-            base_url=base_url,
             rootdir=tmp_path,
         )
 
@@ -41,7 +42,7 @@ MakeSettings = Callable[..., Settings]
 
 
 def checked(settings: Settings, topologies: str) -> None:
-    check_before_start(settings, parse_topologies(topologies), touching=False)
+    check_before_start(settings, parse_topologies(topologies), starting=False)
 
 
 def test_the_articles_five_fit_and_nothing_is_touched(
@@ -86,4 +87,4 @@ def test_a_runs_folder_that_is_a_file_is_a_usage_error(
 def test_too_few_ports_are_found_before_a_node_is_asked_for(p5_efa: System) -> None:
     narrow = replace(p5_efa, ports=replace(p5_efa.ports, span=1))
     with pytest.raises(PlacementError, match="no 1 free ports in 8000-8000"):
-        check_topology(narrow, Topology.parse("route4"), touching=False)
+        check_topology(narrow, Topology.parse("route4"), starting=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
@@ -20,7 +21,6 @@ from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.folders import SHIPPED
-from pytest_pdserve.session import check_acquirable
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.figures import Figures
@@ -215,8 +215,12 @@ def test_figures_are_no_baseline_and_no_machine() -> None:
     with pytest.raises(ConfigError, match="no valid JSON"):
         load_baseline(figures_path(SYSTEM), system=SYSTEM, suite="sweep")
     assert not list(figures_path(SYSTEM).parent.glob("*.json"))
-    with pytest.raises(ConfigError, match="figures without a machine"):
-        check_acquirable(SYSTEM)
+    with pytest.raises(ConfigError) as refused:
+        backend_of(SYSTEM)
+    assert str(refused.value) == (
+        "system 'article' has no [cluster] kind, so nothing can be measured on it; it is figures: "
+        "run pytest suites/claims --system article"
+    )
 
 
 def flipped(claim: Claim) -> Claim:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.claims import load_figures
-from pytest_pdserve.values.claim import SHAPES
+from pytest_pdserve.values.claim_checks import SHAPES
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.sweep import Sweep
 
@@ -54,7 +54,12 @@ ONE = 'topologies = ["1p3d"]'
 BROKEN = {
     "unknown metric": ("mean_itl_ms", "mean_tfft", ": claim 'a': unknown metric 'mean_tfft'; "),
     "a count": ("mean_itl_ms", "failed", ": claim 'a': unknown metric 'failed'; known are mean"),
-    "no topology": ('"1p3d"', '"3p"', ": claim 'a': topology '3p' is not of the form 'dp'"),
+    "no topology": ('"1p3d"', '"3"', ": claim 'a': topology '3' is not of the form 'dp'"),
+    "no decode": (
+        '"1p3d"',
+        '"3p"',
+        ": claim 'a': topology '3p' has 3 prefill and 0 decode instances; each must be at least 1",
+    ),
     "second spelling": (
         '["dp"]',
         '["dp", "route1"]',

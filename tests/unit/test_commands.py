@@ -10,11 +10,12 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from pytest_pdserve.backends.local.allocation import slot_cpus
+from pytest_pdserve.backends.local.allocation import slots as slots_of
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
 from pytest_pdserve.plan.command import Command
-from pytest_pdserve.plan.host import planned_hosts
-from pytest_pdserve.plan.host import slot_cpus
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import assign_ports
 from pytest_pdserve.plan.ports import unclaimed
@@ -47,7 +48,7 @@ IMAGE = (
 
 def planned(topology: str, system: System) -> tuple[tuple[Command, ...], Command | None]:
     """The instances' commands and the router's, with no port taken."""
-    hosts = {host.name: host for host in planned_hosts(system)}
+    hosts = {host.name: host for host in backend_of(system).hosts(system)}
     placement = place(
         Topology.parse(topology),
         tuple(hosts),
@@ -460,7 +461,7 @@ def test_cores_are_shared_out_and_the_first_is_left_to_the_client(
 
 
 def test_slots_of_this_machine_are_known_before_they_are_had(local_cpu: System) -> None:
-    hosts = planned_hosts(local_cpu, cores=9)
+    hosts = slots_of(local_cpu, cores=9)
     assert [(h.name, h.address, h.interface, h.cpus) for h in hosts[:2]] == [
         ("local0", "127.0.0.1", "lo", (1, 2)),
         ("local1", "127.0.0.1", "lo", (3, 4)),

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import contain
-from pytest_pdserve.plan.container import contain_all
 from pytest_pdserve.plan.container import container_name
+from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.container import ecr_registry
 from pytest_pdserve.plan.container import image_command
 from pytest_pdserve.plan.container import removal_argv
 from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.ports import unclaimed
 from pytest_pdserve.values.container import ContainerKind
@@ -87,18 +88,18 @@ serve /fsx/models/deepseek-ai/DeepSeek-V2-Lite --gpu-memory-utilization 0.9
 """
 
 
-def test_prefill_of_the_articles_cluster_in_docker(p5_efa: System) -> None:
-    claim = unclaimed(one_machine=False)
-    launch = plan_launch(Topology.parse("1p3d"), p5_efa, hosts=HOSTS, claim=claim)
-    plain = launch.instances[0]
-    command = contain(
-        plain,
-        p5_efa.container,
-        host=HOSTS[0],
-        image="nixl:latest",
-        run_id=RUN,
-        shared=("/fsx/runs/r", "/fsx/models/deepseek-ai/DeepSeek-V2-Lite"),
+def launched(system: System) -> Launch:
+    containment = containment_of(
+        system, HOSTS, image="nixl:latest", run_id=RUN, run_folder="/fsx/runs/r"
     )
+    claim = unclaimed(one_machine=False)
+    topology = Topology.parse("1p3d")
+    return plan_launch(topology, system, hosts=HOSTS, claim=claim, containment=containment)
+
+
+def test_prefill_of_the_articles_cluster_in_docker(p5_efa: System) -> None:
+    plain = launched(replace(p5_efa, container=ContainerSpec())).instances[0]
+    command = launched(p5_efa).instances[0]
     name = "pdserve-20260822T101500-p5-efa-prefill-0"
     assert command.argv == split(P5_DOCKER)
     assert command == replace(
@@ -108,6 +109,14 @@ def test_prefill_of_the_articles_cluster_in_docker(p5_efa: System) -> None:
         cleanup=(("docker", "rm", "--force", name),),
         pid_argv=("docker", "inspect", "--format", "{{.State.Pid}}", name),
     )
+
+
+def test_every_command_of_a_launch_is_in_a_container_of_its_own(p5_efa: System) -> None:
+    commands = launched(p5_efa).commands
+    assert {command.argv[:2] for command in commands} == {("docker", "run")}
+    names = [f"pdserve-{RUN}-{command.file_name}" for command in commands]
+    assert [command.argv[command.argv.index("--name") + 1] for command in commands] == names
+    assert names[-1] == f"pdserve-{RUN}-router"
 
 
 MOUNTS = (
@@ -208,9 +217,10 @@ def test_all_commands_see_the_runs_folder_and_the_models(
 ) -> None:
     system = replace(p5_efa, model=replace(p5_efa.model, path=model))
     commands = [replace(COMMAND, node=host.name) for host in HOSTS]
-    done = contain_all(
-        commands, system, hosts=HOSTS, image="nixl:1", run_id=RUN, run_folder="/home/me/run"
+    containment = containment_of(
+        system, HOSTS, image="nixl:1", run_id=RUN, run_folder="/home/me/run"
     )
+    done = containment.wrap(commands)
     assert [c.node for c in done] == [host.name for host in HOSTS]
     for command in done:
         mounts = [value for option, value in pairwise(command.argv) if option == "--mount"]

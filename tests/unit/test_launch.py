@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pdserve.plan.host import planned_hosts
-from pytest_pdserve.plan.launch import plan_launch
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
@@ -21,8 +19,6 @@ from pytest_pdserve.values.topology import Topology
 def test_the_router_comes_last_and_only_where_there_is_one(
     p5_efa: System, topology: str, names: list[str]
 ) -> None:
-    launch = plan_launch(
-        Topology.parse(topology), p5_efa, hosts=planned_hosts(p5_efa), claim=unclaimed()
-    )
+    launch = plan_topology(p5_efa, Topology.parse(topology)).launch
     assert [command.name for command in launch.commands] == names
     assert {command.node for command in launch.commands} == set(launch.placement.nodes)

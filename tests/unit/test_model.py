@@ -70,7 +70,7 @@ def test_bytes_of_a_token(config: dict[str, Any], dtype: str | None, bytes_per_t
         without(LLAMA_8B, "torch_dtype"),
         without(LLAMA_8B, "hidden_size"),
         without(DEEPSEEK_V2_LITE, "qk_rope_head_dim"),
-        {**LLAMA_8B, "torch_dtype": "fp8"},
+        {**LLAMA_8B, "torch_dtype": "int4"},
         {**LLAMA_8B, "torch_dtype": ["bfloat16"]},
         {**LLAMA_8B, "num_hidden_layers": "32"},
         {**LLAMA_8B, "num_attention_heads": 0, "num_key_value_heads": None},

@@ -19,13 +19,14 @@ from pytest_pdserve.judge import envelope
 from pytest_pdserve.judge import expectation
 from pytest_pdserve.judge import kinds
 from pytest_pdserve.judge import night
+from pytest_pdserve.judge import night_rows
 from pytest_pdserve.judge import ratios
 from pytest_pdserve.judge import sides
 from pytest_pdserve.judge import wording
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.claim import Claim
-from pytest_pdserve.values.claim import Regime
+from pytest_pdserve.values.claim_parts import Regime
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.rules import Share
 from tests.unit.court import NIGHTLY
@@ -233,7 +234,7 @@ def the_past_is_dropped(patch: pytest.MonkeyPatch) -> None:
 
 @breaks("night: topology")
 def families_are_dropped(patch: pytest.MonkeyPatch) -> None:
-    wrapped(patch, night, "_family_rows", lambda sound, *a: ())
+    wrapped(patch, night_rows, "_family_rows", lambda sound, *a: ())
 
 
 @breaks("night: topology")

@@ -16,11 +16,12 @@ from pytest_pdserve.judge import dependence
 from pytest_pdserve.judge import estimation
 from pytest_pdserve.judge import evidence
 from pytest_pdserve.judge import night
+from pytest_pdserve.judge import night_rows
 from pytest_pdserve.judge.estimation import Bools
 from pytest_pdserve.judge.estimation import Floats
 from pytest_pdserve.judge.evidence import Nights
 from pytest_pdserve.judge.night import State
-from pytest_pdserve.judge.night import TestVerdict
+from pytest_pdserve.judge.night_rows import TestVerdict
 from pytest_pdserve.judge.wording import describe_icc
 from pytest_pdserve.judge.wording import describe_test
 from pytest_pdserve.values import metrics as metrics_module
@@ -87,7 +88,7 @@ def session(truth: Callable[[int], Floats], **given: object) -> State:
 
 def table(state: State) -> dict[tuple[str, str], TestVerdict]:
     judged = night.verdicts(state)
-    said = night.rows(judged, state, cells=CELLS, families=("dp", "1p3d"))
+    said = night_rows.rows(judged, state, cells=CELLS, families=("dp", "1p3d"))
     return {(row.cell, row.metric): row for row in said}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.commands.main import main
-from pytest_pdserve.results import systems
+from pytest_pdserve.results import folders
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.store import SESSION_FILE
 from pytest_pdserve.results.store import load_record
@@ -126,7 +126,7 @@ def test_nothing_is_kept_inside_the_installed_package(
 ) -> None:
     shelf.nights(5)
     own = Path(shelf.system.source)
-    monkeypatch.setattr(systems, "_PACKAGE", shelf.folder)
+    monkeypatch.setattr(folders, "_PACKAGE", shelf.folder)
     before = set(own.parent.iterdir())
     assert main([*arguments, "--system", "p5-efa"]) == 4
     assert capsys.readouterr().err == (
@@ -333,7 +333,7 @@ def test_no_records_are_refused(shelf: Shelf, pdserve: Pdserve) -> None:
 def test_a_simulated_run_never_becomes_a_baseline(shelf: Shelf, pdserve: Pdserve) -> None:
     run = shelf.session(1, simulated=True)
     said = pdserve("propose", code=4)
-    assert f"{run} was simulated, but 'p5-efa' is of kind 'slurm'" in said
+    assert f"{run} was simulated, but 'p5-efa' is not; name the runs that are of it" in said
 
 
 @pytest.mark.parametrize(

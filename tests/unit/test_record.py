@@ -26,6 +26,8 @@ from pytest_pdserve.values.record import voided_in
 from pytest_pdserve.values.sessions import SessionRef
 
 MakeRecord = Callable[..., Record]
+WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
+"""One line, not empty."""
 FINITE = st.floats(-1e18, 1e18)
 TEXTS = st.dictionaries(st.text(), st.text(), max_size=3)
 NUMBERS = st.dictionaries(st.text(), FINITE, max_size=3)
@@ -63,7 +65,7 @@ PROCESSES = st.builds(
             "start": st.none() | st.integers(0, 99),
             "session": st.builds(
                 SessionRef,
-                id=st.text(min_size=1),
+                id=WORDS,
                 started_at=st.sampled_from([None, "2026-08-22T10:15:00.000Z"]),
                 simulated_night=st.none() | st.integers(0, 99),
             ),

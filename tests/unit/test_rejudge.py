@@ -58,7 +58,7 @@ Judge = Callable[..., str]
 
 
 def told(judge: Judge, *arguments: str, code: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(judge("--json", *arguments, code=code))
+    found: dict[str, Any] = json.loads(judge("--format", "json", *arguments, code=code))
     return found
 
 

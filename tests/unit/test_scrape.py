@@ -14,7 +14,7 @@ from pytest_pdserve.serving.scrape import parse_counters
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.scrape import settled
 from pytest_pdserve.values.errors import PathError
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.roles import DECODE as DECODE_ROLE
 
 DECODE = """
 # HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
@@ -73,7 +73,7 @@ def test_what_one_run_counted_is_the_difference() -> None:
         parse_counters(shown(kv=8.0, done=40.0)),
         parse_counters(shown(kv=12.0, done=44)),
     )
-    counts = difference("decode[0]", Role.DECODE, before, after)
+    counts = difference("decode[0]", DECODE_ROLE, before, after)
     assert (counts.name, counts.role, counts.block_size) == ("decode[0]", "decode", 128)
     assert (counts.requests, counts.kv_transfers, counts.kv_bytes) == (4.0, 4.0, 0.0)
     assert (counts.kv_failed, counts.kv_expired) == (0.0, None)
@@ -83,14 +83,14 @@ def test_what_one_run_counted_is_the_difference() -> None:
 
 def test_a_restart_between_two_looks_is_seen() -> None:
     before, after = parse_counters(shown()), parse_counters(shown(start=1.8e9))
-    assert difference("decode[0]", Role.DECODE, before, after).restarted is True
+    assert difference("decode[0]", DECODE_ROLE, before, after).restarted is True
 
 
 def test_a_start_that_is_not_shown_is_not_known() -> None:
     lines = (line for line in shown().splitlines() if "process_start_time" not in line)
     silent = parse_counters("\n".join(lines) + "\n")
     for before, after in ((silent, silent), (silent, parse_counters(shown()))):
-        assert difference("decode[0]", Role.DECODE, before, after).restarted is None
+        assert difference("decode[0]", DECODE_ROLE, before, after).restarted is None
 
 
 class Clock:

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.backends.attached import AttachedSpec
+from pytest_pdserve.backends.attached import attached_to
+from pytest_pdserve.backends.backend import Request
 from pytest_pdserve.backends.local.allocation import LocalAllocation
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.plugin.fixtures import _unmeasured
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.session import acquire
-from pytest_pdserve.session import client_only
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.session import Session
 from pytest_pdserve.session.settings import Settings
@@ -61,7 +63,6 @@ def make_session(tmp_path: Path, p5_efa: System) -> Callable[..., Session]:
             repeats=1,
             record=record,
             strict=False,
-            base_url=None,
             rootdir=tmp_path,
         )
         return Session(
@@ -344,13 +345,19 @@ def test_a_cell_has_one_number_or_none(
     assert cell.value(metric) == (value if value is None else pytest.approx(value))
 
 
-def test_a_cluster_that_cannot_be_had_yet_says_so(p5_efa: System, tmp_path: Path) -> None:
-    attached = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="attached"))
-    with (
-        pytest.raises(ConfigError, match="does not acquire its nodes"),
-        acquire(attached, folder=tmp_path, progress=lambda _: None),
-    ):
+def test_an_endpoint_that_is_not_named_is_asked_for(p5_efa: System, tmp_path: Path) -> None:
+    attached = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="attached"), tables={})
+    backend = backend_of(attached)
+    said = (
+        "system 'p5-efa' is of kind 'attached' and names no endpoint; give --pdserve-base-url, or "
+        "[attached] base_url in the system file"
+    )
+    with pytest.raises(ConfigError) as checked:
+        backend.check(attached)
+    request = Request(folder=tmp_path / "run" / "attached", progress=lambda _: None)
+    with pytest.raises(ConfigError) as asked, backend.acquire(attached, request):
         pass
+    assert str(checked.value) == str(asked.value) == said
 
 
 class Nodes(LocalAllocation):
@@ -375,17 +382,24 @@ def test_a_records_versions_and_hardware_are_those_of_its_nodes(
     session = make_session()
     own = {"pytest-pdserve": "0.1.0", "commit": "abc"}
     session.provenance = replace(session.provenance, versions=own)
-    session.learn_nodes(Nodes())
+    session.set_nodes(Nodes())
     assert session.provenance.versions == {"vllm": "0.15.1", **own}
     assert session.provenance.host == {"gpu": "H100"}
     assert session.provenance.cluster["job_id"] == "7"
     assert session.provenance.fingerprint != "here"
 
 
-def test_a_client_needs_one_slot_of_this_machine(p5_efa: System) -> None:
-    alone = client_only(p5_efa)
-    assert (alone.cluster.kind, alone.cluster.nodes) == ("local", 1)
-    assert alone.model == p5_efa.model
+def test_an_endpoint_takes_the_place_of_a_systems_own_servers(p5_efa: System) -> None:
+    attached = attached_to(p5_efa, "http://n:1")
+    backend = backend_of(attached)
+    backend.check(attached)
+    assert (attached.cluster.kind, attached.tables) == (
+        "attached",
+        {"attached": AttachedSpec(base_url="http://n:1")},
+    )
+    assert (attached.model, attached.sweep) == (p5_efa.model, p5_efa.sweep)
+    assert not backend.starts_servers
+    assert backend.describe_hardware(attached) == {"endpoint": "http://n:1"}
 
 
 def test_a_workload_of_another_load_is_another_cell(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,29 +14,30 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.folders import SHIPPED
+from pytest_pdserve.simulation.allocation import SimulatedAllocation
 from pytest_pdserve.simulation.cache import PrefixCache
 from pytest_pdserve.simulation.constants import BLOCK
 from pytest_pdserve.simulation.constants import KV_BYTES_PER_TOKEN
 from pytest_pdserve.simulation.constants import TOKEN_BUDGET
 from pytest_pdserve.simulation.constants import fitted
+from pytest_pdserve.simulation.deployment import SimulatedDeployment
+from pytest_pdserve.simulation.deployment import deploy_simulated
 from pytest_pdserve.simulation.deployment import findings_of
 from pytest_pdserve.simulation.deployment import observation_of
-from pytest_pdserve.simulation.deployment import place_simulated
 from pytest_pdserve.simulation.engine import Segment
 from pytest_pdserve.simulation.engine import series_s
 from pytest_pdserve.simulation.engine import steps_until
-from pytest_pdserve.simulation.model import SimulatedAllocation
 from pytest_pdserve.simulation.model import serve
 from pytest_pdserve.simulation.model import simulate
 from pytest_pdserve.simulation.noise import draw
 from pytest_pdserve.simulation.options import SimulationSpec
-from pytest_pdserve.simulation.options import with_preset
 from pytest_pdserve.simulation.result import step_ends
 from pytest_pdserve.simulation.service import Outcome
 from pytest_pdserve.values.errors import ConfigError
@@ -51,8 +54,15 @@ from pytest_pdserve.values.workload import Workload
 
 NODES = ("node0", "node1", "node2", "node3")
 SMALL = Workload(input_len=96, output_len=24, num_prompts=48)
-FRESH = load_system("simulated", SHIPPED)
-FRESH = replace(FRESH, simulation=SimulationSpec())
+SHIPPED_SYSTEM = load_system("simulated", SHIPPED)
+
+
+def simulating(spec: SimulationSpec) -> System:
+    """The shipped system with another table ``[simulation]``."""
+    return replace(SHIPPED_SYSTEM, tables={**SHIPPED_SYSTEM.tables, "simulation": spec})
+
+
+FRESH = simulating(SimulationSpec())
 
 
 def placed(topology: str, nodes: int = 4) -> Placement:
@@ -139,7 +149,7 @@ def test_lock_step_is_slower_than_nodes_on_their_own() -> None:
 
 def test_engines_in_lock_step_wait_for_the_slowest() -> None:
     constants = replace(fitted(), sync_s=1e-12, sync_token_s=1e-12)
-    ill = replace(FRESH, simulation=SimulationSpec(bad_node="node2", bad_node_factor=3.0))
+    ill = simulating(SimulationSpec(bad_node="node2", bad_node_factor=3.0))
     together = run("dp", system=ill, constants=constants)
     ends = {unit: max(r.last for r in together.requests if r.unit == unit) for unit in (0,)}
     assert ends[0] > 2 * run("dp", constants=constants).duration_s
@@ -231,28 +241,38 @@ def test_odd_workloads_are_refused(change: dict[str, Any], said: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def allocated() -> SimulatedAllocation:
+    return SimulatedAllocation(FRESH, backend_of(FRESH).hosts(FRESH))
+
+
+def deployed(topology: str) -> AbstractContextManager[SimulatedDeployment]:
+    return deploy_simulated(
+        allocated(), Topology.parse(topology), FRESH, logs=Path("logs"), progress=lambda _: None
+    )
+
+
 def test_other_tensor_parallel_sizes_are_refused() -> None:
-    with pytest.raises(PlacementError, match="engines of 4 GPUs"):
-        place_simulated(SimulatedAllocation(FRESH), Topology.parse("1p3d-tp4"), FRESH)
+    with pytest.raises(PlacementError, match="engines of 4 GPUs"), deployed("1p3d-tp4"):
+        pass
 
 
 def test_an_unknown_bad_node_is_refused() -> None:
-    ill = replace(FRESH, simulation=SimulationSpec(bad_node="node9"))
+    ill = simulating(SimulationSpec(bad_node="node9"))
     with pytest.raises(ConfigError, match="'node9' is none of node0, node1, node2, node3"):
         run("dp", system=ill)
 
 
 def test_nothing_starts_on_nodes_that_do_not_exist() -> None:
-    nodes = SimulatedAllocation(FRESH)
+    nodes = allocated()
     with pytest.raises(LaunchError, match="simulated"):
         nodes.start([Command(name="x", node="node0", argv=("x",))], logs=[], secrets={})
 
 
 @pytest.mark.parametrize("topology", ARTICLE_TOPOLOGIES)
 def test_a_simulated_run_is_sane_and_says_what_it_is(topology: str) -> None:
-    deployment = place_simulated(SimulatedAllocation(FRESH), Topology.parse(topology), FRESH)
-    measured = simulate(deployment.placement, SMALL, FRESH)
-    found = findings_of(observation_of(deployment, SMALL, measured), FRESH)
+    with deployed(topology) as deployment:
+        measured = simulate(deployment.placement, SMALL, FRESH)
+        found = findings_of(observation_of(deployment, SMALL, measured), FRESH)
     assert [(f.check, f.severity) for f in found] == [("simulated", "note")]
 
 
@@ -287,7 +307,7 @@ def test_noise_is_as_large_and_as_shared_as_asked() -> None:
 
 def test_no_noise_unless_asked_and_the_same_for_the_same_run() -> None:
     assert draw(SimulationSpec(), "a") == draw(SimulationSpec(seed=3), "b")
-    noisy = SimulationSpec(**with_preset({"noise": "reference"}))
+    noisy = SimulationSpec(**SimulationSpec.complete({"noise": "reference"}))
     assert draw(noisy, "a") == draw(noisy, "a") != draw(noisy, "b")
     drifting = SimulationSpec(drift_per_night=0.01, night=10)
     assert draw(drifting, "a").service == pytest.approx(1.01**10)
@@ -295,7 +315,7 @@ def test_no_noise_unless_asked_and_the_same_for_the_same_run() -> None:
 
 def test_noise_moves_all_times_of_a_run_together() -> None:
     plain, slow = (
-        simulate(placed("1p3d"), SMALL, replace(FRESH, simulation=spec)).result.raw
+        simulate(placed("1p3d"), SMALL, simulating(spec)).result.raw
         for spec in (SimulationSpec(), SimulationSpec(drift_per_night=0.05, night=1))
     )
     for name in ("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_e2el_ms"):
@@ -306,7 +326,7 @@ def test_noise_moves_all_times_of_a_run_together() -> None:
 def test_first_tokens_have_noise_of_their_own() -> None:
     spread_out = replace(SMALL, input_len=1024, num_prompts=160)
     plain, noisy = (
-        simulate(placed("dp"), spread_out, replace(FRESH, simulation=spec)).result.raw
+        simulate(placed("dp"), spread_out, simulating(spec)).result.raw
         for spec in (SimulationSpec(seed=1), SimulationSpec(ttft_tail_cv=0.05, seed=1))
     )
     assert noisy["p50_ttft_ms"] == pytest.approx(plain["p50_ttft_ms"], rel=0.01)
@@ -316,7 +336,7 @@ def test_first_tokens_have_noise_of_their_own() -> None:
 
 def test_noise_of_first_tokens_leaves_throughput_alone() -> None:
     plain, noisy = (
-        simulate(placed("1p3d"), SMALL, replace(FRESH, simulation=spec)).result.raw
+        simulate(placed("1p3d"), SMALL, simulating(spec)).result.raw
         for spec in (SimulationSpec(seed=1), SimulationSpec(ttft_cv=0.3, seed=1))
     )
     assert noisy["mean_ttft_ms"] != pytest.approx(plain["mean_ttft_ms"], rel=1e-4)

@@ -196,7 +196,7 @@ def test_times_of_requests_are_whole_microseconds(
         "error": [None, "boom", None, None],
     }
     assert [str(field.type) for field in table.schema] == [
-        *("int32", "int32", "int64", "int32", "list<element: int32>", "string"),
+        *("int64", "int64", "int64", "int64", "list<element: int64>", "string"),
     ]
 
 

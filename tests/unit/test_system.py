@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pdserve.backends.slurm.options import SlurmSpec
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.results.folders import baseline_folders
@@ -24,6 +25,8 @@ gpus_per_node = 1
 [model]
 path = "m"
 """
+SIMULATED = LEAST.replace("local", "simulated")
+FIGURES = 'figures = "figures.toml"\n'
 
 
 def loaded(folder: Path, text: str, name: str = "mine") -> System:
@@ -69,11 +72,27 @@ A = "1"
 
 def test_noise_is_where_other_keys_start_from(tmp_path: Path) -> None:
     text = '[simulation]\nnoise = "reference"\nrun_cv = 0.5\n'
-    assert loaded(tmp_path, LEAST + text).simulation == SimulationSpec(
+    system = loaded(tmp_path, SIMULATED + text)
+    assert system.simulated
+    assert system.table("simulation", SimulationSpec) == SimulationSpec(
         noise="reference", run_cv=0.5, ttft_cv=0.0127, ttft_tail_cv=0.058, slow_runs=0.01
     )
     text = '[simulation]\nnoise = "none"\nrun_cv = 0.5\n'
-    assert loaded(tmp_path, LEAST + text, "other").simulation == SimulationSpec(run_cv=0.5)
+    other = loaded(tmp_path, SIMULATED + text, "other")
+    assert other.table("simulation", SimulationSpec) == SimulationSpec(run_cv=0.5)
+
+
+def test_a_table_that_a_file_leaves_out_is_the_backends_defaults(tmp_path: Path) -> None:
+    system = loaded(tmp_path, LEAST.replace("local", "slurm"))
+    assert system.table("slurm", SlurmSpec) == SlurmSpec()
+    assert not system.simulated
+
+
+def test_a_system_of_figures_has_no_backend(tmp_path: Path) -> None:
+    text = LEAST.replace('kind = "local"\n', "").replace("[cluster]", f"{FIGURES}[cluster]")
+    system = loaded(tmp_path, text)
+    assert (system.figures, system.cluster.kind) == ("figures.toml", None)
+    assert not system.simulated
 
 
 @pytest.mark.parametrize("name", ["p5-efa", "local-cpu"])
@@ -93,7 +112,24 @@ def test_room_is_the_systems_where_it_says_so() -> None:
         ("nodes = 2", "nodes = 0", "/cluster/nodes: 0 is less than the minimum of 1"),
         ("nodes = 2", 'nodes = "2"', "/cluster/nodes: '2' is not of type 'integer'"),
         ("nodes = 2\n", "", "/cluster: 'nodes' is a required property"),
-        ('kind = "local"', 'kind = "k8s"', "/cluster/kind: 'k8s' is not one of"),
+        ('kind = "local"', 'kind = "k8s"', "/cluster/kind: 'k8s' is not a backend; known are"),
+        ('kind = "local"', "kind = 7", "/cluster/kind: 7 is not of type 'string'"),
+        (
+            'kind = "local"\n',
+            "",
+            "/cluster: needs 'kind', one of local, slurm, attached, simulated, or the file needs "
+            "'figures'",
+        ),
+        (
+            '"m"',
+            '"m"\n[simulation]\nnight = 3',
+            "/simulation: is read where [cluster] kind is 'simulated', not 'local'; remove it",
+        ),
+        (
+            'kind = "local"',
+            'kind = "simulated"\nbind_host = "h"',
+            "/cluster/bind_host: is not read where [cluster] kind is 'simulated'; remove it",
+        ),
         ("schema_version = 1", "schema_version = 2", "/schema_version: 2, expected 1; "),
         ("[model]", "[network]", "/: 'model' is a required property"),
         (
@@ -150,21 +186,12 @@ def test_room_is_the_systems_where_it_says_so() -> None:
         ("nodes = 2", "nodes = 10001", "/cluster/nodes: 10001 is greater than the maximum of"),
         ('"m"', '"m"\n[sweep]\ndataset = "a/../b"', "/sweep/dataset: 'a/../b' does not match"),
         ('"m"', '"m"\n[sweep]\nrequest_rate = 1e-320', "/sweep/request_rate: 1e-320 is less than"),
-        (
-            '"m"',
-            '"m"\n[simulation]\nbad_node_factor = inf',
-            "/simulation/bad_node_factor: inf is greater than the maximum of 1000",
-        ),
-        (
-            '"m"',
-            '"m"\n[simulation]\nnight = 99999\ndrift_per_night = 0.01',
-            ": simulation.night = 99999 with drift_per_night = 0.01 is more than 1000 times slower",
-        ),
         ("nodes = 2", f"nodes = {'9' * 5000}", "is no valid TOML: Exceeds the limit"),
         ('"m"', f'"m"\nserve_args = {"[" * 3000}', "is no valid TOML: nested too deeply"),
     ],
     ids=[
-        *("number too small", "wrong type", "missing key", "unknown kind", "other version"),
+        *("number too small", "wrong type", "missing key", "unknown kind", "no kind", "kind 7"),
+        *("table of another", "key of another", "other version"),
         *("renamed table", "unknown table", "unknown key", "empty text", "no port", "no variable"),
         *("unknown metric", "room of a count", "room for everything", "room without end"),
         *(
@@ -177,17 +204,52 @@ def test_room_is_the_systems_where_it_says_so() -> None:
             "10001 nodes",
             "dataset",
         ),
-        *("rate", "factor", "drift", "endless number", "deep"),
+        *("rate", "endless number", "deep"),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_place(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in LEAST
-    with pytest.raises(ConfigError) as refused:
-        loaded(tmp_path, LEAST.replace(old, new, 1))
-    assert str(refused.value).startswith(str(tmp_path / "mine" / "system.toml"))
-    assert message in str(refused.value)
+    assert message in refused(tmp_path, LEAST.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "bad_node_factor = inf",
+            "/simulation/bad_node_factor: inf is greater than the maximum of 1000",
+        ),
+        (
+            "night = 99999\ndrift_per_night = 0.01",
+            ": simulation.night = 99999 with drift_per_night = 0.01 is more than 1000 times slower",
+        ),
+        ("speed = 1", "/simulation: Additional properties are not allowed ('speed' was"),
+        ("seed = 1.0", "/simulation/seed: 1.0 is not of type 'integer'"),
+        (f"seed = {2**70}", "/simulation/seed: an integer of 71 bits; 64 are the most"),
+    ],
+    ids=["factor", "drift", "unknown key", "type", "71 bits"],
+)
+def test_a_mistake_in_a_backends_own_table_is_named_as_any_other(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    assert message in refused(tmp_path, f"{SIMULATED}[simulation]\n{text}\n")
+
+
+@pytest.mark.parametrize("table", ["slurm", "preflight", "simulation", "attached"])
+def test_a_system_of_figures_has_no_table_of_any_backend(tmp_path: Path, table: str) -> None:
+    text = LEAST.replace('kind = "local"\n', "").replace("[cluster]", f"{FIGURES}[cluster]")
+    assert f"/{table}: " in refused(tmp_path, f"{text}[{table}]\n")
+
+
+def refused(folder: Path, text: str) -> str:
+    """What is said of a system file of *text*; the file is named first."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(folder, text)
+    said = str(caught.value)
+    assert said.startswith(str(folder / "mine" / "system.toml"))
+    return said
 
 
 def test_a_folder_in_place_of_the_file_is_not_passed_over(tmp_path: Path) -> None:

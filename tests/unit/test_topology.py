@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.roles import AGGREGATED
+from pytest_pdserve.values.roles import DECODE
+from pytest_pdserve.values.roles import PREFILL
+from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES
-from pytest_pdserve.values.topology import Role
+from pytest_pdserve.values.topology import Part
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.topology import parse_topologies
 
@@ -19,26 +23,26 @@ COUNTS = st.integers(1, 64)
 
 
 @pytest.mark.parametrize(
-    ("text", "groups", "prefill", "decode", "tps"),
+    ("text", "groups", "parts"),
     [
-        ("dp", 1, 0, 0, (None, None)),
-        ("dp-tp4", 1, 0, 0, (4, 4)),
-        ("route2", 2, 0, 0, (None, None)),
-        ("route4-tp8", 4, 0, 0, (8, 8)),
-        ("1p3d", 1, 1, 3, (None, None)),
-        ("1p3d-tp8", 1, 1, 3, (8, 8)),
-        ("1p3d-tp4x8", 1, 1, 3, (4, 8)),
-        ("2x1p1d", 2, 1, 1, (None, None)),
-        ("12x10p20d-tp2x16", 12, 10, 20, (2, 16)),
+        ("dp", 1, [("aggregated", 1, None)]),
+        ("dp-tp4", 1, [("aggregated", 1, 4)]),
+        ("route2", 2, [("aggregated", 1, None)]),
+        ("route4-tp8", 4, [("aggregated", 1, 8)]),
+        ("1p3d", 1, [("prefill", 1, None), ("decode", 3, None)]),
+        ("1p3d-tp8", 1, [("prefill", 1, 8), ("decode", 3, 8)]),
+        ("1p3d-tp4x8", 1, [("prefill", 1, 4), ("decode", 3, 8)]),
+        ("2x1p1d", 2, [("prefill", 1, None), ("decode", 1, None)]),
+        ("12x10p20d-tp2x16", 12, [("prefill", 10, 2), ("decode", 20, 16)]),
     ],
 )
 def test_a_name_says_groups_instances_and_gpus(
-    text: str, groups: int, prefill: int, decode: int, tps: tuple[int | None, int | None]
+    text: str, groups: int, parts: list[tuple[str, int, int | None]]
 ) -> None:
     topology = Topology.parse(text)
-    assert (topology.groups, topology.prefill, topology.decode) == (groups, prefill, decode)
-    assert (topology.tp_prefill, topology.tp_decode) == tps
-    assert topology.disaggregated is (prefill > 0)
+    assert topology.groups == groups
+    assert [(part.role, part.count, part.tp) for part in topology.parts] == parts
+    assert topology.disaggregated is (len(parts) == 2)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +67,13 @@ def test_a_name_says_groups_instances_and_gpus(
         ),
         (
             "dp-tp4x8",
-            "topology 'dp-tp4x8' gives two tensor-parallel sizes, but its instances do prefill "
+            "topology 'dp-tp4x8' gives 2 tensor-parallel sizes, but its instances do prefill "
             "and decode alike; write one, as in 'dp-tp4'",
+        ),
+        (
+            "1p3d-tp4x8x8",
+            "topology '1p3d-tp4x8x8' gives 3 tensor-parallel sizes for 2 roles; "
+            "write one for all, or one for each",
         ),
         (
             "0x1p1d",
@@ -101,14 +110,12 @@ def topologies(draw: st.DrawFn) -> Topology:
     tp = draw(st.none() | COUNTS)
     if draw(st.booleans()):
         decode_tp = tp if tp is None else draw(COUNTS)
-        return Topology(
-            groups=draw(COUNTS),
-            prefill=draw(COUNTS),
-            decode=draw(COUNTS),
-            tp_prefill=tp,
-            tp_decode=decode_tp,
+        parts = (
+            Part(role=PREFILL, count=draw(COUNTS), tp=tp),
+            Part(role=DECODE, count=draw(COUNTS), tp=decode_tp),
         )
-    return Topology(groups=draw(COUNTS), prefill=0, decode=0, tp_prefill=tp, tp_decode=tp)
+        return Topology(groups=draw(COUNTS), parts=parts)
+    return Topology(groups=draw(COUNTS), parts=(Part(role=AGGREGATED, count=1, tp=tp),))
 
 
 @given(topologies())
@@ -149,7 +156,7 @@ def test_a_list_with_a_mistake_is_refused(text: str, sentence: str) -> None:
 
 @pytest.mark.parametrize(
     ("role", "kv_role"),
-    [(Role.PREFILL, "kv_producer"), (Role.DECODE, "kv_consumer"), (Role.AGGREGATED, None)],
+    [("prefill", "kv_producer"), ("decode", "kv_consumer"), ("aggregated", None)],
 )
-def test_a_role_has_vllms_name(role: Role, kv_role: str | None) -> None:
-    assert role.kv_role == kv_role
+def test_a_role_has_vllms_name(role: str, kv_role: str | None) -> None:
+    assert ROLES[role].kv_role == kv_role

@@ -1,8 +1,9 @@
 """The node's side of an image: makes it present, and says which one it is.
 
-A script of the standard library alone, for any Python from 3.9 on, because a node's own runs it.
-The last line of standard output is one JSON object; the lines before it are progress. What goes
-wrong is one sentence on standard error, and exit status 1.
+A script for any Python from 3.9 on, because a node's own runs it; it imports the standard library
+and ``tarball.py``, which is copied beside it, and nothing else. The last line of standard output is
+one JSON object; the lines before it are progress. What goes wrong is one sentence on standard
+error, and exit status 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -28,19 +28,28 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+from typing import TYPE_CHECKING
 from typing import Any
+
+if TYPE_CHECKING or __package__:
+    from pytest_pdserve.backends.hosts.tarball import CHUNK
+    from pytest_pdserve.backends.hosts.tarball import GIB
+    from pytest_pdserve.backends.hosts.tarball import Tarball
+    from pytest_pdserve.backends.hosts.tarball import Trouble
+    from pytest_pdserve.backends.hosts.tarball import child
+else:
+    sys.dont_write_bytecode = True  # the folder is the session's, and all its nodes see it
+    from tarball import CHUNK
+    from tarball import GIB
+    from tarball import Tarball
+    from tarball import Trouble
+    from tarball import child
 
 TICK_S = 10.0
 _ANSWER_S = 60.0
 """For an engine to answer a question."""
-_CHUNK = 4 << 20
-_GIB = 1 << 30
 _SQUASHFS = (b"hsqs", b"sqsh")
 _TARBALLS = (".tar.gz", ".tgz", ".tar")
-
-
-class Trouble(Exception):
-    """Raised when the image cannot be made present; the message is for people."""
 
 
 class Node:
@@ -79,70 +88,6 @@ class Node:
         finally:
             done.set()
             thread.join()
-
-
-class Tarball:
-    """What ``docker save`` wrote, compressed or not."""
-
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        try:
-            with self.path.open("rb"):
-                status = self.path.stat()
-        except OSError as error:
-            raise Trouble(f"image {path} cannot be read: {error.strerror}") from error
-        self.size = status.st_size
-        self.stamp = [status.st_size, status.st_mtime_ns]
-        self.read = 0
-
-    @property
-    def progress(self) -> str:
-        """How much of it has been read."""
-        return f"{self.read / _GIB:.1f} of {self.size / _GIB:.1f} GiB read"
-
-    @contextlib.contextmanager
-    def unpacked(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A process whose standard output is the archive, fed from here so that reading shows."""
-        argv = ["cat"] if self.path.suffix == ".tar" else _decompressor()
-        self.read = 0
-        pipe, silence = subprocess.PIPE, subprocess.DEVNULL
-        with _child(argv, stdin=pipe, stdout=pipe, stderr=silence) as process:
-            feeder = threading.Thread(target=self._feed, args=(process.stdin,), daemon=True)
-            feeder.start()
-            yield process
-
-    def _feed(self, sink: IO[bytes]) -> None:
-        with contextlib.suppress(OSError), self.path.open("rb") as file, sink:
-            while chunk := file.read(_CHUNK):
-                sink.write(chunk)
-                self.read += len(chunk)
-
-    def contents(self) -> tuple[list[str], set[str]]:
-        """Names of its images, and the ids that an engine may give them.
-
-        Both lie in ``manifest.json`` and ``index.json``, which ``docker save`` puts behind the
-        layers; reading stops once both are seen, or at the end. The id is the digest of the
-        configuration, or with the containerd image store that of the manifest.
-        """
-        found: dict[str, Any] = {}
-        try:
-            with self.unpacked() as process:
-                with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-                    for member in archive:
-                        if member.name in ("manifest.json", "index.json"):
-                            file = archive.extractfile(member)
-                            found[member.name] = json.load(file) if file else None
-                        if len(found) == 2:
-                            break
-            entries = found["manifest.json"]
-            names = sorted({name for entry in entries for name in entry["RepoTags"] or ()})
-            configs = [entry["Config"] for entry in entries]
-        except (tarfile.TarError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise Trouble(f"{self.path} is not what docker save writes: {error!r}") from error
-        digests = [Path(config).name.partition(".")[0] for config in configs]
-        described = (found.get("index.json") or {}).get("manifests", ())
-        ids = {f"sha256:{digest}" for digest in digests}
-        return names, ids | {str(entry.get("digest")) for entry in described}
 
 
 class Engine:
@@ -194,7 +139,7 @@ class Engine:
         with tempfile.TemporaryFile() as output:
             with self._node.telling(text), tarball.unpacked() as unpacker:
                 argv = [self._name, "load"]
-                with _child(argv, stdin=unpacker.stdout, stdout=output, stderr=output) as load:
+                with child(argv, stdin=unpacker.stdout, stdout=output, stderr=output) as load:
                     # Ours is closed, so that the unpacker notices when the engine gives up.
                     if unpacker.stdout is not None:
                         unpacker.stdout.close()
@@ -212,7 +157,7 @@ class Engine:
         """Pull an image from its registry."""
         with tempfile.TemporaryFile() as output, self._node.telling(lambda: f"pulling {image}"):
             argv = [self._name, "pull", image]
-            with _child(argv, env=self._env, stdout=output, stderr=output) as pull:
+            with child(argv, env=self._env, stdout=output, stderr=output) as pull:
                 code = pull.wait()
             said = _written(output)
         if code:
@@ -238,8 +183,8 @@ class Engine:
         asked = ["aws", "ecr", "get-login-password", "--region", region]
         given = [self._name, "login", "--username", "AWS", "--password-stdin", registry]
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            with _child(asked, stdout=subprocess.PIPE, stderr=errors) as aws:
-                with _child(
+            with child(asked, stdout=subprocess.PIPE, stderr=errors) as aws:
+                with child(
                     given, env=self._env, stdin=aws.stdout, stdout=output, stderr=output
                 ) as login:
                     if aws.stdout is not None:
@@ -256,25 +201,6 @@ class Engine:
     def _full(self, what: str, said: str) -> str:
         room = f"; make room where {self._name} keeps its images ({self._name} info)"
         return f"{what}: {_last(said)}" + (room if "no space left" in said.lower() else "")
-
-
-@contextlib.contextmanager
-def _child(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not outlive the block."""
-    process = subprocess.Popen(argv, **{"stdin": subprocess.DEVNULL, **options})
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-
-
-def _decompressor() -> list[str]:
-    for name in ("pigz", "gzip"):
-        if shutil.which(name):
-            return [name, "-dc"]
-    raise Trouble("neither pigz nor gzip is on PATH; install one")
 
 
 def _written(file: IO[bytes]) -> str:
@@ -397,10 +323,10 @@ def _sha256(file: IO[bytes], path: str, node: Node) -> str:
     file.seek(0)
 
     def text() -> str:
-        return f"digest of {path}, {file.tell() / _GIB:.1f} of {size / _GIB:.1f} GiB read"
+        return f"digest of {path}, {file.tell() / GIB:.1f} of {size / GIB:.1f} GiB read"
 
     with node.telling(text):
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(CHUNK):
             taken.update(chunk)
     return taken.hexdigest()
 

@@ -20,6 +20,7 @@ from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.hosts import image
 from pytest_pdserve.backends.hosts import runner
+from pytest_pdserve.backends.hosts import tarball
 from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.hosts.groups import Groups
 from pytest_pdserve.backends.hosts.runner import CLEANUP_S
@@ -91,19 +92,16 @@ class SlurmAllocation:
         self._count = 0
         self._planned: set[tuple[str, int]] = set()
         self._refused: set[tuple[str, int]] = set()
-        nodes = [_host(seen) for seen in facts]
-        own = system.table("slurm", SlurmSpec).client_node
-        self.client_node = nodes[-1 if own else 0].name
-        self.hosts = tuple(nodes[:-1] if own else nodes)
-        self._all = nodes
+        self._all = [_host(seen) for seen in facts]
+        self.hosts, self.client_node = _servers_and_client(self._all, system)
         self.containment = containment_of(
             system,
-            nodes,
+            self._all,
             image=self._image.name,
             run_id=label,
             run_folder=str(folder.parent),
         )
-        for module in (runner, image, versions):
+        for module in (runner, image, tarball, versions):
             shutil.copy(str(module.__file__), folder)
 
     def describe(self) -> dict[str, Any]:
@@ -177,18 +175,7 @@ class SlurmAllocation:
         name = commands[0].file_name
         stem = self._folder / "steps" / f"{self._count:03d}-{name}"
         items, errors = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.srun.log")
-        limits, slurm = self._system.limits, self._system.table("slurm", SlurmSpec)
-        write_step(
-            items,
-            commands,
-            [log.absolute() for log in logs],
-            shared={
-                "stop_s": limits.stop_s,
-                "lease": str(self._folder / LEASE),
-                "lease_s": slurm.lease_s,
-                "marks": str(self._folder / MARKS),
-            },
-        )
+        self._write_step(items, commands, logs)
         inside = bool(commands[0].step_args)
         python = "python3" if inside else sys.executable
         argv = step_argv(
@@ -206,7 +193,7 @@ class SlurmAllocation:
             )
             self._steps.append(step)
             try:
-                step.wait_started(limits.ready_s if inside else _STEP_S)
+                step.wait_started(self._system.limits.ready_s if inside else _STEP_S)
                 return step.processes
             except BaseException as error:
                 refused = isinstance(error, LaunchError) and step.refused
@@ -218,6 +205,20 @@ class SlurmAllocation:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(_AGAIN_S)
+
+    def _write_step(self, items: Path, commands: Sequence[Command], logs: Sequence[Path]) -> None:
+        """Write what each node runs, and what all of them watch, to the file *items*."""
+        write_step(
+            items,
+            commands,
+            [log.absolute() for log in logs],
+            shared={
+                "stop_s": self._system.limits.stop_s,
+                "lease": str(self._folder / LEASE),
+                "lease_s": self._system.table("slurm", SlurmSpec).lease_s,
+                "marks": str(self._folder / MARKS),
+            },
+        )
 
     def _remember_taken(self, step: JobStep) -> None:
         """Pass over what is taken, and as many ports more as this job's number says.
@@ -314,6 +315,12 @@ def step_environment() -> dict[str, str]:
     found = controller.environment()
     beside = str(Path(sys.executable).parent)
     return {**found, "PATH": os.pathsep.join([beside, found.get("PATH", os.defpath)])}
+
+
+def _servers_and_client(nodes: Sequence[Host], system: System) -> tuple[tuple[Host, ...], str]:
+    """Return the nodes of servers, and the client's: the last if it has its own, else the first."""
+    own = system.table("slurm", SlurmSpec).client_node
+    return tuple(nodes[:-1] if own else nodes), nodes[-1 if own else 0].name
 
 
 def _host(seen: NodeFacts) -> Host:

@@ -1,0 +1,112 @@
+"""A stored session, judged as it would be by the baseline of today."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.selection import find_session
+from pytest_pdserve.session.session_judge import SessionJudge
+from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.system import System
+
+if TYPE_CHECKING:
+    from pytest_pdserve.judge.verdict import Verdict
+    from pytest_pdserve.results.history import Key
+    from pytest_pdserve.results.history import StoredSession
+
+FAILED = 1
+"""Exit code where something is worse."""
+UNJUDGED = 3
+"""Exit code where nothing is, but something was not judged: invalid, unreadable, or missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What is said of a stored session."""
+
+    session_judge: SessionJudge
+    """What it was held against."""
+    session: StoredSession
+    """What was judged."""
+    cells: dict[Key, Verdict | None]
+    """Verdict of each cell that was measured; None if a run of it was invalid."""
+    topologies: dict[str, Verdict]
+    """Verdict of each topology as a whole, where nights judge it."""
+    again: tuple[Key, ...]
+    """Cells that would be run once more on a fresh start before a verdict."""
+    partial: bool
+    """Whether cells of the baseline may be without a run."""
+
+    @property
+    def invalid(self) -> tuple[Key, ...]:
+        """Cells that were measured, of which a run is invalid."""
+        return tuple(key for key, verdict in self.cells.items() if verdict is None)
+
+    @property
+    def not_measured(self) -> tuple[Key, ...]:
+        """Cells of the baseline of which the session has no run that can be read."""
+        baseline = self.session_judge.baseline
+        return tuple(key for key in (baseline.keys if baseline else ()) if key not in self.cells)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is worse."""
+        verdicts = (*self.cells.values(), *self.topologies.values())
+        return any(verdict is not None and verdict.status == "FAIL" for verdict in verdicts)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: missing evidence is no 0."""
+        if self.failed:
+            return FAILED
+        missing = self.not_measured and not self.partial
+        return UNJUDGED if self.invalid or self.session.unreadable or missing else 0
+
+
+def rejudge(
+    system: System, runs: Path, run_id: str | None, *, state: Path, partial: bool = False
+) -> Judged:
+    """Judge a stored session of *system* below *runs*, the newest if none is named.
+
+    :param state: folder of envelopes of single hosts.
+    :param partial: whether cells of the baseline may be without a run.
+    :raises ConfigError: if there is none, nothing of it can be read, or the baseline cannot be
+        used.
+    """
+    session = find_session(runs, system, run_id)
+    session_judge = _judge_of(session, system, runs=runs, state=state)
+    valid, counted, nightly = session.valid(), session.runs(), session_judge.expectation
+    keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
+    topology_verdicts = {name: session_judge.judge_topology(name, counted) for name, _ in keys}
+    return Judged(
+        session_judge=session_judge,
+        session=session,
+        cells={key: session_judge.judge(valid[key]) if key in valid else None for key in keys},
+        topologies={
+            name: verdict for name, verdict in topology_verdicts.items() if verdict is not None
+        },
+        again=tuple(key for key in counted if nightly and nightly.suspicious(counted, key)),
+        partial=partial,
+    )
+
+
+def _judge_of(session: StoredSession, system: System, *, runs: Path, state: Path) -> SessionJudge:
+    """Return the judge that *session* would have had, with the baseline of today."""
+    first = session.records[0]
+    return SessionJudge(
+        system=system,
+        provenance=Provenance(
+            versions=first.versions,
+            host=first.host,
+            fingerprint=first.fingerprint,
+            cluster=first.cluster,
+        ),
+        nodes_known="endpoint" not in first.host,
+        session=session.session,
+        runs=runs,
+        state=state,
+        most_runs=Rules().most_runs,
+    )
