@@ -61,7 +61,7 @@ def test_it_needs_neither_servers_nor_slurm(
     ("old", "new", "said"),
     [
         ('"01-route4-throughput-highest-prefill"\nnumber = 1', None, "claims: 50 PASS"),
-        ('kind = "highest"', 'kind = "lowest"', "claim 01-*: FAIL (random-512-256: output_*"),
+        ('kind = "highest"', 'kind = "lowest"', "claim 01-*: FAIL (random-512-256-n1024: output_*"),
         ('cells = ["512-256"]', 'cells = ["1024-256"]', "claim 03a-*: FAIL (holds in 1024-256*"),
         (
             "low = 37000",
@@ -112,7 +112,9 @@ def test_figures_that_are_broken_are_bad_input(project: pytest.Pytester) -> None
     figures.write_text(figures.read_text().replace('"figure"', '"run"', 1))
     result = project.runpytest_inprocess(*ARTICLE)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *figures.toml: /record/0/source: 'figure' was expected"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: *figures.toml: /record/0/source: 'run' is not one of [[]'figure'[]]"]
+    )
 
 
 @pytest.mark.parametrize("strict", [(), ("--pdserve-strict",)], ids=["plain", "strict"])

@@ -85,7 +85,11 @@ BROKEN = {
     "margin is nan": ("0.05", "nan", " holds nan, which says nothing"),
     "unknown key": (MARGIN, "margn = 0.05\n", ": /claim/0: Additional properties are not"),
     "key of another kind": (MARGIN, "low = 0.5\n", ": claim 'a': kind 'below' takes no 'low'"),
-    "unknown load": ('"saturated"', '"full"', ": /claim/0/load: 'full' is not one of ['saturated']"),
+    "unknown load": (
+        '"saturated"',
+        '"full"',
+        ": /claim/0/load: 'full' is not one of ['saturated']",
+    ),
     "empty load": (
         '"saturated"',
         "{}",
