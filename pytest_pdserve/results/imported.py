@@ -95,7 +95,8 @@ def _load(result: BenchResult) -> dict[str, Any]:
     raw = result.raw
     prompts = raw.get("num_prompts")
     known = None if result.failed is None else result.completed + result.failed
-    rate = raw.get("request_rate", UNKNOWN)
+    rate = raw.get("request_rate")
+    rate = UNKNOWN if rate is None else rate
     load = {
         "num_prompts": prompts if prompts is not None else known or UNKNOWN,
         "request_rate": None if rate in ("inf", "Infinity") else rate,

@@ -28,7 +28,7 @@ def requests_table(result: BenchResult) -> Any:
     import pyarrow as pa
 
     count = len(result.output_lens)
-    began = min(result.start_s, default=0.0)
+    began = min((start for start in result.start_s if not math.isnan(start)), default=0.0)
     starts = [start - began for start in result.start_s] or [math.nan] * count
     return pa.table(
         {

@@ -54,6 +54,7 @@ Length = Annotated[int, Meta(ge=1, le=10_000_000)]
 Prompts = Annotated[int, Meta(ge=1, le=10_000_000)]
 Rate = Annotated[float, Meta(ge=0.001, le=1_000_000)]
 Factor = Annotated[float, Meta(gt=0, le=1_000_000)]
+Count = Annotated[int, Meta(ge=0)]
 Concurrency = Annotated[int, Meta(ge=1, le=1_000_000)]
 Flag = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*(?![\s\S])", max_length=60)]
 Options = Mapping[Flag, Annotated[str, Meta(max_length=1000)]]
@@ -112,7 +113,7 @@ class Workload:
     """``--dataset-name`` of ``vllm bench serve``; ``unknown`` where nothing says it."""
     options: Options | Unknown = field(default_factory=dict)
     """Further options of ``vllm bench serve`` by name, without dashes; empty for a switch."""
-    counted_tokens: tuple[int, int] | None = None
+    counted_tokens: tuple[Count, Count] | None = None
     """Prompt and output tokens of a whole run whose data set or lengths are unknown: they tell its
     load from others."""
 
@@ -121,6 +122,8 @@ class Workload:
             _check(name, getattr(self, name), kind)
         if self.dataset != UNKNOWN:
             self._check_lengths()
+        elif (self.input_len is None) != (self.output_len is None):
+            raise ConfigError("workload input_len and output_len: expected both or neither")
         if self.counted_tokens is not None and self.lengths is not None:
             raise ConfigError(
                 f"workload counted_tokens = {self.counted_tokens}: expected None, since the "
@@ -247,10 +250,25 @@ def _check(name: str, value: Any, kind: Any) -> None:
         all_at_once = "; leave it out to send all at once" if name == "request_rate" else ""
         raise ConfigError(f"workload {name} = {value}: expected a finite number{all_at_once}")
     try:
+        if not _right(name, value):
+            raise TypeError
         # `strict` takes no text for a number.
         msgspec.convert(msgspec.to_builtins(value), kind, strict=True)
-    except (msgspec.ValidationError, TypeError):
+    except (msgspec.ValidationError, TypeError, UnicodeError):
         raise ConfigError(f"workload {name} = {value!r:.80}: expected {_EXPECTED[name]}") from None
+
+
+def _right(name: str, value: Any) -> bool:
+    """Whether *value* is of the field's own type: conversion takes what only looks like it."""
+    if name == "dataset":
+        return isinstance(value, str)
+    if name == "ramp_up":
+        return value is None or isinstance(value, RampUp)
+    if name == "counted_tokens":
+        return value is None or isinstance(value, tuple)
+    if name == "options" and isinstance(value, Mapping):
+        return all(isinstance(text, str) and text.encode() is not None for text in value.values())
+    return True
 
 
 _LENGTH = "a whole number of tokens from 1 to 10,000,000"
@@ -264,7 +282,7 @@ _EXPECTED = {
     "max_concurrency": "a whole number of requests from 1 to 1,000,000, or None for no bound",
     "dataset": "a name of letters, digits, '.', '_' and '-', at most 60",
     "options": "a dict of flags without dashes in front, and their values as text",
-    "counted_tokens": "two whole numbers",
+    "counted_tokens": "a tuple of two whole numbers from 0",
 }
 
 

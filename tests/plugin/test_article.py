@@ -118,7 +118,7 @@ def test_figures_that_are_broken_are_bad_input(project: pytest.Pytester) -> None
     result = project.runpytest_inprocess(*ARTICLE)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ["ERROR: *figures.toml: /record/0/source: 'run' is not one of [[]'figure']"]
+        ["ERROR: *figures.toml: /record/0/source: 'run' is not one of [[]'figure'[]]"]
     )
 
 

@@ -140,7 +140,8 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
     ("kib", "said"),
     [
         (12, "(the disk is full: 0 KiB free)"),
-        (20, ".requests.parquet cannot be written: No space left on device; free space, or choose"),
+        (24, ".requests.parquet cannot be written: No space left on device; free space, or choose"),
+        (28, ".record.json cannot be written: No space left on device; free space, or choose"),
     ],
 )
 def test_a_full_disk(kib: int, said: str, house: House) -> None:

@@ -245,7 +245,12 @@ def test_a_clean_night_passes_with_one_run_a_cell(pytester: pytest.Pytester) -> 
     assert result.parseoutcomes() == {"passed": 6 + 2}
     assert len(records(pytester)) == 6
     result.stdout.fnmatch_lines(
-        ["judged by nights: 6 cells in 6 runs, 0 nights before; ICC * (assumed, or *)"]
+        [
+            "all workloads: random, n64",
+            " 1p3d  *  512-256 *PASS",
+            " dp  *  2048-256 *PASS",
+            "judged by nights: 6 cells in 6 runs, 0 nights before; ICC * (assumed, or *)",
+        ]
     )
 
 

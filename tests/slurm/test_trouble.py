@@ -139,7 +139,9 @@ def test_a_controller_that_is_away_until_the_benchmark_ends(
     wait_bench(slurm_house, process)
     assert slurm.control("daemon", "ctld", "kill").returncode == 0
     try:
-        wait_until(lambda: list(slurm_house.runs.glob("*/dp/*.bench.json")), ENDED_S)
+        # The client's result is gone once the record is written.
+        ends = ("*/dp/*.bench.json", "*/dp/*.record.json")
+        wait_until(lambda: any(list(slurm_house.runs.glob(end)) for end in ends), ENDED_S)
     finally:
         assert slurm.control("daemon", "ctld", "start").returncode == 0
     text = ended(slurm_house, process)

@@ -244,9 +244,9 @@ def test_a_result_of_a_load_that_cannot_be_is_refused(
         ({"ttfts": [0.1, math.inf]}, "ttfts[1]"),
         ({"start_times": [1e300, 1.0]}, "start_times[0]"),
         ({"itls": [[0.1], [-1e300]]}, "itls[1]"),
-        ({"input_lens": [2 * 10**18, 2]}, "input_lens[0]"),
+        ({"input_lens": [-1, 2]}, "input_lens[0]"),
     ],
-    ids=["infinite time", "huge time", "huge negative gap", "huge prompt"],
+    ids=["infinite time", "huge time", "huge negative gap", "negative prompt"],
 )
 def test_entries_of_requests_that_cannot_be_are_refused(
     tmp_path: Path, lists: dict[str, Any], entry: str

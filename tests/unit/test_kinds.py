@@ -168,10 +168,10 @@ def test_a_calibration_of_version_1_is_read() -> None:
 def test_what_is_no_record_of_version_1_is_one_sentence(torn: str) -> None:
     old = json.loads((VERSIONS / "record-1-measured.json").read_text())
     del old[torn]
-    with pytest.raises(
-        ConfigError, match=r"r\.json: does not have the form of a run record of schema version 1"
-    ):
+    with pytest.raises(ConfigError) as caught:
         RECORD.parse(old, "r.json")
+    form = "r.json: does not have the form of a run record of schema version 1"
+    assert str(caught.value).startswith(form)
 
 
 @pytest.mark.parametrize("version", [0, 3, "2", True, [], 2.0])

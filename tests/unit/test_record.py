@@ -26,9 +26,8 @@ from pytest_pdserve.values.record import voided_in
 from pytest_pdserve.values.sessions import SessionRef
 
 MakeRecord = Callable[..., Record]
-WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
-"""One line, not empty."""
 FINITE = st.floats(-1e18, 1e18)
+LINES = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1)
 TEXTS = st.dictionaries(st.text(), st.text(), max_size=3)
 NUMBERS = st.dictionaries(st.text(), FINITE, max_size=3)
 FINDINGS = st.builds(
@@ -65,7 +64,7 @@ PROCESSES = st.builds(
             "start": st.none() | st.integers(0, 99),
             "session": st.builds(
                 SessionRef,
-                id=WORDS,
+                id=LINES,
                 started_at=st.sampled_from([None, "2026-08-22T10:15:00.000Z"]),
                 simulated_night=st.none() | st.integers(0, 99),
             ),
@@ -114,11 +113,12 @@ def test_a_record_without_what_came_later_is_read(make_record: MakeRecord) -> No
         ({"run_id": "20260822T101500-p5-efa"}, "/"),
         ({"session": "20260822T101500-p5-efa"}, "/session"),
         ({"session": {"id": ""}}, "/session/id"),
+        ({"session": {"id": "a\nb"}}, "/session/id"),
         ({"start": -1}, "/start"),
     ],
     ids=[
         *("repeat", "version", "local time", "text for a number", "unknown key", "process"),
-        *("run id", "session id alone", "empty session id", "start"),
+        *("run id", "session id alone", "empty session id", "two lines", "start"),
     ],
 )
 def test_a_record_that_says_something_else_is_refused(

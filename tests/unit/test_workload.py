@@ -230,7 +230,7 @@ RAMP_UP = "expected a RampUp with a strategy ('linear', 'exponential') and two w
 BOUND = "expected a whole number of requests from 1 to 1,000,000, or None for no bound"
 NAME = "expected a name of letters, digits, '.', '_' and '-', at most 60"
 OPTIONS = "expected a dict of flags without dashes in front, and their values as text"
-COUNTED = "expected two whole numbers"
+COUNTED = "expected a tuple of two whole numbers from 0"
 FIELD = (
     "is set by pdserve, or a field of the load (input_len, output_len, num_prompts, request_rate, "
     "burstiness, ramp_up, max_concurrency, dataset, options, counted_tokens); leave it out"
