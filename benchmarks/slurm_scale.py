@@ -24,11 +24,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.slurm.planning import step_argv
-from pytest_pdserve.backends.systems import SHIPPED
 from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.serving.deployment import stand_up
-from pytest_pdserve.session.gone import acquire
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
@@ -91,7 +92,8 @@ def measure(folder: Path, nodes: int, number: int) -> dict[str, float]:
     run = folder / f"run{number}"
     took: dict[str, float] = defaultdict(float)
     clock = lap()
-    with acquire(system, folder=run / "slurm", progress=lambda _: None) as allocation:
+    request = Request(folder=run / "slurm", progress=lambda _: None)
+    with backend_of(system).acquire(system, request) as allocation:
         took["acquire"] = clock()
         took |= compare_steps(allocation._job, [h.name for h in allocation.hosts])  # type: ignore[attr-defined]  # noqa: SLF001
         start = allocation.start

@@ -61,6 +61,13 @@ class Backend:
     deployer: Deployer | None = None
     """Stands topologies up; None starts commands on the allocation's nodes."""
 
+    def check_file(self, system: System) -> None:
+        """Refuse what no session could ever measure, when the system file is read.
+
+        :raises ConfigError: without the file's name, which is put before it.
+        """
+        del system
+
     def check(self, system: System) -> None:
         """Refuse a system whose nodes cannot be acquired by this installation.
 

@@ -41,8 +41,9 @@ def _read(path: Path, name: str) -> System:
     data = load_toml(path)
     backend = _backend(data, path)
     own: dict[str, Any] = {}
+    _check_tables(data, backend, path)
     if backend is not None:
-        _check_read(data, backend, path)
+        _check_unread(data, backend, path)
         for table, kind in backend.tables.items():
             own[table] = _table(data.pop(table, {}), kind, path, table)
     simulated = backend is not None and backend.simulated
@@ -50,6 +51,13 @@ def _read(path: Path, name: str) -> System:
     _check_rooms(system.judgement.rtol, path)
     try:
         system.check()
+        if backend is not None:
+            backend.check_file(system)
+            if system.figures is not None:
+                raise ConfigError(
+                    "/figures: is read where [cluster] has no 'kind': a system is measured, or "
+                    "its figures are judged; remove one of the two"
+                )
         if system.cluster.kind is None and system.figures is None:
             raise ConfigError(
                 f"/cluster: needs 'kind', one of {', '.join(backends())}, or the file needs "
@@ -72,7 +80,7 @@ def _backend(data: Mapping[str, Any], path: Path) -> Backend | None:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _check_read(data: Mapping[str, Any], backend: Backend, path: Path) -> None:
+def _check_unread(data: Mapping[str, Any], backend: Backend, path: Path) -> None:
     """Refuse what the chosen backend does not read."""
     for key in backend.unread:
         table, _, name = key.partition(".")
@@ -82,12 +90,18 @@ def _check_read(data: Mapping[str, Any], backend: Backend, path: Path) -> None:
                 f"{path}: /{key.replace('.', '/')}: is not read where [cluster] kind is "
                 f"{backend.name!r}; remove it"
             )
+
+
+def _check_tables(data: Mapping[str, Any], backend: Backend | None, path: Path) -> None:
+    """Refuse tables that only other backends read."""
+    own = backend.tables if backend else {}
+    chosen = f"not {backend.name!r}" if backend else "and none is given"
     for other in backends():
         for table in find_backend(other).tables:
-            if table in data and table not in backend.tables:
+            if table in data and table not in own:
                 raise ConfigError(
-                    f"{path}: /{table}: is read where [cluster] kind is {other!r}, not "
-                    f"{backend.name!r}; remove it"
+                    f"{path}: /{table}: is read where [cluster] kind is {other!r}, {chosen}; "
+                    "remove it"
                 )
 
 

@@ -11,6 +11,7 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import platformdirs
 
@@ -70,13 +71,7 @@ def load_baseline(
     if not path.exists():
         return None
     data = load_json(path)
-    for key, wanted in (("system", system.name), ("suite", suite)):
-        found = data.get(key) if isinstance(data, dict) else None
-        if isinstance(found, str) and found and found != wanted:
-            raise ConfigError(
-                f"{path}: /{key}: is of {found!r}, but {wanted!r} is judged by it; put it "
-                "where it belongs, or record one here with --pdserve-record"
-            )
+    _check_place(data, path, system, suite)
     baseline = BASELINE.parse(data, path, given=system, source=str(path))
     _check_sources(baseline, path)
     for topology, workloads in baseline.cells.items():
@@ -93,6 +88,16 @@ def load_baseline(
             "this"
         )
     return baseline
+
+
+def _check_place(data: Any, path: Path, system: System, suite: str) -> None:
+    for key, wanted in (("system", system.name), ("suite", suite)):
+        found = data.get(key) if isinstance(data, dict) else None
+        if isinstance(found, str) and found and found != wanted:
+            raise ConfigError(
+                f"{path}: /{key}: is of {found!r}, but {wanted!r} is judged by it; put it "
+                "where it belongs, or record one here with --pdserve-record"
+            )
 
 
 def _check_sources(baseline: Baseline, path: Path) -> None:

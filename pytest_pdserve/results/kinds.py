@@ -121,18 +121,8 @@ class Kind(Generic[T]):
 
         :raises ConfigError: with file, JSON pointer and what is wrong there.
         """
-        try:
-            error = jsonschema.exceptions.best_match(_validator(self.name).iter_errors(data))
-        except RecursionError as nested:
-            raise ConfigError(f"{source}: nested too deeply") from nested
-        except ValueError:  # an integer of more digits than Python prints
-            error = None
-        if error is None:
-            check_values(data, source)
-            return
-        if len(reason := error.message) > 300:
-            reason = f"{reason[:140]} … {reason[-140:]}"
-        raise ConfigError(f"{source}: {pointer_text(error.absolute_path)}: {reason}")
+        _check_schema(_validator(self.name), data, source)
+        check_values(data, source)
 
     def _current(self, data: Any, source: object, given: Any) -> Any:
         """*data* in today's version."""
@@ -189,12 +179,24 @@ def parse_table(kind: Any, data: Any, source: object, pointer: str) -> Any:
     :param pointer: of the table in the file, without the first slash.
     :raises ConfigError: with file, JSON pointer and what is wrong there.
     """
-    error = jsonschema.exceptions.best_match(_table_validator(kind).iter_errors(data))
-    if error is not None:
-        place = pointer_text((pointer, *error.absolute_path))
-        raise ConfigError(f"{source}: {place}: {error.message}")
-    check_values(data, source)
+    _check_schema(_table_validator(kind), data, source, pointer)
+    check_values({pointer: data}, source)
     return msgspec.convert(data, kind)
+
+
+def _check_schema(validator: Any, data: Any, source: object, *pointer: str) -> None:
+    """Refuse *data*, which stands at *pointer* of its file, where it breaks a schema."""
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(data))
+    except RecursionError as nested:
+        raise ConfigError(f"{source}: nested too deeply") from nested
+    except ValueError:  # an integer of more digits than Python prints
+        return
+    if error is None:
+        return
+    if len(reason := error.message) > 300:
+        reason = f"{reason[:140]} … {reason[-140:]}"
+    raise ConfigError(f"{source}: {pointer_text((*pointer, *error.absolute_path))}: {reason}")
 
 
 @functools.cache

@@ -6,11 +6,12 @@ import contextlib
 import time
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.judge.sanity import check_sanity
@@ -25,6 +26,7 @@ from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
 from pytest_pdserve.serving.model import kv_dtype
 from pytest_pdserve.serving.model import load_kv_shape
+from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.values.errors import AllocationError
@@ -37,10 +39,32 @@ from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import utc_text
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
-if TYPE_CHECKING:
-    from pytest_pdserve.serving.deployment import Deployment
+
+class Served(Protocol):
+    """What a measurement asks of a :class:`~.deployment.Deployment`, which documents each."""
+
+    topology: Topology
+    system: System
+    url: str
+    nodes: tuple[str, ...]
+    servers: tuple[Server, ...]
+    allocation: Allocation
+    api_key: str
+    timings_s: dict[str, float]
+
+    @property
+    def instances(self) -> Sequence[Server]:
+        """Servers whose counters tell the path."""
+
+    def check_alive(self) -> None:
+        """Make sure that no server has ended and no node is lost."""
+
+    def scrape(self) -> Mapping[str, Counters]:
+        """Counters of every instance."""
 
 
 @contextlib.contextmanager
@@ -57,7 +81,7 @@ def diagnosing_nodes(allocation: Allocation) -> Iterator[None]:
 
 
 def measure(
-    deployment: Deployment,
+    deployment: Served,
     workload: Workload,
     *,
     repeat: int,
@@ -111,7 +135,7 @@ class _Run:
     """Monotonic time at which the last scrape began."""
 
 
-def _run(deployment: Deployment, workload: Workload, *, repeat: int, result_path: Path) -> _Run:
+def _run(deployment: Served, workload: Workload, *, repeat: int, result_path: Path) -> _Run:
     """Run the client, and scrape the counters before and after it."""
     allocation = deployment.allocation
     command = _client_command(deployment, workload, repeat=repeat, result_path=result_path)
@@ -134,7 +158,7 @@ def _run(deployment: Deployment, workload: Workload, *, repeat: int, result_path
 
 
 def _client_command(
-    deployment: Deployment, workload: Workload, *, repeat: int, result_path: Path
+    deployment: Served, workload: Workload, *, repeat: int, result_path: Path
 ) -> Command:
     """Return the client's command, in its container where it has one."""
     allocation = deployment.allocation
@@ -153,7 +177,7 @@ def _client_command(
     return command
 
 
-def _observation(deployment: Deployment, workload: Workload, ran: _Run) -> Observation:
+def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observation:
     system = deployment.system
     served = tuple(
         difference(server.name, server.role, ran.before[server.name], ran.after[server.name])
@@ -171,7 +195,7 @@ def _observation(deployment: Deployment, workload: Workload, ran: _Run) -> Obser
     )
 
 
-def _timings(deployment: Deployment, ran: _Run) -> dict[str, float]:
+def _timings(deployment: Served, ran: _Run) -> dict[str, float]:
     return {
         **deployment.timings_s,
         "client": ran.client.wall_s,
@@ -189,9 +213,7 @@ def _lost(allocation: Allocation) -> tuple[Finding, ...]:
     return ()
 
 
-def _processes(
-    deployment: Deployment, client: ClientRun, store: RunStore
-) -> tuple[ProcessRecord, ...]:
+def _processes(deployment: Served, client: ClientRun, store: RunStore) -> tuple[ProcessRecord, ...]:
     ran = [(s.process.command, s.process.log) for s in deployment.servers if s.process is not None]
     return tuple(
         ProcessRecord(

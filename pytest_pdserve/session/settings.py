@@ -12,10 +12,6 @@ DEFAULT_TOPOLOGY = "1p3d"
 DEFAULT_SYSTEM = "local-cpu"
 DEFAULT_RUNS = "runs"
 
-DEFAULT_TOPOLOGY = "1p3d"
-DEFAULT_SYSTEM = "local-cpu"
-DEFAULT_RUNS = "runs"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

@@ -139,7 +139,7 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("kib", "said"),
     [
-        (12, "(the disk is full: 0 KiB free)"),
+        (16, "(the disk is full: 0 KiB free)"),
         (24, ".requests.parquet cannot be written: No space left on device; free space, or choose"),
         (28, ".record.json cannot be written: No space left on device; free space, or choose"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import WORKLOAD
 from tests.conftest import House
+from tests.conftest import only_sentence
 
 
 @pytest.fixture(autouse=True)
@@ -114,11 +115,13 @@ def test_a_program_that_is_not_installed(house: House) -> None:
     assert "no-such-vllm is not installed beside " in text
 
 
-def test_a_cluster_that_cannot_be_had_yet(house: House) -> None:
+def test_an_attached_system_without_an_endpoint(house: House) -> None:
     house.system(cluster={"kind": "attached"}, judgement={"host_envelopes": False})
     result = house.run("--topology", "dp")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: system 'stub' is of kind 'attached': this version plans*"])
+    assert only_sentence(result) == (
+        "system 'stub' is of kind 'attached' and names no endpoint; give --pdserve-base-url, or "
+        "[attached] base_url in the system file"
+    )
 
 
 def test_a_topology_in_trouble_does_not_stop_the_next(house: House) -> None:

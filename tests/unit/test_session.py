@@ -20,6 +20,8 @@ from pytest_pdserve.plugin.fixtures import _unmeasured
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.provenance import fingerprint
+from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.session import Session
 from pytest_pdserve.session.settings import Settings
@@ -384,9 +386,10 @@ def test_a_records_versions_and_hardware_are_those_of_its_nodes(
     session.provenance = replace(session.provenance, versions=own)
     session.set_nodes(Nodes())
     assert session.provenance.versions == {"vllm": "0.15.1", **own}
-    assert session.provenance.host == {"gpu": "H100"}
+    assert session.provenance.host == measured_on({"gpu": "H100"}, session.system)
+    assert session.provenance.host["gpu"] == "H100"
     assert session.provenance.cluster["job_id"] == "7"
-    assert session.provenance.fingerprint != "here"
+    assert session.provenance.fingerprint == fingerprint({"gpu": "H100"}, session.system)
 
 
 def test_an_endpoint_takes_the_place_of_a_systems_own_servers(p5_efa: System) -> None:

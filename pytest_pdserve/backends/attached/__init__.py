@@ -16,6 +16,7 @@ from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.backend import Request
 from pytest_pdserve.backends.local.allocation import LocalAllocation
+from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import System
 
@@ -55,6 +56,7 @@ class AttachedBackend(Backend):
 
     name = "attached"
     tables: Mapping[str, type] = {"attached": AttachedSpec}
+    unread = ("container",)
     starts_servers = False
 
     def check(self, system: System) -> None:
@@ -94,6 +96,7 @@ def attached_to(system: System, url: str) -> System:
     return replace(
         system,
         cluster=replace(system.cluster, kind="attached"),
+        container=ContainerSpec(),  # of the servers; the client runs on this machine as it stands
         simulated=False,
         tables={"attached": AttachedSpec(base_url=url)},
     )

@@ -52,6 +52,8 @@ from pytest_pdserve.values.system import System
 _POLL_S = 0.2
 _STEP_S = 60.0
 """For a step to start; where it makes its container first (pyxis), ``limits.ready_s``."""
+_NAME = 80
+"""Characters of a command's name in file names; that of a client has a whole workload in it."""
 _AGAIN_S = 1.0
 """Before a step that Slurm refused is asked for again."""
 _END_S = GONE_S + CLEANUP_S
@@ -172,7 +174,7 @@ class SlurmAllocation:
         self, commands: Sequence[Command], logs: Sequence[Path], secrets: Mapping[str, str]
     ) -> tuple[SlurmProcess, ...]:
         self._count += 1
-        name = commands[0].file_name
+        name = commands[0].file_name[:_NAME]
         stem = self._folder / "steps" / f"{self._count:03d}-{name}"
         items, errors = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.srun.log")
         self._write_step(items, commands, logs)
