@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
     topology, system = one_topology(options), system_named(options.system)
     backend = backend_of(system)
-    if system.simulated or not backend.starts_servers:
+    if backend.deployer is not None or not backend.starts_servers:
         raise ConfigError(
             f"system {system.name!r} is of kind {backend.name!r}, which starts no servers to hold"
         )
