@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.backends.planned import plan_topology
+from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.values.topology import Topology
 from tests.conftest import SYSTEM
 from tests.conftest import House
 from tests.conftest import wait_text
@@ -50,6 +53,31 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
     return {key: plain(value, key) for key, value in kept.items()}
 
 
+def pattern(word: str, run: str) -> str:
+    """What a word of a plan may be once nodes are known: their addresses, and ports of its own."""
+    text = re.escape(word).replace(re.escape("{run folder}"), re.escape(run))
+    text = re.sub(r"\\{node\d\\\.(address|interface)\\}", r"[\\w.:-]+", text)
+    return re.sub(r"(?<!\d)2[789]\d{3}(?!\d)", r"\\d{5}", text)
+
+
+def check_planned(house: House, record: dict[str, Any]) -> None:
+    """Compare every process of *record* with what ``pdserve plan`` prints."""
+    system = load_system("stub", [house.path / "baselines"])
+    planned = plan_topology(system, Topology.parse(record["topology"])).commands
+    ran = {each["name"]: each for each in record["processes"]}
+    assert list(ran) == [command.name for command in planned]
+    run = str(house.runs / record["session"]["id"])
+    for command in planned:
+        each = ran[command.name]
+        assert each["node"] == command.node.replace("node", "pd")
+        assert each["env"].keys() == dict(command.env).keys()
+        assert len(each["argv"]) == len(command.argv)
+        said = [*zip(command.argv, each["argv"], strict=True)]
+        said += [(value, each["env"][key]) for key, value in command.env]
+        unlike = [(plan, real) for plan, real in said if not re.fullmatch(pattern(plan, run), real)]
+        assert unlike == []
+
+
 def test_records_are_the_local_clusters_but_for_the_nodes(
     slurm_house: House, slurm: OneHost
 ) -> None:
@@ -85,3 +113,4 @@ def test_records_are_the_local_clusters_but_for_the_nodes(
     for topology in FIVE:
         assert set(local[topology]) == set(remote[topology])
         assert comparable(remote[topology]) == comparable(local[topology])
+        check_planned(slurm_house, remote[topology])
