@@ -281,3 +281,9 @@ def test_a_projects_own_systems_come_before_the_shipped(tmp_path: Path) -> None:
     assert baseline_folders(tmp_path) == SHIPPED
     (tmp_path / "baselines").mkdir()
     assert baseline_folders(tmp_path) == (tmp_path / "baselines", *SHIPPED)
+
+
+def test_a_system_is_measured_or_its_figures_are_judged(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, LEAST.replace("schema_version = 1\n", f"schema_version = 1\n{FIGURES}"))
+    assert "/figures: is read where [cluster] has no 'kind'" in str(caught.value)
