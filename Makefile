@@ -10,7 +10,17 @@ TORCH_INDEX ?=
 NODES ?= 8
 SLURM_DIR ?= /tmp/pdserve-slurm
 
+# Workers that run tests side by side: three are a chain of Slurm's tests each, which mostly wait.
+WORKERS ?= 6
+# SLOW=1: the tests that are marked slow too.
+SLOW ?=
+
 BIN := .venv/bin
+PHASE := tests/support/phase.sh
+# Bytecode is kept, whatever the environment says: tests start hundreds of Pythons.
+PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
+BESIDE := -n $(WORKERS) --dist loadgroup $(if $(SLOW),--hypothesis-profile all)
+FEWER := $(if $(SLOW),,and not slow)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SCHEMAS := pytest_pdserve/results/schema
 # What a serving instance and its client import.
@@ -20,7 +30,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-fast lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
+.PHONY: help setup run test test-all test-fast test-slurm test-serving lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,16 +42,28 @@ setup: .venv/.done ## Install everything into .venv, vLLM for CPUs included (one
 run: setup ## Stand TOPOLOGY up on SYSTEM, measure it and judge it
 	$(BIN)/pytest suites/ --topology $(TOPOLOGY) --system $(SYSTEM) $(ARGS)
 
-test: setup lint typecheck ## Run lint, typecheck and all tests, real vLLM and a real Slurm included
+test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM and a real Slurm included
+	@$(PHASE) lint $(MAKE) --no-print-directory lint
+	@$(PHASE) typecheck $(MAKE) --no-print-directory typecheck
 	-@$(PYTHON) docker/slurm/onehost.py install
-	$(BIN)/pytest tests -m "not (slurm and slow)" $(ARGS)
+	@$(PHASE) "tests side by side" $(PYTEST) tests/unit tests/plugin tests/slurm -m "not vllm $(FEWER)" \
+		$(BESIDE) --junitxml .pytest_cache/beside.xml $(ARGS)
+	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" \
+		--junitxml .pytest_cache/vllm.xml $(ARGS)
+	@$(BIN)/python tests/support/slowest.py .pytest_cache/beside.xml .pytest_cache/vllm.xml
 
-test-all: ARGS += -m ""
-test-all: test ## Run the long tests of Slurm too: twenty kills, time limits (five minutes more)
-	@:
+test-all: ## Run test with the slow tests too: repeats, long waits (half an hour)
+	@$(MAKE) --no-print-directory test SLOW=1
 
-test-fast: setup ## Run the unit and plugin tests: no vLLM
-	$(BIN)/pytest tests/unit tests/plugin $(ARGS)
+test-fast: setup ## Run the unit and plugin tests: no vLLM, no Slurm
+	@$(PHASE) "unit and plugin tests" $(PYTEST) tests/unit tests/plugin -m "not vllm $(FEWER)" $(BESIDE) $(ARGS)
+
+test-slurm: setup ## Run the tests of a real Slurm with stub engines
+	-@$(PYTHON) docker/slurm/onehost.py install
+	@$(PHASE) "Slurm tests" $(PYTEST) tests/slurm -m "not vllm $(FEWER)" $(BESIDE) $(ARGS)
+
+test-serving: setup ## Run the tests of real vLLM, NIXL and vllm-router
+	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving -m "vllm $(FEWER)" $(ARGS)
 
 # Not `pre-commit run --all-files`: it needs a git repository, and passes over files that are not added yet.
 lint: setup ## Check code, baselines, workflows and spelling

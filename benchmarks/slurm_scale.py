@@ -35,7 +35,7 @@ from pytest_pdserve.values.topology import Topology
 
 ROOT = Path(__file__).parents[1]
 ONEHOST = ROOT / "docker" / "slurm" / "onehost.py"
-STUBS = ROOT / "tests" / "stubs"
+STUBS = ROOT / "tests" / "support" / "stubs"
 MODEL = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

@@ -26,7 +26,7 @@ def project(
 
 
 def test_every_claim_is_judged_by_the_figures(project: pytest.Pytester) -> None:
-    result = project.runpytest_subprocess(*ARTICLE, "-rxs", "--junitxml", "junit.xml")
+    result = project.runpytest_inprocess(*ARTICLE, "-rxs", "--junitxml", "junit.xml")
     assert result.ret == 0
     assert result.parseoutcomes() == OUTCOMES
     result.stdout.fnmatch_lines(

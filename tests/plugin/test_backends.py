@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import House
-from tests.conftest import only_sentence
+from tests.support.house import House
+from tests.support.house import only_sentence
 
 ROOT = Path(__file__).parents[2]
 TOY = '''

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import WORKLOAD
-from tests.conftest import House
-from tests.conftest import only_sentence
+from tests.support.house import WORKLOAD
+from tests.support.house import House
+from tests.support.house import only_sentence
 
 
 def sentence(house: House, *arguments: object) -> str:
@@ -161,9 +161,9 @@ def test_a_runs_folder_that_is_not_writable(house: House) -> None:
 
 
 def test_ports_that_are_exhausted(house: House) -> None:
-    house.system(ports={"span": 3})
+    house.system(ports={"http": 27997, "span": 3})
     assert re.fullmatch(
-        r"no 1 free ports in 27000-27002 \(http\) on local\d; "
+        r"no 1 free ports in 27997-27999 \(http\) on local\d; "
         r"free some, or raise ports\.span = 3 in the system file",
         sentence(house, "--topology", "1p3d"),
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.commands.main import main
-from tests.conftest import House
-from tests.conftest import wait_text
+from tests.support.house import House
+from tests.support.house import wait_text
 
 PDSERVE = [sys.executable, "-m", "pytest_pdserve.commands.main"]
 
@@ -127,7 +127,11 @@ def serve(house: House, topology: str = "1p1d") -> tuple[subprocess.Popen[bytes]
     return house.spawn(command, log), log
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=["INT", "TERM"],
+)
 def test_serve_holds_a_topology_until_interrupted(number: signal.Signals, house: House) -> None:
     process, log = serve(house)
     wait_text(process, log, "Ctrl-C ends it.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import House
-from tests.conftest import only_sentence
+from tests.support.house import House
+from tests.support.house import only_sentence
 
 
 def ids(result: pytest.RunResult) -> list[str]:

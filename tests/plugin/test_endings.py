@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.results.store import load_record
-from tests.conftest import WORKLOAD
-from tests.conftest import House
-from tests.conftest import wait_text
+from tests.support.house import WORKLOAD
+from tests.support.house import House
+from tests.support.house import wait_text
 
 PHASES: dict[str, dict[str, dict[str, object]]] = {
     "stand-up": {"decode_0": {"never_ready": True}},
@@ -57,7 +57,11 @@ def check_left(house: House, phase: str) -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    ids=["TERM", "INT"],
+)
 def test_a_signal_in_each_phase(number: signal.Signals, phase: str, house: House) -> None:
     house.faults(**PHASES[phase])
     process = house.start("--topology", "1p1d")

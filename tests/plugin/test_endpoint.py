@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import WORKLOAD
-from tests.conftest import House
-from tests.conftest import wait_text
+from tests.support.house import ENDPOINT_PORT
+from tests.support.house import WORKLOAD
+from tests.support.house import House
+from tests.support.house import wait_text
 
-URL = "http://127.0.0.1:27950"
+URL = f"http://127.0.0.1:{ENDPOINT_PORT}"
 
 
 @pytest.fixture
@@ -20,7 +21,13 @@ def endpoint(house: House) -> Iterator[subprocess.Popen[bytes]]:
     house.suites("smoke", "sweep")
     house.monkeypatch.setenv("VLLM_API_KEY", "open-sesame")
     log = house.path / "endpoint.log"
-    argv = [house.programs["vllm"], "serve", str(house.path / "model"), "--port", "27950"]
+    argv = [
+        house.programs["vllm"],
+        "serve",
+        str(house.path / "model"),
+        "--port",
+        str(ENDPOINT_PORT),
+    ]
     server = house.spawn(argv, log)
     house.monkeypatch.delenv("VLLM_API_KEY")
     wait_text(server, log, "starts")
@@ -67,9 +74,9 @@ def test_a_wrong_key_is_told(endpoint: subprocess.Popen[bytes], house: House) ->
     assert f"{URL} answered a completion with 401: " in text
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # it waits for half a minute
 def test_an_endpoint_that_does_not_answer(house: House) -> None:
     house.suites("sweep")
-    result = house.run("--pdserve-base-url", "http://127.0.0.1:27951")
+    result = house.run("--pdserve-base-url", URL)
     result.assert_outcomes(errors=1)
     assert "did not answer /health within 3" in result.stdout.str()

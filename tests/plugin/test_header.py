@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conftest import House
+from tests.support.house import House
 
 
 def test_header_names_system_topologies_and_versions(house: House) -> None:

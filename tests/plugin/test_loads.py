@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.commands.main import main
+from tests.support.house import WITHOUT_UNUSED
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "data" / "cases"
@@ -17,10 +18,11 @@ Import = Callable[..., list[Path]]
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def project(
+    loaded: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
     monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
     monkeypatch.setenv("COLUMNS", "140")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return pytester
 
 
@@ -30,8 +32,8 @@ def test_a_concurrency_ladder_is_three_rows_records_and_references(
     folder = project.path / "suites"
     folder.mkdir()
     shutil.copy(CASES / "suite" / "test_concurrency_ladder.py.txt", folder / "test_ladder.py")
-    asked = ("suites", "--system", "simulated", "--topology", "1p3d", "-v")
-    result = project.runpytest_subprocess(*asked)
+    asked = ("suites", "--system", "simulated", "--topology", "1p3d", "-v", *WITHOUT_UNUSED)
+    result = project.runpytest_inprocess(*asked)
     result.stdout.fnmatch_lines_random(
         [f"*::test_ladder[[]1p3d-random-512-256-n256-{load}] *" for load in ("c4", "c16", "c64")]
     )
@@ -46,7 +48,7 @@ def test_a_concurrency_ladder_is_three_rows_records_and_references(
     own = project.path / "baselines"
     own.mkdir()
     shutil.copytree(ROOT / "baselines" / "simulated", own / "simulated")
-    project.runpytest_subprocess(*asked, "--pdserve-record")
+    project.runpytest_inprocess(*asked, "--pdserve-record")
     cells = json.loads((own / "simulated" / "sweep.json").read_text())["cells"]["1p3d"]
     assert {f"random-512-256-n256-{load}" for load in ("c4", "c16", "c64")} <= cells.keys()
 

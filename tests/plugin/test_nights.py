@@ -21,11 +21,12 @@ from pytest_pdserve.judge.stats import envelope_of_nights
 from pytest_pdserve.results.kinds import BASELINE
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sources import Sources
-
-from ..conftest import WORKLOAD
-from ..conftest import House
+from tests.support.house import WITHOUT_UNUSED
+from tests.support.house import WORKLOAD
+from tests.support.house import House
 
 ROOT = Path(__file__).parents[2]
 NIGHTS = 20
@@ -190,7 +191,9 @@ MakeProject = Callable[..., None]
 
 
 @pytest.fixture
-def simulated(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> MakeProject:
+def simulated(
+    loaded: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> MakeProject:
     """A project on the simulated cluster: 1p3d and dp, three short cells, all judged by nights."""
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -213,9 +216,8 @@ def simulated(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Mak
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess(
-        "suites", "--system", "sim", "--topology", "1p3d,dp", *arguments
-    )
+    asked = ("suites", "--system", "sim", "--topology", "1p3d,dp", *WITHOUT_UNUSED, *arguments)
+    return pytester.runpytest_inprocess(*asked)
 
 
 def records(pytester: pytest.Pytester) -> list[dict[str, Any]]:
@@ -223,9 +225,24 @@ def records(pytester: pytest.Pytester) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, str]:
+    """Text of the one drawn baseline, once a test has asked for it."""
+    return {}
+
+
 @pytest.fixture
-def known(pytester: pytest.Pytester, simulated: MakeProject) -> MakeProject:
+def known(pytester: pytest.Pytester, simulated: MakeProject, drawn: dict[str, str]) -> MakeProject:
     """The same, with a baseline of 20 nights drawn around one simulated run, CV 0.5 %."""
+    path = pytester.path / "baselines" / "sim" / "sweep.json"
+    if not drawn:
+        draw(pytester, path)
+        drawn["text"] = path.read_text()
+    path.write_text(drawn["text"])
+    return simulated
+
+
+def draw(pytester: pytest.Pytester, path: Path) -> None:
     run(pytester)
     cells: dict[str, dict[str, dict[str, list[float]]]] = {}
     for record in records(pytester):
@@ -234,9 +251,8 @@ def known(pytester: pytest.Pytester, simulated: MakeProject) -> MakeProject:
             name: around(record["metrics"][name], 0.005, f"{record['topology']}{lens}{name}")
             for name in METRICS.times
         }
-    write_baseline(pytester.path / "baselines" / "sim" / "sweep.json", cells)
+    write_baseline(path, cells)
     shutil.rmtree(pytester.path / "runs")
-    return simulated
 
 
 @pytest.mark.usefixtures("known")
@@ -266,12 +282,12 @@ def test_a_bad_node_fails_its_topologies_cell_by_cell_and_as_a_whole(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_a_session_confirms_only_so_much(pytester: pytest.Pytester, known: MakeProject) -> None:
+def test_a_session_confirms_only_so_much(
+    pytester: pytest.Pytester, known: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known(bad_node="node0", bad_node_factor=1.15)
-    pytester.makeconftest(
-        "from pytest_pdserve.values.rules import Rules\n"
-        "Rules.__init__.__kwdefaults__['most_confirmations'] = 3\n"
-    )
+    defaults = Rules.__init__.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "most_confirmations", 3)
     result = run(pytester)
     assert len(records(pytester)) == 6 + 3
     result.stdout.fnmatch_lines(
@@ -338,6 +354,7 @@ def test_a_night_before_that_voids_a_metric_is_no_pair_of_a_claim_and_no_miss(
     assert "this session and 2 nights before" in (pytester.path / "said.xml").read_text()
 
 
+@pytest.mark.slow
 def test_a_slow_down_too_small_for_one_night_is_found_by_the_nights_before(
     pytester: pytest.Pytester, known: MakeProject
 ) -> None:

@@ -9,8 +9,8 @@ import pytest
 from pytest_pdserve.backends.attached import AttachedSpec
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.session.settings import Settings
-from tests.conftest import House
-from tests.conftest import only_sentence
+from tests.support.house import House
+from tests.support.house import only_sentence
 
 
 def settings(house: House, *arguments: str, ini: str = "") -> Settings:

@@ -15,7 +15,7 @@ from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.values.topology import Topology
-from tests.conftest import House
+from tests.support.house import House
 
 DOCKER = '''#!{python} -IS
 """A stand-in for a container engine: runs what it is told to, without a container."""
@@ -73,7 +73,9 @@ def check(house: House, topology: str) -> None:
         )
 
 
-@pytest.mark.parametrize("topology", ["dp", "route2", "1p3d", "2x1p1d"])
+@pytest.mark.parametrize(
+    "topology", ["dp", pytest.param("route2", marks=pytest.mark.slow), "1p3d", "2x1p1d"]
+)
 def test_on_this_machine(house: House, topology: str) -> None:
     house.suites("sweep")
     house.counts(topology)

@@ -16,7 +16,9 @@ SWEEP = ("suites/sweep", "--system", "simulated", "--topology", "1p3d", "-k", "5
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def project(
+    loaded: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
     for suite in ("smoke", "sweep"):
         shutil.copytree(ROOT / "suites" / suite, pytester.path / "suites" / suite)
     monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
@@ -27,7 +29,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 def test_a_cell_is_recorded_then_judged_and_says_simulated(project: pytest.Pytester) -> None:
     first, second = (
-        project.runpytest_subprocess(*SWEEP, "--pdserve-runs", "runs") for _ in range(2)
+        project.runpytest_inprocess(*SWEEP, "--pdserve-runs", "runs") for _ in range(2)
     )
     for result, verdict in ((first, "RECORDED"), (second, "PASS")):
         result.assert_outcomes(passed=1, deselected=8)

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from tests.conftest import WORKLOAD
-from tests.conftest import House
-from tests.conftest import only_sentence
+from tests.support.house import WORKLOAD
+from tests.support.house import House
+from tests.support.house import only_sentence
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import House
+from tests.support.house import House
 
 pytest.importorskip("xdist")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from pytest_pdserve.values.workload import Workload
 
 pytestmark = pytest.mark.vllm
 
+ROOT = Path(__file__).parents[2]
 WORKLOAD = Workload(input_len=130, output_len=32, num_prompts=12, max_concurrency=2)
 SESSION = SessionRef(id="real-parts")
 PROVENANCE = Provenance(versions={}, host={}, fingerprint="none")
@@ -113,10 +116,7 @@ def test_a_record_of_prefill_and_decode_is_sane_and_complete(pd: Stood) -> None:
     assert set(rows["output_tokens"]) == {32}
     mean_ms = rows["ttft_us"].mean() / 1000
     assert mean_ms == pytest.approx(record["metrics"]["mean_ttft_ms"], abs=0.01)
-
-
-def test_one_chunk_is_one_token_at_this_load(pd: Stood) -> None:
-    record = run(pd, 1)
+    # One chunk is one token at this load.
     assert [f["check"] for f in record["findings"] if f["check"] == "chunks"] == []
 
 
@@ -148,6 +148,30 @@ def test_the_key_is_asked_for_and_stands_nowhere(pd: Stood) -> None:
     assert [argv for argv in argvs if key in argv] == []
 
 
+def test_the_suites_measure_an_endpoint_that_is_up(pd: Stood, tmp_path: Path) -> None:
+    runs = str(tmp_path / "runs")
+    suites = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+            *("suites/smoke", "suites/sweep", "-k", "answers or 32-16"),
+            *("--topology", "1p1d", "--pdserve-base-url", pd.deployment.url),
+            *("--pdserve-runs", runs),
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PDSERVE_API_KEY": pd.deployment.api_key,
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "1p1d       random-32-16-n16-c4" in suites.stdout
+    assert "neither the path nor KV transfers are proven" in suites.stdout
+
+
 def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
     """The last test on this deployment: it ends it."""
     decode = next(s for s in pd.deployment.servers if s.name == "decode[0]")
@@ -171,7 +195,9 @@ def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
         killer.cancel()
 
 
-@pytest.mark.parametrize(("topology", "nodes"), [("dp", 2), ("route2", 2)])
+@pytest.mark.parametrize(
+    ("topology", "nodes"), [("dp", 2), pytest.param("route2", 2, marks=pytest.mark.slow)]
+)
 def test_aggregated_topologies_serve(topology: str, nodes: int, tmp_path: Path) -> None:
     """Data parallelism with a headless rank, and independent groups behind round robin."""
     with stood_up(topology, tmp_path, nodes=nodes) as stood:

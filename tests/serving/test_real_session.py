@@ -44,7 +44,13 @@ def wait_text(process: subprocess.Popen[bytes], log: Path, text: str, seconds: f
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT)),
+    ],
+)
 def test_nothing_is_left_when_pytest_is_ended(number: signal.Signals, tmp_path: Path) -> None:
     log = tmp_path / "pytest.log"
     runs = str(tmp_path / "runs")
@@ -61,6 +67,7 @@ def test_nothing_is_left_when_pytest_is_ended(number: signal.Signals, tmp_path: 
     assert members(process.pid) == []
 
 
+@pytest.mark.slow
 def test_serve_holds_an_endpoint_that_the_suites_can_measure(tmp_path: Path) -> None:
     log, runs = tmp_path / "serve.log", str(tmp_path / "runs")
     command = [sys.executable, "-m", "pytest_pdserve.commands.main", "serve", "--topology", "1p1d"]

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SYSTEM
-from tests.conftest import WORKLOAD
-from tests.conftest import House
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import ended
-from tests.slurm.conftest import hold
-from tests.slurm.conftest import said
-from tests.slurm.conftest import wait_until
+from tests.support.house import SYSTEM
+from tests.support.house import WORKLOAD
+from tests.support.house import House
+from tests.support.onehost import OneHost
+from tests.support.onehost import ended
+from tests.support.onehost import hold
+from tests.support.onehost import said
+from tests.support.onehost import wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-b")]
 
 LEAKS = {
     "SBATCH_PARTITION": "nonsense",

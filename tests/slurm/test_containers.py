@@ -19,17 +19,18 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import MARK
-from tests.conftest import WORKLOAD
-from tests.conftest import House
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import said
-from tests.slurm.conftest import wait_bench
-from tests.slurm.conftest import wait_until
+from tests.support.house import MARK
+from tests.support.house import STUBS
+from tests.support.house import WORKLOAD
+from tests.support.house import House
+from tests.support.onehost import OneHost
+from tests.support.onehost import said
+from tests.support.onehost import wait_bench
+from tests.support.onehost import wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-c")]
 
-STUB = Path(__file__).with_name("engine_stub.py")
+STUB = STUBS / "container_stub.py"
 IMAGE = "nixl:latest"
 CONFIG = "a" * 64
 LOOK = """
@@ -206,7 +207,7 @@ def test_a_killed_session_leaves_no_container(
             for each in slurm_house.processes():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     command = " ".join(each.cmdline())
-                    if "runner.py" in command or "engine_stub.py" in command:
+                    if "runner.py" in command or "container_stub.py" in command:
                         each.kill()
         process.wait(10)
         wait_until(lambda: not slurm.jobs() and not slurm_house.survivors(), 90)

@@ -11,16 +11,16 @@ import time
 import psutil
 import pytest
 
-from tests.conftest import House
-from tests.conftest import wait_text
-from tests.slurm.conftest import LEASE_S
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import ended
-from tests.slurm.conftest import hold
-from tests.slurm.conftest import wait_bench
-from tests.slurm.conftest import wait_until
+from tests.support.house import House
+from tests.support.house import wait_text
+from tests.support.onehost import LEASE_S
+from tests.support.onehost import OneHost
+from tests.support.onehost import ended
+from tests.support.onehost import hold
+from tests.support.onehost import wait_bench
+from tests.support.onehost import wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-c")]
 
 KILLED_S = 90
 TERMINATED_S = 15

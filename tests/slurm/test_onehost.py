@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import DOWN_AFTER_S
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import start_one_host
-from tests.slurm.conftest import wait_until
+from tests.support.onehost import DOWN_AFTER_S
+from tests.support.onehost import OneHost
+from tests.support.onehost import start_one_host
+from tests.support.onehost import wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-c")]
 
 # A ping that fails takes up to twice MessageTimeout (3 s here), and this machine is small.
 DOWN_MARGIN_S = 25.0
@@ -108,6 +108,7 @@ def test_folder_too_long_for_sockets_is_refused(slurm: OneHost) -> None:
     assert not long.folder.exists()
 
 
+@pytest.mark.slow
 def test_stop_leaves_no_process(slurm: OneHost, tmp_path: Path) -> None:
     sleeper = tmp_path / "pid"
     with start_one_host(2) as host:
@@ -131,6 +132,7 @@ def test_stop_twice_is_no_trouble(slurm: OneHost) -> None:
         assert (host.folder / "log" / "ctld.log").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_killed_daemon_takes_its_node_down_until_it_is_back(slurm: OneHost) -> None:
     before = pids_of(slurm)["pd6"]
     assert slurm.control("daemon", "pd6", "kill").returncode == 0
@@ -144,6 +146,7 @@ def test_killed_daemon_takes_its_node_down_until_it_is_back(slurm: OneHost) -> N
     assert done.stdout == "pd6\n"
 
 
+@pytest.mark.slow
 def test_job_outlives_its_controller(slurm: OneHost, job: str) -> None:
     assert slurm.control("daemon", "ctld", "stop").returncode == 0
     assert slurm.control("daemon", "ctld", "start").returncode == 0

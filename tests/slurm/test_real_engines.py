@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.results.store import load_record
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import start_one_host
+from tests.support.onehost import OneHost
+from tests.support.onehost import start_one_host
 
-pytestmark = [pytest.mark.slurm, pytest.mark.vllm]
+pytestmark = [pytest.mark.slurm, pytest.mark.vllm, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SUITE = """

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import House
-from tests.conftest import wait_text
-from tests.slurm.conftest import HOLD
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import said
+from tests.support.house import House
+from tests.support.house import wait_text
+from tests.support.onehost import HOLD
+from tests.support.onehost import OneHost
+from tests.support.onehost import said
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-b")]
 
 LOOK = """
 import json, subprocess, psutil

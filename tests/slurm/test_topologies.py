@@ -11,14 +11,14 @@ import pytest
 from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.values.topology import Topology
-from tests.conftest import SYSTEM
-from tests.conftest import House
-from tests.conftest import wait_text
-from tests.slurm.conftest import TABLES
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import said
+from tests.support.house import SYSTEM
+from tests.support.house import House
+from tests.support.house import wait_text
+from tests.support.onehost import TABLES
+from tests.support.onehost import OneHost
+from tests.support.onehost import said
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-a")]
 
 FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
 SLURM_ONLY = {"cluster", "fingerprint", "host"}

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.conftest import House
-from tests.slurm.conftest import OneHost
-from tests.slurm.conftest import ended
-from tests.slurm.conftest import said
-from tests.slurm.conftest import wait_bench
-from tests.slurm.conftest import wait_until
+from tests.support.house import House
+from tests.support.onehost import OneHost
+from tests.support.onehost import ended
+from tests.support.onehost import said
+from tests.support.onehost import wait_bench
+from tests.support.onehost import wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-a")]
 
 ENDED_S = 60
 

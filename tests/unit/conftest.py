@@ -15,18 +15,11 @@ from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
-from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
-
-TIMES = {
-    "mean_ttft_ms": 100.0,
-    "p99_ttft_ms": 180.0,
-    "mean_itl_ms": 10.0,
-    "output_throughput": 500.0,
-}
-METRICS = {**TIMES, "completed": 4.0, "failed": 0.0}
-SESSION = SessionRef(id="20260822T101500-p5-efa", started_at="2026-08-22T10:15:00.000Z")
+from tests.support.records import METRICS
+from tests.support.records import SESSION
+from tests.support.records import TIMES
 
 
 @pytest.fixture

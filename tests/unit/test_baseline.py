@@ -31,7 +31,7 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
-from tests.unit.conftest import SESSION
+from tests.support.records import SESSION
 
 MakeRecord = Callable[..., Record]
 

@@ -574,7 +574,6 @@ def must_fail_a_bad_run(
 
 
 @settings(
-    max_examples=400,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -587,7 +586,6 @@ def test_no_change_of_the_file_lets_a_bad_run_pass(
 
 
 @settings(
-    max_examples=200,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -601,7 +599,6 @@ def test_no_change_of_a_file_of_version_1_lets_a_bad_run_pass(
 
 
 @settings(
-    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

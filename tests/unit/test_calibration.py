@@ -26,9 +26,9 @@ from pytest_pdserve.study.variance import shares
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
-from tests.unit.stored import INVALID
-from tests.unit.stored import Shelf
-from tests.unit.stored import write_record
+from tests.support.stored_nights import INVALID
+from tests.support.stored_nights import Shelf
+from tests.support.stored_nights import write_record
 
 MakeRecord = Callable[..., Record]
 

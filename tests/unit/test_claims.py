@@ -4,74 +4,28 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
-from pytest_pdserve.judge.sides import HERE
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.values.claim import Claim
-from pytest_pdserve.values.sweep import Point
-from pytest_pdserve.values.sweep import Sweep
 from pytest_pdserve.values.workload import Workload
-
-ENTRY: dict[str, Any] = {
-    "id": "itl",
-    "text": "PD 1P3D mean ITL below DP",
-    "kind": "below",
-    "metric": "mean_itl_ms",
-    "subject": "1p3d",
-    "others": ["dp"],
-    "panel": "decode",
-    "reason": "no prefill in between",
-    "source": "article",
-}
-SWEEP = Sweep(input_lens=(512, 1024), output_lens=(256, 512, 1024)).points()
-Values = Mapping[str, float | tuple[float, ...] | None]
-"""Value or runs by topology, or by ``topology 512-256`` where cells differ."""
-
-
-def claim(**fields: Any) -> Claim:
-    merged = {**ENTRY, **fields}
-    return Claim.from_toml({k: v for k, v in merged.items() if v is not None}, source="c.toml")
-
-
-def cell(**fields: Any) -> tuple[Point, ...]:
-    """A sweep of one cell, on both panels."""
-    return Sweep(input_lens=(512,), output_lens=(256,), num_prompts=8, **fields).points()
-
-
-def look_at(values: Values, *, uncertainty: float = 0.0) -> Look:
-    def look(topology: str, workload: Workload, metric: str) -> Side:
-        names = (f"{metric} {topology}", f"{topology} {workload.parts['lengths']}", topology)
-        said = next((values[name] for name in names if name in values), None)
-        runs = said if isinstance(said, tuple) else ()
-        return Side(
-            topology=topology,
-            workload=workload.id,
-            metric=metric,
-            value=sum(runs) / len(runs) if isinstance(said, tuple) else said,
-            origin=HERE,
-            runs=runs,
-            uncertainty=uncertainty,
-        )
-
-    return look
-
-
-def judged(made: Claim, values: Values, sweep: tuple[Point, ...] | None = None) -> ClaimVerdict:
-    return judge_claim(made, sweep or cell(), look_at(values), system="s")
-
+from tests.support.claims import JOINT
+from tests.support.claims import MONOTONE
+from tests.support.claims import SWEEP
+from tests.support.claims import WITHIN
+from tests.support.claims import Values
+from tests.support.claims import claim
+from tests.support.claims import judged
+from tests.support.claims import look_at
 
 TWO = {"others": ["dp", "route4"]}
 RATIO = {"kind": "ratio", "low": 0.5, "high": 0.9}
 DIFFERENCE = {"kind": "difference", "low": -2.0, "high": 1.0}
-WITHIN = {"kind": "within", "subject": None, "others": None, "topologies": ["1p3d"]}
 RANK = {"kind": "rank", "others": ["dp", "route4"], "low": 2, "high": 2}
 MORE = {"metric": "output_throughput"}
 
@@ -128,15 +82,6 @@ def test_a_kind_holds_or_not(fields: dict[str, Any], values: Values, status: str
 def test_a_tie_is_no_rank() -> None:
     values = {"1p3d": 10.0, "dp": 10.0, "route4": 11.0}
     assert judged(claim(**{**RANK, "low": 1, "high": 1}), values).status == "INCONCLUSIVE"
-
-
-MONOTONE = {
-    "kind": "monotone",
-    "subject": None,
-    "others": None,
-    "topologies": ["dp"],
-    "direction": "rises",
-}
 
 
 @pytest.mark.parametrize(
@@ -266,22 +211,6 @@ def test_a_spread_needs_something_to_compare_with() -> None:
     assert verdict.misses == ("random-512-512-n1024: no cell to compare with lies in 'versus'",)
     values = {"dp": 1, "1p3d": 2, "1p3d 1024-256": None}
     assert judged(claim(**APART), values, SWEEP).missing
-
-
-JOINT = {
-    **dict.fromkeys(("metric", "subject", "others")),
-    "kind": "joint",
-    "relations": [
-        {"kind": "below", "metric": "mean_itl_ms", "subject": "1p3d", "others": ["dp"]},
-        {
-            "kind": "ratio",
-            "metric": "output_throughput",
-            "subject": "1p3d",
-            "others": ["dp"],
-            "low": 1.0,
-        },
-    ],
-}
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sweep import Sweep
 from pytest_pdserve.values.workload import Workload
-from tests.unit.test_claims import JOINT
-from tests.unit.test_claims import MONOTONE
-from tests.unit.test_claims import SWEEP
-from tests.unit.test_claims import cell
-from tests.unit.test_claims import claim
-from tests.unit.test_claims import judged
-from tests.unit.test_claims import look_at
+from tests.support.claims import JOINT
+from tests.support.claims import MONOTONE
+from tests.support.claims import SWEEP
+from tests.support.claims import cell
+from tests.support.claims import claim
+from tests.support.claims import judged
+from tests.support.claims import look_at
 
 KNOWN = {"cells": ["512-256"], "why": "seen before"}
 

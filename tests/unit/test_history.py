@@ -23,9 +23,9 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.sessions import night_of
-from tests.unit.stored import INVALID
-from tests.unit.stored import Shelf
-from tests.unit.stored import write_record
+from tests.support.stored_nights import INVALID
+from tests.support.stored_nights import Shelf
+from tests.support.stored_nights import write_record
 
 
 def session(run_id: str, simulated_night: int | None = None) -> SessionRef:

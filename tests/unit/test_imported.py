@@ -19,7 +19,7 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import UNKNOWN
-from tests.unit.conftest import SESSION
+from tests.support.records import SESSION
 
 RESULT: dict[str, Any] = {
     "date": "20260310-101500",

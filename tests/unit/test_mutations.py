@@ -29,19 +29,19 @@ from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.claim_parts import Regime
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.rules import Share
-from tests.unit.court import NIGHTLY
-from tests.unit.court import RIGHT
-from tests.unit.court import Court
-from tests.unit.court import MakeRecord
+from tests.support.known_cases import NIGHTLY
+from tests.support.known_cases import RIGHT
+from tests.support.known_cases import KnownCases
+from tests.support.known_cases import MakeRecord
 
 
 @pytest.fixture
-def court(make_record: MakeRecord) -> Court:
-    return Court(make_record)
+def cases(make_record: MakeRecord) -> KnownCases:
+    return KnownCases(make_record)
 
 
-def test_the_judge_is_right(court: Court) -> None:
-    said = court.verdicts()
+def test_the_judge_is_right(cases: KnownCases) -> None:
+    said = cases.verdicts()
     slow, open_ = said.pop("night: says"), said.pop("night: open says")
     assert said == RIGHT
     assert "mean_itl_ms 5.0% worse (3 runs; found by: tonight; p = " in slow
@@ -403,19 +403,21 @@ def pairs_prove_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", list(BREAKS))
-def test_a_broken_judge_turns_red(name: str, court: Court, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_judge_turns_red(
+    name: str, cases: KnownCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken, shown = BREAKS[name]
-    right = court.verdicts()
+    right = cases.verdicts()
     broken(monkeypatch)
-    now = court.verdicts()
+    now = cases.verdicts()
     changed = {key for key in right if right[key] != now[key]}
     assert changed >= set(shown)
 
 
-def test_no_check_is_idle(court: Court) -> None:
+def test_no_check_is_idle(cases: KnownCases) -> None:
     """Some way to break the judge changes each kind of answer: PASS, FAIL and INCONCLUSIVE."""
     shown = {
         RIGHT[key].partition(" ")[0] for _, keys in BREAKS.values() for key in keys if key in RIGHT
     }
     assert {"PASS", "FAIL", "INCONCLUSIVE"} <= shown
-    assert {key for _, keys in BREAKS.values() for key in keys} <= set(court.verdicts())
+    assert {key for _, keys in BREAKS.values() for key in keys} <= set(cases.verdicts())

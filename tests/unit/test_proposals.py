@@ -20,9 +20,9 @@ from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sources import Sources
-from tests.unit.stored import INVALID
-from tests.unit.stored import Shelf
-from tests.unit.stored import write_record
+from tests.support.stored_nights import INVALID
+from tests.support.stored_nights import Shelf
+from tests.support.stored_nights import write_record
 
 WORKLOAD = "random-512-256-n4"
 

@@ -21,8 +21,8 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.sessions import utc_text
-from tests.unit.stored import INVALID
-from tests.unit.stored import Shelf
+from tests.support.stored_nights import INVALID
+from tests.support.stored_nights import Shelf
 
 CELL = "random-512-256-n4"
 PD, DP = f"1p3d {CELL}", f"dp {CELL}"

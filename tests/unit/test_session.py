@@ -34,7 +34,7 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
-from tests.unit.conftest import SESSION
+from tests.support.records import SESSION
 
 MakeRecord = Callable[..., Record]
 RUN = SESSION.id

@@ -13,7 +13,7 @@ from pytest_pdserve.results.selection import find_session
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.record import Record
-from tests.unit.stored import Shelf
+from tests.support.stored_nights import Shelf
 
 
 @pytest.fixture

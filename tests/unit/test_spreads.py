@@ -23,12 +23,11 @@ from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.workload import Workload
-
-from .test_claims import MONOTONE
-from .test_claims import SWEEP
-from .test_claims import WITHIN
-from .test_claims import cell
-from .test_claims import claim
+from tests.support.claims import MONOTONE
+from tests.support.claims import SWEEP
+from tests.support.claims import WITHIN
+from tests.support.claims import cell
+from tests.support.claims import claim
 
 Nights = tuple[float | None, ...]
 

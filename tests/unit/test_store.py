@@ -34,7 +34,7 @@ from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.workload import Workload
-from tests.unit.conftest import SESSION
+from tests.support.records import SESSION
 
 MakeRecord = Callable[..., Record]
 MakeResult = Callable[..., BenchResult]

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_pdserve.results.store import load_record
-from tests.conftest import WORKLOAD
-from tests.conftest import House
+from tests.support.house import WORKLOAD
+from tests.support.house import House
 
 FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
 LOOK = """

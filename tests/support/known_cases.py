@@ -87,7 +87,7 @@ def clean(key: tuple[str, str], slower: float = 0.0) -> dict[str, float]:
     return {**fixed_ones, **nightly, **COUNTS}
 
 
-class Court:
+class KnownCases:
     """Asks the judge for its verdicts on nights, cells and claims whose answers are known."""
 
     def __init__(self, make_record: MakeRecord) -> None:
