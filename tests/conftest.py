@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -21,9 +23,19 @@ settings.register_profile("all", max_examples=400, deadline=None)
 settings.load_profile("short")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the chains of one worker first: the others fill in beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side: chains of one worker first, and tests that compute among tests that wait."""
+    if not hasattr(config, "workerinput"):
+        return
+    folders = Counter(item.path.parent for item in items)
+    seen: Counter[Path] = Counter()
+
+    def place(item: pytest.Item) -> tuple[bool, float]:
+        seen[item.path.parent] += 1
+        share = seen[item.path.parent] / folders[item.path.parent]
+        return item.get_closest_marker("xdist_group") is None, share
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

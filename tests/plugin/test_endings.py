@@ -161,7 +161,7 @@ def test_a_full_disk(kib: int, said: str, house: House) -> None:
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (1000, f"bench {WORKLOAD} exited with code 1; "),
+        pytest.param(1000, f"bench {WORKLOAD} exited with code 1; ", marks=pytest.mark.slow),
         (5800, "cannot be written: File too large; free space, or choose another --pdserve-runs"),
     ],
 )

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.house import WITHOUT_UNUSED
+
 ROOT = Path(__file__).parents[2]
 METRIC = """
 from pytest_pdserve import Finding
@@ -107,7 +109,7 @@ def simulated(
 
 
 def sweep(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess("suites", *MINE, *arguments)
+    return pytester.runpytest_subprocess("suites", *MINE, *WITHOUT_UNUSED, *arguments)
 
 
 def record(pytester: pytest.Pytester) -> dict[str, Any]:

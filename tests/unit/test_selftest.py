@@ -197,6 +197,7 @@ def test_selftest_calls_a_judge_that_sees_nothing_broken(
     assert "3% step, one topology found in 0%" in last
 
 
+@pytest.mark.slow
 def test_selftest_calls_a_judge_that_cries_wolf_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,8 @@ from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.simulation.constants import fitted
 
+# What is fitted once is asked by all tests here.
+pytestmark = pytest.mark.xdist_group("simulation-fit")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fit_simulation.py"
 
 

@@ -171,7 +171,7 @@ def wrong(share: Sequence[str]) -> tuple[float, float]:
     return share.count(Status.PASS) / len(share), share.count(Status.FAIL) / len(share)
 
 
-@pytest.mark.parametrize("slowed", [0.0, 0.01])
+@pytest.mark.parametrize("slowed", [pytest.param(0.0, marks=pytest.mark.slow), 0.01])
 def test_a_ratio_at_the_limit_is_decided_wrongly_as_rarely_as_is_said(slowed: float) -> None:
     """Cells whose spreads differ by 35 %, as the reference profile's do, and 20 nights."""
     own = judged(slowed, advantage=0.0)
