@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ from tests.support.house import write_program
 settings.register_profile("short", max_examples=50, deadline=None)
 settings.register_profile("all", max_examples=400, deadline=None)
 settings.load_profile("short")
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to jobs in the background: they and theirs would ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -16,10 +16,15 @@ from tests.support.house import House
 FIVE = ("dp", "route2", "route4", "1p3d", "2p2d")
 LOOK = """
 import json, psutil, os
+def words(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended meanwhile
+        return []
 def test_look(pdserve_deployment):
     family = psutil.Process().children(recursive=True)
     with open({path!r}, "w") as file:
-        json.dump([pdserve_deployment.api_key, [p.cmdline() for p in family]], file)
+        json.dump([pdserve_deployment.api_key, [words(p) for p in family]], file)
 """
 
 
