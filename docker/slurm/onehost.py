@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import os
 import pwd
@@ -21,7 +22,9 @@ import socket
 import string
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -245,16 +248,25 @@ def join_scheduling_groups(host: OneHost) -> None:
         say(f"{AUTOGROUP} cannot be set to 0: {trouble.strerror}; each step stays in its own group")
 
 
+@contextlib.contextmanager
+def starting_alone() -> Iterator[None]:
+    """Let one start at a time choose its ports and bind them."""
+    with (Path(tempfile.gettempdir()) / f"onehost-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def start(host: OneHost, options: argparse.Namespace) -> None:
     """Start everything, or leave nothing running."""
     check_installed()
     check(host, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    prepare_folder(host, options)
     try:
-        if options.one_scheduling_group:
-            join_scheduling_groups(host)
-        start_all(host)
+        with starting_alone():
+            prepare_folder(host, options)
+            if options.one_scheduling_group:
+                join_scheduling_groups(host)
+            start_all(host)
     except BaseException:
         stop(host)
         raise
