@@ -261,15 +261,15 @@ def start(host: OneHost, options: argparse.Namespace) -> None:
     check_installed()
     check(host, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with starting_alone():
-            prepare_folder(host, options)
+    with starting_alone():
+        prepare_folder(host, options)
+        try:
             if options.one_scheduling_group:
                 join_scheduling_groups(host)
             start_all(host)
-    except BaseException:
-        stop(host)
-        raise
+        except BaseException:
+            stop(host)
+            raise
     print(f"export SLURM_CONF={host.conf}", flush=True)
 
 
