@@ -16,6 +16,8 @@ from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 RUN_FOLDER = "{run folder}"
+SEED = "{seed}"
+"""Stands for the client's seed, which is another in every session."""
 """Stands for the session's folder; other words in braces are filled in by the allocation."""
 
 
@@ -65,7 +67,7 @@ def plan_topology(system: System, topology: Topology, *, starting: bool = False)
             system,
             node=hosts[0].name,
             base_url=launch.url(hosts),
-            repeat=0,
+            seed=SEED,
             result=folder / f"{workload.id}.0.bench.json",
         )
         for workload in system.sweep.workloads()

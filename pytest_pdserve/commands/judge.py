@@ -11,11 +11,11 @@ from pytest_pdserve.report.formats import format_named
 from pytest_pdserve.report.formats import formats
 
 NAME = "judge"
-TEXT = "Judge a stored session by the baseline and the nights before it; exit 1 on a FAIL"
+TEXT = "Judge a stored session by the baseline and the nights before it"
 DESCRIPTION = (
-    f"{TEXT}, 3 where nothing FAILed but something was not judged: a cell that is INVALID, a "
-    "record that cannot be read, a cell of the baseline without a run; 4 for bad input, also where "
-    "nothing of the session can be read"
+    f"{TEXT}. Exit codes: 0 all was judged and nothing is worse, 1 FAIL, 4 bad input, 6 not all "
+    "could be judged (no reference, a record that cannot be read, a cell of the baseline without a "
+    "run), 7 ERROR (an invalid run)"
 )
 
 
@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--partial", action="store_true", help="Accept that cells of the baseline have no run"
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="Exit 6 also where something is INCONCLUSIVE, SUSPICIOUS or unproven",
     )
     parser.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
 
@@ -47,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         options.run_id,
         state=state_folder(),
         partial=options.partial,
+        strict=options.strict,
     )
     print(format_named(options.format).render(judged))
     return judged.exit_code

@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -14,9 +15,8 @@ from typing import NoReturn
 from pytest_pdserve import commands
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
+from pytest_pdserve.values.exit_codes import ExitCode
 
-USAGE_ERROR = 4
-"""Exit code for bad input, as pytest's own."""
 _NOT_COMMANDS = ("arguments", "main", "schemas")
 
 
@@ -24,25 +24,29 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one sentence, and exits as for other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"pdserve: {message[:400]}; see {self.prog} --help\n")
+        self.exit(ExitCode.INPUT, f"pdserve: {message[:400]}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
-    :returns: its exit code; 1 for trouble with machines, 4 for bad input, 130 after an interrupt.
+    :returns: an :class:`~pytest_pdserve.values.exit_codes.ExitCode`.
     """
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
     except PdserveError as error:
         print(f"pdserve: {error}", file=sys.stderr)
-        return USAGE_ERROR if isinstance(error, ConfigError) else 1
+        return ExitCode.INPUT if isinstance(error, ConfigError) else ExitCode.TROUBLE
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return ExitCode.OK
+    except Exception as error:
+        traceback.print_exc()
+        print(f"pdserve: a fault of pdserve itself: {error!r}; please report it", file=sys.stderr)
+        return ExitCode.FAULT
     return code
 
 

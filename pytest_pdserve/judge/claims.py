@@ -34,6 +34,13 @@ class ClaimVerdict(Verdict):
     missing: bool = False
     """Whether a side was missing or unusable."""
 
+    @property
+    def reason(self) -> str:
+        """The status and why, in one line."""
+        if self.known is None:
+            return super(ClaimVerdict, self).reason
+        return f"{self.status}: contradicted in {', '.join(self.contradicted)}: {self.known}"
+
 
 def sides_of(claim: Claim, points: Iterable[Point], look: Look) -> Iterator[Side]:
     """Every side that judging *claim* looks at."""
@@ -55,8 +62,8 @@ def judge_claim(
 ) -> ClaimVerdict:
     """Judge a claim in every cell of its regime; one cell that contradicts it is enough to FAIL.
 
-    A side that is missing or void is a miss: a claim never passes on what was not measured, and
-    no known issue excuses that.
+    Where none does, and a side is missing or void, the claim is NOT JUDGED: it never passes on
+    what was not measured. It is EXPECTED where it fails just as its known issue says.
 
     :param sweep: all cells that the system measures; those outside the regime are passed over.
     :param look: finds sides.
@@ -67,15 +74,11 @@ def judge_claim(
         raise ValueError(f"{claim.id} cannot be decided: {claim.undecidable}")
     cells = [point for point in sweep if claim.admits(point)]
     if not cells:
-        return _verdict(claim, Status.FAIL, misses=(_nowhere(claim, sweep),), missing=True)
+        return _verdict(claim, Status.NOT_JUDGED, misses=(_nowhere(claim, sweep),), missing=True)
     scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look)
     findings = [f for r in claim.relations for f in JUDGES[str(r.kind)](r, scene)]
-    missing = any(finding.missing for finding in findings)
-    status, misses = _summed(findings)
-    known = None
     issue = claim.expected(system)
-    if issue is not None and not missing:
-        status, misses, known = _held_against(issue, findings, [point.name for point in cells])
+    status, misses, known = _outcome(findings, issue, [point.name for point in cells])
     return _verdict(
         claim,
         status,
@@ -84,8 +87,25 @@ def judge_claim(
         sides=tuple(sides_of(claim, sweep, look)),
         known=known,
         contradicted=_cells(findings, Status.FAIL),
-        missing=missing,
+        missing=any(finding.missing for finding in findings),
     )
+
+
+def _outcome(
+    findings: Sequence[Finding], issue: KnownIssue | None, names: Sequence[str]
+) -> tuple[Status, tuple[str, ...], str | None]:
+    """Return status, misses, and what is known of a claim that fails just as its issue says.
+
+    :param names: of the cells in the claim's regime.
+    """
+    status, misses = _summed(findings)
+    if any(finding.missing for finding in findings):
+        new = set(_cells(findings, Status.FAIL)).difference(issue.cells if issue else ())
+        return Status.FAIL if new else Status.NOT_JUDGED, misses, None
+    if issue is None:
+        return status, misses, None
+    status, misses, known = _held_against(issue, findings, names)
+    return Status.EXPECTED if known is not None else status, misses, known
 
 
 def _nowhere(claim: Claim, sweep: Sequence[Point]) -> str:
@@ -177,7 +197,7 @@ def _verdict(
     ]
     return ClaimVerdict(
         status=status,
-        subject=f"{claim.text} ({claim.id})",
+        subject=claim.subject,
         misses=misses,
         evidence=(
             *((workload, "; ".join(texts)) for workload, texts in lines.items()),

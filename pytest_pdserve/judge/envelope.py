@@ -11,6 +11,7 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
+from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import values_of
 from pytest_pdserve.values.record import voided_in
@@ -20,7 +21,8 @@ def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
     """Hold the runs of one cell against *baseline*; keys first, then values.
 
     :param records: the valid runs of one cell, at least one.
-    :returns: FAIL with every miss, or PASS.
+    :returns: FAIL with every miss; NOT JUDGED where nothing missed, and no time was judged; or
+        PASS.
     :raises ValueError: if *records* is empty or mixes cells.
     """
     cells = {record.cell for record in records}
@@ -28,17 +30,23 @@ def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
         raise ValueError(f"expected runs of one cell, got {sorted(cells) or 'none'}")
     first = records[0]
     envelopes = baseline.envelopes(first.topology, first.workload.id)
-    misses: tuple[str, ...]
-    if not envelopes:
-        misses = (f"no envelope in {baseline.source}",)
-    else:
-        misses = tuple(_misses(records, envelopes))
+    misses = tuple(_misses(records, envelopes or {}))
+    status = Status.FAIL if misses else Status.PASS
+    if not misses and not _times(records, envelopes or {}):
+        status = Status.NOT_JUDGED
+        what = "no time of this cell" if envelopes else "nothing of this cell"
+        misses = (f"{what} has a reference in {baseline.source}",)
     return Verdict(
-        status=Status.FAIL if misses else Status.PASS,
+        status=status,
         subject=first.cell,
         misses=misses,
         evidence=(("baseline", baseline.origin),),
     )
+
+
+def _times(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> set[str]:
+    """Return the times that were judged: a verdict on counts alone is none on speed."""
+    return set(envelopes).intersection(METRICS.times) - set(voided_in(records))
 
 
 def _misses(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> Iterator[str]:

@@ -344,7 +344,7 @@ def _finding(point: Point, found: Outcome, text: str, *sides: Side) -> Finding:
         status=found.status,
         text=text,
         pairs=found.pairs,
-        several=any(max(len(side.runs), side.stored) > 1 for side in sides),
+        several=any(len(side.runs) > 1 for side in sides),
     )
 
 

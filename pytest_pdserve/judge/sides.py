@@ -39,14 +39,12 @@ class Side:
     value: float | None
     """In the quantity's unit; None if it was not measured, or must not be judged."""
     origin: str
-    """``this session``, the baseline's file, or the figures it was read off."""
+    """``this session``, or the figures it was read off."""
     runs: tuple[float, ...] = ()
     """The value of each run of this session, in the order of the repeats."""
     nights: tuple[float | None, ...] = ()
     """The value in each night of the baseline, None where it has none: how far runs spread. Empty
     where nights are not judged."""
-    stored: int = 1
-    """Runs that a value of another session rests on."""
     uncertainty: float = 0.0
     """How far :attr:`value` may be off for another reason than run-to-run noise."""
     why: str = NOT_MEASURED
@@ -71,13 +69,13 @@ Look = Callable[[str, Workload, str], Side]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """Everything that sides are taken from: this session before the baseline or the figures."""
+    """Everything that sides are taken from: this session, or the figures."""
 
     measured: Mapping[tuple[str, str], Sequence[Record]] = field(default_factory=dict)
     """Valid runs of this session by topology and workload id; of several nights where these are
     judged, the same place of each the same night."""
     baseline: Baseline | None = None
-    """What is stored of this system."""
+    """What is stored of this system: never a side, since both are measured together."""
     nightly: bool = False
     """Whether the nights of :attr:`baseline` say how far runs spread."""
     here: str = HERE
@@ -121,13 +119,6 @@ class Known:
                 uncertainty=reading.uncertainty if reading else 0.0,
                 origin=self.figures.origin,
                 why="is not in the figures",
-            )
-        if self.baseline is not None:
-            return replace(
-                side,
-                value=envelope.ref if envelope else None,
-                stored=envelope.runs if envelope else 1,
-                origin=self.baseline.origin,
             )
         return side
 

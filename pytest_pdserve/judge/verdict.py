@@ -7,15 +7,49 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
+from pytest_pdserve.values.exit_codes import ExitCode
+
 
 class Status(StrEnum):
-    """Outcome of judging. Trouble with machines is none of these."""
+    """What is said of a cell, a topology or a claim; docs/judging.md has the table."""
 
     PASS = "PASS"  # noqa: S105 - an outcome, no password
-    FAIL = "FAIL"
+    """Judged, and not worse."""
+    NEW = "NEW"
+    """There is no reference yet: the run is recorded as one."""
+    SUSPICIOUS = "SUSPICIOUS"
+    """A metric looks worse, and that is not settled."""
     INCONCLUSIVE = "INCONCLUSIVE"
-    RECORDED = "RECORDED"
-    """Nothing to judge by yet on this host: the run became the reference."""
+    """Neither a change nor its absence could be shown."""
+    REPORTED = "REPORTED"
+    """A claim does not hold, and is not enforced on this system."""
+    EXPECTED = "EXPECTED"
+    """Worse, and known to be."""
+    FAIL = "FAIL"
+    """Worse."""
+    NOT_JUDGED = "NOT JUDGED"
+    """Asked for, and there is nothing to judge it by, or with."""
+    NOT_ASKED = "NOT ASKED"
+    """A topology of the claim was not run."""
+    ERROR = "ERROR"
+    """Machines, servers or the client failed, or the run is invalid."""
+
+
+UNSETTLED = frozenset({Status.NEW, Status.SUSPICIOUS, Status.INCONCLUSIVE})
+"""What passes, and does not pass strictly."""
+JUDGED = UNSETTLED | {Status.PASS, Status.REPORTED, Status.EXPECTED, Status.FAIL}
+"""What is said of something that was judged, or recorded as a reference."""
+
+
+def exit_code_of(status: Status, *, strict: bool) -> ExitCode:
+    """Return what a command ends with that said this of something, and nothing worse."""
+    if status is Status.ERROR:
+        return ExitCode.TROUBLE
+    if status is Status.FAIL:
+        return ExitCode.WORSE
+    if status is Status.NOT_JUDGED or (strict and status in UNSETTLED):
+        return ExitCode.UNJUDGED
+    return ExitCode.OK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +71,12 @@ class Verdict:
     def beside(self, *evidence: tuple[str, str]) -> Verdict:
         """The same with more evidence."""
         return replace(self, evidence=(*self.evidence, *evidence))
+
+    @property
+    def reason(self) -> str:
+        """The status and the first miss in one line, as a skip or an xfail gives it."""
+        why = self.misses[0] if self.misses else self.subject
+        return f"{self.status}: {why}"
 
     @property
     def message(self) -> str:

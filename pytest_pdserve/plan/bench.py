@@ -23,10 +23,13 @@ def bench_command(
     *,
     node: str,
     base_url: str,
-    repeat: int,
+    seed: int | str,
     result: PurePath,
 ) -> Command:
-    """The client's command; it writes its result, with one entry per request, to *result*."""
+    """The client's command; it writes its result, with one entry per request, to *result*.
+
+    :param seed: of its prompts; ``--seed`` in the system's arguments, which come last, pins it.
+    """
     argv = [
         system.programs.vllm,
         "bench",
@@ -38,7 +41,7 @@ def bench_command(
     ]
     argv += ["--dataset-name", workload.dataset]
     argv += _load_flags(workload)
-    argv += ["--seed", str(workload.seed(repeat)), "--ignore-eos", "--disable-tqdm"]
+    argv += ["--seed", str(seed), "--ignore-eos", "--disable-tqdm"]
     for flag, value in METRICS.client_flags().items():
         argv += [f"--{flag}", value]
     argv += ["--save-result", "--save-detailed"]

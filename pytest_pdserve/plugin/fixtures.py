@@ -6,8 +6,8 @@ import contextlib
 import signal
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import NoReturn
 
 import pytest
 
@@ -17,12 +17,12 @@ from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.backends.allocation import Allocation
-    from pytest_pdserve.judge.claims import ClaimVerdict
     from pytest_pdserve.judge.verdict import Verdict
     from pytest_pdserve.serving.restartable import RestartableDeployment
     from pytest_pdserve.serving.restartable import Servers
     from pytest_pdserve.session.cell import Cell
     from pytest_pdserve.session.session import Session
+    from pytest_pdserve.session.settings import Settings
     from pytest_pdserve.values.claim import Claim
     from pytest_pdserve.values.workload import Workload
 
@@ -205,20 +205,20 @@ def _benchmark_asked(config: pytest.Config) -> bool:
 def pdserve_judge(
     request: pytest.FixtureRequest, pdserve_session: Session
 ) -> Callable[[Cell], None]:
-    """A function that holds a cell against its baseline.
+    """A function that holds a cell against its baseline, and ends the test as docs/judging.md says.
 
-    It raises :class:`BaselineRegression` on a FAIL, and fails on ``--pdserve-record``. The test is
-    INCONCLUSIVE where neither a change nor its absence could be shown.
+    It raises :class:`BaselineRegression` on a FAIL, skips what is NOT JUDGED, and fails on
+    ``--pdserve-record``; under ``--pdserve-strict`` also on what is unsettled or unproven.
     """
 
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
         verdict = pdserve_session.judge(cell)
-        request.node.stash[verdict_key] = str(verdict.status)
         request.node.user_properties.append(("pdserve_verdict", str(verdict.status)))
-        _raise_unless_passed(verdict, strict=pdserve_session.settings.strict)
         if pdserve_session.settings.record:
             pytest.fail(verdict.message, pytrace=False)
+        unproven = {f"{f.check}: {f.message}" for record in cell.records for f in record.unproven}
+        end_with(verdict, request.node, pdserve_session.settings, sorted(unproven))
 
     return judge
 
@@ -230,43 +230,17 @@ def pdserve_judge_topology(
     """A function that holds a topology over all of its cells against the baseline.
 
     It raises :class:`BaselineRegression` on a FAIL. Where nights judge fewer than two of its cells
-    it skips, and fails under ``--pdserve-strict``; INCONCLUSIVE if fewer than two were measured.
+    it is NOT JUDGED; INCONCLUSIVE if fewer than two were measured.
     """
 
     def judge(topology: str) -> None:
         __tracebackhide__ = True
-        strict = pdserve_session.settings.strict
         if topology in pdserve_session.broken:
             raise PdserveError(f"{topology} not judged as a whole: it ended in an ERROR")
         verdict = pdserve_session.judge_topology(topology)
-        if verdict is None:
-            few = "the baseline has several nights of fewer than two of its cells"
-            _not_judged(f"{topology} as a whole not judged: {few}", strict=strict)
-        else:
-            request.node.stash[verdict_key] = str(verdict.status)
-            _raise_unless_passed(verdict, strict=strict)
+        end_with(verdict, request.node, pdserve_session.settings)
 
     return judge
-
-
-def _raise_unless_passed(verdict: Verdict, *, strict: bool) -> None:
-    __tracebackhide__ = True
-    if verdict.status == "FAIL":
-        raise BaselineRegression(verdict.message)
-    if verdict.status == "INCONCLUSIVE":
-        inconclusive(verdict, strict=strict)
-
-
-def inconclusive(verdict: Verdict | ClaimVerdict, *, strict: bool) -> NoReturn:
-    """End the test with neither pass nor fail; with *strict*, as a failure.
-
-    It is a skip to every reporter that knows no other word; the plugin's own hooks count and show
-    it by its name.
-    """
-    __tracebackhide__ = True
-    if strict:
-        pytest.fail(f"INCONCLUSIVE: {verdict.message}\n(--pdserve-strict)", pytrace=False)
-    pytest.skip(f"INCONCLUSIVE: {verdict.message}")
 
 
 @pytest.fixture
@@ -276,58 +250,43 @@ def pdserve_judge_claim(
     """A function that compares topologies as a claim says.
 
     It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
-    skips what no measurement can decide and what this session did not measure, is an xfail where
-    the claim fails just as its known issue says, and INCONCLUSIVE where pairs of runs do not tell.
+    skips what no measurement can decide, what was not run and what could not be judged, and is an
+    xfail where the claim fails just as its known issue says.
     """
 
     def judge(claim: Claim) -> None:
         __tracebackhide__ = True
-        system, strict = pdserve_session.system, pdserve_session.settings.strict
         if claim.undecidable is not None:
             pytest.skip(f"undecidable: {claim.undecidable}")
-        report = system.judgement.claims == "report"
-        missing = _unmeasured(claim, pdserve_session, report=report)
-        if missing:
-            more = "; run suites/sweep with --topology all"
-            _not_judged(f"claim not judged: {missing}", strict=strict, hint=more)
         verdict = pdserve_session.judge_claim(claim)
-        request.node.stash[verdict_key] = str(verdict.status)
         request.node.user_properties.append(("pdserve_claim", verdict.message))
-        if verdict.known is not None:
-            cells = ", ".join(verdict.contradicted)
-            pytest.xfail(f"known issue, contradicted in {cells}: {verdict.known}")
-        if verdict.status == "INCONCLUSIVE":
-            inconclusive(verdict, strict=strict)
-        if verdict.status == "FAIL":
-            if not report:
-                raise BaselineRegression(verdict.message)
-            pytest.xfail(f"on {system.name} not enforced: {verdict.misses[0]}")
+        end_with(verdict, request.node, pdserve_session.settings)
 
     return judge
 
 
-def _unmeasured(claim: Claim, session: Session, *, report: bool) -> str | None:
-    """Why *claim* cannot be judged in this session, or None: where claims are enforced, try.
+def end_with(
+    verdict: Verdict, item: pytest.Item, settings: Settings, unproven: Sequence[str] = ()
+) -> None:
+    """End a test as its verdict says; return where it passes.
 
-    :raises PdserveError: if a side is missing because its topology or its cell ended in an ERROR.
+    :param unproven: what could not be known of the run; a failure where it is asked strictly.
     """
-    from pytest_pdserve.judge.claims import sides_of
+    __tracebackhide__ = True
+    from pytest_pdserve.judge.verdict import UNSETTLED
 
-    asked = session.broken.union(topology for topology, _ in (*session.cells, *session.invalid))
-    if session.system.figures is None and asked.isdisjoint(claim.topologies):
-        return f"none of {', '.join(claim.topologies)} was measured"
-    sides = tuple(sides_of(claim, session.system.sweep.points(), session.look_for(claim)))
-    if troubles := sorted({side.trouble for side in sides if side.trouble}):
-        raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
-    if not report:
-        return None
-    if not sides:
-        return "no cell of this system's sweep lies in its regime"
-    missing = {side.topology for side in sides if side.value is None}
-    return f"{', '.join(sorted(missing))} neither measured nor in a baseline" if missing else None
-
-
-def _not_judged(reason: str, *, strict: bool, hint: str = "") -> None:
-    if strict:
-        pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
-    pytest.skip(f"{reason}{hint}")
+    item.stash[verdict_key] = str(verdict.status)
+    if verdict.status == "FAIL":
+        raise BaselineRegression(verdict.message)
+    if verdict.status == "EXPECTED":
+        pytest.xfail(verdict.reason)
+    if verdict.status == "NOT ASKED":
+        pytest.skip(verdict.reason)
+    open_ = verdict.status in UNSETTLED or verdict.status == "NOT JUDGED"
+    if settings.strict and (open_ or unproven):
+        why = (
+            f"{verdict.status}: {verdict.message}" if open_ else "unproven: " + "; ".join(unproven)
+        )
+        pytest.fail(f"{why}\n(--pdserve-strict)", pytrace=False)
+    if verdict.status == "NOT JUDGED":
+        pytest.skip(verdict.reason)

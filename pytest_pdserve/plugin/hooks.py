@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.judge.verdict import JUDGED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.fixtures import Trouble
 from pytest_pdserve.plugin.fixtures import broken_key
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
 
+_JUDGES = {"pdserve_judge", "pdserve_judge_topology", "pdserve_judge_claim"}
+asked_key = pytest.StashKey[set[str]]()
+"""What was said of each test that was to judge something."""
 trouble_key = pytest.StashKey[pytest.UsageError]()
 """The first thing that was found wrong while tests were made."""
 
@@ -138,6 +142,10 @@ def pytest_runtest_makereport(
         report.longrepr = cause_of(item.config, call.excinfo.value)
         report.when = "setup"  # what is no failure of the test is one of its setup
     report.pdserve_verdict = item.stash.get(verdict_key, None)  # type: ignore[attr-defined]
+    only_planned = item.config.getoption("setuponly", default=False)
+    if not only_planned and not _JUDGES.isdisjoint(getattr(item, "fixturenames", ())):
+        found = item.config.stash.setdefault(asked_key, set())
+        found.add(item.stash.get(verdict_key, Status.NOT_JUDGED))
     topology = _topology(item)
     trouble = report.failed and report.when == "setup" and not _invalid(call)
     if trouble and topology is not None:
@@ -154,10 +162,24 @@ def _invalid(call: pytest.CallInfo[None]) -> bool:
 def pytest_report_teststatus(
     report: pytest.TestReport,
 ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-    """Count and show what is neither a pass nor a fail by its own name."""
-    if not (report.skipped and getattr(report, "pdserve_verdict", None) == Status.INCONCLUSIVE):
+    """Show what passes without being a plain PASS by its own name; pytest counts it as passed."""
+    verdict = getattr(report, "pdserve_verdict", None)
+    if not report.passed or report.when != "call" or verdict in (None, Status.PASS):
         return None
-    return "inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})
+    return "passed", "?", (verdict, {"yellow": True})
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Exit 5 where something was to be judged, and nothing was judged or recorded."""
+    yield
+    if session.exitstatus == pytest.ExitCode.OK and _nothing_judged(session.config):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def _nothing_judged(config: pytest.Config) -> bool:
+    said = config.stash.get(asked_key, set())
+    return bool(said) and said.isdisjoint(JUDGED)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -168,6 +190,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from pytest_pdserve.report.terminal import summary_lines
 
     lines = summary_lines(session)
+    if _nothing_judged(config):
+        lines.append("nothing was judged, and nothing recorded as a reference")
     if lines:
         terminalreporter.section("pdserve")
         for line in lines:

@@ -23,7 +23,7 @@ def claim_lines(session: Session) -> list[str]:
         counts = Counter(outcome for _, _, (outcome, _) in outcomes)
         lines.append("claims: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
     for claim, verdict, (outcome, detail) in outcomes:
-        if not (many and verdict.status is Status.PASS):
+        if not (many and verdict.status in (Status.PASS, Status.NOT_ASKED)):
             miss = f" ({verdict.misses[0]})" if verdict.misses and not verdict.known else ""
             lines.append(f"claim {claim.id}: {outcome}{detail and f': {detail}'}{miss}")
     alone = [claim.id for claim, _ in session.claims if claim.caution]
@@ -40,8 +40,7 @@ def claim_outcome(session: Session, verdict: ClaimVerdict) -> tuple[str, str]:
     """Return what became of a claim, and what more there is to say, empty if nothing."""
     if verdict.known is not None:
         where = ", ".join(verdict.contradicted)
-        return "KNOWN ISSUE", f"contradicted in {where}: {verdict.known}"
-    if verdict.status is Status.FAIL and session.system.judgement.claims == "report":
-        name = session.system.name
-        return f"does not hold on {name}, where claims are reported, not enforced", ""
+        return str(verdict.status), f"contradicted in {where}: {verdict.known}"
+    if verdict.status is Status.REPORTED:
+        return str(verdict.status), f"does not hold; not enforced on {session.system.name}"
     return str(verdict.status), ""

@@ -19,7 +19,7 @@ def summary_lines(session: Session) -> list[str]:
         (cell, str(session.verdicts[key].status) if key in session.verdicts else "measured")
         for key, cell in session.cells.items()
     ]
-    rows += [(cell, "INVALID") for cell in session.invalid.values()]
+    rows += [(cell, "ERROR") for cell in session.invalid.values()]
     if not rows and not session.claims and not session.wholes:
         return []
     figures, lines = session.system.figures is not None, []
@@ -32,7 +32,7 @@ def summary_lines(session: Session) -> list[str]:
     lines += _notes(session)
     lines += claim_lines(session)
     recorded = {verdict.recorded for verdict in session.verdicts.values() if verdict.recorded}
-    lines += [f"times of this host were recorded, not judged: {path}" for path in sorted(recorded)]
+    lines += [f"NEW: recorded as the reference of this host: {path}" for path in sorted(recorded)]
     if not figures:
         lines.append(f"records and logs: {session.store.folder}")
     return lines

@@ -56,6 +56,8 @@ class RunFacts:
     """Servers and client."""
     simulated: bool = False
     """Whether no server ever ran."""
+    warm_load: Mapping[str, float] = field(default_factory=dict)
+    """What the servers were warmed with before."""
 
 
 def build_record(
@@ -66,10 +68,9 @@ def build_record(
     *,
     findings: Sequence[Finding] | None = None,
 ) -> tuple[Record, Path]:
-    """Make the record of a run and write it, whatever sanity says of it.
+    """Make the record of a run and write it, whatever sanity says; return it and its file.
 
     :param findings: what sanity says; None asks it.
-    :returns: the record, and its file.
     :raises StoreError: if the record cannot be written.
     """
     stem = store.stem(seen.topology.id, seen.workload, facts.repeat)
@@ -90,6 +91,7 @@ def build_record(
         nodes=facts.nodes,
         processes=facts.processes,
         endpoint=facts.endpoint,
+        warm_load=facts.warm_load,
         client=seen.result.raw,
         metrics=METRICS.measure(seen),
         served=seen.served,

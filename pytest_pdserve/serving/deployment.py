@@ -29,6 +29,7 @@ from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.measure import diagnosing_nodes
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import is_tiny
+from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.model import make_tiny_model
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.readiness import Server
@@ -37,6 +38,7 @@ from pytest_pdserve.serving.readiness import wait_ready
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.scrape import settled
+from pytest_pdserve.serving.warm_load import Warmth
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prove_path
 from pytest_pdserve.serving.warmup import warm_instances
@@ -52,6 +54,8 @@ from pytest_pdserve.values.workload import Workload
 _ROUTER_READY_S = 120.0
 _PORT_ATTEMPTS = 5
 _ATTACH_S = 30.0
+_AT_ONCE = httpx.Limits(max_connections=None)
+"""A warm load is sent all at once."""
 
 
 Start = Callable[[Sequence[Command]], tuple[Process, ...]]
@@ -87,6 +91,8 @@ class Deployment:
     """Monotonic time of the start."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds of stand-up phases."""
+    warmth: Warmth = field(default_factory=Warmth)
+    """What this start was warmed with before measurements."""
 
     @property
     def instances(self) -> tuple[Server, ...]:
@@ -103,6 +109,20 @@ class Deployment:
     def completions(self) -> Completions:
         """Sends single requests."""
         return Completions(self.client, self.system.model.path, self.system.limits.warmup_s)
+
+    def warm_for(self, workload: Workload) -> Mapping[str, float]:
+        """Warm this start up for *workload*, as far as it is not; return what was done so far.
+
+        :raises PathError: if a request fails.
+        """
+        self.warmth.warm_for(
+            workload,
+            [point.workload for point in self.system.sweep.points()],
+            servers=self.servers,
+            completions=self.completions,
+            vocabulary=load_vocabulary(self.system.model.path),
+        )
+        return dict(self.warmth.done)
 
     def become(self, other: Deployment) -> None:
         """Stand for the servers of *other*, which replaced these."""
@@ -193,7 +213,7 @@ def _start_servers(
 
     headers = {"Authorization": f"Bearer {key}"}
     # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
-    with httpx.Client(headers=headers, timeout=30.0, trust_env=False) as client:
+    with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
         try:
             with diagnosing_nodes(allocation):
                 launched = _launch(topology, system, allocation, start, progress)

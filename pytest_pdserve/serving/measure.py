@@ -26,7 +26,9 @@ from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
 from pytest_pdserve.serving.model import kv_dtype
 from pytest_pdserve.serving.model import load_kv_shape
+from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.serving.scrape import WATCHED
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.values.errors import AllocationError
@@ -62,6 +64,9 @@ class Served(Protocol):
 
     def check_alive(self) -> None:
         """Make sure that no server has ended and no node is lost."""
+
+    def warm_for(self, workload: Workload) -> Mapping[str, float]:
+        """Warm this start up for a workload, and tell what was done."""
 
     def scrape(self) -> Mapping[str, Counters]:
         """Counters of every instance."""
@@ -100,20 +105,11 @@ def measure(
     """
     stem = store.stem(deployment.topology.id, workload, repeat)
     result_path = stem.with_name(f"{stem.name}.bench.json")
-    ran = _run(deployment, workload, repeat=repeat, result_path=result_path)
+    seed = workload.seed(repeat, store.session.id)
+    ran = _run(deployment, workload, seed=seed, result_path=result_path)
     lost = _lost(deployment.allocation)
     seen = _observation(deployment, workload, ran)
-    facts = RunFacts(
-        system=deployment.system.name,
-        repeat=repeat,
-        start=start,
-        started_at=utc_text(ran.started),
-        finished_at=utc_text(datetime.now(UTC)),
-        endpoint=deployment.url,
-        timings_s=_timings(deployment, ran),
-        nodes=deployment.nodes,
-        processes=_processes(deployment, ran.client, store),
-    )
+    facts = _facts(deployment, ran, store, repeat=repeat, start=start)
     findings = (*check_sanity(seen), *lost)
     record, path = build_record(seen, facts, provenance, store, findings=findings)
     result_path.unlink(missing_ok=True)  # its values are in the record, its lists in the parquet
@@ -127,6 +123,8 @@ class _Run:
     """A run that has ended: the client's side, and the counters around it."""
 
     started: datetime
+    warm: Mapping[str, float]
+    """What the start was warmed with so far."""
     client: ClientRun
     before: Mapping[str, Counters]
     """Counters by instance."""
@@ -135,13 +133,14 @@ class _Run:
     """Monotonic time at which the last scrape began."""
 
 
-def _run(deployment: Served, workload: Workload, *, repeat: int, result_path: Path) -> _Run:
+def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path) -> _Run:
     """Run the client, and scrape the counters before and after it."""
     allocation = deployment.allocation
-    command = _client_command(deployment, workload, repeat=repeat, result_path=result_path)
-    started = datetime.now(UTC)
+    command = _client_command(deployment, workload, seed=seed, result_path=result_path)
     with diagnosing_nodes(allocation):
         deployment.check_alive()
+        warm = deployment.warm_for(workload)
+        started = datetime.now(UTC)
         before = deployment.scrape()
         client = run_client(
             allocation,
@@ -154,11 +153,13 @@ def _run(deployment: Served, workload: Workload, *, repeat: int, result_path: Pa
         deployment.check_alive()
         scraped = time.monotonic()
         after = deployment.scrape()
-    return _Run(started=started, client=client, before=before, after=after, scraped=scraped)
+    return _Run(
+        started=started, warm=warm, client=client, before=before, after=after, scraped=scraped
+    )
 
 
 def _client_command(
-    deployment: Served, workload: Workload, *, repeat: int, result_path: Path
+    deployment: Served, workload: Workload, *, seed: int, result_path: Path
 ) -> Command:
     """Return the client's command, in its container where it has one."""
     allocation = deployment.allocation
@@ -169,7 +170,7 @@ def _client_command(
                 deployment.system,
                 node=allocation.client_node,
                 base_url=deployment.url,
-                repeat=repeat,
+                seed=seed,
                 result=result_path,
             )
         ]
@@ -192,6 +193,23 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         kv_shape=load_kv_shape(system.model.path, kv_dtype(system)),
         ranks=max((server.ranks for server in deployment.instances), default=1),
         client_cpu=ran.client.cpu,
+        vocabulary=load_vocabulary(system.model.path),
+        earlier=sum(counters.get(WATCHED["requests"]) or 0.0 for counters in ran.before.values()),
+    )
+
+
+def _facts(deployment: Served, ran: _Run, store: RunStore, *, repeat: int, start: int) -> RunFacts:
+    return RunFacts(
+        system=deployment.system.name,
+        repeat=repeat,
+        start=start,
+        started_at=utc_text(ran.started),
+        finished_at=utc_text(datetime.now(UTC)),
+        endpoint=deployment.url,
+        timings_s=_timings(deployment, ran),
+        warm_load=ran.warm,
+        nodes=deployment.nodes,
+        processes=_processes(deployment, ran.client, store),
     )
 
 

@@ -21,6 +21,8 @@ from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.roles import Role
 
+Engine = tuple[Server, int]
+"""A server and the data-parallel rank of one of its engines."""
 WARM_TOKENS = 8
 PROOF_REQUESTS = 64
 """Requests that are sent through the router at most until every instance has served one."""
@@ -55,10 +57,17 @@ class Completions:
         self._timeout_s = timeout_s
 
     def ask(
-        self, url: str, prompt: str, *, tokens: int, rank: int | None = None, **fields: Any
+        self,
+        url: str,
+        prompt: str | Sequence[int],
+        *,
+        tokens: int,
+        rank: int | None = None,
+        **fields: Any,
     ) -> dict[str, Any]:
         """One greedy completion of exactly *tokens* tokens, as the server's JSON.
 
+        :param prompt: text, or token ids.
         :param rank: data-parallel rank that must serve it.
         :raises PathError: if it fails.
         """
@@ -98,32 +107,52 @@ class Completions:
         except (KeyError, IndexError, TypeError) as error:
             raise PathError(f"{url} answered a completion without text: {answer}") from error
 
-    def transfer(self, pair: tuple[Server, int], other: tuple[Server, int], prompt: str) -> None:
-        """Prefill *prompt* on *pair* and decode it on *other*, as the router would.
+    def ask_engine(
+        self, engine: Engine, prompt: str | Sequence[int], *, tokens: int, **fields: Any
+    ) -> dict[str, Any]:
+        """One completion of exactly *tokens* tokens by one engine.
 
-        :param pair: prefill server and data-parallel rank.
-        :param other: decode server and data-parallel rank.
+        :raises PathError: if it fails.
+        """
+        server, rank = engine
+        pinned = rank if server.engines > 1 else None
+        return self.ask(_url(server), prompt, tokens=tokens, rank=pinned, **fields)
+
+    def transfer(
+        self,
+        first_engine: Engine,
+        other: Engine,
+        prompt: str | Sequence[int],
+        *,
+        tokens: int = WARM_TOKENS,
+    ) -> None:
+        """Prefill *prompt* on one engine and decode it on *other*, as the router would.
+
+        :param tokens: that the decode engine is asked for.
         :raises PathError: if either fails.
         """
-        (prefill, p_rank), (decode, d_rank) = pair, other
-        first = self.ask(
-            _url(prefill),
-            prompt,
-            tokens=1,
-            rank=p_rank if prefill.engines > 1 else None,
-            kv_transfer_params=dict(REMOTE_DECODE),
-        )
+        params = dict(REMOTE_DECODE)
+        prefill, _ = first_engine
+        first = self.ask_engine(first_engine, prompt, tokens=1, kv_transfer_params=params)
         if not first.get("kv_transfer_params"):
             raise PathError(
                 f"{prefill.name} kept no KV cache for another instance (kv_transfer_params)"
             )
-        self.ask(
-            _url(decode),
-            prompt,
-            tokens=WARM_TOKENS,
-            rank=d_rank if decode.engines > 1 else None,
-            kv_transfer_params=first["kv_transfer_params"],
-        )
+        params = first["kv_transfer_params"]
+        self.ask_engine(other, prompt, tokens=tokens, kv_transfer_params=params)
+
+
+def pairs_of(servers: Sequence[Server]) -> tuple[list[tuple[Engine, Engine]], list[Engine]]:
+    """Return every pair of engines that a request takes, and the engines that answer alone."""
+    decodes = [s for s in servers if _role(s).warmed_with and s.url is not None]
+    pairs = [
+        (prefill, (decode, rank))
+        for decode in decodes
+        for rank in range(decode.engines)
+        for name in _role(decode).warmed_with
+        for prefill in _engines(servers, name)
+    ]
+    return pairs, _engines(servers, AGGREGATED)
 
 
 def warm_pairs(
@@ -163,10 +192,8 @@ def warm_instances(servers: Sequence[Server], completions: Completions) -> None:
     :raises PathError: if one fails.
     """
     prompt = prompts()
-    for server, rank in _engines(servers, AGGREGATED):
-        assert server.url is not None
-        pinned = rank if server.engines > 1 else None
-        completions.ask(server.url, next(prompt), tokens=WARM_TOKENS, rank=pinned)
+    for engine in _engines(servers, AGGREGATED):
+        completions.ask_engine(engine, next(prompt), tokens=WARM_TOKENS)
 
 
 def prove_path(
@@ -221,7 +248,7 @@ def _prove_transfers(
         )
 
 
-def _engines(servers: Sequence[Server], role: str) -> list[tuple[Server, int]]:
+def _engines(servers: Sequence[Server], role: str) -> list[Engine]:
     return [
         (server, rank)
         for server in servers

@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.judge.verdict import exit_code_of
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.selection import find_session
 from pytest_pdserve.session.session_judge import SessionJudge
+from pytest_pdserve.values.exit_codes import ExitCode
+from pytest_pdserve.values.exit_codes import first_of
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.system import System
 
 if TYPE_CHECKING:
-    from pytest_pdserve.judge.verdict import Verdict
     from pytest_pdserve.results.history import Key
     from pytest_pdserve.results.history import StoredSession
-
-FAILED = 1
-"""Exit code where something is worse."""
-UNJUDGED = 3
-"""Exit code where nothing is, but something was not judged: invalid, unreadable, or missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +30,21 @@ class Judged:
     """What it was held against."""
     session: StoredSession
     """What was judged."""
-    cells: dict[Key, Verdict | None]
-    """Verdict of each cell that was measured; None if a run of it was invalid."""
+    cells: dict[Key, Verdict]
+    """Verdict of each cell that was measured; ERROR if a run of it was invalid."""
     topologies: dict[str, Verdict]
     """Verdict of each topology as a whole, where nights judge it."""
     again: tuple[Key, ...]
     """Cells that would be run once more on a fresh start before a verdict."""
     partial: bool
     """Whether cells of the baseline may be without a run."""
+    strict: bool
+    """Whether what is unsettled or unproven counts as not judged."""
 
     @property
     def invalid(self) -> tuple[Key, ...]:
         """Cells that were measured, of which a run is invalid."""
-        return tuple(key for key, verdict in self.cells.items() if verdict is None)
+        return tuple(key for key, verdict in self.cells.items() if verdict.status is Status.ERROR)
 
     @property
     def not_measured(self) -> tuple[Key, ...]:
@@ -52,27 +53,36 @@ class Judged:
         return tuple(key for key in (baseline.keys if baseline else ()) if key not in self.cells)
 
     @property
-    def failed(self) -> bool:
-        """Whether anything is worse."""
-        verdicts = (*self.cells.values(), *self.topologies.values())
-        return any(verdict is not None and verdict.status == "FAIL" for verdict in verdicts)
+    def unproven(self) -> tuple[str, ...]:
+        """What could not be known of the runs, each sentence once."""
+        records = self.session.records
+        return tuple(dict.fromkeys(f"{f.check}: {f.message}" for r in records for f in r.unproven))
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """What the command ends with: missing evidence is no 0."""
-        if self.failed:
-            return FAILED
+        verdicts = (*self.cells.values(), *self.topologies.values())
+        codes = [exit_code_of(verdict.status, strict=self.strict) for verdict in verdicts]
         missing = self.not_measured and not self.partial
-        return UNJUDGED if self.invalid or self.session.unreadable or missing else 0
+        if self.session.unreadable or missing or (self.strict and self.unproven):
+            codes.append(ExitCode.UNJUDGED)
+        return first_of(codes)
 
 
 def rejudge(
-    system: System, runs: Path, run_id: str | None, *, state: Path, partial: bool = False
+    system: System,
+    runs: Path,
+    run_id: str | None,
+    *,
+    state: Path,
+    partial: bool = False,
+    strict: bool = False,
 ) -> Judged:
     """Judge a stored session of *system* below *runs*, the newest if none is named.
 
     :param state: folder of envelopes of single hosts.
     :param partial: whether cells of the baseline may be without a run.
+    :param strict: whether what is unsettled or unproven counts as not judged.
     :raises ConfigError: if there is none, nothing of it can be read, or the baseline cannot be
         used.
     """
@@ -84,13 +94,24 @@ def rejudge(
     return Judged(
         session_judge=session_judge,
         session=session,
-        cells={key: session_judge.judge(valid[key]) if key in valid else None for key in keys},
+        cells={
+            key: session_judge.judge(valid[key]) if key in valid else _invalid(session, key)
+            for key in keys
+        },
         topologies={
             name: verdict for name, verdict in topology_verdicts.items() if verdict is not None
         },
         again=tuple(key for key in counted if nightly and nightly.suspicious(counted, key)),
         partial=partial,
+        strict=strict,
     )
+
+
+def _invalid(session: StoredSession, key: Key) -> Verdict:
+    """Return what is said of a cell that has an invalid run."""
+    runs = [r for r in session.records if (r.topology, r.workload.id) == key]
+    said = [f"invalid: {finding.check}: {finding.message}" for r in runs for finding in r.invalid]
+    return Verdict(status=Status.ERROR, subject=runs[0].cell, misses=tuple(dict.fromkeys(said)))
 
 
 def _judge_of(session: StoredSession, system: System, *, runs: Path, state: Path) -> SessionJudge:

@@ -15,6 +15,7 @@ from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.claims import sides_of
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
@@ -35,6 +36,7 @@ from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import InvalidRunError
+from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import Rules
@@ -214,9 +216,7 @@ class Session:
 
     def _invalidity(self, record: Record, path: Path) -> list[str]:
         """Why *record* is invalid, a line each, and then its file."""
-        severities = ("invalid", "unproven") if self.settings.strict else ("invalid",)
-        found = [finding for finding in record.findings if finding.severity in severities]
-        said = [f"  {finding.check}: {finding.message}" for finding in found]
+        said = [f"  {finding.check}: {finding.message}" for finding in record.invalid]
         return [*said, f"  record  {path}"] if said else []
 
     def _run(
@@ -246,28 +246,28 @@ class Session:
         return verdict
 
     def _judge(self, cell: Cell) -> Verdict:
-        verdict, host = self.session_judge.judge(cell.records), self.session_judge.host
-        fresh = self.system.judgement.host_envelopes and (
-            host is None or host.envelopes(cell.topology, cell.workload.id) is None
-        )
-        if fresh and verdict.status is Status.PASS:
+        verdict = self.session_judge.judge(cell.records)
+        key = (cell.topology, cell.workload.id)
+        if verdict.status is not Status.NOT_JUDGED or not self.session_judge.is_new(key):
+            return verdict.beside(*self._pointers(cell))
+        verdict = replace(verdict, status=Status.NEW, misses=())
+        if self.system.judgement.host_envelopes:
             written = self._record_host(cell)
-            verdict = replace(verdict, status=Status.RECORDED, recorded=written)
-            verdict = verdict.beside(("times", f"{written} (recorded, not judged)"))
+            verdict = replace(verdict, recorded=written).beside(("reference", str(written)))
         return verdict.beside(*self._pointers(cell))
 
-    def judge_topology(self, topology: str) -> Verdict | None:
+    def judge_topology(self, topology: str) -> Verdict:
         """Judge each metric over all cells of *topology*: what is spread too thin for one.
 
-        :returns: None if nights judge fewer than two of its cells; INCONCLUSIVE if fewer than two
-            of those were measured.
+        :returns: NOT JUDGED if nights judge fewer than two of its cells; INCONCLUSIVE if fewer
+            than two of those were measured.
         """
-        if self.settings.record:
-            return None
         tonight = {key: cell.records for key, cell in self.cells.items()}
         verdict = self.session_judge.judge_topology(topology, tonight)
-        if verdict is None:
-            return None
+        if verdict is None or self.settings.record:
+            few = "the baseline has several nights of fewer than two of its cells"
+            why = f"{topology} as a whole not judged: {few}"
+            return Verdict(status=Status.NOT_JUDGED, subject=topology, misses=(why,))
         self.wholes[topology] = verdict.beside(("records", str(self.store.folder)))
         return self.wholes[topology]
 
@@ -299,7 +299,7 @@ class Session:
         if times is not None:
             evidence.append(("times", str(times)))
         return Verdict(
-            status=Status.RECORDED,
+            status=Status.NEW,
             recorded=times,
             subject=cell.records[0].cell,
             misses=("recorded as a candidate baseline, not judged; read it, then commit it",),
@@ -317,14 +317,34 @@ class Session:
         )
 
     def judge_claim(self, claim: Claim) -> ClaimVerdict:
-        """Compare topologies by this session's cells; what it did not ask for is the baseline's."""
-        verdict = judge_claim(
-            claim,
-            self.system.sweep.points(),
-            self.look_for(claim),
-            system=self.system.name,
-        )
+        """Compare topologies by this session's cells.
+
+        NOT ASKED where one of them was not run; REPORTED where the claim does not hold, and is not
+        enforced on this system.
+
+        :raises PdserveError: if a topology or a cell that it needs ended in an ERROR.
+        """
+        verdict = self._not_asked(claim) or self._judged(claim)
         self.claims.append((claim, verdict))
+        return verdict
+
+    def _not_asked(self, claim: Claim) -> ClaimVerdict | None:
+        run = self.broken.union(topology for topology, _ in (*self.cells, *self.invalid))
+        absent = [topology for topology in claim.topologies if topology not in run]
+        if self.system.figures is not None or not absent:
+            return None
+        was = "was" if len(absent) == 1 else "were"
+        why = f"{', '.join(absent)} {was} not run; --topology all"
+        return ClaimVerdict(status=Status.NOT_ASKED, subject=claim.subject, misses=(why,))
+
+    def _judged(self, claim: Claim) -> ClaimVerdict:
+        look, points = self.look_for(claim), self.system.sweep.points()
+        sides = sides_of(claim, points, look)
+        if troubles := sorted({side.trouble for side in sides if side.trouble}):
+            raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
+        verdict = judge_claim(claim, points, look, system=self.system.name)
+        if verdict.status is Status.FAIL and self.system.judgement.claims == "report":
+            return replace(verdict, status=Status.REPORTED)
         return verdict
 
     def look_for(self, claim: Claim) -> Look:

@@ -186,6 +186,11 @@ class SessionJudge:
             return verdict
         return combined(verdict, self.expectation.of_cell({key: one_a_start(runs)}, key))
 
+    def is_new(self, key: tuple[str, str]) -> bool:
+        """Whether no time of a cell has a reference."""
+        envelopes = self.baseline.envelopes(*key) if self.baseline else None
+        return set(envelopes or {}).isdisjoint(METRICS.times)
+
     @property
     def _nothing(self) -> Baseline:
         missing = f"{baseline_path(self.system, SUITE)}, which does not exist"

@@ -50,6 +50,11 @@ class Claim(Statement):
     """What must hold in every cell; empty for what cannot be decided."""
 
     @property
+    def subject(self) -> str:
+        """What a verdict is about."""
+        return f"{self.text} ({self.id})"
+
+    @property
     def topologies(self) -> tuple[str, ...]:
         """Every topology that takes part, once."""
         return tuple(dict.fromkeys(t for relation in self.relations for t in relation.named))

@@ -135,6 +135,9 @@ class Record:
     """What sanity says."""
     requests: str | None
     """Parquet file of one row per request, beside the record."""
+    warm_load: Mapping[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
+    """What the servers were warmed with before: requests, prompt_tokens and output_tokens of the
+    first load, longer_requests and longer_prompt_tokens of what followed, seconds of all."""
 
     @property
     def cell(self) -> str:
@@ -145,6 +148,11 @@ class Record:
     def invalid(self) -> tuple[Finding, ...]:
         """Findings that make the run worthless."""
         return tuple(f for f in self.findings if f.severity == "invalid")
+
+    @property
+    def unproven(self) -> tuple[Finding, ...]:
+        """Findings of what could not be known."""
+        return tuple(f for f in self.findings if f.severity == "unproven")
 
     @property
     def voided(self) -> frozenset[str]:

@@ -228,12 +228,12 @@ class Workload:
         for flag in sorted(self.options):
             yield f"option {flag}", f"{flag}={quote(self.options[flag], safe='')}"
 
-    def seed(self, repeat: int) -> int:
-        """Return the client's seed: the same for every topology, another for every load and repeat.
+    def seed(self, repeat: int, session: str = "") -> int:
+        """Return a seed: the same for every topology, another for every load, repeat and session.
 
         A second run with the same prompts would be answered from the prefix cache.
         """
-        return zlib.crc32(f"{self.id}/{repeat}".encode()) % 1_000_000
+        return zlib.crc32(f"{session and session + '/'}{self.id}/{repeat}".encode()) % 1_000_000
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -114,6 +114,21 @@ def test_import_makes_records_and_says_what_is_not_proven(
     assert "unproven: the counters of dp's instances cannot be read" in printed
 
 
+def test_a_fault_of_our_own_is_told_from_everything_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("not thought of")
+
+    monkeypatch.setattr("pytest_pdserve.commands.selftest.run", fails)
+    assert main(["selftest"]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.endswith(
+        "pdserve: a fault of pdserve itself: RuntimeError('not thought of'); please report it\n"
+    )
+
+
 def test_help_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("plan", "serve", "import"):
         with pytest.raises(SystemExit, match="0"):
@@ -150,7 +165,7 @@ def test_serve_holds_a_topology_until_interrupted(number: signal.Signals, house:
     )
     assert json.loads(answer.stdout)["usage"]["completion_tokens"] == 16
     process.send_signal(number)
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=20) == 0
     assert house.survivors() == []
     assert "Traceback" not in log.read_text()
 
@@ -164,7 +179,7 @@ def test_serve_says_when_an_instance_dies(house: House) -> None:
     headless = [process for process in house.processes() if "--headless" in process.cmdline()]
     assert len(headless) == 3
     headless[0].kill()
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=20) == 7
     assert re.search(
         r"pdserve: aggregated\[0\]/rank\d on local\d was ended by signal 9 ", log.read_text()
     )
@@ -177,5 +192,5 @@ def test_serve_ends_in_the_middle_of_a_stand_up(house: House) -> None:
     wait_text(process, log, "starting 2 instances")
     time.sleep(0.5)
     process.terminate()
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=20) == 2
     assert house.survivors() == []

@@ -60,10 +60,13 @@ def test_it_is_measured_and_what_cannot_be_seen_is_unproven(
 
 def test_strict_does_not_take_unproven(endpoint: subprocess.Popen[bytes], house: House) -> None:
     house.monkeypatch.setenv("PDSERVE_API_KEY", "open-sesame")
+    house.counts("1p3d")
+    house.run("--pdserve-base-url", URL, "-k", "sweep").assert_outcomes(passed=1)  # NEW
     result = house.run("--pdserve-base-url", URL, "--pdserve-strict", "-k", "sweep")
-    result.assert_outcomes(errors=1)
+    result.assert_outcomes(failed=1)
+    assert "unproven: " in result.stdout.str()
     assert "served: the counters of 1p3d's instances cannot be read" in result.stdout.str()
-    assert len(house.records()) == 1
+    assert len(house.records()) == 2
 
 
 def test_a_wrong_key_is_told(endpoint: subprocess.Popen[bytes], house: House) -> None:

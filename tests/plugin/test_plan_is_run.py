@@ -50,7 +50,10 @@ def comparable(argv: Sequence[str], env: Sequence[tuple[str, str]], run: str) ->
         )
         return text.replace("pdserve-run-", "pdserve-{run}-")
 
-    return tuple(map(plain, argv)), tuple(sorted((k, plain(v)) for k, v in env))
+    words = list(argv)
+    if "--seed" in words:
+        words[words.index("--seed") + 1] = "{seed}"
+    return tuple(map(plain, words)), tuple(sorted((k, plain(v)) for k, v in env))
 
 
 def planned(house: House, topology: str) -> dict[str, Command]:

@@ -31,7 +31,7 @@ def test_a_cell_is_recorded_then_judged_and_says_simulated(project: pytest.Pytes
     first, second = (
         project.runpytest_inprocess(*SWEEP, "--pdserve-runs", "runs") for _ in range(2)
     )
-    for result, verdict in ((first, "RECORDED"), (second, "PASS")):
+    for result, verdict in ((first, "NEW"), (second, "PASS")):
         result.assert_outcomes(passed=1, deselected=8)
         result.stdout.fnmatch_lines(
             ["SIMULATED, no server ran: *", f" 1p3d *random-512-256-n1024 *{verdict}"]

@@ -45,10 +45,11 @@ def test_each_of_five_topologies_is_stood_up_once(house: House) -> None:
     assert outcomes == {"skipped": 3 + 2 + 1}  # lengths of claims; a cluster of the article's
     starts = [line for line in result.outlines if ": starting " in line]
     assert [line.split(":")[0].removeprefix("pdserve ") for line in starts] == list(FIVE)
-    assert verdicts(result) == {(topology, WORKLOAD): "RECORDED" for topology in FIVE}
+    assert verdicts(result) == {(topology, WORKLOAD): "NEW" for topology in FIVE}
     paths = house.runs.glob("*/*/*.record.json")
     records = {record.topology: record for record in map(load_record, paths)}
     assert set(records) == set(FIVE)
+    assert {record.warm_load["requests"] for record in records.values()} == {1.0}
     for topology, instances in zip(FIVE, (1, 2, 4, 4, 4), strict=True):
         assert len(records[topology].served) == instances
         assert sum(counts.requests > 0 for counts in records[topology].served) == instances
@@ -64,9 +65,9 @@ def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House)
     arguments = ("--topology", "1p1d", "-rA")
     first = house.run(*arguments, "--junitxml", "junit.xml")
     first.assert_outcomes(passed=1)
-    assert verdicts(first) == {("1p1d", WORKLOAD): "RECORDED"}
+    assert verdicts(first) == {("1p1d", WORKLOAD): "NEW"}
     (envelopes,) = (house.path / "state").rglob("sweep.json")
-    first.stdout.fnmatch_lines([f"times of this host were recorded, not judged: {envelopes}*"])
+    first.stdout.fnmatch_lines([f"NEW: recorded as the reference of this host: {envelopes}"])
 
     properties = {
         element.attrib["name"]: element.attrib["value"]
@@ -74,7 +75,7 @@ def test_first_run_is_recorded_second_judged_third_seen_to_regress(house: House)
     }
     (record,) = house.records()
     assert Path(properties.pop("pdserve_record")).name == f"{WORKLOAD}.0.record.json"
-    assert properties.pop("pdserve_verdict") == "RECORDED"
+    assert properties.pop("pdserve_verdict") == "NEW"
     assert {name: float(text) for name, text in properties.items()} == record["metrics"]
 
     second = house.run(
@@ -121,15 +122,17 @@ def test_repeats_are_one_record_each(house: House) -> None:
 
 
 @pytest.mark.parametrize("host_envelopes", [True, False])
-def test_a_missing_baseline_fails_by_name(host_envelopes: bool, house: House) -> None:
+def test_without_a_baseline_a_cell_is_new(host_envelopes: bool, house: House) -> None:
     house.suites("sweep")
     house.system(judgement={"host_envelopes": host_envelopes})
-    result = house.run("--topology", "dp")
-    result.assert_outcomes(failed=1)
-    path = house.path / "baselines" / "stub" / "sweep.json"
-    result.stdout.fnmatch_lines([f"*BaselineRegression: no envelope in {path}, which does not *"])
+    result = house.run("--topology", "dp", "-v")
+    assert result.parseoutcomes() == {"passed": 1, "deselected": 1}
+    result.stdout.fnmatch_lines(["*::test_sweep*32-8* NEW *", f" dp *{WORKLOAD} *NEW"])
     assert len(house.records()) == 1
-    assert not (house.path / "state").exists()
+    assert (house.path / "state").exists() == host_envelopes
+    strict = house.run("--topology", "2p2d", "--pdserve-strict")
+    strict.assert_outcomes(failed=1)
+    strict.stdout.fnmatch_lines(["*NEW: *2p2d, *", "*(--pdserve-strict)*"])
 
 
 def test_record_writes_a_candidate_and_fails(house: House) -> None:
@@ -188,7 +191,7 @@ def test_a_run_that_is_invalid_is_an_error_and_on_disk(house: House) -> None:
     result.stdout.fnmatch_lines(
         ["*completed: 0 of 8 requests completed, 8 failed; first error: ValueError: 500 *"]
     )
-    assert verdicts(result) == {("dp", WORKLOAD): "INVALID"}
+    assert verdicts(result) == {("dp", WORKLOAD): "ERROR"}
     (record,) = house.records()
     assert record["findings"][0]["severity"] == "invalid"
     assert not (house.path / "state").exists()
@@ -209,7 +212,7 @@ def test_claims_are_reported_with_their_numbers(house: House) -> None:
     house.faults(aggregated_0={"token_ms": 1}, every={"token_ms": 10})
     result = house.run("--topology", "dp,1p3d", "-rxs", "-k", "lowest or 16-8")
     text = result.stdout.str()
-    assert "claim not judged: 2p2d, route2, route4 neither measured nor in a baseline" in text
+    assert "NOT ASKED: route4, route2, 2p2d were not run; --topology all" in text
 
 
 def test_a_broken_claim_fails_where_claims_are_enforced(house: House) -> None:
@@ -231,9 +234,10 @@ def test_a_broken_claim_fails_where_claims_are_enforced(house: House) -> None:
             "claim itl: FAIL (*",
         ]
     )
-    alone = house.run("--topology", "dp")
-    alone.assert_outcomes(passed=1, failed=1, skipped=1)
-    alone.stdout.fnmatch_lines(["*sides from * this session*"])
+    alone = house.run("--topology", "dp", "--pdserve-strict", "-k", "itl", "-rs")
+    alone.assert_outcomes(skipped=1, deselected=3)
+    alone.stdout.fnmatch_lines(["*NOT ASKED: 2p2d, dp were not run; --topology all*"])
+    assert alone.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def test_no_secret_is_written_or_shown(house: House) -> None:

@@ -116,6 +116,7 @@ def test_a_record_of_prefill_and_decode_is_sane_and_complete(pd: Stood) -> None:
     assert set(rows["output_tokens"]) == {32}
     mean_ms = rows["ttft_us"].mean() / 1000
     assert mean_ms == pytest.approx(record["metrics"]["mean_ttft_ms"], abs=0.01)
+    assert record["warm_load"]["requests"] > 0
     # One chunk is one token at this load.
     assert [f["check"] for f in record["findings"] if f["check"] == "chunks"] == []
 

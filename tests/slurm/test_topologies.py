@@ -56,6 +56,7 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
 def pattern(word: str, run: str) -> str:
     """What a word of a plan may be once nodes are known: their addresses, and ports of its own."""
     text = re.escape(word).replace(re.escape("{run folder}"), re.escape(run))
+    text = text.replace(re.escape("{seed}"), r"\d+")
     text = re.sub(r"\\{node\d\\\.(address|interface)\\}", r"[\\w.:-]+", text)
     return re.sub(r"(?<!\d)2[789]\d{3}(?!\d)", r"\\d{5}", text)
 

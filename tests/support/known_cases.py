@@ -257,7 +257,7 @@ def claimed(fields: dict[str, Any], values: Values, sweep: Sequence[Point]) -> s
         )
 
     verdict = claims.judge_claim(Claim.from_toml(merged, source="c.toml"), sweep, look, system="s")
-    return f"{verdict.status}{' as known' if verdict.known else ''}"
+    return str(verdict.status)
 
 
 RIGHT = {
@@ -273,7 +273,7 @@ RIGHT = {
     "limits: zero": "FAIL",
     "limits: known issue met": "FAIL",
     "limits: known issue not met": "PASS",
-    "limits: none": "FAIL",
+    "limits: none": "NOT JUDGED",
     "night: clean": "PASS",
     "night: a little slow": "PASS",
     "night: slow": "FAIL",
@@ -306,12 +306,12 @@ RIGHT = {
     "claim: rises": "PASS",
     "claim: does not rise": "FAIL",
     "claim: one cell contradicts": "FAIL",
-    "claim: a side is missing": "FAIL",
-    "claim: a side is zero": "FAIL",
-    "claim: no cell": "FAIL",
-    "claim: fails as known": "FAIL as known",
+    "claim: a side is missing": "NOT JUDGED",
+    "claim: a side is zero": "NOT JUDGED",
+    "claim: no cell": "NOT JUDGED",
+    "claim: fails as known": "EXPECTED",
     "claim: known issue healed": "FAIL",
-    "claim: missing beside a known issue": "FAIL",
+    "claim: missing beside a known issue": "NOT JUDGED",
     "claim: six pairs": "PASS",
     "claim: six pairs against": "FAIL",
     "claim: two pairs": "INCONCLUSIVE",

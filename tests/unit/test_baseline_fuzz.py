@@ -556,10 +556,20 @@ def still_expected(content: str, cell: str) -> set[str]:
     }
 
 
+def times_named(content: str, cell: str) -> set[str]:
+    """Times that the file has a reference for in the judged cell."""
+    try:
+        return set(at(json.loads(content), cell)).intersection(METRICS.times)
+    except (KeyError, TypeError):
+        return set()
+
+
 def must_fail_a_bad_run(
     folder: Path, system: System, content: str, bad: Cell, *, expects: str
 ) -> None:
     """Check that the file is refused, or that the bad run misses every metric it still names.
+
+    Where it names no time of the cell, the run is NEW.
 
     :param expects: where in the file the judged cell is.
     """
@@ -567,6 +577,9 @@ def must_fail_a_bad_run(
         verdict = judged(folder, system, content, bad)
     except ConfigError as error:
         in_a_line(error, folder / "baselines" / "p5-efa" / "sweep.json")
+        return
+    if verdict.status == "NEW":
+        assert times_named(content, expects) == set()
         return
     assert verdict.status == "FAIL"
     assert still_expected(content, expects) - {"completed"} <= metrics_in(verdict)

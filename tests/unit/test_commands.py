@@ -335,7 +335,7 @@ def bench(workload: Workload, system: System, repeat: int = 0) -> Command:
         system,
         node="node0",
         base_url="http://node0:8001",
-        repeat=repeat,
+        seed=workload.seed(repeat),
         result=PurePosixPath("/runs/r/1p3d/random-512-256.0.bench.json"),
     )
 

@@ -79,12 +79,19 @@ def test_the_unit_of_evidence_is_a_run(make_record: MakeRecord) -> None:
 @pytest.mark.parametrize(
     "known", [baseline(SOUND, topology="dp"), baseline({})], ids=["other cell", "empty cell"]
 )
-def test_a_cell_that_the_baseline_does_not_know_fails_by_name(
+def test_a_cell_that_the_baseline_does_not_know_is_not_judged(
     known: Baseline, make_record: MakeRecord
 ) -> None:
     verdict = judge_cell([make_record()], known)
-    assert verdict.status == "FAIL"
-    assert verdict.misses == ("no envelope in baselines/p5-efa/sweep.json",)
+    assert verdict.status == "NOT JUDGED"
+    where = "baselines/p5-efa/sweep.json"
+    assert verdict.misses == (f"nothing of this cell has a reference in {where}",)
+
+
+def test_counts_alone_are_no_judgement_of_speed(make_record: MakeRecord) -> None:
+    verdict = judge_cell([make_record()], baseline({"failed": SOUND["failed"]}))
+    assert verdict.status == "NOT JUDGED"
+    assert verdict.misses[0].startswith("no time of this cell has a reference in ")
 
 
 def test_a_metric_that_runs_lack_fails_by_name(make_record: MakeRecord) -> None:

@@ -143,7 +143,7 @@ def test_a_proposal_that_cannot_be_written_names_no_option_of_pytest(
     path = Path(shelf.system.source).with_name("sweep.proposal.json")
     path.mkdir()
     said = f"pdserve: {path} cannot be written: Is a directory; free space, or make {path.parent} "
-    assert pdserve("propose", code=1) == f"{said}writable\n"
+    assert pdserve("propose", code=7) == f"{said}writable\n"
 
 
 def test_each_cell_has_its_newest_nights(shelf: Shelf, pdserve: Pdserve) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.judge.sanity import chance_hits
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.judge.sanity import checks
 from pytest_pdserve.judge.sanity import counted_per_rank
@@ -288,8 +291,13 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
         ),
         (
             "prefill",
-            {"prefix_cache_hits": 128.0},
-            ("prefix_cache", "invalid", "128 prompt tokens came from the prefix cache, expected 0"),
+            {"prefix_cache_hits": 1152.0},
+            (
+                "prefix_cache",
+                "invalid",
+                "1152 prompt tokens (56.2%) came from the prefix cache, at most 1024 by chance: "
+                "prompts were sent before; use fresh servers or another seed",
+            ),
         ),
         (
             "prefill",
@@ -400,7 +408,33 @@ def test_bytes_are_predicted_from_shape_blocks_and_lengths(
 def test_cache_hits_are_expected_where_prompts_share_a_beginning(
     make_seen: MakeSeen, workload: Workload
 ) -> None:
-    assert said(make_seen(prefill={"prefix_cache_hits": 128.0}, workload=workload)) == []
+    assert said(make_seen(prefill={"prefix_cache_hits": 2048.0}, workload=workload)) == []
+
+
+def test_prompts_that_are_alike_by_chance_are_no_fault(make_seen: MakeSeen) -> None:
+    assert said(make_seen(prefill={"prefix_cache_hits": 1024.0})) == []
+    large = make_seen(prefill={"prefix_cache_hits": 1024.0}, vocabulary=1_000_000)
+    assert [check for check, _, _ in said(large)] == ["prefix_cache"]
+    after_many = replace(large, earlier=10_000.0)
+    assert said(after_many) == []
+
+
+@pytest.mark.parametrize("prompts", [64, 1024])
+def test_chance_is_as_rare_as_it_is_said(prompts: int, make_seen: MakeSeen) -> None:
+    """Against prompts drawn as the client draws them: each counts up from a random token."""
+    source, vocabulary, length = random.Random(7), 32_000, 512
+    seen = make_seen(
+        workload=replace(WORKLOAD, num_prompts=prompts),
+        result={"input_lens": (length,) * prompts},
+        vocabulary=vocabulary,
+    )
+    drawn = []
+    for _ in range(300):
+        starts = [(source.randrange(vocabulary) + n) % vocabulary for n in range(prompts)]
+        drawn.append((prompts - len(set(starts))) * length)
+    admitted = chance_hits(seen)
+    assert max(drawn) <= admitted
+    assert admitted <= 40 * max(length, statistics.mean(drawn))
 
 
 def test_decode_instances_hit_what_was_moved_to_them(make_seen: MakeSeen) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from pytest_pdserve.study.profile import REFERENCE
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.workload import Workload
 from tests.support.claims import MONOTONE
 from tests.support.claims import SWEEP
@@ -29,6 +31,7 @@ from tests.support.claims import WITHIN
 from tests.support.claims import cell
 from tests.support.claims import claim
 
+MakeRecord = Callable[..., Record]
 Nights = tuple[float | None, ...]
 
 
@@ -142,7 +145,9 @@ CELL = Workload(input_len=512, output_len=256, num_prompts=4)
 
 
 @pytest.mark.parametrize("nightly", [True, False])
-def test_sides_know_the_nights_of_the_baseline_where_nights_are_judged(nightly: bool) -> None:
+def test_sides_know_the_nights_of_the_baseline_where_nights_are_judged(
+    nightly: bool, make_record: MakeRecord
+) -> None:
     rate, ttft = nights(0.01), (*nights(0.02, seed=2)[:9], None, *nights(0.02, seed=2)[10:])
     envelopes = {
         name: Envelope(
@@ -157,7 +162,8 @@ def test_sides_know_the_nights_of_the_baseline_where_nights_are_judged(nightly: 
     }
     cells = {"dp": {CELL.id: envelopes}}
     stored = Baseline(system="s", suite="sweep", source="sweep.json", provenance=None, cells=cells)
-    known = Known(baseline=stored, nightly=nightly)
+    record = make_record({"request_throughput": 2.0, "mean_ttft_ms": 100.0}, workload=CELL)
+    known = Known(baseline=stored, nightly=nightly, measured={("dp", CELL.id): [record]})
     assert known.look("dp", CELL, "mean_ttft_ms").nights == (ttft if nightly else ())
     assert known.look("2p2d", CELL, "mean_ttft_ms").nights == ()
     waiting = known.look("dp", CELL, "waiting_requests").nights

@@ -387,12 +387,12 @@ def test_lengths_are_known_both_or_not_at_all() -> None:
     assert IMPORTED.lengths is None
 
 
-def test_seeds_differ_between_loads_and_repeats_and_nothing_else() -> None:
+def test_seeds_differ_between_loads_repeats_and_sessions_and_nothing_else() -> None:
     other = replace(PLAIN, output_len=512)
     same = Sweep(input_lens=(512,), output_lens=(256,)).points()[0]
-    seeds = [PLAIN.seed(0), PLAIN.seed(1), other.seed(0), same.workload.seed(0)]
-    assert len(set(seeds)) == 3
-    assert seeds[0] == seeds[3]
+    seeds = [PLAIN.seed(0), PLAIN.seed(1), other.seed(0), PLAIN.seed(0, "tonight")]
+    assert len({*seeds, PLAIN.seed(0, "tomorrow")}) == 5
+    assert same.workload.seed(0, "tonight") == seeds[3]
 
 
 def test_the_articles_panels_share_a_cell() -> None:

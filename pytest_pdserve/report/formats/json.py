@@ -20,10 +20,10 @@ def render(judged: Judged) -> str:
 def content(judged: Judged) -> dict[str, Any]:
     """All verdicts; numbers that are not there are null.
 
-    Keys: ``run_id``, ``nights_before``, ``icc`` by metric; ``exit_code``, 1 on a FAIL, else 3 where
-    one of these is not empty: ``invalid``, cells; ``unreadable``, a sentence for each file;
-    ``not_measured``, cells of the baseline without a run (not with ``--partial``); ``cells`` and
-    ``topologies`` by name with ``verdict``, ``misses``; ``again``, cells to be run again;
+    Keys: ``run_id``, ``nights_before``, ``icc`` by metric; ``exit_code`` of the command;
+    ``invalid``, cells; ``unreadable``, a sentence for each file; ``not_measured``, cells of the
+    baseline without a run; ``unproven``, sentences; ``cells`` and ``topologies`` by name with
+    ``verdict``, ``misses``; ``again``, cells to be run again;
     ``tests``, one a metric and cell that was measured (``runs`` is 0 where no run has the metric)
     and one a metric and topology.
     """
@@ -39,6 +39,7 @@ def content(judged: Judged) -> dict[str, Any]:
         "exit_code": judged.exit_code,
         "invalid": [" ".join(key) for key in judged.invalid],
         "unreadable": list(judged.session.unreadable),
+        "unproven": list(judged.unproven),
         "not_measured": [" ".join(key) for key in judged.not_measured],
         "cells": {" ".join(key): _said(verdict) for key, verdict in judged.cells.items()},
         "topologies": {name: _said(verdict) for name, verdict in judged.topologies.items()},
@@ -51,7 +52,5 @@ def content(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _said(verdict: Verdict | None) -> dict[str, Any]:
-    if verdict is None:
-        return {"verdict": "INVALID", "misses": []}
+def _said(verdict: Verdict) -> dict[str, Any]:
     return {"verdict": str(verdict.status), "misses": list(verdict.misses)}

@@ -22,17 +22,16 @@ def _lines(judged: Judged) -> Iterator[str]:
     if session.records[0].simulated:
         yield f"SIMULATED, no server ran: {session_judge.system.description}"
     rows = [
-        (*key, verdict.status if verdict else "INVALID", "run again" if key in judged.again else "")
+        (*key, verdict.status, "run again" if key in judged.again else "")
         for key, verdict in judged.cells.items()
     ]
     yield f"{session.run_id}, {session.night}"
     yield from text_table(("topology", "workload", "verdict", ""), rows, "llll")
     for verdict in (*judged.cells.values(), *judged.topologies.values()):
-        if verdict is not None and verdict.status != "PASS":
+        if verdict.status != "PASS":
             yield f"{verdict.status}: {verdict.subject}"
             yield from (f"  {miss}" for miss in verdict.misses)
-    for record in session.records:
-        yield from (f"INVALID: {record.cell}: {f.message}" for f in record.invalid)
+    yield from (f"unproven: {what}" for what in judged.unproven)
     yield from (f"UNREADABLE: {why}" for why in session.unreadable)
     yield from (f"NOT MEASURED: {' '.join(key)}" for key in judged.not_measured)
     nightly = session_judge.expectation
