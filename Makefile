@@ -52,7 +52,7 @@ test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM an
 		--junitxml .pytest_cache/vllm.xml $(ARGS)
 	@$(BIN)/python tests/support/slowest.py .pytest_cache/beside.xml .pytest_cache/vllm.xml
 
-test-all: ## Run test with the slow tests too: repeats, long waits (half an hour)
+test-all: ## Run test with the slow tests too: repeats, long waits
 	@$(MAKE) --no-print-directory test SLOW=1
 
 test-fast: setup ## Run the unit and plugin tests: no vLLM, no Slurm
@@ -63,7 +63,8 @@ test-slurm: setup ## Run the tests of a real Slurm with stub engines
 	@$(PHASE) "Slurm tests" $(PYTEST) tests/slurm -m "not vllm $(FEWER)" $(BESIDE) $(ARGS)
 
 test-serving: setup ## Run the tests of real vLLM, NIXL and vllm-router
-	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving -m "vllm $(FEWER)" $(ARGS)
+	-@$(PYTHON) docker/slurm/onehost.py install
+	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" $(ARGS)
 
 # Not `pre-commit run --all-files`: it needs a git repository, and passes over files that are not added yet.
 lint: setup ## Check code, baselines, workflows and spelling

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+from pytest_pdserve.judge.lateness import lateness_s
+from pytest_pdserve.judge.lateness import offered_rate
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import CHECKS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
@@ -26,7 +29,13 @@ LEAST_CHUNKS_PER_TOKEN = 0.98
 CHANCE = 1e-6
 """An idle instance is no bad luck if even dealing would leave it idle less often than this."""
 BUSIEST_CLIENT = 0.9
-"""Share of a core above which the client's one process may be what is slow."""
+"""Share of a core above which it must be seen that the client was not late."""
+LATEST_CLIENT = 0.1
+"""Share of the mean TTFT by which requests may be sent late, on average."""
+LATE_S = 0.05
+"""What is less late than this is no fault of the client, however short a TTFT is."""
+LEAST_OFFERED = 0.95
+"""Share of the rate asked that must be offered."""
 
 
 def check_sanity(seen: Observation) -> tuple[Finding, ...]:
@@ -251,14 +260,42 @@ def chance_hits(seen: Observation) -> float:
 
 
 def check_client(seen: Observation) -> Iterator[Finding]:
-    """The load generator had headroom."""
-    if seen.client_cpu is None:
-        yield unproven("client", "the client's use of its core was not seen")
-    elif seen.client_cpu > BUSIEST_CLIENT:
+    """The client sent its requests in time: what is late in sending is late in reading too.
+
+    A busy client is no fault by itself; where it cannot be seen how late it was, the run is
+    unproven.
+    """
+    late = lateness_s(seen.result, seen.workload)
+    cpu = "" if seen.client_cpu is None else f"; it used {seen.client_cpu:.0%} of a core"
+    if not late:
+        if seen.client_cpu is None or seen.client_cpu > BUSIEST_CLIENT:
+            yield unproven("client", f"how late the client sent its requests is not known{cpu}")
+        return
+    mean_s, ttfts = sum(late) / len(late), seen.result.ttft_s
+    share = mean_s * len(ttfts) / sum(ttfts) if sum(ttfts) > 0 else 0.0
+    if mean_s > LATE_S and share > LATEST_CLIENT:
         yield invalid(
             "client",
-            f"the benchmark client used {seen.client_cpu:.0%} of a core, at most "
-            f"{BUSIEST_CLIENT:.0%}: it may be what is slow; ask for less at once",
+            f"the client sent its requests {mean_s * 1000:.0f} ms late on average, "
+            f"{max(late) * 1000:.0f} ms at most, {share:.0%} of the mean TTFT (at most "
+            f"{LATEST_CLIENT:.0%}){cpu}; ask for less at once",
+        )
+
+
+def check_offered(seen: Observation) -> Iterator[Finding]:
+    """The rate that was offered is the rate that was asked; else latencies are of another load."""
+    asked, offered = seen.workload.request_rate, offered_rate(seen.result)
+    if not isinstance(asked, int | float) or offered is None or seen.workload.ramp_up:
+        return
+    # Gaps are drawn: the mean of n of them is off by 1/sqrt(n), hardly ever by three times that.
+    chance = 3 / math.sqrt(max(1, len(seen.result.start_s) - 1))
+    if offered < asked * min(LEAST_OFFERED, 1 - chance):
+        yield Finding(
+            check="offered",
+            severity="note",
+            message=f"{offered:.3g} requests/s were sent, {asked:g} asked; latencies are not "
+            "judged: a bound on requests in flight, or the client, held requests back",
+            voids=tuple(name for name in METRICS.times if name.endswith("_ms")),
         )
 
 
@@ -272,6 +309,7 @@ CHECKS: tuple[Check, ...] = (
     check_bytes,
     check_prefix_cache,
     check_client,
+    check_offered,
 )
 """This package's checks, the most telling first."""
 

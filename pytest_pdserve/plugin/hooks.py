@@ -31,6 +31,8 @@ from pytest_pdserve.plugin.markers import unmet
 from pytest_pdserve.plugin.options import add_options
 from pytest_pdserve.plugin.options import asked
 from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.vanished import remember_cells
+from pytest_pdserve.plugin.vanished import vanished_cells
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 
@@ -104,6 +106,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         starting = not (config.option.collectonly or config.getoption("setupplan", default=False))
         unique = list({topology.id: topology for topology in topologies}.values())
         check_before_start(settings_of(config), unique, starting=starting)
+    remember_cells(config, items)
     _deselect_nights(config, items)
     items.sort(key=lambda item: item.get_closest_marker("pdserve_last") is not None)
 
@@ -171,9 +174,18 @@ def pytest_report_teststatus(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Exit 5 where something was to be judged, and nothing was judged or recorded."""
+    """Exit 5 where something was to be judged, and nothing was judged or recorded.
+
+    With ``--pdserve-strict``, exit 1 where no test is for a cell of the baseline.
+    """
     yield
-    if session.exitstatus == pytest.ExitCode.OK and _nothing_judged(session.config):
+    if session.exitstatus != pytest.ExitCode.OK:
+        return
+    measured = session.config.stash.get(session_key, None)
+    strict = measured is not None and measured.settings.strict
+    if measured is not None and strict and vanished_cells(session.config, measured):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif _nothing_judged(session.config):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
@@ -190,6 +202,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from pytest_pdserve.report.terminal import summary_lines
 
     lines = summary_lines(session)
+    if vanished := vanished_cells(config, session):
+        cells = ", ".join(" ".join(key) for key in vanished)
+        lines.append(f"no test measures these cells of the baseline any more: {cells}")
     if _nothing_judged(config):
         lines.append("nothing was judged, and nothing recorded as a reference")
     if lines:

@@ -34,6 +34,7 @@ LOGS = {"stand-up": "logs/decode-0", "warm-up": "logs/router", "benchmark": f"{W
 def sweep(house: House) -> None:
     house.suites("sweep")
     house.counts("1p1d")
+    house.may_be_interrupted()
 
 
 def wait_phase(house: House, process: subprocess.Popen[bytes], phase: str) -> None:

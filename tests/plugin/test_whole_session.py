@@ -135,6 +135,23 @@ def test_without_a_baseline_a_cell_is_new(host_envelopes: bool, house: House) ->
     strict.stdout.fnmatch_lines(["*NEW: *2p2d, *", "*(--pdserve-strict)*"])
 
 
+def test_cells_that_are_measured_no_more_are_named(house: House) -> None:
+    house.suites("sweep")
+    path = house.counts("dp", "1p1d")
+    data = json.loads(path.read_text())
+    data["cells"]["dp"]["random-64-8-n8-c4"] = data["cells"]["dp"][WORKLOAD]
+    path.write_text(json.dumps(data))
+    lost = "no test measures these cells of the baseline any more: dp random-64-8-n8-c4"
+    result = house.run("--topology", "dp")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([lost])
+    strict = house.run("--topology", "dp", "--pdserve-strict")
+    strict.assert_outcomes(passed=1, deselected=1)
+    assert strict.ret == pytest.ExitCode.TESTS_FAILED
+    part = house.run("--topology", "dp", "-k", "32-8")
+    part.stdout.no_fnmatch_line("*any more*")
+
+
 def test_record_writes_a_candidate_and_fails(house: House) -> None:
     house.suites("sweep")
     house.system(judgement={"host_envelopes": False})

@@ -60,6 +60,11 @@ def pytest_runtest_logreport(report):
 }
 
 
+@pytest.fixture(autouse=True)
+def interrupted(slurm_house: House) -> None:
+    slurm_house.may_be_interrupted()
+
+
 def is_on_a_node(process: psutil.Process) -> bool:
     return any(parent.name().startswith("slurmstepd") for parent in process.parents())
 

@@ -124,6 +124,10 @@ class House:
         addopts = f"addopts = --import-mode=importlib --strict-markers {' '.join(WITHOUT_UNUSED)}"
         self.pytester.makeini("\n".join(["[pytest]", addopts, "filterwarnings = error", *lines]))
 
+    def may_be_interrupted(self) -> None:
+        """Let a session be interrupted anywhere, also where a file has just been opened."""
+        self.ini("    ignore::pytest.PytestUnraisableExceptionWarning")
+
     def suites(self, *names: str) -> None:
         """Copy suites that users run."""
         for name in names:

@@ -441,29 +441,80 @@ def test_decode_instances_hit_what_was_moved_to_them(make_seen: MakeSeen) -> Non
     assert said(make_seen(decode={"prefix_cache_hits": 512.0})) == []
 
 
+def test_a_busy_client_that_was_in_time_is_no_fault(make_seen: MakeSeen) -> None:
+    assert said(make_seen(client_cpu=0.99)) == []
+    assert said(make_seen(client_cpu=None)) == []
+
+
 @pytest.mark.parametrize(
-    ("cpu", "findings"),
+    ("cpu", "message"),
     [
-        (0.9, []),
-        (
-            0.95,
-            [
-                (
-                    "client",
-                    "invalid",
-                    "the benchmark client used 95% of a core, at most 90%: it may be what is slow; "
-                    "ask for less at once",
-                )
-            ],
-        ),
-        (None, [("client", "unproven", "the client's use of its core was not seen")]),
+        (0.9, None),
+        (0.95, "how late the client sent its requests is not known; it used 95% of a core"),
+        (None, "how late the client sent its requests is not known"),
     ],
-    ids=["headroom", "busy", "not seen"],
 )
-def test_the_client_had_headroom(
-    make_seen: MakeSeen, cpu: float | None, findings: list[tuple[str, str, str]]
+def test_a_client_of_which_nobody_knows_how_late_it_was(
+    make_seen: MakeSeen, cpu: float | None, message: str | None
 ) -> None:
-    assert said(make_seen(client_cpu=cpu)) == findings
+    seen = make_seen(client_cpu=cpu, result={"start_s": ()})
+    assert said(seen) == ([("client", "unproven", message)] if message else [])
+
+
+@pytest.mark.parametrize(
+    ("starts", "concurrency", "late_ms"),
+    [
+        ((1.0, 1.0, 1.0, 1.0), None, None),
+        ((1.0, 1.04, 1.08, 1.12), None, (60, 120)),
+        ((1.0, 1.0, 3.65, 3.65), 2, None),  # the first two end after 2.65 s
+        ((1.0, 1.0, 3.85, 3.85), 2, (100, 200)),
+        ((1.0, 1.05, 1.05, 1.05), None, None),  # 38 ms is little
+    ],
+    ids=["in time", "late at once", "one after the other", "late to follow", "a little"],
+)
+def test_a_late_client_is_told_by_how_much(
+    make_seen: MakeSeen,
+    starts: tuple[float, ...],
+    concurrency: int | None,
+    late_ms: tuple[int, int] | None,
+) -> None:
+    load = replace(WORKLOAD, max_concurrency=concurrency)
+    findings = said(make_seen(workload=load, result={"start_s": starts}))
+    if late_ms is None:
+        assert findings == []
+        return
+    mean, most = late_ms
+    assert findings == [
+        (
+            "client",
+            "invalid",
+            f"the client sent its requests {mean} ms late on average, {most} ms at most, {mean}% "
+            "of the mean TTFT (at most 10%); it used 50% of a core; ask for less at once",
+        )
+    ]
+
+
+def test_a_rate_that_was_not_offered_voids_latencies(make_seen: MakeSeen) -> None:
+    load = replace(WORKLOAD, request_rate=10.0, max_concurrency=1, num_prompts=16)
+    requests = {
+        "completed": 16,
+        "total_input_tokens": 16 * 512,
+        "total_output_tokens": 16 * 256,
+        "ttft_s": (0.1,) * 16,
+        "itl_s": ((0.01,) * 255,) * 16,
+        "input_lens": (512,) * 16,
+        "output_lens": (256,) * 16,
+        "errors": ("",) * 16,
+    }
+    held = {**requests, "start_s": tuple(n / 1.94 for n in range(16))}
+    found = {f.check: f for f in check_sanity(make_seen(workload=load, result=held))}
+    assert found["offered"].message.startswith("1.94 requests/s were sent, 10 asked; latencies")
+    assert {"mean_ttft_ms", "mean_e2el_ms", "mean_itl_ms"} <= set(found["offered"].voids)
+    assert "output_throughput" not in found["offered"].voids
+    as_asked = {**requests, "start_s": tuple(n / 9.9 for n in range(16))}
+    assert "offered" not in {
+        f.check for f in check_sanity(make_seen(workload=load, result=as_asked))
+    }
 
 
 def test_aggregated_instances_move_no_cache(
@@ -477,7 +528,7 @@ def test_aggregated_instances_move_no_cache(
 def test_every_check_has_its_place() -> None:
     assert [check.__name__.removeprefix("check_") for check in checks()] == [
         *("completed", "tokens", "zeros", "chunks", "served", "transfers", "bytes"),
-        *("prefix_cache", "client"),
+        *("prefix_cache", "client", "offered"),
     ]
 
 
