@@ -10,7 +10,7 @@ TORCH_INDEX ?=
 NODES ?= 8
 SLURM_DIR ?= /tmp/pdserve-slurm
 
-# Workers that run tests side by side: three are a chain of Slurm's tests each, which mostly wait.
+# pytest-xdist workers; three of them run the Slurm tests, which mostly wait.
 WORKERS ?= 6
 # SLOW=1: the tests that are marked slow too.
 SLOW ?=
@@ -33,7 +33,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 .PHONY: help setup run test test-all test-fast test-slurm test-serving lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: TOPOLOGY=$(TOPOLOGY) SYSTEM=$(SYSTEM) PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) ARGS='$(ARGS)'"
 
 setup: .venv/.done ## Install everything into .venv, vLLM for CPUs included (one minute, 3 GB)

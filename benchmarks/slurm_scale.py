@@ -32,18 +32,12 @@ from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.serving.deployment import stand_up
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
+from tests.support.house import CONFIG
+from tests.support.house import STUBS
+from tests.support.house import write_program
 
 ROOT = Path(__file__).parents[1]
 ONEHOST = ROOT / "docker" / "slurm" / "onehost.py"
-STUBS = ROOT / "tests" / "support" / "stubs"
-MODEL = {
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "hidden_size": 32,
-    "dtype": "float32",
-}
 PHASES = ("acquire", "launch", "ready", "warm", "stop", "release")
 
 
@@ -151,18 +145,17 @@ def stub_system(folder: Path, nodes: int) -> System:
     """The one-host system with *nodes* nodes, and stub engines in place of real ones."""
     model = folder / "model"
     model.mkdir(exist_ok=True)
-    (model / "config.json").write_text(json.dumps(MODEL))
+    (model / "config.json").write_text(json.dumps(CONFIG))
     for name in ("vllm", "router"):
-        path = folder / name
-        stub = STUBS / f"{name}_stub.py"
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{stub}" "$@"\n')
-        path.chmod(0o755)
+        write_program(folder, STUBS / f"{name}_stub.py")
     system = load_system("onehost-slurm", SHIPPED)
     return replace(
         system,
         cluster=replace(system.cluster, nodes=nodes),
         model=replace(system.model, path=str(model), serve_args=()),
-        programs=replace(system.programs, vllm=str(folder / "vllm"), router=str(folder / "router")),
+        programs=replace(
+            system.programs, vllm=str(folder / "vllm_stub"), router=str(folder / "router_stub")
+        ),
         limits=replace(system.limits, stop_s=5.0),
     )
 

@@ -16,9 +16,9 @@ from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 RUN_FOLDER = "{run folder}"
-SEED = "{seed}"
-"""Stands for the client's seed, which is another in every session."""
 """Stands for the session's folder; other words in braces are filled in by the allocation."""
+SEED = "{seed}"
+"""Stands for the client's seed, which differs in every session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,12 @@ from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import system_named
 from pytest_pdserve.report.formats import format_named
 from pytest_pdserve.report.formats import formats
+from pytest_pdserve.values.exit_codes import ExitCode
 
 NAME = "judge"
 TEXT = "Judge a stored session by the baseline and the nights before it"
 DESCRIPTION = (
-    f"{TEXT}. Exit codes: 0 all was judged and nothing is worse, 1 FAIL, 4 bad input, 6 not all "
-    "could be judged (no reference, a record that cannot be read, a cell of the baseline without a "
-    "run), 7 ERROR (an invalid run)"
+    f"{TEXT}. Exit codes: {', '.join(f'{code} {code.name}' for code in ExitCode)} (docs/judging.md)"
 )
 
 
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="Exit 6 also where something is INCONCLUSIVE, SUSPICIOUS or unproven",
+        help="Exit 6 also if something is INCONCLUSIVE or unproven",
     )
     parser.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
 

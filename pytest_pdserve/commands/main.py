@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
+        return ExitCode.TROUBLE  # what was printed did not arrive
     except Exception as error:
         traceback.print_exc()
         print(f"pdserve: a fault of pdserve itself: {error!r}; please report it", file=sys.stderr)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pytest_pdserve.values.exit_codes import ExitCode
+
 NAME = "selftest"
 TEXT = "Plant regressions into simulated nights, and tell what the judge finds; exit 1 if broken"
 
@@ -29,4 +31,4 @@ def run(options: argparse.Namespace) -> int:
         calibrated=not options.uncalibrated,
     )
     print(render(report))
-    return 1 if report.broken else 0
+    return ExitCode.WORSE if report.broken else ExitCode.OK

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Hold the topology until Ctrl-C, which is how it is meant to end."""
+    """Hold the topology until Ctrl-C or SIGTERM, its normal end."""
     from pytest_pdserve.backends.backend import Request
     from pytest_pdserve.backends.planned import plan_topology
     from pytest_pdserve.backends.registry import backend_of
@@ -76,7 +76,7 @@ def _hold(deployment: Deployment, logs: Path) -> None:
             deployment.check_alive()
             time.sleep(1.0)
     except KeyboardInterrupt:
-        print("pdserve: interrupted; ending the servers", flush=True)  # as it was meant to end
+        print("pdserve: stopping the servers", flush=True)
     finally:
         key.unlink(missing_ok=True)
 

@@ -37,9 +37,14 @@ class ClaimVerdict(Verdict):
     @property
     def reason(self) -> str:
         """The status and why, in one line."""
-        if self.known is None:
-            return super(ClaimVerdict, self).reason
-        return f"{self.status}: contradicted in {', '.join(self.contradicted)}: {self.known}"
+        known = self.known_text
+        return f"{self.status}: {known}" if known else super(ClaimVerdict, self).reason
+
+    @property
+    def known_text(self) -> str:
+        """Where the claim fails as known, and what is known; empty for any other claim."""
+        where = ", ".join(self.contradicted)
+        return f"contradicted in {where}: {self.known}" if self.known else ""
 
 
 def sides_of(claim: Claim, points: Iterable[Point], look: Look) -> Iterator[Side]:
@@ -62,8 +67,8 @@ def judge_claim(
 ) -> ClaimVerdict:
     """Judge a claim in every cell of its regime; one cell that contradicts it is enough to FAIL.
 
-    Where none does, and a side is missing or void, the claim is NOT JUDGED: it never passes on
-    what was not measured. It is EXPECTED where it fails just as its known issue says.
+    If no cell contradicts the claim but a value is missing or void, it is NOT JUDGED: it never
+    passes on what was not measured. It is EXPECTED if it fails just as its known issue says.
 
     :param sweep: all cells that the system measures; those outside the regime are passed over.
     :param look: finds sides.
@@ -101,7 +106,10 @@ def _outcome(
     status, misses = _summed(findings)
     if any(finding.missing for finding in findings):
         new = set(_cells(findings, Status.FAIL)).difference(issue.cells if issue else ())
-        return Status.FAIL if new else Status.NOT_JUDGED, misses, None
+        if new:
+            return Status.FAIL, misses, None
+        lacking = tuple(f"{f.workload}: {f.text}" for f in findings if f.missing)
+        return Status.NOT_JUDGED, lacking, None
     if issue is None:
         return status, misses, None
     status, misses, known = _held_against(issue, findings, names)

@@ -21,8 +21,8 @@ def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
     """Hold the runs of one cell against *baseline*; keys first, then values.
 
     :param records: the valid runs of one cell, at least one.
-    :returns: FAIL with every miss; NOT JUDGED where nothing missed, and no time was judged; or
-        PASS.
+    :returns: FAIL with every miss; NOT JUDGED if nothing misses and no latency or throughput was
+        judged; or PASS.
     :raises ValueError: if *records* is empty or mixes cells.
     """
     cells = {record.cell for record in records}
@@ -32,10 +32,8 @@ def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
     envelopes = baseline.envelopes(first.topology, first.workload.id)
     misses = tuple(_misses(records, envelopes or {}))
     status = Status.FAIL if misses else Status.PASS
-    if not misses and not _times(records, envelopes or {}):
-        status = Status.NOT_JUDGED
-        what = "no time of this cell" if envelopes else "nothing of this cell"
-        misses = (f"{what} has a reference in {baseline.source}",)
+    if not misses and (why := _unjudged(records, envelopes or {})):
+        status, misses = Status.NOT_JUDGED, (f"{why} ({baseline.source})",)
     return Verdict(
         status=status,
         subject=first.cell,
@@ -44,9 +42,14 @@ def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
     )
 
 
-def _times(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> set[str]:
-    """Return the times that were judged: a verdict on counts alone is none on speed."""
-    return set(envelopes).intersection(METRICS.times) - set(voided_in(records))
+def _unjudged(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> str | None:
+    """Return why the verdict would be no judgement of speed, or None."""
+    known, voided = set(envelopes).intersection(METRICS.measured), voided_in(records)
+    if not known:
+        return "no latency or throughput of this cell has a reference"
+    if known.intersection(METRICS.latencies) - voided or not known.intersection(METRICS.latencies):
+        return None if known - voided else "every value that has a reference is void"
+    return "every latency that has a reference is void"
 
 
 def _misses(records: Sequence[Record], envelopes: Mapping[str, Envelope]) -> Iterator[str]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.workload import Workload
 
 
 def lateness_s(result: BenchResult, workload: Workload) -> tuple[float, ...] | None:
-    """Return how long after its time each request was sent, seconds, in the order of sending.
+    """Return how long after it was due each request was sent, seconds, in the order of sending.
 
-    Without a rate, a request's time is the first moment at which fewer than the admitted number
-    are in flight: the first ones' that of the first, each later one's the end of an earlier one.
+    Without a rate, the first ``max_concurrency`` requests are due when the first is sent; each
+    later one is due when an earlier one ends and frees a slot.
 
-    :returns: None where the client does not say when requests were sent and ended, or where
-        requests arrive at a rate: their times are not known then.
+    :returns: None if the client does not say when requests were sent and ended, or if requests
+        arrive at a rate: it is not known then when each was due.
     """
     spans = _spans(result)
     bound = workload.max_concurrency
@@ -30,9 +29,9 @@ def lateness_s(result: BenchResult, workload: Workload) -> tuple[float, ...] | N
 
 def offered_rate(result: BenchResult) -> float | None:
     """Return the requests sent per second, from the first to the last; None if unknown."""
-    starts = sorted(start for start in result.start_s if not math.isnan(start))
-    gaps = [later - earlier for earlier, later in pairwise(starts)]
-    return len(gaps) / sum(gaps) if sum(gaps) > 0 else None
+    starts = [start for start in result.start_s if not math.isnan(start)]
+    span = max(starts) - min(starts) if len(starts) > 1 else 0.0
+    return (len(starts) - 1) / span if span > 0 else None
 
 
 def _spans(result: BenchResult) -> list[tuple[float, float]]:

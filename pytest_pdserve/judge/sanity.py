@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import CHECKS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.model import SMALL_VOCABULARY
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ServedCounts
@@ -29,13 +29,13 @@ LEAST_CHUNKS_PER_TOKEN = 0.98
 CHANCE = 1e-6
 """An idle instance is no bad luck if even dealing would leave it idle less often than this."""
 BUSIEST_CLIENT = 0.9
-"""Share of a core above which it must be seen that the client was not late."""
-LATEST_CLIENT = 0.1
+"""Share of a core above which the run is unproven if lateness is not known."""
+MAX_LATE_SHARE = 0.1
 """Share of the mean TTFT by which requests may be sent late, on average."""
-LATE_S = 0.05
-"""What is less late than this is no fault of the client, however short a TTFT is."""
-LEAST_OFFERED = 0.95
-"""Share of the rate asked that must be offered."""
+MIN_LATE_S = 0.05
+"""Mean lateness below this never makes a run invalid, even with a short TTFT."""
+MIN_OFFERED_SHARE = 0.95
+"""Share of the asked rate that must be offered."""
 
 
 def check_sanity(seen: Observation) -> tuple[Finding, ...]:
@@ -223,12 +223,7 @@ def counted_per_rank(count: float, expected: float, ranks: int) -> bool:
 
 
 def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
-    """Random prompts hit no prefix cache but by chance; more means that an earlier run warmed it.
-
-    The client's prompts count up from a random token (``vllm bench serve``), so that two are alike
-    where they begin alike: of *n* prompts after *m* others, Poisson with a mean of
-    n (n - 1) / 2 V + n m / V for a vocabulary of V tokens.
-    """
+    """Random prompts hit the prefix cache only by chance; more means that they were sent before."""
     if seen.workload.dataset != "random" or not seen.served:
         return
     if "random-prefix-len" in seen.workload.options:
@@ -238,25 +233,40 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
     hits = sum(counted) if counted else None
     if hits is None:
         yield unproven("prefix_cache", "this vLLM does not count prefix-cache hits")
-    elif hits and hits > (admitted := chance_hits(seen)):
+    elif hits:
         share = hits / max(1, seen.result.total_input_tokens)
-        yield invalid(
-            "prefix_cache",
-            f"{hits:g} prompt tokens ({share:.1%}) came from the prefix cache, at most "
-            f"{admitted:g} by chance: prompts were sent before; use fresh servers or another seed",
-        )
+        said = f"{hits:g} prompt tokens ({share:.1%}) came from the prefix cache"
+        admitted = chance_hits(seen, seen.vocabulary or SMALL_VOCABULARY)
+        if hits > admitted:
+            yield invalid(
+                "prefix_cache",
+                f"{said}, at most {admitted:g} by chance: they were sent before; use fresh servers "
+                "or another seed",
+            )
+        elif seen.vocabulary is None:
+            yield unproven(
+                "prefix_cache",
+                f"{said}; the model's vocabulary is unknown, so nobody knows whether by chance",
+            )
 
 
-def chance_hits(seen: Observation) -> float:
-    """Return the tokens that random prompts take from the prefix cache by chance, but rarely."""
-    from scipy.stats import poisson
+def chance_hits(seen: Observation, vocabulary: int) -> float:
+    """Return the most prompt tokens that come from the prefix cache by chance.
+
+    ``vllm bench serve`` counts each random prompt up from a random token, so that two prompts that
+    start at the same token are equal. Of *n* prompts after *m* others, over a vocabulary of *V*
+    tokens, each is equal to another with a chance of at most 1 - (1 - 1/V)^(m + n - 1): binomial,
+    exceeded in one run in a million (:data:`CHANCE`).
+    """
+    from scipy.stats import binom
 
     prompts = asked_of(seen)
     length = max(seen.result.input_lens, default=0) or (
         seen.result.total_input_tokens / max(1, prompts)
     )
-    pairs = prompts * (prompts - 1) / 2 + prompts * seen.earlier
-    return float(poisson.isf(CHANCE, pairs / seen.vocabulary)) * length
+    others = seen.earlier + prompts - 1
+    equal = 1.0 - (1.0 - 1.0 / vocabulary) ** others
+    return float(binom.isf(CHANCE, prompts, equal)) * length
 
 
 def check_client(seen: Observation) -> Iterator[Finding]:
@@ -273,29 +283,34 @@ def check_client(seen: Observation) -> Iterator[Finding]:
         return
     mean_s, ttfts = sum(late) / len(late), seen.result.ttft_s
     share = mean_s * len(ttfts) / sum(ttfts) if sum(ttfts) > 0 else 0.0
-    if mean_s > LATE_S and share > LATEST_CLIENT:
+    if mean_s > MIN_LATE_S and share > MAX_LATE_SHARE:
         yield invalid(
             "client",
-            f"the client sent its requests {mean_s * 1000:.0f} ms late on average, "
-            f"{max(late) * 1000:.0f} ms at most, {share:.0%} of the mean TTFT (at most "
-            f"{LATEST_CLIENT:.0%}){cpu}; ask for less at once",
+            f"the client sent its requests {mean_s * 1000:.0f} ms late on average (the latest "
+            f"{max(late) * 1000:.0f} ms), {share:.0%} of the mean TTFT, limit "
+            f"{MAX_LATE_SHARE:.0%}{cpu}; lower max_concurrency",
         )
 
 
 def check_offered(seen: Observation) -> Iterator[Finding]:
     """The rate that was offered is the rate that was asked; else latencies are of another load."""
     asked, offered = seen.workload.request_rate, offered_rate(seen.result)
-    if not isinstance(asked, int | float) or offered is None or seen.workload.ramp_up:
+    if not isinstance(asked, int | float):
         return
-    # Gaps are drawn: the mean of n of them is off by 1/sqrt(n), hardly ever by three times that.
-    chance = 3 / math.sqrt(max(1, len(seen.result.start_s) - 1))
-    if offered < asked * min(LEAST_OFFERED, 1 - chance):
+    if offered is None:
+        yield unproven("offered", f"{asked:g} requests/s were asked; how many were sent is unknown")
+        return
+    # The client scales its gaps so that n requests take n / rate seconds (vLLM 0.32,
+    # ``get_request``); from the first to the last these are n - 1 gaps.
+    count = len(seen.result.start_s)
+    if offered < asked * MIN_OFFERED_SHARE * (count - 1) / count:
         yield Finding(
             check="offered",
             severity="note",
-            message=f"{offered:.3g} requests/s were sent, {asked:g} asked; latencies are not "
-            "judged: a bound on requests in flight, or the client, held requests back",
-            voids=tuple(name for name in METRICS.times if name.endswith("_ms")),
+            message=f"{offered:.3g} requests/s were sent, {asked:g} asked (at least "
+            f"{MIN_OFFERED_SHARE:.0%}); latencies are not judged: max_concurrency or the client "
+            "held requests back",
+            voids=METRICS.voided_by("offered"),
         )
 
 

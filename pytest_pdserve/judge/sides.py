@@ -41,7 +41,7 @@ class Side:
     origin: str
     """``this session``, or the figures it was read off."""
     runs: tuple[float, ...] = ()
-    """The value of each run of this session, in the order of the repeats."""
+    """The value of each run: of this session, then of earlier nights where these are judged."""
     nights: tuple[float | None, ...] = ()
     """The value in each night of the baseline, None where it has none: how far runs spread. Empty
     where nights are not judged."""
@@ -75,7 +75,7 @@ class Known:
     """Valid runs of this session by topology and workload id; of several nights where these are
     judged, the same place of each the same night."""
     baseline: Baseline | None = None
-    """What is stored of this system: never a side, since both are measured together."""
+    """The stored baseline: only its nights are used, for the spread of runs."""
     nightly: bool = False
     """Whether the nights of :attr:`baseline` say how far runs spread."""
     here: str = HERE

@@ -11,12 +11,12 @@ from pytest_pdserve.values.exit_codes import ExitCode
 
 
 class Status(StrEnum):
-    """What is said of a cell, a topology or a claim; docs/judging.md has the table."""
+    """The verdicts on a cell, a topology or a claim; docs/judging.md has the table."""
 
     PASS = "PASS"  # noqa: S105 - an outcome, no password
     """Judged, and not worse."""
     NEW = "NEW"
-    """There is no reference yet: the run is recorded as one."""
+    """No latency or throughput of the cell has a reference yet: the run can become it."""
     SUSPICIOUS = "SUSPICIOUS"
     """A metric looks worse, and that is not settled."""
     INCONCLUSIVE = "INCONCLUSIVE"
@@ -24,11 +24,11 @@ class Status(StrEnum):
     REPORTED = "REPORTED"
     """A claim does not hold, and is not enforced on this system."""
     EXPECTED = "EXPECTED"
-    """Worse, and known to be."""
+    """A claim fails just as its known issue says."""
     FAIL = "FAIL"
     """Worse."""
     NOT_JUDGED = "NOT JUDGED"
-    """Asked for, and there is nothing to judge it by, or with."""
+    """It was asked for, but a reference or a measured value is missing."""
     NOT_ASKED = "NOT ASKED"
     """A topology of the claim was not run."""
     ERROR = "ERROR"
@@ -36,13 +36,13 @@ class Status(StrEnum):
 
 
 UNSETTLED = frozenset({Status.NEW, Status.SUSPICIOUS, Status.INCONCLUSIVE})
-"""What passes, and does not pass strictly."""
+"""These pass, but fail under ``--pdserve-strict``."""
 JUDGED = UNSETTLED | {Status.PASS, Status.REPORTED, Status.EXPECTED, Status.FAIL}
-"""What is said of something that was judged, or recorded as a reference."""
+"""Verdicts that mean that something was judged, or measured as a first reference."""
 
 
 def exit_code_of(status: Status, *, strict: bool) -> ExitCode:
-    """Return what a command ends with that said this of something, and nothing worse."""
+    """Return the exit code that a command needs for one verdict."""
     if status is Status.ERROR:
         return ExitCode.TROUBLE
     if status is Status.FAIL:

@@ -23,8 +23,8 @@ def combined(limits: Verdict, tests: Sequence[TestVerdict]) -> Verdict:
     failed = [test for test in tests if test.status is Status.FAIL]
     open_ = [test for test in tests if test.status is Status.INCONCLUSIVE]
     status = limits.status
-    if status is Status.PASS:
-        status = Status.FAIL if failed else Status.INCONCLUSIVE if open_ else Status.PASS
+    if status is not Status.FAIL:
+        status = Status.FAIL if failed else Status.INCONCLUSIVE if open_ else status
     shown = failed if status is Status.FAIL else open_
     return Verdict(
         status=status,

@@ -1,4 +1,4 @@
-"""The load that runs before the first measurement of a start.
+"""The load that runs before the first measurement after a start of the servers.
 
 One request per pair warms connections, and not the kernels: on GPUs the first cell after a start
 was 42 % slow until a load at the cell's concurrency had gone before it.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pytest_pdserve.values.workload import Workload
 
 OUTPUT_TOKENS = 16
-"""Asked of each request."""
-LARGEST_SHARE = 0.1
-"""Of the tokens of all planned loads, as many at most."""
+"""Asked of each request; of loads with shorter outputs, theirs."""
+MAX_SHARE = 0.1
+"""Largest share of all planned tokens that the load may have."""
 LONGER_PER_PAIR = 2
 """Requests per pair before a cell with longer prompts than any before."""
 
@@ -27,20 +27,28 @@ class WarmLoad:
     """How many."""
     prompt_tokens: int
     """Of each."""
+    output_tokens: int
+    """Asked of each."""
 
 
-def warm_load(loads: Sequence[Workload]) -> WarmLoad | None:
+def warm_load(loads: Sequence[Workload], *, least: int) -> WarmLoad | None:
     """Return the load that warms servers up for *loads*; None where no length is known.
 
-    As many requests as the largest concurrency, with the shortest prompt, fewer where that were
-    more than :data:`LARGEST_SHARE` of what is planned; at least one.
+    As many requests as the largest concurrency, with the shortest prompt; fewer if they would have
+    more than :data:`MAX_SHARE` of the planned tokens.
+
+    :param least: requests in any case: one for each pair of engines.
     """
-    known = [load.known() for load in loads if load.lengths is not None]
-    sized = [(load, lengths) for load in known if (lengths := load.lengths) is not None]
-    if not sized:
+    sized = [(load, load.lengths) for load in loads if load.lengths is not None]
+    known = [(load.known(), lengths) for load, lengths in sized]
+    if not known:
         return None
-    at_once = max(min(load.num_prompts, load.max_concurrency or load.num_prompts) for load in known)
-    shortest = min(prompt for _, (prompt, _) in sized)
-    planned = sum(load.num_prompts * sum(lengths) for load, lengths in sized)
-    admitted = int(LARGEST_SHARE * planned) // (shortest + OUTPUT_TOKENS)
-    return WarmLoad(requests=max(1, min(at_once, admitted)), prompt_tokens=shortest)
+    at_once = max(
+        min(load.num_prompts, load.max_concurrency or load.num_prompts) for load, _ in known
+    )
+    prompt = min(prompt for _, (prompt, _) in known)
+    output = min(OUTPUT_TOKENS, *(output for _, (_, output) in known))
+    planned = sum(load.num_prompts * sum(lengths) for load, lengths in known)
+    admitted = int(MAX_SHARE * planned) // (prompt + output)
+    requests = max(least, min(at_once, admitted))
+    return WarmLoad(requests=requests, prompt_tokens=prompt, output_tokens=output)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_pdserve.judge.verdict import UNSETTLED
+from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.values.errors import BaselineRegression
 from pytest_pdserve.values.errors import PdserveError
@@ -214,7 +216,6 @@ def pdserve_judge(
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
         verdict = pdserve_session.judge(cell)
-        request.node.user_properties.append(("pdserve_verdict", str(verdict.status)))
         if pdserve_session.settings.record:
             pytest.fail(verdict.message, pytrace=False)
         unproven = {f"{f.check}: {f.message}" for record in cell.records for f in record.unproven}
@@ -270,23 +271,22 @@ def end_with(
 ) -> None:
     """End a test as its verdict says; return where it passes.
 
-    :param unproven: what could not be known of the run; a failure where it is asked strictly.
+    :param unproven: what could not be known of the run; fails the test under
+        ``--pdserve-strict``.
     """
     __tracebackhide__ = True
-    from pytest_pdserve.judge.verdict import UNSETTLED
-
-    item.stash[verdict_key] = str(verdict.status)
-    if verdict.status == "FAIL":
+    status = verdict.status
+    item.stash[verdict_key] = str(status)
+    item.user_properties.append(("pdserve_verdict", str(status)))
+    if status is Status.FAIL:
         raise BaselineRegression(verdict.message)
-    if verdict.status == "EXPECTED":
+    if status is Status.EXPECTED:
         pytest.xfail(verdict.reason)
-    if verdict.status == "NOT ASKED":
+    if status is Status.NOT_ASKED:
         pytest.skip(verdict.reason)
-    open_ = verdict.status in UNSETTLED or verdict.status == "NOT JUDGED"
-    if settings.strict and (open_ or unproven):
-        why = (
-            f"{verdict.status}: {verdict.message}" if open_ else "unproven: " + "; ".join(unproven)
-        )
-        pytest.fail(f"{why}\n(--pdserve-strict)", pytrace=False)
-    if verdict.status == "NOT JUDGED":
+    if settings.strict and status in UNSETTLED | {Status.NOT_JUDGED}:
+        pytest.fail(f"{status}: {verdict.message}\n(--pdserve-strict)", pytrace=False)
+    if settings.strict and unproven:
+        pytest.fail(f"unproven: {'; '.join(unproven)}\n(--pdserve-strict)", pytrace=False)
+    if status is Status.NOT_JUDGED:
         pytest.skip(verdict.reason)

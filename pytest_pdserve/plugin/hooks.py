@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
 
-_JUDGES = {"pdserve_judge", "pdserve_judge_topology", "pdserve_judge_claim"}
-asked_key = pytest.StashKey[set[str]]()
-"""What was said of each test that was to judge something."""
+verdicts_key = pytest.StashKey[set[str]]()
+"""Verdicts of all tests that were to judge something."""
 trouble_key = pytest.StashKey[pytest.UsageError]()
 """The first thing that was found wrong while tests were made."""
 
@@ -145,10 +144,9 @@ def pytest_runtest_makereport(
         report.longrepr = cause_of(item.config, call.excinfo.value)
         report.when = "setup"  # what is no failure of the test is one of its setup
     report.pdserve_verdict = item.stash.get(verdict_key, None)  # type: ignore[attr-defined]
-    only_planned = item.config.getoption("setuponly", default=False)
-    if not only_planned and not _JUDGES.isdisjoint(getattr(item, "fixturenames", ())):
-        found = item.config.stash.setdefault(asked_key, set())
-        found.add(item.stash.get(verdict_key, Status.NOT_JUDGED))
+    verdict = item.stash.get(verdict_key, Status.NOT_ASKED)
+    if verdict != Status.NOT_ASKED:
+        item.config.stash.setdefault(verdicts_key, set()).add(verdict)
     topology = _topology(item)
     trouble = report.failed and report.when == "setup" and not _invalid(call)
     if trouble and topology is not None:
@@ -174,9 +172,9 @@ def pytest_report_teststatus(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Exit 5 where something was to be judged, and nothing was judged or recorded.
+    """Exit 5 if tests were to judge something, and none judged or recorded anything.
 
-    With ``--pdserve-strict``, exit 1 where no test is for a cell of the baseline.
+    With ``--pdserve-strict``, exit 1 if some cell of the baseline has no test any more.
     """
     yield
     if session.exitstatus != pytest.ExitCode.OK:
@@ -190,8 +188,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 
 def _nothing_judged(config: pytest.Config) -> bool:
-    said = config.stash.get(asked_key, set())
-    return bool(said) and said.isdisjoint(JUDGED)
+    verdicts = config.stash.get(verdicts_key, set())
+    return bool(verdicts) and verdicts.isdisjoint(JUDGED)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -204,7 +202,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     lines = summary_lines(session)
     if vanished := vanished_cells(config, session):
         cells = ", ".join(" ".join(key) for key in vanished)
-        lines.append(f"no test measures these cells of the baseline any more: {cells}")
+        lines.append(f"cells of the baseline that no test measures any more: {cells}")
     if _nothing_judged(config):
         lines.append("nothing was judged, and nothing recorded as a reference")
     if lines:

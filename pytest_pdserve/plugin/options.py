@@ -73,7 +73,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--pdserve-strict",
         action="store_true",
         default=None,
-        help="Fail on what would be skipped or cannot be proven (default: off)",
+        help="Fail on NEW, SUSPICIOUS, INCONCLUSIVE and NOT JUDGED, on unproven runs, and on cells "
+        "of the baseline that no test measures (default: off)",
     )
     parser.addini("pdserve_topology", "Default of --topology", default=None)
     parser.addini("pdserve_system", "Default of --system", default=None)

@@ -1,8 +1,8 @@
-"""Cells of the baseline that a session measures no more: a sweep that lost cells is not green."""
+"""Cells of the baseline that no test measures any more: a sweep that lost cells is not green."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,17 +10,22 @@ import pytest
 if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
 
+PANELS = "pdserve_panels"
+"""The marker whose panels, all of them, make the whole sweep."""
 Key = tuple[str, str]
 """Topology and workload id."""
 collected_key = pytest.StashKey[set[Key]]()
 """Cells that a test was collected for."""
 
 
-def remember_cells(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
-    """Keep the cells that tests were collected for, where the whole of a suite was asked for."""
+def remember_cells(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Keep the cells that have a test, unless only a part of a suite was selected."""
     option = config.option
     parts = (option.keyword, option.markexpr, getattr(option, "deselect", None))
     again = [getattr(option, name, False) for name in ("lf", "stepwise")]
+    panels = {name for item in items for mark in item.iter_markers(PANELS) for name in mark.args}
+    if len(panels) < 2:  # not the whole sweep
+        return
     if any(parts) or any(again) or any("::" in word for word in config.args):
         return
     config.stash[collected_key] = {key for item in items if (key := _cell(item)) is not None}
@@ -35,10 +40,12 @@ def _cell(item: pytest.Item) -> Key | None:
 
 
 def vanished_cells(config: pytest.Config, session: Session) -> tuple[Key, ...]:
-    """Return cells of the baseline on topologies that were measured, and that no test is for."""
+    """Return the cells of the baseline that have no test, of topologies that were measured."""
     collected = config.stash.get(collected_key, set())
-    baseline = session.session_judge.baseline if collected and not session.system.figures else None
+    measured = {topology for topology, _ in (*session.cells, *session.invalid)}
+    if not collected or not measured:  # nothing else asks for a baseline then, which may be refused
+        return ()
+    baseline = session.session_judge.shared
     if baseline is None:
         return ()
-    measured = {topology for topology, _ in (*session.cells, *session.invalid)}
     return tuple(key for key in baseline.keys if key[0] in measured and key not in collected)

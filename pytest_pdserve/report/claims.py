@@ -38,9 +38,6 @@ def claim_lines(session: Session) -> list[str]:
 
 def claim_outcome(session: Session, verdict: ClaimVerdict) -> tuple[str, str]:
     """Return what became of a claim, and what more there is to say, empty if nothing."""
-    if verdict.known is not None:
-        where = ", ".join(verdict.contradicted)
-        return str(verdict.status), f"contradicted in {where}: {verdict.known}"
     if verdict.status is Status.REPORTED:
         return str(verdict.status), f"does not hold; not enforced on {session.system.name}"
-    return str(verdict.status), ""
+    return str(verdict.status), verdict.known_text

@@ -38,7 +38,8 @@ from pytest_pdserve.serving.readiness import wait_ready
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.scrape import settled
-from pytest_pdserve.serving.warm_load import Warmth
+from pytest_pdserve.serving.warm_load import MAX_CONNECTIONS
+from pytest_pdserve.serving.warm_load import WarmUp
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prove_path
 from pytest_pdserve.serving.warmup import warm_instances
@@ -46,6 +47,7 @@ from pytest_pdserve.serving.warmup import warm_pairs
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PortTakenError
+from pytest_pdserve.values.model import SMALL_VOCABULARY
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
@@ -54,8 +56,7 @@ from pytest_pdserve.values.workload import Workload
 _ROUTER_READY_S = 120.0
 _PORT_ATTEMPTS = 5
 _ATTACH_S = 30.0
-_AT_ONCE = httpx.Limits(max_connections=None)
-"""A warm load is sent all at once."""
+_AT_ONCE = httpx.Limits(max_connections=MAX_CONNECTIONS)
 
 
 Start = Callable[[Sequence[Command]], tuple[Process, ...]]
@@ -91,8 +92,8 @@ class Deployment:
     """Monotonic time of the start."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds of stand-up phases."""
-    warmth: Warmth = field(default_factory=Warmth)
-    """What this start was warmed with before measurements."""
+    warm_up: WarmUp = field(default_factory=WarmUp)
+    """What the servers were sent to warm them up."""
 
     @property
     def instances(self) -> tuple[Server, ...]:
@@ -111,18 +112,18 @@ class Deployment:
         return Completions(self.client, self.system.model.path, self.system.limits.warmup_s)
 
     def warm_for(self, workload: Workload) -> Mapping[str, float]:
-        """Warm this start up for *workload*, as far as it is not; return what was done so far.
+        """Send the warm-up requests that *workload* still needs; return all sent since the start.
 
         :raises PathError: if a request fails.
         """
-        self.warmth.warm_for(
+        self.warm_up.warm_for(
             workload,
             [point.workload for point in self.system.sweep.points()],
             servers=self.servers,
             completions=self.completions,
-            vocabulary=load_vocabulary(self.system.model.path),
+            vocabulary=load_vocabulary(self.system.model.path) or SMALL_VOCABULARY,
         )
-        return dict(self.warmth.done)
+        return dict(self.warm_up.done)
 
     def become(self, other: Deployment) -> None:
         """Stand for the servers of *other*, which replaced these."""

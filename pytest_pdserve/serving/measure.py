@@ -40,6 +40,7 @@ from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
@@ -66,7 +67,7 @@ class Served(Protocol):
         """Make sure that no server has ended and no node is lost."""
 
     def warm_for(self, workload: Workload) -> Mapping[str, float]:
-        """Warm this start up for a workload, and tell what was done."""
+        """Send the warm-up requests that a workload still needs; return all sent so far."""
 
     def scrape(self) -> Mapping[str, Counters]:
         """Counters of every instance."""
@@ -124,7 +125,7 @@ class _Run:
 
     started: datetime
     warm: Mapping[str, float]
-    """What the start was warmed with so far."""
+    """What the servers were sent to warm them up, so far."""
     client: ClientRun
     before: Mapping[str, Counters]
     """Counters by instance."""
@@ -194,7 +195,11 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         ranks=max((server.ranks for server in deployment.instances), default=1),
         client_cpu=ran.client.cpu,
         vocabulary=load_vocabulary(system.model.path),
-        earlier=sum(counters.get(WATCHED["requests"]) or 0.0 for counters in ran.before.values()),
+        earlier=sum(
+            ran.before[server.name].get(WATCHED["requests"]) or 0.0
+            for server in deployment.instances
+            if server.role not in kv_pullers()
+        ),
     )
 
 

@@ -48,8 +48,6 @@ CONFIG: Mapping[str, Any] = {
     "eos_token_id": 2,
     "tie_word_embeddings": False,
 }
-SMALL_VOCABULARY = 1000
-"""Tokens that any model has."""
 _SEED = 20260310
 _RECIPE = 1
 """Counts changes of how weights and tokens are made."""
@@ -104,13 +102,14 @@ def load_kv_shape(model: str, dtype: str | None = None) -> KvShape | None:
     return KvShape.from_config(config, dtype) if isinstance(config, dict) else None
 
 
-def load_vocabulary(model: str) -> int:
-    """Tokens of a model in a folder, :data:`SMALL_VOCABULARY` where nothing says it."""
+def load_vocabulary(model: str) -> int | None:
+    """Tokens of a model in a folder; None for a hub name or an unreadable folder."""
     try:
-        said = json.loads((Path(model) / "config.json").read_text())["vocab_size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return SMALL_VOCABULARY
-    return said if isinstance(said, int) and said > 0 else SMALL_VOCABULARY
+        config = json.loads((Path(model) / "config.json").read_text())
+        said = {**config.get("text_config", {}), **config}["vocab_size"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return said if isinstance(said, int) and said > 0 else None
 
 
 def kv_dtype(system: System) -> str | None:

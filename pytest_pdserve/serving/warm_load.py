@@ -1,13 +1,13 @@
-"""Warms a start up before it is measured: straight to the instances, with prompts of its own."""
+"""Warms servers up before they are measured: straight to the instances, with its own prompts."""
 
 from __future__ import annotations
 
-import itertools
 import random
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from functools import partial
@@ -21,21 +21,23 @@ from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import pairs_of
 from pytest_pdserve.values.workload import Workload
 
-Way = Callable[[Sequence[int]], object]
-"""Answers one prompt on one pair of engines, or one engine."""
+MAX_CONNECTIONS = 256
+"""Requests in flight at once; a process may often open no more than 1024 files."""
+SendPrompt = Callable[..., object]
+"""Sends a prompt through a pair of a prefill and a decode engine, or to one engine; takes
+``tokens``."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Warmth:
-    """What one start was warmed with so far."""
+class WarmUp:
+    """What servers were sent since their start to warm them up."""
 
     longest: int = 0
     """Longest prompt, tokens."""
     sent: int = 0
     """Requests."""
     done: dict[str, float] = field(default_factory=dict)
-    """What records say: requests, prompt_tokens and output_tokens of the load, seconds of all; and
-    longer_requests, longer_prompt_tokens of what went before longer prompts."""
+    """As :attr:`.Record.warm_load` has it."""
 
     def warm_for(
         self,
@@ -46,57 +48,58 @@ class Warmth:
         completions: Completions,
         vocabulary: int,
     ) -> None:
-        """Send what is missing before *workload* is measured.
+        """Send the requests that are still missing before *workload* is measured.
 
         :param others: loads that are planned for this start.
         :param vocabulary: tokens of the model.
         :raises PathError: if a request fails.
         """
-        ways = [*_ways(servers, completions)]
-        load = warm_load([workload, *others])
+        pairs, alone = pairs_of(servers)
+        ways: list[SendPrompt] = [
+            *(partial(completions.transfer, *pair) for pair in pairs),
+            *(partial(completions.ask_engine, engine) for engine in alone),
+        ]
+        load = warm_load(
+            [workload, *(each for each in others if each != workload)], least=len(ways)
+        )
         if not ways or load is None or workload.lengths is None:
             return
         began = time.monotonic()
-        if not self.sent:
+        if not self.done:
             self._send(load, ways, vocabulary)
             self.longest = load.prompt_tokens
-            self.done |= {
-                "requests": load.requests,
-                "prompt_tokens": load.prompt_tokens,
-                "output_tokens": OUTPUT_TOKENS,
-            }
-        if workload.lengths[0] > self.longest:
-            self.longest = workload.lengths[0]
-            longer = WarmLoad(requests=LONGER_PER_PAIR * len(ways), prompt_tokens=self.longest)
-            self._send(longer, ways, vocabulary)
-            before = self.done.get("longer_requests", 0)
-            self.done |= {
-                "longer_requests": before + longer.requests,
-                "longer_prompt_tokens": self.longest,
-            }
+            self.done |= asdict(load)
+        self._send_longer(*workload.lengths, ways, vocabulary)
         spent = self.done.get("seconds", 0.0) + time.monotonic() - began
         self.done["seconds"] = round(spent, 3)
 
-    def _send(self, load: WarmLoad, ways: Sequence[Way], vocabulary: int) -> None:
-        asked = [
-            _prompt(self.sent + n, load.prompt_tokens, vocabulary) for n in range(load.requests)
-        ]
+    def _send_longer(
+        self, prompt: int, output: int, ways: Sequence[SendPrompt], vocabulary: int
+    ) -> None:
+        """Send two requests per pair if no prompt was as long as *prompt* yet."""
+        if prompt <= self.longest:
+            return
+        requests, tokens = LONGER_PER_PAIR * len(ways), min(OUTPUT_TOKENS, output)
+        load = WarmLoad(requests=requests, prompt_tokens=prompt, output_tokens=tokens)
+        self._send(load, ways, vocabulary)
+        self.longest = prompt
+        self.done["longer_requests"] = self.done.get("longer_requests", 0) + requests
+        self.done["longer_prompt_tokens"] = prompt
+
+    def _send(self, load: WarmLoad, ways: Sequence[SendPrompt], vocabulary: int) -> None:
+        numbers = range(self.sent, self.sent + load.requests)
         self.sent += load.requests
-        with ThreadPoolExecutor(load.requests) as pool:
+        with ThreadPoolExecutor(min(load.requests, MAX_CONNECTIONS)) as pool:
             answers = [
-                pool.submit(way, prompt)
-                for way, prompt in zip(itertools.cycle(ways), asked, strict=False)
+                pool.submit(
+                    ways[number % len(ways)],
+                    _prompt(number, load.prompt_tokens, vocabulary),
+                    tokens=load.output_tokens,
+                )
+                for number in numbers
             ]
             for answer in answers:
                 answer.result()
-
-
-def _ways(servers: Sequence[Server], completions: Completions) -> list[Way]:
-    pairs, alone = pairs_of(servers)
-    return [
-        *(partial(completions.transfer, *pair, tokens=OUTPUT_TOKENS) for pair in pairs),
-        *(partial(completions.ask_engine, engine, tokens=OUTPUT_TOKENS) for engine in alone),
-    ]
 
 
 def _prompt(number: int, tokens: int, vocabulary: int) -> list[int]:

@@ -39,6 +39,7 @@ from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import voided_in
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
@@ -250,6 +251,9 @@ class Session:
         key = (cell.topology, cell.workload.id)
         if verdict.status is not Status.NOT_JUDGED or not self.session_judge.is_new(key):
             return verdict.beside(*self._pointers(cell))
+        if voided_in(cell.records).issuperset(METRICS.latencies):
+            why = "every latency is void, so this run cannot become the reference"
+            return replace(verdict, misses=(why,)).beside(*self._pointers(cell))
         verdict = replace(verdict, status=Status.NEW, misses=())
         if self.system.judgement.host_envelopes:
             written = self._record_host(cell)
@@ -265,9 +269,11 @@ class Session:
         tonight = {key: cell.records for key, cell in self.cells.items()}
         verdict = self.session_judge.judge_topology(topology, tonight)
         if verdict is None or self.settings.record:
-            few = "the baseline has several nights of fewer than two of its cells"
-            why = f"{topology} as a whole not judged: {few}"
-            return Verdict(status=Status.NOT_JUDGED, subject=topology, misses=(why,))
+            why = "the baseline has several nights of fewer than two of its cells"
+            if self.settings.record:
+                why = "its cells are being recorded (--pdserve-record)"
+            misses = (f"{topology} as a whole: {why}",)
+            return Verdict(status=Status.NOT_JUDGED, subject=topology, misses=misses)
         self.wholes[topology] = verdict.beside(("records", str(self.store.folder)))
         return self.wholes[topology]
 
@@ -319,7 +325,7 @@ class Session:
     def judge_claim(self, claim: Claim) -> ClaimVerdict:
         """Compare topologies by this session's cells.
 
-        NOT ASKED where one of them was not run; REPORTED where the claim does not hold, and is not
+        NOT ASKED if one of them was not run; REPORTED if the claim does not hold, and is not
         enforced on this system.
 
         :raises PdserveError: if a topology or a cell that it needs ended in an ERROR.
@@ -334,7 +340,7 @@ class Session:
         if self.system.figures is not None or not absent:
             return None
         was = "was" if len(absent) == 1 else "were"
-        why = f"{', '.join(absent)} {was} not run; --topology all"
+        why = f"{', '.join(absent)} {was} not run; add --topology all"
         return ClaimVerdict(status=Status.NOT_ASKED, subject=claim.subject, misses=(why,))
 
     def _judged(self, claim: Claim) -> ClaimVerdict:

@@ -187,9 +187,9 @@ class SessionJudge:
         return combined(verdict, self.expectation.of_cell({key: one_a_start(runs)}, key))
 
     def is_new(self, key: tuple[str, str]) -> bool:
-        """Whether no time of a cell has a reference."""
+        """Whether no latency or throughput of a cell has a reference."""
         envelopes = self.baseline.envelopes(*key) if self.baseline else None
-        return set(envelopes or {}).isdisjoint(METRICS.times)
+        return set(envelopes or {}).isdisjoint(METRICS.measured)
 
     @property
     def _nothing(self) -> Baseline:

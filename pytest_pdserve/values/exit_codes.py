@@ -18,11 +18,11 @@ class ExitCode(IntEnum):
     FAULT = 3
     """A fault of pdserve itself."""
     INPUT = 4
-    """Options, files or programs that the user can mend before anything is acquired."""
+    """Bad input: options, files or missing programs, found before anything starts."""
     UNJUDGED = 6
     """Nothing, or not all that was asked, could be judged."""
     TROUBLE = 7
-    """An ERROR: caused by the machines, a server, the network or somebody else."""
+    """An ERROR: a machine, a server or the network failed, or a run is invalid."""
 
 
 _FIRST = (
@@ -36,6 +36,6 @@ _FIRST = (
 
 
 def first_of(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the one code that is told where several hold; OK of none."""
+    """Return the code to exit with if several apply; OK if none does."""
     held = set(codes)
     return next((code for code in _FIRST if code in held), ExitCode.OK)

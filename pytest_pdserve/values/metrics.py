@@ -158,6 +158,11 @@ class MetricTable(Mapping[str, Metric]):
         return tuple(name for name, row in self.items() if row.better != "equal")
 
     @property
+    def latencies(self) -> tuple[str, ...]:
+        """Latencies, judged or not."""
+        return self.voided_by("offered")
+
+    @property
     def shown(self) -> tuple[Metric, ...]:
         """Metrics that tables of cells have a column of."""
         return tuple(row for row in self.values() if row.heading)
@@ -189,7 +194,7 @@ def _latency(quantity: str, statistic: str, *, heading: str | None = None) -> Me
         aliases=(f"median_{quantity}_ms",) if statistic == "p50" else (),
         judged=statistic == "mean" or (first and statistic == "p99"),
         heading=heading,
-        voided_by=frozenset({"chunks"}) if gaps else frozenset(),
+        voided_by=frozenset({"offered", "chunks"} if gaps else {"offered"}),
         zero=gaps,
         min_tokens=2 if quantity in ("tpot", "itl") else 1,
         floor=0.10 if tail else 0.03 if first else 0.01,

@@ -20,6 +20,10 @@ _BYTES = {
 """Bytes of a value, by the names of ``--dtype`` and ``--kv-cache-dtype``."""
 
 
+SMALL_VOCABULARY = 1000
+"""Tokens that every model has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvShape:
     """The KV cache of one token."""

@@ -29,10 +29,10 @@ class Observation:
     """KV cache of the model; None if its configuration cannot be read."""
     ranks: int = 1
     """Largest tensor-parallel size of a prefill or decode engine."""
-    vocabulary: int = 1000
-    """Tokens of the model's vocabulary, at least."""
+    vocabulary: int | None = None
+    """Tokens of the model's vocabulary; None if its configuration cannot be read."""
     earlier: float = 0.0
-    """Requests that the instances had served before."""
+    """Requests that the instances which prefill had served before."""
     client_cpu: float | None = None
     """Cores that the client used while it measured; None if not seen."""
 

@@ -137,5 +137,4 @@ def test_a_real_cluster_is_asked_for_its_own_cells(project: pytest.Pytester) -> 
         "suites/claims", "--system", "p5-efa", "--import-mode=importlib", "-rs"
     )
     assert result.parseoutcomes() == {"skipped": 6 + 78}
-    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    result.stdout.fnmatch_lines(["SKIPPED * NOT ASKED: 1p3d, dp were not run; --topology all"])
+    result.stdout.fnmatch_lines(["SKIPPED * NOT ASKED: 1p3d, dp were not run; add --topology all"])

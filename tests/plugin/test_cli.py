@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.commands.main import main
+from pytest_pdserve.commands.main import subcommands
 from tests.support.house import House
 from tests.support.house import wait_text
 
@@ -120,7 +121,7 @@ def test_a_fault_of_our_own_is_told_from_everything_else(
     def fails(*args: object) -> None:
         raise RuntimeError("not thought of")
 
-    monkeypatch.setattr("pytest_pdserve.commands.selftest.run", fails)
+    monkeypatch.setattr(subcommands()["selftest"], "run", fails)
     assert main(["selftest"]) == 3
     said = capsys.readouterr().err
     assert said.startswith("Traceback")

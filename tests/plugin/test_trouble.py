@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -156,3 +157,13 @@ def test_a_claim_on_a_cell_that_was_invalid_is_no_failure(house: House) -> None:
     said = f"claim not judged: the run of {WORKLOAD} on 1p3d is invalid in this session"
     assert said in result.stdout.str()
     assert "lost as a whole: []" in result.stdout.str()
+
+
+def test_a_baseline_of_other_hardware_is_one_sentence(house: House) -> None:
+    path = house.path / "baselines" / "stub" / "sweep.json"
+    data = json.loads(path.read_text())
+    data["provenance"]["fingerprint"] = "0123456789ab"
+    path.write_text(json.dumps(data))
+    text = error(house, "dp", 15)
+    assert f"{path}" in text
+    assert "INTERNALERROR" not in text

@@ -169,6 +169,7 @@ def test_the_suites_measure_an_endpoint_that_is_up(pd: Stood, tmp_path: Path) ->
         timeout=120,
         check=False,
     )
+    assert suites.returncode == 0, suites.stdout
     assert "1p1d       random-32-16-n16-c4" in suites.stdout
     assert "neither the path nor KV transfers are proven" in suites.stdout
 

@@ -84,14 +84,15 @@ def test_a_cell_that_the_baseline_does_not_know_is_not_judged(
 ) -> None:
     verdict = judge_cell([make_record()], known)
     assert verdict.status == "NOT JUDGED"
-    where = "baselines/p5-efa/sweep.json"
-    assert verdict.misses == (f"nothing of this cell has a reference in {where}",)
+    assert verdict.misses == (
+        "no latency or throughput of this cell has a reference (baselines/p5-efa/sweep.json)",
+    )
 
 
 def test_counts_alone_are_no_judgement_of_speed(make_record: MakeRecord) -> None:
     verdict = judge_cell([make_record()], baseline({"failed": SOUND["failed"]}))
     assert verdict.status == "NOT JUDGED"
-    assert verdict.misses[0].startswith("no time of this cell has a reference in ")
+    assert verdict.misses[0].startswith("no latency or throughput of this cell has a reference (")
 
 
 def test_a_metric_that_runs_lack_fails_by_name(make_record: MakeRecord) -> None:
@@ -125,7 +126,16 @@ def test_runs_without_one_number_fail(
 def test_what_sanity_voids_is_not_judged(make_record: MakeRecord) -> None:
     note = Finding(check="chunks", severity="note", message="", voids=("mean_ttft_ms",))
     run = make_record({"mean_ttft_ms": 999.0}, findings=(note,))
-    assert judge_cell([make_record(), run], baseline(SOUND)).status == "PASS"
+    more = {**SOUND, "mean_itl_ms": limit("mean_itl_ms", 10.0)}
+    assert judge_cell([make_record(), run], baseline(more)).status == "PASS"
+
+
+def test_a_cell_whose_latencies_are_all_void_does_not_pass(make_record: MakeRecord) -> None:
+    """Not even with a throughput as good as ever."""
+    note = Finding(check="offered", severity="note", message="", voids=METRICS.latencies)
+    verdict = judge_cell([make_record(findings=(note,))], baseline(SOUND))
+    assert verdict.status == "NOT JUDGED"
+    assert verdict.misses[0].startswith("every latency that has a reference is void (")
 
 
 def test_a_known_issue_may_miss_and_must_not_hold(make_record: MakeRecord) -> None:

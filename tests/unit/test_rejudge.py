@@ -62,6 +62,13 @@ def told(judge: Judge, *arguments: str, code: int = 0) -> dict[str, Any]:
     return found
 
 
+def test_strict_takes_nothing_that_is_unproven(shelf: Shelf, judge: Judge) -> None:
+    shelf.session(21)
+    assert told(judge)["unproven"] == ["client: not seen"]
+    assert told(judge, "--strict", code=6)["exit_code"] == 6
+    assert "unproven: client: not seen" in judge()
+
+
 def test_a_clean_night_does_not_fail(shelf: Shelf, judge: Judge) -> None:
     run = shelf.session(21)
     said = told(judge)
@@ -143,9 +150,9 @@ def test_cells_of_the_baseline_without_a_run_are_named(shelf: Shelf, judge: Judg
     said = told(judge, code=6)
     assert said["not_measured"] == [PD]
     assert {cell["verdict"] for cell in said["cells"].values()} == {"PASS"}
-    assert f"NOT MEASURED: {PD}\n" in judge(code=6)
+    assert f"not measured: {PD}\n" in judge(code=6)
     assert told(judge, "--partial")["not_measured"] == [PD]
-    assert f"NOT MEASURED: {PD}\n" in judge("--partial")
+    assert f"not measured: {PD}\n" in judge("--partial")
 
 
 def torn(shelf: Shelf, run: str, pattern: str) -> list[Path]:
@@ -165,7 +172,7 @@ def test_a_record_that_cannot_be_read_is_no_pass(pattern: str, shelf: Shelf, jud
             str(path) for path in paths
         ]
         assert said["invalid"] == []
-    assert f"UNREADABLE: {paths[0]} is no valid JSON: " in judge(code=6)
+    assert f"unreadable: {paths[0]} is no valid JSON: " in judge(code=6)
 
 
 def test_what_cannot_be_judged_hides_no_fail(shelf: Shelf, judge: Judge) -> None:
@@ -233,7 +240,9 @@ def test_what_it_ends_with_is_in_the_help(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["judge", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "0 all was judged and nothing is worse, 1 FAIL, 4 bad input, 6 not all could be" in said
+    assert (
+        "Exit codes: 0 OK, 1 WORSE, 2 INTERRUPTED, 3 FAULT, 4 INPUT, 6 UNJUDGED, 7 TROUBLE" in said
+    )
     assert "--partial Accept that cells of the baseline have no run" in said
 
 
@@ -256,8 +265,10 @@ def test_without_a_baseline_no_cell_is_judged(shelf: Shelf, judge: Judge) -> Non
     path.unlink()
     shelf.session(21)
     text = judge(code=6)
-    assert f"NOT JUDGED: 1p3d, {CELL}, p5-efa\n  nothing of this cell has a reference in " in text
-    assert f"{path.name}, which does not exist" in text
+    assert (
+        f"NOT JUDGED: 1p3d, {CELL}, p5-efa\n  no latency or throughput of this cell has a " in text
+    )
+    assert f"{path.name}, which does not exist)" in text
     assert "baseline  none" in text
 
 

@@ -24,7 +24,6 @@ from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.session import Session
 from pytest_pdserve.session.settings import Settings
-from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.metrics import METRICS
@@ -33,6 +32,7 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
+from tests.support.claims import claim
 from tests.support.records import SESSION
 
 MakeRecord = Callable[..., Record]
@@ -218,21 +218,7 @@ def test_an_unknown_cell_is_new_where_times_are_kept_per_host(
     assert times(session).exists()
 
 
-CLAIM = Claim.from_toml(
-    {
-        "id": "itl",
-        "text": "PD 1P3D mean ITL below DP",
-        "kind": "below",
-        "metric": "mean_itl_ms",
-        "subject": "1p3d",
-        "others": ["dp"],
-        "panel": "decode",
-        "output_lens": [256],
-        "reason": "r",
-        "source": "s",
-    },
-    source="claims.toml",
-)
+CLAIM = claim(output_lens=[256])
 
 
 @pytest.fixture
@@ -290,11 +276,11 @@ def test_a_claim_of_which_one_topology_was_not_run_is_not_asked(
     halved: Session, make_cell: MakeCell
 ) -> None:
     halved.broken.add("2p2d")
-    assert halved.judge_claim(CLAIM).misses == ("1p3d, dp were not run; --topology all",)
+    assert halved.judge_claim(CLAIM).misses == ("1p3d, dp were not run; add --topology all",)
     halved.cells["1p3d", CELL] = make_cell({"mean_itl_ms": 30.0})
     verdict = halved.judge_claim(CLAIM)
     assert verdict.status == "NOT ASKED"
-    assert verdict.misses == ("dp was not run; --topology all",)
+    assert verdict.misses == ("dp was not run; add --topology all",)
     assert [said.status for _, said in halved.claims] == ["NOT ASKED", "NOT ASKED"]
 
 

@@ -13,8 +13,9 @@ import pytest
 from pytest_pdserve.plan.warm_load import WarmLoad
 from pytest_pdserve.plan.warm_load import warm_load
 from pytest_pdserve.serving.readiness import Server
-from pytest_pdserve.serving.warm_load import Warmth
+from pytest_pdserve.serving.warm_load import WarmUp
 from pytest_pdserve.serving.warmup import Completions
+from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.workload import Workload
 
 
@@ -36,8 +37,8 @@ def load(prompt: int, output: int = 256, **fields: Any) -> Workload:
 def test_it_is_as_large_as_the_largest_concurrency(
     loads: Sequence[Workload], expected: tuple[int, int] | None
 ) -> None:
-    made = warm_load(loads)
-    assert made == (expected and WarmLoad(requests=expected[0], prompt_tokens=expected[1]))
+    made = warm_load(loads, least=1)
+    assert (made and (made.requests, made.prompt_tokens)) == expected
 
 
 @dataclass
@@ -60,8 +61,10 @@ def server(name: str, role: str, engines: int = 1) -> Server:
 PD = [server("p", "prefill"), server("d0", "decode"), server("d1", "decode")]
 
 
-def warm(warmth: Warmth, workload: Workload, servers: Sequence[Server]) -> Asked:
-    asked = Asked()
+def warm(
+    warmth: WarmUp, workload: Workload, servers: Sequence[Server], asked: Asked | None = None
+) -> Asked:
+    asked = asked or Asked()
     warmth.warm_for(
         workload,
         [load(512, max_concurrency=4)],
@@ -73,7 +76,7 @@ def warm(warmth: Warmth, workload: Workload, servers: Sequence[Server]) -> Asked
 
 
 def test_it_is_sent_once_over_all_pairs_and_longer_prompts_before_they_are_measured() -> None:
-    warmth = Warmth()
+    warmth = WarmUp()
     first = warm(warmth, load(512, max_concurrency=4), PD)
     assert sorted(way for way, _, _ in first.sent) == ["p>d0"] * 2 + ["p>d1"] * 2
     assert {(len(prompt), tokens) for _, prompt, tokens in first.sent} == {(512, 16)}
@@ -94,12 +97,28 @@ def test_it_is_sent_once_over_all_pairs_and_longer_prompts_before_they_are_measu
     }
 
 
+def test_every_pair_is_asked_and_no_output_is_longer_than_asked() -> None:
+    few = warm_load([load(512, 4, num_prompts=1)], least=3)
+    assert few == WarmLoad(requests=3, prompt_tokens=512, output_tokens=4)
+
+
+def test_a_load_that_failed_is_sent_again() -> None:
+    class Fails(Asked):
+        def transfer(self, *args: Any, **named: Any) -> None:
+            raise PathError("no answer")
+
+    warmth, workload = WarmUp(), load(512, max_concurrency=4)
+    with pytest.raises(PathError):
+        warm(warmth, workload, PD, Fails())
+    assert len(warm(warmth, workload, PD).sent) == 4
+
+
 def test_engines_that_answer_alone_are_each_asked() -> None:
-    asked = warm(Warmth(), load(512, max_concurrency=4), [server("a", "aggregated", engines=2)])
+    asked = warm(WarmUp(), load(512, max_concurrency=4), [server("a", "aggregated", engines=2)])
     assert sorted(way for way, _, _ in asked.sent) == ["a.0"] * 2 + ["a.1"] * 2
 
 
 def test_an_endpoint_of_somebody_elses_is_left_alone() -> None:
-    warmth = Warmth()
+    warmth = WarmUp()
     assert warm(warmth, load(512), [server("endpoint", "router")]).sent == []
     assert warmth.done == {}

@@ -32,8 +32,8 @@ def _lines(judged: Judged) -> Iterator[str]:
             yield f"{verdict.status}: {verdict.subject}"
             yield from (f"  {miss}" for miss in verdict.misses)
     yield from (f"unproven: {what}" for what in judged.unproven)
-    yield from (f"UNREADABLE: {why}" for why in session.unreadable)
-    yield from (f"NOT MEASURED: {' '.join(key)}" for key in judged.not_measured)
+    yield from (f"unreadable: {why}" for why in session.unreadable)
+    yield from (f"not measured: {' '.join(key)}" for key in judged.not_measured)
     nightly = session_judge.expectation
     yield f"baseline  {session_judge.baseline.origin if session_judge.baseline else 'none'}"
     if nightly is not None:
