@@ -17,6 +17,7 @@ from typing import Protocol
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
+from pytest_pdserve.values.record import NodeLoad
 
 Progress = Callable[[str], None]
 """Told what is being waited for, in one line."""
@@ -46,6 +47,9 @@ class Process(Protocol):
 
     def cpu_samples(self) -> Sequence[tuple[float, float]]:
         """Time on its node's clock and CPU time, seconds, of every look so far; may look again."""
+
+    def node_load(self) -> NodeLoad | None:
+        """How busy its node was from its start until now, or until its end; None if not watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

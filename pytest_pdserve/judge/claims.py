@@ -198,6 +198,7 @@ def _verdict(
     further = [
         ("statistics", _statistics(findings, read=any(side.uncertainty for side in sides))),
         ("sides from", "; ".join(origins) or "nowhere"),
+        ("size", _sizes(claim, sides)),
         ("known issue", claim.known_issue.why if claim.known_issue else ""),
         ("caution", claim.caution or ""),
         ("reason", claim.reason),
@@ -215,6 +216,15 @@ def _verdict(
         contradicted=contradicted,
         missing=missing,
     )
+
+
+def _sizes(claim: Claim, sides: Sequence[Side]) -> str:
+    """Nodes and GPUs of the topologies, said once where all are alike."""
+    sizes = {side.topology: side.size for side in sides if side.size is not None}
+    per = "; throughput is per GPU" if claim.per == "gpu" else ""
+    if len(set(sizes.values())) == 1 and len(sizes) == len(claim.topologies):
+        return f"{next(iter(sizes.values()))} each{per}"
+    return "; ".join(f"{topology} {size}" for topology, size in sizes.items()) + per
 
 
 def _statistics(findings: Sequence[Finding], *, read: bool) -> str:

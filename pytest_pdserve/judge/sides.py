@@ -20,6 +20,7 @@ from pytest_pdserve.values.quantities import Derived
 from pytest_pdserve.values.quantities import quantities
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import values_of
+from pytest_pdserve.values.topology import Size
 from pytest_pdserve.values.workload import Workload
 
 NOT_MEASURED = "was not measured"
@@ -47,6 +48,8 @@ class Side:
     where nights are not judged."""
     uncertainty: float = 0.0
     """How far :attr:`value` may be off for another reason than run-to-run noise."""
+    size: Size | None = None
+    """Nodes and GPUs of the topology; None where they are not known."""
     why: str = NOT_MEASURED
     """What to say where :attr:`value` is None."""
     trouble: str = ""
@@ -86,14 +89,21 @@ class Known:
     """Topologies that ended in an ERROR in this session."""
     invalid: Collection[tuple[str, str]] = ()
     """Cells whose runs of this session are invalid."""
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    """Nodes and GPUs by topology, as far as they are known."""
+    per_gpu: bool = False
+    """Whether throughput is divided by the GPUs of its topology."""
 
     def look(self, topology: str, workload: Workload, metric: str) -> Side:
         """The side of *topology* and *workload* in *metric*, a metric or a derived quantity."""
         derived = DERIVED.get(metric)
         if derived is None:
-            return self._plain(topology, workload, metric)
-        parts = [self._plain(topology, workload, name) for name in derived.needs]
-        return derive(derived, parts, workload)
+            side = self._plain(topology, workload, metric)
+        else:
+            parts = [self._plain(topology, workload, name) for name in derived.needs]
+            side = derive(derived, parts, workload)
+        side = replace(side, size=self.sizes.get(topology))
+        return _per_gpu(side) if self.per_gpu and quantities()[metric].grows_with_gpus else side
 
     def _plain(self, topology: str, workload: Workload, metric: str) -> Side:
         key = (topology, workload.id)
@@ -127,6 +137,20 @@ class Known:
         if (topology, workload.id) in self.invalid:
             return f"the run of {workload.id} on {topology} is invalid in this session"
         return f"{topology} ended in an ERROR in this session" if topology in self.broken else ""
+
+
+def _per_gpu(side: Side) -> Side:
+    """The side with its throughput divided by its GPUs."""
+    if side.size is None:
+        return replace(side, value=None, runs=(), why="has no known number of GPUs")
+    gpus = side.size.gpus
+    return replace(
+        side,
+        value=None if side.value is None else side.value / gpus,
+        uncertainty=side.uncertainty / gpus,
+        runs=tuple(run / gpus for run in side.runs),
+        nights=tuple(None if night is None else night / gpus for night in side.nights),
+    )
 
 
 def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:

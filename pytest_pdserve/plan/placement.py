@@ -8,6 +8,8 @@ from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.roles import Role
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Size
 from pytest_pdserve.values.topology import Topology
 
 
@@ -65,6 +67,12 @@ class Placement:
         return self.nodes[0]
 
     @property
+    def size(self) -> Size:
+        """What it takes."""
+        gpus = sum(instance.tp * instance.dp_local for instance in self.instances)
+        return Size(nodes=len(self.nodes), gpus=gpus)
+
+    @property
     def endpoints(self) -> tuple[Instance, ...]:
         """Instances that answer HTTP."""
         return tuple(instance for instance in self.instances if not instance.headless)
@@ -77,6 +85,22 @@ class Placement:
     def routed(self) -> bool:
         """Whether a router stands in front; one group of aggregated instances needs none."""
         return self.topology.disaggregated or self.topology.groups > 1
+
+
+def size_on(system: System, topology: str) -> Size | None:
+    """Return what the *topology* of that id takes of *system*; None where it does not fit."""
+    cluster = system.cluster
+    nodes = tuple(f"node{number}" for number in range(cluster.nodes))
+    try:
+        placed = place(
+            Topology.parse(topology),
+            nodes,
+            cluster.gpus_per_node,
+            default_tp=system.tensor_parallel,
+        )
+    except PlacementError:
+        return None
+    return placed.size
 
 
 def place(

@@ -37,10 +37,6 @@ from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_pdserve.values.claim import Claim
-    from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
 
 verdicts_key = pytest.StashKey[set[str]]()
@@ -246,22 +242,7 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
             skipped = pytest.param(None, id=path.stem, marks=pytest.mark.skip(reason=reason))
             metafunc.parametrize("pdserve_claim", [skipped])
             return
-        metafunc.parametrize(
-            "pdserve_claim",
-            _claims(path, settings_of(metafunc.config).system),
-            ids=lambda claim: claim.id,
-        )
+        from pytest_pdserve.plugin.claims import collect_claims
 
-
-def _claims(path: Path, system: System) -> tuple[Claim, ...]:
-    from pytest_pdserve.results.claims import figures_path
-    from pytest_pdserve.results.claims import load_claims
-    from pytest_pdserve.results.claims import load_figures
-    from pytest_pdserve.values.errors import ConfigError
-
-    try:
-        if system.figures is not None:
-            load_figures(figures_path(system))
-        return load_claims(path)
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from error
+        claims_there = collect_claims(path, settings_of(metafunc.config))
+        metafunc.parametrize("pdserve_claim", claims_there, ids=lambda claim: claim.id)

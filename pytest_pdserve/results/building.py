@@ -58,6 +58,8 @@ class RunFacts:
     """Whether no server ever ran."""
     warm_load: Mapping[str, float] = field(default_factory=dict)
     """What the servers were warmed with before."""
+    prefix_cache_reset: bool | None = None
+    """Whether the prefix caches were emptied before."""
 
 
 def build_record(
@@ -73,8 +75,19 @@ def build_record(
     :param findings: what sanity says; None asks it.
     :raises StoreError: if the record cannot be written.
     """
+    record = _record(seen, facts, provenance, store, findings)
+    return record, store.write(record, seen.result)
+
+
+def _record(
+    seen: Observation,
+    facts: RunFacts,
+    provenance: Provenance,
+    store: RunStore,
+    findings: Sequence[Finding] | None,
+) -> Record:
     stem = store.stem(seen.topology.id, seen.workload, facts.repeat)
-    record = Record(
+    return Record(
         session=store.session,
         system=facts.system,
         simulated=facts.simulated,
@@ -92,6 +105,8 @@ def build_record(
         processes=facts.processes,
         endpoint=facts.endpoint,
         warm_load=facts.warm_load,
+        prefix_cache_reset=facts.prefix_cache_reset,
+        client_node=seen.client_node,
         client=seen.result.raw,
         metrics=METRICS.measure(seen),
         served=seen.served,
@@ -99,4 +114,3 @@ def build_record(
         findings=tuple(check_sanity(seen) if findings is None else findings),
         requests=f"{stem.name}.requests.parquet" if seen.result.detailed else None,
     )
-    return record, store.write(record, seen.result)

@@ -22,8 +22,9 @@ def requests_table(result: BenchResult) -> Any:
     """Return a pyarrow table with a row per request.
 
     Columns: ``input_tokens``, ``output_tokens`` int64; ``start_us`` int64, since the first request
-    was sent, null where the client does not say; ``ttft_us`` int64, null where the client has none;
-    ``itl_us`` list of int64; ``error`` string, null where the request completed.
+    was sent, and ``queue_us`` int64, how long the client held it back before, null where the client
+    does not say; ``ttft_us`` int64, null where the client has none; ``itl_us`` list of int64;
+    ``error`` string, null where the request completed.
     """
     import pyarrow as pa
 
@@ -35,6 +36,7 @@ def requests_table(result: BenchResult) -> Any:
             "input_tokens": pa.array(result.input_lens or [None] * count, pa.int64()),
             "output_tokens": pa.array(result.output_lens, pa.int64()),
             "start_us": pa.array(_micros(starts), pa.int64()),
+            "queue_us": pa.array(_micros(result.queue_s or [math.nan] * count), pa.int64()),
             "ttft_us": pa.array(_micros(result.ttft_s or [math.nan] * count), pa.int64()),
             "itl_us": pa.array(
                 [_micros(gaps) for gaps in result.itl_s] if result.itl_s else [None] * count,

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.allocation import log_tail
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.result import BenchResult
 
 POLL_S = 0.25
@@ -31,6 +33,8 @@ class ClientRun:
     """Its output."""
     cpu: float | None
     """Cores that it used while it measured."""
+    node_load: NodeLoad | None
+    """How busy its node was meanwhile."""
     wall_s: float
     """Seconds from start to exit, imports included."""
 
@@ -54,17 +58,8 @@ def run_client(
     began = time.monotonic()
     secrets = {name: api_key for name in command.secrets if api_key}
     (process,) = allocation.start([command], logs=[log], secrets=secrets)
-    used: Sequence[tuple[float, float]] = ()
     try:
-        while (code := process.poll()) is None:
-            used = process.cpu_samples()
-            check_servers()
-            if time.monotonic() - began > limit_s:
-                raise ClientError(
-                    f"{command.name} did not end within {limit_s:.0f} s, the time for the work "
-                    f"asked (limits.slowest_tok_s); {log} ends:\n{log_tail(log)}"
-                )
-            time.sleep(POLL_S)
+        code, used = _wait(process, limit_s, check_servers)
     finally:
         allocation.stop([process])
     wall_s = time.monotonic() - began
@@ -72,8 +67,32 @@ def run_client(
         check_servers()
         raise ClientError(f"{command.name} {exit_text(code)}; {log} ends:\n{log_tail(log)}")
     read = _read_result(command, result, log)
-    cpu = cpu_share(used, read.duration_s)
-    return ClientRun(command=process.command, result=read, log=log, cpu=cpu, wall_s=wall_s)
+    return ClientRun(
+        command=process.command,
+        result=read,
+        log=log,
+        cpu=cpu_share(used, read.duration_s),
+        node_load=process.node_load(),
+        wall_s=wall_s,
+    )
+
+
+def _wait(
+    process: Process, limit_s: float, check_servers: Callable[[], None]
+) -> tuple[int, Sequence[tuple[float, float]]]:
+    """Return the client's exit code, and its use of the CPU."""
+    deadline = time.monotonic() + limit_s
+    used: Sequence[tuple[float, float]] = ()
+    while (code := process.poll()) is None:
+        used = process.cpu_samples()
+        check_servers()
+        if time.monotonic() > deadline:
+            raise ClientError(
+                f"{process.command.name} did not end within {limit_s:.0f} s, the time for the work "
+                f"asked (limits.slowest_tok_s); {process.log} ends:\n{log_tail(process.log)}"
+            )
+        time.sleep(POLL_S)
+    return code, used
 
 
 def _read_result(command: Command, result: Path, log: Path) -> BenchResult:

@@ -36,8 +36,12 @@ from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.readiness import check_alive
 from pytest_pdserve.serving.readiness import wait_ready
 from pytest_pdserve.serving.scrape import Counters
+from pytest_pdserve.serving.scrape import reset_prefix_cache
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.scrape import settled
+from pytest_pdserve.serving.stalls import Stalls
+from pytest_pdserve.serving.stalls import asking
+from pytest_pdserve.serving.stalls import watching_stalls
 from pytest_pdserve.serving.warm_load import MAX_CONNECTIONS
 from pytest_pdserve.serving.warm_load import WarmUp
 from pytest_pdserve.serving.warmup import Completions
@@ -145,6 +149,20 @@ class Deployment:
         :raises PathError: if one does not answer.
         """
         return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
+
+    def reset_prefix_caches(self) -> bool | None:
+        """Empty the prefix cache of every instance, where ``vllm serve`` offers that.
+
+        It does with ``VLLM_SERVER_DEV_MODE=1`` only, and refuses while blocks are in use.
+
+        :returns: whether all are empty now; None if there is nobody to ask, or none offers it.
+        """
+        answers = [reset_prefix_cache(self.client, str(s.url)) for s in self.instances]
+        return all(answers) if any(answer is not None for answer in answers) else None
+
+    def watching_stalls(self) -> contextlib.AbstractContextManager[Stalls]:
+        """Look at the engines, once a second, until the block is left."""
+        return watching_stalls(self.instances, asking(self.client))
 
     def measure(
         self,

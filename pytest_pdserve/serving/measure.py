@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import WATCHED
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
+from pytest_pdserve.serving.stalls import Stalls
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import LaunchError
@@ -71,6 +73,12 @@ class Served(Protocol):
 
     def scrape(self) -> Mapping[str, Counters]:
         """Counters of every instance."""
+
+    def reset_prefix_caches(self) -> bool | None:
+        """Empty the prefix caches where the servers offer that; tell whether all are empty."""
+
+    def watching_stalls(self) -> contextlib.AbstractContextManager[Stalls]:
+        """Look at the engines until the block is left."""
 
 
 @contextlib.contextmanager
@@ -126,6 +134,10 @@ class _Run:
     started: datetime
     warm: Mapping[str, float]
     """What the servers were sent to warm them up, so far."""
+    reset: bool | None
+    """Whether the prefix caches were emptied before."""
+    stall_s: Mapping[str, float]
+    """The longest stall by instance."""
     client: ClientRun
     before: Mapping[str, Counters]
     """Counters by instance."""
@@ -141,21 +153,30 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
     with diagnosing_nodes(allocation):
         deployment.check_alive()
         warm = deployment.warm_for(workload)
+        reset = deployment.reset_prefix_caches()
         started = datetime.now(UTC)
         before = deployment.scrape()
-        client = run_client(
-            allocation,
-            command,
-            result=result_path,
-            api_key=deployment.api_key,
-            limit_s=bench_timeout(workload, deployment.system.limits),
-            check_servers=deployment.check_alive,
-        )
+        with deployment.watching_stalls() as stalls:
+            client = run_client(
+                allocation,
+                command,
+                result=result_path,
+                api_key=deployment.api_key,
+                limit_s=bench_timeout(workload, deployment.system.limits),
+                check_servers=deployment.check_alive,
+            )
         deployment.check_alive()
         scraped = time.monotonic()
         after = deployment.scrape()
     return _Run(
-        started=started, warm=warm, client=client, before=before, after=after, scraped=scraped
+        started=started,
+        warm=warm,
+        reset=reset,
+        stall_s=stalls.longest_s,
+        client=client,
+        before=before,
+        after=after,
+        scraped=scraped,
     )
 
 
@@ -182,7 +203,10 @@ def _client_command(
 def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observation:
     system = deployment.system
     served = tuple(
-        difference(server.name, server.role, ran.before[server.name], ran.after[server.name])
+        replace(
+            difference(server.name, server.role, ran.before[server.name], ran.after[server.name]),
+            stall_s=ran.stall_s.get(server.name),
+        )
         for server in deployment.instances
     )
     return Observation(
@@ -194,12 +218,18 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         kv_shape=load_kv_shape(system.model.path, kv_dtype(system)),
         ranks=max((server.ranks for server in deployment.instances), default=1),
         client_cpu=ran.client.cpu,
+        client_node=ran.client.node_load,
         vocabulary=load_vocabulary(system.model.path),
-        earlier=sum(
-            ran.before[server.name].get(WATCHED["requests"]) or 0.0
-            for server in deployment.instances
-            if server.role not in kv_pullers()
-        ),
+        earlier=0.0 if ran.reset else _earlier(deployment, ran),
+    )
+
+
+def _earlier(deployment: Served, ran: _Run) -> float:
+    """Return the requests that the instances which prefill had served before."""
+    return sum(
+        ran.before[server.name].get(WATCHED["requests"]) or 0.0
+        for server in deployment.instances
+        if server.role not in kv_pullers()
     )
 
 
@@ -213,6 +243,7 @@ def _facts(deployment: Served, ran: _Run, store: RunStore, *, repeat: int, start
         endpoint=deployment.url,
         timings_s=_timings(deployment, ran),
         warm_load=ran.warm,
+        prefix_cache_reset=ran.reset,
         nodes=deployment.nodes,
         processes=_processes(deployment, ran.client, store),
     )

@@ -46,6 +46,7 @@ WATCHED = {
 """Field of :class:`ServedCounts` to the counter's name (vLLM 0.15 to 0.32)."""
 OPTIONAL = tuple(WATCHED)[3:]
 """Fields that are None where an instance does not show the counter."""
+_NOT_OFFERED = (401, 403, 404, 405)
 _START = "process_start_time_seconds"
 
 
@@ -78,6 +79,22 @@ def scrape(client: httpx.Client, url: str) -> Counters:
         return parse_counters(response.text)
     except (httpx.HTTPError, ValueError) as error:
         raise PathError(f"{url}/metrics cannot be read: {error}") from error
+
+
+def reset_prefix_cache(client: httpx.Client, url: str) -> bool | None:
+    """Ask the instance at *url* to empty its prefix cache.
+
+    :returns: whether it did; None if it does not offer that.
+    """
+    try:
+        response = client.post(f"{url}/reset_prefix_cache")
+        if response.status_code in _NOT_OFFERED:
+            return None
+        response.raise_for_status()
+        said = response.json() if response.content else {}  # before vLLM 0.14 without a body
+        return bool(said.get("success", True)) if isinstance(said, dict) else False
+    except (httpx.HTTPError, ValueError):
+        return False
 
 
 def settled(

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from pytest_pdserve.backends.allocation import Progress
-from pytest_pdserve.judge.sanity import counted_per_rank
+from pytest_pdserve.judge.server_checks import counted_per_rank
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape

@@ -19,6 +19,7 @@ from pytest_pdserve.judge.claims import sides_of
 from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.plan.placement import size_on
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
@@ -43,6 +44,7 @@ from pytest_pdserve.values.record import voided_in
 from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Size
 from pytest_pdserve.values.workload import Workload
 
 _SELECTABLE = re.compile(r"[\w.+:/-]+")
@@ -278,7 +280,9 @@ class Session:
         return self.wholes[topology]
 
     def _pointers(self, cell: Cell) -> tuple[tuple[str, str], ...]:
-        where = [("record", str(path)) for path in cell.paths]
+        notes = {f.message for record in cell.records for f in record.findings if f.informs}
+        where = [("note", note) for note in sorted(notes)]
+        where += [("record", str(path)) for path in cell.paths]
         if self.system.judgement.nights:
             return (*where, ("accept", f"pdserve baseline propose --system {self.system.name}"))
         known = {point.id: point.test_id for point in self.system.sweep.points()}
@@ -357,7 +361,20 @@ class Session:
         """What finds the sides of *claim*."""
         measured = {key: cell.records for key, cell in self.cells.items()}
         known = self.session_judge.known(claim, measured)
-        return replace(known, broken=self.broken, invalid=self.invalid.keys()).look
+        sizes = {name: size for name in claim.topologies if (size := self._size(name)) is not None}
+        return replace(
+            known,
+            broken=self.broken,
+            invalid=self.invalid.keys(),
+            sizes=sizes,
+            per_gpu=claim.per == "gpu",
+        ).look
+
+    def _size(self, topology: str) -> Size | None:
+        """Nodes and GPUs of *topology*; None of servers that somebody else runs."""
+        system = self.system
+        known = system.figures is not None or backend_of(system).starts_servers
+        return size_on(system, topology) if known else None
 
 
 def _store(runs: Path, system: System) -> RunStore:

@@ -78,12 +78,20 @@ def check_entry(entry: ClaimEntry, where: str) -> None:
         raise ConfigError(f"{where}: needs 'kind', or 'undecidable' with the reason")
     elif entry.panel is None:
         raise ConfigError(f"{where}: needs 'panel'")
+    if entry.per == "gpu" and not any(_throughput(r.metric) for r in (entry, *entry.relations)):
+        raise ConfigError(
+            f"{where}: per = 'gpu' divides throughput, and none of its metrics is one"
+        )
     if isinstance(entry.load, Load) and entry.load == Load():
         raise ConfigError(f"{where}: load needs 'request_rate' or 'max_concurrency'")
     if isinstance(entry.load, Load) and not math.isfinite(entry.load.request_rate or 0.0):
         raise ConfigError(
             f'{where}: load.request_rate is {entry.load.request_rate}; write load = "saturated"'
         )
+
+
+def _throughput(metric: str) -> bool:
+    return metric in quantities() and quantities()[metric].grows_with_gpus
 
 
 def regime_of(entry: ClaimEntry) -> Regime:

@@ -195,6 +195,9 @@ class Statement:
     """Why it should hold."""
     source: _Text
     """Who says so."""
+    per: Literal["gpu"] | None = None
+    """``gpu`` divides throughput by the GPUs of its topology, so that topologies of unequal size
+    can be compared; None compares as measured, topologies of equal size only."""
     number: Annotated[int, Meta(ge=1)] | None = None
     """Number of the statement in the list that it was taken from."""
     undecidable: _Text | None = None

@@ -7,10 +7,12 @@ baseline keeps and judges, what the simulation computes, and which columns a tab
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Literal
@@ -23,6 +25,7 @@ from pytest_pdserve.values.roles import kv_pullers
 
 if TYPE_CHECKING:
     from pytest_pdserve.values.observation import Observation
+    from pytest_pdserve.values.result import BenchResult
 
 Better = Literal["lower", "higher", "equal"]
 Reader = Callable[["Observation"], float | None]
@@ -83,6 +86,11 @@ class Metric:
         if self.percentile is not None:
             flags.append(("metric-percentiles", self.percentile))
         return tuple(flags)
+
+    @property
+    def grows_with_gpus(self) -> bool:
+        """Whether it is a throughput: twice the GPUs can show twice as much."""
+        return self.unit.endswith("/s")
 
     @property
     def outer(self) -> float:
@@ -202,6 +210,71 @@ def _latency(quantity: str, statistic: str, *, heading: str | None = None) -> Me
     )
 
 
+def _due(name: str, statistic: str, after: Callable[[BenchResult, int], float]) -> Metric:
+    """A latency from when the arrival rate had a request due; recorded, not judged.
+
+    :param after: the time after request *i* was sent, seconds.
+    """
+
+    def read(seen: Observation) -> float | None:
+        spans = [seen.result.queue_s[i] + after(seen.result, i) for i in held_back(seen)]
+        return _statistic(spans, statistic)
+
+    tail = statistic != "mean"
+    return Metric(
+        name=f"{statistic}_{name}_ms",
+        unit="ms",
+        better="lower",
+        statistic=statistic,
+        read=read,
+        zero=True,
+        min_tokens=0,
+        floor=0.10 if tail else 0.03,
+        margin=0.20 if tail else 0.06,
+    )
+
+
+def held_back(seen: Observation) -> tuple[int, ...]:
+    """Return the places of the requests of which it is known how long the client held them back.
+
+    Empty without an arrival rate: a request is then due when the client has room for it.
+    """
+    result, rate = seen.result, seen.workload.request_rate
+    if not isinstance(rate, int | float) and seen.workload.ramp_up is None:
+        return ()
+    if not len(result.queue_s) == len(result.ttft_s) == len(result.itl_s):
+        return ()
+    errors = result.errors or ("",) * len(result.queue_s)
+    return tuple(
+        i
+        for i, error in enumerate(errors)
+        if not error and not math.isnan(result.queue_s[i] + result.ttft_s[i])
+    )
+
+
+def _statistic(spans: Sequence[float], statistic: str) -> float | None:
+    """Return the mean or percentile of *spans*, seconds, in ms; None of none."""
+    import numpy as np
+
+    if not spans:
+        return None
+    match = _PERCENTILE.fullmatch(statistic)
+    value = np.percentile(spans, float(match[1])) if match else np.mean(spans)
+    return float(value) * 1000
+
+
+def _sent(_: BenchResult, __: int) -> float:
+    return 0.0
+
+
+def _first_token(result: BenchResult, i: int) -> float:
+    return result.ttft_s[i]
+
+
+def _last_token(result: BenchResult, i: int) -> float:
+    return result.ttft_s[i] + sum(result.itl_s[i])
+
+
 def _rate(name: str, unit: str, *, heading: str | None = None) -> Metric:
     return Metric(
         name=name,
@@ -260,6 +333,12 @@ METRICS = MetricTable(
         _latency("e2el", "p50"),
         _latency("e2el", "p90"),
         _latency("e2el", "p99"),
+        _due("client_queue_time", "mean", _sent),
+        _due("client_queue_time", "p99", _sent),
+        _due("ttft_including_client_queue", "mean", _first_token),
+        _due("ttft_including_client_queue", "p99", _first_token),
+        _due("e2el_including_client_queue", "mean", _last_token),
+        _due("e2el_including_client_queue", "p99", _last_token),
         _rate("output_throughput", "tok/s", heading="output"),
         _rate("request_throughput", "req/s"),
         _rate("total_token_throughput", "tok/s"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.topology import Topology
@@ -32,9 +33,18 @@ class Observation:
     vocabulary: int | None = None
     """Tokens of the model's vocabulary; None if its configuration cannot be read."""
     earlier: float = 0.0
-    """Requests that the instances which prefill had served before."""
+    """Requests that the instances which prefill had served before, since their caches were last
+    emptied."""
     client_cpu: float | None = None
     """Cores that the client used while it measured; None if not seen."""
+    client_node: NodeLoad | None = None
+    """How busy the client's node was; None if not seen."""
+
+    @property
+    def asked(self) -> int:
+        """Requests asked, or those that the client saw the end of where nothing says it."""
+        asked, result = self.workload.num_prompts, self.result
+        return asked if isinstance(asked, int) else result.completed + (result.failed or 0)
 
     def of(self, *roles: str) -> tuple[ServedCounts, ...]:
         """Return the counts of the instances of *roles*."""

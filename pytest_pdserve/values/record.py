@@ -35,6 +35,11 @@ class Finding:
     voids: tuple[str, ...] = ()
     """Metrics that must not be judged because of it."""
 
+    @property
+    def informs(self) -> bool:
+        """Whether it is for information."""
+        return self.severity == "note"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedCounts:
@@ -68,6 +73,28 @@ class ServedCounts:
     """KV block, tokens, from ``vllm:cache_config_info``."""
     restarted: bool | None
     """Whether the process start time changed between the scrapes; None if one did not show it."""
+    stall_s: float | None = None
+    """Longest time, seconds, in which an engine of it had requests and made no token, as far as
+    looks once a second tell; None if nobody looked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLoad:
+    """How busy the client's node was, from the client's start to its end."""
+
+    cores: Annotated[int, Meta(ge=1)]
+    """Cores of the node."""
+    load_1m: float
+    """Load average over a minute, at the end."""
+    steal: float
+    """Share of the cores' time that the hypervisor gave to other machines."""
+    busy_cores: float
+    """Cores in use, on average."""
+    other_cores: float | None = None
+    """Cores that processes used which are not this session's; None where that cannot be told apart,
+    as of containers."""
+    others: tuple[str, ...] = ()
+    """The busiest of these: name, id, cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +165,10 @@ class Record:
     warm_load: Mapping[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
     """What the servers were warmed with before: requests, prompt_tokens and output_tokens of the
     first load, longer_requests and longer_prompt_tokens of what followed, seconds of all."""
+    prefix_cache_reset: bool | None = None
+    """Whether the prefix caches were emptied before the run; None where nobody tried."""
+    client_node: NodeLoad | None = None
+    """How busy the client's node was; None where that was not seen."""
 
     @property
     def cell(self) -> str:

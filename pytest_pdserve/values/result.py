@@ -14,7 +14,7 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.numbers import finite
 
-_ARRAYS = ("ttfts", "itls", "input_lens", "output_lens", "start_times", "errors")
+_ARRAYS = ("ttfts", "itls", "input_lens", "output_lens", "start_times", "errors", "queue_times")
 """Lists of one entry per request."""
 
 
@@ -45,6 +45,9 @@ class BenchResult:
     """Generated tokens of each request."""
     start_s: tuple[float, ...] = ()
     """Start of each request on the client's monotonic clock, seconds; absent before 2026."""
+    queue_s: tuple[float, ...] = ()
+    """How long the client held each request back after it was due, seconds, since it has at most
+    ``max_concurrency`` in flight; absent before vLLM 0.30."""
     errors: tuple[str, ...] = ()
     """Error text of each request, empty where it completed."""
     raw: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +98,7 @@ class BenchResult:
             input_lens=_entries(lists, "input_lens", _length, source),
             output_lens=_entries(lists, "output_lens", _length, source),
             start_s=_entries(lists, "start_times", _seconds, source),
+            queue_s=_entries(lists, "queue_times", _seconds, source),
             errors=_entries(
                 lists, "errors", lambda text: "" if text is None else str(text), source
             ),

@@ -32,6 +32,19 @@ class Part:
     """GPUs per engine; None means the system's own choice."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """What a topology takes of a system."""
+
+    nodes: int
+    """Nodes; on a local system, slots of this machine."""
+    gpus: int
+    """GPUs; a slot of a CPU counts as one."""
+
+    def __str__(self) -> str:
+        return f"{self.nodes} nodes, {self.gpus} GPUs"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
     """Identical groups of instances, which do all alike or have roles."""

@@ -87,3 +87,107 @@ def test_an_unmet_requirement_skips_with_both_numbers(
     assert strict.ret == pytest.ExitCode.TESTS_FAILED
     strict.stdout.fnmatch_lines([f"*{reason} (--pdserve-strict)"])
     assert not house.runs.exists()
+
+
+CLAIM = """
+schema_version = 1
+[[claim]]
+id = "a"
+text = "t"
+kind = "below"
+metric = "mean_itl_ms"
+subject = "1p3d"
+others = ["dp"]
+panel = "decode"
+output_lens = [256, 512]
+known_issue = { cells = ["512-256"], why = "w" }
+reason = "r"
+source = "s"
+"""
+SPREAD = """
+kind = "spread"
+metric = "mean_itl_ms"
+topologies = ["1p3d", "dp"]
+direction = "smaller"
+versus = { panel = "prefill", input_lens = [511] }
+"""
+CROSSOVER = """
+kind = "crossover"
+metric = "mean_itl_ms"
+subject = "1p3d"
+others = ["dp"]
+better_at = [512]
+worse_at = [300]
+"""
+SIDES = CLAIM.partition("kind = ")[2].partition("panel")[0]
+THERE = "the article's cells and those of 'stub' have"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("256, 512]", "256, 300]", f"output_lens has 300; {THERE} 8, 256, 512, 1024, 2048, 4096"),
+        (
+            "output_lens = [256, 512]",
+            "input_lens = [500, 512, 7]",
+            f"input_lens has 500, 7; {THERE} 32, 512, 1024, 2048, 4096",
+        ),
+        (f"kind = {SIDES}", SPREAD, f"versus.input_lens has 511; {THERE} "),
+        (f"kind = {SIDES}", CROSSOVER, f"worse_at has 300; {THERE} 8, 256, "),
+        (
+            '"512-256"',
+            '"512-257", "512-256", "1024-256"',
+            "known_issue names 512-257, 1024-256, but the claim's cells are 512-256, 512-512",
+        ),
+        (
+            'why = "w"',
+            'why = "w", systems = ["stub"]',
+            "known_issue names 512-256, but the claim's cells are none",
+        ),
+        (
+            'why = "w"',
+            'why = "w", systems = ["p6-efa"]',
+            "known_issue: system 'p6-efa' is unknown; known are ",
+        ),
+        (
+            '"dp"',
+            '"1p1d"',
+            "compares topologies of unequal size on 'stub': 1p3d (4 nodes, 4 GPUs), ",
+        ),
+        ('"dp"', '"1p4"', "topology '1p4' is not of the form "),
+    ],
+)
+def test_a_claim_that_names_what_does_not_exist_is_refused(
+    old: str, new: str, said: str, house: House
+) -> None:
+    house.suites("sweep", "claims")
+    path = house.path / "suites" / "claims" / "claims.toml"
+    assert old in CLAIM
+    path.write_text(CLAIM.replace(old, new))
+    result = house.run("--topology", "1p3d,dp,1p1d", "--collect-only")
+    sentence = only_sentence(result)
+    assert "claims.toml: claim 'a'" in sentence
+    assert said in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "topologies"),
+    [
+        (CLAIM, "all"),
+        (CLAIM.replace("256, 512]", "8]").replace("512-256", "32-8"), "all"),
+        (CLAIM.replace('why = "w"', 'why = "w", systems = ["article", "p5-efa"]'), "all"),
+        (CLAIM.replace('"dp"', '"1p1d"'), "1p3d"),  # it is not asked
+        (
+            CLAIM.replace('"dp"', '"1p1d"')
+            .replace("mean_itl_ms", "output_throughput")
+            .replace('id = "a"', 'id = "a"\nper = "gpu"'),
+            "1p3d,1p1d",
+        ),
+    ],
+    ids=["article", "own cells", "other systems", "unequal, not asked", "per GPU"],
+)
+def test_a_claim_that_can_be_judged_is_collected(text: str, topologies: str, house: House) -> None:
+    house.suites("sweep", "claims")
+    (house.path / "suites" / "claims" / "claims.toml").write_text(text)
+    result = house.run("--topology", topologies, "--collect-only", "-q", "-k", "test_claim[a]")
+    assert ids(result) == ["test_claim[a]"]

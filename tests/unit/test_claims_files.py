@@ -109,6 +109,12 @@ BROKEN = {
     "issue without cells": ('["512-256"]', "[]", ": /claim/0/known_issue/cells: [] should be "),
     "issue without why": (', why = "w"', "", ": /claim/0/known_issue: 'why' is a required"),
     "cell with a slash": ("512-256", "512/256", ": /claim/0/known_issue/cells/0: '512/256' does"),
+    "per node": (MARGIN, 'per = "node"\n', ": /claim/0/per: 'node' is not one of ['gpu']"),
+    "latency per GPU": (
+        MARGIN,
+        'per = "gpu"\n',
+        ": claim 'a': per = 'gpu' divides throughput, and none of its metrics is one",
+    ),
     "number 0": ("number = 1", "number = 0", ": /claim/0/number: 0 is less than the minimum"),
     "undecidable and judged": (MARGIN, 'undecidable = "u"\n', "it is undecidable, so it takes no"),
     "an id twice": ('"s"\n', '"s"\n' + BODY, ": claim id 'a' stands 2 times"),

@@ -19,6 +19,7 @@ from pytest_pdserve.values.quantities import DERIVED
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sweep import Sweep
+from pytest_pdserve.values.topology import Size
 from pytest_pdserve.values.workload import Workload
 from tests.support.claims import JOINT
 from tests.support.claims import MONOTONE
@@ -250,3 +251,38 @@ def test_the_ends_of_an_interval_are_as_exact_as_its_value() -> None:
     apart = claim(kind="difference", low=2000)
     assert "19728.9 ms [19728.4, 19729.4], claimed" in judge_claim(alone, cell(), look).message
     assert "difference 2529.6 [2528.6, 2530.6] ms" in judge_claim(apart, cell(), look).message
+
+
+ARTICLE_SIZES = {"1p1d": Size(nodes=2, gpus=16), "dp": Size(nodes=4, gpus=32)}
+
+
+def test_throughput_per_gpu_compares_topologies_of_unequal_size(make_record: MakeRecord) -> None:
+    records = {
+        ("1p1d", CELL.id): (make_record({"output_throughput": 9000.0, "mean_itl_ms": 9.0}),),
+        ("dp", CELL.id): (make_record({"output_throughput": 16000.0, "mean_itl_ms": 10.0}),),
+    }
+    seen = Known(measured=records, sizes=ARTICLE_SIZES)
+    made = claim(kind="above", metric="output_throughput", subject="1p1d")
+    assert judge_claim(made, [POINT], seen.look).status == "FAIL"
+    per_gpu = claim(kind="above", metric="output_throughput", subject="1p1d", per="gpu")
+    verdict = judge_claim(per_gpu, [POINT], replace(seen, per_gpu=True).look)
+    assert verdict.status == "PASS"
+    assert "562.5" in dict(verdict.evidence)[CELL.id]
+    assert dict(verdict.evidence)["size"] == (
+        "1p1d 2 nodes, 16 GPUs; dp 4 nodes, 32 GPUs; throughput is per GPU"
+    )
+    itl = replace(seen, per_gpu=True).look("1p1d", CELL, "mean_itl_ms")
+    assert (itl.value, itl.size) == (pytest.approx(9.0), ARTICLE_SIZES["1p1d"])
+
+
+def test_without_its_gpus_nothing_is_per_gpu(make_record: MakeRecord) -> None:
+    seen = replace(known(make_record, {"output_throughput": 9000.0}), per_gpu=True)
+    side = seen.look("1p3d", CELL, "output_throughput")
+    assert side.missing == "output_throughput of 1p3d has no known number of GPUs"
+
+
+def test_a_size_that_all_share_is_said_once(make_record: MakeRecord) -> None:
+    records = {(name, CELL.id): (make_record({"mean_itl_ms": 9.0}),) for name in ("1p3d", "dp")}
+    sizes = {"1p3d": ARTICLE_SIZES["dp"], "dp": ARTICLE_SIZES["dp"]}
+    verdict = judge_claim(claim(), [POINT], Known(measured=records, sizes=sizes).look)
+    assert dict(verdict.evidence)["size"] == "4 nodes, 32 GPUs each"

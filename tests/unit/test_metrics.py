@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,17 +15,23 @@ from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import RampUp
 from pytest_pdserve.values.workload import Workload
 
 MakeResult = Callable[..., BenchResult]
 MakeCounts = Callable[..., ServedCounts]
 
 
-def measured(result: BenchResult, *served: ServedCounts) -> dict[str, float]:
+WORKLOAD = Workload(input_len=512, output_len=256, num_prompts=4)
+
+
+def measured(
+    result: BenchResult, *served: ServedCounts, workload: Workload = WORKLOAD
+) -> dict[str, float]:
     """Metrics of a run of 1p2d."""
     seen = Observation(
         topology=Topology.parse("1p2d"),
-        workload=Workload(input_len=512, output_len=256, num_prompts=4),
+        workload=workload,
         result=result,
         served=served,
     )
@@ -163,6 +170,46 @@ def test_transfers_are_counted_only_where_they_can_be(
     metrics = measured(make_result(failed=None), make_counts(name, **kv))
     assert {key for key in metrics if key.startswith("kv_")} == present
     assert "failed" not in metrics
+
+
+DUE = {
+    "mean_client_queue_time_ms": 100.0,
+    "p99_client_queue_time_ms": 199.0,
+    "mean_ttft_including_client_queue_ms": 200.0,
+    "p99_ttft_including_client_queue_ms": 299.0,
+    "mean_e2el_including_client_queue_ms": 300.0,
+    "p99_e2el_including_client_queue_ms": 399.0,
+}
+"""Of three requests that waited 0, 100, 200 ms, had a token after 100 ms and two more in 100 ms."""
+LISTS = {
+    "queue_s": (0.0, 0.1, 0.2, 9.0),
+    "ttft_s": (0.1, 0.1, 0.1, 0.0),
+    "itl_s": ((0.06, 0.04),) * 3 + ((),),
+    "errors": ("", "", "", "refused"),
+}
+
+
+@pytest.mark.parametrize(
+    ("load", "lists", "expected"),
+    [
+        ({"request_rate": 4.0}, {}, DUE),
+        ({"ramp_up": RampUp(strategy="linear", start_rps=1, end_rps=4)}, {}, DUE),
+        ({}, {}, {}),  # all at once: a request is due when the client has room for it
+        ({"request_rate": "unknown"}, {}, {}),
+        ({"request_rate": 4.0}, {"queue_s": ()}, {}),  # before vLLM 0.30
+        ({"request_rate": 4.0}, {"errors": ("refused",) * 4}, {}),
+    ],
+    ids=["rate", "ramp-up", "all at once", "unknown", "not said", "none answered"],
+)
+def test_latencies_from_when_requests_were_due(
+    load: dict[str, Any],
+    lists: dict[str, Any],
+    expected: dict[str, float],
+    make_result: MakeResult,
+) -> None:
+    workload = replace(WORKLOAD, **load)
+    found = measured(make_result(**{**LISTS, **lists}), workload=workload)
+    assert {k: v for k, v in found.items() if "client_queue" in k} == pytest.approx(expected, abs=2)
 
 
 @pytest.mark.parametrize(

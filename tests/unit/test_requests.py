@@ -40,6 +40,7 @@ def test_a_request_is_what_the_client_saw_to_the_microsecond(
         "input_tokens",
         "output_tokens",
         "start_us",
+        "queue_us",
         "ttft_us",
         "itl_us",
         "error",

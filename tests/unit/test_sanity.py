@@ -11,20 +11,22 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.judge.sanity import chance_hits
-from pytest_pdserve.judge.sanity import check_offered
+from pytest_pdserve.judge.client_checks import check_offered
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.judge.sanity import checks
-from pytest_pdserve.judge.sanity import counted_per_rank
+from pytest_pdserve.judge.server_checks import chance_hits
+from pytest_pdserve.judge.server_checks import counted_per_rank
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import UNKNOWN
 from pytest_pdserve.values.workload import Workload
+from tests.support.records import TIMES
 
 MakeSeen = Callable[..., Observation]
 WORKLOAD = Workload(input_len=512, output_len=256, num_prompts=4)
@@ -509,9 +511,82 @@ def test_a_rate_that_was_not_offered_voids_every_latency(
     findings = list(check_offered(seen))
     assert len(findings) == (share < 0.95)
     for found in findings:
-        assert set(found.voids) == {name for name in METRICS if name.endswith("_ms")}
+        late = "client_queue"  # these count the wait
+        assert set(found.voids) == {n for n in METRICS if n.endswith("_ms") and late not in n}
         rate = f"{10 * share * (count - 1) / count:.3g}"
         assert found.message.startswith(f"{rate} requests/s were sent, 10 asked (at least 95%); ")
+
+
+OPEN_LOOP = replace(WORKLOAD, request_rate=2.0)
+
+
+def test_a_wait_before_requests_are_sent_is_told(make_seen: MakeSeen) -> None:
+    starts, waits = (0.0, 0.5, 1.0, 1.5), (0.0, 0.1, 0.1, 0.2)
+    timely = make_seen(workload=OPEN_LOOP, result={"start_s": starts, "queue_s": waits})
+    (found,) = check_offered(timely)
+    assert (found.severity, found.voids) == ("note", ())
+    assert found.message.startswith(
+        "the rate was offered; requests waited 100 ms on average before they were sent"
+    )
+    slow = tuple(3 * start for start in starts)
+    (found,) = check_offered(
+        make_seen(workload=OPEN_LOOP, result={"start_s": slow, "queue_s": waits})
+    )
+    assert "(at least 95%); requests waited 100 ms on average before they were sent" in (
+        found.message
+    )
+    short = {"start_s": starts, "queue_s": (0.0, 0.04, 0.04, 0.05)}
+    assert list(check_offered(make_seen(workload=OPEN_LOOP, result=short))) == []
+    long_ttft = {"start_s": starts, "queue_s": waits, "raw": {**TIMES, "mean_ttft_ms": 2000.0}}
+    assert list(check_offered(make_seen(workload=OPEN_LOOP, result=long_ttft))) == []
+
+
+@pytest.mark.parametrize(
+    ("stall_s", "message"),
+    [
+        (None, None),
+        (2.9, None),
+        (3.0, "decode[0] had requests and made no token for 3 s"),
+        (20.4, "decode[0] had requests and made no token for 20 s"),
+    ],
+)
+def test_an_engine_that_stood_still_is_named(
+    stall_s: float | None, message: str | None, make_seen: MakeSeen
+) -> None:
+    findings = said(make_seen(decode={"stall_s": stall_s}))
+    assert findings == ([("stalls", "note", message)] if message else [])
+
+
+ALONE = NodeLoad(cores=16, load_1m=3.2, steal=0.01, busy_cores=3.0, other_cores=0.7)
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (None, None),
+        (ALONE, None),
+        (replace(ALONE, other_cores=None), None),
+        (replace(ALONE, cores=2, other_cores=0.15), None),
+        (
+            replace(ALONE, cores=2, other_cores=0.25),
+            "other processes used 0.2 of 2 cores (load average 3.2)",
+        ),
+        (
+            replace(ALONE, other_cores=1.0, others=("make[7] 0.90", "sh[8] 0.10")),
+            "other processes used 1.0 of 16 cores: make[7] 0.90, sh[8] 0.10 (load average 3.2)",
+        ),
+        (
+            replace(ALONE, steal=0.12),
+            "12% of its CPU time went to other machines (steal) (load average 3.2)",
+        ),
+    ],
+)
+def test_a_busy_client_node_is_named(
+    load: NodeLoad | None, message: str | None, make_seen: MakeSeen
+) -> None:
+    findings = said(make_seen(client_node=load))
+    text = f"the client's node was busy: {message}"
+    assert findings == ([("client_node", "note", text)] if message else [])
 
 
 def test_a_rate_of_which_nobody_knows_what_was_offered(make_seen: MakeSeen) -> None:
@@ -531,7 +606,7 @@ def test_aggregated_instances_move_no_cache(
 def test_every_check_has_its_place() -> None:
     assert [check.__name__.removeprefix("check_") for check in checks()] == [
         *("completed", "tokens", "zeros", "chunks", "served", "transfers", "bytes"),
-        *("prefix_cache", "client", "offered"),
+        *("prefix_cache", "stalls", "client", "offered", "client_node"),
     ]
 
 

@@ -168,7 +168,7 @@ def test_a_record_is_written_with_one_row_per_request(
     assert load_record(path) == make_record()
     rows = rows_of(tmp_path)
     assert list(rows.columns) == [
-        *("input_tokens", "output_tokens", "start_us", "ttft_us", "itl_us", "error"),
+        *("input_tokens", "output_tokens", "start_us", "queue_us", "ttft_us", "itl_us", "error"),
     ]
     assert (len(rows), rows["ttft_us"].iloc[0], len(rows["itl_us"].iloc[0])) == (4, 100_000, 255)
 
@@ -187,9 +187,10 @@ def test_a_start_that_is_not_known_does_not_hide_the_others(
     [
         ({"ttft_s": (3600.0, 0.1, 0.1, 0.1)}, "ttft_us", 3_600_000_000),
         ({"itl_s": ((3600.0,), (), (), ())}, "itl_us", [3_600_000_000]),
+        ({"queue_s": (3600.0, 0.0, 0.0, 0.0)}, "queue_us", 3_600_000_000),
         ({"start_s": (4600.0, 1000.0, 1000.0, 1000.0)}, "start_us", 3_600_000_000),
     ],
-    ids=["first token", "gap", "start"],
+    ids=["first token", "gap", "wait", "start"],
 )
 def test_an_hour_of_waiting_is_stored(
     tmp_path: Path,
@@ -211,7 +212,7 @@ def test_lists_that_are_there_in_part_make_rows_all_the_same(
     store_in(tmp_path).write(make_record(), alone)
     rows = rows_of(tmp_path)
     assert rows["output_tokens"].tolist() == [256] * 4
-    for missing in ("input_tokens", "start_us", "ttft_us", "itl_us", "error"):
+    for missing in ("input_tokens", "start_us", "queue_us", "ttft_us", "itl_us", "error"):
         assert rows[missing].isna().all()
 
 

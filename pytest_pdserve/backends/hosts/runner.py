@@ -1,9 +1,9 @@
 """The node's side of a step: runs one command, and never outlives its session.
 
-A script of the standard library alone, because it also runs inside of containers; started once per
-node by one ``srun``. The step file says which command is this node's. Standard output carries
-events, one JSON object a line; standard input carries ``stop NAME``, and its end means that the
-session is gone. So does a lease without heartbeats.
+A script that imports the standard library and what lies beside it, because it also runs inside of
+containers; started once per node by one ``srun``. The step file says which command is this node's.
+Standard output carries events, one JSON object a line; standard input carries ``stop NAME``, and
+its end means that the session is gone. So does a lease without heartbeats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
+
+if TYPE_CHECKING or __package__:
+    from pytest_pdserve.backends.hosts.node_load import Look
+    from pytest_pdserve.backends.hosts.node_load import load_between
+    from pytest_pdserve.backends.hosts.node_load import look
+else:
+    sys.dont_write_bytecode = True  # the folder is the session's, and all its nodes see it
+    from node_load import Look
+    from node_load import load_between
+    from node_load import look
 
 POLL_S = 0.1
 LOOK_S = 1.0
@@ -133,6 +144,7 @@ class Runner:
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
         self._leave_mark(child.pid)
+        before = look() if self._item["watch_cpu"] else None
         watched = None if self._item["pid_argv"] else child.pid
         looked = 0.0
         while child.poll() is None and not self._stop.wait(POLL_S) and self._lease.holds():
@@ -141,6 +153,24 @@ class Runner:
                 watched = watched or _printed_pid(self._item["pid_argv"])
                 if watched is not None and (used := _cpu_seconds(watched)) is not None:
                     self._tell("cpu", at=looked, s=used)
+        self._tell_load(before)
+
+    def _tell_load(self, before: Look | None) -> None:
+        """Tell how busy the node was since the look *before*, if there was one."""
+        roots = None if self._item["pid_argv"] else {os.getpid()}
+        load = load_between(before, before and look(), roots=roots, groups=self._own_groups())
+        if load is not None:
+            self._tell("load", load=load)
+
+    def _own_groups(self) -> set[int]:
+        """Groups that any runner of this session has started on this machine."""
+        groups = set()
+        for mark in Path(self._item["marks"]).glob("*.*"):
+            with contextlib.suppress(OSError, ValueError):
+                group = int(mark.name.rpartition(".")[2])
+                if mark.read_text() == started_at(group):
+                    groups.add(group)
+        return groups
 
     def _leave_mark(self, group: int) -> None:
         """Write down the group, so that the node's holder ends it should this runner be killed."""

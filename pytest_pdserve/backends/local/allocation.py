@@ -18,6 +18,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import psutil
+from msgspec import convert
 
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
@@ -27,6 +28,9 @@ from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.hosts.facts import describe_drivers
 from pytest_pdserve.backends.hosts.facts import describe_hardware
 from pytest_pdserve.backends.hosts.groups import Groups
+from pytest_pdserve.backends.hosts.node_load import Look
+from pytest_pdserve.backends.hosts.node_load import load_between
+from pytest_pdserve.backends.hosts.node_load import look
 from pytest_pdserve.backends.hosts.runner import keep_port
 from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.images import Image
@@ -36,6 +40,7 @@ from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.system import System
 
 
@@ -79,6 +84,10 @@ class LocalProcess:
     """The group's leader."""
     samples: list[tuple[float, float]] = field(default_factory=list)
     """Time and CPU seconds, as often as it was looked at."""
+    first: Look | None = None
+    """This machine when it was started, if it is watched."""
+    groups: frozenset[int] = frozenset()
+    """Groups of the session when it was started."""
 
     @property
     def pid(self) -> int:
@@ -108,6 +117,12 @@ class LocalProcess:
             used = sum(sum(process.cpu_times()[:2]) for process in family)
             self.samples.append((time.monotonic(), used))
         return self.samples
+
+    def node_load(self) -> NodeLoad | None:
+        """How busy this machine was since it was started, if it is watched."""
+        roots = None if self.command.pid_argv else {os.getpid()}
+        load = load_between(self.first, self.first and look(), roots=roots, groups=self.groups)
+        return None if load is None else convert(load, NodeLoad)
 
 
 class LocalAllocation:
@@ -202,7 +217,10 @@ class LocalAllocation:
         if cpus := self._cpus.get(command.node):
             with contextlib.suppress(psutil.Error):
                 psutil.Process(popen.pid).cpu_affinity(list(cpus))
-        return LocalProcess(command=command, log=log, popen=popen)
+        first = look() if command.watched else None
+        return LocalProcess(
+            command=command, log=log, popen=popen, first=first, groups=self._groups.pids
+        )
 
     def stop(self, processes: Sequence[Process]) -> None:
         """End the groups of *processes* together: SIGTERM, then SIGKILL; then clean up."""

@@ -19,6 +19,7 @@ from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.hosts import image
+from pytest_pdserve.backends.hosts import node_load
 from pytest_pdserve.backends.hosts import runner
 from pytest_pdserve.backends.hosts import tarball
 from pytest_pdserve.backends.hosts import versions
@@ -103,7 +104,7 @@ class SlurmAllocation:
             run_id=label,
             run_folder=str(folder.parent),
         )
-        for module in (runner, image, tarball, versions):
+        for module in (runner, node_load, image, tarball, versions):
             shutil.copy(str(module.__file__), folder)
 
     def describe(self) -> dict[str, Any]:

@@ -16,11 +16,14 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from msgspec import convert
+
 from pytest_pdserve.backends.allocation import log_tail
 from pytest_pdserve.backends.hosts.groups import Groups
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import PortTakenError
+from pytest_pdserve.values.record import NodeLoad
 
 LOST = 255
 """Exit code of a process whose runner was cut off before it could tell one."""
@@ -50,6 +53,8 @@ class SlurmProcess:
     """Ports that somebody else has."""
     samples: list[tuple[float, float]] = field(default_factory=list)
     """Time on its node's clock and CPU seconds."""
+    load: NodeLoad | None = None
+    """How busy its node was, once it has ended."""
 
     @property
     def answered(self) -> bool:
@@ -71,6 +76,10 @@ class SlurmProcess:
         """What its runner has seen of its CPU time."""
         return tuple(self.samples)
 
+    def node_load(self) -> NodeLoad | None:
+        """What its runner has seen of its node."""
+        return self.load
+
     def hear(self, event: Mapping[str, Any]) -> None:
         """Take in what its runner tells."""
         match event["event"]:
@@ -84,6 +93,8 @@ class SlurmProcess:
                 self.taken = tuple(event["ports"])
             case "cpu":
                 self.samples.append((event["at"], event["s"]))
+            case "load":
+                self.load = convert(event["load"], NodeLoad)
 
 
 class JobStep:

@@ -90,6 +90,7 @@ class Engine:
         self.faults = faults
         self.started = time.time()
         self.streams = 0
+        self.running = 0
         self._kv_role = kv_role
         self._kv_bytes = bytes_per_token(model)
         self._lock = threading.Lock()
@@ -104,6 +105,8 @@ class Engine:
         lines = [
             f"process_start_time_seconds {self.started}",
             f'vllm:cache_config_info{{block_size="{BLOCK_SIZE}",engine="0"}} 1.0',
+            f'vllm:num_requests_running{{engine="0",model_name="stub"}} {self.running}',
+            'vllm:num_requests_waiting{engine="0",model_name="stub"} 0',
         ]
         transfers, moved, failed = (counts.pop(name) for name in ("transfers", "bytes", "failed"))
         for name, value in counts.items():
@@ -164,8 +167,12 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(404, b"{}")
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"null")
         key = os.environ.get("VLLM_API_KEY")
+        if urlsplit(self.path).path == "/reset_prefix_cache":
+            offered = os.environ.get("VLLM_SERVER_DEV_MODE") == "1"
+            self.reply(200 if offered else 404, b'{"success": true}' if offered else b"{}")
+            return
         if key and self.headers.get("Authorization") != f"Bearer {key}":
             self.reply(401, b'{"error": "Unauthorized"}')
         elif body.get("stream"):
@@ -196,12 +203,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         step = int(faults["chunk_tokens"])
+        self.engine.running += 1
         time.sleep(faults["first_ms"] / 1000)
         for start in range(0, len(words), step):
             if start:
                 time.sleep(step * faults["token_ms"] / 1000)
             text = "".join(words[start : start + step])
             self.event({"choices": [{"index": 0, "text": text}]})
+        self.engine.running -= 1
         self.event({"choices": [], "usage": usage(body, words)})
         self.wfile.write(b"data: [DONE]\n\n")
 
@@ -256,8 +265,9 @@ def serve(argv: list[str]) -> None:
     Server((options.host, options.port), Handler).serve_forever()
 
 
-def send(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """One streamed request, as the client's result tells of it."""
+def send(url: str, body: dict[str, Any], due: float) -> dict[str, Any]:
+    """One streamed request, no earlier than due, as the client's result tells of it."""
+    time.sleep(max(0.0, due - time.perf_counter()))
     began = time.perf_counter()
     times: list[float] = []
     tokens, text, error = 0, "", ""
@@ -277,6 +287,7 @@ def send(url: str, body: dict[str, Any]) -> dict[str, Any]:
         "tokens": 0 if failed else tokens,
         "text": text,
         "start": began,
+        "queue": began - due,
         "error": error or ("" if times else "no chunk"),
     }
 
@@ -325,7 +336,8 @@ def bench(argv: list[str]) -> None:
     ]
     began = time.perf_counter()
     with ThreadPoolExecutor(options.max_concurrency or len(bodies)) as pool:
-        answers = list(pool.map(lambda body: send(options.base_url, body), bodies))
+        due = [began + number / options.request_rate for number in range(len(bodies))]
+        answers = list(pool.map(lambda *each: send(options.base_url, *each), bodies, due))
     result = summary(options, answers, time.perf_counter() - began)
     time.sleep(BENCH_REST_S)
     if not faults["no_result"]:
@@ -372,6 +384,7 @@ def summary(
         "itls": [answer["itl"] for answer in answers],
         "latencies": [answer["e2el"] for answer in answers],
         "start_times": [answer["start"] for answer in answers],
+        "queue_times": [answer["queue"] for answer in answers],
         "generated_texts": [answer["text"] for answer in answers],
         "errors": [answer["error"] for answer in answers],
         "rtfx": 0.0,

@@ -1,0 +1,168 @@
+"""What of a run the client's side tells: answers, tokens, chunks, when requests were sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_pdserve.judge.findings import invalid
+from pytest_pdserve.judge.findings import note
+from pytest_pdserve.judge.findings import unproven
+from pytest_pdserve.judge.lateness import lateness_s
+from pytest_pdserve.judge.lateness import offered_rate
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.record import Finding
+
+LEAST_CHUNKS_PER_TOKEN = 0.98
+"""Chunks per token below which a gap between chunks is no inter-token latency."""
+BUSIEST_CLIENT = 0.9
+"""Share of a core above which the run is unproven if lateness is not known."""
+MAX_LATE_SHARE = 0.1
+"""Share of the mean TTFT by which requests may be sent late, on average."""
+MIN_LATE_S = 0.05
+"""Mean lateness below this never makes a run invalid, even with a short TTFT."""
+MIN_OFFERED_SHARE = 0.95
+"""Share of the asked rate that must be offered."""
+MAX_STEAL = 0.02
+"""Share of a node's CPU time that a hypervisor may give to others before it is worth a note."""
+MAX_OTHER_SHARE = 0.05
+"""Share of the client's node that processes of others may use before it is worth a note."""
+MIN_OTHER_CORES = 0.2
+"""Cores that they may always use."""
+
+
+def check_completed(seen: Observation) -> Iterator[Finding]:
+    """Every request completed, and none failed: with all failed, vLLM reports a TTFT of 0 ms."""
+    asked, result = seen.workload.num_prompts, seen.result
+    if isinstance(asked, str):
+        yield unproven("completed", "the number of requests asked is unknown")
+        asked = result.completed + (result.failed or 0)
+    if result.failed is None:
+        yield unproven("completed", "the client's result does not say how many requests failed")
+    if result.completed != asked or result.failed:
+        first = next((e.strip().splitlines()[-1] for e in result.errors if e.strip()), None)
+        yield invalid(
+            "completed",
+            f"{result.completed} of {asked} requests completed, {result.failed or 0} failed"
+            + (f"; first error: {first[:200]}" if first else ""),
+        )
+
+
+def check_tokens(seen: Observation) -> Iterator[Finding]:
+    """Output is as long as asked, and input too where the client makes the prompts."""
+    workload, result = seen.workload, seen.result
+    if workload.dataset != "random":
+        return
+    counted = {
+        "output": (result.total_output_tokens, workload.output_len),
+        "input": (result.total_input_tokens, workload.input_len),
+    }
+    for what, (got, length) in counted.items():
+        if isinstance(length, int) and isinstance(workload.num_prompts, int):
+            if got != (asked := workload.num_prompts * length):
+                yield invalid("tokens", f"{got} {what} tokens, asked {asked}")
+        else:
+            yield unproven("tokens", f"{got} {what} tokens; how many were asked is unknown")
+
+
+def check_chunks(seen: Observation) -> Iterator[Finding]:
+    """Gaps are gaps between tokens: with several tokens per chunk, ITL is something else."""
+    chunks, tokens = seen.result.chunks, seen.result.total_output_tokens
+    if chunks is None:
+        yield unproven(
+            "chunks",
+            "no entry per request (--save-detailed), so chunks cannot be held against "
+            "tokens; ITL is not judged",
+            voids=METRICS.voided_by("chunks"),
+        )
+    elif tokens and chunks / tokens < LEAST_CHUNKS_PER_TOKEN:
+        yield note(
+            "chunks",
+            f"{chunks} chunks for {tokens} tokens ({chunks / tokens:.3f} per token, at "
+            f"least {LEAST_CHUNKS_PER_TOKEN}); ITL is not judged, TPOT is",
+            voids=METRICS.voided_by("chunks"),
+        )
+
+
+def check_zeros(seen: Observation) -> Iterator[Finding]:
+    """No latency or rate of a completed run is zero."""
+    for name, metric in METRICS.items():
+        value = None if metric.zero else metric.value(seen)
+        if value is not None and value <= 0:
+            yield invalid("zeros", f"{name} = {value:g}, which no server that answers can show")
+
+
+def check_client(seen: Observation) -> Iterator[Finding]:
+    """The client sent its requests in time: what is late in sending is late in reading too.
+
+    A busy client is no fault by itself; where it cannot be seen how late it was, the run is
+    unproven.
+    """
+    late = lateness_s(seen.result, seen.workload)
+    cpu = "" if seen.client_cpu is None else f"; it used {seen.client_cpu:.0%} of a core"
+    if not late:
+        if seen.client_cpu is None or seen.client_cpu > BUSIEST_CLIENT:
+            yield unproven("client", f"how late the client sent its requests is not known{cpu}")
+        return
+    mean_s, ttfts = sum(late) / len(late), seen.result.ttft_s
+    share = mean_s * len(ttfts) / sum(ttfts) if sum(ttfts) > 0 else 0.0
+    if mean_s > MIN_LATE_S and share > MAX_LATE_SHARE:
+        yield invalid(
+            "client",
+            f"the client sent its requests {mean_s * 1000:.0f} ms late on average (the latest "
+            f"{max(late) * 1000:.0f} ms), {share:.0%} of the mean TTFT, limit "
+            f"{MAX_LATE_SHARE:.0%}{cpu}; lower max_concurrency",
+        )
+
+
+def check_offered(seen: Observation) -> Iterator[Finding]:
+    """The rate that was offered is the rate that was asked; else latencies are of another load."""
+    asked, offered = seen.workload.request_rate, offered_rate(seen.result)
+    if not isinstance(asked, int | float):
+        return
+    if offered is None:
+        yield unproven("offered", f"{asked:g} requests/s were asked; how many were sent is unknown")
+        return
+    wait_ms, held = METRICS["mean_client_queue_time_ms"].value(seen), ""
+    if wait_ms is not None:
+        held = f"; requests waited {wait_ms:.0f} ms on average before they were sent"
+    # The client scales its gaps so that n requests take n / rate seconds (vLLM 0.32,
+    # ``get_request``); from the first to the last these are n - 1 gaps.
+    count = len(seen.result.start_s)
+    if offered < asked * MIN_OFFERED_SHARE * (count - 1) / count:
+        yield note(
+            "offered",
+            f"{offered:.3g} requests/s were sent, {asked:g} asked (at least "
+            f"{MIN_OFFERED_SHARE:.0%}){held}; latencies are not judged: max_concurrency or the "
+            "client held requests back",
+            voids=METRICS.voided_by("offered"),
+        )
+    elif wait_ms is not None and _matters(wait_ms, METRICS["mean_ttft_ms"].value(seen)):
+        yield note(
+            "offered",
+            f"the rate was offered{held}, which TTFT and E2EL leave out; "
+            "mean_ttft_including_client_queue_ms counts it",
+        )
+
+
+def _matters(wait_ms: float, ttft_ms: float | None) -> bool:
+    """Whether a wait is long, by itself and beside the mean TTFT."""
+    return wait_ms > MIN_LATE_S * 1000 and wait_ms > MAX_LATE_SHARE * (ttft_ms or 0.0)
+
+
+def check_client_node(seen: Observation) -> Iterator[Finding]:
+    """The client's node was this session's alone; a busy one slows whatever is measured on it."""
+    load = seen.client_node
+    if load is None:
+        return
+    said = []
+    if load.steal > MAX_STEAL:
+        said.append(f"{load.steal:.0%} of its CPU time went to other machines (steal)")
+    if (load.other_cores or 0.0) > max(MIN_OTHER_CORES, MAX_OTHER_SHARE * load.cores):
+        named = f": {', '.join(load.others)}" if load.others else ""
+        said.append(f"other processes used {load.other_cores:.1f} of {load.cores} cores{named}")
+    if said:
+        yield note(
+            "client_node",
+            f"the client's node was busy: {'; '.join(said)} (load average {load.load_1m:.1f})",
+        )
