@@ -97,7 +97,7 @@ def main() -> int:
     prepare(folder, asked)
     env = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-p", "pytest_pdserve.plugin", "-q", "-x"]
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_pdserve.plugin.hooks", "-q", "-x"]
     command += ["-p", "no:cacheprovider", "suites", "--system", "gpus", "--topology"]
     command += [asked.topologies, "--pdserve-repeats", str(asked.runs)]
     command += ["--pdserve-runs", str(runs.absolute())]

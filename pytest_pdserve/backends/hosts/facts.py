@@ -28,14 +28,19 @@ def describe_hardware() -> dict[str, str]:
 
 def said(argv: Sequence[str]) -> str:
     """Standard output of a command; empty if it is absent, fails or hangs."""
+    return run_quietly(argv) or ""
+
+
+def run_quietly(argv: Sequence[str]) -> str | None:
+    """Standard output of a command; None if it is absent, fails or hangs."""
     if not argv or shutil.which(argv[0]) is None:
-        return ""
+        return None
     try:
         return subprocess.run(
             argv, capture_output=True, text=True, timeout=_COMMAND_S, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
 
 
 def list_gpus() -> list[str] | None:

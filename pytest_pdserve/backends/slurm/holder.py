@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_pdserve.backends.hosts.facts import said
+from pytest_pdserve.backends.hosts.facts import run_quietly
 from pytest_pdserve.backends.hosts.runner import Lease
 from pytest_pdserve.backends.hosts.runner import group_lives
 from pytest_pdserve.backends.hosts.runner import started_at
@@ -32,6 +32,8 @@ NODES = "nodes"
 MARKS = "groups"
 """Names inside of the session's folder."""
 _POLL_S = 0.5
+_ASKED = 6
+"""Times that an engine is asked which containers are left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +112,18 @@ def end_marked(marks: Path, node: str, stop_s: float) -> None:
 
 
 def remove_containers(listing: Sequence[str], removing: Sequence[str]) -> None:
-    """Remove the containers that *listing* names, and no others."""
-    ids = said(listing).split()
-    if ids:
-        said([*removing, *ids])
+    """Remove the containers that *listing* names, and no others, until it names none.
+
+    An engine that is busy ending others may fail to answer, so it is asked several times.
+    """
+    for _ in range(_ASKED if listing else 0):
+        answer = run_quietly(listing)
+        ids = answer.split() if answer is not None else []
+        if ids:
+            run_quietly([*removing, *ids])
+        elif answer is not None:
+            return
+        threading.Event().wait(_POLL_S)
 
 
 def holder_argv(what: str, config: HolderConfig) -> list[str]:
