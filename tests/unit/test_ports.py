@@ -6,6 +6,7 @@ import pytest
 
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import InstancePorts
+from pytest_pdserve.plan.ports import PortBook
 from pytest_pdserve.plan.ports import Ports
 from pytest_pdserve.plan.ports import assign_ports
 from pytest_pdserve.plan.ports import unclaimed
@@ -108,3 +109,28 @@ def test_an_exhausted_range_is_an_error(
     with pytest.raises(PlacementError) as refused:
         assigned("1p3d", scheme=scheme, busy=busy)
     assert str(refused.value) == sentence
+
+
+def book(*busy: int, span: int = 20) -> tuple[PortBook, list[int]]:
+    """A book of ports, and those that it asked for."""
+    asked: list[int] = []
+
+    def claim(_: str, port: int) -> bool:
+        asked.append(port)
+        return port not in busy and asked.count(port) == 1
+
+    return PortBook(PortScheme(http=8000, side_channel=8000, span=span), claim), asked
+
+
+def test_the_last_port_of_a_range_is_handed_out() -> None:
+    ports, _ = book(span=4)
+    assert [ports.take("n0", "http", 0, width=2), ports.take("n0", "http", 2, width=2)] == [
+        *(8000, 8002),
+    ]
+
+
+def test_a_port_that_was_claimed_for_a_run_in_vain_is_handed_out_later() -> None:
+    ports, asked = book(8002)
+    assert ports.take("n0", "side_channel", 0, width=4) == 8003
+    assert [ports.take("n0", "http", 0), ports.take("n0", "http", 0)] == [8000, 8001]
+    assert asked.count(8000) == 2  # what is kept already is not asked for again
