@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 from pytest_pdserve.judge.findings import invalid
 from pytest_pdserve.judge.findings import note
@@ -39,6 +40,18 @@ def check_completed(seen: Observation) -> Iterator[Finding]:
         asked = result.completed + (result.failed or 0)
     if result.failed is None:
         yield unproven("completed", "the client's result does not say how many requests failed")
+    silent = [
+        tokens
+        for answer, tokens, error in zip(
+            result.answers, result.output_lens, result.errors, strict=False
+        )
+        if tokens > 0 and not answer and not error
+    ]
+    if silent:
+        yield invalid(
+            "completed",
+            f"{len(silent)} of {asked} requests claim {sum(silent)} tokens and have no text",
+        )
     if result.completed != asked or result.failed:
         first = next((e.strip().splitlines()[-1] for e in result.errors if e.strip()), None)
         yield invalid(
@@ -48,21 +61,94 @@ def check_completed(seen: Observation) -> Iterator[Finding]:
         )
 
 
+def check_answers(seen: Observation) -> Iterator[Finding]:
+    """Different prompts had different answers, unless the weights answer everything alike."""
+    alone = seen.alone.answers if seen.alone else ()
+    if seen.alone and seen.alone.fault:
+        yield invalid("answers", f"a prompt asked by itself after the run: {seen.alone.fault}")
+    if not seen.result.alike:
+        return
+    said = f"all {len(seen.result.answers)} answers are the same text"
+    if not alone:
+        yield unproven("answers", f"{said}; whether they should differ is not known")
+    elif len(set(alone)) == 1:
+        yield unproven(
+            "answers",
+            f"{said}, as are those to {len(alone)} prompts asked one by one: these weights "
+            "cannot tell a right answer",
+        )
+    else:
+        yield invalid(
+            "answers",
+            f"{said}, but {len(alone)} prompts asked one by one have {len(set(alone))} "
+            "different ones: what was served under load is wrong",
+        )
+
+
 def check_tokens(seen: Observation) -> Iterator[Finding]:
     """Output is as long as asked, and input too where the client makes the prompts."""
     workload, result = seen.workload, seen.result
     if workload.dataset != "random":
+        yield unproven(
+            "tokens",
+            f"{result.total_input_tokens} input and {result.total_output_tokens} output tokens; "
+            f"how many data set {workload.dataset!r} asks is not known",
+        )
         return
+    prefix = _number(seen, "random-prefix-len", 0.0)
     counted = {
-        "output": (result.total_output_tokens, workload.output_len),
-        "input": (result.total_input_tokens, workload.input_len),
+        "output": (result.total_output_tokens, result.output_lens, workload.output_len, 0.0),
+        "input": (result.total_input_tokens, result.input_lens, workload.input_len, prefix),
     }
-    for what, (got, length) in counted.items():
-        if isinstance(length, int) and isinstance(workload.num_prompts, int):
-            if got != (asked := workload.num_prompts * length):
-                yield invalid("tokens", f"{got} {what} tokens, asked {asked}")
-        else:
+    for what, (got, each, length, more) in counted.items():
+        asked = workload.num_prompts
+        if not isinstance(length, int) or not isinstance(asked, int) or more is None:
             yield unproven("tokens", f"{got} {what} tokens; how many were asked is unknown")
+        elif "random-range-ratio" in seen.client_options:
+            yield from _varied(seen, what, each, length)
+        elif got != (whole := asked * (length + int(more))):
+            yield from _other(seen, what, got, whole, each)
+
+
+def _number(seen: Observation, option: str, default: float) -> float | None:
+    """The value of a numeric option of the client; None if it is none."""
+    try:
+        return float(seen.client_options.get(option, default))
+    except ValueError:
+        return None
+
+
+def _varied(seen: Observation, what: str, each: Sequence[int], length: int) -> Iterator[Finding]:
+    """Lengths that the client draws around *length*: none is outside."""
+    ratio = _number(seen, "random-range-ratio", 0.0)
+    prefix = _number(seen, "random-prefix-len", 0.0) if what == "input" else 0.0
+    if ratio is None or prefix is None or not each:
+        yield unproven("tokens", f"{what} lengths vary; how long they were asked is unknown")
+        return
+    low, high = length * (1 - ratio) + prefix - 1, length * (1 + ratio) + prefix + 1
+    strange = [tokens for tokens in each if not low <= tokens <= high]
+    if strange and not (what == "input" and is_chat(seen)):
+        yield invalid(
+            "tokens",
+            f"{what} of {strange[0]} tokens, asked {low + 1:.0f} to {high - 1:.0f}",
+        )
+
+
+def _other(
+    seen: Observation, what: str, got: int, whole: int, each: Sequence[int]
+) -> Iterator[Finding]:
+    """Other lengths than asked: a chat template adds as many tokens to every prompt."""
+    if what == "input" and is_chat(seen) and got > whole and len(set(each)) == 1:
+        added = (got - whole) // max(1, len(each))
+        yield note("tokens", f"the server counts {added} tokens more a prompt: its chat template")
+    else:
+        yield invalid("tokens", f"{got} {what} tokens, asked {whole}")
+
+
+def is_chat(seen: Observation) -> bool:
+    """Tell whether prompts were sent as chat messages, which a template surrounds."""
+    raw = seen.result.raw
+    return any("chat" in str(raw.get(name, "")) for name in ("backend", "endpoint_type"))
 
 
 def check_chunks(seen: Observation) -> Iterator[Finding]:

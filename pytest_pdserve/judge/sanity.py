@@ -19,11 +19,15 @@ Check = Callable[[Observation], Iterable[Finding]]
 
 CHECKS: tuple[Check, ...] = (
     client.check_completed,
+    client.check_answers,
     client.check_tokens,
     client.check_zeros,
     client.check_chunks,
     servers.check_served,
+    servers.check_others,
+    servers.check_preemptions,
     servers.check_transfers,
+    servers.check_prefilled_again,
     servers.check_bytes,
     servers.check_prefix_cache,
     servers.check_stalls,

@@ -8,16 +8,31 @@ from collections.abc import Sequence
 from pytest_pdserve.judge.findings import invalid
 from pytest_pdserve.judge.findings import note
 from pytest_pdserve.judge.findings import unproven
+from pytest_pdserve.values.counters import BY_NAME
+from pytest_pdserve.values.counters import is_shown_by
+from pytest_pdserve.values.counters import why_missing
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import SMALL_VOCABULARY
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ServedCounts
+from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.roles import kv_pullers
+from pytest_pdserve.values.roles import kv_sources
 
 CHANCE = 1e-6
 """An idle instance is no bad luck if even dealing would leave it idle less often than this."""
+MOST_ADDED = 1
+"""Tokens that a server may add to each prompt beside what the client says."""
+_KV_FAULTS = {
+    "kv_failed": "KV transfers failed (from vLLM 0.32 on, handshakes and notifications too)",
+    "kv_expired": "KV caches expired before they were read",
+    "kv_read_late": "KV caches were read after they had expired: answers may be wrong",
+}
+"""What makes a run invalid if it was counted once; unproven if it is not counted."""
+_RARELY_COUNTED = ("kv_read_late",)
+"""Of these, what only the newest versions count: not counting it says nothing."""
 LONG_STALL_S = 3.0
 """An engine that had requests and made no token for so long is worth a note."""
 
@@ -39,12 +54,18 @@ def check_served(seen: Observation) -> Iterator[Finding]:
             yield invalid("restarted", f"{counts.name} restarted during the run")
         elif counts.restarted is None:
             yield unproven("restarted", f"{counts.name} does not show when its process started")
+        if counts.cut_off:
+            yield invalid(
+                "served",
+                f"{counts.name} ended {counts.cut_off:g} requests with abort, error or repetition",
+            )
+    yield from _missing(seen, "served", "requests", seen.served)
     for role in ROLES:
         yield from _served_role(seen.of(role), seen.asked)
 
 
 def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Finding]:
-    idle = [c.name for c in counts if c.requests <= 0]
+    idle = [c.name for c in counts if c.requests is not None and c.requests <= 0]
     if not idle:
         return
     names = ", ".join(idle)
@@ -56,32 +77,120 @@ def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Findi
     if chance < CHANCE:
         yield invalid("served", f"{message}; even dealing does that once in {1 / chance:.1g} runs")
     else:
-        yield note(
-            "served",
-            f"{message}; even dealing does that in {chance:.2g} of runs",
+        yield note("served", f"{message}; even dealing does that in {chance:.2g} of runs")
+
+
+def _missing(
+    seen: Observation, check: str, name: str, served: Sequence[ServedCounts]
+) -> Iterator[Finding]:
+    """What cannot be known where instances do not show a counter: absent is not zero."""
+    silent = [counts.name for counts in served if getattr(counts, name) is None]
+    if silent:
+        yield unproven(
+            check,
+            f"{', '.join(silent)} shows no {BY_NAME[name].samples[0]}: "
+            f"{why_missing(name, seen.vllm)}",
         )
 
 
+def check_others(seen: Observation) -> Iterator[Finding]:
+    """Instances counted what the client asked, and no more: else others used them too."""
+    if not seen.served:
+        return
+    result, sent = seen.result, seen.asked + seen.extra
+    first_len = result.input_lens[0] if result.input_lens else 0
+    prompts = result.total_input_tokens + seen.extra * first_len
+    for roles in (kv_sources(), kv_pullers(), (AGGREGATED,)):
+        if (counted := _sum(seen, "requests", roles)) is not None and counted > sent:
+            others = counted - sent
+            yield invalid(
+                "others",
+                f"{' and '.join(roles)} instances counted {counted:g} requests, {sent} were sent: "
+                f"{others:g} came from somebody else",
+            )
+        elif (counted := _sum(seen, "prompt_tokens", roles)) is not None and counted > prompts:
+            if (counted - prompts) % sent or counted - prompts > MOST_ADDED * sent:
+                yield invalid(
+                    "others",
+                    f"{' and '.join(roles)} instances read {counted:g} prompt tokens, {prompts:g} "
+                    "were sent: a request that was hung up came from somebody else",
+                )
+
+
+def _sum(seen: Observation, name: str, roles: Sequence[str]) -> float | None:
+    """The sum of a count over the instances of *roles*; None if there is none, or one is silent."""
+    values = [getattr(counts, name) for counts in seen.of(*roles)]
+    return sum(values) if values and None not in values else None
+
+
+def check_preemptions(seen: Observation) -> Iterator[Finding]:
+    """What an engine had to throw out of its KV cache; a decode instance prefills it again."""
+    for counts in seen.served:
+        if not counts.preemptions:
+            continue
+        share = counts.preemptions / max(1.0, counts.requests or seen.asked)
+        message = f"{counts.name} preempted {counts.preemptions:g} times ({share:.0%} of requests)"
+        pulls = counts.role in kv_pullers()
+        if pulls:
+            message += "; each prefills again on a decode instance"
+        limit = seen.limits.max_preempted_share
+        if pulls and share > limit:
+            yield invalid("preemptions", f"{message}, limit {limit:.0%}; its KV cache is too small")
+        else:
+            yield note("preemptions", message)
+
+
 def check_transfers(seen: Observation) -> Iterator[Finding]:
-    """One KV transfer per request and rank, none failed, none expired."""
+    """One KV transfer per request and rank, none failed, none expired, none read too late."""
     if not seen.topology.disaggregated or not seen.served:
         return
     transfers = seen.total("kv_transfers", *kv_pullers())
     if transfers is None:
-        yield invalid("transfers", "decode instances show no NIXL counters: no KV cache was moved")
+        yield _no_transfers(seen)
         return
-    asked = seen.asked
-    if not counted_per_rank(transfers, asked, seen.ranks):
+    sent = seen.asked + seen.extra
+    if not counted_per_rank(transfers, sent, seen.ranks):
         each = "one each" if seen.ranks == 1 else f"1 to {seen.ranks} each, one per rank"
         yield invalid(
-            "transfers", f"{transfers:g} KV transfers for {asked} requests, expected {each}"
+            "transfers", f"{transfers:g} KV transfers for {sent} requests, expected {each}"
         )
-    for what in ("failed", "expired"):
-        count = seen.total(f"kv_{what}")
-        if count is None:
-            yield unproven("transfers", f"this vLLM does not count {what} KV transfers")
-        elif count:
-            yield invalid("transfers", f"{count:g} KV transfers {what}")
+    for name, what in _KV_FAULTS.items():
+        count = seen.total(name)
+        if count:
+            yield invalid("transfers", f"{count:g} {what}")
+        elif count is None and name not in _RARELY_COUNTED:
+            why = why_missing(name, seen.vllm)
+            yield unproven("transfers", f"nobody shows {BY_NAME[name].samples[0]}: {why}")
+
+
+def _no_transfers(seen: Observation) -> Finding:
+    pullers = ", ".join(counts.name for counts in seen.of(*kv_pullers()))
+    why = why_missing("kv_transfers", seen.vllm)
+    message = f"{pullers} shows no NIXL counters: {why}"
+    if is_shown_by("kv_transfers", seen.vllm):
+        return invalid("transfers", f"{message}, so no KV cache was moved")
+    return unproven("transfers", message, voids=METRICS.voided_by("counters"))
+
+
+def check_prefilled_again(seen: Observation) -> Iterator[Finding]:
+    """Decode instances got their prompts' KV cache, and did not compute it themselves."""
+    if not seen.topology.disaggregated or not seen.served:
+        return
+    pullers = seen.of(*kv_pullers())
+    own, whole = (_sum(seen, n, kv_pullers()) for n in ("prompt_computed", "prompt_tokens"))
+    if own is None or not whole:
+        if is_shown_by("prompt_computed", seen.vllm):
+            yield from _missing(seen, "prefilled_again", "prompt_computed", pullers)
+        return
+    # The last token of a prompt may be computed again to begin with.
+    again = own - sum(counts.requests or 0.0 for counts in pullers)
+    limit = seen.limits.max_prefilled_again
+    if again / whole > limit:
+        yield invalid(
+            "prefilled_again",
+            f"decode instances computed {own:g} of {whole:g} prompt tokens themselves "
+            f"({own / whole:.0%}, limit {limit:.0%}): prefill and decode were not separated",
+        )
 
 
 def check_bytes(seen: Observation) -> Iterator[Finding]:
@@ -101,7 +210,8 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
             "so none predicted",
         )
         return
-    predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in lens)
+    sent = (*lens, *[lens[0]] * seen.extra)
+    predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in sent)
     if not counted_per_rank(moved, predicted, seen.ranks):
         yield invalid(
             "bytes",
@@ -124,17 +234,18 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
     """Random prompts hit the prefix cache only by chance; more means that they were sent before."""
     if seen.workload.dataset != "random" or not seen.served:
         return
-    if "random-prefix-len" in seen.workload.options:
+    if "random-prefix-len" in seen.client_options:
         return
-    found = [c.prefix_cache_hits for c in seen.served if c.role not in kv_pullers()]
+    prefilling = [counts for counts in seen.served if counts.role not in kv_pullers()]
+    found = [counts.prefix_cache_hits for counts in prefilling]
     counted = [count for count in found if count is not None]
     hits = sum(counted) if counted else None
     if hits is None:
-        yield unproven("prefix_cache", "this vLLM does not count prefix-cache hits")
+        yield from _missing(seen, "prefix_cache", "prefix_cache_hits", prefilling)
     elif hits:
         share = hits / max(1, seen.result.total_input_tokens)
         said = f"{hits:g} prompt tokens ({share:.1%}) came from the prefix cache"
-        admitted = chance_hits(seen, seen.vocabulary or SMALL_VOCABULARY)
+        admitted = chance_hits(seen, seen.vocabulary or SMALL_VOCABULARY) + _repeated(seen)
         if hits > admitted:
             yield invalid(
                 "prefix_cache",
@@ -146,6 +257,11 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
                 "prefix_cache",
                 f"{said}; the model's vocabulary is unknown, so nobody knows whether by chance",
             )
+
+
+def _repeated(seen: Observation) -> float:
+    """Prompt tokens that the client sends again on purpose: warm-ups repeat its first prompt."""
+    return seen.extra * (seen.result.input_lens[0] if seen.result.input_lens else 0)
 
 
 def chance_hits(seen: Observation, vocabulary: int) -> float:

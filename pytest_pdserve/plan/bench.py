@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.command import options_of
 from pytest_pdserve.plan.router import API_KEY_VARIABLE
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.system import Limits
@@ -75,6 +77,27 @@ def _load_flags(workload: Workload) -> Iterator[str]:
         yield from ("--ramp-up-end-rps", str(ramp.end_rps))
     if load.max_concurrency is not None:
         yield from ("--max-concurrency", str(load.max_concurrency))
+
+
+def extra_requests(workload: Workload, system: System) -> int:
+    """Return the requests that the client sends beside those asked, all with the first prompt.
+
+    These are its warm-ups, and the one that tells whether the endpoint is ready, where that was
+    asked for: ``--num-warmups``, ``--ready-check-timeout-sec`` (vLLM 0.26 and 0.32 do neither by
+    themselves).
+    """
+    options = client_options(workload, system)
+    warmups, patience_s = (
+        int(said) if (said := options.get(flag, "0")).isdecimal() else 0
+        for flag in ("num-warmups", "ready-check-timeout-sec")
+    )
+    return warmups + (1 if patience_s else 0)
+
+
+def client_options(workload: Workload, system: System) -> Mapping[str, str]:
+    """Return the further options that the client gets, by name; the system's win."""
+    own = workload.options if isinstance(workload.options, Mapping) else {}
+    return {**own, **options_of(system.bench.args)}
 
 
 def bench_timeout(workload: Workload, limits: Limits) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -52,3 +55,25 @@ class Command:
             else:
                 lines[-1] += " " + shlex.quote(word)
         return " \\\n    ".join([*env, *lines])
+
+
+def value_of(args: Sequence[str], flag: str) -> str | None:
+    """Return the last value that *args* give to *flag*; None if they do not."""
+    found = None
+    for word, following in itertools.zip_longest(args, args[1:], fillvalue=""):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def options_of(args: Sequence[str]) -> Mapping[str, str]:
+    """Return what *args* set, by flag without dashes; a switch is the empty string."""
+    found: dict[str, str] = {}
+    for word, following in itertools.zip_longest(args, args[1:], fillvalue=""):
+        if word.startswith("--"):
+            name, equals, value = word.removeprefix("--").partition("=")
+            alone = following.startswith("--")
+            found[name] = value if equals else "" if alone else following
+    return found

@@ -266,6 +266,24 @@ def pdserve_judge_claim(
     return judge
 
 
+@pytest.fixture
+def pdserve_end(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
+    """A function that ends a test which measured nothing as a verdict says.
+
+    It fails on FAIL, and skips what is NOT JUDGED; under ``--pdserve-strict`` it fails on that too.
+    """
+
+    def end(verdict: Verdict) -> None:
+        __tracebackhide__ = True
+        strict = settings_of(request.config).strict
+        if verdict.status is Status.FAIL or (verdict.status is Status.NOT_JUDGED and strict):
+            pytest.fail(verdict.message, pytrace=False)
+        if verdict.status is Status.NOT_JUDGED:
+            pytest.skip(verdict.reason)
+
+    return end
+
+
 def end_with(
     verdict: Verdict, item: pytest.Item, settings: Settings, unproven: Sequence[str] = ()
 ) -> None:

@@ -15,6 +15,7 @@ from pytest_pdserve.plugin.fixtures import broken_key
 from pytest_pdserve.plugin.fixtures import cause_of
 from pytest_pdserve.plugin.fixtures import pdserve_cluster as pdserve_cluster
 from pytest_pdserve.plugin.fixtures import pdserve_deployment as pdserve_deployment
+from pytest_pdserve.plugin.fixtures import pdserve_end as pdserve_end
 from pytest_pdserve.plugin.fixtures import pdserve_judge as pdserve_judge
 from pytest_pdserve.plugin.fixtures import pdserve_judge_claim as pdserve_judge_claim
 from pytest_pdserve.plugin.fixtures import pdserve_judge_topology as pdserve_judge_topology

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable
@@ -45,13 +46,16 @@ from pytest_pdserve.serving.stalls import watching_stalls
 from pytest_pdserve.serving.warm_load import MAX_CONNECTIONS
 from pytest_pdserve.serving.warm_load import WarmUp
 from pytest_pdserve.serving.warmup import Completions
+from pytest_pdserve.serving.warmup import prompts
 from pytest_pdserve.serving.warmup import prove_path
 from pytest_pdserve.serving.warmup import warm_instances
 from pytest_pdserve.serving.warmup import warm_pairs
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
+from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.errors import PortTakenError
 from pytest_pdserve.values.model import SMALL_VOCABULARY
+from pytest_pdserve.values.observation import Alone
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
@@ -59,6 +63,8 @@ from pytest_pdserve.values.workload import Workload
 
 _ROUTER_READY_S = 120.0
 _PORT_ATTEMPTS = 5
+_ASKED_ALONE = 4
+_ALONE_TOKENS = 16
 _ATTACH_S = 30.0
 _AT_ONCE = httpx.Limits(max_connections=MAX_CONNECTIONS)
 
@@ -111,6 +117,12 @@ class Deployment:
         return endpoint_versions(self.client, self.url) if attached else {}
 
     @property
+    def vllm_version(self) -> str | None:
+        """Version of the servers' vLLM, as they say themselves; None if they do not."""
+        url = self.instances[0].url if self.instances else self.url
+        return endpoint_versions(self.client, str(url)).get("vllm")
+
+    @property
     def completions(self) -> Completions:
         """Sends single requests."""
         return Completions(self.client, self.system.model.path, self.system.limits.warmup_s)
@@ -149,6 +161,17 @@ class Deployment:
         :raises PathError: if one does not answer.
         """
         return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
+
+    def ask_alone(self) -> Alone:
+        """Ask a few different prompts, one after the other, and read their streams to the end."""
+        answers: list[str] = []
+        for prompt in itertools.islice(prompts(), _ASKED_ALONE):
+            try:
+                answer = self.completions.stream(self.url, prompt, tokens=_ALONE_TOKENS)
+            except PathError as error:
+                return Alone(answers=tuple(answers), fault=str(error))
+            answers.append(answer.text)
+        return Alone(answers=tuple(answers))
 
     def reset_prefix_caches(self) -> bool | None:
         """Empty the prefix cache of every instance, where ``vllm serve`` offers that.
@@ -342,11 +365,11 @@ def _warm(deployment: Deployment, progress: Progress) -> float:
             warm_pairs(deployment.servers, completions, client, progress)
         else:
             warm_instances(deployment.servers, completions)
-        sent = prove_path(deployment.url, deployment.servers, completions, client)
+        sent = prove_path(deployment.url, deployment.servers, completions, client, progress)
     except Exception:
         deployment.check_alive()
         raise
-    progress(f"path proven with {sent} requests: {deployment.url}")
+    progress(f"path tried with {sent} requests: {deployment.url}")
     return time.monotonic() - began
 
 

@@ -18,6 +18,8 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
+from pytest_pdserve.plan.bench import client_options
+from pytest_pdserve.plan.bench import extra_requests
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.building import RunFacts
@@ -29,7 +31,6 @@ from pytest_pdserve.serving.model import kv_dtype
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.readiness import Server
-from pytest_pdserve.serving.scrape import WATCHED
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.serving.stalls import Stalls
@@ -38,6 +39,7 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PathError
+from pytest_pdserve.values.observation import Alone
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
@@ -73,6 +75,13 @@ class Served(Protocol):
 
     def scrape(self) -> Mapping[str, Counters]:
         """Counters of every instance."""
+
+    @property
+    def vllm_version(self) -> str | None:
+        """Version of the servers' vLLM, as they say themselves."""
+
+    def ask_alone(self) -> Alone:
+        """Ask a few different prompts, one after the other."""
 
     def reset_prefix_caches(self) -> bool | None:
         """Empty the prefix caches where the servers offer that; tell whether all are empty."""
@@ -134,6 +143,8 @@ class _Run:
     started: datetime
     warm: Mapping[str, float]
     """What the servers were sent to warm them up, so far."""
+    alone: Alone | None
+    """Other prompts, asked one by one, where the answers alone do not tell that they are right."""
     reset: bool | None
     """Whether the prefix caches were emptied before."""
     stall_s: Mapping[str, float]
@@ -168,9 +179,12 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         deployment.check_alive()
         scraped = time.monotonic()
         after = deployment.scrape()
+        blind = client.result.alike or not deployment.instances
+        alone = deployment.ask_alone() if blind else None
     return _Run(
         started=started,
         warm=warm,
+        alone=alone,
         reset=reset,
         stall_s=stalls.longest_s,
         client=client,
@@ -217,6 +231,11 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         instances=len(deployment.instances),
         kv_shape=load_kv_shape(system.model.path, kv_dtype(system)),
         ranks=max((server.ranks for server in deployment.instances), default=1),
+        options=client_options(workload, system),
+        alone=ran.alone,
+        extra=extra_requests(workload, system),
+        vllm=deployment.vllm_version,
+        limits=system.sanity,
         client_cpu=ran.client.cpu,
         client_node=ran.client.node_load,
         vocabulary=load_vocabulary(system.model.path),
@@ -227,7 +246,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
 def _earlier(deployment: Served, ran: _Run) -> float:
     """Return the requests that the instances which prefill had served before."""
     return sum(
-        ran.before[server.name].get(WATCHED["requests"]) or 0.0
+        ran.before[server.name].get("requests") or 0.0
         for server in deployment.instances
         if server.role not in kv_pullers()
     )

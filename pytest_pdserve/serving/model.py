@@ -12,13 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from pytest_pdserve.plan.command import value_of
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.model import KvShape
@@ -117,21 +117,10 @@ def kv_dtype(system: System) -> str | None:
     for role in kv_pullers():
         args = system.serve_args(role)
         for flag in ("--kv-cache-dtype", "--dtype"):
-            said = _value_of(args, flag)
+            said = value_of(args, flag)
             if said not in (None, "auto"):
                 return said
     return None
-
-
-def _value_of(args: Sequence[str], flag: str) -> str | None:
-    """The last value that *args* give to *flag*; None if they do not."""
-    found = None
-    for word, following in itertools.zip_longest(args, args[1:], fillvalue=""):
-        if word == flag:
-            found = following
-        elif word.startswith(f"{flag}="):
-            found = word.partition("=")[2]
-    return found
 
 
 def words() -> tuple[str, ...]:

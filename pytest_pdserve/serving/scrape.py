@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
+from pytest_pdserve.values.counters import COUNTERS
+from pytest_pdserve.values.counters import Counter
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.record import ServedCounts
 
@@ -21,33 +27,21 @@ _SETTLE_STEP_S = 0.2
 class Counters:
     """One scrape of one instance; sums over its data-parallel engines."""
 
-    sums: tuple[tuple[str, float], ...]
-    """Sample name to sum over labels."""
-    block_size: int | None
+    counts: Mapping[str, float]
+    """Count by name of :data:`~.counters.COUNTERS`; what the instance does not show is absent."""
+    started: float | None = None
+    """``process_start_time_seconds``."""
+    block_size: int | None = None
     """KV block, tokens."""
 
     def get(self, name: str) -> float | None:
-        """The sample called *name*, or None if the instance does not show it."""
-        return dict(self.sums).get(name)
+        """The count called *name*, or None if the instance does not show it."""
+        return self.counts.get(name)
 
 
-WATCHED = {
-    "requests": "vllm:request_success_total",
-    "prompt_tokens": "vllm:prompt_tokens_total",
-    "generation_tokens": "vllm:generation_tokens_total",
-    "prefix_cache_hits": "vllm:prefix_cache_hits_total",
-    "preemptions": "vllm:num_preemptions_total",
-    "kv_transfers": "vllm:nixl_xfer_time_seconds_count",
-    "kv_transfer_s": "vllm:nixl_xfer_time_seconds_sum",
-    "kv_bytes": "vllm:nixl_bytes_transferred_sum",
-    "kv_failed": "vllm:nixl_num_failed_transfers_total",
-    "kv_expired": "vllm:nixl_num_kv_expired_reqs_total",
-}
-"""Field of :class:`ServedCounts` to the counter's name (vLLM 0.15 to 0.32)."""
-OPTIONAL = tuple(WATCHED)[3:]
-"""Fields that are None where an instance does not show the counter."""
 _NOT_OFFERED = (401, 403, 404, 405)
 _START = "process_start_time_seconds"
+_SAMPLES = frozenset(sample for counter in COUNTERS for sample in counter.samples)
 
 
 def parse_counters(text: str) -> Counters:
@@ -55,17 +49,31 @@ def parse_counters(text: str) -> Counters:
 
     :raises ValueError: if it is none.
     """
-    wanted = {*WATCHED.values(), _START}
-    sums: dict[str, float] = {}
-    block_size = None
+    found: dict[str, list[Sample]] = {}
+    started = block_size = None
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name in wanted:
-                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+            if sample.name in _SAMPLES and math.isfinite(sample.value):
+                found.setdefault(sample.name, []).append(sample)
+            elif sample.name == _START:
+                started = (started or 0.0) + sample.value
             elif sample.name == "vllm:cache_config_info":
                 said = sample.labels.get("block_size", "")
                 block_size = int(said) if said.isdigit() else None
-    return Counters(sums=tuple(sums.items()), block_size=block_size)
+    counts = {each.name: count for each in COUNTERS if (count := _count(each, found)) is not None}
+    return Counters(counts=counts, started=started, block_size=block_size)
+
+
+def _count(counter: Counter, found: Mapping[str, Sequence[Sample]]) -> float | None:
+    """The sum of a counter's samples; None if the instance does not show it."""
+    name = next((name for name in counter.samples if name in found), None)
+    if name is None:
+        return None
+    return sum(
+        sample.value
+        for sample in found[name]
+        if all(sample.labels.get(label) in values for label, values in counter.labels.items())
+    )
 
 
 def scrape(client: httpx.Client, url: str) -> Counters:
@@ -117,21 +125,16 @@ def settled(
 
 def difference(name: str, role: str, before: Counters, after: Counters) -> ServedCounts:
     """What the instance *name* counted between two scrapes."""
-
-    def delta_of(sample: str) -> float | None:
-        first, last = before.get(sample), after.get(sample)
-        return None if first is None or last is None else last - first
-
-    def delta(field: str) -> float | None:
-        return delta_of(WATCHED[field])
-
+    counts = {
+        counter.name: after.counts[counter.name] - before.counts[counter.name]
+        for counter in COUNTERS
+        if counter.name in before.counts and counter.name in after.counts
+    }
+    known = before.started is not None and after.started is not None
     return ServedCounts(
         name=name,
         role=role,
-        requests=delta("requests") or 0.0,
-        prompt_tokens=delta("prompt_tokens") or 0.0,
-        generation_tokens=delta("generation_tokens") or 0.0,
-        **{field: delta(field) for field in OPTIONAL},
+        **counts,
         block_size=after.block_size,
-        restarted=None if delta_of(_START) is None else delta_of(_START) != 0.0,
+        restarted=before.started != after.started if known else None,
     )

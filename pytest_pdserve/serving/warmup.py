@@ -13,9 +13,15 @@ import httpx
 
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.judge.server_checks import counted_per_rank
+from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.serving.streams import Answer
+from pytest_pdserve.serving.streams import read_stream
+from pytest_pdserve.values.counters import BY_NAME
+from pytest_pdserve.values.counters import is_shown_by
+from pytest_pdserve.values.counters import why_missing
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.roles import ROLES
@@ -95,6 +101,35 @@ class Completions:
             said = str(error) or type(error).__name__
             raise PathError(f"{url} did not answer a completion: {said}") from error
         return answer
+
+    def stream(self, url: str, prompt: str, *, tokens: int) -> Answer:
+        """One greedy completion, streamed and read to its end.
+
+        :raises PathError: if it is no answer.
+        """
+        body = {
+            "model": self._model,
+            "prompt": prompt,
+            "max_tokens": tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        target = f"{url}/v1/completions"
+        try:
+            with self._client.stream(
+                "POST", target, json=body, timeout=self._timeout_s
+            ) as response:
+                if response.is_error:
+                    said = response.read().decode(errors="replace").strip()[:300]
+                    raise PathError(
+                        f"{url} answered a completion with {response.status_code}: {said}"
+                    )
+                return read_stream(response.iter_lines(), url)
+        except httpx.HTTPError as error:
+            said = str(error) or type(error).__name__
+            raise PathError(f"{url} broke off a completion: {said}") from error
 
     def text(self, url: str, prompt: str, *, tokens: int) -> str:
         """Text of one greedy completion.
@@ -177,6 +212,9 @@ def warm_pairs(
                 pairs += 1
         expected = decode.engines * len(prefills)
         ranks = max(server.ranks for server in (decode, *(s for s, _ in prefills)))
+        if (silent := silent_about("kv_transfers", decode, before, client)) is not None:
+            progress(f"{decode.name}: {expected} of its pairs warm, not proven: {silent}")
+            continue
         counted = _transfers_after(client, decode.url, before, expected)
         if not counted_per_rank(counted, expected, ranks):
             raise PathError(
@@ -184,6 +222,21 @@ def warm_pairs(
             )
         progress(f"{decode.name}: {expected} of its pairs warm")
     return pairs
+
+
+def silent_about(name: str, server: Server, counters: Counters, client: httpx.Client) -> str | None:
+    """Return why *server* does not show the counter *name*; None if it does.
+
+    :raises PathError: if its vLLM is known to show that counter wherever KV is moved.
+    """
+    if name in counters.counts:
+        return None
+    version = endpoint_versions(client, _url(server)).get("vllm")
+    sample = BY_NAME[name].samples[0]
+    said = f"{server.name} shows no {sample}: {why_missing(name, version)}"
+    if BY_NAME[name].nixl and is_shown_by(name, version):
+        raise PathError(f"{said}, so no KV cache is moved")
+    return said
 
 
 def warm_instances(servers: Sequence[Server], completions: Completions) -> None:
@@ -197,9 +250,15 @@ def warm_instances(servers: Sequence[Server], completions: Completions) -> None:
 
 
 def prove_path(
-    url: str, servers: Sequence[Server], completions: Completions, client: httpx.Client
+    url: str,
+    servers: Sequence[Server],
+    completions: Completions,
+    client: httpx.Client,
+    progress: Progress,
 ) -> int:
     """Send requests to *url* until every instance has served one.
+
+    What instances do not count is not proven, and *progress* is told why.
 
     :returns: requests sent.
     :raises PathError: if an instance stays idle, or for prefill and decode: if transfers are not
@@ -207,8 +266,13 @@ def prove_path(
     """
     asked = [server for server in servers if server.url is not None and server.role in ROLES]
     before = {server.name: scrape(client, _url(server)) for server in asked}
-    sent = 0
-    idle = asked
+    sent, counting = 0, []
+    for server in asked:
+        if (silent := silent_about("requests", server, before[server.name], client)) is None:
+            counting.append(server)
+        else:
+            progress(f"path not proven: {silent}")
+    idle: Sequence[Server] = counting
     for prompt in prompts():
         completions.ask(url, f"path {prompt}", tokens=2)
         sent += 1
@@ -219,24 +283,30 @@ def prove_path(
     if idle:
         names = ", ".join(server.name for server in idle)
         raise PathError(f"{sent} requests to {url}, and none reached {names}")
-    _prove_transfers(client, asked, before, sent)
+    _prove_transfers(client, asked, before, sent, progress)
     return sent
 
 
 def _prove_transfers(
-    client: httpx.Client, servers: Sequence[Server], before: Mapping[str, Counters], sent: int
+    client: httpx.Client,
+    servers: Sequence[Server],
+    before: Mapping[str, Counters],
+    sent: int,
+    progress: Progress,
 ) -> None:
     decodes = [server for server in servers if _role(server).pulls_kv]
+    for server in decodes:
+        if silent := silent_about("kv_transfers", server, before[server.name], client):
+            progress(f"transfers not proven: {silent}")
+            return
     if not decodes:
         return
     moved = failed = 0.0
     deadline = time.monotonic() + COUNTER_S
     while time.monotonic() < deadline:
         after = {server.name: scrape(client, _url(server)) for server in decodes}
-        moved = sum(_delta(before[n], after[n], "vllm:nixl_xfer_time_seconds_count") for n in after)
-        failed = sum(
-            _delta(before[n], after[n], "vllm:nixl_num_failed_transfers_total") for n in after
-        )
+        moved = sum(_delta(before[n], after[n], "kv_transfers") for n in after)
+        failed = sum(_delta(before[n], after[n], "kv_failed") for n in after)
         if moved >= sent:
             break
         time.sleep(0.1)
@@ -272,7 +342,7 @@ def _delta(before: Counters, after: Counters, name: str) -> float:
 
 
 def _served(client: httpx.Client, server: Server, before: Counters) -> bool:
-    return _delta(before, scrape(client, _url(server)), "vllm:request_success_total") > 0
+    return _delta(before, scrape(client, _url(server)), "requests") > 0
 
 
 def _transfers_after(
@@ -284,7 +354,7 @@ def _transfers_after(
 ) -> float:
     deadline = clock() + COUNTER_S
     while True:
-        counted = _delta(before, scrape(client, url), "vllm:nixl_xfer_time_seconds_count")
+        counted = _delta(before, scrape(client, url), "kv_transfers")
         if counted >= expected or clock() > deadline:
             return counted
         time.sleep(0.1)

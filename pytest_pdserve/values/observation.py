@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.system import Sanity
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """A few different prompts, asked one by one after the run."""
+
+    answers: tuple[str, ...]
+    """Their texts."""
+    fault: str = ""
+    """Why one was not answered, if so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +48,27 @@ class Observation:
     earlier: float = 0.0
     """Requests that the instances which prefill had served before, since their caches were last
     emptied."""
+    options: Mapping[str, str] | None = None
+    """Further options that the client got; None takes the workload's."""
+    alone: Alone | None = None
+    """What was asked one by one after the run; None if nothing was."""
+    extra: int = 0
+    """Requests that the client sends beside those asked, with the first prompt: its warm-ups."""
+    vllm: str | None = None
+    """Version of the servers' vLLM; None if it is not known."""
+    limits: Sanity = field(default_factory=Sanity)
+    """What of a run makes it invalid."""
     client_cpu: float | None = None
     """Cores that the client used while it measured; None if not seen."""
     client_node: NodeLoad | None = None
     """How busy the client's node was; None if not seen."""
+
+    @property
+    def client_options(self) -> Mapping[str, str]:
+        """Further options that the client got, as far as they are known."""
+        own = self.workload.options
+        known = own if isinstance(own, Mapping) else {}
+        return known if self.options is None else self.options
 
     @property
     def asked(self) -> int:

@@ -49,29 +49,46 @@ class ServedCounts:
     """Instance."""
     role: str
     """Name of its role."""
-    requests: float
-    """``vllm:request_success_total``."""
-    prompt_tokens: float
+    requests: float | None = None
+    """``vllm:request_success_total``. Of this and all that follows, None is not 0: the instance
+    shows no such counter."""
+    cut_off: float | None = None
+    """Of these, what ended with ``abort``, ``error`` or ``repetition``."""
+    prompt_tokens: float | None = None
     """``vllm:prompt_tokens_total``."""
-    generation_tokens: float
+    generation_tokens: float | None = None
     """``vllm:generation_tokens_total``."""
-    prefix_cache_hits: float | None
-    """Tokens, ``vllm:prefix_cache_hits_total``; None where the version has no such counter."""
-    preemptions: float | None
+    prefix_cache_hits: float | None = None
+    """Tokens, ``vllm:prefix_cache_hits_total``."""
+    preemptions: float | None = None
     """``vllm:num_preemptions_total``."""
-    kv_transfers: float | None
-    """``vllm:nixl_xfer_time_seconds_count``; None where the instance moves no KV cache."""
-    kv_bytes: float | None
+    prompt_computed: float | None = None
+    """Prompt tokens that it computed itself, ``vllm:prompt_tokens_by_source_total``."""
+    prompt_received: float | None = None
+    """Prompt tokens that it got over a KV transfer, likewise."""
+    kv_transfers: float | None = None
+    """``vllm:nixl_xfer_time_seconds_count``."""
+    kv_bytes: float | None = None
     """Bytes, ``vllm:nixl_bytes_transferred_sum``."""
-    kv_transfer_s: float | None
-    """Seconds of all transfers, ``vllm:nixl_xfer_time_seconds_sum``."""
-    kv_failed: float | None
-    """``vllm:nixl_num_failed_transfers_total``."""
-    kv_expired: float | None
+    kv_transfer_s: float | None = None
+    """Seconds of all transfers, waiting included, ``vllm:nixl_xfer_time_seconds_sum``."""
+    kv_post_s: float | None = None
+    """Seconds of posting them, ``vllm:nixl_post_time_seconds_sum``."""
+    kv_descriptors: float | None = None
+    """Pieces that they were made of, ``vllm:nixl_num_descriptors_sum``."""
+    kv_failed: float | None = None
+    """``vllm:nixl_num_failed_transfers_total``; from vLLM 0.32 on with failed handshakes and
+    notifications."""
+    kv_unnotified: float | None = None
+    """``vllm:nixl_num_failed_notifications_total``."""
+    kv_expired: float | None = None
     """``vllm:nixl_num_kv_expired_reqs_total``."""
-    block_size: int | None
+    kv_read_late: float | None = None
+    """``vllm:nixl_num_notifications_after_expiry_total``: blocks that another request may have been
+    given before they were read."""
+    block_size: int | None = None
     """KV block, tokens, from ``vllm:cache_config_info``."""
-    restarted: bool | None
+    restarted: bool | None = None
     """Whether the process start time changed between the scrapes; None if one did not show it."""
     stall_s: float | None = None
     """Longest time, seconds, in which an engine of it had requests and made no token, as far as

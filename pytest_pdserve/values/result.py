@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -14,7 +15,16 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.numbers import finite
 
-_ARRAYS = ("ttfts", "itls", "input_lens", "output_lens", "start_times", "errors", "queue_times")
+_ARRAYS = (
+    "ttfts",
+    "itls",
+    "input_lens",
+    "output_lens",
+    "start_times",
+    "errors",
+    "queue_times",
+    "generated_texts",
+)
 """Lists of one entry per request."""
 
 
@@ -50,6 +60,8 @@ class BenchResult:
     ``max_concurrency`` in flight; absent before vLLM 0.30."""
     errors: tuple[str, ...] = ()
     """Error text of each request, empty where it completed."""
+    answers: tuple[str, ...] = ()
+    """Digest of the text of each request, empty where there was none."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """All single values as the client wrote them, in its order: metrics are read from here."""
 
@@ -57,6 +69,16 @@ class BenchResult:
     def detailed(self) -> bool:
         """Whether there is an entry per request."""
         return bool(self.output_lens)
+
+    @property
+    def alike(self) -> bool:
+        """Whether several requests were answered, and all with the same text."""
+        answered = [
+            answer
+            for answer, tokens in zip(self.answers, self.output_lens, strict=False)
+            if tokens > 0
+        ]
+        return len(answered) > 1 and len(set(answered)) == 1
 
     @property
     def chunks(self) -> int | None:
@@ -99,6 +121,7 @@ class BenchResult:
             output_lens=_entries(lists, "output_lens", _length, source),
             start_s=_entries(lists, "start_times", _seconds, source),
             queue_s=_entries(lists, "queue_times", _seconds, source),
+            answers=_entries(lists, "generated_texts", _digest, source),
             errors=_entries(
                 lists, "errors", lambda text: "" if text is None else str(text), source
             ),
@@ -149,6 +172,10 @@ def _entries(
                 f"{source}: {key}[{index}] is {said}, not what it should be"
             ) from error
     return tuple(read_entries)
+
+
+def _digest(entry: Any) -> str:
+    return hashlib.sha256(str(entry).encode()).hexdigest()[:16] if entry else ""
 
 
 LONGEST_S = 1e9

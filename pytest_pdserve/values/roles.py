@@ -61,3 +61,8 @@ ROLES: dict[str, Role] = {
 def kv_pullers() -> tuple[str, ...]:
     """Return the names of the roles that fetch KV caches."""
     return tuple(name for name, role in ROLES.items() if role.pulls_kv)
+
+
+def kv_sources() -> tuple[str, ...]:
+    """Return the names of the roles that keep KV caches for others to fetch."""
+    return tuple(name for name, role in ROLES.items() if role.kv_role == "kv_producer")

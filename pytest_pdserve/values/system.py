@@ -166,6 +166,19 @@ class Judgement:
         return self.rtol.get(metric, default)
 
 
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sanity:
+    """How much of what should not be makes a run invalid on this system."""
+
+    max_preempted_share: Fraction = 0.1
+    """Preemptions of a decode instance, as a share of its requests: each prefills again there."""
+    max_prefilled_again: Fraction = 0.01
+    """Prompt tokens that decode instances compute themselves, as a share."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
     """Further arguments of a program."""
@@ -202,6 +215,8 @@ class System:
     """Workloads of the sweep suite."""
     judgement: Judgement = field(default_factory=Judgement)
     """Width of envelopes."""
+    sanity: Sanity = field(default_factory=Sanity)
+    """What makes a run invalid."""
     figures: Text | None = None
     """File of figures beside the system file, which claims are judged by where nothing is measured;
     None where there are none."""

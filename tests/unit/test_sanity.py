@@ -19,10 +19,12 @@ from pytest_pdserve.judge.server_checks import counted_per_rank
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.observation import Alone
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.system import Sanity
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import UNKNOWN
 from pytest_pdserve.values.workload import Workload
@@ -52,6 +54,9 @@ def make_seen(
     ) -> Observation:
         moved = {
             "requests": 2.0,
+            "prompt_tokens": 1024.0,
+            "generation_tokens": 512.0,
+            "prompt_computed": 0.0,
             "kv_transfers": 2.0,
             "kv_bytes": BYTES / 2,
             "kv_failed": 0.0,
@@ -71,6 +76,7 @@ def make_seen(
             instances=3,
             kv_shape=KvShape(bytes_per_token=1000),
             client_cpu=0.5,
+            vllm="0.32.0",
         )
         return replace(seen, **fields)
 
@@ -189,8 +195,9 @@ def test_two_tokens_have_a_time_between_them(make_seen: MakeSeen) -> None:
 
 
 def test_lengths_of_another_dataset_are_not_held_to_what_was_asked(make_seen: MakeSeen) -> None:
-    seen = make_seen({"total_output_tokens": 1000, "total_input_tokens": 9}, workload=SHAREGPT)
-    assert said(seen) == []
+    seen = make_seen({"total_output_tokens": 1000, "total_input_tokens": 2000}, workload=SHAREGPT)
+    message = "2000 input and 1000 output tokens; how many data set 'sharegpt' asks is not known"
+    assert said(seen)[0] == ("tokens", "unproven", message)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +278,7 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
             ("transfers", "invalid", "5 KV transfers for 4 requests, expected one each"),
         ),
         ("decode", {"kv_failed": 2.0}, ("transfers", "invalid", "2 KV transfers failed")),
-        ("prefill", {"kv_expired": 1.0}, ("transfers", "invalid", "1 KV transfers expired")),
+        ("prefill", {"kv_expired": 1.0}, ("transfers", "invalid", "1 KV caches expired")),
         (
             "decode",
             {"kv_bytes": BYTES / 2 - 128},
@@ -305,7 +312,11 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
         (
             "prefill",
             {"prefix_cache_hits": None},
-            ("prefix_cache", "unproven", "this vLLM does not count prefix-cache hits"),
+            (
+                "prefix_cache",
+                "unproven",
+                "prefill[0] shows no vllm:prefix_cache_hits_total: it may have been started with",
+            ),
         ),
     ],
     ids=[
@@ -360,24 +371,42 @@ def test_an_instance_without_counters_is_invalid(make_seen: MakeSeen) -> None:
 def test_decode_without_nixl_counters_moved_nothing(
     make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
 ) -> None:
-    served = (make_counts("prefill[0]"), make_counts("decode[0]"))
+    served = (make_counts("prefill[0]"), make_counts("decode[0]", prompt_computed=0.0))
+    off = "decode[0] shows no NIXL counters: its KV connector is off, or is not NixlConnector"
     assert said(make_seen(served=served, instances=2)) == [
-        (
-            "transfers",
-            "invalid",
-            "decode instances show no NIXL counters: no KV cache was moved",
-        )
+        ("transfers", "invalid", f"{off}, so no KV cache was moved")
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        ("0.11.0", "vllm 0.11.0 does not count it, 0.12 and later do"),
+        (None, "its version is not known, and 0.12 is the first that counts it; or its KV "),
+        ("0.1.dev7+gabc", "its version is not known, and 0.12 is the first that counts it; or "),
+    ],
+)
+def test_a_vllm_without_nixl_counters_proves_nothing(
+    version: str | None, why: str, make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
+) -> None:
+    served = (make_counts("prefill[0]"), make_counts("decode[0]"))
+    ((check, severity, message),) = said(make_seen(served=served, instances=2, vllm=version))
+    assert (check, severity) == ("transfers", "unproven")
+    assert message.startswith(f"decode[0] shows no NIXL counters: {why}")
 
 
 def test_a_vllm_that_does_not_count_failures_proves_none(
     make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
 ) -> None:
-    decode = make_counts("decode[0]", kv_transfers=4.0, kv_bytes=float(BYTES))
+    decode = make_counts("decode[0]", kv_transfers=4.0, kv_bytes=float(BYTES), kv_failed=0.0)
     served = (make_counts("prefill[0]"), decode)
-    assert said(make_seen(served=served, instances=2)) == [
-        ("transfers", "unproven", "this vLLM does not count failed KV transfers"),
-        ("transfers", "unproven", "this vLLM does not count expired KV transfers"),
+    assert said(make_seen(served=served, instances=2, vllm="0.13.0")) == [
+        (
+            "transfers",
+            "unproven",
+            "nobody shows vllm:nixl_num_kv_expired_reqs_total: vllm 0.13.0 does not count it, "
+            "0.15 and later do",
+        ),
     ]
 
 
@@ -404,14 +433,15 @@ def test_bytes_are_predicted_from_shape_blocks_and_lengths(
     "workload",
     [
         SHAREGPT,
-        replace(WORKLOAD, options={"random-prefix-len": "64"}),
+        replace(WORKLOAD, input_len=448, options={"random-prefix-len": "64"}),
     ],
     ids=["another dataset", "a shared prefix"],
 )
 def test_cache_hits_are_expected_where_prompts_share_a_beginning(
     make_seen: MakeSeen, workload: Workload
 ) -> None:
-    assert said(make_seen(prefill={"prefix_cache_hits": 2048.0}, workload=workload)) == []
+    findings = said(make_seen(prefill={"prefix_cache_hits": 2048.0}, workload=workload))
+    assert [check for check, _, _ in findings] == ["tokens"] * (workload is SHAREGPT)
 
 
 def test_prompts_that_are_alike_by_chance_are_no_fault(make_seen: MakeSeen) -> None:
@@ -595,18 +625,297 @@ def test_a_rate_of_which_nobody_knows_what_was_offered(make_seen: MakeSeen) -> N
     assert (found.check, found.severity) == ("offered", "unproven")
 
 
+def checked(seen: Observation, *checks: str) -> list[tuple[str, str]]:
+    """Severity and message of what some checks say."""
+    return [(f.severity, f.message) for f in check_sanity(seen) if f.check in checks]
+
+
+@pytest.mark.parametrize(
+    ("role", "counts", "message"),
+    [
+        (
+            "prefill",
+            {"requests": 14.0},
+            "prefill instances counted 14 requests, 4 were sent: 10 came from somebody else",
+        ),
+        ("decode", {"requests": 3.0}, "decode instances counted 5 requests, 4 were sent: 1 came "),
+        (
+            "prefill",
+            {"prompt_tokens": 2048.0 + 33},
+            "prefill instances read 2081 prompt tokens, 2048 were sent: a request that was hung up",
+        ),
+        ("decode", {"prompt_tokens": 1024.0 + 512}, "decode instances read 2560 prompt tokens, "),
+        ("prefill", {"prompt_tokens": 2048.0 + 4}, None),  # a token that begins each prompt
+        ("prefill", {"prompt_tokens": None}, None),
+        ("prefill", {"requests": 3.0}, None),
+    ],
+)
+def test_requests_of_others_are_counted(
+    role: str, counts: dict[str, Any], message: str | None, make_seen: MakeSeen
+) -> None:
+    findings = checked(make_seen(**{role: counts}), "others")
+    if message is None:
+        assert findings == []
+        return
+    ((severity, said_),) = findings
+    assert severity == "invalid"
+    assert said_.startswith(message)
+
+
+def test_requests_of_others_are_seen_on_aggregated_instances(
+    make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
+) -> None:
+    served = (make_counts("aggregated[0]", requests=26.0),)
+    load = replace(WORKLOAD, num_prompts=16)
+    seen = make_seen(served=served, instances=1, topology=Topology.parse("dp"), workload=load)
+    assert checked(seen, "others") == [
+        (
+            "invalid",
+            "aggregated instances counted 26 requests, 16 were sent: 10 came from somebody else",
+        )
+    ]
+
+
+def test_warm_ups_of_the_client_are_counted(make_seen: MakeSeen) -> None:
+    half = {
+        "requests": 3.0,
+        "prompt_tokens": 1536.0,
+        "kv_transfers": 3.0,
+        "kv_bytes": BYTES * 3 / 4,
+    }
+    prefill = {"requests": 6.0, "prompt_tokens": 3072.0, "prefix_cache_hits": 1024.0}
+    seen = make_seen(prefill=prefill, extra=2, vocabulary=100_000)
+    more: dict[str, Any] = half
+    seen = replace(seen, served=(seen.served[0], *(replace(c, **more) for c in seen.served[1:])))
+    assert said(seen) == []
+    found = said(replace(seen, extra=0))
+    assert {check for check, _, _ in found} == {"others", "transfers", "bytes", "prefix_cache"}
+
+
+@pytest.mark.parametrize(
+    ("role", "counts", "severity", "message"),
+    [
+        ("prefill", 2.0, "note", "prefill[0] preempted 2 times (50% of requests)"),
+        (
+            "decode",
+            1.0,
+            "invalid",
+            "decode[0] preempted 1 times (50% of requests); each prefills again on a decode "
+            "instance, limit 10%; its KV cache is too small",
+        ),
+        ("decode", 0.0, None, None),
+        ("decode", None, None, None),
+    ],
+)
+def test_preemptions_are_named_by_instance(
+    role: str, counts: float | None, severity: str | None, message: str, make_seen: MakeSeen
+) -> None:
+    findings = checked(make_seen(**{role: {"preemptions": counts}}), "preemptions")
+    assert findings == ([(severity, message)] if severity else [])
+
+
+def test_how_many_preemptions_are_admitted_is_the_systems(make_seen: MakeSeen) -> None:
+    seen = make_seen(decode={"preemptions": 1.0}, limits=Sanity(max_preempted_share=0.5))
+    assert [severity for severity, _ in checked(seen, "preemptions")] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (0.0, None),
+        (4.0, None),  # the last token of each prompt
+        (20.0, None),
+        (
+            1024.0,
+            "decode instances computed 1024 of 2048 prompt tokens themselves (50%, limit 1%): "
+            "prefill and decode were not separated",
+        ),
+        (26.0, "decode instances computed 26 of 2048 prompt tokens themselves (1%, limit 1%): "),
+    ],
+)
+def test_a_decode_instance_that_prefills_again_is_named(
+    own: float, message: str | None, make_seen: MakeSeen
+) -> None:
+    findings = checked(make_seen(decode={"prompt_computed": own}), "prefilled_again")
+    assert [severity for severity, _ in findings] == ["invalid"] * (message is not None)
+    assert not message or findings[0][1].startswith(message)
+
+
+def test_an_old_vllm_does_not_say_who_prefilled(make_seen: MakeSeen) -> None:
+    silent = {"decode": {"prompt_computed": None}}
+    assert checked(make_seen(**silent, vllm="0.15.1"), "prefilled_again") == []
+    assert checked(make_seen(**silent, vllm="0.25.0"), "prefilled_again") == [
+        (
+            "unproven",
+            "decode[0] shows no vllm:prompt_tokens_by_source_total: it may have been started with "
+            "--disable-log-stats",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (
+            {"kv_read_late": 2.0},
+            "2 KV caches were read after they had expired: answers may be wrong",
+        ),
+        ({"kv_expired": 1.0}, "1 KV caches expired before they were read"),
+        ({"cut_off": 3.0}, "prefill[0] ended 3 requests with abort, error or repetition"),
+    ],
+)
+def test_what_may_make_answers_wrong_is_invalid(
+    counts: dict[str, float], message: str, make_seen: MakeSeen
+) -> None:
+    findings = checked(make_seen(prefill=counts), "transfers", "served")
+    assert findings == [("invalid", message)]
+
+
+@pytest.mark.parametrize("name", ["requests", "prompt_tokens", "generation_tokens"])
+def test_a_counter_that_is_absent_is_not_zero(name: str, make_seen: MakeSeen) -> None:
+    findings = check_sanity(make_seen(prefill={name: None}))
+    assert [f.severity for f in findings] == ["unproven"] * (name == "requests")
+    for found in findings:
+        assert found.message == (
+            "prefill[0] shows no vllm:request_success_total: it may have been started with "
+            "--disable-log-stats"
+        )
+
+
+SAME = {"answers": ("a",) * 4}
+
+
+@pytest.mark.parametrize(
+    ("result", "alone", "finding"),
+    [
+        ({"answers": ("a", "b", "c", "d")}, None, None),
+        ({"answers": ("a", "a", "a", "b")}, ("x", "y"), None),
+        ({"answers": ()}, None, None),
+        (
+            SAME,
+            None,
+            (
+                "unproven",
+                "all 4 answers are the same text; whether they should differ is not known",
+            ),
+        ),
+        (
+            SAME,
+            ("x", "x", "x"),
+            (
+                "unproven",
+                "all 4 answers are the same text, as are those to 3 prompts asked one by one: "
+                "these weights cannot tell a right answer",
+            ),
+        ),
+        (
+            SAME,
+            ("x", "y", "x"),
+            (
+                "invalid",
+                "all 4 answers are the same text, but 3 prompts asked one by one have 2 different "
+                "ones: what was served under load is wrong",
+            ),
+        ),
+    ],
+)
+def test_answers_that_are_all_alike(
+    result: dict[str, Any],
+    alone: tuple[str, ...] | None,
+    finding: tuple[str, str] | None,
+    make_seen: MakeSeen,
+) -> None:
+    seen = make_seen(result=result, alone=alone and Alone(answers=alone))
+    assert checked(seen, "answers") == ([finding] if finding else [])
+
+
+def test_tokens_without_text_are_no_answer(make_seen: MakeSeen) -> None:
+    seen = make_seen(result={"answers": ("a", "", "b", "")})
+    assert checked(seen, "completed") == [
+        ("invalid", "2 of 4 requests claim 512 tokens and have no text")
+    ]
+    refused = {"answers": ("a", "", "b", "c"), "errors": ("", "refused", "", "")}
+    assert checked(make_seen(result=refused), "completed") == []
+
+
+CHAT = {"raw": {"endpoint_type": "openai-chat", **TIMES}}
+
+
+@pytest.mark.parametrize(
+    ("result", "options", "finding"),
+    [
+        (
+            {**CHAT, "input_lens": (525,) * 4, "total_input_tokens": 2100},
+            {},
+            ("note", "the server counts 13 tokens more a prompt: its chat template"),
+        ),
+        (
+            {**CHAT, "input_lens": (525, 525, 525, 512), "total_input_tokens": 2087},
+            {},
+            ("invalid", "2087 input tokens, asked 2048"),
+        ),
+        (
+            {**CHAT, "input_lens": (500,) * 4, "total_input_tokens": 2000},
+            {},
+            ("invalid", "2000 input tokens, asked 2048"),
+        ),
+        (
+            {"input_lens": (525,) * 4, "total_input_tokens": 2100},
+            {},
+            ("invalid", "2100 input tokens, asked 2048"),
+        ),
+        (
+            {"input_lens": (256, 768, 400, 512), "total_input_tokens": 1936},
+            {"random-range-ratio": "0.5"},
+            None,
+        ),
+        (
+            {"input_lens": (200, 768, 400, 512), "total_input_tokens": 1880},
+            {"random-range-ratio": "0.5"},
+            ("invalid", "input of 200 tokens, asked 256 to 768"),
+        ),
+        (
+            {"output_lens": (256, 256, 256, 500), "total_output_tokens": 1268},
+            {"random-range-ratio": "0.5"},
+            ("invalid", "output of 500 tokens, asked 128 to 384"),
+        ),
+        (
+            {},
+            {"random-range-ratio": "{}"},
+            ("unproven", "output lengths vary; how long they were asked is unknown"),
+        ),
+        (
+            {"input_lens": (576,) * 4, "total_input_tokens": 2304},
+            {"random-prefix-len": "64"},
+            None,
+        ),
+        ({}, {"random-prefix-len": "64"}, ("invalid", "2048 input tokens, asked 2304")),
+    ],
+)
+def test_options_that_change_lengths_are_counted(
+    result: dict[str, Any],
+    options: dict[str, str],
+    finding: tuple[str, str] | None,
+    make_seen: MakeSeen,
+) -> None:
+    findings = checked(make_seen(result=result, options=options), "tokens")
+    assert findings[:1] == ([finding] if finding else [])
+
+
 def test_aggregated_instances_move_no_cache(
     make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
 ) -> None:
-    served = (make_counts("aggregated[0]"), make_counts("aggregated[1]"))
+    half = {"requests": 2.0, "prompt_tokens": 1024.0, "generation_tokens": 512.0}
+    served = (make_counts("aggregated[0]", **half), make_counts("aggregated[1]", **half))
     seen = make_seen(served=served, instances=2, topology=Topology.parse("route2"))
     assert said(seen) == []
 
 
 def test_every_check_has_its_place() -> None:
     assert [check.__name__.removeprefix("check_") for check in checks()] == [
-        *("completed", "tokens", "zeros", "chunks", "served", "transfers", "bytes"),
-        *("prefix_cache", "stalls", "client", "offered", "client_node"),
+        *("completed", "answers", "tokens", "zeros", "chunks", "served", "others"),
+        *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache", "stalls"),
+        *("client", "offered", "client_node"),
     ]
 
 

@@ -111,8 +111,8 @@ def test_what_goes_in_comes_out(topology: str, change: dict[str, Any]) -> None:
     ]
     assert max(ends) - min(result.start_s) == pytest.approx(result.duration_s)
     answering = [c for c in served if c.role != "prefill"]
-    assert sum(c.requests for c in answering) == prompts
-    assert sum(c.generation_tokens for c in answering) == result.total_output_tokens
+    assert sum(c.requests or 0 for c in answering) == prompts
+    assert sum(c.generation_tokens or 0 for c in answering) == result.total_output_tokens
 
 
 @pytest.mark.parametrize("topology", ["1p3d", "2p2d", "3p1d"])
@@ -124,7 +124,7 @@ def test_one_transfer_per_request(topology: str) -> None:
     assert sum(c.kv_transfers or 0 for c in decodes) == prompts
     assert sum(c.kv_bytes or 0 for c in decodes) == prompts * blocks * BLOCK * KV_BYTES_PER_TOKEN
     prefills = [c for c in outcome.served if c.role == "prefill"]
-    assert sum(c.requests for c in prefills) == prompts
+    assert sum(c.requests or 0 for c in prefills) == prompts
 
 
 @pytest.mark.parametrize("topology", ARTICLE_TOPOLOGIES)

@@ -41,6 +41,14 @@ FAULTS: dict[str, Any] = {
     "text": "",  # salt of the generated text
     "no_transfer": False,  # decode without fetching the KV cache
     "failed_transfers": 0,  # count so many failed transfers per request
+    "failed_after_expiry": 0,  # count so many late reads per request
+    "preempted": 0,  # count so many preemptions per request
+    "prefill_again": False,  # compute the prompt although it came over a transfer
+    "foreign": 0,  # count so many requests of others per streamed request
+    "under_load": None,  # the one text of every streamed answer to a long prompt
+    "log_stats": True,  # show what vLLM shows without --disable-log-stats
+    "nixl_counters": True,  # show what the NIXL connector shows
+    "version": "0.32.0+stub",
     "ignore_term": False,  # stay through SIGTERM
     "child": False,  # have a child that stays through SIGTERM
     "hang": False,  # bench: never end
@@ -94,10 +102,9 @@ class Engine:
         self._kv_role = kv_role
         self._kv_bytes = bytes_per_token(model)
         self._lock = threading.Lock()
-        names = ("request_success", "prompt_tokens", "generation_tokens")
-        self._counts = dict.fromkeys(
-            (*names, "prefix_cache_hits", "num_preemptions", "transfers", "bytes", "failed"), 0.0
-        )
+        names = ("request_success", "prompt_tokens", "generation_tokens", "num_preemptions")
+        kv = ("transfers", "bytes", "failed", "late", "computed", "received")
+        self._counts = dict.fromkeys((*names, "prefix_cache_hits", *kv), 0.0)
 
     def metrics(self) -> str:
         with self._lock:
@@ -105,16 +112,28 @@ class Engine:
         lines = [
             f"process_start_time_seconds {self.started}",
             f'vllm:cache_config_info{{block_size="{BLOCK_SIZE}",engine="0"}} 1.0',
+        ]
+        if not self.faults["log_stats"]:
+            return "\n".join(lines[:1]) + "\n"
+        lines += [
             f'vllm:num_requests_running{{engine="0",model_name="stub"}} {self.running}',
             'vllm:num_requests_waiting{engine="0",model_name="stub"} 0',
         ]
-        transfers, moved, failed = (counts.pop(name) for name in ("transfers", "bytes", "failed"))
+        transfers, moved, failed, late, computed, received = (
+            counts.pop(name)
+            for name in ("transfers", "bytes", "failed", "late", "computed", "received")
+        )
+        source = 'vllm:prompt_tokens_by_source_total{engine="0",source='
+        lines += [
+            f'{source}"local_compute"}} {computed}',
+            f'{source}"external_kv_transfer"}} {received}',
+        ]
         for name, value in counts.items():
             lines += [
                 f"# TYPE vllm:{name}_total counter",
                 f'vllm:{name}_total{{engine="0",model_name="stub"}} {value}',
             ]
-        if self._kv_role is not None:
+        if self._kv_role is not None and self.faults["nixl_counters"]:
             lines += [
                 f'vllm:nixl_xfer_time_seconds_count{{engine="0"}} {transfers}',
                 f'vllm:nixl_xfer_time_seconds_sum{{engine="0"}} {transfers * 0.004}',
@@ -122,10 +141,13 @@ class Engine:
                 f'vllm:nixl_bytes_transferred_sum{{engine="0"}} {moved}',
                 f'vllm:nixl_num_failed_transfers_total{{engine="0"}} {failed}',
                 'vllm:nixl_num_kv_expired_reqs_total{engine="0"} 0.0',
+                f'vllm:nixl_num_notifications_after_expiry_total{{engine="0"}} {late}',
             ]
         return "\n".join(lines) + "\n"
 
-    def take(self, body: dict[str, Any]) -> tuple[list[str], dict[str, Any] | None]:
+    def take(
+        self, body: dict[str, Any], *, streamed: bool = False
+    ) -> tuple[list[str], dict[str, Any] | None]:
         """Serve a request: its words, and parameters for the instance that decodes them."""
         prompt, tokens = str(body["prompt"]), int(body.get("max_tokens", 16))
         asked = body.get("kv_transfer_params") or {}
@@ -135,8 +157,12 @@ class Engine:
             offer = {"do_remote_prefill": True, "do_remote_decode": False, "remote_block_ids": [1]}
         fetched = self._kv_role == "kv_consumer" and bool(asked.get("do_remote_prefill"))
         with self._lock:
-            self._counts["request_success"] += 1
+            self._counts["request_success"] += 1 + (self.faults["foreign"] if streamed else 0)
+            self._counts["num_preemptions"] += self.faults["preempted"]
+            self._counts["late"] += self.faults["failed_after_expiry"]
             self._counts["prompt_tokens"] += count
+            local = not fetched or self.faults["prefill_again"]
+            self._counts["computed" if local else "received"] += count
             self._counts["generation_tokens"] += tokens
             if fetched and not self.faults["no_transfer"]:
                 self._counts["transfers"] += 1
@@ -160,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/health":
             self.reply(503 if self.engine.faults["never_ready"] else 200, b"")
         elif path == "/version":
-            self.reply(200, b'{"version": "0.32.0+stub"}')
+            self.reply(200, json.dumps({"version": self.engine.faults["version"]}).encode())
         elif path == "/metrics":
             self.reply(200, self.engine.metrics().encode(), "text/plain; version=0.0.4")
         else:
@@ -196,7 +222,9 @@ class Handler(BaseHTTPRequestHandler):
         if faults["fail_streams"]:
             self.reply(500, b'{"error": "stub: asked to fail"}')
             return
-        words, _ = self.engine.take(body)
+        words, _ = self.engine.take(body, streamed=True)
+        if faults["under_load"] is not None and len(str(body["prompt"]).split()) > 20:
+            words = [faults["under_load"]] * len(words)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -209,7 +237,8 @@ class Handler(BaseHTTPRequestHandler):
             if start:
                 time.sleep(step * faults["token_ms"] / 1000)
             text = "".join(words[start : start + step])
-            self.event({"choices": [{"index": 0, "text": text}]})
+            reason = "length" if start + step >= len(words) else None
+            self.event({"choices": [{"index": 0, "text": text, "finish_reason": reason}]})
         self.engine.running -= 1
         self.event({"choices": [], "usage": usage(body, words)})
         self.wfile.write(b"data: [DONE]\n\n")

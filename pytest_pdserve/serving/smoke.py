@@ -1,0 +1,175 @@
+"""Whether a topology answers, over its path, with the right tokens: each told as a verdict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.values.counters import BY_NAME
+from pytest_pdserve.values.counters import why_missing
+from pytest_pdserve.values.roles import kv_pullers
+
+if TYPE_CHECKING:
+    from pytest_pdserve.serving.deployment import Deployment
+
+GapOf = Callable[["Greedy"], float | None]
+
+TOKENS = 24
+PROMPTS = 5
+NEAR_TIE = 0.1
+"""Nats between the two likeliest tokens below which another order of the same sums can choose the
+other."""
+
+
+def long_prompts(count: int = PROMPTS) -> list[str]:
+    """Prompts of 121 words that differ in the first word only, so that a lost KV cache shows."""
+    words = [a + b for a, b in itertools.product(("bo", "fe", "gi", "ku", "lo"), repeat=2)]
+    tail = " ".join(words[number * 7 % len(words)] for number in range(120))
+    return [f"{first} {tail}" for first in words[:count]]
+
+
+def judge_answer(deployment: Deployment) -> Verdict:
+    """FAIL if the endpoint generates another number of tokens than it was asked for.
+
+    :raises PathError: if its answer is none.
+    """
+    answer = deployment.completions.stream(deployment.url, long_prompts(1)[0], tokens=TOKENS)
+    subject = f"{deployment.topology.id} at {deployment.url}"
+    if answer.tokens not in (None, TOKENS):
+        said = f"{answer.tokens} tokens, asked {TOKENS}"
+        return Verdict(status=Status.FAIL, subject=subject, misses=(said,))
+    return Verdict(status=Status.PASS, subject=subject)
+
+
+def judge_path(deployment: Deployment) -> Verdict:
+    """FAIL unless every request moved one KV cache from a prefill to a decode instance."""
+    subject, prompts = f"path of {deployment.topology.id}", long_prompts()
+    if not deployment.instances:
+        why = "the instances behind this endpoint cannot be asked for their counters"
+        return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
+    before = deployment.scrape()
+    for prompt in prompts:
+        deployment.completions.text(deployment.url, prompt, tokens=2)
+    after = deployment.scrape()
+    misses, silent = [], []
+    for name, roles, expected in (
+        ("kv_transfers", kv_pullers(), len(prompts)),
+        ("kv_failed", kv_pullers(), 0),
+        ("requests", ("prefill",), len(prompts)),
+        ("requests", ("decode",), len(prompts)),
+    ):
+        asked = [server for server in deployment.instances if server.role in roles]
+        counts = [(before[s.name].get(name), after[s.name].get(name)) for s in asked]
+        known = [b - a for a, b in counts if a is not None and b is not None]
+        sample = BY_NAME[name].samples[0]
+        if len(known) < len(asked):
+            why = why_missing(name, deployment.vllm_version)
+            silent.append(f"{'/'.join(roles)} instances show no {sample}: {why}")
+        elif sum(known) != expected:
+            misses.append(
+                f"{'/'.join(roles)} instances counted {sum(known):g} in {sample}, expected "
+                f"{expected}"
+            )
+    status = Status.FAIL if misses else Status.NOT_JUDGED if silent else Status.PASS
+    return Verdict(status=status, subject=subject, misses=tuple(misses or silent))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greedy:
+    """Greedy texts of one prompt."""
+
+    prompt: str
+    """What was asked."""
+    alone: str
+    """Text of one instance that does all by itself."""
+    again: str
+    """The same, asked once more: how far one instance agrees with itself."""
+    through: str
+    """Text through the topology."""
+
+
+def judge_parity(deployment: Deployment) -> Verdict:
+    """FAIL if greedy tokens through the topology are not those of one instance by itself.
+
+    They may differ where the two likeliest tokens are nearly alike (:data:`NEAR_TIE`), and where
+    that instance does not even agree with itself: sums in another order are others. NOT JUDGED if
+    the weights give every prompt the same text.
+    """
+    subject = f"greedy tokens of {deployment.topology.id}"
+    if not deployment.instances:
+        why = "the instances behind this endpoint cannot be asked by themselves"
+        return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
+    server, ask = deployment.instances[-1], deployment.completions.text
+    alone = str(server.url)
+    texts = [
+        Greedy(
+            prompt=prompt,
+            alone=ask(alone, prompt, tokens=TOKENS),
+            again=ask(alone, prompt, tokens=TOKENS),
+            through=ask(deployment.url, prompt, tokens=TOKENS),
+        )
+        for prompt in long_prompts()
+    ]
+    return parity_of(texts, subject, lambda each: _gap(deployment, server, each))
+
+
+def parity_of(texts: Sequence[Greedy], subject: str, gap_of: GapOf) -> Verdict:
+    """Judge greedy texts.
+
+    :param gap_of: nats between the two likeliest tokens where a text first differs; None if the
+        server does not say.
+    """
+    if len({each.alone for each in texts}) == 1:
+        why = (
+            f"{len(texts)} different prompts have the same greedy text "
+            f"({texts[0].alone[:40]!r}): these weights cannot tell a right answer"
+        )
+        return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
+    misses, excused = [], []
+    for each in texts:
+        if each.through == each.alone:
+            continue
+        gap = gap_of(each)
+        if gap is not None and gap <= NEAR_TIE:
+            excused.append(f"{gap:.3f} nats between the two likeliest tokens")
+        elif each.again != each.alone:
+            excused.append("the instance by itself does not repeat its text either")
+        else:
+            misses.append(_difference(each, gap))
+    evidence = (("excused", "; ".join(excused)),) if excused else ()
+    status = Status.FAIL if misses else Status.PASS
+    return Verdict(status=status, subject=subject, misses=tuple(misses), evidence=evidence)
+
+
+def common(a: str, b: str) -> str:
+    """Return what two texts begin with, in whole words."""
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    same = "".join(x for x, _ in pairs)
+    return same[: same.rfind(" ")] if " " in same else ""
+
+
+def _difference(each: Greedy, gap: float | None) -> str:
+    begin = common(each.alone, each.through)
+    known = "unknown" if gap is None else f"{gap:.2f} nats, {NEAR_TIE:g} would be a near tie"
+    return (
+        f"another text after {begin[-40:]!r}: through the topology {each.through[len(begin) :]!r}, "
+        f"by one instance {each.alone[len(begin) :]!r} (between the two likeliest tokens: {known})"
+    )
+
+
+def _gap(deployment: Deployment, server: Server, each: Greedy) -> float | None:
+    """Nats between the two likeliest tokens where the texts of *each* part."""
+    prompt = each.prompt + common(each.alone, each.through)
+    answer = deployment.completions.ask(str(server.url), prompt, tokens=1, logprobs=2)
+    try:
+        top = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+        first, second = sorted((float(value) for value in top.values()), reverse=True)[:2]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return None
+    return first - second

@@ -1,0 +1,146 @@
+"""The counters of vLLM that a run is held against: one table, whatever the version calls them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+
+LOG_STATS = "it may have been started with --disable-log-stats"
+NO_CONNECTOR = "its KV connector is off, or is not NixlConnector"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """One number that instances count up."""
+
+    name: str
+    """Field of :class:`~.record.ServedCounts`."""
+    samples: tuple[str, ...]
+    """Names at ``/metrics``; of several that are there the first counts."""
+    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Only samples whose labels have one of these values."""
+    since: tuple[int, int] = (0, 0)
+    """First version of vLLM that has it."""
+    nixl: bool = False
+    """Whether only instances with a NIXL connector have it."""
+
+
+def _one_of(**labels: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
+    return {name: frozenset(values) for name, values in labels.items()}
+
+
+_BY_SOURCE = ("vllm:prompt_tokens_by_source_total",)
+
+COUNTERS = (
+    Counter(name="requests", samples=("vllm:request_success_total",)),
+    Counter(
+        name="cut_off",
+        samples=("vllm:request_success_total",),
+        labels=_one_of(finished_reason=("abort", "error", "repetition")),
+    ),
+    Counter(name="prompt_tokens", samples=("vllm:prompt_tokens_total",)),
+    Counter(name="generation_tokens", samples=("vllm:generation_tokens_total",)),
+    Counter(
+        name="prefix_cache_hits",
+        samples=("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+    ),
+    Counter(name="preemptions", samples=("vllm:num_preemptions_total",)),
+    Counter(
+        name="prompt_computed",
+        samples=_BY_SOURCE,
+        labels=_one_of(source=("local_compute",)),
+        since=(0, 20),
+    ),
+    Counter(
+        name="prompt_received",
+        samples=_BY_SOURCE,
+        labels=_one_of(source=("external_kv_transfer",)),
+        since=(0, 20),
+    ),
+    Counter(
+        name="kv_transfers",
+        samples=("vllm:nixl_xfer_time_seconds_count",),
+        since=(0, 12),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_transfer_s",
+        samples=("vllm:nixl_xfer_time_seconds_sum",),
+        since=(0, 12),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_post_s",
+        samples=("vllm:nixl_post_time_seconds_sum",),
+        since=(0, 12),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_bytes",
+        samples=("vllm:nixl_bytes_transferred_sum",),
+        since=(0, 12),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_descriptors",
+        samples=("vllm:nixl_num_descriptors_sum",),
+        since=(0, 12),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_failed",
+        samples=("vllm:nixl_num_failed_transfers_total",),
+        since=(0, 12),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_unnotified",
+        samples=("vllm:nixl_num_failed_notifications_total",),
+        since=(0, 12),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_expired",
+        samples=("vllm:nixl_num_kv_expired_reqs_total",),
+        since=(0, 15),
+        nixl=True,
+    ),
+    Counter(
+        name="kv_read_late",
+        samples=("vllm:nixl_num_notifications_after_expiry_total",),
+        since=(0, 32),
+        nixl=True,
+    ),
+)
+"""Every counter; names as of vLLM 0.10 to 0.33."""
+BY_NAME = {counter.name: counter for counter in COUNTERS}
+
+
+def release_of(version: str | None) -> tuple[int, int] | None:
+    """Return major and minor number of a version of vLLM; None if it says none.
+
+    A build between releases (``0.1.dev1+g…``) says none.
+    """
+    match = re.match(r"(\d+)\.(\d+)\.\d", version or "")
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def is_shown_by(name: str, version: str | None) -> bool:
+    """Tell whether vLLM's *version* is known to show a counter, where it has reason to."""
+    release = release_of(version)
+    return release is not None and release >= BY_NAME[name].since
+
+
+def why_missing(name: str, version: str | None) -> str:
+    """Return why an instance does not show a counter, as far as its vLLM's *version* tells."""
+    counter, release = BY_NAME[name], release_of(version)
+    first = ".".join(map(str, counter.since))
+    shown = f"vllm {version}" if version else "this vLLM"
+    if release is not None and release < counter.since:
+        return f"{shown} does not count it, {first} and later do"
+    cause = NO_CONNECTOR if counter.nixl else LOG_STATS
+    if release is None and counter.since > (0, 0):
+        return f"its version is not known, and {first} is the first that counts it; or {cause}"
+    return cause

@@ -1,0 +1,70 @@
+"""Greedy texts through a topology, held against those of one instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_pdserve.serving.smoke import Greedy
+from pytest_pdserve.serving.smoke import common
+from pytest_pdserve.serving.smoke import long_prompts
+from pytest_pdserve.serving.smoke import parity_of
+
+
+def greedy(alone: str, through: str, again: str | None = None) -> Greedy:
+    return Greedy(prompt="p", alone=alone, again=alone if again is None else again, through=through)
+
+
+SAME = greedy(" a b c", " a b c")
+OTHER = greedy(" d e f", " d e f")
+PARTED = greedy(" a b c", " a x y")
+
+
+@pytest.mark.parametrize(
+    ("texts", "gap", "status", "said"),
+    [
+        ([SAME, OTHER], None, "PASS", ""),
+        (
+            [SAME, PARTED, OTHER],
+            1.5,
+            "FAIL",
+            "another text after ' a': through the topology ' x y', by one instance ' b c' (between "
+            "the two likeliest tokens: 1.50 nats, 0.1 would be a near tie)",
+        ),
+        ([PARTED, OTHER], None, "FAIL", "(between the two likeliest tokens: unknown)"),
+        ([PARTED, OTHER], 0.02, "PASS", "0.020 nats between the two likeliest tokens"),
+        (
+            [greedy(" a b c", " a x y", again=" a b z"), OTHER],
+            1.5,
+            "PASS",
+            "the instance by itself does not repeat its text either",
+        ),
+        (
+            [SAME, SAME, SAME],
+            None,
+            "NOT JUDGED",
+            "3 different prompts have the same greedy text (' a b c'): these weights cannot tell a "
+            "right answer",
+        ),
+        ([SAME, PARTED], 1.5, "NOT JUDGED", "2 different prompts have the same greedy text"),
+    ],
+)
+def test_parity(texts: Sequence[Greedy], gap: float | None, status: str, said: str) -> None:
+    verdict = parity_of(texts, "greedy tokens of 1p1d", lambda _: gap)
+    assert verdict.status == status
+    assert said in verdict.message
+
+
+def test_a_lost_cache_shows_where_prompts_begin() -> None:
+    prompts = long_prompts()
+    assert len({prompt.split()[0] for prompt in prompts}) == len(prompts)
+    assert len({tuple(prompt.split()[1:]) for prompt in prompts}) == 1
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [(" a bc d", " a bd d", " a"), ("ab", "ac", ""), (" a b", " a b", " a"), ("", "x", "")],
+)
+def test_texts_are_compared_in_whole_words(a: str, b: str, same: str) -> None:
+    assert common(a, b) == same

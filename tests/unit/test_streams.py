@@ -1,0 +1,72 @@
+"""Streamed answers: what an answer is, and what is none, in the server's words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.serving.streams import Answer
+from pytest_pdserve.serving.streams import read_stream
+from pytest_pdserve.values.errors import PathError
+
+URL = "http://node0:8000"
+
+
+def event(*choices: dict[str, Any], **more: Any) -> str:
+    return f"data: {json.dumps({'choices': list(choices), **more})}"
+
+
+def text(said: str, reason: str | None = None) -> str:
+    return event({"index": 0, "text": said, "finish_reason": reason})
+
+
+USAGE = event(usage={"completion_tokens": 2})
+DONE = "data: [DONE]"
+
+
+@pytest.mark.parametrize(
+    ("lines", "answer"),
+    [
+        ([text("a"), "", text(" b", "length"), USAGE, DONE], Answer(text="a b", tokens=2)),
+        ([": ping", "event: x", text("a", "stop"), DONE], Answer(text="a", tokens=None)),
+        (
+            [
+                event({"delta": {"role": "assistant"}}),
+                event({"delta": {"content": "hi"}, "finish_reason": "length"}),
+                USAGE,
+            ],
+            Answer(text="hi", tokens=2),
+        ),
+        ([text("a", "length"), event(usage=None)], Answer(text="a", tokens=None)),
+    ],
+)
+def test_an_answer(lines: list[str], answer: Answer) -> None:
+    assert read_stream(lines, URL) == answer
+
+
+FAULT = 'data: {"error": {"message": "KV cache is lost", "code": 500}}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([text("a"), FAULT], "answered with an error in its stream: KV cache is lost"),
+        ([FAULT, text("a", "length")], "answered with an error in its stream: KV cache is lost"),
+        ([text("a", "length"), USAGE, FAULT, DONE], "error in its stream: KV cache is lost"),
+        (['data: {"error": "out of memory"}'], "error in its stream: out of memory"),
+        ([text("a", "error"), DONE], "ended a completion with finish_reason 'error'; expected"),
+        ([text("a", "abort")], "ended a completion with finish_reason 'abort'"),
+        ([text("a"), text(" b")], "ended a completion without a finish_reason"),
+        ([], "ended a completion without a finish_reason"),
+        ([text("", "length"), USAGE], "claims 2 tokens and sent no text"),
+        (["data: <html>", DONE], "streamed '<html>', which is no JSON object"),
+        (["data: [1]"], "streamed '[1]', which is no JSON object"),
+    ],
+)
+def test_what_is_no_answer_is_told_in_the_servers_words(lines: list[str], said: str) -> None:
+    with pytest.raises(PathError) as refused:
+        read_stream(lines, URL)
+    assert said in str(refused.value)
+    assert str(refused.value).startswith(URL)
