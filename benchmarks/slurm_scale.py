@@ -29,7 +29,7 @@ from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.slurm.planning import step_argv
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.folders import SHIPPED
-from pytest_pdserve.serving.deployment import stand_up
+from pytest_pdserve.serving.stand_up import stand_up
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from tests.support.house import CONFIG

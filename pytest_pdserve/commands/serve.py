@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.results.store import check_runs_folder
     from pytest_pdserve.results.store import create_run
-    from pytest_pdserve.serving.deployment import stand_up
+    from pytest_pdserve.serving.stand_up import stand_up
 
     topology, system = one_topology(options), system_named(options.system)
     backend = backend_of(system)

@@ -203,20 +203,47 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
     blocks = {c.block_size for c in seen.of(*kv_pullers())}
     block_size = blocks.pop() if len(blocks) == 1 else None
     lens = seen.result.input_lens
-    if seen.kv_shape is None or block_size is None or not lens:
+    sent = (*lens, *lens[:1] * seen.extra)
+    if block_size is None or not lens:
+        yield unproven(
+            "bytes", f"{moved:.0f} bytes moved; block size or prompt lengths are unknown"
+        )
+    elif seen.kv_shape is not None:
+        predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in sent)
+        if not counted_per_rank(moved, predicted, seen.ranks):
+            yield invalid(
+                "bytes",
+                f"{moved:.0f} bytes of KV cache moved, predicted {predicted} "
+                f"({seen.kv_shape.bytes_per_token} bytes a token, blocks of {block_size})",
+            )
+    else:
+        yield from _learned_bytes(seen, moved, sent, block_size)
+
+
+def _learned_bytes(
+    seen: Observation, moved: float, sent: Sequence[int], block_size: int
+) -> Iterator[Finding]:
+    """Hold the bytes against those of single prompts of known length."""
+    by_blocks = {-(-length // block_size): size for length, size in seen.kv_learned.items()}
+    each = [by_blocks.get(-(-length // block_size)) for length in sent]
+    known = [size for size in each if size is not None]
+    if not known:
         yield unproven(
             "bytes",
-            f"{moved:.0f} bytes moved; model shape, block size or prompt lengths are unknown, "
-            "so none predicted",
+            f"{moved:.0f} bytes moved; config.json does not tell the cache's shape, and no single "
+            "prompt of that length was moved",
         )
-        return
-    sent = (*lens, *[lens[0]] * seen.extra)
-    predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in sent)
-    if not counted_per_rank(moved, predicted, seen.ranks):
+    elif len(known) < len(each):
+        yield unproven(
+            "bytes",
+            f"{moved:.0f} bytes moved; config.json does not tell the cache's shape, and prompts "
+            "have more lengths than were tried",
+        )
+    elif moved != sum(known):
         yield invalid(
             "bytes",
-            f"{moved:.0f} bytes of KV cache moved, predicted {predicted} "
-            f"({seen.kv_shape.bytes_per_token} bytes a token, blocks of {block_size})",
+            f"{moved:.0f} bytes of KV cache moved, {sum(known):.0f} expected: as many a prompt as "
+            "one alone moved before",
         )
 
 

@@ -137,8 +137,8 @@ def pdserve_restartable(
     It serves all of its tests, and is started anew where a suspicious cell is run again.
     """
     from pytest_pdserve.backends.registry import backend_of
-    from pytest_pdserve.serving.deployment import stand_up
     from pytest_pdserve.serving.restartable import RestartableDeployment
+    from pytest_pdserve.serving.stand_up import stand_up
 
     topology, session = request.param, pdserve_session
     progress = session.progress = progress_to(request.config, topology.id)

@@ -1,15 +1,11 @@
-"""A topology stood up for real: instances, router, warm pairs, proven path; and its end."""
+"""A topology that is up: what is asked of its servers while it is measured."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import secrets
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
@@ -18,24 +14,15 @@ from pathlib import Path
 import httpx
 
 from pytest_pdserve.backends.allocation import Allocation
-from pytest_pdserve.backends.allocation import Endpoint
-from pytest_pdserve.backends.allocation import Process
-from pytest_pdserve.backends.allocation import Progress
-from pytest_pdserve.plan.command import Command
-from pytest_pdserve.plan.launch import Launch
-from pytest_pdserve.plan.launch import plan_launch
-from pytest_pdserve.plan.router import endpoint_url
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.serving.measure import diagnosing_nodes
+from pytest_pdserve.serving.kv_probe import learn_bytes
 from pytest_pdserve.serving.measure import measure
-from pytest_pdserve.serving.model import is_tiny
+from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
-from pytest_pdserve.serving.model import make_tiny_model
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.readiness import check_alive
-from pytest_pdserve.serving.readiness import wait_ready
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import reset_prefix_cache
 from pytest_pdserve.serving.scrape import scrape
@@ -43,17 +30,10 @@ from pytest_pdserve.serving.scrape import settled
 from pytest_pdserve.serving.stalls import Stalls
 from pytest_pdserve.serving.stalls import asking
 from pytest_pdserve.serving.stalls import watching_stalls
-from pytest_pdserve.serving.warm_load import MAX_CONNECTIONS
 from pytest_pdserve.serving.warm_load import WarmUp
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prompts
-from pytest_pdserve.serving.warmup import prove_path
-from pytest_pdserve.serving.warmup import warm_instances
-from pytest_pdserve.serving.warmup import warm_pairs
-from pytest_pdserve.values.errors import LaunchError
-from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PathError
-from pytest_pdserve.values.errors import PortTakenError
 from pytest_pdserve.values.model import SMALL_VOCABULARY
 from pytest_pdserve.values.observation import Alone
 from pytest_pdserve.values.record import Record
@@ -61,21 +41,8 @@ from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
-_ROUTER_READY_S = 120.0
-_PORT_ATTEMPTS = 5
 _ASKED_ALONE = 4
 _ALONE_TOKENS = 16
-_ATTACH_S = 30.0
-_AT_ONCE = httpx.Limits(max_connections=MAX_CONNECTIONS)
-
-
-Start = Callable[[Sequence[Command]], tuple[Process, ...]]
-"""Starts commands with the session's key, and remembers to stop them."""
-
-
-def new_api_key() -> str:
-    """A fresh key for the endpoints of one session."""
-    return secrets.token_urlsafe(24)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +71,8 @@ class Deployment:
     """Seconds of stand-up phases."""
     warm_up: WarmUp = field(default_factory=WarmUp)
     """What the servers were sent to warm them up."""
+    kv_bytes: dict[int, float] = field(default_factory=dict)
+    """Bytes of KV cache by prompt length, as far as they had to be learned."""
 
     @property
     def instances(self) -> tuple[Server, ...]:
@@ -162,6 +131,24 @@ class Deployment:
         """
         return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
 
+    def learn_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
+        """Bytes of KV cache by prompt length, where the model's shape does not tell them.
+
+        :raises PathError: if a request fails.
+        """
+        shape = load_kv_shape(self.system)
+        if self.topology.disaggregated and shape is None and workload.lengths is not None:
+            longest = workload.lengths[0]
+            learn_bytes(
+                (longest, max(1, longest // 2)),
+                self.kv_bytes,
+                servers=self.servers,
+                completions=self.completions,
+                client=self.client,
+                vocabulary=load_vocabulary(self.system.model.path) or SMALL_VOCABULARY,
+            )
+        return dict(self.kv_bytes)
+
     def ask_alone(self) -> Alone:
         """Ask a few different prompts, one after the other, and read their streams to the end."""
         answers: list[str] = []
@@ -199,201 +186,4 @@ class Deployment:
         """Run *workload* once and write its record; see :func:`.measure.measure`."""
         return measure(
             self, workload, repeat=repeat, start=start, store=store, provenance=provenance
-        )
-
-
-@contextlib.contextmanager
-def stand_up(
-    allocation: Allocation,
-    topology: Topology,
-    system: System,
-    *,
-    logs: Path,
-    progress: Progress,
-) -> Iterator[Deployment]:
-    """Stand *topology* up, warm and proven; end all of it on leaving, whatever happens.
-
-    Servers that run already are only asked whether they answer.
-
-    :param logs: folder of one log per process.
-    :raises PlacementError: if it does not fit.
-    :raises LaunchError: if a process cannot be started or ends.
-    :raises NotReadyError: if one does not answer in time.
-    :raises PathError: if requests do not take the topology's path.
-    """
-    if allocation.endpoint is not None:
-        servers = _attach(allocation, allocation.endpoint, topology, system)
-    else:
-        servers = _start_servers(allocation, topology, system, logs=logs, progress=progress)
-    with servers as deployment:
-        yield deployment
-
-
-@contextlib.contextmanager
-def _start_servers(
-    allocation: Allocation,
-    topology: Topology,
-    system: System,
-    *,
-    logs: Path,
-    progress: Progress,
-) -> Iterator[Deployment]:
-    """Start servers, make them ready, and end all of them on leaving."""
-    if is_tiny(system):
-        make_tiny_model(Path(system.model.path))
-    key = new_api_key()
-    processes: list[Process] = []
-
-    def start(commands: Sequence[Command]) -> tuple[Process, ...]:
-        started = allocation.start(
-            commands,
-            logs=[logs / command.log_name for command in commands],
-            secrets=dict.fromkeys({name for c in commands for name in c.secrets}, key),
-        )
-        processes.extend(started)
-        return started
-
-    headers = {"Authorization": f"Bearer {key}"}
-    # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
-    with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
-        try:
-            with diagnosing_nodes(allocation):
-                launched = _launch(topology, system, allocation, start, progress)
-                deployment = _make_ready(
-                    *launched, system, allocation, (client, key), start, progress
-                )
-            yield deployment
-        finally:
-            allocation.stop(processes)
-
-
-def _launch(
-    topology: Topology,
-    system: System,
-    allocation: Allocation,
-    start: Start,
-    progress: Progress,
-) -> tuple[Launch, list[Server]]:
-    """Plan and start all instances; anew with other ports where some turn out to be taken."""
-    hosts = {host.name: host for host in allocation.hosts}
-    for attempt in range(1, _PORT_ATTEMPTS + 1):
-        plan = plan_launch(
-            topology,
-            system,
-            hosts=allocation.hosts,
-            claim=allocation.claim,
-            containment=allocation.containment,
-        )
-        nodes = len(plan.placement.nodes)
-        progress(f"starting {len(plan.instances)} instances on {nodes} nodes")
-        try:
-            processes = start(plan.instances)
-            break
-        except PortTakenError as error:
-            if attempt == _PORT_ATTEMPTS:
-                raise
-            progress(f"{error}; trying others")
-    servers = [
-        Server(
-            name=instance.name,
-            role=instance.role.name,
-            url=None if instance.headless else endpoint_url(instance, hosts, plan.ports),
-            process=process,
-            engines=instance.dp_size if not topology.disaggregated else instance.dp_local,
-            ranks=instance.tp,
-        )
-        for instance, process in zip(plan.placement.instances, processes, strict=True)
-    ]
-    return plan, servers
-
-
-def _make_ready(
-    plan: Launch,
-    servers: list[Server],
-    system: System,
-    allocation: Allocation,
-    access: tuple[httpx.Client, str],
-    start: Start,
-    progress: Progress,
-) -> Deployment:
-    client, key = access
-    placement = plan.placement
-    began = time.monotonic()
-    ready_s = wait_ready(
-        servers,
-        client,
-        limit_s=system.limits.ready_s,
-        progress=progress,
-        check=allocation.check,
-    )
-    url = plan.url(allocation.hosts)
-    if plan.router is not None:
-        router = Server(name="router", role="router", url=url, process=start([plan.router])[0])
-        servers.append(router)
-        _wait_router(router, servers, client, progress)
-    deployment = Deployment(
-        topology=placement.topology,
-        system=system,
-        allocation=allocation,
-        url=url,
-        nodes=placement.nodes,
-        servers=tuple(servers),
-        client=client,
-        api_key=key,
-        started=began,
-    )
-    warm_s = _warm(deployment, progress)
-    deployment.timings_s |= {"ready": ready_s, "warmup": warm_s}
-    return deployment
-
-
-def _wait_router(
-    router: Server, servers: list[Server], client: httpx.Client, progress: Progress
-) -> None:
-    try:
-        wait_ready([router], client, limit_s=_ROUTER_READY_S, progress=progress)
-    except (LaunchError, NotReadyError):
-        check_alive([s for s in servers if s is not router], 0.0, 0.0)
-        raise
-
-
-def _warm(deployment: Deployment, progress: Progress) -> float:
-    began = time.monotonic()
-    completions, client = deployment.completions, deployment.client
-    try:
-        if deployment.topology.disaggregated:
-            warm_pairs(deployment.servers, completions, client, progress)
-        else:
-            warm_instances(deployment.servers, completions)
-        sent = prove_path(deployment.url, deployment.servers, completions, client, progress)
-    except Exception:
-        deployment.check_alive()
-        raise
-    progress(f"path tried with {sent} requests: {deployment.url}")
-    return time.monotonic() - began
-
-
-@contextlib.contextmanager
-def _attach(
-    allocation: Allocation, endpoint: Endpoint, topology: Topology, system: System
-) -> Iterator[Deployment]:
-    """Use servers that run already; the instances behind the endpoint cannot be asked.
-
-    :raises NotReadyError: if it does not answer.
-    """
-    key = endpoint.api_key
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(headers=headers, timeout=30.0) as client:
-        server = Server(name="endpoint", role="router", url=endpoint.url, process=None)
-        wait_ready([server], client, limit_s=_ATTACH_S, progress=lambda _: None)
-        yield Deployment(
-            topology=topology,
-            system=system,
-            url=endpoint.url,
-            nodes=(),
-            servers=(),
-            client=client,
-            allocation=allocation,
-            api_key=key,
-            started=time.monotonic(),
         )

@@ -27,7 +27,6 @@ from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
-from pytest_pdserve.serving.model import kv_dtype
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.readiness import Server
@@ -79,6 +78,9 @@ class Served(Protocol):
     @property
     def vllm_version(self) -> str | None:
         """Version of the servers' vLLM, as they say themselves."""
+
+    def learn_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
+        """Bytes of KV cache by prompt length, where the model's shape does not tell them."""
 
     def ask_alone(self) -> Alone:
         """Ask a few different prompts, one after the other."""
@@ -143,6 +145,8 @@ class _Run:
     started: datetime
     warm: Mapping[str, float]
     """What the servers were sent to warm them up, so far."""
+    kv_bytes: Mapping[int, float]
+    """Bytes of KV cache by prompt length, where they had to be learned."""
     alone: Alone | None
     """Other prompts, asked one by one, where the answers alone do not tell that they are right."""
     reset: bool | None
@@ -164,6 +168,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
     with diagnosing_nodes(allocation):
         deployment.check_alive()
         warm = deployment.warm_for(workload)
+        kv_bytes = deployment.learn_kv_bytes(workload)
         reset = deployment.reset_prefix_caches()
         started = datetime.now(UTC)
         before = deployment.scrape()
@@ -184,6 +189,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
     return _Run(
         started=started,
         warm=warm,
+        kv_bytes=kv_bytes,
         alone=alone,
         reset=reset,
         stall_s=stalls.longest_s,
@@ -229,7 +235,8 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         result=ran.client.result,
         served=served,
         instances=len(deployment.instances),
-        kv_shape=load_kv_shape(system.model.path, kv_dtype(system)),
+        kv_shape=load_kv_shape(system),
+        kv_learned=ran.kv_bytes,
         ranks=max((server.ranks for server in deployment.instances), default=1),
         options=client_options(workload, system),
         alone=ran.alone,

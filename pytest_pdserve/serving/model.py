@@ -93,13 +93,21 @@ def make_tiny_model(folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_kv_shape(model: str, dtype: str | None = None) -> KvShape | None:
-    """KV-cache shape of a model in a folder; None for a hub name or an unreadable folder."""
+def load_kv_shape(system: System) -> KvShape | None:
+    """KV-cache shape of the model, as *system* serves it.
+
+    None for a hub name, an unreadable folder, and where configuration and arguments do not tell:
+    other than plain attention in every layer, or a draft model beside it.
+    """
     try:
-        config = json.loads((Path(model) / "config.json").read_text())
+        config = json.loads((Path(system.model.path) / "config.json").read_text())
     except (OSError, ValueError):
         return None
-    return KvShape.from_config(config, dtype) if isinstance(config, dict) else None
+    args = [word for role in kv_pullers() for word in system.serve_args(role)]
+    drafted = any(word.startswith("--speculative") for word in args)
+    if not isinstance(config, dict) or drafted:
+        return None
+    return KvShape.from_config(config, kv_dtype(system))
 
 
 def load_vocabulary(model: str) -> int | None:

@@ -93,7 +93,7 @@ class WarmUp:
             answers = [
                 pool.submit(
                     ways[number % len(ways)],
-                    _prompt(number, load.prompt_tokens, vocabulary),
+                    unlike_prompt(f"warm load {number}", load.prompt_tokens, vocabulary),
                     tokens=load.output_tokens,
                 )
                 for number in numbers
@@ -102,7 +102,7 @@ class WarmUp:
                 answer.result()
 
 
-def _prompt(number: int, tokens: int, vocabulary: int) -> list[int]:
+def unlike_prompt(name: str, tokens: int, vocabulary: int) -> list[int]:
     """Token ids that begin like no other prompt; special tokens are at the ends of a vocabulary."""
-    source = random.Random(f"warm load {number}")  # noqa: S311 - no secret
+    source = random.Random(name)  # noqa: S311 - no secret
     return [source.randrange(vocabulary // 10, vocabulary // 2) for _ in range(tokens)]

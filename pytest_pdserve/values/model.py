@@ -40,11 +40,17 @@ class KvShape:
         """Read a Hugging Face ``config.json``; None if it does not say enough.
 
         Attention with key and value heads keeps 2 x heads x head size per layer; multi-head latent
-        attention (DeepSeek-V2) keeps ``kv_lora_rank + qk_rope_head_dim``, once for all heads.
+        attention (DeepSeek-V2) keeps ``kv_lora_rank + qk_rope_head_dim``, once for all heads. A
+        sliding window, layers of several kinds and an index beside the cache (:func:`_plain`) are
+        laid out as the engine pleases.
 
         :param dtype: type of the cache, where it is not the model's own.
         """
+        text = config.get("text_config")
+        config = {**config, **text} if isinstance(text, Mapping) else config
         size = _BYTES.get(str(dtype or config.get("dtype") or config.get("torch_dtype")))
+        if not _plain(config):
+            return None
         try:
             if config.get("kv_lora_rank") is not None:
                 values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
@@ -58,3 +64,21 @@ class KvShape:
         if size is None or not isinstance(per_value, int) or per_value <= 0:
             return None
         return cls(bytes_per_token=per_value * size)
+
+
+_OTHER_LAYERS = (
+    *("index_topk", "index_head_dim", "index_n_heads"),  # sparse MLA
+    *("mamba_d_state", "ssm_cfg", "hybrid_override_pattern", "layers_block_type"),
+    *("attn_layer_period", "attn_layer_indices", "full_attention_interval", "linear_attn_config"),
+    *("linear_num_key_heads", "linear_num_value_heads", "attention_chunk_size"),
+)
+"""Keys of models whose layers do not all keep the same cache."""
+
+
+def _plain(config: Mapping[str, Any]) -> bool:
+    """Tell whether every layer keeps the keys and values of every token."""
+    window = config.get("sliding_window") and config.get("use_sliding_window", True)
+    kinds = config.get("layer_types") or ()
+    if window or any(kind != "full_attention" for kind in kinds):
+        return False
+    return not any(config.get(key) for key in _OTHER_LAYERS)

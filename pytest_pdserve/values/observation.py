@@ -41,6 +41,8 @@ class Observation:
     """Instances that answer requests, whether or not they could be asked."""
     kv_shape: KvShape | None = None
     """KV cache of the model; None if its configuration cannot be read."""
+    kv_learned: Mapping[int, float] = field(default_factory=dict)
+    """Bytes that single prompts moved, by length, where the shape does not tell."""
     ranks: int = 1
     """Largest tensor-parallel size of a prefill or decode engine."""
     vocabulary: int | None = None

@@ -27,9 +27,9 @@ from pytest_pdserve.results.requests import read_requests
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import load_record
 from pytest_pdserve.serving.deployment import Deployment
-from pytest_pdserve.serving.deployment import stand_up
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.serving.stand_up import stand_up
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.topology import Topology

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,9 @@ def test_bytes_of_a_token_follow_the_type(tmp_path: Path, dtype: str | None, siz
         "dtype": "float32",
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    shape = load_kv_shape(str(tmp_path), dtype)
+    args = ["--dtype", dtype] if dtype else []
+    system = merged(tmp_path, f"[model.decode]\nserve_args = {json.dumps(args)}")
+    served = replace(system, model=replace(system.model, path=str(tmp_path)))
+    shape = load_kv_shape(served)
     assert shape is not None
     assert shape.bytes_per_token == 2 * 2 * 4 * 8 * size

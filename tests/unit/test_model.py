@@ -17,6 +17,9 @@ from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.model import words
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.system import ClusterSpec
+from pytest_pdserve.values.system import ModelSpec
+from pytest_pdserve.values.system import RoleServing
 from pytest_pdserve.values.system import System
 
 DEEPSEEK_V2_LITE: dict[str, Any] = {
@@ -35,6 +38,13 @@ LLAMA_8B: dict[str, Any] = {
     "hidden_size": 4096,
     "torch_dtype": "bfloat16",
 }
+
+
+def serving(folder: Path, *args: str) -> System:
+    """A system whose decode instances serve the model in *folder* with *args*."""
+    model = ModelSpec(path=str(folder), roles={"decode": RoleServing(serve_args=args)})
+    cluster = ClusterSpec(nodes=2, gpus_per_node=1)
+    return System(name="s", source="s.toml", description="d", cluster=cluster, model=model)
 
 
 def without(config: dict[str, Any], key: str) -> dict[str, Any]:
@@ -75,11 +85,17 @@ def test_bytes_of_a_token(config: dict[str, Any], dtype: str | None, bytes_per_t
         {**LLAMA_8B, "num_hidden_layers": "32"},
         {**LLAMA_8B, "num_attention_heads": 0, "num_key_value_heads": None},
         {**LLAMA_8B, "hidden_size": None},
-        {"text_config": LLAMA_8B},
+        {**LLAMA_8B, "sliding_window": 4096},
+        {**LLAMA_8B, "layer_types": ["full_attention", "sliding_attention"] * 16},
+        {**LLAMA_8B, "layer_types": ["linear_attention"] * 32},
+        {**DEEPSEEK_V2_LITE, "index_topk": 2048},
+        {**LLAMA_8B, "mamba_d_state": 128},
+        {"text_config": {**LLAMA_8B, "sliding_window": 1024}},
     ],
     ids=[
         *("empty", "no layers", "no type", "no size", "no rope", "unknown type", "types"),
-        *("text for layers", "no heads", "null size", "nested"),
+        *("text for layers", "no heads", "null size", "a window", "two kinds of layers"),
+        *("linear attention", "sparse attention", "state space", "a window inside"),
     ],
 )
 def test_a_configuration_that_says_too_little_has_no_shape(config: dict[str, Any]) -> None:
@@ -109,7 +125,13 @@ def test_a_shape_is_read_from_the_models_folder(
 ) -> None:
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    assert load_kv_shape(str(tmp_path)) == shape
+    assert load_kv_shape(serving(tmp_path)) == shape
+
+
+def test_a_draft_model_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(DEEPSEEK_V2_LITE))
+    assert load_kv_shape(serving(tmp_path, "--speculative-config", "{}")) is None
+    assert load_kv_shape(serving(tmp_path, "--speculative-config.model=eagle")) is None
 
 
 def test_words_are_many_short_and_each_its_own() -> None:

@@ -430,6 +430,31 @@ def test_bytes_are_predicted_from_shape_blocks_and_lengths(
 
 
 @pytest.mark.parametrize(
+    ("learned", "lens", "severity", "said_"),
+    [
+        ({512: BYTES / 4}, (512,) * 4, None, ""),
+        ({500: BYTES / 4}, (512,) * 4, None, ""),  # as many blocks
+        ({512: BYTES / 4 - 128}, (512,) * 4, "invalid", "as many a prompt as one alone moved"),
+        ({256: BYTES / 8}, (512,) * 4, "unproven", "no single prompt of that length was moved"),
+        ({}, (512,) * 4, "unproven", "config.json does not tell the cache's shape, and no single"),
+        ({512: BYTES / 4}, (512, 512, 512, 200), "unproven", "more lengths than were tried"),
+        ({512: BYTES / 4}, (), "unproven", "block size or prompt lengths are unknown"),
+    ],
+)
+def test_bytes_of_a_shape_that_is_not_known_are_learned(
+    learned: dict[int, float],
+    lens: tuple[int, ...],
+    severity: str | None,
+    said_: str,
+    make_seen: MakeSeen,
+) -> None:
+    seen = make_seen(kv_shape=None, kv_learned=learned, result={"input_lens": lens})
+    findings = checked(seen, "bytes")
+    assert [found for found, _ in findings] == ([severity] if severity else [])
+    assert not findings or said_ in findings[0][1]
+
+
+@pytest.mark.parametrize(
     "workload",
     [
         SHAREGPT,

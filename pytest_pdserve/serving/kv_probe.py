@@ -1,0 +1,62 @@
+"""How many bytes a KV cache has, learned by moving one: where the model's shape does not tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+import httpx
+
+from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.serving.scrape import Counters
+from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.serving.warm_load import unlike_prompt
+from pytest_pdserve.serving.warmup import COUNTER_S
+from pytest_pdserve.serving.warmup import Completions
+from pytest_pdserve.serving.warmup import pairs_of
+
+_STEP_S = 0.1
+
+
+def learn_bytes(
+    lengths: Iterable[int],
+    known: dict[int, float],
+    *,
+    servers: Sequence[Server],
+    completions: Completions,
+    client: httpx.Client,
+    vocabulary: int,
+) -> None:
+    """Move one prompt of each of *lengths*, tokens, and put its bytes into *known*, by length.
+
+    A length that is known already is not moved again. Without a pair, or without counters of
+    transfers, nothing is learned.
+
+    :raises PathError: if a request fails.
+    """
+    pairs, _ = pairs_of(servers)
+    for length in lengths:
+        if length in known or not pairs:
+            continue
+        prefill, decode = pairs[0]
+        url = str(decode[0].url)
+        before = scrape(client, url)
+        if before.get("kv_bytes") is None:
+            return
+        prompt = unlike_prompt(f"kv probe {length}", length, vocabulary)
+        completions.transfer(prefill, decode, prompt, tokens=1)
+        moved = _bytes_since(client, url, before)
+        if moved:
+            known[length] = moved
+
+
+def _bytes_since(client: httpx.Client, url: str, before: Counters) -> float:
+    """Bytes that the instance counted since, once it has counted a transfer."""
+    deadline = time.monotonic() + COUNTER_S
+    while time.monotonic() < deadline:
+        after = scrape(client, url)
+        if (after.get("kv_transfers") or 0.0) > (before.get("kv_transfers") or 0.0):
+            return (after.get("kv_bytes") or 0.0) - (before.get("kv_bytes") or 0.0)
+        time.sleep(_STEP_S)
+    return 0.0
