@@ -53,10 +53,11 @@ def check_completed(seen: Observation) -> Iterator[Finding]:
             f"{len(silent)} of {asked} requests claim {sum(silent)} tokens and have no text",
         )
     if result.completed != asked or result.failed:
+        answered = f"{result.completed} of {asked}" if result.completed else f"none of {asked}"
         first = next((e.strip().splitlines()[-1] for e in result.errors if e.strip()), None)
         yield invalid(
             "completed",
-            f"{result.completed} of {asked} requests completed, {result.failed or 0} failed"
+            f"{answered} requests completed, {result.failed or 0} failed"
             + (f"; first error: {first[:200]}" if first else ""),
         )
 

@@ -39,8 +39,12 @@ CHECKS: tuple[Check, ...] = (
 
 
 def check_sanity(seen: Observation) -> tuple[Finding, ...]:
-    """Apply every check to one run, in the order in which they matter."""
-    return tuple(finding for check in checks() for finding in check(seen))
+    """Apply every check to one run, in the order in which they matter.
+
+    Of a run without a single answer only that is said: everything else follows from it.
+    """
+    asking = checks() if seen.result.completed else (client.check_completed,)
+    return tuple(finding for check in asking for finding in check(seen))
 
 
 @functools.cache

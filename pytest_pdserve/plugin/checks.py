@@ -9,6 +9,7 @@ import pytest
 from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.judge.sanity import checks as sanity_checks
+from pytest_pdserve.plan.fits import check_sweep_fits
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
@@ -56,6 +57,7 @@ def check_topology(system: System, topology: Topology, *, starting: bool) -> Non
     backend = backend_of(system)
     if not backend.starts_servers:
         return
+    check_sweep_fits(system, topology)
     planned = plan_topology(system, topology, starting=starting)
     if starting:
         backend.check_launch(system, planned.launch)

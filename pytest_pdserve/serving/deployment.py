@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.plan.fits import check_fits
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.kv_probe import learn_bytes
@@ -21,6 +22,7 @@ from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.provenance import endpoint_versions
+from pytest_pdserve.serving.provenance import longest_model_len
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.readiness import check_alive
 from pytest_pdserve.serving.scrape import Counters
@@ -130,6 +132,16 @@ class Deployment:
         :raises PathError: if one does not answer.
         """
         return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
+
+    def check_fits(self, workload: Workload) -> None:
+        """Refuse a load that is longer than the model takes, as far as the endpoint says that.
+
+        :raises ConfigError: with both numbers.
+        """
+        url = str(self.instances[0].url) if self.instances else self.url
+        limit = longest_model_len(self.client, url)
+        if limit is not None:
+            check_fits(workload, self.system, limit, f"max_model_len at {url}/v1/models")
 
     def learn_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
         """Bytes of KV cache by prompt length, where the model's shape does not tell them.

@@ -79,6 +79,9 @@ class Served(Protocol):
     def vllm_version(self) -> str | None:
         """Version of the servers' vLLM, as they say themselves."""
 
+    def check_fits(self, workload: Workload) -> None:
+        """Refuse a load that is longer than the model takes."""
+
     def learn_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
         """Bytes of KV cache by prompt length, where the model's shape does not tell them."""
 
@@ -167,6 +170,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
     command = _client_command(deployment, workload, seed=seed, result_path=result_path)
     with diagnosing_nodes(allocation):
         deployment.check_alive()
+        deployment.check_fits(workload)
         warm = deployment.warm_for(workload)
         kv_bytes = deployment.learn_kv_bytes(workload)
         reset = deployment.reset_prefix_caches()

@@ -33,6 +33,16 @@ def endpoint_versions(client: httpx.Client, url: str) -> dict[str, str]:
         return {}
 
 
+def longest_model_len(client: httpx.Client, url: str) -> int | None:
+    """Tokens of a request that an endpoint takes at most, by ``/v1/models``; None if unknown."""
+    try:
+        models = client.get(f"{url}/v1/models", timeout=10.0).json()["data"]
+        said = [model["max_model_len"] for model in models if model.get("max_model_len")]
+        return max(map(int, said), default=None)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def git_commit(folder: Path) -> str | None:
     """Commit of the checkout at *folder*, with ``+dirty`` if changed; None outside of one."""
     git = shutil.which("git")

@@ -103,7 +103,8 @@ class Metric:
     def value(self, seen: Observation) -> float | None:
         """Return the metric's value in one run; None if the run has none."""
         result = seen.result
-        if result.total_output_tokens < self.min_tokens * result.completed:
+        nothing = not result.completed and self.better != "equal"
+        if nothing or result.total_output_tokens < self.min_tokens * result.completed:
             return None
         if self.read is not None:
             return finite(self.read(seen))

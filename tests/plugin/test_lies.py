@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.house import House
+from tests.support.house import only_sentence
 
 INVALID = "the run of 1p1d, "
 
@@ -99,3 +100,17 @@ def test_what_servers_do_not_count_is_unproven(
     assert "1 passed" in text
     strict = house.run("--topology", topology, "--pdserve-strict")
     strict.assert_outcomes(failed=1, deselected=1)
+
+
+def test_a_load_that_does_not_fit_is_refused_before_the_start(house: House) -> None:
+    house.suites("sweep")
+    house.system(model={"serve_args": ["--max-model-len", "39"]})
+    sentence = only_sentence(house.run("--topology", "1p1d"))
+    assert "a request has up to 40 tokens, but instances take 39 (--max-model-len of " in sentence
+
+
+def test_a_run_without_an_answer_says_only_that(house: House) -> None:
+    house.faults(decode_0={"fail_streams": True})
+    text = said(house)
+    assert "completed: none of 8 requests completed, 8 failed; first error: ValueError: 500" in text
+    assert "zeros" not in text

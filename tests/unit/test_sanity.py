@@ -241,12 +241,11 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
         workload=Workload(input_len=64, output_len=9, num_prompts=2),
         result=load_bench_result(path),
     )
-    invalid = [f"{f.check}: {f.message}" for f in check_sanity(seen) if f.severity == "invalid"]
-    assert invalid[0] == (
-        "completed: 0 of 2 requests completed, 2 failed; first error: aiohttp.client_exceptions."
+    assert [f"{f.check}: {f.message}" for f in check_sanity(seen)] == [
+        "completed: none of 2 requests completed, 2 failed; first error: aiohttp.client_exceptions."
         "ClientConnectorError: Cannot connect to host 127.0.0.1:21000"
-    )
-    assert "zeros: p99_ttft_ms = 0, which no server that answers can show" in invalid
+    ]
+    assert METRICS.measure(seen).keys() <= set(METRICS.counts)
 
 
 @pytest.mark.parametrize(
@@ -295,8 +294,7 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
             (
                 "bytes",
                 "unproven",
-                "2048000 bytes moved; model shape, block size or prompt lengths are unknown, "
-                "so none predicted",
+                "2048000 bytes moved; block size or prompt lengths are unknown",
             ),
         ),
         (
