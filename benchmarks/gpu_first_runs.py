@@ -97,7 +97,7 @@ def main() -> int:
     prepare(folder, asked)
     env = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-p", "pytest_pdserve.plugin.hooks", "-q", "-x"]
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_pdserve.plugin.hooks", "-q", "-rs"]
     command += ["-p", "no:cacheprovider", "suites", "--system", "gpus", "--topology"]
     command += [asked.topologies, "--pdserve-repeats", str(asked.runs)]
     command += ["--pdserve-runs", str(runs.absolute())]
@@ -131,9 +131,11 @@ def prepare(folder: Path, asked: argparse.Namespace) -> None:
             rooms="\n".join(rooms),
         )
     )
-    suite = folder / "suites" / "sweep"
-    suite.mkdir(parents=True)
-    (suite / "test_sweep.py").write_text((ROOT / "suites/sweep/test_sweep.py").read_text())
+    for name in ("smoke", "sweep"):
+        suite = folder / "suites" / name
+        suite.mkdir(parents=True)
+        source = ROOT / "suites" / name / f"test_{name}.py"
+        (suite / source.name).write_text(source.read_text())
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     if asked.cold:
         (folder / "conftest.py").write_text(COLD)

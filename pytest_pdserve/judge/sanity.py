@@ -30,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     servers.check_prefilled_again,
     servers.check_bytes,
     servers.check_prefix_cache,
+    servers.check_router,
     servers.check_stalls,
     client.check_client,
     client.check_offered,

@@ -310,6 +310,14 @@ def chance_hits(seen: Observation, vocabulary: int) -> float:
     return float(binom.isf(CHANCE, prompts, equal)) * length
 
 
+def check_router(seen: Observation) -> Iterator[Finding]:
+    """The router had no errors, and sent nothing twice: that looks like a slow server."""
+    bad = {n: c for n, c in seen.router.items() if "error" in n or "retries" in n}
+    if any(bad.values()):
+        said = ", ".join(f"{name} {count:g}" for name, count in sorted(bad.items()) if count)
+        yield note("router", f"the router counted {said}")
+
+
 def check_stalls(seen: Observation) -> Iterator[Finding]:
     """No engine stood still for long while it had requests."""
     for counts in seen.served:

@@ -41,6 +41,12 @@ class Launch:
             return f"http://{named[self.placement.head].address}:{self.ports.router}"
         return endpoint_url(self.placement.endpoints[0], named, self.ports)
 
+    def router_metrics_url(self, hosts: Sequence[Host]) -> str | None:
+        """Return the base URL of the router's counters; None where there is no router."""
+        named = {host.name: host for host in hosts}
+        port = self.ports.router_metrics
+        return None if port is None else f"http://{named[self.placement.head].address}:{port}"
+
     @property
     def commands(self) -> tuple[Command, ...]:
         """All commands, in the order in which they are started."""

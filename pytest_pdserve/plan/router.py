@@ -42,6 +42,7 @@ def router_command(
         argv += ["round_robin", "--worker-urls", *urls.values()]
     argv += ["--intra-node-data-parallel-size", str(_engines_per_endpoint(placement))]
     argv += ["--host", system.cluster.bind_host, "--port", str(ports.router)]
+    argv += ["--prometheus-host", system.cluster.bind_host]
     argv += ["--prometheus-port", str(ports.router_metrics)]
     argv += system.router.args
     return Command(

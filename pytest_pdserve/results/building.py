@@ -107,6 +107,7 @@ def _record(
         warm_load=facts.warm_load,
         prefix_cache_reset=facts.prefix_cache_reset,
         client_node=seen.client_node,
+        router=seen.router,
         client=seen.result.raw,
         metrics=METRICS.measure(seen),
         served=seen.served,

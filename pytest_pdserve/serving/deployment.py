@@ -28,6 +28,7 @@ from pytest_pdserve.serving.readiness import check_alive
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import reset_prefix_cache
 from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.serving.scrape import scrape_router
 from pytest_pdserve.serving.scrape import settled
 from pytest_pdserve.serving.stalls import Stalls
 from pytest_pdserve.serving.stalls import asking
@@ -171,6 +172,11 @@ class Deployment:
                 return Alone(answers=tuple(answers), fault=str(error))
             answers.append(answer.text)
         return Alone(answers=tuple(answers))
+
+    def scrape_router(self) -> dict[str, float]:
+        """Counters of the router by name; empty where there is none, or it does not answer."""
+        urls = [server.metrics_url for server in self.servers if server.metrics_url]
+        return scrape_router(self.client, urls[0]) if urls else {}
 
     def reset_prefix_caches(self) -> bool | None:
         """Empty the prefix cache of every instance, where ``vllm serve`` offers that.

@@ -88,6 +88,9 @@ class Served(Protocol):
     def ask_alone(self) -> Alone:
         """Ask a few different prompts, one after the other."""
 
+    def scrape_router(self) -> Mapping[str, float]:
+        """Counters of the router by name."""
+
     def reset_prefix_caches(self) -> bool | None:
         """Empty the prefix caches where the servers offer that; tell whether all are empty."""
 
@@ -148,6 +151,8 @@ class _Run:
     started: datetime
     warm: Mapping[str, float]
     """What the servers were sent to warm them up, so far."""
+    router: Mapping[str, float]
+    """What the router counted."""
     kv_bytes: Mapping[int, float]
     """Bytes of KV cache by prompt length, where they had to be learned."""
     alone: Alone | None
@@ -171,11 +176,10 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
     with diagnosing_nodes(allocation):
         deployment.check_alive()
         deployment.check_fits(workload)
-        warm = deployment.warm_for(workload)
-        kv_bytes = deployment.learn_kv_bytes(workload)
+        warm, kv_bytes = deployment.warm_for(workload), deployment.learn_kv_bytes(workload)
         reset = deployment.reset_prefix_caches()
         started = datetime.now(UTC)
-        before = deployment.scrape()
+        routed, before = deployment.scrape_router(), deployment.scrape()
         with deployment.watching_stalls() as stalls:
             client = run_client(
                 allocation,
@@ -186,22 +190,33 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
                 check_servers=deployment.check_alive,
             )
         deployment.check_alive()
-        scraped = time.monotonic()
-        after = deployment.scrape()
-        blind = client.result.alike or not deployment.instances
-        alone = deployment.ask_alone() if blind else None
-    return _Run(
-        started=started,
-        warm=warm,
-        kv_bytes=kv_bytes,
-        alone=alone,
-        reset=reset,
-        stall_s=stalls.longest_s,
-        client=client,
-        before=before,
-        after=after,
-        scraped=scraped,
-    )
+        scraped, after = time.monotonic(), deployment.scrape()
+        router = _counted(routed, deployment.scrape_router())
+        return _Run(
+            started=started,
+            warm=warm,
+            router=router,
+            kv_bytes=kv_bytes,
+            alone=_asked_alone(deployment, client),
+            reset=reset,
+            stall_s=stalls.longest_s,
+            client=client,
+            before=before,
+            after=after,
+            scraped=scraped,
+        )
+
+
+def _counted(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Return what was counted between two looks, without what was not."""
+    differences = {name: count - before.get(name, 0.0) for name, count in after.items()}
+    return {name: count for name, count in differences.items() if count}
+
+
+def _asked_alone(deployment: Served, client: ClientRun) -> Alone | None:
+    """Ask a few prompts by themselves, where neither answers nor counters tell that all is well."""
+    blind = client.result.alike or not deployment.instances
+    return deployment.ask_alone() if blind else None
 
 
 def _client_command(
@@ -241,6 +256,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         instances=len(deployment.instances),
         kv_shape=load_kv_shape(system),
         kv_learned=ran.kv_bytes,
+        router=ran.router,
         ranks=max((server.ranks for server in deployment.instances), default=1),
         options=client_options(workload, system),
         alone=ran.alone,

@@ -37,6 +37,8 @@ class Server:
     """Data-parallel engines behind the URL."""
     ranks: int = 1
     """Tensor-parallel ranks of an engine."""
+    metrics_url: str | None = None
+    """Base URL of its counters, where it is another than :attr:`url`."""
 
 
 def check_alive(servers: Sequence[Server], since: float, now: float) -> None:

@@ -39,6 +39,8 @@ class Counters:
         return self.counts.get(name)
 
 
+_ROUTER = "vllm_router_"
+_ROUTER_S = 5.0
 _NOT_OFFERED = (401, 403, 404, 405)
 _START = "process_start_time_seconds"
 _SAMPLES = frozenset(sample for counter in COUNTERS for sample in counter.samples)
@@ -87,6 +89,23 @@ def scrape(client: httpx.Client, url: str) -> Counters:
         return parse_counters(response.text)
     except (httpx.HTTPError, ValueError) as error:
         raise PathError(f"{url}/metrics cannot be read: {error}") from error
+
+
+def scrape_router(client: httpx.Client, url: str) -> dict[str, float]:
+    """Ask the router for its counters, by name, summed over workers and routes.
+
+    A counter is there only once it has counted. Empty if the router does not answer.
+    """
+    found: dict[str, float] = {}
+    try:
+        text = client.get(f"{url}/metrics", timeout=_ROUTER_S).raise_for_status().text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples if family.type == "counter" else ():
+                if sample.name.startswith(_ROUTER) and math.isfinite(sample.value):
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return found
 
 
 def reset_prefix_cache(client: httpx.Client, url: str) -> bool | None:

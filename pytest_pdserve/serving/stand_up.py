@@ -178,9 +178,12 @@ def _make_ready(
     )
     url = plan.url(allocation.hosts)
     if plan.router is not None:
-        router = Server(name="router", role="router", url=url, process=start([plan.router])[0])
-        servers.append(router)
-        _wait_router(router, servers, client, progress)
+        metrics_url = plan.router_metrics_url(allocation.hosts)
+        process = start([plan.router])[0]
+        servers.append(
+            Server(name="router", role="router", url=url, process=process, metrics_url=metrics_url)
+        )
+        _wait_router(servers[-1], servers, client, progress)
     deployment = Deployment(
         topology=placement.topology,
         system=system,
@@ -192,8 +195,7 @@ def _make_ready(
         api_key=key,
         started=began,
     )
-    warm_s = _warm(deployment, progress)
-    deployment.timings_s |= {"ready": ready_s, "warmup": warm_s}
+    deployment.timings_s |= {"ready": ready_s, "warmup": _warm(deployment, progress)}
     return deployment
 
 

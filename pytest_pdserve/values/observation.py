@@ -37,6 +37,8 @@ class Observation:
     """What the client wrote."""
     served: tuple[ServedCounts, ...] = ()
     """What each instance counted; empty where instances cannot be asked."""
+    router: Mapping[str, float] = field(default_factory=dict)
+    """What the router counted, by name; what it did not count is absent."""
     instances: int = 0
     """Instances that answer requests, whether or not they could be asked."""
     kv_shape: KvShape | None = None

@@ -182,6 +182,9 @@ class Record:
     warm_load: Mapping[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
     """What the servers were warmed with before: requests, prompt_tokens and output_tokens of the
     first load, longer_requests and longer_prompt_tokens of what followed, seconds of all."""
+    router: Mapping[str, float] = field(default_factory=dict)
+    """What the router counted during the run: its ``vllm_router_*_total``, over workers and routes;
+    what it did not count is absent."""
     prefix_cache_reset: bool | None = None
     """Whether the prefix caches were emptied before the run; None where nobody tried."""
     client_node: NodeLoad | None = None

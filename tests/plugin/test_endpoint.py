@@ -73,7 +73,7 @@ def test_a_wrong_key_is_told(endpoint: subprocess.Popen[bytes], house: House) ->
     result = house.run("--pdserve-base-url", URL, "-k", "answers or 32-8")
     result.assert_outcomes(errors=2)
     text = result.stdout.str()
-    assert "0 of 8 requests completed, 8 failed; first error: ValueError: 401" in text
+    assert "none of 8 requests completed, 8 failed; first error: ValueError: 401" in text
     assert f"{URL} answered a completion with 401: " in text
 
 

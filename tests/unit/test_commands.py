@@ -116,7 +116,7 @@ def urls(option: str, *ports: int, first: int = 0) -> str:
 def router(policy: str, port: int, engines: int = 1) -> str:
     return (
         f"vllm-router --policy {policy} --intra-node-data-parallel-size {engines}"
-        f" --host 0.0.0.0 --port {port} --prometheus-port {port + 1}"
+        f" --host 0.0.0.0 --port {port} --prometheus-host 0.0.0.0 --prometheus-port {port + 1}"
     )
 
 
@@ -305,7 +305,7 @@ def test_prefill_and_decode_on_one_machine(slots: System) -> None:
         f"vllm-router --policy {PD} --prefill http://127.0.0.1:21000"
         " --decode http://127.0.0.1:21001 --decode http://127.0.0.1:21002"
         " --decode http://127.0.0.1:21003 --intra-node-data-parallel-size 1"
-        " --host 127.0.0.1 --port 21004 --prometheus-port 21005"
+        " --host 127.0.0.1 --port 21004 --prometheus-host 127.0.0.1 --prometheus-port 21005"
     )
 
 

@@ -610,6 +610,14 @@ def test_an_engine_that_stood_still_is_named(
     assert findings == ([("stalls", "note", message)] if message else [])
 
 
+def test_what_the_router_tried_again_is_told(make_seen: MakeSeen) -> None:
+    counted = {"vllm_router_pd_requests_total": 4.0, "vllm_router_retries_total": 2.0}
+    seen = make_seen(router={**counted, "vllm_router_pd_errors_total": 1.0})
+    message = "the router counted vllm_router_pd_errors_total 1, vllm_router_retries_total 2"
+    assert said(seen) == [("router", "note", message)]
+    assert said(make_seen(router={"vllm_router_pd_requests_total": 4.0})) == []
+
+
 ALONE = NodeLoad(cores=16, load_1m=3.2, steal=0.01, busy_cores=3.0, other_cores=0.7)
 
 
@@ -937,7 +945,8 @@ def test_aggregated_instances_move_no_cache(
 def test_every_check_has_its_place() -> None:
     assert [check.__name__.removeprefix("check_") for check in checks()] == [
         *("completed", "answers", "tokens", "zeros", "chunks", "served", "others"),
-        *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache", "stalls"),
+        *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache"),
+        *("router", "stalls"),
         *("client", "offered", "client_node"),
     ]
 

@@ -12,6 +12,7 @@ from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.serving.scrape import parse_counters
 from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.serving.scrape import scrape_router
 from pytest_pdserve.serving.scrape import settled
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.roles import DECODE as DECODE_ROLE
@@ -145,3 +146,24 @@ def test_an_instance_without_counters_is_named(status: int, text: str) -> None:
         pytest.raises(PathError, match=r"^http://n:1/metrics cannot be read: "),
     ):
         scrape(client, "http://n:1")
+
+
+ROUTER = """
+# TYPE vllm_router_pd_requests_total counter
+vllm_router_pd_requests_total{route="/v1/completions"} 7
+# TYPE vllm_router_pd_decode_requests_total counter
+vllm_router_pd_decode_requests_total{worker="http://a"} 3
+vllm_router_pd_decode_requests_total{worker="http://b"} 4
+# TYPE vllm_router_worker_health gauge
+vllm_router_worker_health{worker="http://a"} 1
+"""
+
+
+def test_a_router_is_asked_for_its_counters() -> None:
+    with answering(200, ROUTER) as client:
+        assert scrape_router(client, "http://node0:29000") == {
+            "vllm_router_pd_requests_total": 7.0,
+            "vllm_router_pd_decode_requests_total": 7.0,
+        }
+    with answering(500, "") as client:
+        assert scrape_router(client, "http://node0:29000") == {}
