@@ -194,7 +194,10 @@ def check_prefilled_again(seen: Observation) -> Iterator[Finding]:
 
 
 def check_bytes(seen: Observation) -> Iterator[Finding]:
-    """Bytes moved are what model shape, block size and prompt lengths predict."""
+    """Bytes moved are what model shape, block size and prompt lengths predict.
+
+    What a decode instance has in its own prefix cache is not moved again.
+    """
     if not seen.topology.disaggregated or not seen.served:
         return
     moved = seen.total("kv_bytes", *kv_pullers())
@@ -209,12 +212,19 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
             "bytes", f"{moved:.0f} bytes moved; block size or prompt lengths are unknown"
         )
     elif seen.kv_shape is not None:
+        each = seen.kv_shape.bytes_per_token
         predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in sent)
-        if not counted_per_rank(moved, predicted, seen.ranks):
+        there = int(seen.total("prefix_cache_hits", *kv_pullers()) or 0)
+        # An old vLLM counts what was moved as hits too; then all of it was moved.
+        if not any(
+            counted_per_rank(moved, size, seen.ranks)
+            for size in (predicted, predicted - there * each)
+        ):
+            already = f", {there} tokens were there already" if there else ""
             yield invalid(
                 "bytes",
-                f"{moved:.0f} bytes of KV cache moved, predicted {predicted} "
-                f"({seen.kv_shape.bytes_per_token} bytes a token, blocks of {block_size})",
+                f"{moved:.0f} bytes of KV cache moved, predicted {predicted - there * each} "
+                f"({each} bytes a token, blocks of {block_size}{already})",
             )
     else:
         yield from _learned_bytes(seen, moved, sent, block_size)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from functools import partial
 
-from pytest_pdserve.plan.warm_load import LONGER_PER_PAIR
-from pytest_pdserve.plan.warm_load import OUTPUT_TOKENS
 from pytest_pdserve.plan.warm_load import WarmLoad
+from pytest_pdserve.plan.warm_load import longer_load
 from pytest_pdserve.plan.warm_load import warm_load
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.warmup import Completions
@@ -69,22 +68,19 @@ class WarmUp:
             self._send(load, ways, vocabulary)
             self.longest = load.prompt_tokens
             self.done |= asdict(load)
-        self._send_longer(*workload.lengths, ways, vocabulary)
+        self._send_longer(workload, ways, vocabulary)
         spent = self.done.get("seconds", 0.0) + time.monotonic() - began
         self.done["seconds"] = round(spent, 3)
 
-    def _send_longer(
-        self, prompt: int, output: int, ways: Sequence[SendPrompt], vocabulary: int
-    ) -> None:
-        """Send two requests per pair if no prompt was as long as *prompt* yet."""
-        if prompt <= self.longest:
+    def _send_longer(self, workload: Workload, ways: Sequence[SendPrompt], vocabulary: int) -> None:
+        """Send a few requests of *workload* if no prompt was as long as its yet."""
+        load = longer_load(workload, pairs=len(ways))
+        if load is None or load.prompt_tokens <= self.longest:
             return
-        requests, tokens = LONGER_PER_PAIR * len(ways), min(OUTPUT_TOKENS, output)
-        load = WarmLoad(requests=requests, prompt_tokens=prompt, output_tokens=tokens)
         self._send(load, ways, vocabulary)
-        self.longest = prompt
-        self.done["longer_requests"] = self.done.get("longer_requests", 0) + requests
-        self.done["longer_prompt_tokens"] = prompt
+        self.longest = load.prompt_tokens
+        self.done["longer_requests"] = self.done.get("longer_requests", 0) + load.requests
+        self.done["longer_prompt_tokens"] = load.prompt_tokens
 
     def _send(self, load: WarmLoad, ways: Sequence[SendPrompt], vocabulary: int) -> None:
         numbers = range(self.sent, self.sent + load.requests)

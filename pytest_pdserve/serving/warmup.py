@@ -283,7 +283,9 @@ def prove_path(
     if idle:
         names = ", ".join(server.name for server in idle)
         raise PathError(f"{sent} requests to {url}, and none reached {names}")
-    _prove_transfers(client, asked, before, sent, progress)
+    moved = _prove_transfers(client, asked, before, sent, progress)
+    if moved and len(counting) == len(asked):
+        progress(f"path proven with {sent} requests: {url}")
     return sent
 
 
@@ -293,14 +295,15 @@ def _prove_transfers(
     before: Mapping[str, Counters],
     sent: int,
     progress: Progress,
-) -> None:
+) -> bool:
+    """Tell whether transfers were one per request, or need not be; False where nobody counts."""
     decodes = [server for server in servers if _role(server).pulls_kv]
     for server in decodes:
         if silent := silent_about("kv_transfers", server, before[server.name], client):
-            progress(f"transfers not proven: {silent}")
-            return
+            progress(f"path not proven: {silent}")
+            return False
     if not decodes:
-        return
+        return True
     moved = failed = 0.0
     deadline = time.monotonic() + COUNTER_S
     while time.monotonic() < deadline:
@@ -316,6 +319,7 @@ def _prove_transfers(
             f"{sent} requests through prefill and decode moved {moved:g} KV caches over NIXL, "
             f"{failed:g} failed; expected one each and none"
         )
+    return True
 
 
 def _engines(servers: Sequence[Server], role: str) -> list[Engine]:

@@ -427,6 +427,20 @@ def test_bytes_are_predicted_from_shape_blocks_and_lengths(
     assert {f.check for f in findings} <= {"bytes"}
 
 
+def test_what_a_decode_instance_has_already_is_not_moved_again(make_seen: MakeSeen) -> None:
+    there = {
+        "prefix_cache_hits": 496.0,
+        "kv_bytes": BYTES / 2 - 496 * 1000,
+        "prompt_received": 1024.0 - 496,
+    }
+    assert checked(make_seen(decode=there), "bytes") == []
+    assert METRICS["kv_bytes_per_request"].value(make_seen(decode=there)) == BYTES / 4
+    short = {**there, "kv_bytes": BYTES / 2 - 512 * 1000}
+    ((severity, message),) = checked(make_seen(decode=short), "bytes")
+    assert severity == "invalid"
+    assert message.endswith("blocks of 128, 496 tokens were there already)")
+
+
 @pytest.mark.parametrize(
     ("learned", "lens", "severity", "said_"),
     [

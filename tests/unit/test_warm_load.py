@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 from pytest_pdserve.plan.warm_load import WarmLoad
+from pytest_pdserve.plan.warm_load import longer_load
 from pytest_pdserve.plan.warm_load import warm_load
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.warm_load import WarmUp
@@ -42,6 +43,26 @@ def test_it_is_as_large_as_the_largest_concurrency(
 
 
 @dataclass
+@pytest.mark.parametrize(
+    ("prompts", "concurrency", "pairs", "requests"),
+    [
+        (256, None, 3, 27),  # a tenth of 256 x 4352 tokens, 4112 each
+        (256, 16, 3, 16),
+        (16, 4, 3, 6),  # two per pair
+    ],
+)
+def test_longer_prompts_are_warmed_at_the_cells_own_concurrency(
+    prompts: int, concurrency: int | None, pairs: int, requests: int
+) -> None:
+    cell = Workload(
+        input_len=4096, output_len=256, num_prompts=prompts, max_concurrency=concurrency
+    )
+    assert longer_load(cell, pairs=pairs) == WarmLoad(
+        requests=requests, prompt_tokens=4096, output_tokens=16
+    )
+    assert longer_load(Workload(num_prompts=4, dataset="sharegpt"), pairs=2) is None
+
+
 class Asked:
     """Stands for what sends requests, and remembers them."""
 
@@ -81,7 +102,7 @@ def test_it_is_sent_once_over_all_pairs_and_longer_prompts_before_they_are_measu
     assert sorted(way for way, _, _ in first.sent) == ["p>d0"] * 2 + ["p>d1"] * 2
     assert {(len(prompt), tokens) for _, prompt, tokens in first.sent} == {(512, 16)}
     assert warm(warmth, load(512, 4096), PD).sent == []
-    longer = warm(warmth, load(4096), PD)
+    longer = warm(warmth, load(4096, max_concurrency=4), PD)
     assert sorted(way for way, _, _ in longer.sent) == ["p>d0"] * 2 + ["p>d1"] * 2
     assert {len(prompt) for _, prompt, _ in longer.sent} == {4096}
     assert warm(warmth, load(1024), PD).sent == []
