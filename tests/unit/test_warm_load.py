@@ -42,7 +42,6 @@ def test_it_is_as_large_as_the_largest_concurrency(
     assert (made and (made.requests, made.prompt_tokens)) == expected
 
 
-@dataclass
 @pytest.mark.parametrize(
     ("prompts", "concurrency", "pairs", "requests"),
     [
@@ -63,6 +62,7 @@ def test_longer_prompts_are_warmed_at_the_cells_own_concurrency(
     assert longer_load(Workload(num_prompts=4, dataset="sharegpt"), pairs=2) is None
 
 
+@dataclass
 class Asked:
     """Stands for what sends requests, and remembers them."""
 
