@@ -75,8 +75,8 @@ def check_answers(seen: Observation) -> Iterator[Finding]:
     elif len(set(alone)) == 1:
         yield unproven(
             "answers",
-            f"{said}, as are those to {len(alone)} prompts asked one by one: these weights "
-            "cannot tell a right answer",
+            f"{said}, as are those to {len(alone)} prompts asked one by one ({alone[0][:20]!r}): "
+            "these weights cannot tell a right answer",
         )
     else:
         yield invalid(

@@ -29,7 +29,7 @@ def read_stream(lines: Iterable[str], url: str) -> Answer:
     """Read the server-sent events of one completion.
 
     :raises PathError: if there is an error object anywhere, a finish reason other than
-        :data:`FINISHED` or none, tokens without text, or something that is no event.
+        :data:`FINISHED`, tokens without text, nothing at all, or something that is no event.
     """
     text, tokens, reason = "", None, None
     for data in _events(lines, url):
@@ -41,9 +41,11 @@ def read_stream(lines: Iterable[str], url: str) -> Answer:
             text += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             reason = choice.get("finish_reason") or reason
         tokens = (data.get("usage") or {}).get("completion_tokens", tokens)
-    if reason not in FINISHED:
-        known = f"with finish_reason {reason!r}" if reason else "without a finish_reason"
-        raise PathError(f"{url} ended a completion {known}; expected {' or '.join(FINISHED)}")
+    if reason is not None and reason not in FINISHED:
+        known = " or ".join(FINISHED)
+        raise PathError(f"{url} ended a completion with finish_reason {reason!r}; expected {known}")
+    if reason is None and not text:
+        raise PathError(f"{url} ended a completion without text and without a finish_reason")
     if tokens and not text:
         raise PathError(f"{url} claims {tokens} tokens and sent no text")
     return Answer(text=text, tokens=tokens)

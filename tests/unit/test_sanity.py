@@ -849,8 +849,8 @@ SAME = {"answers": ("a",) * 4}
             ("x", "x", "x"),
             (
                 "unproven",
-                "all 4 answers are the same text, as are those to 3 prompts asked one by one: "
-                "these weights cannot tell a right answer",
+                "all 4 answers are the same text, as are those to 3 prompts asked one by one "
+                "('x'): these weights cannot tell a right answer",
             ),
         ),
         (

@@ -40,6 +40,7 @@ DONE = "data: [DONE]"
             Answer(text="hi", tokens=2),
         ),
         ([text("a", "length"), event(usage=None)], Answer(text="a", tokens=None)),
+        ([text("a"), text(" b")], Answer(text="a b", tokens=None)),
     ],
 )
 def test_an_answer(lines: list[str], answer: Answer) -> None:
@@ -58,8 +59,7 @@ FAULT = 'data: {"error": {"message": "KV cache is lost", "code": 500}}'
         (['data: {"error": "out of memory"}'], "error in its stream: out of memory"),
         ([text("a", "error"), DONE], "ended a completion with finish_reason 'error'; expected"),
         ([text("a", "abort")], "ended a completion with finish_reason 'abort'"),
-        ([text("a"), text(" b")], "ended a completion without a finish_reason"),
-        ([], "ended a completion without a finish_reason"),
+        ([], "ended a completion without text and without a finish_reason"),
         ([text("", "length"), USAGE], "claims 2 tokens and sent no text"),
         (["data: <html>", DONE], "streamed '<html>', which is no JSON object"),
         (["data: [1]"], "streamed '[1]', which is no JSON object"),
