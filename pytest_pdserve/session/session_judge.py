@@ -6,13 +6,16 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pdserve.judge.envelope import judge_cell
+from pytest_pdserve.judge.outright import outright_worse
 from pytest_pdserve.judge.sides import HERE
 from pytest_pdserve.judge.sides import Known
+from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.judge.wording import combined
 from pytest_pdserve.judge.wording import of_topology
@@ -182,9 +185,14 @@ class SessionJudge:
         """
         key = (runs[0].topology, runs[0].workload.id)
         verdict = judge_cell(runs, self.baseline or self._nothing)
-        if self.expectation is None or not self.expectation.knows(key):
-            return verdict
-        return combined(verdict, self.expectation.of_cell({key: one_a_start(runs)}, key))
+        starts = one_a_start(runs)
+        if self.expectation is not None and self.expectation.knows(key):
+            verdict = combined(verdict, self.expectation.of_cell({key: starts}, key))
+        stored = self.baseline.envelopes(*key) if self.baseline else None
+        said = tuple(outright_worse(starts, stored or {}))
+        if said and verdict.status is not Status.FAIL:
+            return replace(verdict, status=Status.FAIL, misses=(*said, *verdict.misses))
+        return verdict
 
     def is_new(self, key: tuple[str, str]) -> bool:
         """Whether no latency or throughput of a cell has a reference."""

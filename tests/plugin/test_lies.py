@@ -39,7 +39,7 @@ def said(house: House, topology: str = "1p1d", *arguments: str) -> str:
             "transfers: 8 KV caches were read after they had expired: answers may be wrong",
         ),
         (
-            {"decode_0": {"under_load": " ba"}},
+            {"decode_0": {"under_load": " bado"}},
             "answers: all 8 answers are the same text, but 4 prompts asked one by one have 4 "
             "different ones: what was served under load is wrong",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC
 from datetime import datetime
@@ -95,6 +96,30 @@ def test_a_slow_night_asks_for_more_runs_and_fails_with_them(shelf: Shelf, judge
     (test,) = [t for t in said["tests"] if (t["cell"], t["metric"]) == (DP, "output_throughput")]
     assert test["shift"] == pytest.approx(0.058, abs=0.01)
     assert test["fired"] == ["tonight"]
+
+
+@pytest.mark.parametrize(("slower", "code"), [(0.0, 0), (0.40, 1)])
+def test_one_run_that_is_half_as_slow_again_fails_after_few_nights(
+    slower: float,
+    code: int,
+    tmp_path: Path,
+    make_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    young = Shelf(folder=tmp_path, make_record=make_record)
+    young.nights(3, cells=("dp",))
+    assert main(["baseline", "propose", "--system", "p5-efa"]) == 0
+    assert main(["baseline", "accept", "--system", "p5-efa", "--approver", "Ada"]) == 0
+    young.session(4, slower=slower, cells=("dp",))
+    capsys.readouterr()
+    assert main(["judge", "--system", "p5-efa"]) == code
+    text = capsys.readouterr().out
+    said = re.search(
+        r"mean_itl_ms \S+ ms, reference \S+ ms \(3 nights\): \+4\S+ more than 25%", text
+    )
+    assert bool(said) is bool(code)
 
 
 def test_repeats_on_one_start_confirm_nothing(shelf: Shelf, judge: Judge) -> None:
