@@ -9,12 +9,15 @@ from pathlib import PurePath
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.command import options_of
 from pytest_pdserve.plan.router import API_KEY_VARIABLE
+from pytest_pdserve.values.counters import release_of
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.system import Limits
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import LENGTH_FLAGS
 from pytest_pdserve.values.workload import Workload
 
+_NO_PROBE = (0, 14)
+"""First vLLM whose client sends no request of its own before the load."""
 UNKNOWN_TOKENS = 2048
 """Tokens of prompt and output that are allowed for a request whose lengths nobody knows."""
 
@@ -79,17 +82,21 @@ def _load_flags(workload: Workload) -> Iterator[str]:
         yield from ("--max-concurrency", str(load.max_concurrency))
 
 
-def extra_requests(workload: Workload, system: System) -> int:
+def extra_requests(workload: Workload, system: System, vllm: str | None) -> int:
     """Return the requests that the client sends beside those asked, all with the first prompt.
 
-    These are its warm-ups, and the one that tells whether the endpoint is ready, where that was
-    asked for: ``--num-warmups``, ``--ready-check-timeout-sec`` (vLLM 0.26 and 0.32 do neither by
-    themselves).
+    These are its warm-ups (``--num-warmups``), and the one that tells whether the endpoint is
+    ready: before vLLM 0.14 by itself (pull request 30975), since then where
+    ``--ready-check-timeout-sec`` asks for it.
+
+    :param vllm: version of the client; None if it is not known.
     """
     options = client_options(workload, system)
+    release = release_of(vllm)
+    probes = "600" if release is not None and release < _NO_PROBE else "0"
     warmups, patience_s = (
-        int(said) if (said := options.get(flag, "0")).isdecimal() else 0
-        for flag in ("num-warmups", "ready-check-timeout-sec")
+        int(said) if (said := options.get(flag, default)).isdecimal() else 0
+        for flag, default in (("num-warmups", "0"), ("ready-check-timeout-sec", probes))
     )
     return warmups + (1 if patience_s else 0)
 

@@ -241,6 +241,7 @@ def _client_command(
 
 def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observation:
     system = deployment.system
+    vllm = deployment.vllm_version
     served = tuple(
         replace(
             difference(server.name, server.role, ran.before[server.name], ran.after[server.name]),
@@ -260,8 +261,8 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         ranks=max((server.ranks for server in deployment.instances), default=1),
         options=client_options(workload, system),
         alone=ran.alone,
-        extra=extra_requests(workload, system),
-        vllm=deployment.vllm_version,
+        extra=extra_requests(workload, system, vllm),
+        vllm=vllm,
         limits=system.sanity,
         client_cpu=ran.client.cpu,
         client_node=ran.client.node_load,

@@ -31,6 +31,10 @@ def _one_of(**labels: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
     return {name: frozenset(values) for name, values in labels.items()}
 
 
+def _nixl(name: str, sample: str, *, since: tuple[int, int] = (0, 12)) -> Counter:
+    return Counter(name=name, samples=(f"vllm:nixl_{sample}",), since=since, nixl=True)
+
+
 _BY_SOURCE = ("vllm:prompt_tokens_by_source_total",)
 
 COUNTERS = (
@@ -59,60 +63,15 @@ COUNTERS = (
         labels=_one_of(source=("external_kv_transfer",)),
         since=(0, 20),
     ),
-    Counter(
-        name="kv_transfers",
-        samples=("vllm:nixl_xfer_time_seconds_count",),
-        since=(0, 12),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_transfer_s",
-        samples=("vllm:nixl_xfer_time_seconds_sum",),
-        since=(0, 12),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_post_s",
-        samples=("vllm:nixl_post_time_seconds_sum",),
-        since=(0, 12),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_bytes",
-        samples=("vllm:nixl_bytes_transferred_sum",),
-        since=(0, 12),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_descriptors",
-        samples=("vllm:nixl_num_descriptors_sum",),
-        since=(0, 12),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_failed",
-        samples=("vllm:nixl_num_failed_transfers_total",),
-        since=(0, 12),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_unnotified",
-        samples=("vllm:nixl_num_failed_notifications_total",),
-        since=(0, 12),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_expired",
-        samples=("vllm:nixl_num_kv_expired_reqs_total",),
-        since=(0, 15),
-        nixl=True,
-    ),
-    Counter(
-        name="kv_read_late",
-        samples=("vllm:nixl_num_notifications_after_expiry_total",),
-        since=(0, 32),
-        nixl=True,
-    ),
+    _nixl("kv_transfers", "xfer_time_seconds_count"),
+    _nixl("kv_transfer_s", "xfer_time_seconds_sum"),
+    _nixl("kv_post_s", "post_time_seconds_sum"),
+    _nixl("kv_bytes", "bytes_transferred_sum"),
+    _nixl("kv_descriptors", "num_descriptors_sum"),
+    _nixl("kv_failed", "num_failed_transfers_total"),
+    _nixl("kv_unnotified", "num_failed_notifications_total"),
+    _nixl("kv_expired", "num_kv_expired_reqs_total", since=(0, 15)),
+    _nixl("kv_read_late", "num_notifications_after_expiry_total", since=(0, 32)),
 )
 """Every counter; names as of vLLM 0.10 to 0.33."""
 BY_NAME = {counter.name: counter for counter in COUNTERS}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import httpx
 import pytest
 
+from pytest_pdserve.plan.bench import extra_requests
 from pytest_pdserve.plan.fits import check_fits
 from pytest_pdserve.plan.fits import check_sweep_fits
 from pytest_pdserve.plan.fits import longest_request
@@ -68,6 +69,26 @@ def test_the_longest_request_of_a_load(
 ) -> None:
     load = Workload(input_len=512, output_len=256, num_prompts=4, options=options)
     assert longest_request(load, system(bench=bench)) == longest
+
+
+@pytest.mark.parametrize(
+    ("bench", "version", "extra"),
+    [
+        ((), "0.32.0", 0),
+        ((), "0.14.0", 0),
+        ((), "0.13.2", 1),  # it asked by itself whether the endpoint is ready
+        ((), None, 0),
+        (("--ready-check-timeout-sec", "0"), "0.12.0", 0),
+        (("--ready-check-timeout-sec=60",), "0.32.0", 1),
+        (("--num-warmups", "2"), "0.32.0", 2),
+        (("--num-warmups", "2"), "0.11.0", 3),
+        (("--num-warmups", "some"), "0.32.0", 0),
+    ],
+)
+def test_requests_that_the_client_sends_by_itself(
+    bench: tuple[str, ...], version: str | None, extra: int
+) -> None:
+    assert extra_requests(LOAD, system(bench=bench), version) == extra
 
 
 def test_a_data_set_with_lengths_of_its_own_is_not_refused() -> None:
