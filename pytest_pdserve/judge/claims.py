@@ -222,6 +222,8 @@ def _sizes(claim: Claim, sides: Sequence[Side]) -> str:
     """Nodes and GPUs of the topologies, said once where all are alike."""
     sizes = {side.topology: side.size for side in sides if side.size is not None}
     per = "; throughput is per GPU" if claim.per == "gpu" else ""
+    if not sizes:
+        return ""
     if len(set(sizes.values())) == 1 and len(sizes) == len(claim.topologies):
         return f"{next(iter(sizes.values()))} each{per}"
     return "; ".join(f"{topology} {size}" for topology, size in sizes.items()) + per

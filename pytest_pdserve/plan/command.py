@@ -75,5 +75,5 @@ def options_of(args: Sequence[str]) -> Mapping[str, str]:
         if word.startswith("--"):
             name, equals, value = word.removeprefix("--").partition("=")
             alone = following.startswith("--")
-            found[name] = value if equals else "" if alone else following
+            found[name.replace("_", "-")] = value if equals else "" if alone else following
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import httpx
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.serving.scrape import settled
 from pytest_pdserve.serving.warm_load import unlike_prompt
 from pytest_pdserve.serving.warmup import COUNTER_S
 from pytest_pdserve.serving.warmup import Completions
@@ -41,10 +43,11 @@ def learn_bytes(
             continue
         prefill, decode = pairs[0]
         url = str(decode[0].url)
-        before = scrape(client, url)
+        before = _settled(client, url)
         if before.get("kv_bytes") is None:
             return
-        prompt = unlike_prompt(f"kv probe {length}", length, vocabulary)
+        name = f"kv probe {length} {secrets.token_hex(4)}"  # a second try is not in any cache
+        prompt = unlike_prompt(name, length, vocabulary)
         completions.transfer(prefill, decode, prompt, tokens=1)
         moved = _bytes_since(client, url, before)
         if moved:
@@ -52,11 +55,15 @@ def learn_bytes(
 
 
 def _bytes_since(client: httpx.Client, url: str, before: Counters) -> float:
-    """Bytes that the instance counted since, once it has counted a transfer."""
+    """Bytes that the instance counted since, once all ranks have counted their transfers."""
     deadline = time.monotonic() + COUNTER_S
     while time.monotonic() < deadline:
-        after = scrape(client, url)
+        after = _settled(client, url)
         if (after.get("kv_transfers") or 0.0) > (before.get("kv_transfers") or 0.0):
             return (after.get("kv_bytes") or 0.0) - (before.get("kv_bytes") or 0.0)
         time.sleep(_STEP_S)
     return 0.0
+
+
+def _settled(client: httpx.Client, url: str) -> Counters:
+    return settled(lambda: {url: scrape(client, url)})[url]

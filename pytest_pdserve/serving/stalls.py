@@ -96,9 +96,11 @@ def watching_stalls(
     def look() -> None:
         while not over.wait(every_s):
             for server in servers:
+                if over.is_set():
+                    return
                 try:
                     text = ask(str(server.url))
-                except httpx.HTTPError:
+                except (httpx.HTTPError, httpx.InvalidURL, RuntimeError):
                     continue
                 stalls.see(server.name, time.monotonic(), read_work(text))
 

@@ -15,6 +15,10 @@ FINISHED = ("length", "stop")
 _SHOWN = 300
 
 
+class RefusedError(PathError):
+    """A request that the server did not take: of another model, path or key than it serves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One completed request."""
@@ -33,8 +37,7 @@ def read_stream(lines: Iterable[str], url: str) -> Answer:
     """
     text, tokens, reason = "", None, None
     for data in _events(lines, url):
-        if "error" in data:
-            said = data["error"]
+        if said := data.get("error"):
             message = said.get("message", said) if isinstance(said, dict) else said
             raise PathError(f"{url} answered with an error in its stream: {str(message)[:_SHOWN]}")
         for choice in data.get("choices") or ():

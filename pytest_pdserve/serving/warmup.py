@@ -18,8 +18,10 @@ from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.streams import Answer
+from pytest_pdserve.serving.streams import RefusedError
 from pytest_pdserve.serving.streams import read_stream
 from pytest_pdserve.values.counters import BY_NAME
+from pytest_pdserve.values.counters import LOG_STATS
 from pytest_pdserve.values.counters import is_shown_by
 from pytest_pdserve.values.counters import why_missing
 from pytest_pdserve.values.errors import PathError
@@ -123,20 +125,19 @@ class Completions:
             ) as response:
                 if response.is_error:
                     said = response.read().decode(errors="replace").strip()[:300]
-                    raise PathError(
-                        f"{url} answered a completion with {response.status_code}: {said}"
-                    )
+                    kind = RefusedError if response.is_client_error else PathError
+                    raise kind(f"{url} answered a completion with {response.status_code}: {said}")
                 return read_stream(response.iter_lines(), url)
         except httpx.HTTPError as error:
             said = str(error) or type(error).__name__
             raise PathError(f"{url} broke off a completion: {said}") from error
 
-    def text(self, url: str, prompt: str, *, tokens: int) -> str:
+    def text(self, url: str, prompt: str, *, tokens: int, **fields: Any) -> str:
         """Text of one greedy completion.
 
         :raises PathError: if it fails or holds no text.
         """
-        answer = self.ask(url, prompt, tokens=tokens)
+        answer = self.ask(url, prompt, tokens=tokens, **fields)
         try:
             return str(answer["choices"][0]["text"])
         except (KeyError, IndexError, TypeError) as error:
@@ -232,9 +233,10 @@ def silent_about(name: str, server: Server, counters: Counters, client: httpx.Cl
     if name in counters.counts:
         return None
     version = endpoint_versions(client, _url(server)).get("vllm")
-    sample = BY_NAME[name].samples[0]
-    said = f"{server.name} shows no {sample}: {why_missing(name, version)}"
-    if BY_NAME[name].nixl and is_shown_by(name, version):
+    sample, counting = BY_NAME[name].samples[0], "requests" in counters.counts
+    why = why_missing(name, version) if counting or not BY_NAME[name].nixl else LOG_STATS
+    said = f"{server.name} shows no {sample}: {why}"
+    if BY_NAME[name].nixl and counting and is_shown_by(name, version):
         raise PathError(f"{said}, so no KV cache is moved")
     return said
 

@@ -42,7 +42,8 @@ class Size:
     """GPUs; a slot of a CPU counts as one."""
 
     def __str__(self) -> str:
-        return f"{self.nodes} nodes, {self.gpus} GPUs"
+        counts = {"node": self.nodes, "GPU": self.gpus}
+        return ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,14 @@ def test_a_data_set_with_lengths_of_its_own_is_not_refused() -> None:
             "but instances take 1008 (--num-gpu-blocks-override x --block-size of aggregated)",
         ),
         ((), (), "dp", None),
+        (("--max-model-len", "-1"), (), "dp", None),  # as long as fits
+        (("--max-model-len", "513"), ("--max-model-len=2048",), "1p3d", None),  # one token there
+        (
+            ("--max-model-len", "512"),
+            ("--max-model-len=2048",),
+            "1p3d",
+            "has up to 513 tokens, but instances take 512 (--max-model-len of prefill)",
+        ),
     ],
 )
 def test_a_sweep_that_does_not_fit_is_refused(

@@ -17,6 +17,7 @@ from pytest_pdserve.judge.sanity import checks
 from pytest_pdserve.judge.server_checks import chance_hits
 from pytest_pdserve.judge.server_checks import counted_per_rank
 from pytest_pdserve.results.store import load_bench_result
+from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.observation import Alone
@@ -466,6 +467,12 @@ def test_bytes_of_a_shape_that_is_not_known_are_learned(
     assert not findings or said_ in findings[0][1]
 
 
+def test_learned_bytes_do_not_tell_what_was_there_already(make_seen: MakeSeen) -> None:
+    there = {"prefix_cache_hits": 496.0, "kv_bytes": BYTES / 2 - 99}
+    seen = make_seen(kv_shape=None, kv_learned={512: BYTES / 4}, decode=there)
+    assert [severity for severity, _ in checked(seen, "bytes")] == ["unproven"]
+
+
 @pytest.mark.parametrize(
     "workload",
     [
@@ -707,6 +714,22 @@ def test_requests_of_others_are_counted(
     assert said_.startswith(message)
 
 
+def test_one_request_more_may_be_an_old_clients_own(make_seen: MakeSeen) -> None:
+    one_more = {"requests": 5.0, "prompt_tokens": 2560.0}
+    ((severity, message),) = checked(make_seen(prefill=one_more, vllm=None), "others")
+    assert severity == "unproven"
+    assert "whether the endpoint is ready before vLLM 0.14; its version is not known" in message
+    assert checked(make_seen(prefill=one_more), "others")[0][0] == "invalid"
+    moved = {"kv_transfers": 3.0}
+    assert checked(make_seen(decode=moved, vllm=None), "transfers") == []
+
+
+def test_what_the_router_sent_again_came_from_nobody_else(make_seen: MakeSeen) -> None:
+    again = {"requests": 6.0, "prompt_tokens": 3072.0}
+    router = {"vllm_router_retries_total": 2.0}
+    assert checked(make_seen(prefill=again, router=router), "others") == []
+
+
 def test_requests_of_others_are_seen_on_aggregated_instances(
     make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
 ) -> None:
@@ -816,6 +839,18 @@ def test_what_may_make_answers_wrong_is_invalid(
     assert findings == [("invalid", message)]
 
 
+def test_without_any_counter_nothing_says_that_the_connector_is_off(
+    make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
+) -> None:
+    nothing = dict.fromkeys(BY_NAME)
+    served = tuple(make_counts(each, **nothing) for each in ("prefill[0]", "decode[0]"))
+    findings = check_sanity(make_seen(served=served, instances=2))
+    assert {found.severity for found in findings} == {"unproven"}
+    assert {m.rpartition(": ")[2] for m in (found.message for found in findings)} == {
+        "it may have been started with --disable-log-stats"
+    }
+
+
 @pytest.mark.parametrize("name", ["requests", "prompt_tokens", "generation_tokens"])
 def test_a_counter_that_is_absent_is_not_zero(name: str, make_seen: MakeSeen) -> None:
     findings = check_sanity(make_seen(prefill={name: None}))
@@ -836,6 +871,7 @@ SAME = {"answers": ("a",) * 4}
         ({"answers": ("a", "b", "c", "d")}, None, None),
         ({"answers": ("a", "a", "a", "b")}, ("x", "y"), None),
         ({"answers": ()}, None, None),
+        ({**SAME, "total_output_tokens": 28}, ("x", "y"), None),  # 7 tokens may well be alike
         (
             SAME,
             None,
@@ -879,6 +915,12 @@ def test_tokens_without_text_are_no_answer(make_seen: MakeSeen) -> None:
     assert checked(seen, "completed") == [
         ("invalid", "2 of 4 requests claim 512 tokens and have no text")
     ]
+    special = {"answers": ("a",) * 19 + ("",), "output_lens": (256,) * 20, "errors": ("",) * 20}
+    few = make_seen(result=special, workload=replace(WORKLOAD, num_prompts=20))
+    assert checked(few, "completed")[0] == (
+        "note",
+        "1 of 20 requests claim 256 tokens and have no text",
+    )
     refused = {"answers": ("a", "", "b", "c"), "errors": ("", "refused", "", "")}
     assert checked(make_seen(result=refused), "completed") == []
 

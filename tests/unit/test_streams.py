@@ -18,6 +18,10 @@ def event(*choices: dict[str, Any], **more: Any) -> str:
     return f"data: {json.dumps({'choices': list(choices), **more})}"
 
 
+def text_of(said: str) -> dict[str, Any]:
+    return {"index": 0, "text": said}
+
+
 def text(said: str, reason: str | None = None) -> str:
     return event({"index": 0, "text": said, "finish_reason": reason})
 
@@ -40,6 +44,7 @@ DONE = "data: [DONE]"
             Answer(text="hi", tokens=2),
         ),
         ([text("a", "length"), event(usage=None)], Answer(text="a", tokens=None)),
+        ([event(text_of("a"), error=None)], Answer(text="a", tokens=None)),
         ([text("a"), text(" b")], Answer(text="a b", tokens=None)),
     ],
 )
