@@ -915,7 +915,12 @@ def test_tokens_without_text_are_no_answer(make_seen: MakeSeen) -> None:
     assert checked(seen, "completed") == [
         ("invalid", "2 of 4 requests claim 512 tokens and have no text")
     ]
-    special = {"answers": ("a",) * 19 + ("",), "output_lens": (256,) * 20, "errors": ("",) * 20}
+    special = {
+        "answers": ("a",) * 19 + ("",),
+        "output_lens": (256,) * 20,
+        "errors": ("",) * 20,
+        "itl_s": (),
+    }
     few = make_seen(result=special, workload=replace(WORKLOAD, num_prompts=20))
     assert checked(few, "completed")[0] == (
         "note",
