@@ -1,4 +1,4 @@
-"""Whether the first run after a start is as fast as the next, on GPUs, with and without warm load.
+"""Compares the first run after a start with the next ones, on GPUs, with and without warm load.
 
 Runs this checkout's sweep suite on a host with GPUs, each topology on servers of its own: the
 full-size shape of DeepSeek-V2-Lite with random weights, several runs of each cell on the same
@@ -154,7 +154,8 @@ def table(runs: Path) -> int:
         record = json.loads(path.read_text())
         key = (record["topology"], record["workload"]["input_len"])
         cells.setdefault(key, []).append({**record["metrics"], "repeat": record["repeat"]})
-        said = " ".join(f"{name} {record['metrics'].get(name, 0):.1f}" for name in METRICS)
+        metrics = {name: record["metrics"].get(name) for name in METRICS}
+        said = " ".join(f"{n} {'-' if v is None else f'{v:.1f}'}" for n, v in metrics.items())
         stalls = max((c["stall_s"] or 0.0 for c in record["served"]), default=0.0)
         say(f"{key[0]} {key[1]} run {record['repeat']}: {said}; longest stall {stalls:.1f} s")
         say(f"  warm load {record['warm_load']} timings {record['timings_s']}")
@@ -168,6 +169,7 @@ def table(runs: Path) -> int:
             shares = (
                 f"{name} {found[0][name] / statistics.median(run[name] for run in rest):.3f}"
                 for name in METRICS
+                if all(name in run for run in found)
             )
             say(f"{key[0]} {key[1]}: first run / median of {len(rest)}: {', '.join(shares)}")
     return 0 if cells else 1

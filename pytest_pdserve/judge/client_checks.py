@@ -128,12 +128,13 @@ def _varied(seen: Observation, what: str, each: Sequence[int], length: int) -> I
     """Lengths that the client draws around *length*: none is outside."""
     ratio = _number(seen, "random-range-ratio", 0.0)
     prefix = _number(seen, "random-prefix-len", 0.0) if what == "input" else 0.0
-    if ratio is None or prefix is None or not each:
+    templated = what == "input" and is_chat(seen)
+    if ratio is None or prefix is None or not each or templated:
         yield unproven("tokens", f"{what} lengths vary; how long they were asked is unknown")
         return
     low, high = length * (1 - ratio) + prefix - 1, length * (1 + ratio) + prefix + 1
     strange = [tokens for tokens in each if not low <= tokens <= high]
-    if strange and not (what == "input" and is_chat(seen)):
+    if strange:
         yield invalid(
             "tokens",
             f"{what} of {strange[0]} tokens, asked {low + 1:.0f} to {high - 1:.0f}",

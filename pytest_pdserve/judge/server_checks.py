@@ -10,10 +10,9 @@ from pytest_pdserve.judge.findings import invalid
 from pytest_pdserve.judge.findings import note
 from pytest_pdserve.judge.findings import unproven
 from pytest_pdserve.values.counters import BY_NAME
-from pytest_pdserve.values.counters import LOG_STATS
+from pytest_pdserve.values.counters import counted_per_rank
 from pytest_pdserve.values.counters import is_shown_by
-from pytest_pdserve.values.counters import release_of
-from pytest_pdserve.values.counters import why_missing
+from pytest_pdserve.values.counters import missing
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import SMALL_VOCABULARY
 from pytest_pdserve.values.observation import Observation
@@ -94,8 +93,13 @@ def _missing(
         yield unproven(
             check,
             f"{', '.join(silent)} shows no {BY_NAME[name].samples[0]}: "
-            f"{why_missing(name, seen.vllm)}",
+            f"{missing(name, seen.vllm, counts_requests=_counting(served)).why}",
         )
+
+
+def _counting(served: Sequence[ServedCounts]) -> bool:
+    """Whether any of these instances shows how many requests it served."""
+    return any(counts.requests is not None for counts in served)
 
 
 def check_others(seen: Observation) -> Iterator[Finding]:
@@ -103,29 +107,34 @@ def check_others(seen: Observation) -> Iterator[Finding]:
     if not seen.served:
         return
     result, again = seen.result, int(seen.router.get("vllm_router_retries_total", 0))
-    sent = seen.asked + seen.extra + again
+    sent = seen.asked + seen.own + again
     longest = max(result.input_lens, default=0)
-    prompts = result.total_input_tokens + (seen.extra + again) * longest
+    prompts = result.total_input_tokens + (seen.own + again) * longest
+    if seen.own > seen.extra:
+        yield unproven(
+            "others",
+            f"one request more than {seen.asked + seen.extra} was counted: from somebody else, or "
+            "from the client itself, which before vLLM 0.14 asks whether the endpoint is ready; "
+            "its version is not known",
+        )
     for roles in (kv_sources(), kv_pullers(), (AGGREGATED,)):
         if (counted := _sum(seen, "requests", roles)) is not None and counted > sent:
             others = counted - sent
             said = f"{' and '.join(roles)} instances counted {counted:g} requests, {sent} were sent"
-            if others == 1 and release_of(seen.vllm) is None:
-                yield unproven(
-                    "others",
-                    f"{said}: one came from somebody else, or from the client itself, which asks "
-                    "whether the endpoint is ready before vLLM 0.14; its version is not known",
-                )
-            else:
-                yield invalid("others", f"{said}: {others:g} came from somebody else")
+            yield invalid("others", f"{said}: {others:g} came from somebody else")
         elif (counted := _sum(seen, "prompt_tokens", roles)) is not None and counted > prompts:
             most = max(MOST_ADDED * sent, MOST_ADDED_SHARE * prompts)
-            if counted - prompts > most and not is_chat(seen):
-                yield invalid(
-                    "others",
+            if counted - prompts > most:
+                said = (
                     f"{' and '.join(roles)} instances read {counted:g} prompt tokens, {prompts:g} "
-                    "were sent: a request that was hung up came from somebody else",
+                    "were sent"
                 )
+                if is_chat(seen):
+                    yield unproven("others", f"{said}: a chat template, or somebody else's request")
+                else:
+                    yield invalid(
+                        "others", f"{said}: somebody else sent a request and hung up before its end"
+                    )
 
 
 def _sum(seen: Observation, name: str, roles: Sequence[str]) -> float | None:
@@ -159,10 +168,8 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
     if transfers is None:
         yield _no_transfers(seen)
         return
-    sent = seen.asked + seen.extra
-    known = release_of(seen.vllm) is not None
-    admitted = (sent,) if known else (sent, sent + 1)  # an old client asks once by itself
-    if not any(counted_per_rank(transfers, count, seen.ranks) for count in admitted):
+    sent = seen.asked + seen.own
+    if not counted_per_rank(transfers, sent, seen.ranks):
         each = "one each" if seen.ranks == 1 else f"1 to {seen.ranks} each, one per rank"
         yield invalid(
             "transfers", f"{transfers:g} KV transfers for {sent} requests, expected {each}"
@@ -172,16 +179,17 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
         if count:
             yield invalid("transfers", f"{count:g} {what}")
         elif count is None and name not in _RARELY_COUNTED:
-            why = why_missing(name, seen.vllm)
-            yield unproven("transfers", f"nobody shows {BY_NAME[name].samples[0]}: {why}")
+            cause = missing(name, seen.vllm, counts_requests=_counting(seen.served))
+            sample = BY_NAME[name].samples[0]
+            yield unproven("transfers", f"no instance shows {sample}: {cause.why}")
 
 
 def _no_transfers(seen: Observation) -> Finding:
-    pullers = ", ".join(counts.name for counts in seen.of(*kv_pullers()))
-    counting = any(counts.requests is not None for counts in seen.of(*kv_pullers()))
-    why = why_missing("kv_transfers", seen.vllm) if counting else LOG_STATS
-    message = f"{pullers} shows no NIXL counters: {why}"
-    if counting and is_shown_by("kv_transfers", seen.vllm):
+    served = seen.of(*kv_pullers())
+    names = ", ".join(counts.name for counts in served)
+    cause = missing("kv_transfers", seen.vllm, counts_requests=_counting(served))
+    message = f"{names} shows no NIXL counters: {cause.why}"
+    if cause.proven:
         return invalid("transfers", f"{message}, so no KV cache was moved")
     return unproven("transfers", message, voids=METRICS.voided_by("counters"))
 
@@ -220,28 +228,23 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
     blocks = {c.block_size for c in seen.of(*kv_pullers())}
     block_size = blocks.pop() if len(blocks) == 1 else None
     lens = seen.result.input_lens
-    sent = (*lens, *lens[:1] * seen.extra)
     if block_size is None or not lens:
         yield unproven(
             "bytes", f"{moved:.0f} bytes moved; block size or prompt lengths are unknown"
         )
     elif seen.kv_shape is not None:
-        each = seen.kv_shape.bytes_per_token
-        predicted = sum(seen.kv_shape.transfer_bytes(n, block_size) for n in sent)
-        there = int(seen.total("prefix_cache_hits", *kv_pullers()) or 0)
         # An old vLLM counts what was moved as hits too; then all of it was moved.
-        if not any(
-            counted_per_rank(moved, size, seen.ranks)
-            for size in (predicted, predicted - there * each)
-        ):
-            already = f", {there} tokens were there already" if there else ""
+        cached, whole = seen.kv_cached or 0, seen.kv_predicted or 0
+        if not any(counted_per_rank(moved, size, seen.ranks) for size in (whole, whole - cached)):
+            each = seen.kv_shape.bytes_per_token
+            already = f", {cached // each} tokens were there already" if cached else ""
             yield invalid(
                 "bytes",
-                f"{moved:.0f} bytes of KV cache moved, predicted {predicted - there * each} "
+                f"{moved:.0f} bytes of KV cache moved, predicted {whole - cached} "
                 f"({each} bytes a token, blocks of {block_size}{already})",
             )
     else:
-        yield from _learned_bytes(seen, moved, sent, block_size)
+        yield from _learned_bytes(seen, moved, (*lens, *lens[:1] * seen.own), block_size)
 
 
 def _learned_bytes(
@@ -277,16 +280,6 @@ def _learned_bytes(
         )
 
 
-def counted_per_rank(count: float, expected: float, ranks: int) -> bool:
-    """Tell whether *count* is *expected*, or a whole multiple of it up to *ranks* times.
-
-    vLLM adds up the NIXL statistics of all tensor-parallel workers
-    (``KVOutputAggregator`` in ``kv_transfer/kv_connector/utils.py``, 0.32), and each worker reads
-    from one or more remote ranks; a cache that ranks replicate (MLA, few KV heads) moves for each.
-    """
-    return expected > 0 and count % expected == 0 and 1 <= count / expected <= ranks
-
-
 def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
     """Random prompts hit the prefix cache only by chance; more means that they were sent before."""
     if seen.workload.dataset != "random" or not seen.served:
@@ -318,7 +311,7 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
 
 def _repeated(seen: Observation) -> float:
     """Prompt tokens that the client sends again on purpose: warm-ups repeat its first prompt."""
-    return seen.extra * (seen.result.input_lens[0] if seen.result.input_lens else 0)
+    return seen.own * (seen.result.input_lens[0] if seen.result.input_lens else 0)
 
 
 def chance_hits(seen: Observation, vocabulary: int) -> float:

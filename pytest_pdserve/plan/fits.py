@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pytest_pdserve.plan.bench import client_options
 from pytest_pdserve.plan.command import value_of
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.roles import PREFILL
+from pytest_pdserve.values.roles import kv_sources
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -16,12 +16,12 @@ _SUFFIXES = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
 """As ``vllm serve --max-model-len`` takes them."""
 
 
-def longest_request(workload: Workload, system: System, *, prompt: bool = False) -> int | None:
+def longest_request(workload: Workload, system: System, *, one_token: bool = False) -> int | None:
     """Return the most tokens, prompt and output, that one request of *workload* can have.
 
     None where the data set brings its own lengths.
 
-    :param prompt: whether only one token of the output counts.
+    :param one_token: whether one token of the output counts.
     """
     if workload.lengths is None:
         return None
@@ -31,8 +31,8 @@ def longest_request(workload: Workload, system: System, *, prompt: bool = False)
         prefix = int(options.get("random-prefix-len", 0))
     except ValueError:
         ratio, prefix = 0.0, 0
-    tokens = workload.lengths[0] if prompt else sum(workload.lengths)
-    return int(tokens * (1 + ratio)) + prefix + prompt
+    tokens = workload.lengths[0] if one_token else sum(workload.lengths)
+    return int(tokens * (1 + ratio)) + prefix + one_token
 
 
 def tokens_of(args: Sequence[str], flag: str) -> int | None:
@@ -46,16 +46,16 @@ def tokens_of(args: Sequence[str], flag: str) -> int | None:
 
 
 def check_fits(
-    workload: Workload, system: System, limit: int, said_by: str, *, prompt: bool = False
+    workload: Workload, system: System, limit: int, said_by: str, *, one_token: bool = False
 ) -> None:
     """Refuse a load of which a request can be longer than instances take.
 
     :param limit: tokens of a request, at most.
     :param said_by: who says so.
-    :param prompt: whether these instances generate no more than one token.
+    :param one_token: whether these instances generate one token of each answer.
     :raises ConfigError: with both numbers.
     """
-    longest = longest_request(workload, system, prompt=prompt)
+    longest = longest_request(workload, system, one_token=one_token)
     if longest is not None and longest > limit:
         raise ConfigError(
             f"workload {workload.id} of {system.name!r}: a request has up to {longest} tokens, but "
@@ -78,5 +78,5 @@ def check_sweep_fits(system: System, topology: Topology) -> None:
             limits["--num-gpu-blocks-override x --block-size"] = blocks * size
         for flag, limit in limits.items():
             for workload in system.sweep.workloads() if limit and limit > 0 else ():
-                alone = part.role == PREFILL  # which generates one token of each answer
-                check_fits(workload, system, limit or 0, f"{flag} of {part.role}", prompt=alone)
+                one = part.role in kv_sources()  # these generate one token of each answer
+                check_fits(workload, system, limit or 0, f"{flag} of {part.role}", one_token=one)

@@ -268,34 +268,40 @@ def pdserve_judge_claim(
 
 @pytest.fixture
 def pdserve_end(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
-    """A function that ends a test which measured nothing as a verdict says.
+    """A function that ends a test which compares nothing with a baseline as its verdict says.
 
     It fails on FAIL, and skips what is NOT JUDGED; under ``--pdserve-strict`` it fails on that too.
     """
 
     def end(verdict: Verdict) -> None:
         __tracebackhide__ = True
-        strict = settings_of(request.config).strict
-        if verdict.status is Status.FAIL or (verdict.status is Status.NOT_JUDGED and strict):
-            pytest.fail(verdict.message, pytrace=False)
-        if verdict.status is Status.NOT_JUDGED:
-            pytest.skip(verdict.reason)
+        end_with(verdict, request.node, settings_of(request.config), compared=False)
 
     return end
 
 
 def end_with(
-    verdict: Verdict, item: pytest.Item, settings: Settings, unproven: Sequence[str] = ()
+    verdict: Verdict,
+    item: pytest.Item,
+    settings: Settings,
+    unproven: Sequence[str] = (),
+    *,
+    compared: bool = True,
 ) -> None:
     """End a test as its verdict says; return where it passes.
 
     :param unproven: what could not be known of the run; fails the test under
         ``--pdserve-strict``.
+    :param compared: whether something was compared with a baseline or a claim: only then it counts
+        as judged when the session asks whether anything was.
     """
     __tracebackhide__ = True
     status = verdict.status
-    item.stash[verdict_key] = str(status)
     item.user_properties.append(("pdserve_verdict", str(status)))
+    if compared:
+        item.stash[verdict_key] = str(status)
+    elif status is Status.FAIL:
+        pytest.fail(verdict.message, pytrace=False)
     if status is Status.FAIL:
         raise BaselineRegression(verdict.message)
     if status is Status.EXPECTED:

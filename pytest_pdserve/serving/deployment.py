@@ -152,9 +152,8 @@ class Deployment:
         """
         shape = load_kv_shape(self.system)
         if self.topology.disaggregated and shape is None and workload.lengths is not None:
-            longest = workload.lengths[0]
             learn_bytes(
-                (longest, max(1, longest // 2)),
+                workload.lengths[0],
                 self.kv_bytes,
                 servers=self.servers,
                 completions=self.completions,

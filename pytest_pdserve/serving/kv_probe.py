@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
 from collections.abc import Sequence
 
 import httpx
@@ -22,7 +21,7 @@ _STEP_S = 0.1
 
 
 def learn_bytes(
-    lengths: Iterable[int],
+    length: int,
     known: dict[int, float],
     *,
     servers: Sequence[Server],
@@ -30,7 +29,7 @@ def learn_bytes(
     client: httpx.Client,
     vocabulary: int,
 ) -> None:
-    """Move one prompt of each of *lengths*, tokens, and put its bytes into *known*, by length.
+    """Move one prompt of *length* tokens, and put its bytes into *known*, by length.
 
     A length that is known already is not moved again. Without a pair, or without counters of
     transfers, nothing is learned.
@@ -38,20 +37,17 @@ def learn_bytes(
     :raises PathError: if a request fails.
     """
     pairs, _ = pairs_of(servers)
-    for length in lengths:
-        if length in known or not pairs:
-            continue
-        prefill, decode = pairs[0]
-        url = str(decode[0].url)
-        before = _settled(client, url)
-        if before.get("kv_bytes") is None:
-            return
-        name = f"kv probe {length} {secrets.token_hex(4)}"  # a second try is not in any cache
-        prompt = unlike_prompt(name, length, vocabulary)
-        completions.transfer(prefill, decode, prompt, tokens=1)
-        moved = _bytes_since(client, url, before)
-        if moved:
-            known[length] = moved
+    if length in known or not pairs:
+        return
+    prefill, decode = pairs[0]
+    url = str(decode[0].url)
+    before = _settled(client, url)
+    if before.get("kv_bytes") is None:
+        return
+    name = f"kv probe {length} {secrets.token_hex(4)}"  # a second try is in no cache
+    completions.transfer(prefill, decode, unlike_prompt(name, length, vocabulary), tokens=1)
+    if moved := _bytes_since(client, url, before):
+        known[length] = moved
 
 
 def _bytes_since(client: httpx.Client, url: str, before: Counters) -> float:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_pdserve.judge.server_checks import counted_per_rank
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
-from pytest_pdserve.values.counters import why_missing
+from pytest_pdserve.values.counters import counted_per_rank
+from pytest_pdserve.values.counters import missing
 from pytest_pdserve.values.roles import kv_pullers
+from pytest_pdserve.values.roles import kv_sources
 
 if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
@@ -58,20 +59,23 @@ def judge_path(deployment: Deployment) -> Verdict:
     for prompt in prompts:
         deployment.completions.text(deployment.url, prompt, tokens=2)
     after = deployment.scrape()
-    misses, silent = [], []
+    misses: list[str] = []
+    silent: list[str] = []
     for name, roles, expected in (
         ("kv_transfers", kv_pullers(), len(prompts)),
         ("kv_failed", kv_pullers(), 0),
-        ("requests", ("prefill",), len(prompts)),
-        ("requests", ("decode",), len(prompts)),
+        ("requests", kv_sources(), len(prompts)),
+        ("requests", kv_pullers(), len(prompts)),
     ):
         asked = [server for server in deployment.instances if server.role in roles]
         counts = [(before[s.name].get(name), after[s.name].get(name)) for s in asked]
         known = [b - a for a, b in counts if a is not None and b is not None]
         sample = BY_NAME[name].samples[0]
         if len(known) < len(asked):
-            why = why_missing(name, deployment.vllm_version)
-            silent.append(f"{'/'.join(roles)} instances show no {sample}: {why}")
+            counting = all("requests" in after[server.name].counts for server in asked)
+            cause = missing(name, deployment.vllm_version, counts_requests=counting)
+            said = f"{'/'.join(roles)} instances show no {sample}: {cause.why}"
+            (misses if cause.proven else silent).append(said)
         elif not _as_expected(name, sum(known), expected, deployment.servers):
             misses.append(
                 f"{'/'.join(roles)} instances counted {sum(known):g} in {sample}, expected "
@@ -152,7 +156,23 @@ def parity_of(texts: Sequence[Greedy], subject: str, gap_of: GapOf) -> Verdict:
             misses.append(_difference(each, gap))
     evidence = (("excused", "; ".join(excused)),) if excused else ()
     status = Status.FAIL if misses else Status.PASS
+    if not misses and (unsure := _unsure(texts)):
+        return Verdict(
+            status=Status.NOT_JUDGED, subject=subject, misses=(unsure,), evidence=evidence
+        )
     return Verdict(status=status, subject=subject, misses=tuple(misses), evidence=evidence)
+
+
+def _unsure(texts: Sequence[Greedy]) -> str:
+    """Why texts without a wrong one show nothing all the same; empty if they do."""
+    different = len({each.alone for each in texts})
+    if different < len(texts):
+        return (
+            f"{len(texts)} different prompts have {different} greedy texts: a right one by chance"
+        )
+    if all(each.through != each.alone for each in texts):
+        return f"none of {len(texts)} greedy texts is the same, though each has an excuse"
+    return ""
 
 
 def common(a: str, b: str) -> str:

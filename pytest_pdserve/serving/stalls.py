@@ -16,12 +16,13 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.values.counters import BY_NAME
 
 LOOK_S = 1.0
 """Between two looks."""
 _ANSWER_S = 2.0
 """Longest wait for one answer; an engine that does not answer is looked at again."""
-_TOKENS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+_TOKENS = (*BY_NAME["prompt_tokens"].samples, *BY_NAME["generation_tokens"].samples)
 _REQUESTS = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 
 from pytest_pdserve.backends.allocation import Progress
-from pytest_pdserve.judge.server_checks import counted_per_rank
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
@@ -21,9 +20,8 @@ from pytest_pdserve.serving.streams import Answer
 from pytest_pdserve.serving.streams import RefusedError
 from pytest_pdserve.serving.streams import read_stream
 from pytest_pdserve.values.counters import BY_NAME
-from pytest_pdserve.values.counters import LOG_STATS
-from pytest_pdserve.values.counters import is_shown_by
-from pytest_pdserve.values.counters import why_missing
+from pytest_pdserve.values.counters import counted_per_rank
+from pytest_pdserve.values.counters import missing
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.roles import ROLES
@@ -79,14 +77,7 @@ class Completions:
         :param rank: data-parallel rank that must serve it.
         :raises PathError: if it fails.
         """
-        body = {
-            "model": self._model,
-            "prompt": prompt,
-            "max_tokens": tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-            **fields,
-        }
+        body = self._body(prompt, tokens, fields)
         headers = {} if rank is None else {"X-data-parallel-rank": str(rank)}
         try:
             response = self._client.post(
@@ -104,20 +95,26 @@ class Completions:
             raise PathError(f"{url} did not answer a completion: {said}") from error
         return answer
 
-    def stream(self, url: str, prompt: str, *, tokens: int) -> Answer:
-        """One greedy completion, streamed and read to its end.
-
-        :raises PathError: if it is no answer.
-        """
-        body = {
+    def _body(
+        self, prompt: str | Sequence[int], tokens: int, fields: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A greedy request of exactly *tokens* tokens."""
+        return {
             "model": self._model,
             "prompt": prompt,
             "max_tokens": tokens,
             "temperature": 0,
             "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            **fields,
         }
+
+    def stream(self, url: str, prompt: str, *, tokens: int) -> Answer:
+        """One greedy completion, streamed and read to its end.
+
+        :raises PathError: if it is no answer.
+        """
+        streamed = {"stream": True, "stream_options": {"include_usage": True}}
+        body = self._body(prompt, tokens, streamed)
         target = f"{url}/v1/completions"
         try:
             with self._client.stream(
@@ -233,10 +230,9 @@ def silent_about(name: str, server: Server, counters: Counters, client: httpx.Cl
     if name in counters.counts:
         return None
     version = endpoint_versions(client, _url(server)).get("vllm")
-    sample, counting = BY_NAME[name].samples[0], "requests" in counters.counts
-    why = why_missing(name, version) if counting or not BY_NAME[name].nixl else LOG_STATS
-    said = f"{server.name} shows no {sample}: {why}"
-    if BY_NAME[name].nixl and counting and is_shown_by(name, version):
+    cause = missing(name, version, counts_requests="requests" in counters.counts)
+    said = f"{server.name} shows no {BY_NAME[name].samples[0]}: {cause.why}"
+    if cause.proven:
         raise PathError(f"{said}, so no KV cache is moved")
     return said
 

@@ -86,20 +86,48 @@ def release_of(version: str | None) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """What it means that an instance does not show a counter."""
+
+    why: str
+    """The likely cause."""
+    proven: bool
+    """Whether it proves that no KV cache is moved: its vLLM would show the counter otherwise."""
+
+
 def is_shown_by(name: str, version: str | None) -> bool:
     """Tell whether vLLM's *version* is known to show a counter, where it has reason to."""
     release = release_of(version)
     return release is not None and release >= BY_NAME[name].since
 
 
-def why_missing(name: str, version: str | None) -> str:
-    """Return why an instance does not show a counter, as far as its vLLM's *version* tells."""
+def missing(name: str, version: str | None, *, counts_requests: bool) -> Missing:
+    """Return what it means that an instance does not show the counter *name*.
+
+    :param version: of its vLLM; None if it is not known.
+    :param counts_requests: whether it shows how many requests it served: if not, its statistics
+        are off altogether, and say nothing of its connector.
+    """
     counter, release = BY_NAME[name], release_of(version)
     first = ".".join(map(str, counter.since))
-    shown = f"vllm {version}" if version else "this vLLM"
+    if not counts_requests:
+        return Missing(why=LOG_STATS, proven=False)
     if release is not None and release < counter.since:
-        return f"{shown} does not count it, {first} and later do"
+        why = f"vLLM {version} does not count it, {first} and later do"
+        return Missing(why=why, proven=False)
     cause = NO_CONNECTOR if counter.nixl else LOG_STATS
     if release is None and counter.since > (0, 0):
-        return f"its version is not known, and {first} is the first that counts it; or {cause}"
-    return cause
+        why = f"its version is not known, and {first} is the first that counts it; or {cause}"
+        return Missing(why=why, proven=False)
+    return Missing(why=cause, proven=counter.nixl)
+
+
+def counted_per_rank(count: float, expected: float, ranks: int) -> bool:
+    """Tell whether *count* is *expected*, or a whole multiple of it up to *ranks* times.
+
+    vLLM adds up the NIXL statistics of all tensor-parallel workers
+    (``KVOutputAggregator`` in ``kv_transfer/kv_connector/utils.py``, 0.32), and each worker reads
+    from one or more remote ranks; a cache that ranks replicate (MLA, few KV heads) moves for each.
+    """
+    return expected > 0 and count % expected == 0 and 1 <= count / expected <= ranks

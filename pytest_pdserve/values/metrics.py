@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Literal
 
+from pytest_pdserve.values.counters import counted_per_rank
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import METRICS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
@@ -314,10 +315,9 @@ def _failed_transfers(seen: Observation) -> float | None:
 def _bytes_per_request(seen: Observation) -> float | None:
     """Bytes of a prompt's KV cache, on average; also those that needed not be moved again."""
     moved, completed = seen.total("kv_bytes", *kv_pullers()), seen.result.completed
-    there = seen.total("prefix_cache_hits", *kv_pullers()) or 0.0
-    received = seen.total("prompt_received", *kv_pullers())
-    if seen.kv_shape and received is not None and received < seen.result.total_input_tokens:
-        moved = (moved or 0.0) + there * seen.kv_shape.bytes_per_token
+    whole, cached = seen.kv_predicted, seen.kv_cached
+    if moved and whole and cached and counted_per_rank(moved, whole - cached, seen.ranks):
+        moved *= whole / (whole - cached)
     return (moved or 0.0) / completed if _transfers(seen) and completed else None
 
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 
+from pytest_pdserve.values.counters import release_of
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.system import Sanity
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -79,6 +82,38 @@ class Observation:
         """Requests asked, or those that the client saw the end of where nothing says it."""
         asked, result = self.workload.num_prompts, self.result
         return asked if isinstance(asked, int) else result.completed + (result.failed or 0)
+
+    @property
+    def own(self) -> int:
+        """Requests that the client sent beside those asked.
+
+        One more than :attr:`extra` where the client's version is not known and the instances that
+        prefill counted just that: before vLLM 0.14 it asks once by itself.
+        """
+        if release_of(self.vllm) is not None:
+            return self.extra
+        prefilling = [role for role in ROLES if role not in kv_pullers()]
+        counted = self.total("requests", *prefilling)
+        return self.extra + (counted == self.asked + self.extra + 1)
+
+    @property
+    def kv_predicted(self) -> int | None:
+        """Bytes of the KV caches of all prompts, by shape and blocks; None if these are unknown."""
+        blocks = {counts.block_size for counts in self.of(*kv_pullers())}
+        size = blocks.pop() if len(blocks) == 1 else None
+        lens = self.result.input_lens
+        if self.kv_shape is None or size is None or not lens:
+            return None
+        sent = (*lens, *lens[:1] * self.own)
+        return sum(self.kv_shape.transfer_bytes(length, size) for length in sent)
+
+    @property
+    def kv_cached(self) -> int | None:
+        """Bytes that decode instances had in their own prefix caches; None if not known."""
+        hits = self.total("prefix_cache_hits", *kv_pullers())
+        if self.kv_shape is None or hits is None:
+            return None
+        return int(hits) * self.kv_shape.bytes_per_token
 
     def of(self, *roles: str) -> tuple[ServedCounts, ...]:
         """Return the counts of the instances of *roles*."""

@@ -74,8 +74,8 @@ def test_a_connector_that_is_off_is_named_before_anything_is_measured(house: Hou
             {"nixl_counters": False, "version": "0.11.0"},
             [
                 "decode[0]: 1 of its pairs warm, not proven: decode[0] shows no "
-                "vllm:nixl_xfer_time_seconds_count: vllm 0.11.0 does not count it, 0.12 and later",
-                "unproven: decode[0] shows no NIXL counters: vllm 0.11.0 does not count it",
+                "vllm:nixl_xfer_time_seconds_count: vLLM 0.11.0 does not count it, 0.12 and later",
+                "unproven: decode[0] shows no NIXL counters: vLLM 0.11.0 does not count it",
             ],
         ),
         (

@@ -17,9 +17,10 @@ from pytest_pdserve.serving.stalls import read_work
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import COUNTERS
 from pytest_pdserve.values.counters import Counter
+from pytest_pdserve.values.counters import Missing
 from pytest_pdserve.values.counters import is_shown_by
+from pytest_pdserve.values.counters import missing
 from pytest_pdserve.values.counters import release_of
-from pytest_pdserve.values.counters import why_missing
 from pytest_pdserve.values.record import ServedCounts
 
 DATA = Path(__file__).parents[1] / "data" / "metrics"
@@ -122,20 +123,33 @@ def test_a_release_is_read_from_a_version(
     assert release_of(version) == release
 
 
+NO_STATS = "it may have been started with --disable-log-stats"
+
+
 @pytest.mark.parametrize(
-    ("name", "version", "why"),
+    ("name", "version", "counting", "why", "proven"),
     [
-        ("requests", "0.32.0", "it may have been started with --disable-log-stats"),
-        ("requests", None, "it may have been started with --disable-log-stats"),
-        ("kv_transfers", "0.11.2", "vllm 0.11.2 does not count it, 0.12 and later do"),
-        ("kv_transfers", "0.12.0", "its KV connector is off, or is not NixlConnector"),
+        ("requests", "0.32.0", False, NO_STATS, False),
+        ("requests", None, False, NO_STATS, False),
+        ("kv_transfers", "0.32.0", False, NO_STATS, False),
         (
-            "prompt_computed",
-            None,
+            *("kv_transfers", "0.11.2", True),
+            *("vLLM 0.11.2 does not count it, 0.12 and later do", False),
+        ),
+        (
+            *("kv_transfers", "0.12.0", True),
+            *("its KV connector is off, or is not NixlConnector", True),
+        ),
+        (
+            *("prompt_computed", None, True),
             "its version is not known, and 0.20 is the first that counts it; or it may have been "
             "started with --disable-log-stats",
+            False,
         ),
+        ("prompt_computed", "0.25.0", True, NO_STATS, False),
     ],
 )
-def test_why_a_counter_is_missing(name: str, version: str | None, why: str) -> None:
-    assert why_missing(name, version) == why
+def test_what_a_missing_counter_means(
+    name: str, version: str | None, why: str, *, counting: bool, proven: bool
+) -> None:
+    assert missing(name, version, counts_requests=counting) == Missing(why=why, proven=proven)

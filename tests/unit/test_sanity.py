@@ -15,9 +15,9 @@ from pytest_pdserve.judge.client_checks import check_offered
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.judge.sanity import checks
 from pytest_pdserve.judge.server_checks import chance_hits
-from pytest_pdserve.judge.server_checks import counted_per_rank
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.counters import BY_NAME
+from pytest_pdserve.values.counters import counted_per_rank
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.observation import Alone
@@ -380,7 +380,7 @@ def test_decode_without_nixl_counters_moved_nothing(
 @pytest.mark.parametrize(
     ("version", "why"),
     [
-        ("0.11.0", "vllm 0.11.0 does not count it, 0.12 and later do"),
+        ("0.11.0", "vLLM 0.11.0 does not count it, 0.12 and later do"),
         (None, "its version is not known, and 0.12 is the first that counts it; or its KV "),
         ("0.1.dev7+gabc", "its version is not known, and 0.12 is the first that counts it; or "),
     ],
@@ -403,7 +403,7 @@ def test_a_vllm_that_does_not_count_failures_proves_none(
         (
             "transfers",
             "unproven",
-            "nobody shows vllm:nixl_num_kv_expired_reqs_total: vllm 0.13.0 does not count it, "
+            "no instance shows vllm:nixl_num_kv_expired_reqs_total: vLLM 0.13.0 does not count it, "
             "0.15 and later do",
         ),
     ]
@@ -694,7 +694,7 @@ def checked(seen: Observation, *checks: str) -> list[tuple[str, str]]:
         (
             "prefill",
             {"prompt_tokens": 2048.0 + 33},
-            "prefill instances read 2081 prompt tokens, 2048 were sent: a request that was hung up",
+            "prefill instances read 2081 prompt tokens, 2048 were sent: somebody else sent a requ",
         ),
         ("decode", {"prompt_tokens": 1024.0 + 512}, "decode instances read 2560 prompt tokens, "),
         ("prefill", {"prompt_tokens": 2048.0 + 4}, None),  # a token that begins each prompt
@@ -718,10 +718,24 @@ def test_one_request_more_may_be_an_old_clients_own(make_seen: MakeSeen) -> None
     one_more = {"requests": 5.0, "prompt_tokens": 2560.0}
     ((severity, message),) = checked(make_seen(prefill=one_more, vllm=None), "others")
     assert severity == "unproven"
-    assert "whether the endpoint is ready before vLLM 0.14; its version is not known" in message
+    assert "which before vLLM 0.14 asks whether the endpoint is ready" in message
     assert checked(make_seen(prefill=one_more), "others")[0][0] == "invalid"
-    moved = {"kv_transfers": 3.0}
-    assert checked(make_seen(decode=moved, vllm=None), "transfers") == []
+    moved = {"kv_transfers": 3.0, "kv_bytes": BYTES / 4 * 3}
+    seen = make_seen(prefill=one_more, decode=moved, vllm=None)
+    assert checked(seen, "transfers", "bytes") == []
+    alone = make_seen(decode=moved, vllm=None)  # nobody else counted one more
+    assert [severity for severity, _ in checked(alone, "transfers", "bytes")] == ["invalid"] * 2
+
+
+def test_a_template_or_somebody_else_read_more_of_a_chat(make_seen: MakeSeen) -> None:
+    seen = make_seen(CHAT, prefill={"prompt_tokens": 2048.0 + 512})
+    assert checked(seen, "others") == [
+        (
+            "unproven",
+            "prefill instances read 2560 prompt tokens, 2048 were sent: a chat template, or "
+            "somebody else's request",
+        )
+    ]
 
 
 def test_what_the_router_sent_again_came_from_nobody_else(make_seen: MakeSeen) -> None:
@@ -970,6 +984,11 @@ CHAT = {"raw": {"endpoint_type": "openai-chat", **TIMES}}
             {"output_lens": (256, 256, 256, 500), "total_output_tokens": 1268},
             {"random-range-ratio": "0.5"},
             ("invalid", "output of 500 tokens, asked 128 to 384"),
+        ),
+        (
+            {**CHAT, "input_lens": (900,) * 4, "total_input_tokens": 3600},
+            {"random-range-ratio": "0.5"},
+            ("unproven", "input lengths vary; how long they were asked is unknown"),
         ),
         (
             {},

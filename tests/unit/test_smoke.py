@@ -47,6 +47,19 @@ PARTED = greedy(" a b c", " a x y")
             "3 different prompts have the same greedy text (' a b c'): these weights cannot tell a "
             "right answer",
         ),
+        (
+            [PARTED, greedy(" d e f", " d x y")],
+            0.02,
+            "NOT JUDGED",
+            "none of 2 greedy texts is the same, though each has an excuse",
+        ),
+        (
+            [SAME, SAME, OTHER],
+            None,
+            "NOT JUDGED",
+            "3 different prompts have 2 greedy texts: a right one by chance",
+        ),
+        ([SAME, SAME, OTHER, greedy(" g h", " x y")], 1.5, "FAIL", "another text after ''"),
         ([SAME, PARTED], 1.5, "NOT JUDGED", "2 different prompts have the same greedy text"),
     ],
 )

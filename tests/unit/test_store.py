@@ -167,18 +167,6 @@ def test_a_record_is_written_with_one_row_per_request(
     assert path == tmp_path / f"{RUN}.record.json"
     assert load_record(path) == make_record()
     rows = rows_of(tmp_path)
-    assert list(rows.columns) == [
-        *(
-            "input_tokens",
-            "output_tokens",
-            "start_us",
-            "queue_us",
-            "ttft_us",
-            "itl_us",
-            "answer",
-            "error",
-        ),
-    ]
     assert (len(rows), rows["ttft_us"].iloc[0], len(rows["itl_us"].iloc[0])) == (4, 100_000, 255)
 
 
