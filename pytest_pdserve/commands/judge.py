@@ -13,9 +13,8 @@ from pytest_pdserve.values.exit_codes import ExitCode
 
 NAME = "judge"
 TEXT = "Judge a stored session by the baseline and the nights before it"
-DESCRIPTION = (
-    f"{TEXT}. Exit codes: {', '.join(f'{code} {code.name}' for code in ExitCode)} (docs/judging.md)"
-)
+_CODES = ", ".join(f"{code} {code.words}" for code in ExitCode)
+DESCRIPTION = f"{TEXT}. Exit codes: {_CODES} (docs/judging.md)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one sentence, and exits as for other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.INPUT, f"pdserve: {message[:400]}; see {self.prog} --help\n")
+        self.exit(ExitCode.BAD_INPUT, f"pdserve: {message[:400]}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,16 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
     except PdserveError as error:
         print(f"pdserve: {error}", file=sys.stderr)
-        return ExitCode.INPUT if isinstance(error, ConfigError) else ExitCode.TROUBLE
+        return ExitCode.BAD_INPUT if isinstance(error, ConfigError) else ExitCode.ERROR
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.TROUBLE  # what was printed did not arrive
+        return ExitCode.ERROR  # what was printed did not arrive
     except Exception as error:
         traceback.print_exc()
         print(f"pdserve: a fault of pdserve itself: {error!r}; please report it", file=sys.stderr)
-        return ExitCode.FAULT
+        return ExitCode.FAULT_OF_PDSERVE
     return code
 
 

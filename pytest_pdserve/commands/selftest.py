@@ -31,4 +31,4 @@ def run(options: argparse.Namespace) -> int:
         calibrated=not options.uncalibrated,
     )
     print(render(report))
-    return ExitCode.WORSE if report.broken else ExitCode.OK
+    return ExitCode.FAIL if report.broken else ExitCode.OK

@@ -219,7 +219,7 @@ def _verdict(
 
 
 def _sizes(claim: Claim, sides: Sequence[Side]) -> str:
-    """Nodes and GPUs of the topologies, said once where all are alike."""
+    """Nodes and GPUs of each topology; once if all are equal."""
     sizes = {side.topology: side.size for side in sides if side.size is not None}
     per = "; throughput is per GPU" if claim.per == "gpu" else ""
     if not sizes:

@@ -1,4 +1,4 @@
-"""What of a run the client's side tells: answers, tokens, chunks, when requests were sent."""
+"""Checks of what the client saw: answers, tokens, chunks, and when requests were sent."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pytest_pdserve.values.record import Finding
 
 MAX_SILENT_SHARE = 0.1
 """Share of requests above which tokens without text make the run invalid."""
-LEAST_COMPARED = 8
+MIN_COMPARED_TOKENS = 8
 """Output tokens per request below which different prompts may well have the same answer."""
-LEAST_CHUNKS_PER_TOKEN = 0.98
+MIN_CHUNKS_PER_TOKEN = 0.98
 """Chunks per token below which a gap between chunks is no inter-token latency."""
 BUSIEST_CLIENT = 0.9
 """Share of a core above which the run is unproven if lateness is not known."""
@@ -33,7 +33,7 @@ MAX_STEAL = 0.02
 MAX_OTHER_SHARE = 0.05
 """Share of the client's node that processes of others may use before it is worth a note."""
 MIN_OTHER_CORES = 0.2
-"""Cores that they may always use."""
+"""Cores that other processes may always use."""
 
 
 def check_completed(seen: Observation) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def check_completed(seen: Observation) -> Iterator[Finding]:
     silent = [
         tokens
         for answer, tokens, error in zip(
-            result.answers, result.output_lens, result.errors, strict=False
+            result.answer_digests, result.output_lens, result.errors, strict=False
         )
         if tokens > 0 and not answer and not error
     ]
@@ -68,20 +68,20 @@ def check_completed(seen: Observation) -> Iterator[Finding]:
 
 def check_answers(seen: Observation) -> Iterator[Finding]:
     """Different prompts had different answers, unless the weights answer everything alike."""
-    alone = seen.alone.answers if seen.alone else ()
-    if seen.alone and seen.alone.fault:
-        yield invalid("answers", f"a prompt asked by itself after the run: {seen.alone.fault}")
-    few = seen.result.total_output_tokens < LEAST_COMPARED * seen.result.completed
-    if not seen.result.alike or few:
+    alone = seen.controls.answers if seen.controls else ()
+    if seen.controls and seen.controls.fault:
+        yield invalid("answers", f"a prompt asked by itself after the run: {seen.controls.fault}")
+    few = seen.result.total_output_tokens < MIN_COMPARED_TOKENS * seen.result.completed
+    if not seen.result.answers_identical or few:
         return
-    said = f"all {len(seen.result.answers)} answers are the same text"
+    said = f"all {len(seen.result.answer_digests)} answers are the same text"
     if not alone or seen.workload.dataset != "random":
         yield unproven("answers", f"{said}; whether they should differ is not known")
     elif len(set(alone)) == 1:
         yield unproven(
             "answers",
             f"{said}, as are those to {len(alone)} prompts asked one by one ({alone[0][:20]!r}): "
-            "these weights cannot tell a right answer",
+            "with these weights a wrong answer would not show",
         )
     else:
         yield invalid(
@@ -130,14 +130,14 @@ def _varied(seen: Observation, what: str, each: Sequence[int], length: int) -> I
     prefix = _number(seen, "random-prefix-len", 0.0) if what == "input" else 0.0
     templated = what == "input" and is_chat(seen)
     if ratio is None or prefix is None or not each or templated:
-        yield unproven("tokens", f"{what} lengths vary; how long they were asked is unknown")
+        yield unproven("tokens", f"{what} lengths vary; the expected range is unknown")
         return
     low, high = length * (1 - ratio) + prefix - 1, length * (1 + ratio) + prefix + 1
     strange = [tokens for tokens in each if not low <= tokens <= high]
     if strange:
         yield invalid(
             "tokens",
-            f"{what} of {strange[0]} tokens, asked {low + 1:.0f} to {high - 1:.0f}",
+            f"{what} has {strange[0]} tokens, expected {low + 1:.0f} to {high - 1:.0f}",
         )
 
 
@@ -168,11 +168,11 @@ def check_chunks(seen: Observation) -> Iterator[Finding]:
             "tokens; ITL is not judged",
             voids=METRICS.voided_by("chunks"),
         )
-    elif tokens and chunks / tokens < LEAST_CHUNKS_PER_TOKEN:
+    elif tokens and chunks / tokens < MIN_CHUNKS_PER_TOKEN:
         yield note(
             "chunks",
             f"{chunks} chunks for {tokens} tokens ({chunks / tokens:.3f} per token, at "
-            f"least {LEAST_CHUNKS_PER_TOKEN}); ITL is not judged, TPOT is",
+            f"least {MIN_CHUNKS_PER_TOKEN}); ITL is not judged, TPOT is",
             voids=METRICS.voided_by("chunks"),
         )
 
@@ -252,7 +252,7 @@ def check_client_node(seen: Observation) -> Iterator[Finding]:
     if load.steal > MAX_STEAL:
         said.append(f"{load.steal:.0%} of its CPU time went to other machines (steal)")
     if (load.other_cores or 0.0) > max(MIN_OTHER_CORES, MAX_OTHER_SHARE * load.cores):
-        named = f": {', '.join(load.others)}" if load.others else ""
+        named = f": {', '.join(load.other_processes)}" if load.other_processes else ""
         said.append(f"other processes used {load.other_cores:.1f} of {load.cores} cores{named}")
     if said:
         yield note(

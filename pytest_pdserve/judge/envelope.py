@@ -21,8 +21,8 @@ def judge_cell(records: Sequence[Record], baseline: Baseline) -> Verdict:
     """Hold the runs of one cell against *baseline*; keys first, then values.
 
     :param records: the valid runs of one cell, at least one.
-    :returns: FAIL with every miss; NOT JUDGED if nothing misses and no latency or throughput was
-        judged; or PASS.
+    :returns: FAIL with every miss; NOT JUDGED if nothing misses and no latency or throughput has
+        a reference, or every latency that has one is void; or PASS.
     :raises ValueError: if *records* is empty or mixes cells.
     """
     cells = {record.cell for record in records}

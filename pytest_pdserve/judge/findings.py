@@ -21,7 +21,7 @@ def unproven(check: str, message: str, *, voids: Sequence[str] = ()) -> Finding:
 
 
 def note(check: str, message: str, *, voids: Sequence[str] = ()) -> Finding:
-    """A finding that informs.
+    """A finding that is_note.
 
     :param voids: metrics that must not be judged because of it.
     """

@@ -16,8 +16,8 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import values_of
 
-LEAST = 0.25
-"""Change toward worse below which nothing is called so, as a fraction."""
+MIN_CHANGE = 0.25
+"""Smallest change for the worse, as a fraction."""
 TIMES_SPREAD = 3.0
 """It must also be so many times what the baseline's nights differ by, largest to smallest."""
 TIMES_MARGIN = 5.0
@@ -39,7 +39,7 @@ def outright_worse(runs: Sequence[Record], envelopes: Mapping[str, Envelope]) ->
         change = value / reference - 1
         worse = -change if envelope.better == "higher" else change
         spread = (max(nights) - min(nights)) / reference
-        limit = max(LEAST, TIMES_SPREAD * spread, TIMES_MARGIN * METRICS[name].margin)
+        limit = max(MIN_CHANGE, TIMES_SPREAD * spread, TIMES_MARGIN * METRICS[name].margin)
         if worse > limit:
             yield (
                 f"{name} {value:g} {envelope.unit}, reference {reference:g} {envelope.unit} "

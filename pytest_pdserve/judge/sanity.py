@@ -24,7 +24,7 @@ CHECKS: tuple[Check, ...] = (
     client.check_zeros,
     client.check_chunks,
     servers.check_served,
-    servers.check_others,
+    servers.check_foreign_requests,
     servers.check_preemptions,
     servers.check_transfers,
     servers.check_prefilled_again,

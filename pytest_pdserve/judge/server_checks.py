@@ -1,4 +1,4 @@
-"""What of a run the servers' counters tell: who served, what was moved, what came from a cache."""
+"""Checks of what servers counted: who served, what was moved, what came from a cache."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pytest_pdserve.judge.findings import note
 from pytest_pdserve.judge.findings import unproven
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
-from pytest_pdserve.values.counters import is_shown_by
-from pytest_pdserve.values.counters import missing
+from pytest_pdserve.values.counters import diagnose_missing
+from pytest_pdserve.values.counters import version_has_counter
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import SMALL_VOCABULARY
 from pytest_pdserve.values.observation import Observation
@@ -24,10 +24,10 @@ from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.roles import kv_sources
 
 CHANCE = 1e-6
-"""An idle instance is no bad luck if even dealing would leave it idle less often than this."""
-MOST_ADDED = 2
+"""An idle instance is invalid if uniform routing would leave one idle less often than this."""
+MAX_ADDED_TOKENS = 2
 """Tokens that a server may add to each prompt beside what the client says."""
-MOST_ADDED_SHARE = 0.01
+MAX_ADDED_SHARE = 0.01
 """Share of all prompt tokens by which a client that counts for itself may be off."""
 _KV_FAULTS = {
     "kv_failed": "KV transfers failed (from vLLM 0.32 on, handshakes and notifications too)",
@@ -36,7 +36,7 @@ _KV_FAULTS = {
 }
 """What makes a run invalid if it was counted once; unproven if it is not counted."""
 _RARELY_COUNTED = ("kv_read_late",)
-"""Of these, what only the newest versions count: not counting it says nothing."""
+"""Faults that only the newest vLLM counts: a missing count is no finding."""
 LONG_STALL_S = 3.0
 """An engine that had requests and made no token for so long is worth a note."""
 
@@ -58,10 +58,11 @@ def check_served(seen: Observation) -> Iterator[Finding]:
             yield invalid("restarted", f"{counts.name} restarted during the run")
         elif counts.restarted is None:
             yield unproven("restarted", f"{counts.name} does not show when its process started")
-        if counts.cut_off:
+        if counts.ended_abnormally:
             yield invalid(
                 "served",
-                f"{counts.name} ended {counts.cut_off:g} requests with abort, error or repetition",
+                f"{counts.name} ended {counts.ended_abnormally:g} requests with abort, error or "
+                "repetition",
             )
     yield from _missing(seen, "served", "requests", seen.served)
     for role in ROLES:
@@ -79,9 +80,11 @@ def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Findi
     chance = len(counts) * (1 - 1 / len(counts)) ** prompts
     message = f"{names} served none of {prompts} requests"
     if chance < CHANCE:
-        yield invalid("served", f"{message}; even dealing does that once in {1 / chance:.1g} runs")
+        yield invalid(
+            "served", f"{message}; uniform routing does that once in {1 / chance:.1g} runs"
+        )
     else:
-        yield note("served", f"{message}; even dealing does that in {chance:.2g} of runs")
+        yield note("served", f"{message}; uniform routing does that in {chance:.2g} of runs")
 
 
 def _missing(
@@ -93,7 +96,7 @@ def _missing(
         yield unproven(
             check,
             f"{', '.join(silent)} shows no {BY_NAME[name].samples[0]}: "
-            f"{missing(name, seen.vllm, counts_requests=_counting(served)).why}",
+            f"{diagnose_missing(name, seen.vllm_version, counts_requests=_counting(served)).why}",
         )
 
 
@@ -102,39 +105,35 @@ def _counting(served: Sequence[ServedCounts]) -> bool:
     return any(counts.requests is not None for counts in served)
 
 
-def check_others(seen: Observation) -> Iterator[Finding]:
-    """Instances counted what the client asked, and no more: else others used them too."""
+def check_foreign_requests(seen: Observation) -> Iterator[Finding]:
+    """Instances counted no more than the client sent: else another client used them too."""
     if not seen.served:
         return
     result, again = seen.result, int(seen.router.get("vllm_router_retries_total", 0))
-    sent = seen.asked + seen.own + again
+    sent = seen.asked + seen.extra_sent + again
     longest = max(result.input_lens, default=0)
-    prompts = result.total_input_tokens + (seen.own + again) * longest
-    if seen.own > seen.extra:
+    prompts = result.total_input_tokens + (seen.extra_sent + again) * longest
+    if seen.extra_sent > seen.extra_expected:
         yield unproven(
-            "others",
-            f"one request more than {seen.asked + seen.extra} was counted: from somebody else, or "
-            "from the client itself, which before vLLM 0.14 asks whether the endpoint is ready; "
-            "its version is not known",
+            "foreign_requests",
+            f"instances counted one request more than {seen.asked + seen.extra_expected}: another "
+            "client's, or the readiness request of a vLLM client before 0.14 (version unknown)",
         )
     for roles in (kv_sources(), kv_pullers(), (AGGREGATED,)):
-        if (counted := _sum(seen, "requests", roles)) is not None and counted > sent:
-            others = counted - sent
-            said = f"{' and '.join(roles)} instances counted {counted:g} requests, {sent} were sent"
-            yield invalid("others", f"{said}: {others:g} came from somebody else")
-        elif (counted := _sum(seen, "prompt_tokens", roles)) is not None and counted > prompts:
-            most = max(MOST_ADDED * sent, MOST_ADDED_SHARE * prompts)
-            if counted - prompts > most:
-                said = (
-                    f"{' and '.join(roles)} instances read {counted:g} prompt tokens, {prompts:g} "
-                    "were sent"
-                )
-                if is_chat(seen):
-                    yield unproven("others", f"{said}: a chat template, or somebody else's request")
-                else:
-                    yield invalid(
-                        "others", f"{said}: somebody else sent a request and hung up before its end"
-                    )
+        names = f"{' and '.join(roles)} instances"
+        requests, tokens = (_sum(seen, name, roles) or 0 for name in ("requests", "prompt_tokens"))
+        if requests > sent:
+            yield invalid(
+                "foreign_requests",
+                f"{names} counted {requests:g} requests, {sent} were sent: another client sent "
+                f"{requests - sent:g}",
+            )
+        elif tokens - prompts > max(MAX_ADDED_TOKENS * sent, MAX_ADDED_SHARE * prompts):
+            said = f"{names} read {tokens:g} prompt tokens, {prompts:g} were sent"
+            if is_chat(seen):
+                yield unproven("foreign_requests", f"{said}: a chat template, or another client")
+            else:
+                yield invalid("foreign_requests", f"{said}: another client cancelled a request")
 
 
 def _sum(seen: Observation, name: str, roles: Sequence[str]) -> float | None:
@@ -153,7 +152,7 @@ def check_preemptions(seen: Observation) -> Iterator[Finding]:
         pulls = counts.role in kv_pullers()
         if pulls:
             message += "; each prefills again on a decode instance"
-        limit = seen.limits.max_preempted_share
+        limit = seen.sanity.max_preemptions_per_request
         if pulls and share > limit:
             yield invalid("preemptions", f"{message}, limit {limit:.0%}; its KV cache is too small")
         else:
@@ -168,7 +167,7 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
     if transfers is None:
         yield _no_transfers(seen)
         return
-    sent = seen.asked + seen.own
+    sent = seen.asked + seen.extra_sent
     if not counted_per_rank(transfers, sent, seen.ranks):
         each = "one each" if seen.ranks == 1 else f"1 to {seen.ranks} each, one per rank"
         yield invalid(
@@ -179,7 +178,9 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
         if count:
             yield invalid("transfers", f"{count:g} {what}")
         elif count is None and name not in _RARELY_COUNTED:
-            cause = missing(name, seen.vllm, counts_requests=_counting(seen.served))
+            cause = diagnose_missing(
+                name, seen.vllm_version, counts_requests=_counting(seen.served)
+            )
             sample = BY_NAME[name].samples[0]
             yield unproven("transfers", f"no instance shows {sample}: {cause.why}")
 
@@ -187,9 +188,9 @@ def check_transfers(seen: Observation) -> Iterator[Finding]:
 def _no_transfers(seen: Observation) -> Finding:
     served = seen.of(*kv_pullers())
     names = ", ".join(counts.name for counts in served)
-    cause = missing("kv_transfers", seen.vllm, counts_requests=_counting(served))
+    cause = diagnose_missing("kv_transfers", seen.vllm_version, counts_requests=_counting(served))
     message = f"{names} shows no NIXL counters: {cause.why}"
-    if cause.proven:
+    if cause.proves_no_transfer:
         return invalid("transfers", f"{message}, so no KV cache was moved")
     return unproven("transfers", message, voids=METRICS.voided_by("counters"))
 
@@ -199,19 +200,19 @@ def check_prefilled_again(seen: Observation) -> Iterator[Finding]:
     if not seen.topology.disaggregated or not seen.served:
         return
     pullers = seen.of(*kv_pullers())
-    own, whole = (_sum(seen, n, kv_pullers()) for n in ("prompt_computed", "prompt_tokens"))
+    own, whole = (_sum(seen, n, kv_pullers()) for n in ("prompt_tokens_computed", "prompt_tokens"))
     if own is None or not whole:
-        if is_shown_by("prompt_computed", seen.vllm):
-            yield from _missing(seen, "prefilled_again", "prompt_computed", pullers)
+        if version_has_counter("prompt_tokens_computed", seen.vllm_version):
+            yield from _missing(seen, "prefilled_again", "prompt_tokens_computed", pullers)
         return
-    # The last token of a prompt may be computed again to begin with.
+    # vLLM may compute the last token of a prompt again.
     again = own - sum(counts.requests or 0.0 for counts in pullers)
-    limit = seen.limits.max_prefilled_again
+    limit = seen.sanity.max_prefilled_again_share
     if again / whole > limit:
         yield invalid(
             "prefilled_again",
-            f"decode instances computed {own:g} of {whole:g} prompt tokens themselves "
-            f"({own / whole:.0%}, limit {limit:.0%}): prefill and decode were not separated",
+            f"decode instances prefilled {again:g} of {whole:g} prompt tokens again "
+            f"({again / whole:.1%}, limit {limit:.1%}): prefill and decode were not separated",
         )
 
 
@@ -244,27 +245,27 @@ def check_bytes(seen: Observation) -> Iterator[Finding]:
                 f"({each} bytes a token, blocks of {block_size}{already})",
             )
     else:
-        yield from _learned_bytes(seen, moved, (*lens, *lens[:1] * seen.own), block_size)
+        yield from _probed_bytes(seen, moved, (*lens, *lens[:1] * seen.extra_sent), block_size)
 
 
-def _learned_bytes(
+def _probed_bytes(
     seen: Observation, moved: float, sent: Sequence[int], block_size: int
 ) -> Iterator[Finding]:
     """Hold the bytes against those of single prompts of known length."""
-    by_blocks = {-(-length // block_size): size for length, size in seen.kv_learned.items()}
+    by_blocks = {-(-length // block_size): size for length, size in seen.kv_probed.items()}
     each = [by_blocks.get(-(-length // block_size)) for length in sent]
     known = [size for size in each if size is not None]
     if not known:
         yield unproven(
             "bytes",
-            f"{moved:.0f} bytes moved; config.json does not tell the cache's shape, and no single "
-            "prompt of that length was moved",
+            f"{moved:.0f} bytes moved; config.json does not tell the cache's shape, and no "
+            "prompt of that length was probed",
         )
     elif len(known) < len(each):
         yield unproven(
             "bytes",
-            f"{moved:.0f} bytes moved; config.json does not tell the cache's shape, and prompts "
-            "have more lengths than were tried",
+            f"{moved:.0f} bytes moved; config.json does not tell the cache's shape, and not "
+            "every prompt length was probed",
         )
     elif moved < sum(known) and seen.total("prefix_cache_hits", *kv_pullers()):
         yield unproven(
@@ -275,8 +276,8 @@ def _learned_bytes(
     elif moved != sum(known):
         yield invalid(
             "bytes",
-            f"{moved:.0f} bytes of KV cache moved, {sum(known):.0f} expected: as many a prompt as "
-            "one alone moved before",
+            f"{moved:.0f} bytes of KV cache moved, expected {sum(known):.0f} from what one probe "
+            "prompt moved",
         )
 
 
@@ -305,13 +306,13 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
         elif seen.vocabulary is None:
             yield unproven(
                 "prefix_cache",
-                f"{said}; the model's vocabulary is unknown, so nobody knows whether by chance",
+                f"{said}; the model's vocabulary is unknown, so this may or may not be chance",
             )
 
 
 def _repeated(seen: Observation) -> float:
     """Prompt tokens that the client sends again on purpose: warm-ups repeat its first prompt."""
-    return seen.own * (seen.result.input_lens[0] if seen.result.input_lens else 0)
+    return seen.extra_sent * (seen.result.input_lens[0] if seen.result.input_lens else 0)
 
 
 def chance_hits(seen: Observation, vocabulary: int) -> float:
@@ -328,13 +329,13 @@ def chance_hits(seen: Observation, vocabulary: int) -> float:
     length = max(seen.result.input_lens, default=0) or (
         seen.result.total_input_tokens / max(1, prompts)
     )
-    others = seen.earlier + prompts - 1
+    others = seen.earlier_requests + prompts - 1
     equal = 1.0 - (1.0 - 1.0 / vocabulary) ** others
     return float(binom.isf(CHANCE, prompts, equal)) * length
 
 
 def check_router(seen: Observation) -> Iterator[Finding]:
-    """The router had no errors, and sent nothing twice: that looks like a slow server."""
+    """Note errors and retries of the router: a retry looks like a slow server."""
     bad = {n: c for n, c in seen.router.items() if "error" in n or "retries" in n}
     if any(bad.values()):
         said = ", ".join(f"{name} {count:g}" for name, count in sorted(bad.items()) if count)

@@ -103,7 +103,7 @@ class Known:
             parts = [self._plain(topology, workload, name) for name in derived.needs]
             side = derive(derived, parts, workload)
         side = replace(side, size=self.sizes.get(topology))
-        return _per_gpu(side) if self.per_gpu and quantities()[metric].grows_with_gpus else side
+        return _per_gpu(side) if self.per_gpu and quantities()[metric].is_throughput else side
 
     def _plain(self, topology: str, workload: Workload, metric: str) -> Side:
         key = (topology, workload.id)

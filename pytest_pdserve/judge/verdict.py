@@ -44,11 +44,11 @@ JUDGED = UNSETTLED | {Status.PASS, Status.REPORTED, Status.EXPECTED, Status.FAIL
 def exit_code_of(status: Status, *, strict: bool) -> ExitCode:
     """Return the exit code that a command needs for one verdict."""
     if status is Status.ERROR:
-        return ExitCode.TROUBLE
+        return ExitCode.ERROR
     if status is Status.FAIL:
-        return ExitCode.WORSE
+        return ExitCode.FAIL
     if status is Status.NOT_JUDGED or (strict and status in UNSETTLED):
-        return ExitCode.UNJUDGED
+        return ExitCode.NOT_JUDGED
     return ExitCode.OK
 
 

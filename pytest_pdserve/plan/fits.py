@@ -21,7 +21,7 @@ def longest_request(workload: Workload, system: System, *, one_token: bool = Fal
 
     None where the data set brings its own lengths.
 
-    :param one_token: whether one token of the output counts.
+    :param one_token: count one output token only, as an instance that prefills generates.
     """
     if workload.lengths is None:
         return None
@@ -59,7 +59,7 @@ def check_fits(
     if longest is not None and longest > limit:
         raise ConfigError(
             f"workload {workload.id} of {system.name!r}: a request has up to {longest} tokens, but "
-            f"instances take {limit} ({said_by}); shorten the load, or raise --max-model-len"
+            f"instances take {limit} ({said_by}); shorten prompts or outputs, or raise that limit"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pytest_pdserve.values.workload import Workload
 
 OUTPUT_TOKENS = 16
-"""Asked of each request; of loads with shorter outputs, theirs."""
+"""Output tokens per request; fewer if the sweep asks for fewer."""
 MAX_SHARE = 0.1
 """Largest share of all planned tokens that the load may have."""
 LONGER_PER_PAIR = 2

@@ -267,8 +267,8 @@ def pdserve_judge_claim(
 
 
 @pytest.fixture
-def pdserve_end(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
-    """A function that ends a test which compares nothing with a baseline as its verdict says.
+def pdserve_apply_verdict(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
+    """A function that passes, skips or fails a test by a verdict that has no baseline.
 
     It fails on FAIL, and skips what is NOT JUDGED; under ``--pdserve-strict`` it fails on that too.
     """

@@ -13,9 +13,9 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.fixtures import Trouble
 from pytest_pdserve.plugin.fixtures import broken_key
 from pytest_pdserve.plugin.fixtures import cause_of
+from pytest_pdserve.plugin.fixtures import pdserve_apply_verdict as pdserve_apply_verdict
 from pytest_pdserve.plugin.fixtures import pdserve_cluster as pdserve_cluster
 from pytest_pdserve.plugin.fixtures import pdserve_deployment as pdserve_deployment
-from pytest_pdserve.plugin.fixtures import pdserve_end as pdserve_end
 from pytest_pdserve.plugin.fixtures import pdserve_judge as pdserve_judge
 from pytest_pdserve.plugin.fixtures import pdserve_judge_claim as pdserve_judge_claim
 from pytest_pdserve.plugin.fixtures import pdserve_judge_topology as pdserve_judge_topology
@@ -32,8 +32,8 @@ from pytest_pdserve.plugin.markers import unmet
 from pytest_pdserve.plugin.options import add_options
 from pytest_pdserve.plugin.options import asked
 from pytest_pdserve.plugin.options import settings_of
-from pytest_pdserve.plugin.vanished import remember_cells
-from pytest_pdserve.plugin.vanished import vanished_cells
+from pytest_pdserve.plugin.unmeasured import remember_collected_cells
+from pytest_pdserve.plugin.unmeasured import unmeasured_cells
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 
@@ -102,7 +102,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         starting = not (config.option.collectonly or config.getoption("setupplan", default=False))
         unique = list({topology.id: topology for topology in topologies}.values())
         check_before_start(settings_of(config), unique, starting=starting)
-    remember_cells(config, items)
+    remember_collected_cells(config, items)
     _deselect_nights(config, items)
     items.sort(key=lambda item: item.get_closest_marker("pdserve_last") is not None)
 
@@ -178,7 +178,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
         return
     measured = session.config.stash.get(session_key, None)
     strict = measured is not None and measured.settings.strict
-    if measured is not None and strict and vanished_cells(session.config, measured):
+    if measured is not None and strict and unmeasured_cells(session.config, measured):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     elif _nothing_judged(session.config):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -197,7 +197,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from pytest_pdserve.report.terminal import summary_lines
 
     lines = summary_lines(session)
-    if vanished := vanished_cells(config, session):
+    if vanished := unmeasured_cells(config, session):
         cells = ", ".join(" ".join(key) for key in vanished)
         lines.append(f"cells of the baseline that no test measures any more: {cells}")
     if _nothing_judged(config):

@@ -73,8 +73,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--pdserve-strict",
         action="store_true",
         default=None,
-        help="Fail on NEW, SUSPICIOUS, INCONCLUSIVE and NOT JUDGED, on unproven runs, and on cells "
-        "of the baseline that no test measures (default: off)",
+        help="Fail on NEW, INCONCLUSIVE, NOT JUDGED, unproven runs, pdserve_requires skips, and "
+        "baseline cells that a whole sweep lacks (default: off)",
     )
     parser.addini("pdserve_topology", "Default of --topology", default=None)
     parser.addini("pdserve_system", "Default of --system", default=None)

@@ -24,8 +24,8 @@ def requests_table(result: BenchResult) -> Any:
     Columns: ``input_tokens``, ``output_tokens`` int64; ``start_us`` int64, since the first request
     was sent, and ``queue_us`` int64, how long the client held it back before, null where the client
     does not say; ``ttft_us`` int64, null where the client has none; ``itl_us`` list of int64;
-    ``answer`` string, a digest of the text, null where there was none; ``error`` string, null where
-    the request completed.
+    ``answer_digest`` string, a digest of the text, null where there was none; ``error`` string,
+    null where the request completed.
     """
     import pyarrow as pa
 
@@ -43,8 +43,8 @@ def requests_table(result: BenchResult) -> Any:
                 [_micros(gaps) for gaps in result.itl_s] if result.itl_s else [None] * count,
                 pa.list_(pa.int64()),
             ),
-            "answer": pa.array(
-                [digest or None for digest in result.answers] or [None] * count, pa.string()
+            "answer_digest": pa.array(
+                [digest or None for digest in result.answer_digests] or [None] * count, pa.string()
             ),
             "error": pa.array(
                 [text or None for text in result.errors] or [None] * count, pa.string()

@@ -17,7 +17,7 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.plan.fits import check_fits
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.serving.kv_probe import learn_bytes
+from pytest_pdserve.serving.kv_probe import probe_bytes
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
@@ -39,14 +39,14 @@ from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prompts
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.model import SMALL_VOCABULARY
-from pytest_pdserve.values.observation import Alone
+from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
-_ASKED_ALONE = 4
-_ALONE_TOKENS = 16
+_CONTROLS = 4
+_CONTROL_TOKENS = 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,14 +145,14 @@ class Deployment:
         if limit is not None:
             check_fits(workload, self.system, limit, f"max_model_len at {url}/v1/models")
 
-    def learn_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
+    def probe_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
         """Bytes of KV cache by prompt length, where the model's shape does not tell them.
 
         :raises PathError: if a request fails.
         """
         shape = load_kv_shape(self.system)
         if self.topology.disaggregated and shape is None and workload.lengths is not None:
-            learn_bytes(
+            probe_bytes(
                 workload.lengths[0],
                 self.kv_bytes,
                 servers=self.servers,
@@ -162,18 +162,18 @@ class Deployment:
             )
         return dict(self.kv_bytes)
 
-    def ask_alone(self) -> Alone:
+    def ask_controls(self) -> ControlAnswers:
         """Ask a few different prompts, one after the other, and read their streams to the end."""
         answers: list[str] = []
-        for prompt in itertools.islice(prompts(), _ASKED_ALONE):
+        for prompt in itertools.islice(prompts(), _CONTROLS):
             try:
-                answer = self.completions.stream(self.url, prompt, tokens=_ALONE_TOKENS)
+                answer = self.completions.stream(self.url, prompt, tokens=_CONTROL_TOKENS)
             except RefusedError:
-                return Alone(answers=())  # it is measured over another path than this
+                return ControlAnswers(answers=())  # it is measured over another path than this
             except PathError as error:
-                return Alone(answers=tuple(answers), fault=str(error))
+                return ControlAnswers(answers=tuple(answers), fault=str(error))
             answers.append(answer.text)
-        return Alone(answers=tuple(answers))
+        return ControlAnswers(answers=tuple(answers))
 
     def scrape_router(self) -> dict[str, float]:
         """Counters of the router by name; empty where there is none, or it does not answer."""
@@ -185,7 +185,7 @@ class Deployment:
 
         It does with ``VLLM_SERVER_DEV_MODE=1`` only, and refuses while blocks are in use.
 
-        :returns: whether all are empty now; None if there is nobody to ask, or none offers it.
+        :returns: whether all are empty now; None if no instance offers it.
         """
         answers = [reset_prefix_cache(self.client, str(s.url)) for s in self.instances]
         return all(answers) if any(answer is not None for answer in answers) else None

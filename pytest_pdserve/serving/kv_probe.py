@@ -12,7 +12,7 @@ from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.scrape import settled
-from pytest_pdserve.serving.warm_load import unlike_prompt
+from pytest_pdserve.serving.warm_load import distinct_prompt
 from pytest_pdserve.serving.warmup import COUNTER_S
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import pairs_of
@@ -20,7 +20,7 @@ from pytest_pdserve.serving.warmup import pairs_of
 _STEP_S = 0.1
 
 
-def learn_bytes(
+def probe_bytes(
     length: int,
     known: dict[int, float],
     *,
@@ -45,7 +45,7 @@ def learn_bytes(
     if before.get("kv_bytes") is None:
         return
     name = f"kv probe {length} {secrets.token_hex(4)}"  # a second try is in no cache
-    completions.transfer(prefill, decode, unlike_prompt(name, length, vocabulary), tokens=1)
+    completions.transfer(prefill, decode, distinct_prompt(name, length, vocabulary), tokens=1)
     if moved := _bytes_since(client, url, before):
         known[length] = moved
 

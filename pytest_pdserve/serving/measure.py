@@ -38,7 +38,7 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PathError
-from pytest_pdserve.values.observation import Alone
+from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
@@ -82,10 +82,10 @@ class Served(Protocol):
     def check_fits(self, workload: Workload) -> None:
         """Refuse a load that is longer than the model takes."""
 
-    def learn_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
+    def probe_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
         """Bytes of KV cache by prompt length, where the model's shape does not tell them."""
 
-    def ask_alone(self) -> Alone:
+    def ask_controls(self) -> ControlAnswers:
         """Ask a few different prompts, one after the other."""
 
     def scrape_router(self) -> Mapping[str, float]:
@@ -155,7 +155,7 @@ class _Run:
     """What the router counted."""
     kv_bytes: Mapping[int, float]
     """Bytes of KV cache by prompt length, where they had to be learned."""
-    alone: Alone | None
+    controls: ControlAnswers | None
     """Other prompts, asked one by one, where the answers alone do not tell that they are right."""
     reset: bool | None
     """Whether the prefix caches were emptied before."""
@@ -176,7 +176,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
     with diagnosing_nodes(allocation):
         deployment.check_alive()
         deployment.check_fits(workload)
-        warm, kv_bytes = deployment.warm_for(workload), deployment.learn_kv_bytes(workload)
+        warm, kv_bytes = deployment.warm_for(workload), deployment.probe_kv_bytes(workload)
         reset = deployment.reset_prefix_caches()
         started = datetime.now(UTC)
         routed, before = deployment.scrape_router(), deployment.scrape()
@@ -197,7 +197,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
             warm=warm,
             router=router,
             kv_bytes=kv_bytes,
-            alone=_asked_alone(deployment, client),
+            controls=_controls(deployment, client),
             reset=reset,
             stall_s=stalls.longest_s,
             client=client,
@@ -213,10 +213,10 @@ def _counted(before: Mapping[str, float], after: Mapping[str, float]) -> dict[st
     return {name: count for name, count in differences.items() if count}
 
 
-def _asked_alone(deployment: Served, client: ClientRun) -> Alone | None:
+def _controls(deployment: Served, client: ClientRun) -> ControlAnswers | None:
     """Ask a few prompts by themselves, where neither answers nor counters tell that all is well."""
-    blind = client.result.alike or not deployment.instances
-    return deployment.ask_alone() if blind else None
+    blind = client.result.answers_identical or not deployment.instances
+    return deployment.ask_controls() if blind else None
 
 
 def _client_command(
@@ -256,18 +256,18 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         served=served,
         instances=len(deployment.instances),
         kv_shape=load_kv_shape(system),
-        kv_learned=ran.kv_bytes,
+        kv_probed=ran.kv_bytes,
         router=ran.router,
         ranks=max((server.ranks for server in deployment.instances), default=1),
         options=client_options(workload, system),
-        alone=ran.alone,
-        extra=extra_requests(workload, system, vllm),
-        vllm=vllm,
-        limits=system.sanity,
+        controls=ran.controls,
+        extra_expected=extra_requests(workload, system, vllm),
+        vllm_version=vllm,
+        sanity=system.sanity,
         client_cpu=ran.client.cpu,
         client_node=ran.client.node_load,
         vocabulary=load_vocabulary(system.model.path),
-        earlier=0.0 if ran.reset else _earlier(deployment, ran),
+        earlier_requests=0.0 if ran.reset else _earlier(deployment, ran),
     )
 
 

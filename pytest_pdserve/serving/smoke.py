@@ -13,7 +13,7 @@ from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
-from pytest_pdserve.values.counters import missing
+from pytest_pdserve.values.counters import diagnose_missing
 from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.roles import kv_sources
 
@@ -39,7 +39,7 @@ def long_prompts(count: int = PROMPTS) -> list[str]:
 def judge_answer(deployment: Deployment) -> Verdict:
     """FAIL if the endpoint generates another number of tokens than it was asked for.
 
-    :raises PathError: if its answer is none.
+    :raises PathError: if it does not answer.
     """
     answer = deployment.completions.stream(deployment.url, long_prompts(1)[0], tokens=TOKENS)
     subject = f"{deployment.topology.id} at {deployment.url}"
@@ -73,9 +73,9 @@ def judge_path(deployment: Deployment) -> Verdict:
         sample = BY_NAME[name].samples[0]
         if len(known) < len(asked):
             counting = all("requests" in after[server.name].counts for server in asked)
-            cause = missing(name, deployment.vllm_version, counts_requests=counting)
+            cause = diagnose_missing(name, deployment.vllm_version, counts_requests=counting)
             said = f"{'/'.join(roles)} instances show no {sample}: {cause.why}"
-            (misses if cause.proven else silent).append(said)
+            (misses if cause.proves_no_transfer else silent).append(said)
         elif not _as_expected(name, sum(known), expected, deployment.servers):
             misses.append(
                 f"{'/'.join(roles)} instances counted {sum(known):g} in {sample}, expected "
@@ -97,7 +97,7 @@ class Greedy:
 
     prompt: str
     """What was asked."""
-    alone: str
+    single_instance: str
     """Text of one instance that does all by itself."""
     again: str
     """The same, asked once more: how far one instance agrees with itself."""
@@ -108,9 +108,9 @@ class Greedy:
 def judge_parity(deployment: Deployment) -> Verdict:
     """FAIL if greedy tokens through the topology are not those of one instance by itself.
 
-    They may differ where the two likeliest tokens are nearly alike (:data:`NEAR_TIE`), and where
-    that instance does not even agree with itself: sums in another order are others. NOT JUDGED if
-    the weights give every prompt the same text.
+    They may differ where the two likeliest tokens are nearly equally likely (:data:`NEAR_TIE`), and
+    where that instance does not repeat its own text: floating-point sums depend on their order.
+    NOT JUDGED if prompts share a text, or if every text differs and is excused.
     """
     subject = f"greedy tokens of {deployment.topology.id}"
     if not deployment.instances:
@@ -122,7 +122,7 @@ def judge_parity(deployment: Deployment) -> Verdict:
         Greedy(
             prompt=prompt,
             # Salted, so that no answer is made of what another has left in a prefix cache.
-            alone=ask(alone, prompt, tokens=TOKENS, cache_salt="alone"),
+            single_instance=ask(alone, prompt, tokens=TOKENS, cache_salt="alone"),
             again=ask(alone, prompt, tokens=TOKENS, cache_salt="again"),
             through=ask(deployment.url, prompt, tokens=TOKENS, cache_salt="through"),
         )
@@ -137,20 +137,20 @@ def parity_of(texts: Sequence[Greedy], subject: str, gap_of: GapOf) -> Verdict:
     :param gap_of: nats between the two likeliest tokens where a text first differs; None if the
         server does not say.
     """
-    if len({each.alone for each in texts}) == 1:
+    if len({each.single_instance for each in texts}) == 1:
         why = (
             f"{len(texts)} different prompts have the same greedy text "
-            f"({texts[0].alone[:40]!r}): these weights cannot tell a right answer"
+            f"({texts[0].single_instance[:40]!r}): with these weights a wrong one would not show"
         )
         return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
     misses, excused = [], []
     for each in texts:
-        if each.through == each.alone:
+        if each.through == each.single_instance:
             continue
         gap = gap_of(each)
         if gap is not None and gap <= NEAR_TIE:
             excused.append(f"{gap:.3f} nats between the two likeliest tokens")
-        elif each.again != each.alone:
+        elif each.again != each.single_instance:
             excused.append("the instance by itself does not repeat its text either")
         else:
             misses.append(_difference(each, gap))
@@ -165,13 +165,14 @@ def parity_of(texts: Sequence[Greedy], subject: str, gap_of: GapOf) -> Verdict:
 
 def _unsure(texts: Sequence[Greedy]) -> str:
     """Why texts without a wrong one show nothing all the same; empty if they do."""
-    different = len({each.alone for each in texts})
+    different = len({each.single_instance for each in texts})
     if different < len(texts):
         return (
-            f"{len(texts)} different prompts have {different} greedy texts: a right one by chance"
+            f"{len(texts)} different prompts have {different} greedy texts: a wrong KV cache could "
+            "give the right text"
         )
-    if all(each.through != each.alone for each in texts):
-        return f"none of {len(texts)} greedy texts is the same, though each has an excuse"
+    if all(each.through != each.single_instance for each in texts):
+        return f"all {len(texts)} greedy texts differ, each within an accepted reason"
     return ""
 
 
@@ -183,17 +184,18 @@ def common(a: str, b: str) -> str:
 
 
 def _difference(each: Greedy, gap: float | None) -> str:
-    begin = common(each.alone, each.through)
+    begin = common(each.single_instance, each.through)
     known = "unknown" if gap is None else f"{gap:.2f} nats, {NEAR_TIE:g} would be a near tie"
     return (
-        f"another text after {begin[-40:]!r}: through the topology {each.through[len(begin) :]!r}, "
-        f"by one instance {each.alone[len(begin) :]!r} (between the two likeliest tokens: {known})"
+        f"texts differ after {begin[-40:]!r}: through the topology {each.through[len(begin) :]!r}, "
+        f"by one instance {each.single_instance[len(begin) :]!r} (gap of the two likeliest tokens: "
+        f"{known})"
     )
 
 
 def _gap(deployment: Deployment, server: Server, each: Greedy) -> float | None:
     """Nats between the two likeliest tokens where the texts of *each* part."""
-    prompt = each.prompt + common(each.alone, each.through)
+    prompt = each.prompt + common(each.single_instance, each.through)
     answer = deployment.completions.ask(str(server.url), prompt, tokens=1, logprobs=2)
     try:
         top = answer["choices"][0]["logprobs"]["top_logprobs"][0]

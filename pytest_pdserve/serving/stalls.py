@@ -70,7 +70,7 @@ class Stalls:
         """Take in what *instance* showed at the monotonic time *at*.
 
         A stall lasts from the first look that shows a number of tokens to the last that shows the
-        same, if requests were there in all of them: never longer than it was.
+        same, if requests were there in all of them: a lower bound.
         """
         for engine, now in work.items():
             key = (instance, engine)

@@ -16,7 +16,7 @@ _SHOWN = 300
 
 
 class RefusedError(PathError):
-    """A request that the server did not take: of another model, path or key than it serves."""
+    """The server rejected the request (HTTP 4xx)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,5 +64,7 @@ def _events(lines: Iterable[str], url: str) -> Iterator[dict[str, Any]]:
         except ValueError:
             data = None
         if not isinstance(data, dict):
-            raise PathError(f"{url} streamed {content.strip()[:_SHOWN]!r}, which is no JSON object")
+            raise PathError(
+                f"{url} streamed {content.strip()[:_SHOWN]!r}, which is not a JSON object"
+            )
         yield data

@@ -89,7 +89,7 @@ class WarmUp:
             answers = [
                 pool.submit(
                     ways[number % len(ways)],
-                    unlike_prompt(f"warm load {number}", load.prompt_tokens, vocabulary),
+                    distinct_prompt(f"warm load {number}", load.prompt_tokens, vocabulary),
                     tokens=load.output_tokens,
                 )
                 for number in numbers
@@ -98,7 +98,7 @@ class WarmUp:
                 answer.result()
 
 
-def unlike_prompt(name: str, tokens: int, vocabulary: int) -> list[int]:
+def distinct_prompt(name: str, tokens: int, vocabulary: int) -> list[int]:
     """Token ids that begin like no other prompt; special tokens are at the ends of a vocabulary."""
     source = random.Random(name)  # noqa: S311 - no secret
     return [source.randrange(vocabulary // 10, vocabulary // 2) for _ in range(tokens)]

@@ -21,7 +21,7 @@ from pytest_pdserve.serving.streams import RefusedError
 from pytest_pdserve.serving.streams import read_stream
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
-from pytest_pdserve.values.counters import missing
+from pytest_pdserve.values.counters import diagnose_missing
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.roles import ROLES
@@ -210,7 +210,7 @@ def warm_pairs(
                 pairs += 1
         expected = decode.engines * len(prefills)
         ranks = max(server.ranks for server in (decode, *(s for s, _ in prefills)))
-        if (silent := silent_about("kv_transfers", decode, before, client)) is not None:
+        if (silent := why_not_shown("kv_transfers", decode, before, client)) is not None:
             progress(f"{decode.name}: {expected} of its pairs warm, not proven: {silent}")
             continue
         counted = _transfers_after(client, decode.url, before, expected)
@@ -222,7 +222,9 @@ def warm_pairs(
     return pairs
 
 
-def silent_about(name: str, server: Server, counters: Counters, client: httpx.Client) -> str | None:
+def why_not_shown(
+    name: str, server: Server, counters: Counters, client: httpx.Client
+) -> str | None:
     """Return why *server* does not show the counter *name*; None if it does.
 
     :raises PathError: if its vLLM is known to show that counter wherever KV is moved.
@@ -230,9 +232,9 @@ def silent_about(name: str, server: Server, counters: Counters, client: httpx.Cl
     if name in counters.counts:
         return None
     version = endpoint_versions(client, _url(server)).get("vllm")
-    cause = missing(name, version, counts_requests="requests" in counters.counts)
+    cause = diagnose_missing(name, version, counts_requests="requests" in counters.counts)
     said = f"{server.name} shows no {BY_NAME[name].samples[0]}: {cause.why}"
-    if cause.proven:
+    if cause.proves_no_transfer:
         raise PathError(f"{said}, so no KV cache is moved")
     return said
 
@@ -266,7 +268,7 @@ def prove_path(
     before = {server.name: scrape(client, _url(server)) for server in asked}
     sent, counting = 0, []
     for server in asked:
-        if (silent := silent_about("requests", server, before[server.name], client)) is None:
+        if (silent := why_not_shown("requests", server, before[server.name], client)) is None:
             counting.append(server)
         else:
             progress(f"path not proven: {silent}")
@@ -297,7 +299,7 @@ def _prove_transfers(
     """Tell whether transfers were one per request, or need not be; False where nobody counts."""
     decodes = [server for server in servers if _role(server).pulls_kv]
     for server in decodes:
-        if silent := silent_about("kv_transfers", server, before[server.name], client):
+        if silent := why_not_shown("kv_transfers", server, before[server.name], client):
             progress(f"path not proven: {silent}")
             return False
     if not decodes:

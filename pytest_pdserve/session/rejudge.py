@@ -65,7 +65,7 @@ class Judged:
         codes = [exit_code_of(verdict.status, strict=self.strict) for verdict in verdicts]
         missing = self.not_measured and not self.partial
         if self.session.unreadable or missing or (self.strict and self.unproven):
-            codes.append(ExitCode.UNJUDGED)
+            codes.append(ExitCode.NOT_JUDGED)
         return first_of(codes)
 
 

@@ -271,7 +271,7 @@ class Session:
         tonight = {key: cell.records for key, cell in self.cells.items()}
         verdict = self.session_judge.judge_topology(topology, tonight)
         if verdict is None or self.settings.record:
-            why = "the baseline has several nights of fewer than two of its cells"
+            why = "fewer than two of its cells have several nights in the baseline"
             if self.settings.record:
                 why = "its cells are being recorded (--pdserve-record)"
             misses = (f"{topology} as a whole: {why}",)
@@ -280,7 +280,7 @@ class Session:
         return self.wholes[topology]
 
     def _pointers(self, cell: Cell) -> tuple[tuple[str, str], ...]:
-        notes = {f.message for record in cell.records for f in record.findings if f.informs}
+        notes = {f.message for record in cell.records for f in record.findings if f.is_note}
         where = [("note", note) for note in sorted(notes)]
         where += [("record", str(path)) for path in cell.paths]
         if self.system.judgement.nights:

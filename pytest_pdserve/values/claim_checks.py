@@ -80,7 +80,7 @@ def check_entry(entry: ClaimEntry, where: str) -> None:
         raise ConfigError(f"{where}: needs 'panel'")
     if entry.per == "gpu" and not any(_throughput(r.metric) for r in (entry, *entry.relations)):
         raise ConfigError(
-            f"{where}: per = 'gpu' divides throughput, and none of its metrics is one"
+            f"{where}: per = 'gpu' divides throughput, but the claim has no throughput metric"
         )
     if isinstance(entry.load, Load) and entry.load == Load():
         raise ConfigError(f"{where}: load needs 'request_rate' or 'max_concurrency'")
@@ -91,7 +91,7 @@ def check_entry(entry: ClaimEntry, where: str) -> None:
 
 
 def _throughput(metric: str) -> bool:
-    return metric in quantities() and quantities()[metric].grows_with_gpus
+    return metric in quantities() and quantities()[metric].is_throughput
 
 
 def regime_of(entry: ClaimEntry) -> Regime:

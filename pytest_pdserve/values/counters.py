@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 
-LOG_STATS = "it may have been started with --disable-log-stats"
-NO_CONNECTOR = "its KV connector is off, or is not NixlConnector"
+LOG_STATS = "perhaps started with --disable-log-stats"
+NO_CONNECTOR = "the KV connector is off or is not NixlConnector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ _BY_SOURCE = ("vllm:prompt_tokens_by_source_total",)
 COUNTERS = (
     Counter(name="requests", samples=("vllm:request_success_total",)),
     Counter(
-        name="cut_off",
+        name="ended_abnormally",
         samples=("vllm:request_success_total",),
         labels=_one_of(finished_reason=("abort", "error", "repetition")),
     ),
@@ -52,13 +52,13 @@ COUNTERS = (
     ),
     Counter(name="preemptions", samples=("vllm:num_preemptions_total",)),
     Counter(
-        name="prompt_computed",
+        name="prompt_tokens_computed",
         samples=_BY_SOURCE,
         labels=_one_of(source=("local_compute",)),
         since=(0, 20),
     ),
     Counter(
-        name="prompt_received",
+        name="prompt_tokens_received",
         samples=_BY_SOURCE,
         labels=_one_of(source=("external_kv_transfer",)),
         since=(0, 20),
@@ -92,17 +92,17 @@ class Missing:
 
     why: str
     """The likely cause."""
-    proven: bool
+    proves_no_transfer: bool
     """Whether it proves that no KV cache is moved: its vLLM would show the counter otherwise."""
 
 
-def is_shown_by(name: str, version: str | None) -> bool:
+def version_has_counter(name: str, version: str | None) -> bool:
     """Tell whether vLLM's *version* is known to show a counter, where it has reason to."""
     release = release_of(version)
     return release is not None and release >= BY_NAME[name].since
 
 
-def missing(name: str, version: str | None, *, counts_requests: bool) -> Missing:
+def diagnose_missing(name: str, version: str | None, *, counts_requests: bool) -> Missing:
     """Return what it means that an instance does not show the counter *name*.
 
     :param version: of its vLLM; None if it is not known.
@@ -112,15 +112,15 @@ def missing(name: str, version: str | None, *, counts_requests: bool) -> Missing
     counter, release = BY_NAME[name], release_of(version)
     first = ".".join(map(str, counter.since))
     if not counts_requests:
-        return Missing(why=LOG_STATS, proven=False)
+        return Missing(why=LOG_STATS, proves_no_transfer=False)
     if release is not None and release < counter.since:
         why = f"vLLM {version} does not count it, {first} and later do"
-        return Missing(why=why, proven=False)
+        return Missing(why=why, proves_no_transfer=False)
     cause = NO_CONNECTOR if counter.nixl else LOG_STATS
     if release is None and counter.since > (0, 0):
-        why = f"its version is not known, and {first} is the first that counts it; or {cause}"
-        return Missing(why=why, proven=False)
-    return Missing(why=cause, proven=counter.nixl)
+        why = f"the vLLM version is unknown (counted since {first}), or {cause}"
+        return Missing(why=why, proves_no_transfer=False)
+    return Missing(why=cause, proves_no_transfer=counter.nixl)
 
 
 def counted_per_rank(count: float, expected: float, ranks: int) -> bool:

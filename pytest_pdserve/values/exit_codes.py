@@ -9,29 +9,34 @@ from enum import IntEnum
 class ExitCode(IntEnum):
     """What a command of ``pdserve`` ends with. pytest keeps its own codes."""
 
+    @property
+    def words(self) -> str:
+        """The code's name as people read it, e.g. ``NOT JUDGED``."""
+        return self.name.replace("_", " ")
+
     OK = 0
     """All that was asked was judged, and nothing is worse."""
-    WORSE = 1
+    FAIL = 1
     """Something FAILed."""
     INTERRUPTED = 2
     """Ctrl-C or SIGTERM ended it before it was done."""
-    FAULT = 3
+    FAULT_OF_PDSERVE = 3
     """A fault of pdserve itself."""
-    INPUT = 4
+    BAD_INPUT = 4
     """Bad input: options, files or missing programs, found before anything starts."""
-    UNJUDGED = 6
+    NOT_JUDGED = 6
     """Nothing, or not all that was asked, could be judged."""
-    TROUBLE = 7
+    ERROR = 7
     """An ERROR: a machine, a server or the network failed, or a run is invalid."""
 
 
 _FIRST = (
-    ExitCode.FAULT,
+    ExitCode.FAULT_OF_PDSERVE,
     ExitCode.INTERRUPTED,
-    ExitCode.INPUT,
-    ExitCode.TROUBLE,
-    ExitCode.WORSE,
-    ExitCode.UNJUDGED,
+    ExitCode.BAD_INPUT,
+    ExitCode.ERROR,
+    ExitCode.FAIL,
+    ExitCode.NOT_JUDGED,
 )
 
 

@@ -59,7 +59,8 @@ class Metric:
     """Column heading in tables of cells; None where it is not shown there."""
     voided_by: frozenset[str] = frozenset()
     """Facts about a run that make it meaningless: ``chunks`` (several tokens arrive in one chunk),
-    ``counters`` (the instances' counters cannot be read)."""
+    ``counters`` (the instances' counters cannot be read), ``offered`` (less than the asked rate was
+    sent)."""
     zero: bool = False
     """Whether a run in which all is well can show 0."""
     min_tokens: int = 1
@@ -89,7 +90,7 @@ class Metric:
         return tuple(flags)
 
     @property
-    def grows_with_gpus(self) -> bool:
+    def is_throughput(self) -> bool:
         """Whether it is a throughput: twice the GPUs can show twice as much."""
         return self.unit.endswith("/s")
 
@@ -169,7 +170,7 @@ class MetricTable(Mapping[str, Metric]):
 
     @property
     def latencies(self) -> tuple[str, ...]:
-        """Latencies, judged or not."""
+        """Latencies that need the asked rate, judged or not."""
         return self.voided_by("offered")
 
     @property
@@ -219,7 +220,7 @@ def _due(name: str, statistic: str, after: Callable[[BenchResult, int], float]) 
     """
 
     def read(seen: Observation) -> float | None:
-        spans = [seen.result.queue_s[i] + after(seen.result, i) for i in held_back(seen)]
+        spans = [seen.result.queue_s[i] + after(seen.result, i) for i in with_queue_time(seen)]
         return _statistic(spans, statistic)
 
     tail = statistic != "mean"
@@ -236,7 +237,7 @@ def _due(name: str, statistic: str, after: Callable[[BenchResult, int], float]) 
     )
 
 
-def held_back(seen: Observation) -> tuple[int, ...]:
+def with_queue_time(seen: Observation) -> tuple[int, ...]:
     """Return the places of the requests of which it is known how long the client held them back.
 
     Empty without an arrival rate: a request is then due when the client has room for it.
@@ -313,7 +314,7 @@ def _failed_transfers(seen: Observation) -> float | None:
 
 
 def _bytes_per_request(seen: Observation) -> float | None:
-    """Bytes of a prompt's KV cache, on average; also those that needed not be moved again."""
+    """Bytes of a prompt's KV cache, on average; including bytes that were cached."""
     moved, completed = seen.total("kv_bytes", *kv_pullers()), seen.result.completed
     whole, cached = seen.kv_predicted, seen.kv_cached
     if moved and whole and cached and counted_per_rank(moved, whole - cached, seen.ranks):

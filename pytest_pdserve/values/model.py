@@ -21,7 +21,7 @@ _BYTES = {
 
 
 SMALL_VOCABULARY = 1000
-"""Tokens that every model has."""
+"""Vocabulary size that is assumed if the configuration gives none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from pytest_pdserve.values.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
+class ControlAnswers:
     """A few different prompts, asked one by one after the run."""
 
     answers: tuple[str, ...]
@@ -46,25 +46,26 @@ class Observation:
     """Instances that answer requests, whether or not they could be asked."""
     kv_shape: KvShape | None = None
     """KV cache of the model; None if its configuration cannot be read."""
-    kv_learned: Mapping[int, float] = field(default_factory=dict)
+    kv_probed: Mapping[int, float] = field(default_factory=dict)
     """Bytes that single prompts moved, by length, where the shape does not tell."""
     ranks: int = 1
     """Largest tensor-parallel size of a prefill or decode engine."""
     vocabulary: int | None = None
     """Tokens of the model's vocabulary; None if its configuration cannot be read."""
-    earlier: float = 0.0
+    earlier_requests: float = 0.0
     """Requests that the instances which prefill had served before, since their caches were last
     emptied."""
     options: Mapping[str, str] | None = None
     """Further options that the client got; None takes the workload's."""
-    alone: Alone | None = None
+    controls: ControlAnswers | None = None
     """What was asked one by one after the run; None if nothing was."""
-    extra: int = 0
-    """Requests that the client sends beside those asked, with the first prompt: its warm-ups."""
-    vllm: str | None = None
+    extra_expected: int = 0
+    """Requests that the client sends beside those asked, with the first prompt: warm-ups and the
+    readiness request."""
+    vllm_version: str | None = None
     """Version of the servers' vLLM; None if it is not known."""
-    limits: Sanity = field(default_factory=Sanity)
-    """What of a run makes it invalid."""
+    sanity: Sanity = field(default_factory=Sanity)
+    """Limits above which a run is invalid."""
     client_cpu: float | None = None
     """Cores that the client used while it measured; None if not seen."""
     client_node: NodeLoad | None = None
@@ -84,17 +85,17 @@ class Observation:
         return asked if isinstance(asked, int) else result.completed + (result.failed or 0)
 
     @property
-    def own(self) -> int:
-        """Requests that the client sent beside those asked.
+    def extra_sent(self) -> int:
+        """Requests that the client sent beside those asked, with the first prompt.
 
-        One more than :attr:`extra` where the client's version is not known and the instances that
-        prefill counted just that: before vLLM 0.14 it asks once by itself.
+        One more than :attr:`extra_expected` if its version is unknown and the instances that
+        prefill counted just that: before vLLM 0.14 it sends a readiness request by itself.
         """
-        if release_of(self.vllm) is not None:
-            return self.extra
+        if release_of(self.vllm_version) is not None:
+            return self.extra_expected
         prefilling = [role for role in ROLES if role not in kv_pullers()]
         counted = self.total("requests", *prefilling)
-        return self.extra + (counted == self.asked + self.extra + 1)
+        return self.extra_expected + (counted == self.asked + self.extra_expected + 1)
 
     @property
     def kv_predicted(self) -> int | None:
@@ -104,7 +105,7 @@ class Observation:
         lens = self.result.input_lens
         if self.kv_shape is None or size is None or not lens:
             return None
-        sent = (*lens, *lens[:1] * self.own)
+        sent = (*lens, *lens[:1] * self.extra_sent)
         return sum(self.kv_shape.transfer_bytes(length, size) for length in sent)
 
     @property

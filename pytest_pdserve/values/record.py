@@ -36,7 +36,7 @@ class Finding:
     """Metrics that must not be judged because of it."""
 
     @property
-    def informs(self) -> bool:
+    def is_note(self) -> bool:
         """Whether it is for information."""
         return self.severity == "note"
 
@@ -50,9 +50,9 @@ class ServedCounts:
     role: str
     """Name of its role."""
     requests: float | None = None
-    """``vllm:request_success_total``. Of this and all that follows, None is not 0: the instance
-    shows no such counter."""
-    cut_off: float | None = None
+    """``vllm:request_success_total``. For this and the counters below, None means not shown, not
+    0."""
+    ended_abnormally: float | None = None
     """Of these, what ended with ``abort``, ``error`` or ``repetition``."""
     prompt_tokens: float | None = None
     """``vllm:prompt_tokens_total``."""
@@ -62,9 +62,9 @@ class ServedCounts:
     """Tokens, ``vllm:prefix_cache_hits_total``."""
     preemptions: float | None = None
     """``vllm:num_preemptions_total``."""
-    prompt_computed: float | None = None
+    prompt_tokens_computed: float | None = None
     """Prompt tokens that it computed itself, ``vllm:prompt_tokens_by_source_total``."""
-    prompt_received: float | None = None
+    prompt_tokens_received: float | None = None
     """Prompt tokens that it got over a KV transfer, likewise."""
     kv_transfers: float | None = None
     """``vllm:nixl_xfer_time_seconds_count``."""
@@ -91,8 +91,8 @@ class ServedCounts:
     restarted: bool | None = None
     """Whether the process start time changed between the scrapes; None if one did not show it."""
     stall_s: float | None = None
-    """Longest time, seconds, in which an engine of it had requests and made no token, as far as
-    looks once a second tell; None if nobody looked."""
+    """Longest time, seconds, without a token while an engine had requests, sampled once a second: a
+    lower bound; None if not sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class NodeLoad:
     other_cores: float | None = None
     """Cores that processes used which are not this session's; None where that cannot be told apart,
     as of containers."""
-    others: tuple[str, ...] = ()
+    other_processes: tuple[str, ...] = ()
     """The busiest of these: name, id, cores."""
 
 
@@ -186,7 +186,7 @@ class Record:
     """What the router counted during the run: its ``vllm_router_*_total``, over workers and routes;
     what it did not count is absent."""
     prefix_cache_reset: bool | None = None
-    """Whether the prefix caches were emptied before the run; None where nobody tried."""
+    """Whether the prefix caches were emptied before the run; None if no instance offers it."""
     client_node: NodeLoad | None = None
     """How busy the client's node was; None where that was not seen."""
 

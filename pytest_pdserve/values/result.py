@@ -60,7 +60,7 @@ class BenchResult:
     ``max_concurrency`` in flight; absent before vLLM 0.30."""
     errors: tuple[str, ...] = ()
     """Error text of each request, empty where it completed."""
-    answers: tuple[str, ...] = ()
+    answer_digests: tuple[str, ...] = ()
     """Digest of the text of each request, empty where there was none."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """All single values as the client wrote them, in its order: metrics are read from here."""
@@ -71,11 +71,11 @@ class BenchResult:
         return bool(self.output_lens)
 
     @property
-    def alike(self) -> bool:
+    def answers_identical(self) -> bool:
         """Whether several requests were answered, and all with the same text."""
         answered = [
             answer
-            for answer, tokens in zip(self.answers, self.output_lens, strict=False)
+            for answer, tokens in zip(self.answer_digests, self.output_lens, strict=False)
             if tokens > 0
         ]
         return len(answered) > 1 and len(set(answered)) == 1
@@ -121,7 +121,7 @@ class BenchResult:
             output_lens=_entries(lists, "output_lens", _length, source),
             start_s=_entries(lists, "start_times", _seconds, source),
             queue_s=_entries(lists, "queue_times", _seconds, source),
-            answers=_entries(lists, "generated_texts", _digest, source),
+            answer_digests=_entries(lists, "generated_texts", _digest, source),
             errors=_entries(
                 lists, "errors", lambda text: "" if text is None else str(text), source
             ),

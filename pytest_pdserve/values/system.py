@@ -171,12 +171,12 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sanity:
-    """How much of what should not be makes a run invalid on this system."""
+    """Limits above which a run is invalid on this system."""
 
-    max_preempted_share: Fraction = 0.1
-    """Preemptions of a decode instance, as a share of its requests: each prefills again there."""
-    max_prefilled_again: Fraction = 0.01
-    """Prompt tokens that decode instances compute themselves, as a share."""
+    max_preemptions_per_request: Annotated[float, Meta(ge=0)] = 0.1
+    """Preemptions of a decode instance per request: each prefills again there."""
+    max_prefilled_again_share: Fraction = 0.01
+    """Share of prompt tokens, without each prompt's last, that decode instances compute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

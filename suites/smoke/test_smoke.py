@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 End = Callable[["Verdict"], None]
 
 
-def test_answers(pdserve_deployment: Deployment, pdserve_end: End) -> None:
+def test_answers(pdserve_deployment: Deployment, pdserve_apply_verdict: End) -> None:
     """The endpoint generates as many tokens as it was asked for."""
-    pdserve_end(judge_answer(pdserve_deployment))
+    pdserve_apply_verdict(judge_answer(pdserve_deployment))
 
 
 @pytest.mark.pdserve_requires(disaggregated=True)
-def test_path_is_proven(pdserve_deployment: Deployment, pdserve_end: End) -> None:
+def test_path_is_proven(pdserve_deployment: Deployment, pdserve_apply_verdict: End) -> None:
     """Every request moves one KV cache from a prefill to a decode instance, and none fails."""
-    pdserve_end(judge_path(pdserve_deployment))
+    pdserve_apply_verdict(judge_path(pdserve_deployment))
 
 
 def test_greedy_output_is_a_single_instances(
-    pdserve_deployment: Deployment, pdserve_end: End
+    pdserve_deployment: Deployment, pdserve_apply_verdict: End
 ) -> None:
     """Greedy tokens through the topology are those of one instance that does all by itself."""
-    pdserve_end(judge_parity(pdserve_deployment))
+    pdserve_apply_verdict(judge_parity(pdserve_deployment))

@@ -23,11 +23,12 @@ def said(house: House, topology: str = "1p1d", *arguments: str) -> str:
     [
         (
             {"decode_0": {"foreign": 1}},
-            "others: decode instances counted 16 requests, 8 were sent: 8 came from somebody else",
+            "foreign_requests: decode instances counted 16 requests, 8 were sent: another client "
+            "sent 8",
         ),
         (
             {"decode_0": {"prefill_again": True}},
-            "prefilled_again: decode instances computed 256 of 256 prompt tokens themselves (100%",
+            "prefilled_again: decode instances prefilled 248 of 256 prompt tokens again (96.9%",
         ),
         (
             {"decode_0": {"preempted": 1}},
@@ -61,7 +62,7 @@ def test_a_connector_that_is_off_is_named_before_anything_is_measured(house: Hou
     house.faults(decode_0={"nixl_counters": False})
     text = said(house)
     assert (
-        "decode[0] shows no vllm:nixl_xfer_time_seconds_count: its KV connector is off, or is not "
+        "decode[0] shows no vllm:nixl_xfer_time_seconds_count: the KV connector is off or is not "
         "NixlConnector, so no KV cache is moved"
     ) in text
 
@@ -82,9 +83,9 @@ def test_a_connector_that_is_off_is_named_before_anything_is_measured(house: Hou
             "dp",
             {"log_stats": False},
             [
-                "path not proven: aggregated[0] shows no vllm:request_success_total: it may have "
-                "been started with --disable-log-stats",
-                "unproven: aggregated[0] shows no vllm:request_success_total: it may have been ",
+                "path not proven: aggregated[0] shows no vllm:request_success_total: perhaps started "
+                "with --disable-log-stats",
+                "unproven: aggregated[0] shows no vllm:request_success_total: perhaps started with ",
             ],
         ),
     ],

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from pytest_pdserve.backends.hosts.node_load import load_between
-from pytest_pdserve.backends.hosts.node_load import look
+from pytest_pdserve.backends.hosts.node_load import sample_node
 from tests.support.house import House
 
 SPIN = "while True: pass"
@@ -61,7 +61,7 @@ def test_other_processes_of_the_clients_node_are_named(house: House) -> None:
     assert "note: the client's node was busy: other processes used " in text
     load = record_of(house, "dp")["client_node"]
     assert load["other_cores"] > 0.2
-    assert load["others"]
+    assert load["other_processes"]
 
 
 def test_prefix_caches_are_emptied_where_servers_offer_it(house: House) -> None:
@@ -74,13 +74,13 @@ def test_prefix_caches_are_emptied_where_servers_offer_it(house: House) -> None:
 
 
 def test_a_real_process_is_seen_and_its_children_are_ours() -> None:
-    first = look()
+    first = sample_node()
     assert first is not None
     spin = "import time\nwhile time.process_time() < 0.5: pass"
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", spin + "\ninput()"], stdin=-1) as busy:
         limit = time.monotonic() + 30
         while time.monotonic() < limit:
-            last = look()
+            last = sample_node()
             assert last is not None
             if busy.pid in last.processes and last.processes[busy.pid].ticks >= 50:
                 break

@@ -113,7 +113,7 @@ BROKEN = {
     "latency per GPU": (
         MARGIN,
         'per = "gpu"\n',
-        ": claim 'a': per = 'gpu' divides throughput, and none of its metrics is one",
+        ": claim 'a': per = 'gpu' divides throughput, but the claim has no throughput metric",
     ),
     "number 0": ("number = 1", "number = 0", ": /claim/0/number: 0 is less than the minimum"),
     "undecidable and judged": (MARGIN, 'undecidable = "u"\n', "it is undecidable, so it takes no"),

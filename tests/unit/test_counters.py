@@ -18,9 +18,9 @@ from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import COUNTERS
 from pytest_pdserve.values.counters import Counter
 from pytest_pdserve.values.counters import Missing
-from pytest_pdserve.values.counters import is_shown_by
-from pytest_pdserve.values.counters import missing
+from pytest_pdserve.values.counters import diagnose_missing
 from pytest_pdserve.values.counters import release_of
+from pytest_pdserve.values.counters import version_has_counter
 from pytest_pdserve.values.record import ServedCounts
 
 DATA = Path(__file__).parents[1] / "data" / "metrics"
@@ -45,14 +45,14 @@ def test_a_release_shows_a_counter_from_its_first_version_on(
     counter: Counter, version: str
 ) -> None:
     shown = any(sample in EXPOSED[version] for sample in counter.samples)
-    assert shown is is_shown_by(counter.name, version)
+    assert shown is version_has_counter(counter.name, version)
 
 
 @pytest.mark.parametrize("version", EXPOSED)
 def test_the_text_of_every_release_is_read(version: str) -> None:
     lines = [f'{name}{{engine="0",model_name="m"}} 7' for name in EXPOSED[version]]
     text = "\n".join([*lines, ""])
-    shown = {c.name for c in COUNTERS if is_shown_by(c.name, version)}
+    shown = {c.name for c in COUNTERS if version_has_counter(c.name, version)}
     found = parse_counters(text).counts
     assert set(found) == shown
     assert read_work(text)["0"].requests == 14
@@ -68,26 +68,31 @@ def counts_of(name: str) -> dict[str, float]:
 
 def test_what_a_decode_instance_showed_is_read() -> None:
     found = counts_of("seen_0.32_cpu_1p1d_decode.txt")
-    assert (found["requests"], found["cut_off"], found["kv_transfers"]) == (23, 0, 23)
-    assert (found["prompt_tokens"], found["prompt_computed"], found["prompt_received"]) == (
-        *(660, 0, 660),
-    )
+    assert (found["requests"], found["ended_abnormally"], found["kv_transfers"]) == (23, 0, 23)
+    assert (
+        found["prompt_tokens"],
+        found["prompt_tokens_computed"],
+        found["prompt_tokens_received"],
+    ) == (*(660, 0, 660),)
     assert (found["kv_descriptors"], found["kv_read_late"]) == (184, 0)
     prefill = counts_of("seen_0.32_cpu_1p1d_prefill.txt")
-    assert (prefill["prompt_computed"], prefill["generation_tokens"]) == (660, 23)
+    assert (prefill["prompt_tokens_computed"], prefill["generation_tokens"]) == (660, 23)
     assert prefill["prefix_cache_hits"] == 0
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("built_0.33_decode_after.txt", {"prompt_computed": 10, "prompt_received": 8438}),
+        (
+            "built_0.33_decode_after.txt",
+            {"prompt_tokens_computed": 10, "prompt_tokens_received": 8438},
+        ),
         ("built_0.33_decode_after_failed_transfers.txt", {"kv_failed": 3}),
         ("built_0.33_prefill_after_expiry.txt", {"kv_expired": 2, "kv_read_late": 1}),
         ("built_0.33_no_nixl.txt", {"kv_transfers": None, "kv_failed": None}),
         ("seen_vllm_0.10_excerpt.txt", {"prefix_cache_hits": 0, "kv_transfers": None}),
         # NaN is no count, two engines are one instance, and a label may hold anything.
-        ("seen_edge_lines.txt", {"kv_failed": 3, "kv_bytes": None, "prompt_received": 9}),
+        ("seen_edge_lines.txt", {"kv_failed": 3, "kv_bytes": None, "prompt_tokens_received": 9}),
         ("seen_instance_without_nixl_excerpt.txt", {"kv_transfers": None}),
         ("seen_nixl_counters_all_zero.txt", {"kv_failed": 0}),
         ("seen_python_and_process_lines_only.txt", dict.fromkeys(BY_NAME)),
@@ -123,11 +128,11 @@ def test_a_release_is_read_from_a_version(
     assert release_of(version) == release
 
 
-NO_STATS = "it may have been started with --disable-log-stats"
+NO_STATS = "perhaps started with --disable-log-stats"
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "counting", "why", "proven"),
+    ("name", "version", "counting", "why", "proves"),
     [
         ("requests", "0.32.0", False, NO_STATS, False),
         ("requests", None, False, NO_STATS, False),
@@ -138,18 +143,20 @@ NO_STATS = "it may have been started with --disable-log-stats"
         ),
         (
             *("kv_transfers", "0.12.0", True),
-            *("its KV connector is off, or is not NixlConnector", True),
+            *("the KV connector is off or is not NixlConnector", True),
         ),
         (
-            *("prompt_computed", None, True),
-            "its version is not known, and 0.20 is the first that counts it; or it may have been "
-            "started with --disable-log-stats",
+            *("prompt_tokens_computed", None, True),
+            "the vLLM version is unknown (counted since 0.20), or perhaps started with "
+            "--disable-log-stats",
             False,
         ),
-        ("prompt_computed", "0.25.0", True, NO_STATS, False),
+        ("prompt_tokens_computed", "0.25.0", True, NO_STATS, False),
     ],
 )
 def test_what_a_missing_counter_means(
-    name: str, version: str | None, why: str, *, counting: bool, proven: bool
+    name: str, version: str | None, why: str, *, counting: bool, proves: bool
 ) -> None:
-    assert missing(name, version, counts_requests=counting) == Missing(why=why, proven=proven)
+    assert diagnose_missing(name, version, counts_requests=counting) == Missing(
+        why=why, proves_no_transfer=proves
+    )

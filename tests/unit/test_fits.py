@@ -106,7 +106,8 @@ def test_a_data_set_with_lengths_of_its_own_is_not_refused() -> None:
             (),
             "dp",
             "workload random-512-512-n1024 of 's': a request has up to 1024 tokens, but instances "
-            "take 1000 (--max-model-len of aggregated); shorten the load, or raise --max-model-len",
+            "take 1000 (--max-model-len of aggregated); shorten prompts or outputs, or raise that "
+            "limit",
         ),
         (("--max-model-len", "2048"), ("--max-model-len=900",), "1p3d", "(--max-model-len of dec"),
         (("--max-model-len", "2048"), ("--max-model-len=900",), "dp", None),

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec import convert
 
-from pytest_pdserve.backends.hosts.node_load import Look
+from pytest_pdserve.backends.hosts.node_load import NodeSample
 from pytest_pdserve.backends.hosts.node_load import Used
 from pytest_pdserve.backends.hosts.node_load import load_between
-from pytest_pdserve.backends.hosts.node_load import look
+from pytest_pdserve.backends.hosts.node_load import sample_node
 from pytest_pdserve.values.record import NodeLoad
 
 CORES = os.cpu_count() or 1
@@ -29,9 +29,9 @@ def used(ticks: int, *, parent: int = 1, group: int = 0, started: int = 5) -> Us
 def between(
     before: Mapping[int, Used], after: Mapping[int, Used], *, busy: int = 10**6, steal: int = 0
 ) -> NodeLoad:
-    first = Look(at=0.0, busy=0, steal=0, total=0, processes=before)
+    first = NodeSample(at=0.0, busy=0, steal=0, total=0, processes=before)
     total = SECONDS * TICKS * CORES
-    last = Look(at=SECONDS, busy=busy, steal=steal, total=total, processes=after)
+    last = NodeSample(at=SECONDS, busy=busy, steal=steal, total=total, processes=after)
     load = load_between(first, last, roots={10}, groups={20})
     assert load is not None
     return convert(load, NodeLoad)
@@ -58,13 +58,13 @@ def test_cores_that_others_used(
 ) -> None:
     load = between(before, after)
     assert load.other_cores == cores
-    assert len(load.others) == (cores > 0)
+    assert len(load.other_processes) == (cores > 0)
 
 
 def test_the_busiest_are_named_and_no_more_is_said_than_was_used() -> None:
     after = {n: used(n) for n in (3, 400, 500, 600, 700)}
     load = between({}, after, busy=1000)
-    assert load.others == ("worker[700] 0.70", "worker[600] 0.60", "worker[500] 0.50")
+    assert load.other_processes == ("worker[700] 0.70", "worker[600] 0.60", "worker[500] 0.50")
     assert load.other_cores == load.busy_cores == 1.0
 
 
@@ -73,7 +73,7 @@ def test_steal_is_a_share_of_all_cores() -> None:
 
 
 def test_without_two_looks_nothing_is_known() -> None:
-    seen = look()
+    seen = sample_node()
     assert seen is not None
     assert load_between(None, seen, roots={1}) is None
     assert load_between(seen, None, roots={1}) is None
@@ -81,7 +81,7 @@ def test_without_two_looks_nothing_is_known() -> None:
 
 
 def test_of_containers_only_the_node_as_a_whole_is_known() -> None:
-    first = Look(at=0.0, busy=0, steal=0, total=0, processes={})
+    first = NodeSample(at=0.0, busy=0, steal=0, total=0, processes={})
     last = replace(first, at=1.0, busy=50, total=100, processes={50: used(50)})
     load = load_between(first, last, roots=None)
     assert load is not None
@@ -91,5 +91,5 @@ def test_of_containers_only_the_node_as_a_whole_is_known() -> None:
 @pytest.mark.parametrize("stat", ["", "cpu 1 2\n", "cpu a b c d e f g h\n"])
 def test_a_kernel_that_does_not_tell(stat: str, tmp_path: Path) -> None:
     (tmp_path / "stat").write_text(stat)
-    assert look(tmp_path) is None
-    assert look(tmp_path / "absent") is None
+    assert sample_node(tmp_path) is None
+    assert sample_node(tmp_path / "absent") is None

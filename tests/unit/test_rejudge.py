@@ -266,7 +266,8 @@ def test_what_it_ends_with_is_in_the_help(capsys: pytest.CaptureFixture[str]) ->
         main(["judge", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert (
-        "Exit codes: 0 OK, 1 WORSE, 2 INTERRUPTED, 3 FAULT, 4 INPUT, 6 UNJUDGED, 7 TROUBLE" in said
+        "Exit codes: 0 OK, 1 FAIL, 2 INTERRUPTED, 3 FAULT OF PDSERVE, 4 BAD INPUT, 6 NOT JUDGED, "
+        "7 ERROR" in said
     )
     assert "--partial Accept that cells of the baseline have no run" in said
 

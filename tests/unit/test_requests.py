@@ -43,7 +43,7 @@ def test_a_request_is_what_the_client_saw_to_the_microsecond(
         "queue_us",
         "ttft_us",
         "itl_us",
-        "answer",
+        "answer_digest",
         "error",
     ]
     assert frame["start_us"].tolist() == [250_000, 0, 1_000_000, 2_000_000]

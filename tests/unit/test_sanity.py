@@ -20,7 +20,7 @@ from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.model import KvShape
-from pytest_pdserve.values.observation import Alone
+from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.record import ServedCounts
@@ -57,7 +57,7 @@ def make_seen(
             "requests": 2.0,
             "prompt_tokens": 1024.0,
             "generation_tokens": 512.0,
-            "prompt_computed": 0.0,
+            "prompt_tokens_computed": 0.0,
             "kv_transfers": 2.0,
             "kv_bytes": BYTES / 2,
             "kv_failed": 0.0,
@@ -77,7 +77,7 @@ def make_seen(
             instances=3,
             kv_shape=KvShape(bytes_per_token=1000),
             client_cpu=0.5,
-            vllm="0.32.0",
+            vllm_version="0.32.0",
         )
         return replace(seen, **fields)
 
@@ -265,7 +265,7 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
         (
             "decode",
             {"requests": 0.0},
-            ("served", "note", "decode[0] served none of 4 requests; even dealing does that in"),
+            ("served", "note", "decode[0] served none of 4 requests; uniform routing does that in"),
         ),
         (
             "prefill",
@@ -314,7 +314,7 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
             (
                 "prefix_cache",
                 "unproven",
-                "prefill[0] shows no vllm:prefix_cache_hits_total: it may have been started with",
+                "prefill[0] shows no vllm:prefix_cache_hits_total: perhaps started with",
             ),
         ),
     ],
@@ -344,11 +344,11 @@ def test_an_instance_that_bad_luck_cannot_explain_is_invalid(make_seen: MakeSeen
     idle = {"requests": 0.0}
     by_chance = [f for f in check_sanity(make_seen(decode=idle)) if f.check == "served"]
     assert [f.severity for f in by_chance] == ["note"]
-    assert by_chance[0].message.endswith("even dealing does that in 0.12 of runs")
+    assert by_chance[0].message.endswith("uniform routing does that in 0.12 of runs")
     many = replace(WORKLOAD, num_prompts=64)
     never = [f for f in check_sanity(make_seen(decode=idle, workload=many)) if f.check == "served"]
     assert [f.severity for f in never] == ["invalid"]
-    assert "served none of 64 requests; even dealing does that once in" in never[0].message
+    assert "served none of 64 requests; uniform routing does that once in" in never[0].message
 
 
 def test_instances_that_cannot_be_asked_prove_nothing(make_seen: MakeSeen) -> None:
@@ -370,8 +370,8 @@ def test_an_instance_without_counters_is_invalid(make_seen: MakeSeen) -> None:
 def test_decode_without_nixl_counters_moved_nothing(
     make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
 ) -> None:
-    served = (make_counts("prefill[0]"), make_counts("decode[0]", prompt_computed=0.0))
-    off = "decode[0] shows no NIXL counters: its KV connector is off, or is not NixlConnector"
+    served = (make_counts("prefill[0]"), make_counts("decode[0]", prompt_tokens_computed=0.0))
+    off = "decode[0] shows no NIXL counters: the KV connector is off or is not NixlConnector"
     assert said(make_seen(served=served, instances=2)) == [
         ("transfers", "invalid", f"{off}, so no KV cache was moved")
     ]
@@ -381,15 +381,17 @@ def test_decode_without_nixl_counters_moved_nothing(
     ("version", "why"),
     [
         ("0.11.0", "vLLM 0.11.0 does not count it, 0.12 and later do"),
-        (None, "its version is not known, and 0.12 is the first that counts it; or its KV "),
-        ("0.1.dev7+gabc", "its version is not known, and 0.12 is the first that counts it; or "),
+        (None, "the vLLM version is unknown (counted since 0.12), or the KV connector is"),
+        ("0.1.dev7+gabc", "the vLLM version is unknown (counted since 0.12), or the KV connector "),
     ],
 )
 def test_a_vllm_without_nixl_counters_proves_nothing(
     version: str | None, why: str, make_seen: MakeSeen, make_counts: Callable[..., ServedCounts]
 ) -> None:
     served = (make_counts("prefill[0]"), make_counts("decode[0]"))
-    ((check, severity, message),) = said(make_seen(served=served, instances=2, vllm=version))
+    ((check, severity, message),) = said(
+        make_seen(served=served, instances=2, vllm_version=version)
+    )
     assert (check, severity) == ("transfers", "unproven")
     assert message.startswith(f"decode[0] shows no NIXL counters: {why}")
 
@@ -399,7 +401,7 @@ def test_a_vllm_that_does_not_count_failures_proves_none(
 ) -> None:
     decode = make_counts("decode[0]", kv_transfers=4.0, kv_bytes=float(BYTES), kv_failed=0.0)
     served = (make_counts("prefill[0]"), decode)
-    assert said(make_seen(served=served, instances=2, vllm="0.13.0")) == [
+    assert said(make_seen(served=served, instances=2, vllm_version="0.13.0")) == [
         (
             "transfers",
             "unproven",
@@ -432,7 +434,7 @@ def test_what_a_decode_instance_has_already_is_not_moved_again(make_seen: MakeSe
     there = {
         "prefix_cache_hits": 496.0,
         "kv_bytes": BYTES / 2 - 496 * 1000,
-        "prompt_received": 1024.0 - 496,
+        "prompt_tokens_received": 1024.0 - 496,
     }
     assert checked(make_seen(decode=there), "bytes") == []
     assert METRICS["kv_bytes_per_request"].value(make_seen(decode=there)) == BYTES / 4
@@ -447,10 +449,10 @@ def test_what_a_decode_instance_has_already_is_not_moved_again(make_seen: MakeSe
     [
         ({512: BYTES / 4}, (512,) * 4, None, ""),
         ({500: BYTES / 4}, (512,) * 4, None, ""),  # as many blocks
-        ({512: BYTES / 4 - 128}, (512,) * 4, "invalid", "as many a prompt as one alone moved"),
-        ({256: BYTES / 8}, (512,) * 4, "unproven", "no single prompt of that length was moved"),
-        ({}, (512,) * 4, "unproven", "config.json does not tell the cache's shape, and no single"),
-        ({512: BYTES / 4}, (512, 512, 512, 200), "unproven", "more lengths than were tried"),
+        ({512: BYTES / 4 - 128}, (512,) * 4, "invalid", "from what one probe prompt moved"),
+        ({256: BYTES / 8}, (512,) * 4, "unproven", "no prompt of that length was probed"),
+        ({}, (512,) * 4, "unproven", "config.json does not tell the cache's shape, and no "),
+        ({512: BYTES / 4}, (512, 512, 512, 200), "unproven", "not every prompt length was probed"),
         ({512: BYTES / 4}, (), "unproven", "block size or prompt lengths are unknown"),
     ],
 )
@@ -461,7 +463,7 @@ def test_bytes_of_a_shape_that_is_not_known_are_learned(
     said_: str,
     make_seen: MakeSeen,
 ) -> None:
-    seen = make_seen(kv_shape=None, kv_learned=learned, result={"input_lens": lens})
+    seen = make_seen(kv_shape=None, kv_probed=learned, result={"input_lens": lens})
     findings = checked(seen, "bytes")
     assert [found for found, _ in findings] == ([severity] if severity else [])
     assert not findings or said_ in findings[0][1]
@@ -469,7 +471,7 @@ def test_bytes_of_a_shape_that_is_not_known_are_learned(
 
 def test_learned_bytes_do_not_tell_what_was_there_already(make_seen: MakeSeen) -> None:
     there = {"prefix_cache_hits": 496.0, "kv_bytes": BYTES / 2 - 99}
-    seen = make_seen(kv_shape=None, kv_learned={512: BYTES / 4}, decode=there)
+    seen = make_seen(kv_shape=None, kv_probed={512: BYTES / 4}, decode=there)
     assert [severity for severity, _ in checked(seen, "bytes")] == ["unproven"]
 
 
@@ -494,7 +496,7 @@ def test_prompts_that_are_alike_by_chance_are_no_fault(make_seen: MakeSeen) -> N
     assert [(check, severity) for check, severity, _ in unknown] == [("prefix_cache", "unproven")]
     large = make_seen(prefill={"prefix_cache_hits": 1024.0}, vocabulary=1_000_000)
     assert [check for check, _, _ in said(large)] == ["prefix_cache"]
-    after_many = replace(large, earlier=10_000.0)
+    after_many = replace(large, earlier_requests=10_000.0)
     assert said(after_many) == []
 
 
@@ -654,7 +656,7 @@ ALONE = NodeLoad(cores=16, load_1m=3.2, steal=0.01, busy_cores=3.0, other_cores=
             "other processes used 0.2 of 2 cores (load average 3.2)",
         ),
         (
-            replace(ALONE, other_cores=1.0, others=("make[7] 0.90", "sh[8] 0.10")),
+            replace(ALONE, other_cores=1.0, other_processes=("make[7] 0.90", "sh[8] 0.10")),
             "other processes used 1.0 of 16 cores: make[7] 0.90, sh[8] 0.10 (load average 3.2)",
         ),
         (
@@ -688,13 +690,13 @@ def checked(seen: Observation, *checks: str) -> list[tuple[str, str]]:
         (
             "prefill",
             {"requests": 14.0},
-            "prefill instances counted 14 requests, 4 were sent: 10 came from somebody else",
+            "prefill instances counted 14 requests, 4 were sent: another client sent 10",
         ),
-        ("decode", {"requests": 3.0}, "decode instances counted 5 requests, 4 were sent: 1 came "),
+        ("decode", {"requests": 3.0}, "decode instances counted 5 requests, 4 were sent: another "),
         (
             "prefill",
             {"prompt_tokens": 2048.0 + 33},
-            "prefill instances read 2081 prompt tokens, 2048 were sent: somebody else sent a requ",
+            "prefill instances read 2081 prompt tokens, 2048 were sent: another client cancelled",
         ),
         ("decode", {"prompt_tokens": 1024.0 + 512}, "decode instances read 2560 prompt tokens, "),
         ("prefill", {"prompt_tokens": 2048.0 + 4}, None),  # a token that begins each prompt
@@ -705,7 +707,7 @@ def checked(seen: Observation, *checks: str) -> list[tuple[str, str]]:
 def test_requests_of_others_are_counted(
     role: str, counts: dict[str, Any], message: str | None, make_seen: MakeSeen
 ) -> None:
-    findings = checked(make_seen(**{role: counts}), "others")
+    findings = checked(make_seen(**{role: counts}), "foreign_requests")
     if message is None:
         assert findings == []
         return
@@ -716,24 +718,26 @@ def test_requests_of_others_are_counted(
 
 def test_one_request_more_may_be_an_old_clients_own(make_seen: MakeSeen) -> None:
     one_more = {"requests": 5.0, "prompt_tokens": 2560.0}
-    ((severity, message),) = checked(make_seen(prefill=one_more, vllm=None), "others")
+    ((severity, message),) = checked(
+        make_seen(prefill=one_more, vllm_version=None), "foreign_requests"
+    )
     assert severity == "unproven"
-    assert "which before vLLM 0.14 asks whether the endpoint is ready" in message
-    assert checked(make_seen(prefill=one_more), "others")[0][0] == "invalid"
+    assert "readiness request of a vLLM client before 0.14" in message
+    assert checked(make_seen(prefill=one_more), "foreign_requests")[0][0] == "invalid"
     moved = {"kv_transfers": 3.0, "kv_bytes": BYTES / 4 * 3}
-    seen = make_seen(prefill=one_more, decode=moved, vllm=None)
+    seen = make_seen(prefill=one_more, decode=moved, vllm_version=None)
     assert checked(seen, "transfers", "bytes") == []
-    alone = make_seen(decode=moved, vllm=None)  # nobody else counted one more
+    alone = make_seen(decode=moved, vllm_version=None)  # nobody else counted one more
     assert [severity for severity, _ in checked(alone, "transfers", "bytes")] == ["invalid"] * 2
 
 
 def test_a_template_or_somebody_else_read_more_of_a_chat(make_seen: MakeSeen) -> None:
     seen = make_seen(CHAT, prefill={"prompt_tokens": 2048.0 + 512})
-    assert checked(seen, "others") == [
+    assert checked(seen, "foreign_requests") == [
         (
             "unproven",
             "prefill instances read 2560 prompt tokens, 2048 were sent: a chat template, or "
-            "somebody else's request",
+            "another client",
         )
     ]
 
@@ -741,7 +745,7 @@ def test_a_template_or_somebody_else_read_more_of_a_chat(make_seen: MakeSeen) ->
 def test_what_the_router_sent_again_came_from_nobody_else(make_seen: MakeSeen) -> None:
     again = {"requests": 6.0, "prompt_tokens": 3072.0}
     router = {"vllm_router_retries_total": 2.0}
-    assert checked(make_seen(prefill=again, router=router), "others") == []
+    assert checked(make_seen(prefill=again, router=router), "foreign_requests") == []
 
 
 def test_requests_of_others_are_seen_on_aggregated_instances(
@@ -750,10 +754,10 @@ def test_requests_of_others_are_seen_on_aggregated_instances(
     served = (make_counts("aggregated[0]", requests=26.0),)
     load = replace(WORKLOAD, num_prompts=16)
     seen = make_seen(served=served, instances=1, topology=Topology.parse("dp"), workload=load)
-    assert checked(seen, "others") == [
+    assert checked(seen, "foreign_requests") == [
         (
             "invalid",
-            "aggregated instances counted 26 requests, 16 were sent: 10 came from somebody else",
+            "aggregated instances counted 26 requests, 16 were sent: another client sent 10",
         )
     ]
 
@@ -766,12 +770,17 @@ def test_warm_ups_of_the_client_are_counted(make_seen: MakeSeen) -> None:
         "kv_bytes": BYTES * 3 / 4,
     }
     prefill = {"requests": 6.0, "prompt_tokens": 3072.0, "prefix_cache_hits": 1024.0}
-    seen = make_seen(prefill=prefill, extra=2, vocabulary=100_000)
+    seen = make_seen(prefill=prefill, extra_expected=2, vocabulary=100_000)
     more: dict[str, Any] = half
     seen = replace(seen, served=(seen.served[0], *(replace(c, **more) for c in seen.served[1:])))
     assert said(seen) == []
-    found = said(replace(seen, extra=0))
-    assert {check for check, _, _ in found} == {"others", "transfers", "bytes", "prefix_cache"}
+    found = said(replace(seen, extra_expected=0))
+    assert {check for check, _, _ in found} == {
+        "foreign_requests",
+        "transfers",
+        "bytes",
+        "prefix_cache",
+    }
 
 
 @pytest.mark.parametrize(
@@ -797,7 +806,7 @@ def test_preemptions_are_named_by_instance(
 
 
 def test_how_many_preemptions_are_admitted_is_the_systems(make_seen: MakeSeen) -> None:
-    seen = make_seen(decode={"preemptions": 1.0}, limits=Sanity(max_preempted_share=0.5))
+    seen = make_seen(decode={"preemptions": 1.0}, sanity=Sanity(max_preemptions_per_request=0.5))
     assert [severity for severity, _ in checked(seen, "preemptions")] == ["note"]
 
 
@@ -809,27 +818,27 @@ def test_how_many_preemptions_are_admitted_is_the_systems(make_seen: MakeSeen) -
         (20.0, None),
         (
             1024.0,
-            "decode instances computed 1024 of 2048 prompt tokens themselves (50%, limit 1%): "
+            "decode instances prefilled 1020 of 2048 prompt tokens again (49.8%, limit 1.0%): "
             "prefill and decode were not separated",
         ),
-        (26.0, "decode instances computed 26 of 2048 prompt tokens themselves (1%, limit 1%): "),
+        (26.0, "decode instances prefilled 22 of 2048 prompt tokens again (1.1%, limit 1.0%): "),
     ],
 )
 def test_a_decode_instance_that_prefills_again_is_named(
     own: float, message: str | None, make_seen: MakeSeen
 ) -> None:
-    findings = checked(make_seen(decode={"prompt_computed": own}), "prefilled_again")
+    findings = checked(make_seen(decode={"prompt_tokens_computed": own}), "prefilled_again")
     assert [severity for severity, _ in findings] == ["invalid"] * (message is not None)
     assert not message or findings[0][1].startswith(message)
 
 
 def test_an_old_vllm_does_not_say_who_prefilled(make_seen: MakeSeen) -> None:
-    silent = {"decode": {"prompt_computed": None}}
-    assert checked(make_seen(**silent, vllm="0.15.1"), "prefilled_again") == []
-    assert checked(make_seen(**silent, vllm="0.25.0"), "prefilled_again") == [
+    silent = {"decode": {"prompt_tokens_computed": None}}
+    assert checked(make_seen(**silent, vllm_version="0.15.1"), "prefilled_again") == []
+    assert checked(make_seen(**silent, vllm_version="0.25.0"), "prefilled_again") == [
         (
             "unproven",
-            "decode[0] shows no vllm:prompt_tokens_by_source_total: it may have been started with "
+            "decode[0] shows no vllm:prompt_tokens_by_source_total: perhaps started with "
             "--disable-log-stats",
         )
     ]
@@ -843,7 +852,7 @@ def test_an_old_vllm_does_not_say_who_prefilled(make_seen: MakeSeen) -> None:
             "2 KV caches were read after they had expired: answers may be wrong",
         ),
         ({"kv_expired": 1.0}, "1 KV caches expired before they were read"),
-        ({"cut_off": 3.0}, "prefill[0] ended 3 requests with abort, error or repetition"),
+        ({"ended_abnormally": 3.0}, "prefill[0] ended 3 requests with abort, error or repetition"),
     ],
 )
 def test_what_may_make_answers_wrong_is_invalid(
@@ -861,7 +870,7 @@ def test_without_any_counter_nothing_says_that_the_connector_is_off(
     findings = check_sanity(make_seen(served=served, instances=2))
     assert {found.severity for found in findings} == {"unproven"}
     assert {m.rpartition(": ")[2] for m in (found.message for found in findings)} == {
-        "it may have been started with --disable-log-stats"
+        "perhaps started with --disable-log-stats"
     }
 
 
@@ -871,20 +880,20 @@ def test_a_counter_that_is_absent_is_not_zero(name: str, make_seen: MakeSeen) ->
     assert [f.severity for f in findings] == ["unproven"] * (name == "requests")
     for found in findings:
         assert found.message == (
-            "prefill[0] shows no vllm:request_success_total: it may have been started with "
+            "prefill[0] shows no vllm:request_success_total: perhaps started with "
             "--disable-log-stats"
         )
 
 
-SAME = {"answers": ("a",) * 4}
+SAME = {"answer_digests": ("a",) * 4}
 
 
 @pytest.mark.parametrize(
-    ("result", "alone", "finding"),
+    ("result", "controls", "finding"),
     [
-        ({"answers": ("a", "b", "c", "d")}, None, None),
-        ({"answers": ("a", "a", "a", "b")}, ("x", "y"), None),
-        ({"answers": ()}, None, None),
+        ({"answer_digests": ("a", "b", "c", "d")}, None, None),
+        ({"answer_digests": ("a", "a", "a", "b")}, ("x", "y"), None),
+        ({"answer_digests": ()}, None, None),
         ({**SAME, "total_output_tokens": 28}, ("x", "y"), None),  # 7 tokens may well be alike
         (
             SAME,
@@ -900,7 +909,7 @@ SAME = {"answers": ("a",) * 4}
             (
                 "unproven",
                 "all 4 answers are the same text, as are those to 3 prompts asked one by one "
-                "('x'): these weights cannot tell a right answer",
+                "('x'): with these weights a wrong answer would not show",
             ),
         ),
         (
@@ -916,21 +925,21 @@ SAME = {"answers": ("a",) * 4}
 )
 def test_answers_that_are_all_alike(
     result: dict[str, Any],
-    alone: tuple[str, ...] | None,
+    controls: tuple[str, ...] | None,
     finding: tuple[str, str] | None,
     make_seen: MakeSeen,
 ) -> None:
-    seen = make_seen(result=result, alone=alone and Alone(answers=alone))
+    seen = make_seen(result=result, controls=controls and ControlAnswers(answers=controls))
     assert checked(seen, "answers") == ([finding] if finding else [])
 
 
 def test_tokens_without_text_are_no_answer(make_seen: MakeSeen) -> None:
-    seen = make_seen(result={"answers": ("a", "", "b", "")})
+    seen = make_seen(result={"answer_digests": ("a", "", "b", "")})
     assert checked(seen, "completed") == [
         ("invalid", "2 of 4 requests claim 512 tokens and have no text")
     ]
     special = {
-        "answers": ("a",) * 19 + ("",),
+        "answer_digests": ("a",) * 19 + ("",),
         "output_lens": (256,) * 20,
         "errors": ("",) * 20,
         "itl_s": (),
@@ -940,7 +949,7 @@ def test_tokens_without_text_are_no_answer(make_seen: MakeSeen) -> None:
         "note",
         "1 of 20 requests claim 256 tokens and have no text",
     )
-    refused = {"answers": ("a", "", "b", "c"), "errors": ("", "refused", "", "")}
+    refused = {"answer_digests": ("a", "", "b", "c"), "errors": ("", "refused", "", "")}
     assert checked(make_seen(result=refused), "completed") == []
 
 
@@ -978,22 +987,22 @@ CHAT = {"raw": {"endpoint_type": "openai-chat", **TIMES}}
         (
             {"input_lens": (200, 768, 400, 512), "total_input_tokens": 1880},
             {"random-range-ratio": "0.5"},
-            ("invalid", "input of 200 tokens, asked 256 to 768"),
+            ("invalid", "input has 200 tokens, expected 256 to 768"),
         ),
         (
             {"output_lens": (256, 256, 256, 500), "total_output_tokens": 1268},
             {"random-range-ratio": "0.5"},
-            ("invalid", "output of 500 tokens, asked 128 to 384"),
+            ("invalid", "output has 500 tokens, expected 128 to 384"),
         ),
         (
             {**CHAT, "input_lens": (900,) * 4, "total_input_tokens": 3600},
             {"random-range-ratio": "0.5"},
-            ("unproven", "input lengths vary; how long they were asked is unknown"),
+            ("unproven", "input lengths vary; the expected range is unknown"),
         ),
         (
             {},
             {"random-range-ratio": "{}"},
-            ("unproven", "output lengths vary; how long they were asked is unknown"),
+            ("unproven", "output lengths vary; the expected range is unknown"),
         ),
         (
             {"input_lens": (576,) * 4, "total_input_tokens": 2304},
@@ -1024,7 +1033,7 @@ def test_aggregated_instances_move_no_cache(
 
 def test_every_check_has_its_place() -> None:
     assert [check.__name__.removeprefix("check_") for check in checks()] == [
-        *("completed", "answers", "tokens", "zeros", "chunks", "served", "others"),
+        *("completed", "answers", "tokens", "zeros", "chunks", "served", "foreign_requests"),
         *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache"),
         *("router", "stalls"),
         *("client", "offered", "client_node"),

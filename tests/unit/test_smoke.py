@@ -13,7 +13,9 @@ from pytest_pdserve.serving.smoke import parity_of
 
 
 def greedy(alone: str, through: str, again: str | None = None) -> Greedy:
-    return Greedy(prompt="p", alone=alone, again=alone if again is None else again, through=through)
+    return Greedy(
+        prompt="p", single_instance=alone, again=alone if again is None else again, through=through
+    )
 
 
 SAME = greedy(" a b c", " a b c")
@@ -29,10 +31,10 @@ PARTED = greedy(" a b c", " a x y")
             [SAME, PARTED, OTHER],
             1.5,
             "FAIL",
-            "another text after ' a': through the topology ' x y', by one instance ' b c' (between "
+            "texts differ after ' a': through the topology ' x y', by one instance ' b c' (gap of "
             "the two likeliest tokens: 1.50 nats, 0.1 would be a near tie)",
         ),
-        ([PARTED, OTHER], None, "FAIL", "(between the two likeliest tokens: unknown)"),
+        ([PARTED, OTHER], None, "FAIL", "(gap of the two likeliest tokens: unknown)"),
         ([PARTED, OTHER], 0.02, "PASS", "0.020 nats between the two likeliest tokens"),
         (
             [greedy(" a b c", " a x y", again=" a b z"), OTHER],
@@ -44,22 +46,22 @@ PARTED = greedy(" a b c", " a x y")
             [SAME, SAME, SAME],
             None,
             "NOT JUDGED",
-            "3 different prompts have the same greedy text (' a b c'): these weights cannot tell a "
-            "right answer",
+            "3 different prompts have the same greedy text (' a b c'): with these weights a wrong "
+            "one would not show",
         ),
         (
             [PARTED, greedy(" d e f", " d x y")],
             0.02,
             "NOT JUDGED",
-            "none of 2 greedy texts is the same, though each has an excuse",
+            "all 2 greedy texts differ, each within an accepted reason",
         ),
         (
             [SAME, SAME, OTHER],
             None,
             "NOT JUDGED",
-            "3 different prompts have 2 greedy texts: a right one by chance",
+            "3 different prompts have 2 greedy texts: a wrong KV cache could give the right text",
         ),
-        ([SAME, SAME, OTHER, greedy(" g h", " x y")], 1.5, "FAIL", "another text after ''"),
+        ([SAME, SAME, OTHER, greedy(" g h", " x y")], 1.5, "FAIL", "texts differ after ''"),
         ([SAME, PARTED], 1.5, "NOT JUDGED", "2 different prompts have the same greedy text"),
     ],
 )

@@ -66,8 +66,8 @@ FAULT = 'data: {"error": {"message": "KV cache is lost", "code": 500}}'
         ([text("a", "abort")], "ended a completion with finish_reason 'abort'"),
         ([], "ended a completion without text and without a finish_reason"),
         ([text("", "length"), USAGE], "claims 2 tokens and sent no text"),
-        (["data: <html>", DONE], "streamed '<html>', which is no JSON object"),
-        (["data: [1]"], "streamed '[1]', which is no JSON object"),
+        (["data: <html>", DONE], "streamed '<html>', which is not a JSON object"),
+        (["data: [1]"], "streamed '[1]', which is not a JSON object"),
     ],
 )
 def test_what_is_no_answer_is_told_in_the_servers_words(lines: list[str], said: str) -> None:

@@ -38,7 +38,7 @@ class Used:
 
 
 @dataclass(frozen=True)
-class Look:
+class NodeSample:
     """One look at a node."""
 
     at: float
@@ -53,13 +53,13 @@ class Look:
     """User processes by id."""
 
 
-def look(proc: Path = Path("/proc")) -> Look | None:
+def sample_node(proc: Path = Path("/proc")) -> NodeSample | None:
     """See the CPU time of the node and of each process; None where the kernel does not tell."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         ticks = [int(field) for field in (proc / "stat").read_text().split("\n", 1)[0].split()[1:9]]
         user, nice, system, idle, waiting, irq, soft, steal = ticks
         busy = user + nice + system + irq + soft
-        return Look(
+        return NodeSample(
             at=time.monotonic(),
             busy=busy,
             steal=steal,
@@ -70,16 +70,16 @@ def look(proc: Path = Path("/proc")) -> Look | None:
 
 
 def load_between(
-    before: Look | None,
-    after: Look | None,
+    before: NodeSample | None,
+    after: NodeSample | None,
     *,
     roots: Collection[int] | None,
     groups: Collection[int] = (),
 ) -> dict[str, Any] | None:
     """Return what a node did between two looks, as fields of a ``NodeLoad``.
 
-    :param roots: processes that are this session's, with all their descendants; None where that
-        is not known, as of containers: then nothing is said of others.
+    :param roots: processes of this session, with all their descendants; None if these are not
+        known, as with containers: then other processes are left out.
     :param groups: process groups that are this session's.
     :returns: None without two looks at different times.
     """
@@ -101,7 +101,7 @@ def load_between(
     return {
         **load,
         "other_cores": round(min(sum(used.values()) / per_core, busy), 2),
-        "others": [
+        "other_processes": [
             f"{after.processes[pid].name}[{pid}] {ticks / per_core:.2f}"
             for pid, ticks in named[:_SHOWN]
             if ticks / per_core >= _LEAST
@@ -110,7 +110,7 @@ def load_between(
 
 
 def _used_by_others(
-    before: Look, after: Look, roots: frozenset[int], groups: frozenset[int]
+    before: NodeSample, after: NodeSample, roots: frozenset[int], groups: frozenset[int]
 ) -> dict[int, int]:
     """Return the ticks that each process which is not this session's has used."""
     own = {pid for pid in after.processes if _is_own(pid, after.processes, roots, groups)}

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 if TYPE_CHECKING or __package__:
-    from pytest_pdserve.backends.hosts.node_load import Look
+    from pytest_pdserve.backends.hosts.node_load import NodeSample
     from pytest_pdserve.backends.hosts.node_load import load_between
-    from pytest_pdserve.backends.hosts.node_load import look
+    from pytest_pdserve.backends.hosts.node_load import sample_node
 else:
     sys.dont_write_bytecode = True  # the folder is the session's, and all its nodes see it
-    from node_load import Look
+    from node_load import NodeSample
     from node_load import load_between
-    from node_load import look
+    from node_load import sample_node
 
 POLL_S = 0.1
 LOOK_S = 1.0
@@ -144,7 +144,7 @@ class Runner:
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
         self._leave_mark(child.pid)
-        before = look() if self._item["watch_cpu"] else None
+        before = sample_node() if self._item["watch_cpu"] else None
         watched = None if self._item["pid_argv"] else child.pid
         looked = 0.0
         while child.poll() is None and not self._stop.wait(POLL_S) and self._lease.holds():
@@ -155,10 +155,12 @@ class Runner:
                     self._tell("cpu", at=looked, s=used)
         self._tell_load(before)
 
-    def _tell_load(self, before: Look | None) -> None:
-        """Tell how busy the node was since the look *before*, if there was one."""
+    def _tell_load(self, before: NodeSample | None) -> None:
+        """Tell how busy the node was since *before*, if it was sampled then."""
         roots = None if self._item["pid_argv"] else {os.getpid()}
-        load = load_between(before, before and look(), roots=roots, groups=self._own_groups())
+        load = load_between(
+            before, before and sample_node(), roots=roots, groups=self._own_groups()
+        )
         if load is not None:
             self._tell("load", load=load)
 

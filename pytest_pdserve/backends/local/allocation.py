@@ -28,9 +28,9 @@ from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.hosts.facts import describe_drivers
 from pytest_pdserve.backends.hosts.facts import describe_hardware
 from pytest_pdserve.backends.hosts.groups import Groups
-from pytest_pdserve.backends.hosts.node_load import Look
+from pytest_pdserve.backends.hosts.node_load import NodeSample
 from pytest_pdserve.backends.hosts.node_load import load_between
-from pytest_pdserve.backends.hosts.node_load import look
+from pytest_pdserve.backends.hosts.node_load import sample_node
 from pytest_pdserve.backends.hosts.runner import keep_port
 from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.images import Image
@@ -84,7 +84,7 @@ class LocalProcess:
     """The group's leader."""
     samples: list[tuple[float, float]] = field(default_factory=list)
     """Time and CPU seconds, as often as it was looked at."""
-    first: Look | None = None
+    first: NodeSample | None = None
     """This machine when it was started, if it is watched."""
     groups: frozenset[int] = frozenset()
     """Groups of the session when it was started."""
@@ -121,7 +121,9 @@ class LocalProcess:
     def node_load(self) -> NodeLoad | None:
         """How busy this machine was since it was started, if it is watched."""
         roots = None if self.command.pid_argv else {os.getpid()}
-        load = load_between(self.first, self.first and look(), roots=roots, groups=self.groups)
+        load = load_between(
+            self.first, self.first and sample_node(), roots=roots, groups=self.groups
+        )
         return None if load is None else convert(load, NodeLoad)
 
 
@@ -217,7 +219,7 @@ class LocalAllocation:
         if cpus := self._cpus.get(command.node):
             with contextlib.suppress(psutil.Error):
                 psutil.Process(popen.pid).cpu_affinity(list(cpus))
-        first = look() if command.watched else None
+        first = sample_node() if command.watched else None
         return LocalProcess(
             command=command, log=log, popen=popen, first=first, groups=self._groups.pids
         )

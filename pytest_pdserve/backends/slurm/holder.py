@@ -33,7 +33,7 @@ MARKS = "groups"
 """Names inside of the session's folder."""
 _POLL_S = 0.5
 _ASKED = 6
-"""Times that an engine is asked which containers are left."""
+"""Times that the container engine is asked which containers are left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ def end_marked(marks: Path, node: str, stop_s: float) -> None:
 def remove_containers(listing: Sequence[str], removing: Sequence[str]) -> None:
     """Remove the containers that *listing* names, and no others, until it names none.
 
-    An engine that is busy ending others may fail to answer, so it is asked several times.
+    A busy container engine may fail to answer, so it is asked several times.
     """
     for _ in range(_ASKED if listing else 0):
         answer = run_quietly(listing)

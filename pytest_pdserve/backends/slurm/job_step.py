@@ -77,7 +77,7 @@ class SlurmProcess:
         return tuple(self.samples)
 
     def node_load(self) -> NodeLoad | None:
-        """What its runner has seen of its node."""
+        """How busy its node was, as its runner reported."""
         return self.load
 
     def hear(self, event: Mapping[str, Any]) -> None:

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
 
 PANELS = "pdserve_panels"
-"""The marker whose panels, all of them, make the whole sweep."""
+"""Marker of sweep tests; both panels together are the whole sweep."""
 Key = tuple[str, str]
 """Topology and workload id."""
 collected_key = pytest.StashKey[set[Key]]()
 """Cells that a test was collected for."""
 
 
-def remember_cells(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+def remember_collected_cells(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     """Keep the cells that have a test, unless only a part of a suite was selected."""
     option = config.option
     parts = (option.keyword, option.markexpr, getattr(option, "deselect", None))
@@ -39,7 +39,7 @@ def _cell(item: pytest.Item) -> Key | None:
     return params["pdserve_restartable"].id, params["pdserve_workload"].id
 
 
-def vanished_cells(config: pytest.Config, session: Session) -> tuple[Key, ...]:
+def unmeasured_cells(config: pytest.Config, session: Session) -> tuple[Key, ...]:
     """Return the cells of the baseline that have no test, of topologies that were measured."""
     collected = config.stash.get(collected_key, set())
     measured = {topology for topology, _ in (*session.cells, *session.invalid)}
