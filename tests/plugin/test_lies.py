@@ -83,9 +83,11 @@ def test_a_connector_that_is_off_is_named_before_anything_is_measured(house: Hou
             "dp",
             {"log_stats": False},
             [
-                "path not proven: aggregated[0] shows no vllm:request_success_total: perhaps started "
+                "path not proven: aggregated[0] shows no vllm:request_success_total: "
+                "perhaps started ",
                 "with --disable-log-stats",
-                "unproven: aggregated[0] shows no vllm:request_success_total: perhaps started with ",
+                "unproven: aggregated[0] shows no vllm:request_success_total: perhaps "
+                "started with ",
             ],
         ),
     ],
