@@ -146,7 +146,7 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
     [
         (16, "(the disk is full: 0 KiB free)"),
         (24, ".requests.parquet cannot be written: No space left on device; free space, or choose"),
-        (28, ".record.json cannot be written: No space left on device; free space, or choose"),
+        (32, ".record.json cannot be written: No space left on device; free space, or choose"),
     ],
 )
 def test_a_full_disk(kib: int, said: str, house: House) -> None:
