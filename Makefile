@@ -40,7 +40,7 @@ setup: .venv/.done ## Install everything into .venv, vLLM for CPUs included (one
 	@:
 
 run: setup ## Stand TOPOLOGY up on SYSTEM, measure it and judge it
-	$(BIN)/pytest suites/ --topology $(TOPOLOGY) --system $(SYSTEM) $(ARGS)
+	$(BIN)/pytest suites/ --topology $(TOPOLOGY) --system $(SYSTEM) --pdserve-first-runs 1 $(ARGS)
 
 test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM and a real Slurm included
 	@$(PHASE) lint $(MAKE) --no-print-directory lint
@@ -73,8 +73,8 @@ lint: setup ## Check code, baselines, workflows and spelling
 	$(BIN)/lint-imports
 	$(BIN)/typos
 	$(BIN)/hadolint docker/Dockerfile
-	find baselines -name '*.json' ! -name calibration.json -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
-	find baselines -name calibration.json -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/calibration.schema.json {} +
+	find baselines -name '*.json' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
+	find baselines -name expected.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/expected.schema.json {} +
 	find baselines -name system.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/system.schema.json {} +
 	find baselines -name figures.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/figures.schema.json {} +
 	find suites -name '*.toml' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +

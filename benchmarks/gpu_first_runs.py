@@ -50,7 +50,7 @@ rpc = 25000
 path = "{model}"
 serve_args = ["--load-format", "dummy", "--gpu-memory-utilization", "0.9", "--max-model-len",
   "8192", "--no-enable-log-requests", "--cudagraph-capture-sizes", "1", "2", "4", "8", "16", "32",
-  "64", "128", "256", "512"]
+  "64", "128", "256", "512"{more}]
 [programs]
 vllm = "{vllm}"
 [kv_transfer]
@@ -64,10 +64,10 @@ num_prompts = {prompts}
 [bench]
 args = ["--temperature", "0"]
 [judgement]
-host_envelopes = true
+host_references = true
 claims = "report"
-[judgement.rtol]
-{rooms}
+[judgement.floors]
+{floors}
 [env]
 HF_HUB_OFFLINE = "1"
 VLLM_NO_USAGE_STATS = "1"
@@ -89,6 +89,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--input-lens", default="512")
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--serve-args", default="", help="further words for vllm serve")
     parser.add_argument("--limit", type=float, default=500, help="seconds for all")
     parser.add_argument("--keep", type=Path, help="where records and logs go")
     asked = parser.parse_args()
@@ -100,6 +101,7 @@ def main() -> int:
     command = [sys.executable, "-m", "pytest", "-p", "pytest_pdserve.plugin.hooks", "-q", "-rs"]
     command += ["-p", "no:cacheprovider", "suites", "--system", "gpus", "--topology"]
     command += [asked.topologies, "--pdserve-repeats", str(asked.runs)]
+    command += ["--pdserve-first-runs", "1"]
     command += ["--pdserve-runs", str(runs.absolute())]
     try:
         code = subprocess.run(command, cwd=folder, env=env, timeout=asked.limit, check=False)
@@ -116,9 +118,9 @@ def prepare(folder: Path, asked: argparse.Namespace) -> None:
     vllm = folder / "one_gpu_each"
     vllm.write_text(ONE_GPU_EACH)
     vllm.chmod(0o755)
-    times = ["mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_tpot_ms", "mean_e2el_ms"]
-    rates = ["output_throughput", "request_throughput", "total_token_throughput"]
-    rooms = [*(f"{name} = 1.0" for name in times), *(f"{name} = 0.5" for name in rates)]
+    judged = ["mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_tpot_ms", "mean_e2el_ms"]
+    floors = [f"{name} = 1.0" for name in (*judged, "output_throughput")]
+    more = "".join(f', "{word}"' for word in asked.serve_args.split())
     system = folder / "baselines" / "gpus" / "system.toml"
     system.parent.mkdir(parents=True)
     system.write_text(
@@ -128,7 +130,8 @@ def prepare(folder: Path, asked: argparse.Namespace) -> None:
             vllm=vllm,
             inputs=[int(length) for length in asked.input_lens.split(",")],
             prompts=asked.prompts,
-            rooms="\n".join(rooms),
+            floors="\n".join(floors),
+            more=more,
         )
     )
     for name in ("smoke", "sweep"):

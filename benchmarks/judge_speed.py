@@ -1,7 +1,8 @@
-"""What a night's judgement costs beside tests that one would write by hand; ratios of one run.
+"""What judging one night costs, beside a Welch test of each metric on the same values.
 
-Simulated: 45 cells x 8 metrics of the reference profile, baselines of 20 runs, six nights before,
-three runs tonight. ``python benchmarks/judge_speed.py [ROUNDS]``
+Simulated: 5 topologies x 8 cells x 6 metrics, baselines of 20 nights, three nights before, and
+three runs of every cell tonight. The times of one repeat are of one process, one after the other.
+``python benchmarks/judge_speed.py [REPEATS]``
 """
 
 from __future__ import annotations
@@ -10,75 +11,138 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
-from pytest_pdserve.judge import estimation
-from pytest_pdserve.judge import evidence
-from pytest_pdserve.judge import night
-from pytest_pdserve.judge.estimation import Floats
+from pytest_pdserve.judge.cells import judge_metrics
+from pytest_pdserve.judge.cells import references_of
+from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import topology_references
+from pytest_pdserve.judge.cells import topology_seen
+from pytest_pdserve.judge.limits import as_value
+from pytest_pdserve.results.nights import night_of_runs
+from pytest_pdserve.results.nights import source_of
+from pytest_pdserve.study.noise import SIMULATED
+from pytest_pdserve.study.noise import Floats
 from pytest_pdserve.study.noise import Layout
 from pytest_pdserve.study.noise import draw
-from pytest_pdserve.study.profile import REFERENCE
-from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.study.noise import noise_named
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import Key
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.rules import RULE
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.workload import Workload
 
-RESAMPLES = 999
-
-
-def main(rounds: int) -> None:
-    """Print seconds of each way to judge the same night, and how many times pdserve's they are."""
-    layout, rules = Layout(), Rules()
-    draws = draw(REFERENCE, np.random.default_rng(1), layout=layout, replications=1, nights=1)
-    base, runs = draws.baseline[0], draws.nights[0, -1, ..., :3]
-
-    def expected() -> estimation.Envelopes:
-        return estimation.envelopes_from_runs(base, REFERENCE.metrics, layout.families, rules=rules)
-
-    past = None
-    for before in estimation.signed_log(draws.nights[0, :-1], REFERENCE.metrics):
-        one = evidence.night_of(before[..., :1], expected(), clip=rules.clip)
-        past = evidence.with_tonight(past, one)
-
-    def judged() -> None:
-        night.verdicts(night.State.of(expected(), runs, rules=rules, past=past))
-
-    ways: dict[str, Callable[[], None]] = {
-        "pdserve: envelopes, tonight, three windows, families": judged,
-        "scipy.stats.ttest_ind (Welch), a call a test, tonight only": lambda: welch(base, runs),
-        f"scipy.stats.bootstrap, {RESAMPLES} resamples, tonight only": lambda: boot(base, runs),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            begin = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - begin)
-    ours = statistics.median(next(iter(seconds.values())))
-    for name, taken in seconds.items():
-        median = statistics.median(taken)
-        spread = f"{min(taken):.4f} to {max(taken):.4f}"
-        sys.stdout.write(f"{median:9.4f} s ({spread})  {median / ours:8.1f} x  {name}\n")
+LAYOUT = Layout()
+FLOORS = {name: METRICS[name].floor for name in METRICS.times}
+Night = Mapping[Key, Sequence[Record]]
 
 
-def welch(base: Floats, runs: Floats) -> None:
-    """Welch's t on logs, one test after the other."""
-    for place in np.ndindex(base.shape[:2]):
-        stats.ttest_ind(np.log(base[place]), np.log(runs[place]), equal_var=False)
+def main(repeats: int) -> None:
+    """Print the median and the range of the seconds of each way, and of their ratio."""
+    rng = np.random.default_rng(1)
+    nights = RULE.max_nights + RULE.better_nights + 1
+    draws = draw(noise_named("normal"), rng, layout=LAYOUT, baseline=0, nights=nights)
+    stored = [night_of(draws[number], number, runs=1) for number in range(nights - 1)]
+    tonight = night_of(draws[-1], nights, runs=RULE.max_runs)
+    baseline = Baseline(system="s", suite="sweep", source="")
+    for night in stored[: RULE.max_nights]:
+        for key, runs in night.items():
+            joined = night_of_runs(runs)
+            assert joined is not None
+            baseline = baseline.joined(key, joined, {}, source_of(runs[0]))
+    past = stored[: -RULE.better_nights - 1 : -1]
+    before, after = draws[: RULE.max_nights, 0], draws[-1, : RULE.max_runs]
+    ours, theirs = [], []
+    for _ in range(repeats):
+        ours.append(seconds(lambda: judge(baseline, past, tonight)))
+        theirs.append(seconds(lambda: welch(before, after)))
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    say("pdserve: references, cells, topologies", ours, "s")
+    say("scipy.stats.ttest_ind (Welch), a call a test", theirs, "s")
+    say("ratio, pdserve to Welch", ratios, "x")
 
 
-def boot(base: Floats, runs: Floats) -> None:
-    """A percentile interval of the difference of mean logs, one test after the other."""
-    rng = np.random.default_rng(2)
-    for place in np.ndindex(base.shape[:2]):
-        stats.bootstrap(
-            (np.log(base[place]), np.log(runs[place])),
-            lambda a, b, axis: a.mean(axis) - b.mean(axis),
-            n_resamples=RESAMPLES,
-            method="percentile",
-            rng=rng,
-        )
+def night_of(draws: Floats, number: int, *, runs: int) -> Night:
+    """Return the records of one night, so many runs of each cell."""
+    night = {}
+    for cell in range(LAYOUT.cells):
+        records = [
+            record_of(draws[start, cell], night=number, start=start, cell=cell)
+            for start in range(runs)
+        ]
+        night[records[0].topology, records[0].workload.id] = records
+    return night
+
+
+def record_of(logs: Floats, *, night: int, start: int, cell: int) -> Record:
+    """Return a record with these values, and nothing else that judging reads."""
+    return Record(
+        session=SessionRef(id=f"night{night}", simulated_night=night),
+        system="s",
+        simulated=True,
+        fingerprint="f",
+        topology=f"t{cell // LAYOUT.cells_each}",
+        workload=Workload(input_len=512 + cell, output_len=256, num_prompts=4),
+        repeat=start,
+        start=start,
+        started_at="2026-01-01T00:00:00.000Z",
+        finished_at="2026-01-01T00:00:01.000Z",
+        versions={},
+        host={},
+        nodes=(),
+        processes=(),
+        endpoint="",
+        client={},
+        metrics={
+            name: as_value(float(log), METRICS[name].better)
+            for name, log in zip(SIMULATED, logs, strict=True)
+        },
+        served=(),
+        timings_s={},
+        findings=(),
+        requests=None,
+    )
+
+
+def judge(baseline: Baseline, past: Sequence[Night], tonight: Night) -> None:
+    """Judge every cell and every topology of a night."""
+    cells = {key: baseline.cell(key) for key in baseline.keys}
+    references = {key: references_of(cell, FLOORS) for key, cell in cells.items() if cell}
+    for key in tonight:
+        seen = [seen_of(there[key], references[key]) for there in (tonight, *past)]
+        judge_metrics(seen[0], seen[1:], one_night_is_enough=True, covers=lambda *_: None)
+    for number in range(LAYOUT.topologies):
+        mine = {key: there for key, there in references.items() if key[0] == f"t{number}"}
+        of_topology = topology_references(baseline, mine, FLOORS)
+        seen = [topology_seen(there, mine, of_topology) for there in (tonight, *past)]
+        judge_metrics(seen[0], seen[1:], one_night_is_enough=True, covers=lambda *_: None)
+
+
+def welch(before: Floats, after: Floats) -> None:
+    """Test each metric of each cell: the baseline's nights against tonight's runs."""
+    for place in np.ndindex(before.shape[1:]):
+        here = (slice(None), *place)
+        stats.ttest_ind(after[here], before[here], equal_var=False, alternative="greater")
+
+
+def seconds(way: Callable[[], None]) -> float:
+    """Return how long *way* takes."""
+    begin = time.perf_counter()
+    way()
+    return time.perf_counter() - begin
+
+
+def say(what: str, values: Sequence[float], unit: str) -> None:
+    """Print the median and the range of some values."""
+    median, ends = statistics.median(values), f"{min(values):.3f} to {max(values):.3f}"
+    sys.stdout.write(f"{what:<45} {median:.3f} {unit} ({ends}, {len(values)} repeats)\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 11)

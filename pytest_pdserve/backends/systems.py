@@ -16,6 +16,7 @@ from pytest_pdserve.results.kinds import SYSTEM
 from pytest_pdserve.results.kinds import parse_table
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.system import Judgement
 from pytest_pdserve.values.system import System
 
 
@@ -48,7 +49,7 @@ def _read(path: Path, name: str) -> System:
             own[table] = _table(data.pop(table, {}), kind, path, table)
     simulated = backend is not None and backend.simulated
     system = SYSTEM.parse(data, path, name=name, source=str(path), simulated=simulated, tables=own)
-    _check_rooms(system.judgement.rtol, path)
+    _check_floors(system.judgement, path)
     try:
         system.check()
         if backend is not None:
@@ -112,11 +113,11 @@ def _table(data: Any, kind: type, path: Path, name: str) -> Any:
     return parse_table(kind, data, path, name)
 
 
-def _check_rooms(rtol: Mapping[str, float], path: Path) -> None:
-    for name, room in rtol.items():
-        where = f"{path}: /judgement/rtol/{name}"
-        if name not in METRICS.measured:
-            known = ", ".join(METRICS.measured)
-            raise ConfigError(f"{where}: unknown metric {name!r}; known are {known}")
-        if METRICS[name].better == "higher" and room >= 1:
-            raise ConfigError(f"{where}: {room:g} admits every value; must be below 1")
+def _check_floors(judgement: Judgement, path: Path) -> None:
+    for table in ("floors", "sees"):
+        for name in getattr(judgement, table):
+            if name not in METRICS.times:
+                raise ConfigError(
+                    f"{path}: /judgement/{table}/{name}: is not a judged metric; these are "
+                    f"{', '.join(METRICS.times)}"
+                )

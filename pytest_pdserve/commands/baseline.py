@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 from typing import Any
 
 from pytest_pdserve.commands.arguments import add_stored
@@ -12,15 +11,9 @@ from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import next_lines
 from pytest_pdserve.commands.arguments import system_named
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sources import changes
 from pytest_pdserve.values.system import System
-
-if TYPE_CHECKING:
-    from pytest_pdserve.values.baseline import Baseline
-
-TARGET_NIGHTS = 20
-"""Nights of a baseline: one of 20 finds 5 % of a cell the same night, one of 5 hardly ever."""
-
 
 NAME = "baseline"
 TEXT = "Make a baseline of stored nights: propose, look at the difference, accept"
@@ -48,7 +41,7 @@ def _add_propose(steps: Any) -> None:
     propose.add_argument(
         "--last",
         type=int,
-        default=TARGET_NIGHTS,
+        default=RULE.max_nights,
         metavar="N",
         help="Newest nights of each cell (%(default)s)",
     )
@@ -57,78 +50,82 @@ def _add_propose(steps: Any) -> None:
         action="store_true",
         help="Take all sessions of a night, not only the first that has a cell",
     )
+    propose.add_argument(
+        "--any-version",
+        action="store_true",
+        help="Take nights of all versions of vLLM, NIXL and the router, not only the newest's",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Do one step, and print what there is to say."""
-    from pytest_pdserve.results.folders import check_own
-
     system = system_named(options.system)
-    if options.step != "diff":
-        check_own(Path(system.source))
     steps = {"propose": _propose, "diff": _diff, "accept": _accept}
     print(steps[options.step](options, system))
     return 0
 
 
-def _propose(options: argparse.Namespace, system: System) -> str:
+def _path(system: System) -> Path:
+    """File of the system's baseline.
+
+    :raises ConfigError: if each host keeps references of its own.
+    """
     from pytest_pdserve.results.baselines import baseline_path
+
+    if system.judgement.host_references:
+        raise ConfigError(
+            f"{system.name!r} keeps references of each host ([judgement] host_references): nights "
+            "join them by themselves; to begin anew, move the file away that the session names"
+        )
+    return baseline_path(system, Path.cwd())
+
+
+def _propose(options: argparse.Namespace, system: System) -> str:
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.proposals import propose
     from pytest_pdserve.results.proposals import write_proposal
     from pytest_pdserve.results.selection import select
-    from pytest_pdserve.session.session_judge import SUITE
 
     if options.last < 1:
         raise ConfigError(f"--last {options.last}: at least one night is needed")
-    selection = select(options.runs, system, options.run_ids)
+    path = _path(system)
+    selection = select(options.runs, system, options.run_ids, any_version=options.any_version)
     if not options.every_session:
         selection = selection.one_a_night()
-    current = load_baseline(baseline_path(system, SUITE), system=system, suite=SUITE)
-    proposal = propose(selection, system, suite=SUITE, last=options.last, current=current)
-    path = write_proposal(proposal)
+    current = load_baseline(path, system=system)
+    proposal = propose(selection, system, path=path, last=options.last, current=current)
+    written = write_proposal(proposal)
     return "\n".join(
         [
-            f"proposal for {proposal.baseline.origin}",
+            f"proposal for {path}",
             *(f"  {reason}" for reason in proposal.reasons),
             *(f"  WARNING: {warning}" for warning in proposal.warnings),
-            *next_lines(f"pdserve baseline diff --system {system.name}", path),
+            *next_lines(f"pdserve baseline diff --system {system.name}", written),
         ]
     )
 
 
 def _diff(options: argparse.Namespace, system: System) -> str:
-    from pytest_pdserve.judge.differences import differences
     from pytest_pdserve.report.differences import difference_lines
-    from pytest_pdserve.results.baselines import baseline_path
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.proposals import load_proposal
-    from pytest_pdserve.session.session_judge import SUITE
 
-    new = load_proposal(system, SUITE)
-    path = baseline_path(system, SUITE)
-    old = load_baseline(path, system=system, suite=SUITE)
+    path = _path(system)
+    new, old = load_proposal(path, system), load_baseline(path, system=system)
+    floors = system.judgement.all_floors
     return "\n".join(
         [
             f"old  {old.origin if old else f'{path} does not exist'}",
             f"new  {new.origin}",
-            *(f"  {change}" for change in _changes(old, new)),
-            *difference_lines(differences(old, new), everything=options.all),
+            *(f"  {change}" for change in changes(old.host if old else {}, new.host)),
+            *difference_lines(old, new, floors, everything=options.all),
             *next_lines(f"pdserve baseline accept --system {system.name} --approver NAME"),
         ]
     )
 
 
-def _changes(old: Baseline | None, new: Baseline) -> list[str]:
-    """What hardware and settings of the system file differ."""
-    if old is None or old.provenance is None or new.provenance is None:
-        return []
-    return changes(old.provenance.host, new.provenance.host)
-
-
 def _accept(options: argparse.Namespace, system: System) -> str:
     from pytest_pdserve.results.proposals import accept
-    from pytest_pdserve.session.session_judge import SUITE
 
-    path = accept(system, SUITE, approver=options.approver, note=options.note)
+    path = accept(_path(system), system, approver=options.approver, note=options.note)
     return "\n".join([f"accepted  {path}", *next_lines(f"git add {path}")])

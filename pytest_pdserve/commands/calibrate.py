@@ -1,36 +1,82 @@
-"""``pdserve calibrate``: how noisy a system is when nothing changes."""
+"""``pdserve calibrate``: how noisy a system is when nothing changes, and what floors follow."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_pdserve.commands.arguments import add_stored
-from pytest_pdserve.commands.arguments import next_lines
+from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import system_named
+from pytest_pdserve.values.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytest_pdserve.values.calibration import Series
+    from pytest_pdserve.values.system import System
 
 NAME = "calibrate"
-TEXT = "Say how noisy a system is when nothing changes, from stored nights of an A/A study"
+TEXT = "Say how noisy a system is when nothing changes, and propose floors and longer loads"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_stored(parser)
+    parser.add_argument(
+        "--system",
+        metavar="NAME",
+        help="Folder of baselines/ with a system.toml; needed unless --series is given",
+    )
+    add_runs(parser)
+    parser.add_argument(
+        "--series",
+        type=Path,
+        metavar="FILE",
+        help="CSV file of runs, in place of stored sessions (docs/calibration.md)",
+    )
+    parser.add_argument(
+        "--any-version",
+        action="store_true",
+        help="Take sessions of all versions of vLLM, NIXL and the router, not only the newest's",
+    )
+    parser.add_argument(
+        "run_ids", nargs="*", metavar="RUN", help="Folders of --runs (default: all that are alike)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the calibration, and print its table."""
-    from pytest_pdserve.report.calibration import calibration_lines
-    from pytest_pdserve.results.calibration import write_calibration
-    from pytest_pdserve.results.folders import check_own
-    from pytest_pdserve.results.selection import select
-    from pytest_pdserve.study.calibration import calibrate
+    """Print tables, and lines for the system file.
 
-    system = system_named(options.system)
-    check_own(Path(system.source))
-    selection = select(options.runs, system, options.run_ids)
-    calibration = calibrate(selection, system)
-    path = write_calibration(calibration)
-    lines = calibration_lines(calibration, selection.left_out)
-    print("\n".join([*lines, *next_lines(f"git add {path}")]))
+    :raises ConfigError: if no cell was measured on enough starts.
+    """
+    from pytest_pdserve.report.calibration import calibration_lines
+    from pytest_pdserve.report.calibration import nothing_known
+    from pytest_pdserve.study.calibration import calibrate
+    from pytest_pdserve.values.system import Judgement
+
+    system = None if options.system is None else system_named(options.system)
+    series = _series(options, system)
+    found = calibrate(series, system.judgement if system else Judgement())
+    if not found.noise:
+        raise ConfigError(nothing_known(found, system))
+    print("\n".join(calibration_lines(found, series, system)))
     return 0
+
+
+def _series(options: argparse.Namespace, system: System | None) -> Series:
+    from pytest_pdserve.results.calibration import load_series
+    from pytest_pdserve.results.calibration import stored_series
+    from pytest_pdserve.results.selection import select
+
+    if options.series is not None:
+        if options.run_ids:
+            raise ConfigError(
+                f"--series {options.series} and RUN {options.run_ids[0]}: expected only one of them"
+            )
+        return load_series(options.series)
+    if system is None:
+        raise ConfigError("--system is missing: expected the name of a system, or --series FILE")
+    selection = select(
+        options.runs, system, options.run_ids, any_version=options.any_version, any_load=True
+    )
+    sessions = len(selection.sessions)
+    source = f"{sessions} session{'s' * (sessions > 1)} of {options.runs} ({selection.period})"
+    return stored_series(selection, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import add_system
@@ -30,7 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="Exit 6 also if something is INCONCLUSIVE or unproven",
+        help="Exit 6 also if something is SUSPICIOUS, INCONCLUSIVE or unproven, or an expected "
+        "change is expired or unused",
+    )
+    parser.add_argument(
+        "--claims",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="Claims to judge too; may be given several times (default: suites/claims/claims.toml "
+        "of the current folder, if it is there)",
     )
     parser.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
 
@@ -49,8 +59,15 @@ def run(options: argparse.Namespace) -> int:
         options.runs,
         options.run_id,
         state=state_folder(),
+        rootdir=Path.cwd(),
+        claims=_claims(options.claims),
         partial=options.partial,
         strict=options.strict,
     )
     print(format_named(options.format).render(judged))
     return judged.exit_code
+
+
+def _claims(files: list[Path] | None) -> list[Path]:
+    own = Path("suites/claims/claims.toml")
+    return files or ([own] if own.exists() else [])

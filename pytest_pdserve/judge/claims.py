@@ -2,52 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_pdserve.judge.kinds import JUDGES
+from pytest_pdserve.judge.kinds import ClaimContext
 from pytest_pdserve.judge.kinds import Finding
-from pytest_pdserve.judge.kinds import Scene
-from pytest_pdserve.judge.sides import Look
+from pytest_pdserve.judge.sides import Lookup
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.claim import Claim
-from pytest_pdserve.values.claim_parts import KnownIssue
 from pytest_pdserve.values.claim_parts import Regime
+from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.sweep import Point
 
-POINT = "point claim: one run per side, no variance"
-UNPAIRED = "point claim: not the same runs on both sides, no variance"
+CoversClaim = Callable[[Sequence[str], Sequence[str]], ExpectedChange | None]
+"""The entry that covers a claim, given the cells that contradict it and those where it holds."""
+POINT = "read off plots: one run per side, no variance"
+_SHOWN = {
+    Status.PASS: (),
+    Status.INCONCLUSIVE: (Status.INCONCLUSIVE,),
+    Status.EXPECTED: (Status.FAIL, Status.INCONCLUSIVE),
+    Status.NOT_JUDGED: (Status.NOT_JUDGED,),
+    Status.FAIL: (Status.FAIL, Status.NOT_JUDGED),
+}
+"""Which comparisons a verdict names."""
+
+
+def no_claim_is_expected(contradicted: Sequence[str], holding: Sequence[str]) -> None:
+    """Cover no claim."""
+    del contradicted, holding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimVerdict(Verdict):
     """A verdict that knows its cells."""
 
-    known: str | None = None
-    """Of a claim that fails exactly where that is known: what is known; None of any other."""
+    expected: ExpectedChange | None = None
+    """The entry that covers it, if one does."""
     contradicted: tuple[str, ...] = ()
     """Names of the cells that contradict the claim."""
-    missing: bool = False
-    """Whether a side was missing or unusable."""
+    wants_pair: tuple[Key, ...] = ()
+    """Cells of which one more run on a fresh start would tell whether it FAILs."""
 
     @property
     def reason(self) -> str:
         """The status and why, in one line."""
-        known = self.known_text
-        return f"{self.status}: {known}" if known else super(ClaimVerdict, self).reason
+        return f"{self.status}: {self.detail or (self.misses or (self.subject,))[0]}"
 
     @property
-    def known_text(self) -> str:
-        """Where the claim fails as known, and what is known; empty for any other claim."""
+    def detail(self) -> str:
+        """Where the claim fails as expected, and why; empty for any other claim."""
+        if self.expected is None:
+            return ""
+        entry = self.expected
         where = ", ".join(self.contradicted)
-        return f"contradicted in {where}: {self.known}" if self.known else ""
+        return f"contradicted in {where}: {entry.reason} (until {entry.until}, {entry.owner})"
 
 
-def sides_of(claim: Claim, points: Iterable[Point], look: Look) -> Iterator[Side]:
+def sides_of(claim: Claim, points: Iterable[Point], lookup: Lookup) -> Iterator[Side]:
     """Every side that judging *claim* looks at."""
     sweep = tuple(points)
     for relation in claim.relations:
@@ -55,65 +73,80 @@ def sides_of(claim: Claim, points: Iterable[Point], look: Look) -> Iterator[Side
             versus = relation.versus is not None and relation.versus.admits(point)
             if claim.admits(point) or versus:
                 for topology in relation.named:
-                    yield look(topology, point.workload, relation.metric)
+                    yield lookup(topology, point.workload, relation.metric)
 
 
 def judge_claim(
     claim: Claim,
     sweep: Sequence[Point],
-    look: Look,
+    lookup: Lookup,
     *,
-    system: str = "",
+    covers: CoversClaim = no_claim_is_expected,
 ) -> ClaimVerdict:
     """Judge a claim in every cell of its regime; one cell that contradicts it is enough to FAIL.
 
     If no cell contradicts the claim but a value is missing or void, it is NOT JUDGED: it never
-    passes on what was not measured. It is EXPECTED if it fails just as its known issue says.
+    passes on what was not measured.
 
     :param sweep: all cells that the system measures; those outside the regime are passed over.
-    :param look: finds sides.
-    :param system: where sides were measured, as known issues name it.
+    :param lookup: finds sides.
+    :param covers: finds the expected change that covers the claim.
     :raises ValueError: if the claim cannot be decided by any measurement.
     """
     if claim.undecidable is not None:
         raise ValueError(f"{claim.id} cannot be decided: {claim.undecidable}")
     cells = [point for point in sweep if claim.admits(point)]
     if not cells:
-        return _verdict(claim, Status.NOT_JUDGED, misses=(_nowhere(claim, sweep),), missing=True)
-    scene = Scene(regime=claim.regime, cells=cells, sweep=sweep, look=look)
-    findings = [f for r in claim.relations for f in JUDGES[str(r.kind)](r, scene)]
-    issue = claim.expected(system)
-    status, misses, known = _outcome(findings, issue, [point.name for point in cells])
+        return _verdict(claim, Status.NOT_JUDGED, misses=(_nowhere(claim, sweep),))
+    context = ClaimContext(regime=claim.regime, cells=cells, sweep=sweep, lookup=lookup)
+    made = (
+        f for relation in claim.relations for f in JUDGES[str(relation.kind)](relation, context)
+    )
+    findings = tuple(dict.fromkeys(made))
+    entry = _entry(findings, cells, covers)
+    status = _status(findings, is_expected=entry is not None)
     return _verdict(
         claim,
         status,
-        misses=misses,
+        misses=_misses(findings, status),
         findings=findings,
-        sides=tuple(sides_of(claim, sweep, look)),
-        known=known,
-        contradicted=_cells(findings, Status.FAIL),
-        missing=any(finding.missing for finding in findings),
+        sides=tuple(sides_of(claim, sweep, lookup)),
+        expected=entry if status is Status.EXPECTED else None,
     )
 
 
-def _outcome(
-    findings: Sequence[Finding], issue: KnownIssue | None, names: Sequence[str]
-) -> tuple[Status, tuple[str, ...], str | None]:
-    """Return status, misses, and what is known of a claim that fails just as its issue says.
+def _entry(
+    findings: Sequence[Finding], cells: Sequence[Point], covers: CoversClaim
+) -> ExpectedChange | None:
+    """The entry that covers what contradicts the claim.
 
-    :param names: of the cells in the claim's regime.
+    It is not asked for if the claim neither is contradicted nor holds everywhere: then nobody
+    knows whether an entry is needed.
     """
-    status, misses = _summed(findings)
-    if any(finding.missing for finding in findings):
-        new = set(_cells(findings, Status.FAIL)).difference(issue.cells if issue else ())
-        if new:
-            return Status.FAIL, misses, None
-        lacking = tuple(f"{f.workload}: {f.text}" for f in findings if f.missing)
-        return Status.NOT_JUDGED, lacking, None
-    if issue is None:
-        return status, misses, None
-    status, misses, known = _held_against(issue, findings, names)
-    return Status.EXPECTED if known is not None else status, misses, known
+    contradicted = _cells(finding for finding in findings if finding.is_violated)
+    open_ = _cells(finding for finding in findings if finding.status is not Status.PASS)
+    holding = [point.name for point in cells if point.name not in open_]
+    if not contradicted and len(holding) < len(cells):
+        return None
+    return covers(contradicted, holding)
+
+
+def _status(findings: Sequence[Finding], *, is_expected: bool) -> Status:
+    """The first of FAIL, NOT JUDGED, EXPECTED, INCONCLUSIVE and PASS that applies."""
+    found = {finding.status for finding in findings}
+    if Status.FAIL in found and not is_expected:
+        return Status.FAIL
+    if Status.NOT_JUDGED in found:
+        return Status.NOT_JUDGED
+    if is_expected:
+        return Status.EXPECTED
+    return Status.INCONCLUSIVE if Status.INCONCLUSIVE in found else Status.PASS
+
+
+def _misses(findings: Sequence[Finding], status: Status) -> tuple[str, ...]:
+    shown = [finding for finding in findings if finding.status in _SHOWN[status]]
+    shown.sort(key=lambda finding: not finding.is_violated)
+    return tuple(f"{finding.workload}: {finding.text}" for finding in shown)
 
 
 def _nowhere(claim: Claim, sweep: Sequence[Point]) -> str:
@@ -123,61 +156,8 @@ def _nowhere(claim: Claim, sweep: Sequence[Point]) -> str:
     return f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {there}"
 
 
-def _held_against(
-    issue: KnownIssue, findings: Sequence[Finding], names: Sequence[str]
-) -> tuple[Status, tuple[str, ...], str | None]:
-    """Return status, misses, and what is known if the claim fails just as the issue says.
-
-    :param names: of the cells in the claim's regime.
-    """
-    status, strange = _against(issue, findings, names)
-    known = issue.why if status is Status.FAIL and not strange else None
-    return status, strange or _summed(findings)[1], known
-
-
-def _summed(findings: Sequence[Finding]) -> tuple[Status, tuple[str, ...]]:
-    for status in (Status.FAIL, Status.INCONCLUSIVE):
-        misses = tuple(f"{f.workload}: {f.text}" for f in findings if f.status is status)
-        if misses:
-            return status, misses
-    return Status.PASS, ()
-
-
-def _cells(findings: Sequence[Finding], status: Status) -> tuple[str, ...]:
-    said = (f.cell for f in findings if f.status is status and not f.missing)
-    return tuple(dict.fromkeys(said))
-
-
-def _against(
-    issue: KnownIssue, findings: Sequence[Finding], names: Sequence[str]
-) -> tuple[Status, tuple[str, ...]]:
-    """A claim with a known issue: FAIL without misses means that it fails just as known."""
-    contradicted = _cells(findings, Status.FAIL)
-    unclear = [c for c in _cells(findings, Status.INCONCLUSIVE) if c not in contradicted]
-    strange = [cell for cell in issue.cells if cell not in names]
-    new = [cell for cell in contradicted if cell not in issue.cells]
-    healed = [c for c in issue.cells if c not in (*contradicted, *unclear, *strange)]
-    misses = []
-    if strange:
-        misses.append(
-            f"the known issue names {', '.join(strange)}, but the claim's cells are "
-            f"{', '.join(names)}"
-        )
-    if healed:
-        misses.append(
-            f"holds in {', '.join(healed)}, though a known issue says it does not ({issue.why}); "
-            "correct known_issue"
-        )
-    misses += [f"{f.workload}: {f.text}" for f in findings if f.status == "FAIL" and f.cell in new]
-    if misses:
-        return Status.FAIL, tuple(misses)
-    if unclear:
-        return _only(findings, Status.INCONCLUSIVE)
-    return Status.FAIL, ()
-
-
-def _only(findings: Sequence[Finding], status: Status) -> tuple[Status, tuple[str, ...]]:
-    return status, tuple(f"{f.workload}: {f.text}" for f in findings if f.status is status)
+def _cells(findings: Iterable[Finding]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(finding.cell for finding in findings))
 
 
 def _verdict(
@@ -187,19 +167,19 @@ def _verdict(
     misses: tuple[str, ...],
     findings: Sequence[Finding] = (),
     sides: Sequence[Side] = (),
-    known: str | None = None,
-    contradicted: tuple[str, ...] = (),
-    missing: bool = False,
+    expected: ExpectedChange | None = None,
 ) -> ClaimVerdict:
     lines: dict[str, list[str]] = {}
     for finding in findings:
         lines.setdefault(finding.workload, []).append(f"{finding.status} {finding.text}")
     origins = sorted({side.origin for side in sides if side.value is not None})
+    against = [f for f in findings if f.status is Status.FAIL or (expected and f.is_violated)]
+    wanted = () if expected else (cell for finding in findings for cell in finding.wants_pair)
     further = [
         ("statistics", _statistics(findings, read=any(side.uncertainty for side in sides))),
         ("sides from", "; ".join(origins) or "nowhere"),
         ("size", _sizes(claim, sides)),
-        ("known issue", claim.known_issue.why if claim.known_issue else ""),
+        ("expected", expected.reason if expected else ""),
         ("caution", claim.caution or ""),
         ("reason", claim.reason),
         ("source", claim.source),
@@ -212,9 +192,9 @@ def _verdict(
             *((workload, "; ".join(texts)) for workload, texts in lines.items()),
             *((label, text) for label, text in further if text),
         ),
-        known=known,
-        contradicted=contradicted,
-        missing=missing,
+        expected=expected,
+        contradicted=_cells(against),
+        wants_pair=tuple(dict.fromkeys(wanted)),
     )
 
 
@@ -232,12 +212,9 @@ def _sizes(claim: Claim, sides: Sequence[Side]) -> str:
 def _statistics(findings: Sequence[Finding], *, read: bool) -> str:
     pairs = sorted({finding.pairs for finding in findings if finding.pairs})
     several = "pair" if pairs == [1] else "pairs"
-    said = [f"{' or '.join(map(str, pairs))} {several} of runs, t intervals"] if pairs else []
-    said += ["a FAIL takes two pairs"] if 1 in pairs else []
-    points = [finding for finding in findings if not finding.pairs and not finding.missing]
-    if points:
-        said.append(POINT if not any(finding.several for finding in points) else UNPAIRED)
-        said += ["intervals are how far readings may be off"] if read else []
+    said = [f"{' or '.join(map(str, pairs))} {several} of runs"] if pairs else []
+    if any(not f.pairs and f.status is not Status.NOT_JUDGED for f in findings):
+        said += [POINT, *(["intervals are how far readings may be off"] if read else [])]
     return "; ".join(said)
 
 

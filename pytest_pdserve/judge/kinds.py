@@ -10,22 +10,23 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
-from statistics import fmean
 
-from pytest_pdserve.judge.ratios import LEAST_SD
-from pytest_pdserve.judge.ratios import Outcome
-from pytest_pdserve.judge.ratios import PairSpread
-from pytest_pdserve.judge.ratios import Region
-from pytest_pdserve.judge.ratios import judge_point
-from pytest_pdserve.judge.ratios import judge_ratios
-from pytest_pdserve.judge.ratios import judge_sample
-from pytest_pdserve.judge.sides import Look
+from pytest_pdserve.judge.comparisons import describe
+from pytest_pdserve.judge.comparisons import difference_of
+from pytest_pdserve.judge.comparisons import ratio_of
+from pytest_pdserve.judge.comparisons import value_of
+from pytest_pdserve.judge.pairs import Outcome
+from pytest_pdserve.judge.pairs import Region
+from pytest_pdserve.judge.pairs import judge_point
+from pytest_pdserve.judge.sides import Lookup
 from pytest_pdserve.judge.sides import Side
-from pytest_pdserve.judge.spreads import pair_spread
+from pytest_pdserve.judge.sides import combine
 from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.claim_parts import Regime
 from pytest_pdserve.values.claim_parts import Relation
 from pytest_pdserve.values.quantities import quantities
+from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sweep import Point
 
 
@@ -38,19 +39,19 @@ class Finding:
     workload: str
     """Its workload id."""
     status: Status
-    """Whether it is as claimed."""
+    """Whether it is as claimed; NOT JUDGED if a side is missing or unusable."""
     text: str
-    """The numbers."""
+    """The numbers, or what is missing."""
     pairs: int = 0
     """Pairs of runs that it rests on; 0 is a point."""
-    several: bool = False
-    """Whether a side of a point had several runs all the same."""
-    missing: bool = False
-    """Whether a side was missing or unusable."""
+    is_violated: bool = False
+    """Whether it contradicts the claim by more than noise explains, confirmed or not."""
+    wants_pair: tuple[Key, ...] = ()
+    """Cells of which one more run would tell whether the claim FAILs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class ClaimContext:
     """What a kind looks at."""
 
     regime: Regime
@@ -59,82 +60,115 @@ class Scene:
     """Cells in the regime."""
     sweep: Sequence[Point]
     """All cells."""
-    look: Look
+    lookup: Lookup
     """Finds sides."""
 
 
 Findings = Iterator[Finding]
-Judge = Callable[[Relation, Scene], Findings]
+Judge = Callable[[Relation, ClaimContext], Findings]
 Say = Callable[[Side, Side, Outcome], str]
 
 
-def _below(relation: Relation, scene: Scene) -> Findings:
-    return _each_other(relation, scene, _region("<", relation.margin), _limit(relation, "<"))
+def _below(relation: Relation, context: ClaimContext) -> Findings:
+    return _each_other(relation, context, _region("<", relation.margin), _limit(relation, "<"))
 
 
-def _above(relation: Relation, scene: Scene) -> Findings:
-    return _each_other(relation, scene, _region(">", relation.margin), _limit(relation, ">"))
+def _above(relation: Relation, context: ClaimContext) -> Findings:
+    return _each_other(relation, context, _region(">", relation.margin), _limit(relation, ">"))
 
 
-def _best(relation: Relation, scene: Scene) -> Findings:
-    return _below(relation, scene) if _lower(relation) else _above(relation, scene)
+def _best(relation: Relation, context: ClaimContext) -> Findings:
+    return _below(relation, context) if _lower(relation) else _above(relation, context)
 
 
-def _ratio(relation: Relation, scene: Scene) -> Findings:
+def _ratio(relation: Relation, context: ClaimContext) -> Findings:
     def say(subject: Side, other: Side, found: Outcome) -> str:
         claimed = f"claimed {_bounds(relation)} times {other.topology}"
         return f"{_value(subject)}, {claimed} ({_amount(other)}, {_times(found)})"
 
-    return _each_other(relation, scene, Region.of(relation.bounds), say)
+    return _each_other(relation, context, Region.of(relation.bounds), say)
 
 
-def _difference(relation: Relation, scene: Scene) -> Findings:
+def _difference(relation: Relation, context: ClaimContext) -> Findings:
     region = Region.of(relation.bounds)
-    for point, subject, other in _facing(relation, scene):
+    for point, subject, other in _facing(relation, context):
         lost = _lost(point, subject, other)
         if lost:
             yield lost
             continue
-        found = _minus(subject, other, region, tests=_count(relation, scene))
+        found = difference_of(subject, other, region)
         unit = quantities()[relation.metric].unit
         claimed = f"claimed {_bounds(relation)} {unit} above {other.topology}"
-        apart = f"difference {found.value:.6g}{_interval(found, 6)} {unit}"
+        apart = f"difference {found.value:.6g} {unit}{describe(found, digits=6, unit=unit)}"
         text = f"{_value(subject)}, {claimed} ({_amount(other)}, {apart})"
         yield _finding(point, found, text, subject, other)
 
 
-def _within(relation: Relation, scene: Scene) -> Findings:
+def _within(relation: Relation, context: ClaimContext) -> Findings:
     region = Region.of(relation.bounds)
-    for point in scene.cells:
+    for point in context.cells:
         for topology in relation.subjects:
-            side = scene.look(topology, point.workload, relation.metric)
+            side = context.lookup(topology, point.workload, relation.metric)
             lost = _lost(point, side)
             if lost:
                 yield lost
                 continue
-            found = _alone(side, region, tests=_count(relation, scene))
+            found = value_of(side, region)
             claimed = f"claimed {_bounds(relation)} {quantities()[relation.metric].unit}"
-            text = f"{_value(side)}{_interval(found, 6)}, {claimed}"
-            yield _finding(point, found, text, side, side)
+            text = f"{_value(side)}{describe(found, digits=6)}, {claimed}"
+            yield _finding(point, found, text, side)
 
 
-def _rank(relation: Relation, scene: Scene) -> Findings:
-    for point in scene.cells:
-        sides = [scene.look(name, point.workload, relation.metric) for name in relation.named]
+def _rank(relation: Relation, context: ClaimContext) -> Findings:
+    for point in context.cells:
+        sides = [context.lookup(name, point.workload, relation.metric) for name in relation.named]
         lost = _lost(point, *sides)
         if lost:
             yield lost
             continue
         subject = sides[0]
-        ahead = _region(">" if _lower(relation) else "<", 0.0)
-        found = [_over(subject, other, ahead, tests=_count(relation, scene)) for other in sides[1:]]
-        first = 1 + sum(outcome.status is Status.PASS for outcome in found)
-        behind = (outcome.status is Status.FAIL and outcome.value != 1 for outcome in found)
-        last = len(sides) - sum(behind)  # a tie is neither
-        region = Region.of(relation.bounds)
-        rank = judge_point(first, region, low=first, high=last)
-        rank = replace(rank, pairs=max(outcome.pairs for outcome in found))
+        signs = (">", "<") if _lower(relation) else ("<", ">")
+        ahead, behind = (
+            [ratio_of(subject, other, _region(sign, 0.0)) for other in sides[1:]] for sign in signs
+        )
+        judge = _rank_of_runs if subject.runs else _rank_read_off
+        rank = judge(ahead, behind, Region.of(relation.bounds))
         yield _finding(point, rank, _rank_text(relation, sides, rank), *sides)
+
+
+def _rank_read_off(ahead: Sequence[Outcome], behind: Sequence[Outcome], region: Region) -> Outcome:
+    """The rank of a subject among readings; a tie is neither ahead nor behind.
+
+    :param ahead: of each other, whether it is ahead of the subject.
+    :param behind: of each other, whether it is behind.
+    """
+    first = 1 + sum(other.status is Status.PASS for other in ahead)
+    last = 1 + len(ahead) - sum(other.status is Status.PASS for other in behind)
+    return judge_point(first, region, low=first, high=last)
+
+
+def _rank_of_runs(ahead: Sequence[Outcome], behind: Sequence[Outcome], region: Region) -> Outcome:
+    """The rank of a subject in tonight's pairs; the parameters are as above.
+
+    It FAILs if no rank is admitted that noise leaves open.
+    """
+    first = 1 + sum(other.status is Status.PASS for other in ahead)
+    last = 1 + len(ahead) - sum(other.status is Status.PASS for other in behind)
+
+    def is_excluded(is_clear: Callable[[Outcome], bool]) -> bool:
+        best, worst = 1 + sum(map(is_clear, behind)), 1 + len(ahead) - sum(map(is_clear, ahead))
+        return region.excludes(best, worst)
+
+    confirmed = is_excluded(lambda other: other.status is Status.FAIL)
+    status = Status.FAIL if confirmed else Status.INCONCLUSIVE
+    return Outcome(
+        status=Status.PASS if region.holds(first, last) else status,
+        value=first,
+        low=first,
+        high=last,
+        pairs=max(other.pairs for other in ahead),
+        wants_pair=not confirmed and is_excluded(lambda other: other.is_violated),
+    )
 
 
 def _rank_text(relation: Relation, sides: Sequence[Side], rank: Outcome) -> str:
@@ -142,98 +176,97 @@ def _rank_text(relation: Relation, sides: Sequence[Side], rank: Outcome) -> str:
     order = sorted(sides, key=lambda side: side.value or 0.0, reverse=not _lower(relation))
     row = ", ".join(f"{side.topology} {side.value:.6g}" for side in order)
     said = f"{first}" if first == last else f"{first} to {last}"
+    doubt = ""
+    if rank.pairs and rank.status is Status.INCONCLUSIVE:
+        doubt = "; no more clearly than noise explains"
+        if rank.wants_pair:
+            doubt = f"; in {rank.pairs} of {RULE.max_runs} pairs"
     return (
         f"{_value(sides[0])}, rank {said} of {len(sides)}, claimed rank {_bounds(relation)} "
-        f"(best first: {row})"
+        f"(best first: {row}{doubt})"
     )
 
 
-def _monotone(relation: Relation, scene: Scene) -> Findings:
-    cells = sorted(scene.cells, key=scene.regime.axis)
+def _monotone(relation: Relation, context: ClaimContext) -> Findings:
+    cells = sorted(context.cells, key=context.regime.axis)
     sign = ">" if relation.direction == "rises" else "<"
     if len(cells) < 2:
         yield _nowhere(cells[0], "a sweep needs two cells, and only this one lies in the regime")
         return
-    tests = (len(cells) - 1) * len(relation.subjects)
     for topology in relation.subjects:
         for earlier, later in itertools.pairwise(cells):
-            before = scene.look(topology, earlier.workload, relation.metric)
-            after = scene.look(topology, later.workload, relation.metric)
+            before = context.lookup(topology, earlier.workload, relation.metric)
+            after = context.lookup(topology, later.workload, relation.metric)
             lost = _lost(later, before, after)
             if lost:
                 yield lost
                 continue
             region = _region(sign, relation.margin)
-            found = _over(after, before, region, tests=tests)
+            found = ratio_of(after, before, region)
             before = replace(before, topology=f"at {earlier.name}")
             text = _limit(relation, sign)(after, before, found)
             yield _finding(later, found, text, after, before)
 
 
-def _crossover(relation: Relation, scene: Scene) -> Findings:
-    points = {scene.regime.axis(point): point for point in scene.cells}
+def _crossover(relation: Relation, context: ClaimContext) -> Findings:
+    points = {context.regime.axis(point): point for point in context.cells}
     better, worse = ("<", ">") if _lower(relation) else (">", "<")
     asked = [*((p, better) for p in relation.better_at), *((p, worse) for p in relation.worse_at)]
     for length, sign in asked:
         point = points.get(length)
         if point is None:
-            yield _nowhere(scene.cells[0], f"no cell of the regime lies at length {length}")
+            yield _nowhere(context.cells[0], f"no cell of the regime lies at length {length}")
             continue
-        there = replace(scene, cells=[point])
+        there = replace(context, cells=[point])
         region = _region(sign, relation.margin)
         yield from _each_other(relation, there, region, _limit(relation, sign))
 
 
-def _spread(relation: Relation, scene: Scene) -> Findings:
+def _spread(relation: Relation, context: ClaimContext) -> Findings:
     regime = relation.versus
-    beside = [w for w in scene.sweep if regime is not None and regime.admits(w)]
-    sides = {w.id: _apart(relation, scene, w) for w in (*scene.cells, *beside)}
-    smaller = relation.direction == "smaller"
-    lost = next((gap for w in beside if (gap := _lost(w, sides[w.id]))), None)
-    if lost or not beside:
-        yield lost or _nowhere(scene.cells[0], "no cell to compare with lies in 'versus'")
+    compared = [w for w in context.sweep if regime is not None and regime.admits(w)]
+    if not compared:
+        yield _nowhere(context.cells[0], "no cell to compare with lies in 'versus'")
         return
-    sign, pick = ("<", min) if smaller else (">", max)
-    nearest = pick(beside, key=lambda w: sides[w.id].value or 0.0)
-    other = replace(sides[nearest.id], topology=f"at {nearest.name}")
+    sign = "<" if relation.direction == "smaller" else ">"
     region = _region(sign, relation.margin)
-    for point in scene.cells:
-        side = sides[point.id]
-        lost = _lost(point, side)
+    for point, than in itertools.product(context.cells, compared):
+        side, other = (_apart(relation, context, each) for each in (point, than))
+        lost = _lost(point, side) or _lost(than, other)
         if lost:
             yield lost
             continue
-        found = _over(side, other, region, tests=len(scene.cells))
-        text = f"spread of {_limit(relation, sign)(side, other, found)}"
+        found = ratio_of(side, other, region)
+        there = replace(other, topology=f"at {than.name}")
+        text = f"spread of {_limit(relation, sign)(side, there, found)}"
         yield _finding(point, found, text, side, other)
 
 
-def _apart(relation: Relation, scene: Scene, point: Point) -> Side:
+def _apart(relation: Relation, context: ClaimContext, point: Point) -> Side:
     """How far the topologies lie apart in one cell, as a side of its own."""
-    sides = [scene.look(name, point.workload, relation.metric) for name in relation.subjects]
+    sides = [context.lookup(name, point.workload, relation.metric) for name in relation.subjects]
     lost = next((side for side in sides if side.missing), None)
     if lost:
         return replace(lost, value=None, why=f"cannot be used: {lost.missing}")
+    is_ratio = relation.measure == "ratio"
 
-    def measure(values: Sequence[float]) -> float:
+    def measure(values: tuple[float, ...]) -> float:
         high, low = max(values), min(values)
-        return high / low if relation.measure == "ratio" else max(high - low, 1e-12)
+        return high / low if is_ratio else max(high - low, 1e-12)
 
     values = [side.value for side in sides if side.value is not None]
-    runs: tuple[float, ...] = ()
-    if len({len(side.runs) for side in sides}) == 1:
-        runs = tuple(measure(run) for run in zip(*(side.runs for side in sides), strict=True))
     off, name = sum(sorted(side.uncertainty for side in sides)[-2:]), relation.metric
-    if relation.measure == "ratio":
-        off, name = measure(values) * off / min(values), f"{name}, largest by least,"
+    if is_ratio:
+        off, name = max(values) / min(values) * off / min(values), f"{name}, largest by least,"
+    apart = combine(sides[0], sides, measure)
     return replace(
-        sides[0],
+        apart,
         metric=name,
         topology=", ".join(relation.subjects),
-        value=measure(values),
-        runs=runs,
-        nights=(),  # they say how far runs spread, not gaps between runs
+        cells=tuple(cell for side in sides for cell in side.cells),
         uncertainty=off,
+        # A gap is off by the noise of what it lies between, which can be many times the gap.
+        floor=apart.floor if is_ratio else apart.floor * max(values) / (apart.value or math.nan),
     )
 
 
@@ -254,62 +287,21 @@ JUDGES: Mapping[str, Judge] = {
 """Who judges which kind; a joint claim is judged relation by relation."""
 
 
-def _each_other(relation: Relation, scene: Scene, region: Region, say: Say) -> Findings:
-    for point, subject, other in _facing(relation, scene):
+def _each_other(relation: Relation, context: ClaimContext, region: Region, say: Say) -> Findings:
+    for point, subject, other in _facing(relation, context):
         lost = _lost(point, subject, other)
         if lost:
             yield lost
             continue
-        found = _over(subject, other, region, tests=_count(relation, scene))
+        found = ratio_of(subject, other, region)
         yield _finding(point, found, say(subject, other, found), subject, other)
 
 
-def _facing(relation: Relation, scene: Scene) -> Iterator[tuple[Point, Side, Side]]:
-    for point in scene.cells:
-        subject = scene.look(relation.subjects[0], point.workload, relation.metric)
+def _facing(relation: Relation, context: ClaimContext) -> Iterator[tuple[Point, Side, Side]]:
+    for point in context.cells:
+        subject = context.lookup(relation.subjects[0], point.workload, relation.metric)
         for name in relation.others:
-            yield point, subject, scene.look(name, point.workload, relation.metric)
-
-
-def _count(relation: Relation, scene: Scene) -> int:
-    return len(scene.cells) * max(len(relation.others), len(relation.subjects))
-
-
-def _paired(first: Side, second: Side, spread: PairSpread | None) -> bool:
-    least = 1 if spread else 2
-    return len(first.runs) == len(second.runs) >= least
-
-
-def _over(first: Side, second: Side, region: Region, *, tests: int) -> Outcome:
-    """The ratio of two sides: pair by pair where both were run together, else a point."""
-    spread = pair_spread(first.nights, second.nights)
-    if _paired(first, second, spread):
-        pairs = list(zip(first.runs, second.runs, strict=True))
-        return judge_ratios(pairs, region, spread=spread, tests=tests)
-    above, below = first.value or math.nan, second.value or math.nan
-    least = below - second.uncertainty
-    return judge_point(
-        above / below,
-        region,
-        low=(above - first.uncertainty) / (below + second.uncertainty),
-        high=(above + first.uncertainty) / least if least > 0 else math.inf,
-    )
-
-
-def _minus(first: Side, second: Side, region: Region, *, tests: int) -> Outcome:
-    if _paired(first, second, None):
-        values = [a - b for a, b in zip(first.runs, second.runs, strict=True)]
-        least = LEAST_SD * fmean((*first.runs, *second.runs))
-        return judge_sample(values, region, least_sd=least, tests=tests)
-    value = (first.value or math.nan) - (second.value or math.nan)
-    off = first.uncertainty + second.uncertainty
-    return judge_point(value, region, low=value - off, high=value + off)
-
-
-def _alone(side: Side, region: Region, *, tests: int) -> Outcome:
-    runs, nights = (1.0,) * len(side.runs), (1.0,) * len(side.nights)
-    one = replace(side, value=1.0, runs=runs, nights=nights, uncertainty=0.0)
-    return _over(side, one, region, tests=tests)
+            yield point, subject, context.lookup(name, point.workload, relation.metric)
 
 
 def _region(sign: str, margin: float) -> Region:
@@ -328,23 +320,19 @@ def _lost(point: Point, *sides: Side) -> Finding | None:
 
 
 def _nowhere(point: Point, text: str) -> Finding:
-    return Finding(
-        cell=point.name,
-        workload=point.id,
-        status=Status.FAIL,
-        text=text,
-        missing=True,
-    )
+    return Finding(cell=point.name, workload=point.id, status=Status.NOT_JUDGED, text=text)
 
 
 def _finding(point: Point, found: Outcome, text: str, *sides: Side) -> Finding:
+    cells = tuple(dict.fromkeys(cell for side in sides for cell in side.cells))
     return Finding(
         cell=point.name,
         workload=point.id,
         status=found.status,
         text=text,
         pairs=found.pairs,
-        several=any(len(side.runs) > 1 for side in sides),
+        is_violated=found.is_violated,
+        wants_pair=cells if found.wants_pair else (),
     )
 
 
@@ -372,12 +360,7 @@ def _value(side: Side) -> str:
 
 
 def _times(found: Outcome) -> str:
-    return f"{found.value:.4g} times{_interval(found)}"
-
-
-def _interval(found: Outcome, digits: int = 4) -> str:
-    ends = f" [{found.low:.{digits}g}, {found.high:.{digits}g}]"
-    return ends if found.low < found.high else ""
+    return f"{found.value:.4g} times{describe(found)}"
 
 
 def _bounds(relation: Relation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 
-from pytest_pdserve.judge.stats import location
 from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.quantities import DERIVED
@@ -42,10 +43,15 @@ class Side:
     origin: str
     """``this session``, or the figures it was read off."""
     runs: tuple[float, ...] = ()
-    """The value of each run: of this session, then of earlier nights where these are judged."""
+    """The value of each run of tonight, one of each start."""
     nights: tuple[float | None, ...] = ()
-    """The value in each night of the baseline, None where it has none: how far runs spread. Empty
-    where nights are not judged."""
+    """The value in each session of the baseline, None where it has none."""
+    last_night: tuple[float, ...] = ()
+    """The value in the last night before tonight; empty where there is none."""
+    floor: float = 0.0
+    """Least limit of the quantity, as a fraction."""
+    cells: tuple[Key, ...] = ()
+    """Cells that it was measured in."""
     uncertainty: float = 0.0
     """How far :attr:`value` may be off for another reason than run-to-run noise."""
     size: Size | None = None
@@ -66,21 +72,22 @@ class Side:
         return None
 
 
-Look = Callable[[str, Workload, str], Side]
-"""The side of a topology and a workload in a quantity."""
+Lookup = Callable[[str, Workload, str], Side]
+"""Returns the side of a topology and a workload in a quantity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """Everything that sides are taken from: this session, or the figures."""
 
-    measured: Mapping[tuple[str, str], Sequence[Record]] = field(default_factory=dict)
-    """Valid runs of this session by topology and workload id; of several nights where these are
-    judged, the same place of each the same night."""
+    measured: Mapping[Key, Sequence[Record]] = field(default_factory=dict)
+    """Valid runs of tonight by topology and workload id, one of each start."""
+    last_night: Mapping[Key, Sequence[Record]] = field(default_factory=dict)
+    """The same of the last night before."""
     baseline: Baseline | None = None
-    """The stored baseline: only its nights are used, for the spread of runs."""
-    nightly: bool = False
-    """Whether the nights of :attr:`baseline` say how far runs spread."""
+    """The stored baseline: its nights tell how far pairs spread."""
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Least limit by metric, as a fraction, where it is not the metric's own."""
     here: str = HERE
     """What to call where :attr:`measured` comes from."""
     figures: Figures | None = None
@@ -94,7 +101,7 @@ class Known:
     per_gpu: bool = False
     """Whether throughput is divided by the GPUs of its topology."""
 
-    def look(self, topology: str, workload: Workload, metric: str) -> Side:
+    def side(self, topology: str, workload: Workload, metric: str) -> Side:
         """The side of *topology* and *workload* in *metric*, a metric or a derived quantity."""
         derived = DERIVED.get(metric)
         if derived is None:
@@ -107,15 +114,16 @@ class Known:
 
     def _plain(self, topology: str, workload: Workload, metric: str) -> Side:
         key = (topology, workload.id)
-        stored = self.baseline.envelopes(*key) if self.baseline else None
-        envelope = (stored or {}).get(metric)
         side = Side(
             topology=topology,
             workload=workload.id,
             metric=metric,
             value=None,
             origin="nowhere",
-            nights=(envelope.values or ()) if envelope and self.nightly else (),
+            nights=tuple(self._nights(key, metric)),
+            last_night=values_of(self.last_night.get(key, ())[:1], metric) or (),
+            floor=self.floors.get(metric, quantities()[metric].floor),
+            cells=(key,),
         )
         if key in self.measured:
             return _measured(replace(side, origin=self.here), self.measured[key])
@@ -132,6 +140,15 @@ class Known:
             )
         return side
 
+    def _nights(self, key: Key, metric: str) -> Iterator[float | None]:
+        """The value in each session of the baseline."""
+        cell = self.baseline.cell(key) if self.baseline else None
+        if self.baseline is None or cell is None:
+            return
+        by_session = {night.session: night.values.get(metric) for night in cell.nights}
+        for source in self.baseline.sessions:
+            yield by_session.get(source.id)
+
     def _trouble(self, topology: str, workload: Workload) -> str:
         """What lost the side, if anything; a stored value in its place would hide that."""
         if (topology, workload.id) in self.invalid:
@@ -142,7 +159,7 @@ class Known:
 def _per_gpu(side: Side) -> Side:
     """The side with its throughput divided by its GPUs."""
     if side.size is None:
-        return replace(side, value=None, runs=(), why="has no known number of GPUs")
+        return _without_value(side, "has no known number of GPUs")
     gpus = side.size.gpus
     return replace(
         side,
@@ -150,35 +167,62 @@ def _per_gpu(side: Side) -> Side:
         uncertainty=side.uncertainty / gpus,
         runs=tuple(run / gpus for run in side.runs),
         nights=tuple(None if night is None else night / gpus for night in side.nights),
+        last_night=tuple(night / gpus for night in side.last_night),
     )
 
 
 def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
     """The side that follows from those of the metrics that *derived* needs, in their order."""
     first = next((part for part in parts if part.missing), parts[0])
-    side = replace(first, metric=derived.metric.name, value=None, runs=(), uncertainty=0.0)
+    side = replace(first, metric=derived.metric.name)
     if first.missing:
-        return replace(side, why=f"cannot be had: {first.missing}")
+        return _without_value(side, f"cannot be had: {first.missing}")
     if (lengths := workload.lengths) is None:
-        return replace(side, why=f"cannot be had: the lengths of {workload.id} are not known")
+        return _without_value(side, f"cannot be had: the lengths of {workload.id} are not known")
+    made = combine(side, parts, lambda values: derived.formula(values, lengths))
+    values = [part.value for part in parts if part.value is not None]
+    off = sum(part.uncertainty / value for part, value in zip(parts, values, strict=True))
+    return replace(
+        made,
+        uncertainty=(made.value or 0.0) * off,
+        floor=max(part.floor for part in parts),
+    )
+
+
+def combine(
+    side: Side, parts: Sequence[Side], formula: Callable[[tuple[float, ...]], float]
+) -> Side:
+    """Return *side* with what *formula* makes of its parts, none of which is missing.
+
+    The value is the median of the runs, as that of every side is; parts that ran unequally often
+    make one run of their medians.
+    """
     values = tuple(part.value for part in parts if part.value is not None)
-    value = derived.formula(values, lengths)
-    relative = sum(p.uncertainty / v for p, v in zip(parts, values, strict=True))
     runs: tuple[float, ...] = ()
     if len({len(part.runs) for part in parts}) == 1:
-        runs = tuple(
-            derived.formula(run, lengths) for run in zip(*(p.runs for p in parts), strict=True)
-        )
-    nights = tuple(_nightly(derived, parts, lengths))
-    return replace(side, value=value, uncertainty=value * relative, runs=runs, nights=nights)
+        runs = tuple(map(formula, zip(*(part.runs for part in parts), strict=True)))
+    elif all(part.runs for part in parts):
+        runs = (formula(values),)
+    last = _each_night([part.last_night for part in parts], formula)
+    return replace(
+        side,
+        value=statistics.median(runs) if runs else formula(values),
+        runs=runs,
+        nights=tuple(_each_night([part.nights for part in parts], formula)),
+        last_night=tuple(night for night in last if night is not None),
+    )
 
 
-def _nightly(
-    derived: Derived, parts: Sequence[Side], lengths: tuple[int, int]
+def _each_night(
+    nights: Sequence[Sequence[float | None]], formula: Callable[[tuple[float, ...]], float]
 ) -> Iterator[float | None]:
-    for night in zip(*(part.nights for part in parts), strict=False):
+    for night in zip(*nights, strict=False):
         values = tuple(value for value in night if value is not None)
-        yield derived.formula(values, lengths) if len(values) == len(parts) else None
+        yield formula(values) if len(values) == len(nights) else None
+
+
+def _without_value(side: Side, why: str) -> Side:
+    return replace(side, value=None, runs=(), nights=(), last_night=(), uncertainty=0.0, why=why)
 
 
 def _measured(side: Side, records: Sequence[Record]) -> Side:
@@ -187,8 +231,6 @@ def _measured(side: Side, records: Sequence[Record]) -> Side:
     runs = values_of(records, side.metric)
     if runs is None:
         return side
-    try:
-        value = location(runs, quantities()[side.metric].better)
-    except ValueError:
-        return replace(side, why=f"is {runs[0]:g}, which is no measurement")
-    return replace(side, value=value, runs=runs)
+    if min(runs) <= 0:
+        return replace(side, why=f"is {min(runs):g}, which is no measurement")
+    return replace(side, value=statistics.median(runs), runs=runs)

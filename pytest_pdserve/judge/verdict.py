@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_pdserve.values.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from pytest_pdserve.judge.cells import MetricVerdict
 
 
 class Status(StrEnum):
@@ -16,15 +19,15 @@ class Status(StrEnum):
     PASS = "PASS"  # noqa: S105 - an outcome, no password
     """Judged, and not worse."""
     NEW = "NEW"
-    """No latency or throughput of the cell has a reference yet: the run can become it."""
+    """No latency or throughput of the cell had a reference: its runs become it."""
     SUSPICIOUS = "SUSPICIOUS"
-    """A metric looks worse, and that is not settled."""
+    """A metric is worse in every run, and that is not settled."""
     INCONCLUSIVE = "INCONCLUSIVE"
-    """Neither a change nor its absence could be shown."""
+    """A claim is violated, by no more than its noise explains, or not confirmed."""
     REPORTED = "REPORTED"
     """A claim does not hold, and is not enforced on this system."""
     EXPECTED = "EXPECTED"
-    """A claim fails just as its known issue says."""
+    """Worse, or a claim that does not hold, as an entry of expected.toml says."""
     FAIL = "FAIL"
     """Worse."""
     NOT_JUDGED = "NOT JUDGED"
@@ -65,8 +68,13 @@ class Verdict:
     evidence: tuple[tuple[str, str], ...] = ()
     """Label and text: baseline, record, log, how to accept."""
 
-    recorded: Path | None = None
-    """File that the runs were recorded in as a reference, where there was none to judge by."""
+    metrics: tuple[MetricVerdict, ...] = ()
+    """What is said of each metric, the largest change first."""
+
+    @property
+    def severity(self) -> float:
+        """Largest change, in limits; 0 without metrics."""
+        return max((metric.severity for metric in self.metrics), default=0.0)
 
     def beside(self, *evidence: tuple[str, str]) -> Verdict:
         """The same with more evidence."""
@@ -81,9 +89,10 @@ class Verdict:
     @property
     def message(self) -> str:
         """All misses and where the evidence lies, ready to print."""
-        lines = [f"{miss}: {self.subject}" for miss in self.misses] or [
-            f"{self.status}: {self.subject}"
-        ]
+        lines = [
+            f"{miss} [{self.subject}]" if miss.endswith(".") else f"{miss}: {self.subject}"
+            for miss in self.misses
+        ] or [f"{self.status}: {self.subject}"]
         width = max((len(label) for label, _ in self.evidence), default=0)
         lines += [f"  {label:<{width}}  {text}" for label, text in self.evidence]
         return "\n".join(lines)

@@ -1,78 +1,111 @@
-"""What is said of the judgement of a night, test by test."""
+"""The words of a verdict: what was seen, by how much, how sure, since when."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from pytest_pdserve.judge.cells import MetricVerdict
+from pytest_pdserve.judge.limits import Reference
+from pytest_pdserve.judge.limits import as_change
+from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.judge.verdict import Status
-from pytest_pdserve.judge.verdict import Verdict
-
-if TYPE_CHECKING:
-    from pytest_pdserve.judge.night_rows import TestVerdict
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.rules import RULE
 
 
-def combined(limits: Verdict, tests: Sequence[TestVerdict]) -> Verdict:
-    """One verdict of a cell: FAIL before INCONCLUSIVE before PASS, each miss with its numbers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a verdict says beside its numbers."""
 
-    :param limits: what the fixed limits and counts say.
-    :param tests: what the night says of each metric.
-    """
-    failed = [test for test in tests if test.status is Status.FAIL]
-    open_ = [test for test in tests if test.status is Status.INCONCLUSIVE]
-    status = limits.status
-    if status is not Status.FAIL:
-        status = Status.FAIL if failed else Status.INCONCLUSIVE if open_ else status
-    shown = failed if status is Status.FAIL else open_
-    return Verdict(
-        status=status,
-        subject=limits.subject,
-        misses=(*limits.misses, *map(describe_test, shown)),
-        evidence=limits.evidence,
+    cells: int | None = None
+    """Cells that a topology's median is of; None of a cell."""
+    nights: Sequence[str] = ()
+    """Earlier nights of the cell or topology, newest first."""
+    differences: str = ""
+    """What differs from the baseline, e.g. ``vLLM 0.15.1 -> 0.15.2``; empty if nothing is known."""
+    node: str = ""
+    """The node that every slow run has in common, and no other run; empty if there is none."""
+    run: str = "start"
+    """What each run was: a ``start`` of the servers, or a ``run`` on servers that stay up."""
+    one_night_is_enough: bool = True
+    """Whether a single night may FAIL on this system."""
+    why_unconfirmed: str = ""
+    """Why a suspicious cell was not run again; empty if it was."""
+
+
+def percent(fraction: float) -> str:
+    """Return a signed change, e.g. ``+10.6 %``."""
+    return f"{100 * fraction:+.1f}".removesuffix(".0") + " %"
+
+
+def number(value: float) -> str:
+    """Return a value with four digits, and all those before the point."""
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def describe(verdict: MetricVerdict, facts: Facts) -> str:
+    """Return what is said of a metric that is not a PASS."""
+    said = [f"{_numbers(verdict, facts)}.", f"{_confirmation(verdict, facts)}."]
+    if verdict.status is Status.FAIL:
+        changed = facts.differences and f"; {facts.differences} since the baseline"
+        said.append(f"{_since(verdict, facts)}{changed}.")
+        if facts.node:
+            said.append(f"{facts.node}.")
+    elif verdict.expected is not None:
+        entry = verdict.expected
+        said.append(f"Expected until {entry.until} ({entry.owner}: {entry.reason}).")
+    elif verdict.status is Status.SUSPICIOUS:
+        said.append(f"{_what_settles_it(verdict, facts)}.")
+    return " ".join(said)
+
+
+def _numbers(verdict: MetricVerdict, facts: Facts) -> str:
+    metric, seen = METRICS[verdict.metric], verdict.seen
+    reference = seen.reference
+    change = percent(as_change(seen.change, metric.better))
+    limit = percent(as_change(reference.limit, metric.better))
+    of = nights_text(reference)
+    if facts.cells is not None:
+        return f"{metric.name} over {facts.cells} cells, reference of {of}: {change}, limit {limit}"
+    value = number(as_value(reference.median + seen.change, metric.better))
+    before = number(as_value(reference.median, metric.better))
+    return (
+        f"{metric.name} {value} {metric.unit}, reference {before} {metric.unit} ({of}): {change}, "
+        f"limit {limit}"
     )
 
 
-def of_topology(tests: Sequence[TestVerdict], subject: str) -> Verdict:
-    """One verdict of a topology as a whole; INCONCLUSIVE without tests."""
-    if not tests:
-        few = "fewer than two of its cells have a run tonight and a baseline long enough"
-        return Verdict(status=Status.INCONCLUSIVE, subject=subject, misses=(few,))
-    return combined(Verdict(status=Status.PASS, subject=subject), tests)
+def nights_text(reference: Reference) -> str:
+    """Return how many nights a reference is of, and whether these are few."""
+    several = "" if reference.nights == 1 else "s"
+    provisional = ", provisional" if reference.is_provisional else ""
+    return f"{reference.nights} night{several}{provisional}"
 
 
-def describe_test(test: TestVerdict) -> str:
-    """One test in a line: the change tonight, what found it, or what would have been found."""
-    if not test.runs:
-        return f"{test.metric}: no run tonight has it"
-    runs = f"{test.runs} run" + ("s" if test.runs != 1 else "")
-    if test.fired:
-        change = _worse(test.shift)
-        if test.lasting != test.shift:
-            change = f"{_worse(test.lasting)} over nights, {change} tonight"
-        found = " and ".join(test.fired)
-        return f"{test.metric} {change} ({runs}; found by: {found}; p = {test.p:.1g})"
-    said = f"{_worse(test.shift)} ({runs})"
-    if math.isnan(test.bound):
-        return f"{test.metric} {said}: the baseline has too few runs to tell"
-    if test.lasting != test.shift:
-        said = f"{_worse(test.lasting)} over nights, not tonight; {said}"
-    elif test.open:
-        said = f"suspicious, and not cleared: {said}"
-    said = f"{test.metric} {said}, with 95 % confidence at most {_worse(test.bound)}"
-    if math.isinf(test.visible):
-        return f"{said}; no change would have been seen: too few runs, or too unsteady a baseline"
-    return said if math.isnan(test.visible) else f"{said}; {test.visible:.1%} would have been seen"
+def _confirmation(verdict: MetricVerdict, facts: Facts) -> str:
+    better, changes = METRICS[verdict.metric].better, verdict.seen.changes
+    ends = sorted((as_change(change, better) for change in changes), key=abs)
+    if len(changes) >= RULE.max_runs:
+        span = f"{percent(ends[0]).removesuffix(' %')} to {percent(ends[-1])}"
+        return f"Confirmed by {len(changes)} {facts.run}s ({span})"
+    several = "s" if len(changes) > 1 else ""
+    why = f": {facts.why_unconfirmed}" if facts.why_unconfirmed else ""
+    return f"Seen in {len(changes)} {facts.run}{several}, of {RULE.max_runs} that confirm it{why}"
 
 
-def describe_icc(icc: Mapping[str, float], *, calibrated: bool) -> str:
-    """The ICC that the judge goes by, and where it comes from."""
-    low, high = f"{min(icc.values()):.2g}", f"{max(icc.values()):.2g}"
-    said = low if low == high else f"{low} to {high}"
-    assumed = "assumed, or seen in the baseline; see pdserve calibrate"
-    return f"ICC {said} ({'calibrated' if calibrated else assumed})"
+def _since(verdict: MetricVerdict, facts: Facts) -> str:
+    if not verdict.nights:
+        return "First seen tonight"
+    first = facts.nights[verdict.nights - 1] if verdict.nights <= len(facts.nights) else "earlier"
+    return f"Seen on {verdict.nights + 1} nights in a row, first on {first}"
 
 
-def _worse(shift: float) -> str:
-    return f"{abs(shift):.1%} {'worse' if shift >= 0 else 'better'}"
+def _what_settles_it(verdict: MetricVerdict, facts: Facts) -> str:
+    seen = verdict.seen
+    if seen.is_alarm and not facts.one_night_is_enough:
+        return (
+            "One night cannot FAIL, since alarms went away before on this system; the next night "
+            "settles it"
+        )
+    return "The next night settles it: FAIL if it is suspicious too"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.roles import AGGREGATED
@@ -101,6 +103,15 @@ def size_on(system: System, topology: str) -> Size | None:
     except PlacementError:
         return None
     return placed.size
+
+
+T = TypeVar("T")
+
+
+def rotated(nodes: Sequence[T], places: int) -> tuple[T, ...]:
+    """Return *nodes* in an order that begins *places* later."""
+    first = places % len(nodes)
+    return (*nodes[first:], *nodes[:first])
 
 
 def place(

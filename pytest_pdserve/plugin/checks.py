@@ -13,12 +13,13 @@ from pytest_pdserve.plan.fits import check_sweep_fits
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.baselines import shipped_path
 from pytest_pdserve.results.baselines import state_folder
-from pytest_pdserve.results.calibration import load_calibration
+from pytest_pdserve.results.expected import expected_path
+from pytest_pdserve.results.expected import load_expected
 from pytest_pdserve.results.store import check_runs_folder
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
-from pytest_pdserve.session.session_judge import SUITE
 from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import System
@@ -40,10 +41,8 @@ def check_before_start(
             check_topology(system, topology, starting=starting)
         if starting:
             backend_of(system).check(system)
-        _load_shared_baseline(settings)
-        load_calibration(system)
-        if system.judgement.host_envelopes and backend_of(system).knows_hardware:
-            _load_host_baseline(settings)
+        _load_baselines(settings)
+        load_expected(expected_path(system, settings.rootdir))
         check_runs_folder(settings.runs)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
@@ -63,21 +62,12 @@ def check_topology(system: System, topology: Topology, *, starting: bool) -> Non
         backend.check_launch(system, planned.launch)
 
 
-def _load_shared_baseline(settings: Settings) -> None:
-    path = baseline_path(settings.system, SUITE)
-    baseline = load_baseline(path, system=settings.system, suite=SUITE)
-    sources = baseline.provenance if baseline else None
-    approver = sources.approver if sources else None
-    if settings.record and approver:
-        raise ConfigError(
-            f"{path} was accepted by {approver}, and --pdserve-record would put one run in place "
-            f"of its nights; 'pdserve baseline propose --system {settings.system.name}' makes a "
-            "candidate of stored nights"
-        )
-
-
-def _load_host_baseline(settings: Settings) -> None:
+def _load_baselines(settings: Settings) -> None:
     system = with_model_path(settings.system)
-    mark = fingerprint(backend_of(system).describe_hardware(system), system)
-    path = host_baseline_path(system, SUITE, mark, state_folder())
-    load_baseline(path, fingerprint=mark, system=system, suite=SUITE)
+    if not system.judgement.host_references:
+        own = baseline_path(system, settings.rootdir)
+        load_baseline(own if own.exists() else shipped_path(system), system=system)
+    elif backend_of(system).knows_hardware:
+        mark = fingerprint(backend_of(system).describe_hardware(system), system)
+        path = host_baseline_path(system, mark, state_folder())
+        load_baseline(path, fingerprint=mark, system=system)

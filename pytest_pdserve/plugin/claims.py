@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_pdserve.backends.registry import backend_of
-from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.plan.placement import size_on
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.sweep import Point
 from pytest_pdserve.values.sweep import Sweep
 
 if TYPE_CHECKING:
+    from pytest_pdserve.session.session import Session
     from pytest_pdserve.session.settings import Settings
     from pytest_pdserve.values.claim import Claim
     from pytest_pdserve.values.claim_parts import Cells
+    from pytest_pdserve.values.sweep import Point
 
 ARTICLE = Sweep()
 """The article's cells: claims may speak of them on a system that measures others."""
+claims_key = pytest.StashKey[dict[str, tuple[str, ...]]]()
+"""Names of the cells of every claim that was collected, by its id."""
 
 
 def collect_claims(path: Path, settings: Settings) -> tuple[Claim, ...]:
     """Read the claims of a file.
 
-    :raises pytest.UsageError: if it is malformed, or a claim names lengths, cells or systems that
-        do not exist, or compares topologies of unequal size.
+    :raises pytest.UsageError: if it is malformed, or a claim names lengths that do not exist, or
+        compares topologies of unequal size.
     """
     try:
         if settings.system.figures is not None:
@@ -40,11 +43,28 @@ def collect_claims(path: Path, settings: Settings) -> tuple[Claim, ...]:
         for claim in claims:
             where = f"{path}: claim {claim.id!r}"
             _check_lengths(claim, settings, where)
-            _check_known_issue(claim, settings, where)
             _check_sizes(claim, settings, where)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
     return claims
+
+
+def remember_claims(
+    claims: Sequence[Claim], config: pytest.Config, points: Sequence[Point]
+) -> None:
+    """Keep which cells claims have, to tell what entries of ``expected.toml`` name in vain.
+
+    :param points: the cells that the system measures.
+    """
+    known = config.stash.setdefault(claims_key, {})
+    for claim in claims:
+        known[claim.id] = tuple(point.name for point in points if claim.admits(point))
+
+
+def unknown_names(config: pytest.Config, session: Session) -> list[str]:
+    """Say which claims and cells ``expected.toml`` names that do not exist, a sentence each."""
+    cells = config.stash.get(claims_key, None)
+    return [*session.session_judge.expected.unknown(cells)] if cells else []
 
 
 def _check_lengths(claim: Claim, settings: Settings, where: str) -> None:
@@ -70,26 +90,6 @@ def _lengths(claim: Claim) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     for relation in claim.relations:
         yield "better_at", axis, relation.better_at
         yield "worse_at", axis, relation.worse_at
-
-
-def _check_known_issue(claim: Claim, settings: Settings, where: str) -> None:
-    issue = claim.known_issue
-    if issue is None:
-        return
-    points: list[Point] = [] if issue.systems else [*ARTICLE.points()]
-    for name in issue.systems or (settings.system.name,):
-        own = name == settings.system.name
-        try:
-            system = settings.system if own else load_system(name, settings.folders)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: known_issue: {error}") from error
-        points += system.sweep.points()
-    there = list(dict.fromkeys(point.name for point in points if claim.admits(point)))
-    if strange := [cell for cell in issue.cells if cell not in there]:
-        raise ConfigError(
-            f"{where}: known_issue names {', '.join(strange)}, but the claim's cells are "
-            f"{', '.join(there) or 'none'}"
-        )
 
 
 def _check_sizes(claim: Claim, settings: Settings, where: str) -> None:

@@ -14,6 +14,8 @@ import pytest
 from pytest_pdserve.judge.verdict import UNSETTLED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.putting_off import suspicion_key
+from pytest_pdserve.plugin.putting_off import times_key
 from pytest_pdserve.values.errors import BaselineRegression
 from pytest_pdserve.values.errors import PdserveError
 
@@ -134,7 +136,8 @@ def pdserve_restartable(
 ) -> Iterator[RestartableDeployment]:
     """The topology of the parameter, stood up; ``--topology`` parametrizes it.
 
-    It serves all of its tests, and is started anew where a suspicious cell is run again.
+    It is started when a test first needs its servers, serves all of its tests, and is started anew
+    where cells are run again.
     """
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.serving.restartable import RestartableDeployment
@@ -148,16 +151,25 @@ def pdserve_restartable(
     @contextlib.contextmanager
     def start(number: int) -> Iterator[Servers]:
         logs = session.store.logs(topology.id, number)
+        rotation = session.rotation(number)
         with deploy(
-            pdserve_cluster, topology, session.system, logs=logs, progress=progress
+            pdserve_cluster,
+            topology,
+            session.system,
+            logs=logs,
+            progress=progress,
+            rotation=rotation,
         ) as deployment:
             session.set_versions(deployment.versions)
             yield deployment
             if backend.starts_servers and not session.system.simulated:
                 progress("stopping")
 
-    restartable = backend.starts_servers
-    with without_traceback(), RestartableDeployment(start, restartable=restartable) as deployed:
+    if topology.id not in session.deployments:
+        session.deployments[topology.id] = RestartableDeployment(
+            start, topology, restartable=backend.starts_servers
+        )
+    with without_traceback(), session.deployments[topology.id] as deployed:
         yield deployed
 
 
@@ -178,11 +190,15 @@ def pdserve_run(
     """The cell of ``pdserve_workload`` on ``pdserve_restartable``, measured and recorded.
 
     Its numbers become the test's ``user_properties`` (JUnit) and, where pytest-benchmark was asked
-    to store or compare, a benchmark's ``extra_info``; pytest-benchmark never judges.
+    to store or compare, a benchmark's ``extra_info``, one of each run; pytest-benchmark never
+    judges. A test that judges a cell which must run again on a fresh start is put off until the
+    others have run.
     """
+    item = request.node
+    again = item.stash.get(times_key, 0) > 0
 
     def measure() -> Cell:
-        return pdserve_session.measure(pdserve_restartable, pdserve_workload)
+        return pdserve_session.measure(pdserve_restartable, pdserve_workload, again=again)
 
     with without_traceback():
         if _benchmark_asked(request.config):
@@ -191,9 +207,15 @@ def pdserve_run(
             benchmark.extra_info |= cell.records[-1].metrics
         else:
             cell = measure()
+        key = (cell.topology, cell.workload.id)
+        if suspicion_key in item.stash and pdserve_session.wants_run(key):
+            item.stash[suspicion_key] = pdserve_session.suspicion(key)
+            where, why = pdserve_restartable.where_again, pdserve_session.put_off(key)
+            pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
+            return cell
     for name, value in cell.records[-1].metrics.items():
-        request.node.user_properties.append((name, value))
-    request.node.user_properties.append(("pdserve_record", str(cell.paths[-1])))
+        item.user_properties.append((name, value))
+    item.user_properties.append(("pdserve_record", str(cell.paths[-1])))
     return cell
 
 
@@ -209,15 +231,13 @@ def pdserve_judge(
 ) -> Callable[[Cell], None]:
     """A function that holds a cell against its baseline, and ends the test as docs/judging.md says.
 
-    It raises :class:`BaselineRegression` on a FAIL, skips what is NOT JUDGED, and fails on
-    ``--pdserve-record``; under ``--pdserve-strict`` also on what is unsettled or unproven.
+    It raises :class:`BaselineRegression` on a FAIL and skips what is NOT JUDGED; under
+    ``--pdserve-strict`` it also fails on what is unsettled or unproven.
     """
 
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
         verdict = pdserve_session.judge(cell)
-        if pdserve_session.settings.record:
-            pytest.fail(verdict.message, pytrace=False)
         unproven = {f"{f.check}: {f.message}" for record in cell.records for f in record.unproven}
         end_with(verdict, request.node, pdserve_session.settings, sorted(unproven))
 
@@ -226,19 +246,23 @@ def pdserve_judge(
 
 @pytest.fixture
 def pdserve_judge_topology(
-    request: pytest.FixtureRequest, pdserve_session: Session
-) -> Callable[[str], None]:
-    """A function that holds a topology over all of its cells against the baseline.
+    request: pytest.FixtureRequest,
+    pdserve_session: Session,
+    pdserve_restartable: RestartableDeployment,
+) -> Callable[[], None]:
+    """A function that holds the median over the cells of a topology against the baseline.
 
-    It raises :class:`BaselineRegression` on a FAIL. Where nights judge fewer than two of its cells
-    it is NOT JUDGED; INCONCLUSIVE if fewer than two were measured.
+    It raises :class:`BaselineRegression` on a FAIL. Where fewer than two of the topology's cells
+    have a reference and were measured, it is NOT JUDGED. A topology that is slower over all its
+    cells is run again on fresh starts first.
     """
 
-    def judge(topology: str) -> None:
+    def judge() -> None:
         __tracebackhide__ = True
+        topology = pdserve_restartable.topology.id
         if topology in pdserve_session.broken:
             raise PdserveError(f"{topology} not judged as a whole: it ended in an ERROR")
-        verdict = pdserve_session.judge_topology(topology)
+        verdict = pdserve_session.judge_topology(pdserve_restartable)
         end_with(verdict, request.node, pdserve_session.settings)
 
     return judge
@@ -252,14 +276,16 @@ def pdserve_judge_claim(
 
     It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
     skips what no measurement can decide, what was not run and what could not be judged, and is an
-    xfail where the claim fails just as its known issue says.
+    xfail where the claim fails as ``expected.toml`` says.
     """
+    from pytest_pdserve.session.claims import judge_claim
 
     def judge(claim: Claim) -> None:
         __tracebackhide__ = True
         if claim.undecidable is not None:
             pytest.skip(f"undecidable: {claim.undecidable}")
-        verdict = pdserve_session.judge_claim(claim)
+        pdserve_session.progress = progress_to(request.config, pdserve_session.system.name)
+        verdict = judge_claim(pdserve_session, claim)
         request.node.user_properties.append(("pdserve_claim", verdict.message))
         end_with(verdict, request.node, pdserve_session.settings)
 

@@ -32,14 +32,18 @@ from pytest_pdserve.plugin.markers import unmet
 from pytest_pdserve.plugin.options import add_options
 from pytest_pdserve.plugin.options import asked
 from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.putting_off import run_or_put_off
 from pytest_pdserve.plugin.unmeasured import remember_collected_cells
 from pytest_pdserve.plugin.unmeasured import unmeasured_cells
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
+    from pytest_pdserve.session.session import Session
     from pytest_pdserve.values.topology import Topology
 
+LAST = 2
+"""Order of what runs after all cells and topologies."""
 verdicts_key = pytest.StashKey[set[str]]()
 """Verdicts of all tests that were to judge something."""
 trouble_key = pytest.StashKey[pytest.UsageError]()
@@ -103,16 +107,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unique = list({topology.id: topology for topology in topologies}.values())
         check_before_start(settings_of(config), unique, starting=starting)
     remember_collected_cells(config, items)
-    _deselect_nights(config, items)
-    items.sort(key=lambda item: item.get_closest_marker("pdserve_last") is not None)
+    items.sort(key=_order)
 
 
-def _deselect_nights(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what judges nights on a system whose limits decide everything."""
-    judging = [i for i in items if "pdserve_judge_topology" in getattr(i, "fixturenames", ())]
-    if judging and not settings_of(config).system.judgement.nights:
-        items[:] = [item for item in items if item not in judging]
-        config.hook.pytest_deselected(items=judging)
+def _order(item: pytest.Item) -> int:
+    """Cells first, then topologies as a whole, then what looks at all of them."""
+    if item.get_closest_marker("pdserve_last") is None:
+        return 0
+    return 1 if "pdserve_judge_topology" in getattr(item, "fixturenames", ()) else LAST
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test that judges a cell; put it off if the cell must run again on a fresh start.
+
+    ``--setup-only``, ``--setup-plan`` and ``--setup-show`` are left to pytest.
+    """
+    judges = {"pdserve_run", "pdserve_judge"} <= {*getattr(item, "fixturenames", ())}
+    if not judges or item.config.getoption("setupshow", default=False):
+        return None
+    run_or_put_off(item, nextitem, is_last=lambda other: _order(other) == LAST)
+    return True
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -125,7 +140,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if reason:
             pytest.skip(reason)
     names = getattr(item, "fixturenames", ())
-    if "pdserve_restartable" in names and "pdserve_run" not in names:
+    needs_servers = "pdserve_restartable" in names and "pdserve_judge_topology" not in names
+    if needs_servers and "pdserve_run" not in names:
         system = settings_of(item.config).system
         if system.simulated:
             pytest.skip(f"needs servers that answer; {system.name} is simulated")
@@ -169,19 +185,31 @@ def pytest_report_teststatus(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Exit 5 if tests were to judge something, and none judged or recorded anything.
+    """Have nights join the baseline, before the summary is printed; then set the exit code.
 
-    With ``--pdserve-strict``, exit 1 if some cell of the baseline has no test any more.
+    It is 5 if tests were to judge something, and none judged or recorded anything; 1 if nights
+    could not join, and with ``--pdserve-strict`` if a cell of the baseline has no test any more, or
+    an expected change is expired, unused, or of something that does not exist.
     """
+    measured = session.config.stash.get(session_key, None)
+    if measured is not None:
+        measured.close()
     yield
     if session.exitstatus != pytest.ExitCode.OK:
         return
-    measured = session.config.stash.get(session_key, None)
     strict = measured is not None and measured.settings.strict
-    if measured is not None and strict and unmeasured_cells(session.config, measured):
+    if measured is not None and (measured.trouble or (strict and _lacks(session.config, measured))):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     elif _nothing_judged(session.config):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def _lacks(config: pytest.Config, measured: Session) -> bool:
+    """Whether cells of the baseline have no test, or expected changes are of no use."""
+    from pytest_pdserve.plugin.claims import unknown_names
+
+    troubles = measured.session_judge.expected.troubles or unknown_names(config, measured)
+    return bool(troubles or unmeasured_cells(config, measured))
 
 
 def _nothing_judged(config: pytest.Config) -> bool:
@@ -194,16 +222,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     session = config.stash.get(session_key, None)
     if session is None:
         return
+    from pytest_pdserve.plugin.claims import unknown_names
     from pytest_pdserve.report.terminal import summary_lines
 
-    lines = summary_lines(session)
+    lines = [*summary_lines(session), *unknown_names(config, session)]
     if vanished := unmeasured_cells(config, session):
         cells = ", ".join(" ".join(key) for key in vanished)
         lines.append(f"cells of the baseline that no test measures any more: {cells}")
     if _nothing_judged(config):
         lines.append("nothing was judged, and nothing recorded as a reference")
     if lines:
-        terminalreporter.section("pdserve")
+        terminalreporter.write_sep("=", "pdserve")
         for line in lines:
             terminalreporter.write_line(line)
 
@@ -222,9 +251,6 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
             indirect=True,
             scope="session",
         )
-    if "pdserve_topology" in metafunc.fixturenames:
-        ids = [topology.id for topology in settings_of(metafunc.config).topologies]
-        metafunc.parametrize("pdserve_topology", ids)
     if panels := metafunc.definition.get_closest_marker("pdserve_panels"):
         named = panels_of(panels)
         points = settings_of(metafunc.config).system.sweep.points()
@@ -244,6 +270,9 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("pdserve_claim", [skipped])
             return
         from pytest_pdserve.plugin.claims import collect_claims
+        from pytest_pdserve.plugin.claims import remember_claims
 
-        claims_there = collect_claims(path, settings_of(metafunc.config))
+        settings = settings_of(metafunc.config)
+        claims_there = collect_claims(path, settings)
+        remember_claims(claims_there, metafunc.config, settings.system.sweep.points())
         metafunc.parametrize("pdserve_claim", claims_there, ids=lambda claim: claim.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -12,22 +13,32 @@ from pytest_pdserve.session.settings import DEFAULT_RUNS
 from pytest_pdserve.session.settings import DEFAULT_SYSTEM
 from pytest_pdserve.session.settings import DEFAULT_TOPOLOGY
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
     from pytest_pdserve.session.settings import Settings
     from pytest_pdserve.values.system import System
 
-_FLAGS = ("topology", "system", "base_url", "job_id", "runs", "repeats", "record", "strict")
+_SWITCHES = ("no_record", "strict")
+_FLAGS = (
+    *("topology", "system", "base_url", "job_id", "runs", "repeats", "first_runs"),
+    *_SWITCHES,
+)
 
 settings_key = pytest.StashKey["Settings"]()
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare every flag; one with an ini twin has no default of its own."""
-    # Long, because a list of declarations reads best in one piece.
+    """Declare every flag and its ini twin; a flag has no default of its own."""
     group = parser.getgroup("pdserve", "prefill/decode serving")
-    add = group.addoption
+    _add_where(group.addoption)
+    _add_how(group.addoption)
+    _add_twins(parser)
+
+
+def _add_where(add: Callable[..., None]) -> None:
+    """Declare what is measured, on which servers, and where the records go."""
     add(
         "--topology",
         dest="pdserve_topology",
@@ -58,31 +69,45 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="DIR",
         help=f"Folder for records and logs (default: {DEFAULT_RUNS})",
     )
+
+
+def _add_how(add: Callable[..., None]) -> None:
+    """Declare how often cells run, and what becomes of their verdicts."""
     add(
         "--pdserve-repeats",
         metavar="N",
-        help="Runs per cell (default: what the system file says)",
+        help="Runs of each cell on every start of its servers; the first is judged (default: what "
+        "the system file says, else 1)",
     )
     add(
-        "--pdserve-record",
+        "--pdserve-first-runs",
+        metavar="N",
+        help="Fresh starts on which a cell without a reference is measured; 1 saves starts, and "
+        f"limits are wide for the first nights (default: {RULE.first_starts})",
+    )
+    add(
+        "--pdserve-no-record",
         action="store_true",
         default=None,
-        help="Write measured cells into the baseline as a candidate, and fail, so that it is read",
+        help="Write no reference: no night of this session joins the baseline (default: off)",
     )
     add(
         "--pdserve-strict",
         action="store_true",
         default=None,
-        help="Fail on NEW, INCONCLUSIVE, NOT JUDGED, unproven runs, pdserve_requires skips, and "
-        "baseline cells that a whole sweep lacks (default: off)",
+        help="Fail on NEW, SUSPICIOUS, INCONCLUSIVE, NOT JUDGED, unproven runs, pdserve_requires "
+        "skips, baseline cells that a whole sweep lacks, and expected changes that are expired or "
+        "unused (default: off)",
     )
-    parser.addini("pdserve_topology", "Default of --topology", default=None)
-    parser.addini("pdserve_system", "Default of --system", default=None)
-    parser.addini("pdserve_base_url", "Default of --pdserve-base-url", default=None)
-    parser.addini("pdserve_job_id", "Default of --pdserve-job-id", default=None)
-    parser.addini("pdserve_runs", "Default of --pdserve-runs", default=None)
-    parser.addini("pdserve_repeats", "Default of --pdserve-repeats", default=None)
-    parser.addini("pdserve_strict", "Default of --pdserve-strict", type="bool", default=None)
+
+
+def _add_twins(parser: pytest.Parser) -> None:
+    """Declare the ini twin of every flag; it has no default of its own, so that the flag wins."""
+    for name in _FLAGS:
+        flag = f"--{name}" if name in ("topology", "system") else f"--pdserve-{name}"
+        typed: Any = "bool" if name in _SWITCHES else None
+        text = f"Default of {flag.replace('_', '-')}"
+        parser.addini(f"pdserve_{name}", text, type=typed, default=None)
 
 
 def asked(config: pytest.Config) -> bool:
@@ -127,8 +152,9 @@ def _read(config: pytest.Config) -> Settings:
         system=system,
         folders=folders,
         runs=runs if runs.is_absolute() else config.invocation_params.dir / runs,
-        repeats=_repeats(_value(config, "repeats", system.sweep.repeats)),
-        record=bool(config.getoption("pdserve_record")),
+        repeats=_number("repeats", _value(config, "repeats", system.sweep.repeats or 1)),
+        first_runs=_number("first-runs", _value(config, "first_runs", RULE.first_starts)),
+        record=not _value(config, "no_record", default=False),
         strict=bool(_value(config, "strict", default=False)),
         job_id=job_id,
         rootdir=config.rootpath,
@@ -143,11 +169,9 @@ def _value(config: pytest.Config, name: str, default: Any) -> Any:
     return default if ini in (None, "") else ini
 
 
-def _repeats(text: object) -> int | None:
-    if text is None:
-        return None
+def _number(option: str, text: object) -> int:
     if not str(text).isdecimal() or int(str(text)) < 1:
-        raise ConfigError(f"--pdserve-repeats {text!r} is not a whole number of at least 1")
+        raise ConfigError(f"--pdserve-{option} {text!r} is not a whole number of at least 1")
     return int(str(text))
 
 

@@ -24,7 +24,7 @@ def claim_lines(session: Session) -> list[str]:
         lines.append("claims: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
     for claim, verdict, (outcome, detail) in outcomes:
         if not (many and verdict.status in (Status.PASS, Status.NOT_ASKED)):
-            miss = f" ({verdict.misses[0]})" if verdict.misses and not verdict.known else ""
+            miss = "" if verdict.expected else _first_miss(verdict)
             lines.append(f"claim {claim.id}: {outcome}{detail and f': {detail}'}{miss}")
     alone = [claim.id for claim, _ in session.claims if claim.caution]
     if alone:
@@ -36,8 +36,16 @@ def claim_lines(session: Session) -> list[str]:
     return lines
 
 
+def _first_miss(verdict: ClaimVerdict) -> str:
+    """The first miss in parentheses, and how many more there are; empty if there is none."""
+    if not verdict.misses:
+        return ""
+    more = len(verdict.misses) - 1
+    return f" ({verdict.misses[0]}{f'; and {more} more' if more else ''})"
+
+
 def claim_outcome(session: Session, verdict: ClaimVerdict) -> tuple[str, str]:
     """Return what became of a claim, and what more there is to say, empty if nothing."""
     if verdict.status is Status.REPORTED:
         return str(verdict.status), f"does not hold; not enforced on {session.system.name}"
-    return str(verdict.status), verdict.known_text
+    return str(verdict.status), verdict.detail

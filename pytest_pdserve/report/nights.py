@@ -1,65 +1,127 @@
-"""What the judgement of nights adds to the terminal's summary."""
+"""What the terminal's summary says of the night: failures first, then what is not settled."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
+from pytest_pdserve.judge.cells import MetricVerdict
+from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.judge.wording import describe_icc
+from pytest_pdserve.judge.wording import percent
+from pytest_pdserve.report.names import short_names
 from pytest_pdserve.session.session import Session
+from pytest_pdserve.values.baseline import Key
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.rules import RULE
+
+_SHOWN = (Status.FAIL, Status.SUSPICIOUS, Status.EXPECTED)
+_MOST = 5
+"""Cells that one line names."""
 
 
 def night_lines(session: Session) -> list[str]:
-    """What was seen at all: nights and runs; what is INCONCLUSIVE; topologies as a whole."""
-    session_judge = session.session_judge
-    nightly = session_judge.expectation if session_judge.nights_judged else None
-    if nightly is None:
-        return []
-    cells = [cell for key, cell in session.cells.items() if nightly.knows(key)]
+    """Return a line for each verdict that is not settled or not a PASS, and what the night took."""
+    named = {(*key,): verdict for key, verdict in session.verdicts.items()}
+    wholes = {(name, "as a whole"): said for name, said in session.topology_verdicts.items()}
+    verdicts = {**wholes, **named}
+    lines = [*session.trouble, *_worst(verdicts)]
+    if not any(verdict.metrics for verdict in verdicts.values()):
+        return [*lines, *session.session_judge.expected.troubles]
+    cells = [cell for key, cell in session.cells.items() if not session.is_new(key)]
     runs = sum(len(cell.records) for cell in cells)
-    icc = describe_icc(nightly.icc, calibrated=session_judge.calibration is not None)
-    lines = [
-        f"judged by nights: {len(cells)} cells in {runs} runs, {len(session_judge.history.nights)} "
-        f"nights before; {icc}"
-    ]
-    if nightly.rules.most_runs < nightly.rules.least_runs:
+    counted = f"{_count(len(cells), 'cell')} in {_count(runs, 'run')}"
+    lines.append(f"judged: {counted}, {session.reruns} of them reruns")
+    lines += _blind(session)
+    lines += _better(verdicts, session)
+    judge = session.session_judge
+    if judge.alarms_went_away:
         lines.append(
-            f"one night cannot FAIL here: a suspicious cell has {nightly.rules.most_runs} runs at "
-            f"most, and {nightly.rules.least_runs} are needed (--pdserve-repeats, an endpoint of "
-            "somebody else's); windows of nights and limits can"
+            f"one night cannot FAIL on this system: of the last {RULE.false_alarm_nights} nights, "
+            f"{RULE.false_alarms} or more had an alarm that was gone the next night"
         )
-    if session.unconfirmed:
-        cells_left = ", ".join(" ".join(key) for key in session.unconfirmed)
-        lines.append(
-            f"not confirmed, as {session.confirmations} runs on fresh starts are all that a "
-            f"session makes: {cells_left}"
-        )
-    for (topology, workload), verdict in session.verdicts.items():
-        if verdict.status is Status.INCONCLUSIVE:
-            lines.append(f"inconclusive: {topology} {workload}: {_first(verdict)}")
-    lines += _undecided(
-        nightly.undecided({(c.topology, c.workload.id): c.records for c in cells}, 3)
-    )
-    for verdict in session.wholes.values():
-        said = f": {_first(verdict)}" if verdict.misses else ""
-        lines.append(f"{verdict.subject}: {verdict.status}{said}")
-    lines += [f"left out of the nights before: {why}" for why in session_judge.history.unreadable]
+    lines += judge.expected.troubles
+    lines += [f"left out of the nights before: {why}" for why in judge.history.unreadable]
     return lines
 
 
-def _undecided(tests: Sequence[tuple[tuple[str, str], str]]) -> list[str]:
-    """What three nights in a row could not decide: it will not be decided by waiting."""
-    if not tests:
-        return []
-    said = [f"{' '.join(key)} {metric}" for key, metric in tests]
-    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
-    return [
-        f"inconclusive for 3 nights in a row: {', '.join(said[:3])}{more}; too noisy for "
-        "their margin (more baseline nights, a quieter cell), or slowly getting worse"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _worst(verdicts: dict[Key, Verdict]) -> Iterator[str]:
+    """A line of each verdict that is worse, FAIL first and the largest change first."""
+    shown = [(key, said) for key, said in verdicts.items() if said.status in _SHOWN]
+    shown.sort(key=lambda each: (_SHOWN.index(each[1].status), -each[1].severity))
+    for key, verdict in shown:
+        yield f"{verdict.status}: {' '.join(key)}: {verdict.misses[0]}{_also(verdict)}"
+
+
+def _also(verdict: Verdict) -> str:
+    """What else is worse, after the first sentence."""
+    others = [
+        f"{metric.metric} {_change(metric)}"
+        for metric in verdict.metrics
+        if metric.status is not Status.PASS and not verdict.misses[0].startswith(metric.metric)
     ]
+    others += [miss for miss in verdict.misses[1:] if not miss.startswith(tuple(METRICS.times))]
+    return f" Also {', '.join(others)}." if others else ""
 
 
-def _first(verdict: Verdict) -> str:
-    more = len(verdict.misses) - 1
-    return verdict.misses[0] + (f" (and {more} more)" if more else "")
+def _change(metric: MetricVerdict) -> str:
+    return percent(as_change(metric.seen.change, METRICS[metric.metric].better))
+
+
+def _blind(session: Session) -> Iterator[str]:
+    """Cells that see less than the system promises: their limits are wider."""
+    judgement, blind = session.system.judgement, []
+    names = short_names([cell.workload for cell in session.cells.values()])
+    for key, verdict in session.verdicts.items():
+        wide = [metric for metric in verdict.metrics if _is_blind(metric, session)]
+        if wide:
+            worst = max(wide, key=lambda metric: metric.seen.reference.limit)
+            limit = as_change(worst.seen.reference.limit, METRICS[worst.metric].better)
+            record = session.cells[key].records[0]
+            bench = record.timings_s.get("bench", 0.0)
+            sees = percent(abs(limit)).removeprefix("+")
+            blind.append(
+                f"{key[0]} {names.of(record.workload)} {worst.metric} sees {sees} "
+                f"({record.workload.num_prompts} prompts last {bench:.3g} s)"
+            )
+    if blind:
+        promised = ", ".join(
+            f"{name} {judgement.promise(name):.0%}"
+            for name in ("mean_itl_ms", "mean_ttft_ms", "p99_ttft_ms")
+        )
+        shown = "; ".join(blind[:_MOST])
+        more = f"; and {len(blind) - _MOST} more" if len(blind) > _MOST else ""
+        yield (
+            f"{len(blind)} of {len(session.verdicts)} cells see less than this system promises "
+            f"({promised}): {shown}{more}. More prompts or nights help (pdserve calibrate)"
+        )
+
+
+def _is_blind(metric: MetricVerdict, session: Session) -> bool:
+    reference = metric.seen.reference
+    if reference.is_provisional:
+        return False
+    worse = as_change(reference.limit, "lower")
+    return worse > session.system.judgement.promise(metric.metric) + 1e-9
+
+
+def _better(verdicts: dict[Key, Verdict], session: Session) -> Iterator[str]:
+    """The cells and topologies that have been better, each with its largest gain."""
+    better = []
+    for key, verdict in verdicts.items():
+        gains = [metric for metric in verdict.metrics if metric.is_better]
+        if gains:
+            largest = min(gains, key=lambda metric: metric.severity)
+            others = f" (and {len(gains) - 1} more metrics)" if len(gains) > 1 else ""
+            better.append(f"{' '.join(key)} {largest.metric} {_change(largest)}{others}")
+    if better:
+        more = f"; and {len(better) - _MOST} more" if len(better) > _MOST else ""
+        shown = "; ".join(better[:_MOST])
+        yield (
+            f"better for {RULE.better_nights} nights: {shown}{more}. Accept it, so that a later "
+            f"loss is seen: pdserve baseline propose --system {session.system.name}"
+        )

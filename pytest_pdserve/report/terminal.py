@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.report.claims import claim_lines
 from pytest_pdserve.report.names import short_names
 from pytest_pdserve.report.nights import night_lines
 from pytest_pdserve.report.table import text_table
 from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.session.joining import not_recorded
 from pytest_pdserve.session.session import Session
 from pytest_pdserve.values.metrics import METRICS
 
@@ -20,7 +22,7 @@ def summary_lines(session: Session) -> list[str]:
         for key, cell in session.cells.items()
     ]
     rows += [(cell, "ERROR") for cell in session.invalid.values()]
-    if not rows and not session.claims and not session.wholes:
+    if not rows and not session.claims and not session.topology_verdicts:
         return []
     figures, lines = session.system.figures is not None, []
     if figures:
@@ -31,11 +33,29 @@ def summary_lines(session: Session) -> list[str]:
     lines += night_lines(session)
     lines += _notes(session)
     lines += claim_lines(session)
-    recorded = {verdict.recorded for verdict in session.verdicts.values() if verdict.recorded}
-    lines += [f"NEW: recorded as the reference of this host: {path}" for path in sorted(recorded)]
+    lines += _new_lines(session)
     if not figures:
         lines.append(f"records and logs: {session.store.folder}")
     return lines
+
+
+def _new_lines(session: Session) -> list[str]:
+    """How many cells were new, and where their references are."""
+    new = sum(verdict.status is Status.NEW for verdict in session.verdicts.values())
+    lines = []
+    if new:
+        where = not_recorded(session) or f"as reference in {session.session_judge.path}"
+        lines.append(f"NEW: {_cells(new)}, recorded {where}")
+    if waiting := session.waiting - session.verdicts.keys():
+        lines.append(
+            f"not judged: {_cells(len(waiting))} without a reference, measured on fewer than "
+            f"{session.settings.first_runs} starts when the session ended"
+        )
+    return lines
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count > 1 else ''}"
 
 
 def _table(rows: Sequence[tuple[Cell, str]]) -> list[str]:

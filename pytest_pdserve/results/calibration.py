@@ -1,64 +1,212 @@
-"""Calibrations: made of stored sessions of an A/A study, written and read beside the baseline."""
+"""Series of runs between which nothing was changed: of stored sessions, or of a CSV file."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
-from pytest_pdserve.results.files import load_json
-from pytest_pdserve.results.files import write_json
-from pytest_pdserve.results.kinds import CALIBRATION
-from pytest_pdserve.values.calibration import Calibration
+from pytest_pdserve.results.history import StoredSession
+from pytest_pdserve.results.history import starts_of
+from pytest_pdserve.results.selection import Selection
+from pytest_pdserve.values.calibration import MEASURED
+from pytest_pdserve.values.calibration import CalibrationRun
+from pytest_pdserve.values.calibration import Series
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.sources import unlike
-from pytest_pdserve.values.system import System
-from pytest_pdserve.values.workload import UNKNOWN
+from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.workload import Workload
+
+NEEDED = ("topology", "input_len", "output_len", "num_prompts", "start")
+"""Columns of a CSV file that must be there, and one judged metric at least."""
+OPTIONAL = ("night", "order_in_cell", "role")
+"""Columns that may be there."""
+_LARGEST = 10_000_000
 
 
-def calibration_path(system: System) -> Path:
-    """File of the calibration, beside the system file."""
-    return Path(system.source).parent / "calibration.json"
+def stored_series(selection: Selection, source: str) -> Series:
+    """Return the valid runs of stored sessions.
 
-
-def load_calibration(
-    system: System,
-    *,
-    fingerprint: str | None = None,
-    host: Mapping[str, str] = MappingProxyType({}),
-) -> Calibration | None:
-    """Read the calibration of *system*; None if there is none.
-
-    :param fingerprint: of the hardware whose noise is asked for; None where it is not known.
-    :param host: what the fingerprint was made of, to say what differs.
-    :raises ConfigError: if it is malformed, of another system or hardware, or names an unknown
-        metric.
+    :param source: what they were read from, for messages.
+    :raises ConfigError: if no run has a judged metric.
     """
-    path = calibration_path(system)
-    if not path.exists():
-        return None
-    found = CALIBRATION.parse(load_json(path), path, source=str(path))
-    if found.system != system.name:
-        raise ConfigError(f"{path}: /system: is of {found.system!r}, not of {system.name!r}")
-    for name in found.metrics:
-        if name not in METRICS.measured:
-            raise ConfigError(f"{path}: /metrics/{name}: unknown metric {name!r}")
-    known = fingerprint not in (None, UNKNOWN)
-    if fingerprint and known and found.provenance.fingerprint not in (None, UNKNOWN, fingerprint):
+    runs = [run for session in selection.sessions for run in _stored_runs(session)]
+    if not runs:
         raise ConfigError(
-            f"{path} was made on another host or system file "
-            f"({unlike(found.provenance, fingerprint, host)}); move it away, and study this with "
-            "pdserve calibrate"
+            f"{source}: no valid run has a judged metric and a known number of prompts; expected "
+            f"one of {', '.join(METRICS.times)}"
         )
-    return found
+    return Series(source=source, runs=tuple(runs), left_out=tuple(selection.left_out))
 
 
-def write_calibration(calibration: Calibration) -> Path:
-    """Write it where :func:`load_calibration` looks.
+def _stored_runs(session: StoredSession) -> Iterator[CalibrationRun]:
+    cells: dict[tuple[str, str], list[Record]] = {}
+    for record in session.records:
+        if not record.invalid:
+            cells.setdefault((record.topology, record.workload.id), []).append(record)
+    for runs in cells.values():
+        for number, start in enumerate(starts_of(runs)):
+            for order, record in enumerate(start):
+                values = {
+                    name: value
+                    for name in METRICS.times
+                    if (value := record.value(name)) is not None and 0 < value < math.inf
+                }
+                prompts = record.workload.num_prompts
+                if values and isinstance(prompts, int):
+                    of = f"unknown {number}" if record.start is None else record.start
+                    yield CalibrationRun(
+                        topology=record.topology,
+                        workload=record.workload,
+                        prompts=prompts,
+                        start=f"{session.run_id} {record.topology} {of}",
+                        night=session.night,
+                        order=order,
+                        values=values,
+                        load_s=record.timings_s.get("bench"),
+                    )
 
-    :raises StoreError: if it cannot be written.
+
+def load_series(path: Path) -> Series:
+    """Read a CSV file: a line of column names, then a line for each run.
+
+    Columns are :data:`NEEDED`, :data:`OPTIONAL` and judged metrics, empty where a run has none.
+    Runs of one ``start`` were made on the same servers. Runs of other roles than ``measured`` are
+    part of no spread.
+
+    :raises ConfigError: naming file, line and column.
     """
-    path = Path(calibration.source)
-    write_json(path, CALIBRATION.dump(calibration, path))
-    return path
+    rows = _rows(path)
+    if not rows:
+        raise ConfigError(f"{path}: has no line of a run")
+    runs: list[CalibrationRun] = []
+    lines: dict[tuple[object, ...], int] = {}
+    before: Counter[tuple[str, ...]] = Counter()
+    for line, row in rows:
+        where = f"{path}: line {line}"
+        run = _run(row, where, before=before)
+        key = (run.cell, run.prompts, run.start, run.role, run.order)
+        if key in lines:
+            raise ConfigError(
+                f"{where}: column order_in_cell: {run.order} of start {run.start!r} stands on line "
+                f"{lines[key]} too; expected another number for each run of a cell on a start"
+            )
+        lines[key] = line
+        runs.append(run)
+    if all(run.role != MEASURED for run in runs):
+        raise ConfigError(f"{path}: column role: no run has {MEASURED!r}, expected it of some")
+    roles = Counter(run.role for run in runs if run.role != MEASURED)
+    unused = [name for name in rows[0][1] if name not in (*NEEDED, *OPTIONAL, *METRICS.times)]
+    return Series(
+        source=str(path),
+        runs=tuple(runs),
+        left_out=(
+            *(f"{count} runs of role {role!r}" for role, count in roles.items()),
+            *([f"columns that are no judged metric: {', '.join(unused)}"] if unused else []),
+        ),
+    )
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the number of each line of a run, and its text by column."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: byte {error.start}") from error
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
+        columns = [name.strip() for name in next(lines, [])]
+        _check_columns(columns, path)
+        for fields in lines:
+            if len(fields) != len(columns) and fields:
+                raise ConfigError(
+                    f"{path}: line {lines.line_num}: {len(fields)} fields, expected "
+                    f"{len(columns)} as in the first line"
+                )
+            if fields:
+                values = (field.strip() for field in fields)
+                rows.append((lines.line_num, dict(zip(columns, values, strict=True))))
+    except csv.Error as error:
+        raise ConfigError(f"{path}: line {lines.line_num}: is no valid CSV: {error}") from error
+    return rows
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{path}: line 1: column {twice!r} stands twice")
+    missing = [name for name in NEEDED if name not in columns]
+    if missing:
+        raise ConfigError(
+            f"{path}: line 1: column {missing[0]!r} is missing; expected {', '.join(NEEDED)} and "
+            "metrics"
+        )
+    if not any(name in METRICS.times for name in columns):
+        raise ConfigError(
+            f"{path}: line 1: no column is a judged metric; expected one of "
+            f"{', '.join(METRICS.times)}"
+        )
+
+
+def _run(row: Mapping[str, str], where: str, *, before: Counter[tuple[str, ...]]) -> CalibrationRun:
+    """Return the run of one line.
+
+    :param before: counts runs of a cell on a start, where no column says their order.
+    """
+    for name in ("topology", "start"):
+        if not row[name]:
+            raise ConfigError(f"{where}: column {name}: is empty, expected a name")
+    input_len, output_len, prompts = (_integer(row, name, where) for name in NEEDED[1:4])
+    values = {name: _value(row, name, where) for name in METRICS.times if row.get(name)}
+    if not values:
+        raise ConfigError(f"{where}: no metric has a value, expected one at least")
+    role = row.get("role") or MEASURED
+    key = (*(row[name] for name in NEEDED), role)
+    before[key] += 1
+    order = before[key] - 1
+    if row.get("order_in_cell"):
+        order = _integer(row, "order_in_cell", where, least=0)
+    rate = values.get("output_throughput")
+    return CalibrationRun(
+        topology=row["topology"],
+        workload=Workload(input_len=input_len, output_len=output_len, num_prompts=prompts),
+        prompts=prompts,
+        start=row["start"],
+        night=row.get("night", ""),
+        order=order,
+        role=role,
+        values=values,
+        load_s=prompts * output_len / rate if rate else None,
+    )
+
+
+def _integer(row: Mapping[str, str], name: str, where: str, *, least: int = 1) -> int:
+    text = row[name]
+    if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= _LARGEST:
+        raise ConfigError(
+            f"{where}: column {name}: {text[:40]!r}, expected a whole number from {least} to "
+            f"{_LARGEST:,}"
+        )
+    return int(text)
+
+
+def _value(row: Mapping[str, str], name: str, where: str) -> float:
+    try:
+        value = float(row[name])
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= LARGEST:
+        raise ConfigError(
+            f"{where}: column {name}: {row[name][:40]!r}, expected a number above 0 in "
+            f"{METRICS[name].unit}, or nothing"
+        )
+    return value

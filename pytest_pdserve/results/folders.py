@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
 
 _PACKAGE = Path(__file__).parents[1]
 SHIPPED = tuple(
@@ -19,16 +19,10 @@ def baseline_folders(rootdir: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys([*([own] if own.is_dir() else []), *SHIPPED]))
 
 
-def check_own(path: Path) -> None:
-    """Refuse to keep what somebody measured inside the installed package.
+def own_folder(system: System, rootdir: Path) -> Path:
+    """Folder for what is measured on *system*: the one of its file, or the project's own.
 
-    The next version replaces it there, and no repository of theirs knows it.
-
-    :param path: system file, or what is to be written beside it.
-    :raises ConfigError: with what to copy where.
+    A file of the installed package is replaced by the next version, so nothing is kept beside it.
     """
-    if _PACKAGE in path.parents:
-        raise ConfigError(
-            f"{path} lies inside the installed package, so nothing of yours can be kept beside it; "
-            f"make the system your own: mkdir -p baselines && cp -r {path.parent} baselines/"
-        )
+    folder = Path(system.source).parent
+    return rootdir / "baselines" / system.name if _PACKAGE in folder.parents else folder

@@ -22,12 +22,9 @@ from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.sessions import night_of
 
-SERVING = ("vllm", "nixl", "vllm-router", "torch", "cuda", "libfabric")
-"""Components of which a night must have tonight's versions, or it is no night of the same thing."""
-
-FARTHEST = 42
-"""Nights that are looked back at, at most: six of a topology that has its turn once a week. Without
-an end, one cell of the baseline that nobody measures any more would have every record read."""
+FARTHEST = 90
+"""Nights that are looked back at, at most. Without an end, one cell of the baseline that nobody
+measures any more would have every record read."""
 Key = tuple[str, str]
 """Topology and workload id."""
 Runs = Mapping[Key, Sequence[Record]]
@@ -35,11 +32,21 @@ Runs = Mapping[Key, Sequence[Record]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastNight:
+    """One night before tonight."""
+
+    name: str
+    """Its date, or its number if it was simulated."""
+    runs: Runs
+    """Its runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """Nights before tonight."""
 
-    nights: tuple[Runs, ...] = ()
-    """Oldest first."""
+    nights: tuple[PastNight, ...] = ()
+    """Newest first."""
     unreadable: tuple[str, ...] = ()
     """Records that could not be read, and why: they are left out, and that is said."""
 
@@ -63,9 +70,9 @@ class StoredSession:
         return self.session.id
 
     @property
-    def origin(self) -> tuple[str, Mapping[str, str]]:
-        """Fingerprint and serving versions: what makes nights comparable."""
-        return self.records[0].fingerprint, serving_versions(self.records[0].versions)
+    def fingerprint(self) -> str:
+        """Digest of hardware and system file: what makes nights comparable."""
+        return self.records[0].fingerprint
 
     def valid(self) -> dict[Key, list[Record]]:
         """Its runs by cell, without cells of which a run was invalid: those ended in an ERROR."""
@@ -96,50 +103,39 @@ def one_a_start(runs: Sequence[Record]) -> list[Record]:
     return [start[0] for start in starts_of(runs)]
 
 
-def serving_versions(versions: Mapping[str, str]) -> dict[str, str]:
-    """What of *versions* may change how fast servers are."""
-    return {name: versions[name] for name in SERVING if name in versions}
-
-
 def past_nights(
     runs: Path,
     *,
-    like: tuple[str, Mapping[str, str]],
+    fingerprint: str,
     system: str,
     tonight: SessionRef,
-    baseline: Collection[SessionRef],
     cells: Collection[Key],
     each: int,
 ) -> History:
-    """Nights in *runs* of the same system, host and serving versions, later than the baseline's.
+    """Return the nights in *runs* of the same system and hardware, before tonight.
 
-    Of several sessions of one night the first that has a cell counts: later ones have the night in
-    common with it, and so bring little that is new.
+    Of several sessions of one night the first that has a cell counts.
 
-    :param like: tonight's fingerprint and versions.
     :param tonight: the session that looks back; nothing of its own night is past.
-    :param baseline: sessions of the baseline that nights are held against.
     :param cells: what nights are wanted of; topologies that take turns share none.
-    :param each: nights that are wanted of each of them, the newest; so many are read of any.
+    :param each: nights that are wanted of each of them, the newest.
     """
-    fingerprint, versions = like
-    wanted = fingerprint, serving_versions(versions)
     nights: dict[str, dict[Key, list[Record]]] = {}
     seen: set[str] = set()
     unreadable: list[str] = []
-    old = {night_of(run, tonight) for run in baseline}
     this = night_of(tonight, tonight)
-    for session in stored_sessions(
-        runs, system=system, unreadable=unreadable, later_than=baseline, newest=tonight
-    ):
-        if session.night == this or session.night in old:
+    for session in stored_sessions(runs, system=system, unreadable=unreadable, newest=tonight):
+        if session.night == this:
             continue
         if session.night not in seen and (len(seen) >= FARTHEST or _enough(nights, cells, each)):
             break
         seen.add(session.night)
-        if session.origin == wanted and session.runs():
+        if session.fingerprint == fingerprint and session.runs():
             join(nights, session)
-    return History(nights=tuple(reversed(nights.values())), unreadable=tuple(unreadable))
+    return History(
+        nights=tuple(PastNight(name=name, runs=there) for name, there in nights.items()),
+        unreadable=tuple(unreadable),
+    )
 
 
 def _enough(nights: Mapping[str, Runs], cells: Collection[Key], each: int) -> bool:
@@ -161,24 +157,20 @@ def stored_sessions(
     *,
     system: str,
     unreadable: list[str],
-    later_than: Collection[SessionRef] = (),
     newest: SessionRef | None = None,
 ) -> Iterator[StoredSession]:
     """What sessions left of *system*, newest first.
 
     :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
-    :param later_than: sessions; neither they nor what is older is read.
-    :param newest: what nights are counted back from, and nothing later is read; None for the
-        newest that is found.
+    :param newest: what nights are counted back from, and neither it nor what is later is read;
+        None for the newest that is found.
     """
-    known = [run.began for run in later_than if run.began is not None]
-    passed = {run.id for run in (*later_than, *([newest] if newest else ()))}
-    last = newest.began if newest else None
+    passed, last = (newest.id, newest.began) if newest else (None, None)
     for folder, found in session_folders(runs):
         began = found.session.began
-        if folder.name in passed or found.system != system:
+        if folder.name == passed or found.system != system:
             continue
-        if began and ((known and began <= max(known)) or (last and began > last)):
+        if began and last and began > last:
             continue
         stored = stored_session(folder, system=system, unreadable=unreadable, newest=newest)
         if stored is not None:

@@ -28,9 +28,9 @@ from pytest_pdserve.results import migrations
 from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import pointer_text
 from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.claim import ClaimsFile
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.expected import ExpectedFile
 from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.roles import ROLES
@@ -287,22 +287,19 @@ BASELINE = Kind(
     name="baseline",
     title="baseline",
     type=Baseline,
-    version=2,
+    version=3,
     placed=("source",),
     sparse=True,
-    migrations={1: migrations.baseline_from_1},
-    advice="use the pytest-pdserve that wrote it, or move it away and record another with "
-    "--pdserve-record",
+    migrations={1: migrations.baseline_from_1, 2: migrations.baseline_from_2},
+    advice="use the pytest-pdserve that wrote it, or move it away: the next session records a new "
+    "reference",
 )
-CALIBRATION = Kind(
-    name="calibration",
-    title="calibration",
-    type=Calibration,
-    version=2,
-    placed=("source",),
-    sparse=True,
-    migrations={1: migrations.calibration_from_1},
-    advice="move it away and make another with pdserve calibrate",
+EXPECTED = Kind(
+    name="expected",
+    title="expected changes",
+    type=ExpectedFile,
+    version=1,
+    advice=_WRITTEN,
 )
 _BY_ROLE = {"model": ("ModelSpec", "RoleServing"), "kv_transfer": ("KvTransfer", "RoleTransfer")}
 """Tables that have one of their own for each role: their type, and that of a role's."""
@@ -344,5 +341,5 @@ FIGURES = Kind(
     placed=("source",),
     advice=_WRITTEN,
 )
-KINDS: tuple[Kind[Any], ...] = (RECORD, SESSION, BASELINE, CALIBRATION, SYSTEM, CLAIMS, FIGURES)
+KINDS: tuple[Kind[Any], ...] = (RECORD, SESSION, BASELINE, EXPECTED, SYSTEM, CLAIMS, FIGURES)
 """Every kind."""

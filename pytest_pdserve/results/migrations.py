@@ -65,10 +65,54 @@ def baseline_from_1(data: Mapping[str, Any], given: Any) -> dict[str, Any]:
     return {**new, "schema_version": 2, "provenance": _sources(data["provenance"]), "cells": cells}
 
 
-def calibration_from_1(data: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
-    """Make a calibration of version 2, whose sessions say when they began."""
+def baseline_from_2(data: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
+    """Make a baseline of version 3, which has the nights of each cell in place of envelopes.
+
+    An envelope without values was the mean of some runs: it becomes the last session's night.
+    """
     del given
-    return {**data, "schema_version": 2, "provenance": _sources(data["provenance"])}
+    sources = data["provenance"]
+    versions, nodes = sources.get("versions", {}), sources.get("nodes", [])
+    sessions = [{**run, "versions": versions, "nodes": nodes} for run in sources["runs"]]
+    new = {
+        "schema_version": 3,
+        "system": data["system"],
+        "suite": data["suite"],
+        "sessions": sessions,
+        "cells": {
+            topology: {
+                workload: cell
+                for workload, metrics in cells.items()
+                if (cell := _nights(metrics, [run["id"] for run in sources["runs"]]))
+            }
+            for topology, cells in data["cells"].items()
+        },
+    }
+    names = ("fingerprint", "host", "approver", "note")
+    kept = {name: sources[name] for name in names if name in sources}
+    if "approver" in sources:
+        kept["accepted_on"] = sources["date"]
+    return {**new, **{name: value for name, value in kept.items() if value is not None}}
+
+
+def _nights(metrics: Mapping[str, Any], ids: list[str]) -> dict[str, Any] | None:
+    """A cell of version 3; None of one that has counts only."""
+    nights: dict[str, dict[str, float]] = {}
+    counts = {}
+    for name, entry in metrics.items():
+        if entry["better"] == "equal":
+            counts[name] = entry["ref"]
+            continue
+        values = entry.get("values") or [*[None] * (len(ids) - 1), entry["ref"]]
+        for run, value in zip(ids, values, strict=True):
+            if value is not None:
+                nights.setdefault(run, {})[name] = value
+    if not nights:
+        return None
+    return {
+        "counts": counts,
+        "nights": [{"session": run, "values": nights[run]} for run in ids if run in nights],
+    }
 
 
 def _sources(data: Mapping[str, Any]) -> dict[str, Any]:

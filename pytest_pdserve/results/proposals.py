@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import statistics
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -12,27 +13,23 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 
-from pytest_pdserve.judge.stats import envelope_from_runs
-from pytest_pdserve.judge.stats import envelope_of_nights
-from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.judge.limits import signed_log
 from pytest_pdserve.results.baselines import load_baseline
+from pytest_pdserve.results.baselines import locked
 from pytest_pdserve.results.baselines import write_baseline
+from pytest_pdserve.results.nights import counts_of
+from pytest_pdserve.results.nights import night_of_runs
+from pytest_pdserve.results.nights import source_of
 from pytest_pdserve.results.selection import Selection
 from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.baseline import Envelope
+from pytest_pdserve.values.baseline import CellBaseline
+from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.rules import Rules
-from pytest_pdserve.values.sessions import SessionRef
-from pytest_pdserve.values.sources import Sources
+from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.system import System
-
-Key = tuple[str, str]
-"""Topology and workload id."""
-Column = Sequence[Record | None]
-"""First valid run of a cell in each session, None where there is none or it is not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +41,22 @@ class Proposal:
     reasons: tuple[str, ...]
     """What it was made of and what was left out, a sentence each."""
     warnings: tuple[str, ...]
-    """What speaks against accepting it, a sentence each."""
+    """What to think of before accepting it, a sentence each."""
 
 
-def proposal_path(system: System, suite: str) -> Path:
+def proposal_path(baseline: Path) -> Path:
     """File of the proposal, beside the baseline that it would become."""
-    return baseline_path(system, f"{suite}.proposal")
+    return baseline.with_name(f"{baseline.stem}.proposal.json")
 
 
-def load_proposal(system: System, suite: str) -> Baseline:
-    """Read the proposal that waits for somebody to accept it.
+def load_proposal(baseline: Path, system: System) -> Baseline:
+    """Read the proposal that waits to be accepted.
 
+    :param baseline: file that it would become.
     :raises ConfigError: if there is none, or it is malformed.
     """
-    path = proposal_path(system, suite)
-    found = load_baseline(path, system=system, suite=suite)
+    path = proposal_path(baseline)
+    found = load_baseline(path, system=system)
     if found is None:
         raise ConfigError(
             f"{path} does not exist; make it with pdserve baseline propose --system {system.name}"
@@ -67,44 +65,61 @@ def load_proposal(system: System, suite: str) -> Baseline:
 
 
 def propose(
-    selection: Selection, system: System, *, suite: str, last: int, current: Baseline | None
+    selection: Selection, system: System, *, path: Path, last: int, current: Baseline | None
 ) -> Proposal:
-    """A baseline of the newest *last* nights of every cell: its first valid run of each.
+    """Return a baseline of the newest *last* nights of every cell.
 
     :param selection: sessions, each a night of its own.
-    :param current: the baseline that it would replace; its known issues are kept.
-    :raises ConfigError: if times of *system* are kept per host, or nothing could be taken.
+    :param path: file of the baseline.
+    :param current: the baseline that it would replace.
+    :raises ConfigError: if no run has a metric that is judged.
     """
-    if system.judgement.host_envelopes:
-        raise ConfigError(
-            f"{system.name!r} keeps its times per host ([judgement] host_envelopes): the first run "
-            "of a cell records them; counts are recorded with --pdserve-record"
-        )
-    columns = _columns(selection, last)
-    used = [n for n in range(len(selection.sessions)) if any(c[n] for c in columns.values())]
-    columns = {key: [column[n] for n in used] for key, column in columns.items()}
-    cells, lost = _cells(columns, system, current)
+    cells, used = _cells(_columns(selection, last))
     if not cells:
         raise ConfigError(f"no run of {system.name!r} has a metric that could be judged")
-    records = [record for column in columns.values() for record in column if record is not None]
+    order = [session.run_id for session in selection.sessions]
+    sources = sorted(used.values(), key=lambda record: _place(order, record))
+    newest = sources[-1]
     baseline = Baseline(
         system=system.name,
-        suite=suite,
-        source=str(proposal_path(system, suite)),
-        provenance=_sources([selection.sessions[n].session for n in used], records),
+        suite=path.stem,
+        source=str(proposal_path(path)),
+        fingerprint=newest.fingerprint,
+        host=newest.host,
+        sessions=tuple(source_of(record) for record in sources),
         cells=cells,
     )
-    nights = [sum(record is not None for record in column) for column in columns.values()]
+    counts = [len(cell.nights) for there in cells.values() for cell in there.values()]
+    nights_used = [s for s in selection.sessions if any(r.session.id in used for r in s.records)]
     return Proposal(
         baseline=baseline,
         reasons=(
-            f"{len(columns)} cells of {_span(nights)} nights, {len(used)} in all "
-            f"({replace(selection, sessions=[selection.sessions[n] for n in used]).period})",
-            *(f"{why} (left out of {count} cells)" for why, count in sorted(lost.items())),
+            f"{len(counts)} cells of {_span(counts)} nights, {len(nights_used)} in all "
+            f"({replace(selection, sessions=nights_used).period})",
             *(f"left out: {why}" for why in selection.left_out),
         ),
-        warnings=tuple(_warnings(baseline, current)),
+        warnings=tuple(_warnings(baseline, current, system)),
     )
+
+
+def _cells(
+    columns: Mapping[Key, Sequence[Sequence[Record]]],
+) -> tuple[dict[str, dict[str, CellBaseline]], dict[str, Record]]:
+    """The baseline of each cell, and a record of each session that has a night in one."""
+    cells: dict[str, dict[str, CellBaseline]] = {}
+    used: dict[str, Record] = {}
+    for key, nights in columns.items():
+        cell = _cell(nights)
+        if cell is not None:
+            cells.setdefault(key[0], {})[key[1]] = cell
+            made = {night.session for night in cell.nights}
+            used |= {r[0].session.id: r[0] for r in nights if r[0].session.id in made}
+    return cells, used
+
+
+def _place(order: Sequence[str], record: Record) -> tuple[str, int]:
+    place = order.index(record.session.id) if record.session.id in order else -1
+    return record.session.started_at or "", place
 
 
 def _span(counts: Sequence[int]) -> str:
@@ -112,133 +127,69 @@ def _span(counts: Sequence[int]) -> str:
     return f"{most}" if least == most else f"{least} to {most}"
 
 
-def _columns(selection: Selection, last: int) -> dict[Key, list[Record | None]]:
-    nights = [session.runs() for session in selection.sessions]
-    columns: dict[Key, list[Record | None]] = {}
-    for key in sorted({key for night in nights for key in night}):
-        places = [n for n, night in enumerate(nights) if key in night][-last:]
-        columns[key] = [night[key][0] if n in places else None for n, night in enumerate(nights)]
-    return columns
+def _columns(selection: Selection, last: int) -> dict[Key, list[list[Record]]]:
+    """The runs of each cell in its newest *last* nights, oldest first."""
+    columns: dict[Key, list[list[Record]]] = {}
+    for session in selection.sessions:
+        for key, runs in session.runs().items():
+            columns.setdefault(key, []).append(runs)
+    return {key: nights[-last:] for key, nights in sorted(columns.items())}
 
 
-def _cells(
-    columns: Mapping[Key, Column], system: System, current: Baseline | None
-) -> tuple[dict[str, dict[str, Mapping[str, Envelope]]], Counter[str]]:
-    """Return the envelopes of all cells that have any, and why metrics were left out, counted."""
-    lost: Counter[str] = Counter()
-    cells: dict[str, dict[str, Mapping[str, Envelope]]] = {}
-    for (topology, workload), column in sorted(columns.items()):
-        known = (current.envelopes(topology, workload) if current else None) or {}
-        metrics = dict(_envelopes(column, system, known, lost))
-        if metrics:
-            cells.setdefault(topology, {})[workload] = metrics
-    return cells, lost
+def _cell(nights: Sequence[Sequence[Record]]) -> CellBaseline | None:
+    """The baseline of one cell; None without a metric that is judged.
 
-
-def _envelopes(
-    column: Column, system: System, known: Mapping[str, Envelope], lost: Counter[str]
-) -> Iterator[tuple[str, Envelope]]:
-    """Envelopes of one cell.
-
-    :param lost: counts why metrics are left out.
+    The value of a night is its first run: later ones were made because that looked slow. The first
+    night counts as the median of its starts where there are enough of them.
     """
-    records = [record for record in column if record is not None]
-    for name in (*METRICS.times, *METRICS.counts):
-        values = [None if record is None else record.value(name) for record in column]
-        present = [value for value in values if value is not None]
-        fixed = system.judgement.rtol.get(name)
-        nightly = fixed is None and METRICS[name].better != "equal"
-        if not present:
-            continue
-        if len(present) < len(records) and not nightly:
-            lost[f"{name}: some runs lack it"] += 1
-        elif METRICS[name].better == "equal" and len(set(present)) > 1:
-            lost[f"{name}: it is not the same in all runs"] += 1
-        elif METRICS[name].better != "equal" and min(present) <= 0:
-            lost[f"{name}: it is {min(present):g} in a run"] += 1
-        elif nightly:
-            yield name, envelope_of_nights(name, values)
-        else:
-            issue = known[name].known_issue if name in known else None
-            yield name, replace(envelope_from_runs(name, present, fixed or 0.0), known_issue=issue)
+    made = []
+    for place, runs in enumerate(nights):
+        whole = place == 0 and len(runs) >= RULE.first_starts
+        night = night_of_runs(runs if whole else runs[:1])
+        if night is not None:
+            made.append(night)
+    return CellBaseline(counts=counts_of(nights[-1][0]), nights=tuple(made)) if made else None
 
 
-def _sources(runs: Sequence[SessionRef], records: Sequence[Record]) -> Sources:
-    """Where the values come from; versions and host are those of the newest, and of all."""
-    newest = max(records, key=lambda record: record.started_at)
-    seeds = {seed for r in records if isinstance(seed := r.client.get("seed"), int)}
-    return Sources(
-        date=datetime.now(UTC).date().isoformat(),
-        runs=tuple(runs),
-        fingerprint=newest.fingerprint,
-        versions=newest.versions,
-        host=newest.host,
-        nodes=tuple(sorted({node for record in records for node in record.nodes})),
-        seeds=tuple(sorted(seeds)),
-    )
-
-
-def _warnings(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
-    rules = Rules()
-    yield from _short_tests(baseline, rules)
-    yield from _lost_cells(baseline, current)
-    if baseline.has_values:
-        yield from _unlike_values(baseline, rules)
-
-
-def _short_tests(baseline: Baseline, rules: Rules) -> Iterator[str]:
-    """Warn of tests with too few nights for a FAIL."""
-    runs = [
-        envelope.runs
-        for workloads in baseline.cells.values()
-        for cell in workloads.values()
-        for envelope in cell.values()
-        if envelope.values
-    ]
-    short = sum(count < rules.least_baseline_runs for count in runs)
-    if short:
+def _warnings(baseline: Baseline, current: Baseline | None, system: System) -> Iterator[str]:
+    cells = [cell for there in baseline.cells.values() for cell in there.values()]
+    young = sum(len(cell.nights) < RULE.full_nights for cell in cells)
+    if young:
         yield (
-            f"{short} of {len(runs)} tests have fewer than {rules.least_baseline_runs} nights: no "
-            f"single night can FAIL them (they have {_span(runs)})"
+            f"{young} of {len(cells)} cells have fewer than {RULE.full_nights} nights: their "
+            f"limits are {RULE.young_floors:g} floors at least, and their verdicts provisional"
         )
-
-
-def _lost_cells(baseline: Baseline, current: Baseline | None) -> Iterator[str]:
-    """Warn of cells that the present baseline has and this one would not have."""
-    gone = sorted(
-        f"{topology} {workload}"
-        for topology, workloads in (current.cells if current else {}).items()
-        for workload in workloads
-        if baseline.envelopes(topology, workload) is None
-    )
+    lost = [key for key in (current.keys if current else ()) if baseline.cell(key) is None]
+    gone = sorted(map(" ".join, lost))
     if gone:
         yield (
             f"{len(gone)} cells of the present baseline were not measured in these nights and "
             f"would be without one: {_some(gone)}"
         )
-
-
-def _unlike_values(baseline: Baseline, rules: Rules) -> Iterator[str]:
-    """Warn of outliers, and of tests that changed within these nights."""
-    from pytest_pdserve.judge.suitability import suitability
-
-    seen = suitability(baseline, rules)
-    if seen.strays:
-        share = seen.strays / seen.values
+    moved = list(_moved(baseline, system.judgement.all_floors))
+    if moved:
         yield (
-            f"{seen.strays} of {seen.values} values ({share:.1%}) lie more than "
-            f"{rules.outlier_mads:g} MAD from the others: kept, but not in the reference"
+            f"{len(moved)} metrics changed within these nights, newer half against older: "
+            f"{_some(moved)}; nights of one level are wanted, so name their runs or take fewer "
+            "with --last"
         )
-    if seen.changes:
-        moved = [
-            f"{' '.join(change.cell)} {change.metric} {abs(change.worse):.1%} "
-            + ("worse" if change.worse > 0 else "better")
-            for change in seen.changes
-        ]
-        yield (
-            f"{len(moved)} tests changed on the way, newer half against older: {_some(moved)}; "
-            "nights of one kind are wanted, so name their runs or take fewer with --last"
-        )
+
+
+def _moved(baseline: Baseline, floors: Mapping[str, float]) -> Iterator[str]:
+    """Metrics whose newer nights differ from the older ones by more than the floor.
+
+    The limit is of no use: nights of two levels have a spread that hides their difference.
+    """
+    for key in baseline.keys:
+        cell = baseline.cell(key)
+        for name, floor in floors.items():
+            logs = [signed_log(v, METRICS[name].better) for v in cell.values(name)] if cell else []
+            half = len(logs) // 2
+            if half < 2:
+                continue
+            change = statistics.median(logs[half:]) - statistics.median(logs[:half])
+            if abs(change) > math.log1p(floor):
+                yield f"{' '.join(key)} {name} {'worse' if change > 0 else 'better'}"
 
 
 def _some(said: Sequence[str], most: int = 3) -> str:
@@ -256,25 +207,21 @@ def write_proposal(proposal: Proposal) -> Path:
     return path
 
 
-def accept(system: System, suite: str, *, approver: str, note: str | None) -> Path:
-    """Make the proposal the baseline, by name of who answers for it; the proposal is gone then.
+def accept(path: Path, system: System, *, approver: str, note: str | None) -> Path:
+    """Make the proposal the baseline at *path*, by name of who answers for it.
 
     :raises ConfigError: if there is no proposal, or *approver* is empty.
     :raises StoreError: if the baseline cannot be written.
     """
     if not approver.strip():
         raise ConfigError("--approver is empty; say who answers for this baseline")
-    proposal, path = load_proposal(system, suite), baseline_path(system, suite)
-    assert proposal.provenance is not None
-    provenance = replace(
-        proposal.provenance,
-        date=datetime.now(UTC).date().isoformat(),
-        approver=approver.strip(),
-        note=note or proposal.provenance.note,
-    )
-    write_baseline(path, replace(proposal, provenance=provenance))
+    proposal = load_proposal(path, system)
+    today = datetime.now(UTC).date().isoformat()
+    accepted = replace(proposal, approver=approver.strip(), accepted_on=today, note=note)
+    with locked(path):
+        write_baseline(path, accepted)
     try:
-        proposal_path(system, suite).unlink()
+        proposal_path(path).unlink()
     except OSError as error:
         raise StoreError(f"{proposal.source} cannot be removed: {error.strerror}") from error
     return path

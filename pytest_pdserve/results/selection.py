@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pdserve.results.history import SERVING
 from pytest_pdserve.results.history import Key
 from pytest_pdserve.results.history import Runs
 from pytest_pdserve.results.history import StoredSession
@@ -22,6 +21,9 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sources import changes
 from pytest_pdserve.values.system import System
+
+SERVING = ("vllm", "nixl", "vllm-router", "torch", "cuda", "libfabric")
+"""Components whose versions decide how fast servers are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,16 @@ class Selection:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """In what sessions that are compared may differ."""
+
+    version: bool
+    """In serving versions."""
+    load: bool
+    """In ``[sweep]`` of the system file."""
+
+
 def _joined(night: str, cells: Runs) -> StoredSession:
     """A night as one session, which has the name of the last that it has a cell of."""
     records = tuple(record for runs in cells.values() for record in runs)
@@ -61,30 +73,30 @@ def _joined(night: str, cells: Runs) -> StoredSession:
     return StoredSession(session=last, night=night, records=records)
 
 
-def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection:
+def select(
+    runs: Path,
+    system: System,
+    run_ids: Sequence[str] = (),
+    *,
+    any_version: bool = False,
+    any_load: bool = False,
+) -> Selection:
     """Sessions of *system* below *runs* that can be compared with each other.
 
     Without *run_ids*, hardware and versions are those of the newest session, and sessions of others
     are left out; with them, all must agree.
 
+    :param any_version: whether serving versions may differ.
+    :param any_load: whether ``[sweep]`` of the system file may differ.
     :raises ConfigError: if there is none; if one was simulated and the system is real, or the other
         way round; if one of *run_ids* does not exist, is of another system, or does not agree.
     """
-    if system.figures is not None:
-        raise ConfigError(f"{system.name!r} is figures: nothing of it was ever measured")
     unreadable: list[str] = []
-    found = list(stored_sessions(runs, system=system.name, unreadable=unreadable))
+    found = _found(runs, system, run_ids, unreadable)
+    allowed = Allowed(version=any_version, load=any_load)
+    alike = [s for s in found if not any(_differences(s, found[0], allowed))]
     if run_ids:
-        found = _chosen(found, run_ids, runs, system)
-    _check_found(found, runs, system)
-    _check_kind(found, system)
-    alike = [session for session in found if session.origin == found[0].origin]
-    if run_ids and len(alike) < len(found):
-        other = next(session for session in found if session not in alike)
-        raise ConfigError(
-            f"{other.run_id} ({_origin(other)}) cannot be mixed with {found[0].run_id} "
-            f"({_origin(found[0])}): hardware and serving versions must be the same"
-        )
+        _check_alike(found, alike)
     valid = [session for session in alike if session.runs()]
     if not valid:
         raise ConfigError(f"{runs} holds no valid run of {system.name!r} ({_origin(found[0])})")
@@ -92,12 +104,26 @@ def select(runs: Path, system: System, run_ids: Sequence[str] = ()) -> Selection
     return Selection(
         sessions=tuple(reversed(valid)),
         left_out=(
-            *_others(found, alike[0]),
+            *_others(found, alike[0], allowed),
             *_several(len(alike) - len(valid), "without a valid run"),
             *(f"invalid: {r.session.id} {r.cell}: {r.invalid[0].message}" for r in invalid),
             *unreadable,
         ),
     )
+
+
+def _found(
+    runs: Path, system: System, run_ids: Sequence[str], unreadable: list[str]
+) -> list[StoredSession]:
+    """All sessions of *system*, or those that are asked for: at least one, newest first."""
+    if system.figures is not None:
+        raise ConfigError(f"{system.name!r} is figures: nothing of it was ever measured")
+    found = list(stored_sessions(runs, system=system.name, unreadable=unreadable))
+    if run_ids:
+        found = _chosen(found, run_ids, runs, system)
+    _check_found(found, runs, system)
+    _check_kind(found, system)
+    return found
 
 
 def _chosen(
@@ -204,23 +230,39 @@ def _check_kind(found: Sequence[StoredSession], system: System) -> None:
             )
 
 
-def _others(found: Sequence[StoredSession], kept: StoredSession) -> Iterator[str]:
+def _check_alike(found: Sequence[StoredSession], alike: Sequence[StoredSession]) -> None:
+    for other in found:
+        if other not in alike:
+            raise ConfigError(
+                f"{other.run_id} ({_origin(other)}) cannot be mixed with {found[0].run_id} "
+                f"({_origin(found[0])}): hardware and serving versions must be the same"
+            )
+
+
+def _others(found: Sequence[StoredSession], kept: StoredSession, allowed: Allowed) -> Iterator[str]:
     """Sessions of other kinds than *kept*, counted by what makes them other."""
-    kinds = Counter(", ".join(_differences(session, kept)) for session in found)
+    kinds = Counter(", ".join(_differences(s, kept, allowed)) for s in found)
     for difference, number in kinds.items():
         if difference:
             yield from _several(number, f"of other hardware or versions: {difference}")
 
 
-def _differences(session: StoredSession, kept: StoredSession) -> Iterator[str]:
-    (theirs, versions), (ours, wanted) = session.origin, kept.origin
-    if theirs != ours:
+def _differences(session: StoredSession, kept: StoredSession, allowed: Allowed) -> Iterator[str]:
+    theirs, ours = session.fingerprint, kept.fingerprint
+    if theirs != ours and not (allowed.load and _only_load_differs(session, kept)):
         said = changes(kept.records[0].host, session.records[0].host)
         yield f"fingerprint {theirs}, not {ours}" + (f" ({'; '.join(said)})" if said else "")
-    for name in SERVING:
+    versions, wanted = session.records[0].versions, kept.records[0].versions
+    for name in () if allowed.version else SERVING:
         has, wants = versions.get(name, "unknown"), wanted.get(name, "unknown")
         if has != wants:
             yield f"{name} {has}, not {wants}"
+
+
+def _only_load_differs(session: StoredSession, kept: StoredSession) -> bool:
+    one, other = session.records[0].host, kept.records[0].host
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return bool(keys) and all(key.startswith("sweep.") for key in keys)
 
 
 def _several(number: int, why: str) -> list[str]:
@@ -228,6 +270,6 @@ def _several(number: int, why: str) -> list[str]:
 
 
 def _origin(session: StoredSession) -> str:
-    fingerprint, versions = session.origin
-    said = [f"{name} {version}" for name, version in versions.items()]
-    return ", ".join([*said, f"fingerprint {fingerprint}"])
+    versions = session.records[0].versions
+    said = [f"{name} {versions[name]}" for name in SERVING if name in versions]
+    return ", ".join([*said, f"fingerprint {session.fingerprint}"])

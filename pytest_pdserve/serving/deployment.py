@@ -199,7 +199,7 @@ class Deployment:
         workload: Workload,
         *,
         repeat: int,
-        start: int,
+        start: int | None,
         store: RunStore,
         provenance: Provenance,
     ) -> tuple[Record, Path]:

@@ -116,7 +116,7 @@ def measure(
     workload: Workload,
     *,
     repeat: int,
-    start: int,
+    start: int | None,
     store: RunStore,
     provenance: Provenance,
 ) -> tuple[Record, Path]:
@@ -280,7 +280,9 @@ def _earlier(deployment: Served, ran: _Run) -> float:
     )
 
 
-def _facts(deployment: Served, ran: _Run, store: RunStore, *, repeat: int, start: int) -> RunFacts:
+def _facts(
+    deployment: Served, ran: _Run, store: RunStore, *, repeat: int, start: int | None
+) -> RunFacts:
     return RunFacts(
         system=deployment.system.name,
         repeat=repeat,

@@ -41,13 +41,13 @@ class Servers(Protocol):
         workload: Workload,
         *,
         repeat: int,
-        start: int,
+        start: int | None,
         store: RunStore,
         provenance: Provenance,
     ) -> tuple[Record, Path]:
         """Run *workload* once and write its record.
 
-        :param start: of the servers, counted from 0.
+        :param start: of the servers, counted from 0; None of servers that somebody else started.
         :returns: the record, and its file.
         """
 
@@ -60,54 +60,78 @@ Start = Callable[[int], contextlib.AbstractContextManager[Servers]]
 
 
 class RestartableDeployment:
-    """The topology as it is up now; :meth:`restart` replaces it."""
+    """A topology that is started when its servers are first asked for; :meth:`restart` replaces it.
 
-    def __init__(self, start: Start, *, restartable: bool) -> None:
+    Starts are counted over the session, as a topology may be ended and come back.
+    """
+
+    def __init__(self, start: Start, topology: Topology, *, restartable: bool) -> None:
         self._start = start
         self._stack = contextlib.ExitStack()
         self._servers: Servers | None = None
-        self._trouble = "the topology was not started"
+        self._trouble: PdserveError | None = None
+        self.topology = topology
+        """What is served."""
         self.starts = 0
+        """Starts so far, failed ones included."""
         self.restartable = restartable
         """Whether it can be started anew: not what somebody else runs."""
 
     @property
-    def deployment(self) -> Servers:
-        """The servers that are up.
+    def where_again(self) -> str:
+        """Where a cell runs again, for messages."""
+        return "a fresh start" if self.restartable else "the same servers"
 
-        :raises LaunchError: if the last start failed.
+    @property
+    def deployment(self) -> Servers:
+        """The servers that are up; they are started if they were not yet.
+
+        :raises PdserveError: if they do not come up; later calls raise the same.
         """
+        if self._trouble is not None:
+            raise self._trouble
         if self._servers is None:
-            raise LaunchError(self._trouble)
+            self._open()
+        assert self._servers is not None
         return self._servers
 
     def restart(self) -> None:
-        """End all servers and start them anew, on the same nodes.
+        """End the servers, if they are up, and start them anew on the same nodes.
 
-        :raises PdserveError: if they do not come up again; later tests are told the same.
+        :raises PdserveError: if they do not come up again, or did not before.
         """
+        if self._trouble is not None:
+            raise self._trouble
         before, self._servers = self._servers, None
         try:
             self._stack.close()
         except PdserveError as error:
-            self._trouble = f"this topology did not end: {error}"
+            self._trouble = LaunchError(f"this topology did not end: {error}")
             raise
-        self._open()
+        servers = self._open()
         if before is not None:
-            before.become(self._servers)
+            before.become(servers)
             self._servers = before  # who holds it asks the servers that are up
 
-    def _open(self) -> None:
+    def _open(self) -> Servers:
         try:
             self._servers = self._stack.enter_context(self._start(self.starts))
         except PdserveError as error:
-            self._trouble = f"start {self.starts + 1} of this topology failed: {error}"
+            self._trouble = error
             raise
         finally:
             self.starts += 1
+        return self._servers
+
+    def stop(self) -> None:
+        """End the servers, if they are up; they are started again when they are asked for.
+
+        :raises PdserveError: if they do not end.
+        """
+        self._servers = None
+        self._stack.close()
 
     def __enter__(self) -> Self:
-        self._open()
         return self
 
     def __exit__(
@@ -116,4 +140,5 @@ class RestartableDeployment:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._servers = None
         self._stack.__exit__(kind, error, trace)

@@ -17,8 +17,10 @@ from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
+from pytest_pdserve.plan.placement import rotated
 from pytest_pdserve.plan.router import endpoint_url
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.measure import diagnosing_nodes
@@ -60,12 +62,14 @@ def stand_up(
     *,
     logs: Path,
     progress: Progress,
+    rotation: int = 0,
 ) -> Iterator[Deployment]:
     """Stand *topology* up, warm and proven; end all of it on leaving, whatever happens.
 
     Servers that run already are only asked whether they answer.
 
     :param logs: folder of one log per process.
+    :param rotation: places by which nodes are rotated before instances are put on them.
     :raises PlacementError: if it does not fit.
     :raises LaunchError: if a process cannot be started or ends.
     :raises NotReadyError: if one does not answer in time.
@@ -74,7 +78,9 @@ def stand_up(
     if allocation.endpoint is not None:
         servers = _attach(allocation, allocation.endpoint, topology, system)
     else:
-        servers = _start_servers(allocation, topology, system, logs=logs, progress=progress)
+        servers = _start_servers(
+            allocation, topology, system, logs=logs, progress=progress, rotation=rotation
+        )
     with servers as deployment:
         yield deployment
 
@@ -87,6 +93,7 @@ def _start_servers(
     *,
     logs: Path,
     progress: Progress,
+    rotation: int = 0,
 ) -> Iterator[Deployment]:
     """Start servers, make them ready, and end all of them on leaving."""
     if is_tiny(system):
@@ -108,7 +115,8 @@ def _start_servers(
     with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
         try:
             with diagnosing_nodes(allocation):
-                launched = _launch(topology, system, allocation, start, progress)
+                hosts = rotated(allocation.hosts, rotation)
+                launched = _launch(topology, system, allocation, hosts, start, progress)
                 deployment = _make_ready(
                     *launched, system, allocation, (client, key), start, progress
                 )
@@ -121,16 +129,17 @@ def _launch(
     topology: Topology,
     system: System,
     allocation: Allocation,
+    hosts: Sequence[Host],
     start: Start,
     progress: Progress,
 ) -> tuple[Launch, list[Server]]:
     """Plan and start all instances; anew with other ports where some turn out to be taken."""
-    hosts = {host.name: host for host in allocation.hosts}
+    named = {host.name: host for host in hosts}
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         plan = plan_launch(
             topology,
             system,
-            hosts=allocation.hosts,
+            hosts=hosts,
             claim=allocation.claim,
             containment=allocation.containment,
         )
@@ -147,7 +156,7 @@ def _launch(
         Server(
             name=instance.name,
             role=instance.role.name,
-            url=None if instance.headless else endpoint_url(instance, hosts, plan.ports),
+            url=None if instance.headless else endpoint_url(instance, named, plan.ports),
             process=process,
             engines=instance.dp_size if not topology.disaggregated else instance.dp_local,
             ranks=instance.tp,

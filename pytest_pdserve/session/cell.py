@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pdserve.judge.stats import location
-from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import values_of
 from pytest_pdserve.values.workload import Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Cell:
     """All runs of one workload on one topology in this session."""
 
@@ -20,6 +19,10 @@ class Cell:
     """At least one."""
     paths: tuple[Path, ...]
     """Their files."""
+
+    def __repr__(self) -> str:
+        """Return what fits into one line of a traceback."""
+        return f"<Cell {self.topology} {self.workload.id}, {len(self.records)} runs>"
 
     @property
     def topology(self) -> str:
@@ -32,11 +35,6 @@ class Cell:
         return self.records[0].workload
 
     def value(self, metric: str) -> float | None:
-        """One number for all runs; None if one lacks the metric, or sanity voids it."""
+        """Median of all runs; None if one lacks the metric, or sanity voids it."""
         present = values_of(self.records, metric)
-        if present is None:
-            return None
-        try:
-            return location(present, METRICS[metric].better)
-        except ValueError:
-            return None
+        return None if present is None else statistics.median(present)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +12,18 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.judge.verdict import exit_code_of
 from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.selection import find_session
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.values.exit_codes import ExitCode
 from pytest_pdserve.values.exit_codes import first_of
-from pytest_pdserve.values.rules import Rules
 from pytest_pdserve.values.system import System
 
 if TYPE_CHECKING:
+    from pytest_pdserve.judge.claims import ClaimVerdict
     from pytest_pdserve.results.history import Key
     from pytest_pdserve.results.history import StoredSession
+    from pytest_pdserve.values.claim import Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +38,10 @@ class Judged:
     """Verdict of each cell that was measured; ERROR if a run of it was invalid."""
     topologies: dict[str, Verdict]
     """Verdict of each topology as a whole, where nights judge it."""
+    claims: tuple[tuple[Claim, ClaimVerdict], ...]
+    """Verdict of each claim of which every topology was measured."""
     again: tuple[Key, ...]
-    """Cells that would be run once more on a fresh start before a verdict."""
+    """Suspicious cells that have fewer runs than confirm it: a session would run them again."""
     partial: bool
     """Whether cells of the baseline may be without a run."""
     strict: bool
@@ -59,12 +65,19 @@ class Judged:
         return tuple(dict.fromkeys(f"{f.check}: {f.message}" for r in records for f in r.unproven))
 
     @property
+    def unconfirmed(self) -> tuple[Key, ...]:
+        """Cells that are worse by more than their limit in runs too few for a FAIL."""
+        return tuple(key for key in self.again if self.cells[key].severity > 1)
+
+    @property
     def exit_code(self) -> ExitCode:
         """What the command ends with: missing evidence is no 0."""
-        verdicts = (*self.cells.values(), *self.topologies.values())
+        claims = [verdict for _, verdict in self.claims]
+        verdicts = (*self.cells.values(), *self.topologies.values(), *claims)
         codes = [exit_code_of(verdict.status, strict=self.strict) for verdict in verdicts]
         missing = self.not_measured and not self.partial
-        if self.session.unreadable or missing or (self.strict and self.unproven):
+        unproven = self.strict and (self.unproven or self.session_judge.expected.troubles)
+        if self.session.unreadable or missing or unproven or self.unconfirmed:
             codes.append(ExitCode.NOT_JUDGED)
         return first_of(codes)
 
@@ -75,36 +88,55 @@ def rejudge(
     run_id: str | None,
     *,
     state: Path,
+    rootdir: Path,
+    claims: Sequence[Path] = (),
     partial: bool = False,
     strict: bool = False,
 ) -> Judged:
     """Judge a stored session of *system* below *runs*, the newest if none is named.
 
-    :param state: folder of envelopes of single hosts.
+    :param state: folder of references of single hosts.
+    :param rootdir: folder of the project.
     :param partial: whether cells of the baseline may be without a run.
     :param strict: whether what is unsettled or unproven counts as not judged.
     :raises ConfigError: if there is none, nothing of it can be read, or the baseline cannot be
         used.
     """
     session = find_session(runs, system, run_id)
-    session_judge = _judge_of(session, system, runs=runs, state=state)
-    valid, counted, nightly = session.valid(), session.runs(), session_judge.expectation
+    session_judge = _judge_of(session, system, runs=runs, state=state, rootdir=rootdir)
+    valid, counted = session.valid(), session.runs()
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
     topology_verdicts = {name: session_judge.judge_topology(name, counted) for name, _ in keys}
     return Judged(
         session_judge=session_judge,
         session=session,
         cells={
-            key: session_judge.judge(valid[key]) if key in valid else _invalid(session, key)
+            key: session_judge.judge(key, valid[key]) if key in valid else _invalid(session, key)
             for key in keys
         },
         topologies={
             name: verdict for name, verdict in topology_verdicts.items() if verdict is not None
         },
-        again=tuple(key for key in counted if nightly and nightly.suspicious(counted, key)),
+        claims=tuple(_judge_claims(claims, session, session_judge)),
+        again=tuple(key for key in counted if session_judge.suspicion(key, counted[key]) > 0),
         partial=partial,
         strict=strict,
     )
+
+
+def _judge_claims(
+    files: Sequence[Path], session: StoredSession, judge: SessionJudge
+) -> Iterator[tuple[Claim, ClaimVerdict]]:
+    """Judge the claims of *files* of which every topology was measured."""
+    valid = session.valid()
+    there = {topology for topology, _ in valid}
+    measured = {(record.topology, record.workload.id) for record in session.records}
+    for claim in (claim for file in files for claim in load_claims(file)):
+        if claim.undecidable is not None or not there.issuperset(claim.topologies):
+            continue
+        invalid = measured.difference(valid)
+        lookup = judge.lookup_for(claim, valid, broken=(), invalid=invalid)
+        yield claim, judge.judge_claim(claim, lookup)
 
 
 def _invalid(session: StoredSession, key: Key) -> Verdict:
@@ -114,7 +146,9 @@ def _invalid(session: StoredSession, key: Key) -> Verdict:
     return Verdict(status=Status.ERROR, subject=runs[0].cell, misses=tuple(dict.fromkeys(said)))
 
 
-def _judge_of(session: StoredSession, system: System, *, runs: Path, state: Path) -> SessionJudge:
+def _judge_of(
+    session: StoredSession, system: System, *, runs: Path, state: Path, rootdir: Path
+) -> SessionJudge:
     """Return the judge that *session* would have had, with the baseline of today."""
     first = session.records[0]
     return SessionJudge(
@@ -129,5 +163,5 @@ def _judge_of(session: StoredSession, system: System, *, runs: Path, state: Path
         session=session.session,
         runs=runs,
         state=state,
-        most_runs=Rules().most_runs,
+        rootdir=rootdir,
     )

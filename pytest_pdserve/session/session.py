@@ -14,16 +14,11 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.judge.claims import ClaimVerdict
-from pytest_pdserve.judge.claims import judge_claim
-from pytest_pdserve.judge.claims import sides_of
-from pytest_pdserve.judge.sides import Look
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.plan.placement import size_on
-from pytest_pdserve.results.baselines import baseline_path
-from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.building import Provenance
+from pytest_pdserve.results.history import one_a_start
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_run
 from pytest_pdserve.serving.model import with_model_path
@@ -32,23 +27,27 @@ from pytest_pdserve.serving.provenance import git_commit
 from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.serving.restartable import RestartableDeployment
 from pytest_pdserve.session.cell import Cell
-from pytest_pdserve.session.session_judge import SUITE
+from pytest_pdserve.session.joining import join_nights
+from pytest_pdserve.session.joining import judge_new
 from pytest_pdserve.session.session_judge import SessionJudge
+from pytest_pdserve.session.session_judge import brief
 from pytest_pdserve.session.settings import Settings
+from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
-from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import voided_in
-from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
-from pytest_pdserve.values.topology import Size
 from pytest_pdserve.values.workload import Workload
 
 _SELECTABLE = re.compile(r"[\w.+:/-]+")
 """What an expression of pytest's ``-k`` may hold as a name."""
+_LOST = "it could not run again, as the topology ended in an ERROR"
+_ENDED = "the session ended before it could run again"
+NEW_SUSPICION = RULE.suspicious_share / 2
+"""Suspicion of a cell without a reference: it runs again after all that are suspicious."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,21 +63,25 @@ class Session:
     provenance: Provenance
     """Versions and host."""
     state: Path
-    """Folder of envelopes of single hosts."""
-    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    """Folder of references of single hosts."""
+    cells: dict[Key, Cell] = field(default_factory=dict)
     """Valid cells by topology and workload."""
-    invalid: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    invalid: dict[Key, Cell] = field(default_factory=dict)
     """Cells of which a run is invalid."""
     broken: set[str] = field(default_factory=set)
     """Topologies that ended in an ERROR."""
-    verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    verdicts: dict[Key, Verdict] = field(default_factory=dict)
     """Verdict of each judged cell."""
-    wholes: dict[str, Verdict] = field(default_factory=dict)
-    """Verdict of each topology over all its cells."""
-    confirmations: int = 0
-    """Runs on fresh starts so far."""
-    unconfirmed: list[tuple[str, str]] = field(default_factory=list)
-    """Cells that looked odd when no such run was left."""
+    topology_verdicts: dict[str, Verdict] = field(default_factory=dict)
+    """Verdict of each topology's median."""
+    reruns: int = 0
+    """Runs of suspicious cells on fresh starts so far."""
+    waiting: set[Key] = field(default_factory=set)
+    """Cells that were put off and have not been judged since."""
+    deployments: dict[str, RestartableDeployment] = field(default_factory=dict)
+    """Every topology that had its turn, by its id."""
+    trouble: list[str] = field(default_factory=list)
+    """What went wrong after the tests."""
     progress: Progress = print
     """Where to say that a cell is run again."""
     claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
@@ -111,7 +114,7 @@ class Session:
 
     def set_versions(self, versions: Mapping[str, str]) -> None:
         """Add what servers that run already say of their versions."""
-        if versions:
+        if versions.keys() - self.provenance.versions.keys():  # else every start would forget
             self.provenance = replace(
                 self.provenance, versions={**versions, **self.provenance.versions}
             )
@@ -137,9 +140,6 @@ class Session:
     def session_judge(self) -> SessionJudge:
         """What runs are held against, as far as the nodes and versions are known by now."""
         if self._judge_made is None:
-            repeats = self.settings.repeats or Rules().most_runs
-            again = self.system.figures is not None or backend_of(self.system).starts_servers
-            most = min(repeats, Rules().most_runs) if again else 1
             self._judge_made = SessionJudge(
                 system=self.system,
                 provenance=self.provenance,
@@ -147,51 +147,105 @@ class Session:
                 session=self.store.session,
                 runs=self.store.folder.parent,
                 state=self.state,
-                most_runs=most,
+                rootdir=self.settings.rootdir,
             )
         return self._judge_made
 
-    def measure(self, deployed: RestartableDeployment, workload: Workload) -> Cell:
-        """Run *workload*, and keep the records.
+    def measure(
+        self, deployed: RestartableDeployment, workload: Workload, *, again: bool = False
+    ) -> Cell:
+        """Run *workload* and keep the records; a cell that ran already is returned as it is.
 
-        Where limits decide, as often as asked on the servers that are up; where nights are judged
-        once, and then on fresh starts until the cell is no longer suspicious or the runs are spent,
-        the cell's or the session's.
-
+        :param again: whether it may run once more on a fresh start, if it :meth:`wants_run`.
         :raises InvalidRunError: if a run is invalid; its record is written all the same.
         """
-        key = (deployed.deployment.topology.id, workload.id)
-        if key in self.cells:
-            return self.cells[key]
-        try:
-            cell = self.cells[key] = self._measured(deployed, workload)
-        except BaseException:
-            self.cells.pop(key, None)
-            raise
+        key = (deployed.topology.id, workload.id)
+        before = self.cells.get(key)
+        if before is None:
+            return self._measured(deployed, workload, None)
+        return self.measure_again(deployed, before) if again and self.wants_run(key) else before
+
+    def measure_again(self, deployed: RestartableDeployment, before: Cell) -> Cell:
+        """Run a cell once more, on a start on which it has not run yet.
+
+        :raises InvalidRunError: as :meth:`measure`.
+        """
+        made = {record.start for record in before.records}
+        if deployed.restartable and deployed.starts and deployed.starts - 1 in made:
+            deployed.restart()
+        cell = self._measured(deployed, before.workload, before)
+        if not self.is_new((cell.topology, cell.workload.id)):
+            self.reruns += 1
         return cell
 
-    def _measured(self, deployed: RestartableDeployment, workload: Workload) -> Cell:
-        key = (deployed.deployment.topology.id, workload.id)
-        nightly = self.session_judge.expectation
-        if nightly is None or not nightly.knows(key) or self.settings.record:
-            return self._runs(deployed, workload, self.settings.repeats or 1)
-        cell, most = self._runs(deployed, workload, 1), nightly.rules.most_runs
-        while (
-            deployed.restartable
-            and len(cell.records) < most
-            and (odd := nightly.suspicious({key: cell.records}, key))
-        ):
-            if self.confirmations >= nightly.rules.most_confirmations:
-                self.unconfirmed.append(key)
-                break
-            self.confirmations += 1
-            self.progress(
-                f"{', '.join(odd)} of {workload.id} looks odd; run {len(cell.records) + 1} of at "
-                f"most {most}, on a fresh start"
+    def _measured(
+        self, deployed: RestartableDeployment, workload: Workload, before: Cell | None
+    ) -> Cell:
+        key = (deployed.topology.id, workload.id)
+        try:
+            self.cells[key] = self._runs(deployed, workload, self.settings.repeats, before=before)
+        except InvalidRunError:
+            self.cells.pop(key, None)
+            raise
+        return self.cells[key]
+
+    def rotation(self, start: int) -> int:
+        """Return by how many places nodes are rotated at a start of a topology.
+
+        From night to night and from start to start instances take other nodes, so that a slow node
+        can be told from a slow stack. Nodes that are one machine stay where they are.
+        """
+        if self.system.cluster.shared_host:
+            return 0
+        session = self.store.session
+        night = session.simulated_night
+        if night is None:
+            night = session.began.date().toordinal() if session.began else 0
+        return (night + start) % self.system.cluster.nodes
+
+    def is_new(self, key: Key) -> bool:
+        """Whether a cell has no reference yet."""
+        return self.session_judge.is_new(key)
+
+    def wants_run(self, key: Key) -> bool:
+        """Whether one more run of a measured cell, on a fresh start, is needed and allowed."""
+        return self.suspicion(key) > 0 and not self.spent(1, key)
+
+    def suspicion(self, key: Key) -> float:
+        """Return how much a cell needs one more run: its worst change in limits; 0 for no need."""
+        cell = self.cells[key]
+        if self.is_new(key):
+            return NEW_SUSPICION if self._starts(cell) < self._first_starts else 0.0
+        return self.session_judge.suspicion(key, cell.records)
+
+    def put_off(self, key: Key) -> str:
+        """Remember that a cell waits for one more run, and return why it needs one."""
+        cell = self.cells[key]
+        self.waiting.add(key)
+        if self.is_new(key):
+            return (
+                f"no reference yet, measured on {self._starts(cell)} of {self._first_starts} starts"
             )
-            deployed.restart()
-            cell = self._runs(deployed, workload, 1, before=cell)
-        return cell
+        worst = self.session_judge.worst_suspicion(key, cell.records)
+        return brief(worst) if worst is not None else ""
+
+    def _starts(self, cell: Cell) -> int:
+        return len(one_a_start(cell.records))
+
+    @property
+    def _first_starts(self) -> int:
+        """Starts on which a cell without a reference is measured."""
+        return self.settings.first_runs if backend_of(self.system).starts_servers else 1
+
+    def spent(self, runs: int, key: Key) -> bool:
+        """Whether so many reruns are more than the session may make; remembers it for *key*."""
+        if key in self.cells and self.is_new(key):
+            return False
+        most = self.system.judgement.max_reruns
+        if self.reruns + runs <= most:
+            return False
+        self.session_judge.why_unconfirmed[key] = f"[judgement] max_reruns = {most} allows no more"
+        return True
 
     def _runs(
         self,
@@ -203,7 +257,7 @@ class Session:
     ) -> Cell:
         """*before* and so many runs more; none of their records is written over another's."""
         written = [*zip(before.records, before.paths, strict=True)] if before else []
-        first = self.store.next_repeat(deployed.deployment.topology.id, workload)
+        first = self.store.next_repeat(deployed.topology.id, workload)
         for repeat in range(first, first + runs):
             written.append(self._run(deployed, workload, repeat))
         cell = Cell(
@@ -231,150 +285,110 @@ class Session:
         return deployed.deployment.measure(
             workload,
             repeat=repeat,
-            start=deployed.starts - 1,
+            start=deployed.starts - 1 if deployed.restartable else None,
             store=self.store,
             provenance=self.provenance,
         )
 
     def judge(self, cell: Cell) -> Verdict:
-        """Hold a cell against its envelopes, or make it the reference where that was asked.
+        """Hold a cell against its baseline; a cell without one is NEW, and its runs become it.
 
-        :raises ConfigError: if a baseline cannot be used.
+        :raises ConfigError: if the baseline cannot be used.
+        :raises StoreError: if it cannot be written.
         """
-        if self.settings.record:
-            verdict = self._record(cell)
+        key = (cell.topology, cell.workload.id)
+        if self.is_new(key):
+            verdict = judge_new(self, cell)
         else:
-            verdict = self._judge(cell)
-        self.verdicts[cell.topology, cell.workload.id] = verdict
+            verdict = self.session_judge.judge(key, cell.records)
+        verdict = verdict.beside(*self._pointers(cell))
+        self.waiting.discard(key)
+        self.verdicts[key] = verdict
         return verdict
 
-    def _judge(self, cell: Cell) -> Verdict:
-        verdict = self.session_judge.judge(cell.records)
-        key = (cell.topology, cell.workload.id)
-        if verdict.status is not Status.NOT_JUDGED or not self.session_judge.is_new(key):
-            return verdict.beside(*self._pointers(cell))
-        if voided_in(cell.records).issuperset(METRICS.latencies):
-            why = "every latency is void, so this run cannot become the reference"
-            return replace(verdict, misses=(why,)).beside(*self._pointers(cell))
-        verdict = replace(verdict, status=Status.NEW, misses=())
-        if self.system.judgement.host_envelopes:
-            written = self._record_host(cell)
-            verdict = replace(verdict, recorded=written).beside(("reference", str(written)))
-        return verdict.beside(*self._pointers(cell))
+    def judge_topology(self, deployed: RestartableDeployment) -> Verdict:
+        """Judge the median of each metric over all cells of a topology.
 
-    def judge_topology(self, topology: str) -> Verdict:
-        """Judge each metric over all cells of *topology*: what is spread too thin for one.
+        Where it is suspicious, all of its cells are run again on fresh starts first.
 
-        :returns: NOT JUDGED if nights judge fewer than two of its cells; INCONCLUSIVE if fewer
-            than two of those were measured.
+        :returns: NOT JUDGED if fewer than two of its cells have a reference and were measured; NOT
+            ASKED if the sweep has but one cell, which is judged by itself.
         """
-        tonight = {key: cell.records for key, cell in self.cells.items()}
-        verdict = self.session_judge.judge_topology(topology, tonight)
-        if verdict is None or self.settings.record:
-            why = "fewer than two of its cells have several nights in the baseline"
-            if self.settings.record:
-                why = "its cells are being recorded (--pdserve-record)"
+        topology = deployed.topology.id
+        while self._rerun_topology(deployed):
+            pass
+        verdict = self.session_judge.judge_topology(topology, self.tonight())
+        if verdict is None:
+            status, why = Status.NOT_JUDGED, "fewer than two of its cells have a reference and ran"
+            if len(self.system.sweep.points()) < 2:
+                status, why = Status.NOT_ASKED, "the sweep has one cell, which is judged by itself"
             misses = (f"{topology} as a whole: {why}",)
-            return Verdict(status=Status.NOT_JUDGED, subject=topology, misses=misses)
-        self.wholes[topology] = verdict.beside(("records", str(self.store.folder)))
-        return self.wholes[topology]
+            return Verdict(status=status, subject=topology, misses=misses)
+        verdict = verdict.beside(("records", str(self.store.folder)))
+        self.topology_verdicts[topology] = verdict
+        return verdict
+
+    def _rerun_topology(self, deployed: RestartableDeployment) -> bool:
+        """Run all cells of a suspicious topology on one fresh start; tell whether that was done."""
+        topology = deployed.topology.id
+        worst = self.session_judge.worst_of_topology(topology, self.tonight())
+        if worst is None:
+            return False
+        cells = [cell for key, cell in self.cells.items() if key[0] == topology]
+        cells = [c for c in cells if not self.is_new((topology, c.workload.id))]
+        if self.spent(len(cells), (topology, "")):
+            return False
+        over = f"{brief(worst)}, over {len(cells)} cells"
+        self.progress(f"{over}: all of them run again on {deployed.where_again}")
+        if deployed.restartable and deployed.starts:
+            deployed.restart()
+        for cell in cells:
+            self.measure_again(deployed, cell)
+        return True
+
+    def close(self) -> None:
+        """Judge cells that still wait for a run, and have the night's PASS cells join the baseline.
+
+        Trouble is kept for the summary.
+        """
+        if self._judge_made is None:
+            return
+        try:
+            self._judge_waiting()
+            join_nights(self)
+        except PdserveError as error:
+            self.trouble.append(f"tonight's PASS nights did not join the baseline: {error}")
+
+    def _judge_waiting(self) -> None:
+        """Judge what is suspicious and could not run again, by the runs it has."""
+        judge = self.session_judge
+        for key in sorted(self.waiting & self.cells.keys()):
+            if not self.is_new(key):
+                judge.why_unconfirmed.setdefault(key, _LOST if key[0] in self.broken else _ENDED)
+                self.judge(self.cells[key])
+        for topology in sorted(self.broken - self.topology_verdicts.keys()):
+            judge.why_unconfirmed.setdefault((topology, ""), _LOST)
+            verdict = judge.judge_topology(topology, self.tonight())
+            if verdict is not None and verdict.status is not Status.PASS:
+                self.topology_verdicts[topology] = verdict
+
+    def tonight(self) -> dict[Key, tuple[Record, ...]]:
+        """Return the valid runs of this session by cell."""
+        return {key: cell.records for key, cell in self.cells.items()}
 
     def _pointers(self, cell: Cell) -> tuple[tuple[str, str], ...]:
         notes = {f.message for record in cell.records for f in record.findings if f.is_note}
-        where = [("note", note) for note in sorted(notes)]
-        where += [("record", str(path)) for path in cell.paths]
-        if self.system.judgement.nights:
-            return (*where, ("accept", f"pdserve baseline propose --system {self.system.name}"))
+        name = self.system.name
         known = {point.id: point.test_id for point in self.system.sweep.points()}
         short = known.get(cell.workload.id, cell.workload.id)
         only = f' -k "{cell.topology} and {short}"' if _SELECTABLE.fullmatch(short) else ""
-        accept = f"pytest suites/{SUITE}{only} --pdserve-record"
+        again = f"pytest suites/sweep --topology {cell.topology} --system {name}{only}"
         return (
-            *where,
-            ("accept", f"{accept} --topology {cell.topology} --system {self.system.name}"),
+            *(("note", note) for note in sorted(notes)),
+            *(("record", str(path)) for path in cell.paths),
+            ("rerun", again),
+            ("accept", f"pdserve baseline propose --system {name}"),
         )
-
-    def _record(self, cell: Cell) -> Verdict:
-        own = self.system.judgement.host_envelopes
-        path = record_envelopes(
-            cell.records,
-            self.system,
-            path=baseline_path(self.system, SUITE),
-            suite=SUITE,
-            names=METRICS.counts if own else (*METRICS.times, *METRICS.counts),
-            fingerprint=self.provenance.fingerprint if self._nodes_known and not own else None,
-        )
-        evidence = [("candidate", str(path))]
-        times = self._record_host(cell) if own else None
-        if times is not None:
-            evidence.append(("times", str(times)))
-        return Verdict(
-            status=Status.NEW,
-            recorded=times,
-            subject=cell.records[0].cell,
-            misses=("recorded as a candidate baseline, not judged; read it, then commit it",),
-            evidence=(*evidence, *(("record", str(path)) for path in cell.paths)),
-        )
-
-    def _record_host(self, cell: Cell) -> Path:
-        return record_envelopes(
-            cell.records,
-            self.system,
-            path=self.session_judge.host_path,
-            suite=SUITE,
-            names=METRICS.times,
-            fingerprint=self.provenance.fingerprint,
-        )
-
-    def judge_claim(self, claim: Claim) -> ClaimVerdict:
-        """Compare topologies by this session's cells.
-
-        NOT ASKED if one of them was not run; REPORTED if the claim does not hold, and is not
-        enforced on this system.
-
-        :raises PdserveError: if a topology or a cell that it needs ended in an ERROR.
-        """
-        verdict = self._not_asked(claim) or self._judged(claim)
-        self.claims.append((claim, verdict))
-        return verdict
-
-    def _not_asked(self, claim: Claim) -> ClaimVerdict | None:
-        run = self.broken.union(topology for topology, _ in (*self.cells, *self.invalid))
-        absent = [topology for topology in claim.topologies if topology not in run]
-        if self.system.figures is not None or not absent:
-            return None
-        was = "was" if len(absent) == 1 else "were"
-        why = f"{', '.join(absent)} {was} not run; add --topology all"
-        return ClaimVerdict(status=Status.NOT_ASKED, subject=claim.subject, misses=(why,))
-
-    def _judged(self, claim: Claim) -> ClaimVerdict:
-        look, points = self.look_for(claim), self.system.sweep.points()
-        sides = sides_of(claim, points, look)
-        if troubles := sorted({side.trouble for side in sides if side.trouble}):
-            raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
-        verdict = judge_claim(claim, points, look, system=self.system.name)
-        if verdict.status is Status.FAIL and self.system.judgement.claims == "report":
-            return replace(verdict, status=Status.REPORTED)
-        return verdict
-
-    def look_for(self, claim: Claim) -> Look:
-        """What finds the sides of *claim*."""
-        measured = {key: cell.records for key, cell in self.cells.items()}
-        known = self.session_judge.known(claim, measured)
-        sizes = {name: size for name in claim.topologies if (size := self._size(name)) is not None}
-        return replace(
-            known,
-            broken=self.broken,
-            invalid=self.invalid.keys(),
-            sizes=sizes,
-            per_gpu=claim.per == "gpu",
-        ).look
-
-    def _size(self, topology: str) -> Size | None:
-        """Nodes and GPUs of *topology*; None of servers that somebody else runs."""
-        system = self.system
-        known = system.figures is not None or backend_of(system).starts_servers
-        return size_on(system, topology) if known else None
 
 
 def _store(runs: Path, system: System) -> RunStore:

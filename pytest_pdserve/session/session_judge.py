@@ -1,259 +1,326 @@
-"""What the runs of a session are held against: baselines, past nights, known noise."""
+"""How the runs of a session are judged: cells, topologies and claims."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pytest_pdserve.judge.envelope import judge_cell
-from pytest_pdserve.judge.outright import outright_worse
-from pytest_pdserve.judge.sides import HERE
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.judge.cells import MetricVerdict
+from pytest_pdserve.judge.cells import References
+from pytest_pdserve.judge.cells import SeenNight
+from pytest_pdserve.judge.cells import judge_metrics
+from pytest_pdserve.judge.cells import missing_metrics
+from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import topology_references
+from pytest_pdserve.judge.cells import topology_seen
+from pytest_pdserve.judge.cells import wrong_counts
+from pytest_pdserve.judge.claims import ClaimVerdict
+from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.limits import as_change
+from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import false_alarms
+from pytest_pdserve.judge.placements import slow_node
 from pytest_pdserve.judge.sides import Known
+from pytest_pdserve.judge.sides import Lookup
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.judge.wording import combined
-from pytest_pdserve.judge.wording import of_topology
-from pytest_pdserve.results.baselines import baseline_path
-from pytest_pdserve.results.baselines import host_baseline_path
-from pytest_pdserve.results.baselines import load_baseline
-from pytest_pdserve.results.baselines import merge
-from pytest_pdserve.results.building import Provenance
-from pytest_pdserve.results.calibration import load_calibration
-from pytest_pdserve.results.claims import figures_path
-from pytest_pdserve.results.claims import load_figures
-from pytest_pdserve.results.history import History
+from pytest_pdserve.judge.wording import Facts
+from pytest_pdserve.judge.wording import describe
+from pytest_pdserve.judge.wording import percent
+from pytest_pdserve.plan.placement import size_on
+from pytest_pdserve.results.history import PastNight
 from pytest_pdserve.results.history import one_a_start
-from pytest_pdserve.results.history import past_nights
-from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.calibration import Calibration
+from pytest_pdserve.session.evidence import Evidence
+from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.claim import Claim
-from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.quantities import DERIVED
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.record import values_of
-from pytest_pdserve.values.rules import Rules
-from pytest_pdserve.values.sessions import SessionRef
-from pytest_pdserve.values.system import System
+from pytest_pdserve.values.record import voided_in
+from pytest_pdserve.values.rules import RULE
+from pytest_pdserve.values.topology import Size
 
-if TYPE_CHECKING:
-    from pytest_pdserve.judge.expectation import Expectation
-
-SUITE = "sweep"
-"""Suite whose baselines hold cells; claims draw on the same."""
-Runs = Mapping[tuple[str, str], Sequence[Record]]
+Runs = Mapping[Key, Sequence[Record]]
 """Valid runs of one night by cell."""
 
 
 @dataclass(kw_only=True)
-class SessionJudge:
-    """Everything that expects something of a session; files are read when first asked for.
+class SessionJudge(Evidence):
+    """Judges cells, topologies and claims by what a session is held against."""
 
-    They are read once: a baseline that this session writes is for the next one.
-    """
+    why_unconfirmed: dict[Key, str] = field(default_factory=dict)
+    """Why a suspicious cell was not run again; a topology's own key is its id and ``""``."""
 
-    system: System
-    """What was measured."""
-    provenance: Provenance
-    """Versions, hardware and fingerprint of this session."""
-    nodes_known: bool
-    """Whether the fingerprint is that of the nodes: not before they are there, and never of an
-    endpoint that somebody else runs."""
-    session: SessionRef
-    """This session."""
-    runs: Path
-    """Folder of all sessions."""
-    state: Path
-    """Folder of envelopes of single hosts."""
-    most_runs: int
-    """Runs of a cell that this session may make."""
+    def seen(self, key: Key, runs: Sequence[Record]) -> SeenNight:
+        """Return what *runs* of one night showed of a cell."""
+        return seen_of(one_a_start(runs), self.references.get(key, {}))
+
+    def _before(self, key: Key) -> list[tuple[str, SeenNight]]:
+        """Name of each earlier night of a cell, and what it showed; newest first."""
+        nights = [night for night in self.history.nights if key in night.runs]
+        return [(night.name, self.seen(key, night.runs[key])) for night in nights]
+
+    def suspicion(self, key: Key, runs: Sequence[Record]) -> float:
+        """Return how suspicious a cell is that wants one more run, in limits; 0 if none."""
+        worst = self.worst_suspicion(key, runs)
+        return worst.severity if worst is not None else 0.0
+
+    def worst_suspicion(self, key: Key, runs: Sequence[Record]) -> MetricVerdict | None:
+        """Return the metric that most needs one more run of a cell on a fresh start, if one does.
+
+        What an expected change covers needs none.
+        """
+        return _worst(self._metrics(key, self.seen(key, runs), self._before(key)))
+
+    def _metrics(
+        self, key: Key, tonight: SeenNight, before: Sequence[tuple[str, SeenNight]]
+    ) -> tuple[MetricVerdict, ...]:
+        names = self._cell_names(key[1])
+        return judge_metrics(
+            tonight,
+            [night for _, night in before],
+            one_night_is_enough=self._one_night_is_enough(tonight),
+            covers=self.expected.of_cell(key[0], names),
+        )
+
+    def _cell_names(self, workload: str) -> tuple[str, ...]:
+        points = [point for point in self.system.sweep.points() if point.workload.id == workload]
+        return (workload, *(point.name for point in points))
+
+    def _one_night_is_enough(self, tonight: SeenNight) -> bool:
+        """Whether an alarm of tonight may FAIL; old nights are read only if there is one."""
+        return not any(seen.is_alarm for seen in tonight.values()) or self.alarms_stay
 
     @cached_property
-    def shared(self) -> Baseline | None:
-        """Baseline beside the system file.
-
-        :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
-        """
-        return load_baseline(
-            baseline_path(self.system, SUITE),
-            fingerprint=self._nodes,
-            host=self.provenance.host,
-            system=self.system,
-            suite=SUITE,
-        )
+    def alarms_stay(self) -> bool:
+        """Whether alarms of this system last: fewer than two were gone the next night."""
+        nights = [dict(self._seen_metrics(night)) for night in reversed(self.alarm_history.nights)]
+        return false_alarms(nights) < RULE.false_alarms
 
     @property
-    def _nodes(self) -> str | None:
-        """Fingerprint of the nodes, where they are known."""
-        return self.provenance.fingerprint if self.nodes_known else None
+    def alarms_went_away(self) -> bool:
+        """Whether it is known that :attr:`alarms_stay` is false: it is read only for an alarm."""
+        return "alarms_stay" in vars(self) and not self.alarms_stay
 
-    def check_hardware(self) -> None:
-        """Refuse what was seen of other hardware, before servers start.
+    def _seen_metrics(self, night: PastNight) -> Iterator[tuple[tuple[str, ...], Seen]]:
+        for key in self.references:
+            for name, seen in self.seen(key, night.runs.get(key, ())).items():
+                yield (*key, name), seen
+        for topology in self.topologies:
+            for name, seen in self._topology_seen(topology, night.runs).items():
+                yield (topology, name), seen
 
-        :raises ConfigError: naming the file.
+    def judge(self, key: Key, runs: Sequence[Record]) -> Verdict:
+        """Hold the runs of one cell against its baseline.
+
+        :param runs: the valid runs of tonight, at least one.
         """
-        _ = self.shared, self.calibration
-
-    @property
-    def host_path(self) -> Path:
-        """File of what was measured on this host before."""
-        return host_baseline_path(self.system, SUITE, self.provenance.fingerprint, self.state)
-
-    @cached_property
-    def host(self) -> Baseline | None:
-        """What was measured on this host before, where times are kept so.
-
-        :raises ConfigError: if it is malformed or of another host.
-        """
-        if not self.system.judgement.host_envelopes:
-            return None
-        return load_baseline(
-            self.host_path,
-            fingerprint=self.provenance.fingerprint,
-            host=self.provenance.host,
-            system=self.system,
-            suite=SUITE,
-        )
-
-    @cached_property
-    def baseline(self) -> Baseline | None:
-        """Both together."""
-        return merge(self.shared, self.host)
-
-    @cached_property
-    def calibration(self) -> Calibration | None:
-        """How noisy the system was seen to be.
-
-        :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
-        """
-        return load_calibration(self.system, fingerprint=self._nodes, host=self.provenance.host)
-
-    @cached_property
-    def rules(self) -> Rules:
-        """Constants of the judgement, with what is known of this system's noise."""
-        icc = None if self.calibration is None else self.calibration.icc
-        return Rules(icc=icc, most_runs=self.most_runs)
-
-    @cached_property
-    def expectation(self) -> Expectation | None:
-        """What nights are judged by; None if no envelope of the baseline has values."""
-        if self.baseline is None or not self.baseline.has_values:
-            return None
-        from pytest_pdserve.judge.expectation import expectation_of
-
-        expected = expectation_of(
-            self.baseline,
-            floor=lambda name: self.system.judgement.floor(name, METRICS[name].floor),
-            rules=self.rules,
-        )
-        return expected and expected.after(self.history.nights)
-
-    @property
-    def nights_judged(self) -> bool:
-        """Whether somebody has asked for :attr:`expectation`, and there was one."""
-        return vars(self).get("expectation") is not None
-
-    @cached_property
-    def history(self) -> History:
-        """Nights since the baseline was made, as many of each cell as windows look back at."""
-        return past_nights(
-            self.runs,
-            like=(self.provenance.fingerprint, self.provenance.versions),
-            system=self.system.name,
-            tonight=self.session,
-            baseline=self.baseline.runs if self.baseline else (),
-            cells=self.baseline.keys if self.baseline else (),
-            each=self.rules.budget.past_nights,
-        )
-
-    @cached_property
-    def figures(self) -> Figures:
-        """Of a system that is nothing else."""
-        return load_figures(figures_path(self.system))
-
-    def judge(self, runs: Sequence[Record]) -> Verdict:
-        """Hold the runs of one cell against limits and counts, and against nights where it can.
-
-        :param runs: the valid runs of a cell, at least one; limits are for all of them, and nights
-            for one of each start.
-        """
-        key = (runs[0].topology, runs[0].workload.id)
-        verdict = judge_cell(runs, self.baseline or self._nothing)
+        references = self.references.get(key, {})
+        cell = self.baseline.cell(key) if self.baseline else None
         starts = one_a_start(runs)
-        if self.expectation is not None and self.expectation.knows(key):
-            verdict = combined(verdict, self.expectation.of_cell({key: starts}, key))
-        stored = self.baseline.envelopes(*key) if self.baseline else None
-        said = tuple(outright_worse(starts, stored or {}))
-        if said and verdict.status is not Status.FAIL:
-            return replace(verdict, status=Status.FAIL, misses=(*said, *verdict.misses))
-        return verdict
+        faults = [*(wrong_counts(runs, cell) if cell else ()), *missing_metrics(starts, references)]
+        before = self._before(key)
+        metrics = self._metrics(key, seen_of(starts, references), before)
+        facts = self._facts(key, metrics, runs, [name for name, _ in before])
+        verdict = _verdict(runs[0].cell, metrics, faults, facts)
+        if verdict.status is Status.PASS and (why := unjudged(references, runs)):
+            verdict = Verdict(status=Status.NOT_JUDGED, subject=verdict.subject, misses=(why,))
+        return verdict.beside(("baseline", self.origin))
 
-    def is_new(self, key: tuple[str, str]) -> bool:
-        """Whether no latency or throughput of a cell has a reference."""
-        envelopes = self.baseline.envelopes(*key) if self.baseline else None
-        return set(envelopes or {}).isdisjoint(METRICS.measured)
-
-    @property
-    def _nothing(self) -> Baseline:
-        missing = f"{baseline_path(self.system, SUITE)}, which does not exist"
-        return Baseline(
-            system=self.system.name, suite=SUITE, source=missing, provenance=None, cells={}
+    def _facts(
+        self, key: Key, metrics: Sequence[MetricVerdict], runs: Sequence[Record], nights: list[str]
+    ) -> Facts:
+        worse = any(metric.status is not Status.PASS for metric in metrics)
+        return Facts(
+            nights=nights,
+            differences=self.differences if worse else "",
+            node=self._slow_node(key, metrics, runs) if worse else "",
+            run=_kind_of(runs),
+            one_night_is_enough=not self.alarms_went_away,
+            why_unconfirmed=self.why_unconfirmed.get(key, ""),
         )
 
-    def judge_topology(self, topology: str, tonight: Runs) -> Verdict | None:
-        """Judge each metric over all cells of *topology* together.
+    def _slow_node(self, key: Key, metrics: Sequence[MetricVerdict], runs: Sequence[Record]) -> str:
+        """The node that slow runs of a cell have in common, in tonight's and earlier nights."""
+        references, worst = self.references[key], metrics[0].metric
+        earlier = [run for night in self.history.nights for run in night.runs.get(key, ())]
+        seen = [
+            (run, sight[worst].is_suspicious)
+            for run in (*runs, *earlier)
+            if worst in (sight := seen_of([run], references))
+        ]
+        return slow_node(seen)
 
-        :returns: None if nights judge fewer than two of its cells.
-        """
-        nightly = self.expectation
-        known = [key for key in (nightly.keys if nightly else ()) if key[0] == topology]
-        if nightly is None or self.baseline is None or len(known) < 2:
-            return None
-        runs = {key: tonight[key] for key in known if key in tonight}
-        subject = f"{topology} over {len(runs)} of {len(known)} cells, {self.system.name}"
-        verdict = of_topology(nightly.of_topology(runs, topology), subject)
-        return verdict.beside(("baseline", self.baseline.origin))
-
-    def known(self, claim: Claim, tonight: Runs) -> Known:
-        """What sides of *claim* are taken from: of a system of figures, these and nothing else.
-
-        Where nights are judged, a side's runs are the first of tonight and of the newest nights
-        before in which all that was measured tonight of the claim has a value: as many as windows
-        look back at, however far others made the history reach.
+    def lookup_for(
+        self,
+        claim: Claim,
+        tonight: Runs,
+        *,
+        broken: Collection[str],
+        invalid: Collection[Key],
+    ) -> Lookup:
+        """Return what finds the sides of a claim: of a system of figures, these and nothing else.
 
         :param tonight: valid runs of this session.
+        :param broken: topologies that ended in an ERROR.
+        :param invalid: cells of which a run is invalid.
         """
+        sizes = {name: size for name in claim.topologies if (size := self._size(name)) is not None}
         if self.system.figures is not None:
-            return Known(figures=self.figures)
-        if not self.system.judgement.nights:
-            return Known(measured=tonight, baseline=self.baseline)
-        compared = {p.id for p in self.system.sweep.points() if claim.looks_at(p)}
-        needed = {key for key in tonight if key[0] in claim.topologies and key[1] in compared}
-        metrics = {m for r in claim.relations for m in _plain(r.metric)}
-        before = [
-            night
-            for night in reversed(self.history.nights)
-            if all(_has(night.get(key, ())[:1], metrics) for key in needed)
-        ][: self.rules.budget.past_nights]
-        # A suspicious cell's further runs have no partner, and were made because the first was odd.
-        paired = {
-            key: [runs[0], *(night[key][0] for night in before if key in needed)]
-            for key, runs in tonight.items()
+            known = Known(figures=self.figures, per_gpu=claim.per == "gpu", sizes=sizes)
+            return known.side
+        started = {key: one_a_start(runs) for key, runs in tonight.items() if runs}
+        named = set(claim.topologies)
+        nights = (night.runs for night in self.history.nights)
+        last = next((runs for runs in nights if named <= {topology for topology, _ in runs}), {})
+        return Known(
+            measured=started,
+            last_night=last,
+            baseline=self.baseline,
+            floors=self.system.judgement.all_floors,
+            broken=broken,
+            invalid=invalid,
+            sizes=sizes,
+            per_gpu=claim.per == "gpu",
+        ).side
+
+    def _size(self, topology: str) -> Size | None:
+        """Nodes and GPUs of *topology*; None of servers that somebody else runs."""
+        known = self.system.figures is not None or backend_of(self.system).starts_servers
+        return size_on(self.system, topology) if known else None
+
+    def judge_claim(self, claim: Claim, lookup: Lookup) -> ClaimVerdict:
+        """Judge a claim by the sides that *lookup* finds.
+
+        It is EXPECTED where an expected change covers it, and REPORTED where it does not hold and
+        is not enforced on this system.
+        """
+        verdict = judge_claim(
+            claim,
+            self.system.sweep.points(),
+            lookup,
+            covers=lambda *cells: self.expected.of_claim(claim.id, *cells),
+        )
+        if verdict.status is Status.FAIL and self.system.judgement.claims == "report":
+            return replace(verdict, status=Status.REPORTED)
+        return verdict
+
+    @property
+    def topologies(self) -> tuple[str, ...]:
+        """Topologies of which two cells or more have references."""
+        names = [topology for topology, _ in self.references]
+        return tuple(name for name in dict.fromkeys(names) if names.count(name) > 1)
+
+    def _of_topology(self, topology: str) -> dict[Key, References]:
+        return {key: there for key, there in self.references.items() if key[0] == topology}
+
+    @cached_property
+    def _topology_references(self) -> Mapping[str, References]:
+        floors, baseline = self.system.judgement.all_floors, self.baseline
+        return {
+            name: topology_references(baseline, self._of_topology(name), floors)
+            for name in self.topologies
+            if baseline is not None
         }
-        here = f"{HERE} and {len(before)} nights before" if before else HERE
-        return Known(measured=paired, baseline=self.baseline, nightly=True, here=here)
+
+    def _topology_seen(self, topology: str, runs: Runs) -> SeenNight:
+        started = {key: one_a_start(there) for key, there in runs.items() if there}
+        cells, references = self._of_topology(topology), self._topology_references[topology]
+        return topology_seen(started, cells, references)
+
+    def worst_of_topology(self, topology: str, tonight: Runs) -> MetricVerdict | None:
+        """Return the metric that most needs all cells of a topology on one more fresh start."""
+        if topology not in self.topologies:
+            return None
+        return _worst(self._topology_metrics(topology, tonight)[0])
+
+    def _topology_metrics(
+        self, topology: str, tonight: Runs
+    ) -> tuple[tuple[MetricVerdict, ...], list[str]]:
+        """What is said of each metric, and the names of earlier nights, newest first."""
+        seen = self._topology_seen(topology, tonight)
+        nights = [
+            night for night in self.history.nights if any(key[0] == topology for key in night.runs)
+        ]
+        verdicts = judge_metrics(
+            seen,
+            [self._topology_seen(topology, night.runs) for night in nights],
+            one_night_is_enough=self._one_night_is_enough(seen),
+            covers=self.expected.of_cell(topology, ()),
+        )
+        return verdicts, [night.name for night in nights]
+
+    def judge_topology(self, topology: str, tonight: Runs) -> Verdict | None:
+        """Judge the median of each metric over the cells of *topology*.
+
+        :returns: None if fewer than two of its cells have references, or were measured.
+        """
+        if topology not in self.topologies:
+            return None
+        metrics, nights = self._topology_metrics(topology, tonight)
+        if not metrics:
+            return None
+        known = self._of_topology(topology)
+        cells = len([key for key in known if tonight.get(key)])
+        subject = f"{topology} over {cells} of {len(known)} cells, {self.system.name}"
+        facts = Facts(
+            cells=cells,
+            nights=nights,
+            differences=self.differences,
+            run=_kind_of([run for key in known for run in tonight.get(key, ())]),
+            one_night_is_enough=not self.alarms_went_away,
+            why_unconfirmed=self.why_unconfirmed.get((topology, ""), ""),
+        )
+        return _verdict(subject, metrics, (), facts).beside(("baseline", self.origin))
 
 
-def _plain(metric: str) -> Collection[str]:
-    return DERIVED[metric].needs if metric in DERIVED else (metric,)
+def _kind_of(runs: Sequence[Record]) -> str:
+    """Return what each of the runs was: a ``start``, or a ``run`` on servers that stay up."""
+    return "run" if any(run.start is None for run in runs) else "start"
 
 
-def _has(records: Sequence[Record], metrics: Collection[str]) -> bool:
-    """Whether there is a run at all, and all have all *metrics*, none of them voided."""
-    return bool(records) and all(values_of(records, metric) is not None for metric in metrics)
+def brief(verdict: MetricVerdict) -> str:
+    """Return a metric's change and limit, e.g. ``mean_itl_ms +10.6 %, limit +5 %``."""
+    better, seen = METRICS[verdict.metric].better, verdict.seen
+    change, limit = (as_change(log, better) for log in (seen.change, seen.reference.limit))
+    return f"{verdict.metric} {percent(change)}, limit {percent(limit)}"
+
+
+def _worst(verdicts: Sequence[MetricVerdict]) -> MetricVerdict | None:
+    """Return the most suspicious metric that needs one more run."""
+    wanting = (v for v in verdicts if v.seen.wants_run and v.status is not Status.EXPECTED)
+    return max(wanting, key=lambda verdict: verdict.severity, default=None)
+
+
+def _verdict(
+    subject: str, metrics: Sequence[MetricVerdict], faults: Collection[str], facts: Facts
+) -> Verdict:
+    """One verdict of a cell or topology: FAIL before SUSPICIOUS before EXPECTED before PASS."""
+    found = {metric.status for metric in metrics}
+    order = (Status.FAIL, Status.SUSPICIOUS, Status.EXPECTED)
+    status = next((each for each in order if each in found), Status.PASS)
+    status = Status.FAIL if faults else status
+    shown = [metric for metric in metrics if metric.status is not Status.PASS]
+    shown.sort(key=lambda metric: order.index(metric.status))
+    return Verdict(
+        status=status,
+        subject=subject,
+        misses=(*faults, *(describe(metric, facts) for metric in shown)),
+        metrics=tuple(metrics),
+    )
+
+
+def unjudged(references: References, runs: Sequence[Record]) -> str:
+    """Return why the verdict would be no judgement of speed; empty if it is one."""
+    if not references:
+        return "no latency or throughput of this cell has a reference"
+    voided, latencies = voided_in(runs), set(references).intersection(METRICS.latencies)
+    if latencies and not latencies - voided:
+        return "every latency that has a reference is void"
+    return "" if set(references) - voided else "every value that has a reference is void"

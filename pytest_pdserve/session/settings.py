@@ -25,10 +25,12 @@ class Settings:
     """Folders of baselines."""
     runs: Path
     """Folder of run folders."""
-    repeats: int | None
-    """Runs per cell where limits decide; at most so many where nights are judged."""
+    repeats: int
+    """Runs of a cell on each start of its servers; the first is judged."""
+    first_runs: int
+    """Fresh starts on which a cell without a reference is measured."""
     record: bool
-    """Whether to write candidate baselines."""
+    """Whether nights join the baseline."""
     strict: bool
     """Whether an unmet requirement or unproven check fails."""
     job_id: str | None = None

@@ -19,6 +19,7 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.placement import rotated
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.building import RunFacts
 from pytest_pdserve.results.building import build_record
@@ -45,7 +46,7 @@ REPLAYED = "prompt tokens came from prefix caches, as the sweep's order and one 
 """What is said of hits that the system asks for; how many they are is in the counts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SimulatedDeployment:
     """A topology on nodes that do not exist."""
 
@@ -66,7 +67,7 @@ class SimulatedDeployment:
         workload: Workload,
         *,
         repeat: int,
-        start: int,
+        start: int | None,
         store: RunStore,
         provenance: Provenance,
     ) -> tuple[Record, Path]:
@@ -98,7 +99,8 @@ class SimulatedDeployment:
         return build_record(seen, facts, provenance, store, findings=findings)
 
     def become(self, other: SimulatedDeployment) -> None:
-        """Stand for *other*: nodes that do not exist are all the same."""
+        """Stand for the servers of *other*, which may be on other nodes."""
+        self.placement = other.placement
 
 
 @contextlib.contextmanager
@@ -109,6 +111,7 @@ def deploy_simulated(
     *,
     logs: Path,
     progress: Progress,
+    rotation: int = 0,
 ) -> Iterator[SimulatedDeployment]:
     """Place *topology* on the nodes of *allocation*, and start nothing.
 
@@ -117,7 +120,7 @@ def deploy_simulated(
     del logs, progress
     placement = place(
         topology,
-        tuple(host.name for host in allocation.hosts),
+        tuple(host.name for host in rotated(allocation.hosts, rotation)),
         system.cluster.gpus_per_node,
         default_tp=system.tensor_parallel,
     )

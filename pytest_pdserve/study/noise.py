@@ -1,17 +1,41 @@
-"""Nights drawn from a noise profile, with regressions planted into them. Simulated throughout."""
+"""Kinds of noise, and nights drawn from them. Simulated throughout.
+
+A value is the distance of a metric from its typical value: a logarithm, signed so that larger is
+worse, as of :func:`~pytest_pdserve.judge.limits.signed_log`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from pytest_pdserve.judge.estimation import Floats
-from pytest_pdserve.judge.estimation import Ints
-from pytest_pdserve.judge.estimation import directions
-from pytest_pdserve.judge.estimation import worse_by
-from pytest_pdserve.study.profile import NoiseProfile
+from pytest_pdserve.values.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+SPREADS = {
+    "mean_e2el_ms": 0.008,
+    "mean_itl_ms": 0.008,
+    "mean_tpot_ms": 0.008,
+    "output_throughput": 0.008,
+    "mean_ttft_ms": 0.02,
+    "p99_ttft_ms": 0.06,
+}
+"""Standard deviation of one run of each metric, as a fraction: a quiet system (public nightly runs,
+docs/judging.md)."""
+SIMULATED = tuple(SPREADS)
+"""Metrics that are simulated, in the order of the last axis of every array."""
+ITL_LIKE = tuple(place for place, spread in enumerate(SPREADS.values()) if spread == 0.008)
+"""Places of the four metrics that a slower decode moves together."""
+CORRELATION = 0.6
+"""Correlation of two metrics of one run."""
+SLOWED = (0.05, 0.50)
+"""Least and largest slowdown of a run that is slowed; uniform between."""
+STARTS = 5
+"""Starts of a topology in one night: the first, two for its cells, two for its median."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,146 +43,259 @@ class Layout:
     """What is measured every night."""
 
     topologies: int = 5
-    """Families of cells."""
-    cells_each: int = 9
+    """Topologies."""
+    cells_each: int = 8
     """Cells of each."""
-    baseline_runs: int = 20
-    """Runs of a baseline, one a night."""
-    lead_nights: int = 6
-    """Clean nights after the baseline, which fill the windows and are not counted."""
-    runs: int = 4
-    """Runs of a cell in a night that a judge may ask for."""
 
     @property
     def cells(self) -> int:
         """Cells of all topologies."""
         return self.topologies * self.cells_each
 
+    def cells_of(self, topology: int) -> range:
+        """Return the cells of a topology."""
+        return range(topology * self.cells_each, (topology + 1) * self.cells_each)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """One kind of noise: how runs of an unchanged system differ."""
+
+    name: str
+    """Name for ``--noise`` and tables."""
+    about: str
+    """What it is, in one sentence."""
+    shape: Literal["normal", "t3", "exponential"] = "normal"
+    """Distribution of what differs from run to run, scaled to variance 1."""
+    night_share: float = 0.2
+    """Share of the variance that all runs of a cell in one night have in common."""
+    night_correlation: float = 0.0
+    """Correlation of a night with the night before."""
+    start_share: float = 0.0
+    """Share of the variance that all runs of a topology on one start have in common."""
+    slowed_runs: float = 0.01
+    """Share of runs that are slowed in every metric."""
+    slow_starts: float = 0.0
+    """Share of starts of a topology that are slow."""
+    slow_start: float = 0.025
+    """How much slower these are, as a fraction."""
+    noisy_nights: float = 0.0
+    """Share of nights on which everything is twice as noisy."""
+    slowed_nights: float = 0.0
+    """Share of nights of a cell that are slowed in every metric."""
+    reruns_elsewhere: bool = False
+    """Whether reruns of such a night are made on other nodes, which are not slow."""
+    spread_of_spreads: float = 0.35
+    """Standard deviation of the logarithm of the spread from cell to cell and metric to metric."""
+    nodes: int = 0
+    """Nodes that starts take in turn, of which one turns slow; 0 for none."""
+    slow_node: float = 0.06
+    """How much slower a start is on that node, as a fraction."""
+    scale: float = 1.0
+    """All spreads, in those of :data:`SPREADS`."""
+    fits_floors: bool = True
+    """Whether the metrics' floors are meant for such noise."""
+
     @property
-    def families(self) -> Ints:
-        """Number of the topology of each cell."""
-        return np.repeat(np.arange(self.topologies), self.cells_each)
+    def is_sticky(self) -> bool:
+        """Whether a slow night stays slow however often it is run again."""
+        return self.slowed_nights > 0 and not self.reruns_elsewhere
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Regression:
-    """A slow-down that is planted into cell 0 of topology 0, or all of its cells."""
+KINDS = (
+    Noise(name="normal", about="The reference: normal noise."),
+    Noise(
+        name="t3",
+        about="Student's t of 3 degrees of freedom: large deviations to both sides.",
+        shape="t3",
+    ),
+    Noise(
+        name="slow-tail",
+        about="Exponential noise: large deviations to the slow side only.",
+        shape="exponential",
+    ),
+    Noise(
+        name="ar1",
+        about="Nights resemble the one before: the part that they share is correlated 0.7.",
+        night_correlation=0.7,
+    ),
+    Noise(
+        name="slowed-runs",
+        about="Two runs in a hundred are slowed by 5 to 50 % in every metric.",
+        slowed_runs=0.02,
+    ),
+    Noise(
+        name="night-half",
+        about="Half of the variance is the night's, and reruns share it.",
+        night_share=0.5,
+    ),
+    Noise(
+        name="night-most",
+        about="85 % of the variance is the night's, and reruns share it.",
+        night_share=0.85,
+    ),
+    Noise(
+        name="starts",
+        about="80 % of the variance is the server start's, and a topology's cells share it.",
+        night_share=0.0,
+        start_share=0.8,
+    ),
+    Noise(
+        name="bimodal",
+        about="One start of a topology in five is 2.5 % slow in all of its cells.",
+        slow_starts=0.2,
+    ),
+    Noise(
+        name="noisy-nights",
+        about="One night in ten is twice as noisy in every cell.",
+        noisy_nights=0.1,
+    ),
+    Noise(
+        name="sticky",
+        about="0.4 % of the nights of a cell are slowed by 5 to 50 %, and so are their reruns.",
+        slowed_nights=0.004,
+    ),
+    Noise(
+        name="sticky-nodes",
+        about="The same slow nights, but reruns are made on other nodes and are not slow.",
+        slowed_nights=0.004,
+        reruns_elsewhere=True,
+    ),
+    Noise(
+        name="even",
+        about="All cells are equally noisy, and nothing is shared or slowed.",
+        night_share=0.0,
+        slowed_runs=0.0,
+        spread_of_spreads=0.0,
+    ),
+    Noise(
+        name="uneven",
+        about="Spreads differ by 70 % from cell to cell and metric to metric.",
+        spread_of_spreads=0.7,
+    ),
+    Noise(
+        name="bad-node",
+        about="After the baseline one of eight nodes is 6 % slow; starts take the nodes in turn.",
+        nodes=8,
+    ),
+    Noise(
+        name="doubled",
+        about="Every spread is twice what the floors are meant for.",
+        scale=2.0,
+        fits_floors=False,
+    ),
+    Noise(
+        name="doubled-night",
+        about="The same, and 85 % of the variance is the night's.",
+        night_share=0.85,
+        scale=2.0,
+        fits_floors=False,
+    ),
+)
+"""Every kind, in the order of the tables."""
+REFERENCE = (
+    "Unless a kind says otherwise, one run of a cell has a spread of 0.8 % (mean E2EL, ITL and "
+    "TPOT, output throughput), 2 % (mean TTFT) and 6 % (p99 TTFT), two metrics of a run are "
+    "correlated 0.6, spreads differ by 35 % from cell to cell, 20 % of the variance is the "
+    "night's, and 1 % of runs are slowed by 5 to 50 %."
+)
+"""What all kinds have in common, in words."""
 
-    size: float
-    """How much worse, as a fraction: 0.05 is 5 %."""
-    scope: Literal["metric", "cell", "topology"]
-    """One metric of one cell, all metrics of one cell, or all metrics of a topology."""
-    shape: Literal["step", "drift"] = "step"
-    """At once and for good; or growing evenly until it is whole on the last night."""
-    metric: str = "output_throughput"
-    """Which, for the scope of one metric."""
 
-    def hit(self, profile: NoiseProfile, layout: Layout) -> Floats:
-        """1 for each test that is hit. Shape ``(cells, metrics)``."""
-        hit = np.zeros((layout.cells, len(profile.cvs)))
-        cells = slice(0, layout.cells_each if self.scope == "topology" else 1)
-        chosen = profile.metrics.index(self.metric) if self.scope == "metric" else slice(None)
-        hit[cells, chosen] = 1.0
-        return hit
+def noise_named(name: str) -> Noise:
+    """Return the kind of that name.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draws:
-    """Values in the metrics' units, of many replications of the same baseline and nights."""
-
-    baseline: Floats
-    """Shape ``(replications, cells, metrics, baseline runs)``."""
-    nights: Floats
-    """Shape ``(replications, lead + counted nights, cells, metrics, runs)``."""
+    :raises ConfigError: if there is none.
+    """
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    known = ", ".join(kind.name for kind in KINDS)
+    raise ConfigError(f"--noise {name!r:.60} is not a kind of noise; known are {known}")
 
 
 def draw(
-    profile: NoiseProfile,
-    rng: np.random.Generator,
-    *,
-    layout: Layout,
-    replications: int,
-    nights: int,
-    regression: Regression | None = None,
-) -> Draws:
-    """Draw baselines and the nights after them, without a gap between.
+    noise: Noise, rng: np.random.Generator, *, layout: Layout, baseline: int, nights: int
+) -> Floats:
+    """Draw every run that may be made on so many nights in a row.
 
-    :param nights: counted nights, after the lead; the regression starts on the first.
+    :param baseline: nights before the others, on which no node is slow.
+    :returns: shape ``(nights, starts, cells, metrics)``.
     """
-    cells, metrics = layout.cells, len(profile.cvs)
-    signs = directions(profile.metrics)
-    normal = rng.standard_normal((replications, cells, metrics))
-    cvs = np.array([cv for _, cv in profile.cvs])
-    sds = cvs * np.exp(profile.spread * normal - profile.spread**2 / 2)
-    after = layout.lead_nights + nights
-    total = layout.baseline_runs + after
-    night = np.sqrt(profile.icc) * _night_effects(profile, rng, layout, (replications, total))
-    first = night[:, : layout.baseline_runs] + _own(profile, rng, night, layout.baseline_runs, 1)
-    later = night[:, layout.baseline_runs :] + _own(profile, rng, night, after, layout.runs)
-    base = first * sds[:, None, :, :, None] + _outliers(profile, rng, first.shape)
-    runs = later * sds[:, None, :, :, None] + _outliers(profile, rng, later.shape)
-    if regression is not None:
-        whole = worse_by(np.full(metrics, regression.size), signs)
-        grown = (
-            np.arange(1, nights + 1) / nights if regression.shape == "drift" else np.ones(nights)
-        )
-        planted = grown[:, None, None] * (regression.hit(profile, layout) * whole)
-        runs[:, layout.lead_nights :] += planted[None, ..., None]
-    typical = rng.uniform(10.0, 1000.0, (1, cells, metrics, 1))
-    return Draws(
-        baseline=np.moveaxis(typical[:, None] * np.exp(base * signs[:, None]), 1, -2)[..., 0],
-        nights=typical[:, None] * np.exp(runs * signs[:, None]),
-    )
+    nights += baseline
+    cells = (nights, STARTS, layout.cells, len(SIMULATED))
+    own = 1 - noise.night_share - noise.start_share
+    drawn = np.sqrt(own) * _correlated(noise, rng, cells)
+    if noise.night_share:
+        drawn += np.sqrt(noise.night_share) * _nights(noise, rng, layout=layout, nights=nights)
+    if noise.start_share:
+        starts = _correlated(noise, rng, (nights, STARTS, layout.topologies, len(SIMULATED)))
+        drawn += np.sqrt(noise.start_share) * np.repeat(starts, layout.cells_each, axis=2)
+    if noise.noisy_nights:
+        drawn *= np.where(rng.random((nights, 1, 1, 1)) < noise.noisy_nights, 2.0, 1.0)
+    sds = noise.scale * np.array(tuple(SPREADS.values()))
+    if noise.spread_of_spreads:
+        widths = rng.standard_normal((layout.cells, len(SIMULATED)))
+        uneven = noise.spread_of_spreads
+        sds = sds * np.exp(uneven * widths - uneven**2 / 2)
+    slowed = _slowed_runs(noise, rng, layout=layout, nights=nights)
+    slowed[baseline:] += _slow_node(noise, rng, layout=layout, nights=nights - baseline)
+    whole: Floats = drawn * sds + slowed[..., None]
+    return whole
 
 
-def _own(
-    profile: NoiseProfile, rng: np.random.Generator, night: Floats, nights: int, runs: int
-) -> Floats:
-    """What each run has for itself, shape ``(replications, nights, cells, metrics, runs)``."""
-    replications, _, cells, metrics, _ = night.shape
-    shape = (replications, nights, cells, metrics, runs)
-    own: Floats = np.sqrt(1 - profile.icc) * _correlated(profile, rng, shape)
-    return own
+def _correlated(noise: Noise, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Draw values of variance 1 that are correlated along the last axis, the metrics."""
+    common, own = (_standard(noise, rng, each) for each in ((*shape[:-1], 1), shape))
+    mixed: Floats = np.sqrt(CORRELATION) * common + np.sqrt(1 - CORRELATION) * own
+    return mixed
 
 
-def _night_effects(
-    profile: NoiseProfile, rng: np.random.Generator, layout: Layout, size: tuple[int, int]
-) -> Floats:
-    """Effects of variance 1, shape ``(replications, nights, cells, metrics, 1)``."""
-    metrics = len(profile.cvs)
-    own = _correlated(profile, rng, (*size, layout.cells, metrics, 1))
-    if profile.night_sharing > 0:
-        common = _correlated(profile, rng, (*size, layout.topologies, metrics, 1))
-        common = common[:, :, layout.families]
-        own = np.sqrt(profile.night_sharing) * common + np.sqrt(1 - profile.night_sharing) * own
-    keep = profile.night_persistence
-    if keep > 0:
-        for night in range(1, size[1]):
-            own[:, night] = keep * own[:, night - 1] + np.sqrt(1 - keep**2) * own[:, night]
-    return own
+def _standard(noise: Noise, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    if noise.shape == "t3":
+        heavy: Floats = rng.standard_t(3, shape) / np.sqrt(3)
+        return heavy
+    if noise.shape == "exponential":
+        slow: Floats = rng.standard_exponential(shape) - 1
+        return slow
+    return rng.standard_normal(shape)
 
 
-def _correlated(profile: NoiseProfile, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Draws of variance 1, correlated along the metrics (last axis but one)."""
-    rho = profile.metric_correlation
-    common = _standard(profile, rng, (*shape[:-2], 1, shape[-1]))
-    own = _standard(profile, rng, shape)
-    drawn: Floats = np.sqrt(rho) * common + np.sqrt(1 - rho) * own
+def _nights(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: int) -> Floats:
+    """What all runs of a cell in one night share, shape ``(nights, 1, cells, metrics)``."""
+    normal = replace(noise, shape="normal")
+    drawn = _correlated(normal, rng, (nights, 1, layout.cells, len(SIMULATED)))
+    keep = noise.night_correlation
+    if keep:
+        for night in range(1, nights):
+            drawn[night] = keep * drawn[night - 1] + np.sqrt(1 - keep**2) * drawn[night]
     return drawn
 
 
-def _standard(profile: NoiseProfile, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    if profile.shape == "t3":
-        tailed: Floats = rng.standard_t(3, shape) / np.sqrt(3)
-        return tailed
-    drawn = rng.standard_normal(shape)
-    if profile.shape == "mixture":
-        drawn *= np.where(rng.random(shape) < 0.1, 3.0, 1.0) / np.sqrt(0.9 + 0.1 * 9)
-    return drawn
+def _slowed_runs(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: int) -> Floats:
+    """How much slower whole runs are, shape ``(nights, starts, cells)``."""
+    slowed = np.zeros((nights, STARTS, layout.cells))
+    if noise.slowed_runs:
+        slowed += _some(rng, slowed.shape, noise.slowed_runs)
+    if noise.slowed_nights:
+        runs = slice(0, 1) if noise.reruns_elsewhere else slice(None)
+        slowed[:, runs] += _some(rng, (nights, 1, layout.cells), noise.slowed_nights)
+    if noise.slow_starts:
+        slow = rng.random((nights, STARTS, layout.topologies)) < noise.slow_starts
+        slowed += np.log1p(noise.slow_start) * np.repeat(slow, layout.cells_each, axis=2)
+    return slowed
 
 
-def _outliers(profile: NoiseProfile, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Slow-down of whole runs, log scale: the same for every metric of a run."""
-    one = (*shape[:-2], 1, shape[-1])
-    sizes = np.log1p(rng.uniform(*profile.outlier_sizes, one))
-    return np.where(rng.random(one) < profile.outlier_rate, sizes, 0.0)
+def _slow_node(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: int) -> Floats:
+    """The same of what runs on the slow node: every night and start takes the next node."""
+    if not noise.nodes:
+        return np.zeros((nights, STARTS, layout.cells))
+    night, start, topology = np.ogrid[:nights, :STARTS, : layout.topologies]
+    on_it = (night + start + topology + rng.integers(noise.nodes)) % noise.nodes == 0
+    slower: Floats = np.log1p(noise.slow_node) * np.repeat(on_it, layout.cells_each, axis=2)
+    return slower
+
+
+def _some(rng: np.random.Generator, shape: tuple[int, ...], share: float) -> Floats:
+    sizes = np.log1p(rng.uniform(*SLOWED, shape))
+    return np.where(rng.random(shape) < share, sizes, 0.0)

@@ -1,71 +1,95 @@
-"""Baselines: the envelopes that runs of one system and suite may show."""
+"""Baselines: what the nights of one suite on one system showed."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
 from typing import Annotated
+from typing import Self
 
 from msgspec import Meta
 
-from pytest_pdserve.values.metrics import Better
 from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sessions import SessionRef
-from pytest_pdserve.values.sources import Sources
+from pytest_pdserve.values.text import Day
+from pytest_pdserve.values.text import Line
+from pytest_pdserve.values.text import Utc
 from pytest_pdserve.values.text import Word
 
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
+Count = Annotated[float, Meta(ge=0, le=LARGEST)]
+Key = tuple[str, str]
+"""Topology and workload id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """The values of one metric that a run may show in one cell.
+class Night:
+    """What one night showed of a cell."""
 
-    The limit always holds. It is the only judge of an envelope without :attr:`values`; of one with
-    them it is far out, and the judgement of nights says what is worse within it.
-    """
+    session: Word
+    """Id of the session, one of the baseline's."""
+    starts: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """Fresh starts that each value is the median of."""
+    values: Annotated[Mapping[Word, Positive], Meta(min_length=1)]
+    """Value by metric, in the metric's unit."""
 
-    ref: Annotated[float, Meta(ge=0, le=LARGEST)]
-    """Reference, in the metric's own unit."""
-    rtol: Annotated[float, Meta(ge=0, le=10)]
-    """Room toward worse, as a fraction of *ref*; 0.10 is 10 %."""
-    better: Better
-    """Direction."""
-    unit: str
-    """Unit of the metric."""
-    runs: Annotated[int, Meta(ge=1, le=1_000_000)]
-    """Runs that the reference comes from."""
-    values: Annotated[tuple[Positive | None, ...], Meta(min_length=1)] | None = None
-    """One value per run of the baseline's provenance, None where the cell has none: what nightly
-    judgement goes by. None where the limit alone decides."""
-    known_issue: Word | None = None
-    """Why the metric is expected to miss; when it does not, that fails (strict)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellBaseline:
+    """The baseline of one cell."""
+
+    counts: Mapping[Word, Count] = field(default_factory=dict)
+    """Counts that no run may change, such as tokens and KV transfers."""
+    nights: Annotated[tuple[Night, ...], Meta(min_length=1)]
+    """Oldest first."""
 
     @property
-    def limit(self) -> float:
-        """Worst value that is admitted."""
-        if self.better == "higher":
-            return self.ref * (1 - self.rtol)
-        return self.ref * (1 + self.rtol)
+    def starts(self) -> int:
+        """Fresh starts of the first night."""
+        return self.nights[0].starts
 
-    def admits(self, value: float) -> bool:
-        """Tell whether *value* is no worse than the limit; NaN never is."""
-        if math.isnan(value):
-            return False
-        if self.better == "equal":
-            return value == self.ref
-        return value <= self.limit if self.better == "lower" else value >= self.limit
+    def values(self, metric: str) -> tuple[float, ...]:
+        """Return the value of *metric* in each night that has one, oldest first."""
+        return tuple(night.values[metric] for night in self.nights if metric in night.values)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Every metric that a night has a value of."""
+        return tuple(dict.fromkeys(name for night in self.nights for name in night.values))
 
 
-Metrics = Annotated[Mapping[Word, Envelope], Meta(min_length=1)]
-Cells = Mapping[Word, Mapping[Word, Metrics]]
-"""Topology, workload, metric -> envelope."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One session that nights come from."""
+
+    id: Word
+    """Name of its run folder."""
+    started_at: Utc | None = None
+    """As of :class:`SessionRef`, as the next."""
+    simulated_night: int | None = None
+    versions: Mapping[Word, Line] = field(default_factory=dict)
+    """Package or component and version."""
+    nodes: tuple[Word, ...] = ()
+    """Nodes that served."""
+
+    @property
+    def session(self) -> SessionRef:
+        """The session."""
+        return SessionRef(
+            id=self.id, started_at=self.started_at, simulated_night=self.simulated_night
+        )
+
+
+Cells = Mapping[Word, Mapping[Word, CellBaseline]]
+"""Topology, workload id -> its baseline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """What one suite expects of one system."""
+    """What the nights of one suite on one system showed."""
 
     system: Word
     """System's name."""
@@ -73,41 +97,62 @@ class Baseline:
     """Suite, e.g. ``sweep``."""
     source: str
     """File it was read from, or will be written to."""
-    provenance: Sources | None
-    """Sessions, date, versions, fingerprint; None of a baseline that does not exist."""
-    cells: Cells
-    """Envelopes by topology, workload and metric."""
+    fingerprint: Word | None = None
+    """Digest of hardware and system file; None where the values hold on any."""
+    host: Mapping[str, str] = field(default_factory=dict)
+    """What the fingerprint was made of."""
+    approver: Word | None = None
+    """Who accepted it; None of nights that joined by themselves."""
+    accepted_on: Day | None = None
+    """When."""
+    note: Line | None = None
+    """What they wrote."""
+    sessions: tuple[Source, ...] = ()
+    """Sessions that nights come from, oldest first."""
+    cells: Cells = field(default_factory=dict)
+    """By topology and workload id."""
 
-    def envelopes(self, topology: str, workload: str) -> Mapping[str, Envelope] | None:
-        """Envelopes of one cell; None if the baseline does not know it."""
-        return self.cells.get(topology, {}).get(workload)
+    def cell(self, key: Key) -> CellBaseline | None:
+        """Return the baseline of one cell; None if there is none."""
+        return self.cells.get(key[0], {}).get(key[1])
 
     @property
-    def keys(self) -> tuple[tuple[str, str], ...]:
+    def keys(self) -> tuple[Key, ...]:
         """Topology and workload id of every cell."""
         return tuple(
-            (topology, workload) for topology in self.cells for workload in self.cells[topology]
+            (topology, workload) for topology, cells in self.cells.items() for workload in cells
         )
 
     @property
-    def has_values(self) -> bool:
-        """Whether any envelope has values of runs, so that nights can be judged."""
-        cells = (cell for workloads in self.cells.values() for cell in workloads.values())
-        return any(envelope.values for cell in cells for envelope in cell.values())
-
-    @property
-    def runs(self) -> tuple[SessionRef, ...]:
-        """Sessions, in the order of the envelopes' values."""
-        return self.provenance.runs if self.provenance else ()
+    def newest(self) -> Source | None:
+        """The newest session; None of a baseline without any."""
+        return self.sessions[-1] if self.sessions else None
 
     @property
     def origin(self) -> str:
-        """File, versions and date, for messages."""
-        if self.provenance is None:
-            return self.source
-        versions = self.provenance.versions
-        said = [f"{label} {versions[key]}" for key, label in _LABELS if key in versions]
-        return f"{self.source} ({', '.join([*said, self.provenance.date])})"
+        """File, versions and who accepted it, for messages."""
+        versions = self.newest.versions if self.newest else {}
+        said = [f"{label} {versions[key]}" for key, label in LABELS if key in versions]
+        if self.approver is not None:
+            said.append(f"accepted by {self.approver} on {self.accepted_on}")
+        return f"{self.source} ({', '.join(said)})" if said else self.source
+
+    def joined(self, key: Key, night: Night, counts: Mapping[str, float], source: Source) -> Self:
+        """Return the baseline with one more night of a cell.
+
+        Nothing changes where the cell has the night already, or all that join by themselves.
+        """
+        old = self.cell(key)
+        nights = old.nights if old else ()
+        if len(nights) >= RULE.max_nights or any(n.session == night.session for n in nights):
+            return self
+        cell = CellBaseline(counts=(old.counts if old else counts), nights=(*nights, night))
+        cells = {topology: dict(there) for topology, there in self.cells.items()}
+        cells.setdefault(key[0], {})[key[1]] = cell
+        known = any(each.id == source.id for each in self.sessions)
+        sessions = self.sessions if known else (*self.sessions, source)
+        return replace(self, cells=cells, sessions=sessions)
 
 
-_LABELS = (("vllm", "vLLM"), ("nixl", "NIXL"), ("vllm-router", "router"))
+LABELS = (("vllm", "vLLM"), ("nixl", "NIXL"), ("vllm-router", "router"))
+"""Components that messages name, and what they call them."""

@@ -17,7 +17,6 @@ from pytest_pdserve.values.claim_checks import regime_of
 from pytest_pdserve.values.claim_checks import relations_of
 from pytest_pdserve.values.claim_parts import ClaimEntry
 from pytest_pdserve.values.claim_parts import Kind
-from pytest_pdserve.values.claim_parts import KnownIssue
 from pytest_pdserve.values.claim_parts import Regime
 from pytest_pdserve.values.claim_parts import Relation
 from pytest_pdserve.values.claim_parts import Statement
@@ -67,11 +66,6 @@ class Claim(Statement):
         """Tell whether *point* lies in the regime, or among cells that it is compared with."""
         compared = (relation.versus for relation in self.relations)
         return self.admits(point) or any(r.admits(point) for r in compared if r is not None)
-
-    def expected(self, system: str) -> KnownIssue | None:
-        """Return the known issue, if it is one of *system*."""
-        issue = self.known_issue
-        return issue if issue and system in (issue.systems or (system,)) else None
 
     @property
     def caution(self) -> str | None:

@@ -61,7 +61,7 @@ SHAPES = {
 """Every kind of claim."""
 
 _OWN = tuple(each.name for each in fields(Relation) if each.name != "kind")
-_RELATIONAL = ("kind", *_OWN, "relations", "known_issue")
+_RELATIONAL = ("kind", *_OWN, "relations")
 _DIRECTIONS = {"monotone": ("rises", "falls"), "spread": ("smaller", "larger")}
 
 

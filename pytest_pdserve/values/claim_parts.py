@@ -169,20 +169,6 @@ class Relation:
         return self.others if self.kind in ("above", "highest") else self.named
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownIssue:
-    """Cells in which a claim is known not to hold."""
-
-    cells: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[0-9]+-[0-9]+(-rate[0-9.e+-]+)?$")], ...], _Unique
-    ]
-    """Their names, as :attr:`Point.name` writes them."""
-    why: _Text
-    """What is known of it."""
-    systems: Annotated[tuple[_Text, ...], _Unique] = ()
-    """Systems on which it is known; empty is all."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Statement:
     """What a claim says in words, and who says it."""
@@ -202,8 +188,6 @@ class Statement:
     """Number of the statement in the list that it was taken from."""
     undecidable: _Text | None = None
     """Why no measurement of this kind can tell; such a claim is shown, never judged."""
-    known_issue: KnownIssue | None = None
-    """Cells that contradict it; strict."""
 
 
 @dataclass(frozen=True, kw_only=True)

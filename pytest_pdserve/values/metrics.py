@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 Better = Literal["lower", "higher", "equal"]
 Reader = Callable[["Observation"], float | None]
 
+DEFAULT_FLOOR = 0.10
+"""Floor of metrics that say none."""
+ITL_LIKE_FLOOR = 0.04
+"""Floor of mean E2EL, ITL and TPOT, and of output throughput."""
+TTFT_FLOOR = 0.10
+"""Floor of mean TTFT."""
+TAIL_FLOOR = 0.40
+"""Floor of p99 TTFT."""
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
@@ -65,13 +73,9 @@ class Metric:
     """Whether a run in which all is well can show 0."""
     min_tokens: int = 1
     """Output tokens per request without which it does not exist: no gap follows an only token."""
-    floor: float = 0.0
-    """Practical floor of an envelope, as a fraction: no smaller change is ever called worse
-    (the design's statistics: 1 % throughput, TPOT, E2EL; 3 % TTFT; 10 % p99)."""
-    margin: float = 0.0
-    """What a PASS rules out, as a fraction: three standard deviations of the reference noise
-    profile, at least 3 % and never below the floor. Fixed, so that a noisy cell is INCONCLUSIVE
-    instead of passing with a margin that its own noise made wide."""
+    floor: float = DEFAULT_FLOOR
+    """Least limit where a system file gives none, as a fraction of worse by ratio: 0.04 is 4 %.
+    About five times the spread of a quiet system (docs/judging.md)."""
 
     @property
     def percentile(self) -> str | None:
@@ -93,14 +97,6 @@ class Metric:
     def is_throughput(self) -> bool:
         """Whether it is a throughput: twice the GPUs can show twice as much."""
         return self.unit.endswith("/s")
-
-    @property
-    def outer(self) -> float:
-        """Room of the limit that holds beside the judgement of nights, as a fraction.
-
-        Twice the latency, half the rate: no run-to-run noise of a quiet system gets there.
-        """
-        return {"lower": 1.0, "higher": 0.5, "equal": 0.0}[self.better]
 
     def value(self, seen: Observation) -> float | None:
         """Return the metric's value in one run; None if the run has none."""
@@ -159,6 +155,11 @@ class MetricTable(Mapping[str, Metric]):
         return tuple(n for n, row in self.items() if row.judged and row.better != "equal")
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """Metrics that a night of a baseline keeps: the judged ones, and throughputs."""
+        return tuple(n for n, row in self.items() if n in self.times or row.is_throughput)
+
+    @property
     def counts(self) -> tuple[str, ...]:
         """Judged metrics that depend on workload and topology alone."""
         return tuple(n for n, row in self.items() if row.judged and row.better == "equal")
@@ -208,8 +209,7 @@ def _latency(quantity: str, statistic: str, *, heading: str | None = None) -> Me
         voided_by=frozenset({"offered", "chunks"} if gaps else {"offered"}),
         zero=gaps,
         min_tokens=2 if quantity in ("tpot", "itl") else 1,
-        floor=0.10 if tail else 0.03 if first else 0.01,
-        margin=(0.20 if first else 0.10) if tail else (0.06 if first else 0.03),
+        floor=TAIL_FLOOR if tail else TTFT_FLOOR if first else ITL_LIKE_FLOOR,
     )
 
 
@@ -223,7 +223,6 @@ def _due(name: str, statistic: str, after: Callable[[BenchResult, int], float]) 
         spans = [seen.result.queue_s[i] + after(seen.result, i) for i in with_queue_time(seen)]
         return _statistic(spans, statistic)
 
-    tail = statistic != "mean"
     return Metric(
         name=f"{statistic}_{name}_ms",
         unit="ms",
@@ -232,8 +231,7 @@ def _due(name: str, statistic: str, after: Callable[[BenchResult, int], float]) 
         read=read,
         zero=True,
         min_tokens=0,
-        floor=0.10 if tail else 0.03,
-        margin=0.20 if tail else 0.06,
+        floor=TAIL_FLOOR if statistic != "mean" else TTFT_FLOOR,
     )
 
 
@@ -278,16 +276,15 @@ def _last_token(result: BenchResult, i: int) -> float:
     return result.ttft_s[i] + sum(result.itl_s[i])
 
 
-def _rate(name: str, unit: str, *, heading: str | None = None) -> Metric:
+def _rate(name: str, unit: str, *, heading: str | None = None, judged: bool = False) -> Metric:
     return Metric(
         name=name,
         unit=unit,
         better="higher",
-        judged=True,
+        judged=judged,
         heading=heading,
         min_tokens=0,
-        floor=0.01,
-        margin=0.03,
+        floor=ITL_LIKE_FLOOR,
     )
 
 
@@ -346,7 +343,7 @@ METRICS = MetricTable(
         _due("ttft_including_client_queue", "p99", _first_token),
         _due("e2el_including_client_queue", "mean", _last_token),
         _due("e2el_including_client_queue", "p99", _last_token),
-        _rate("output_throughput", "tok/s", heading="output"),
+        _rate("output_throughput", "tok/s", heading="output", judged=True),
         _rate("request_throughput", "req/s"),
         _rate("total_token_throughput", "tok/s"),
         _count("completed", "requests", lambda seen: seen.result.completed),

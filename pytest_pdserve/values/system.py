@@ -13,7 +13,6 @@ from typing import TypeVar
 from msgspec import Meta
 
 from pytest_pdserve.values.container import ContainerSpec
-from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.sweep import Sweep
 
@@ -133,37 +132,39 @@ class Limits:
     """From SIGTERM to SIGKILL of a process group."""
 
 
+Floors = Mapping[str, Annotated[float, Meta(gt=0, le=10)]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What of a run is judged on this system, and how wide."""
+    """How runs on this system are judged."""
 
-    host_envelopes: bool = False
-    """Whether time envelopes are kept per host fingerprint instead of in the repository."""
+    host_references: bool = False
+    """Whether each host keeps references of its own, in the user's state folder, instead of the
+    system's one baseline."""
     claims: Literal["enforce", "report"] = "enforce"
     """``report`` shows claims with their numbers and never fails on them."""
-    rtol: Mapping[str, Annotated[float, Meta(gt=0, le=10)]] = field(default_factory=dict)
-    """Metric and least room toward worse, where this system is noisier than the practical floor."""
+    max_reruns: Annotated[int, Meta(ge=0, le=100_000)] = 48
+    """Runs of suspicious cells on fresh starts that one session may make."""
+    floors: Floors = field(default_factory=dict)
+    """Metric and least limit, as a fraction of worse by ratio, where it is not the metric's own:
+    about five times the metric's spread on this system."""
+    sees: Floors = field(default_factory=dict)
+    """Metric and limit that a cell should not exceed: what this system promises to see. Default:
+    twice the floor."""
+
+    def floor(self, metric: str) -> float:
+        """Return the least limit of *metric*, as a fraction."""
+        return self.floors.get(metric, METRICS[metric].floor)
+
+    def promise(self, metric: str) -> float:
+        """Return the largest limit of *metric* that the system promises, as a fraction."""
+        return self.sees.get(metric, 2 * self.floor(metric))
 
     @property
-    def nights(self) -> bool:
-        """Whether any time is judged by nights: one without a fixed limit here."""
-        return not set(METRICS.times) <= set(self.rtol)
-
-    def check(self) -> None:
-        """Refuse to judge by nights what every host keeps for itself: it would be one night each.
-
-        :raises ConfigError: naming the metrics without a limit.
-        """
-        if self.host_envelopes and self.nights:
-            open_ = [name for name in METRICS.times if name not in self.rtol]
-            raise ConfigError(
-                "[judgement] host_envelopes keeps one run of each host, which takes a limit for "
-                f"every time; [judgement.rtol] has none for {', '.join(open_)}"
-            )
-
-    def floor(self, metric: str, default: float) -> float:
-        """Least relative room of *metric*'s envelope."""
-        return self.rtol.get(metric, default)
+    def all_floors(self) -> dict[str, float]:
+        """Floor of every metric that is judged."""
+        return {name: self.floor(name) for name in METRICS.times}
 
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -214,7 +215,7 @@ class System:
     sweep: Sweep = field(default_factory=Sweep)
     """Workloads of the sweep suite."""
     judgement: Judgement = field(default_factory=Judgement)
-    """Width of envelopes."""
+    """How runs are judged."""
     sanity: Sanity = field(default_factory=Sanity)
     """What makes a run invalid."""
     figures: Text | None = None
@@ -257,9 +258,8 @@ class System:
     def check(self) -> None:
         """Refuse what does not go together; each key alone is the schema's business.
 
-        :raises ConfigError: if the sweep's lengths cannot be divided, or containers or judgement
-            contradict themselves.
+        :raises ConfigError: if the sweep's lengths cannot be divided, or containers contradict
+            themselves.
         """
         self.sweep.points()
         self.container.check()
-        self.judgement.check()

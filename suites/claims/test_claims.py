@@ -27,5 +27,5 @@ def test_claim(pdserve_claim: Claim, pdserve_judge_claim: Callable[[Claim], None
 @pytest.mark.pdserve_requires(nodes=4, gpus_per_node=8)
 @pytest.mark.pdserve_last
 def test_article(pdserve_claim: Claim, pdserve_judge_claim: Callable[[Claim], None]) -> None:
-    """The article's claim holds in every cell of its regime, known issues apart."""
+    """The article's claim holds in every cell of its regime, but for what expected.toml names."""
     pdserve_judge_claim(pdserve_claim)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 
 import pytest
 
+from tests.support.drawn import write_nights
 from tests.support.house import WORKLOAD
 from tests.support.house import House
 from tests.support.house import only_sentence
@@ -50,6 +50,7 @@ def sweep(house: House) -> None:
         ("--system moon", "system 'moon' is unknown; known are "),
         ("--pdserve-repeats 0", "--pdserve-repeats '0' is not a whole number of at least 1"),
         ("--pdserve-repeats 1.5", "--pdserve-repeats '1.5' is not a whole number of at least 1"),
+        ("--pdserve-first-runs 0", "--pdserve-first-runs '0' is not a whole number of at least 1"),
         ("--pdserve-base-url 10.0.0.1:8010", "--pdserve-base-url '10.0.0.1:8010' is no URL like "),
         ("--pdserve-base-url http://h:x", "--pdserve-base-url 'http://h:x' is no URL like http"),
         ("--pdserve-base-url http://u:p@h", "--pdserve-base-url holds a password; put the key "),
@@ -80,7 +81,8 @@ def test_malformed_toml_has_file_and_line(house: House) -> None:
         ("cluster", {"kind": "cloud"}, "/cluster/kind: 'cloud' is not a backend; known are "),
         ("cluster", {"colour": "red"}, "/cluster: Additional properties are not allowed"),
         ("ports", {"http": 70000}, "/ports/http: 70000 is greater than the maximum of 65535"),
-        ("judgement_rtol", {"speed": 0.1}, "/judgement/rtol/speed: unknown metric 'speed'"),
+        ("judgement_floors", {"speed": 0.1}, "/judgement/floors/speed: is not a judged metric; "),
+        ("judgement", {"max_reruns": -1}, "/judgement/max_reruns: -1 is less than the minimum"),
     ],
 )
 def test_a_system_that_breaks_the_schema_has_file_and_pointer(
@@ -96,51 +98,66 @@ def test_sweep_lengths_that_do_not_divide(house: House) -> None:
     assert sentence(house) == said
 
 
-def broken(house: House, change: Callable[[dict[str, object]], None]) -> str:
-    path = house.counts("1p3d")
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-    return str(path)
-
-
 def test_a_baseline_that_is_no_json_has_file_and_line(house: House) -> None:
-    path = house.counts("1p3d")
-    path.write_text('{\n"schema_version": 1,,\n}')
-    assert sentence(house).startswith(f"{path} is no valid JSON: ")
+    house.baseline.write_text('{\n"schema_version": 1,,\n}')
+    assert sentence(house).startswith(f"{house.baseline} is no valid JSON: ")
     assert "line 2 column" in sentence(house)
 
 
-CELL = f"/cells/1p3d/{WORKLOAD}"
+NIGHTS = f"/cells/1p3d/{WORKLOAD}/nights"
 
 
 @pytest.mark.parametrize(
-    ("name", "envelope", "said"),
+    ("night", "said"),
     [
-        ("speed", {}, f"{CELL}/speed: unknown metric 'speed'; known are "),
-        ("mean_ttft_ms", {"ref": "fast"}, f"{CELL}/mean_ttft_ms/ref: 'fast' is not of type "),
-        ("mean_ttft_ms", {"unit": "s"}, f"{CELL}/mean_ttft_ms/unit: 's', but mean_ttft_ms is in "),
-        ("mean_ttft_ms", {"better": "higher"}, f"{CELL}/mean_ttft_ms/better: 'higher', but of "),
-        ("completed", {"better": "equal", "unit": "requests"}, f"{CELL}/completed/rtol: 0.1, "),
+        (
+            {"values": {"speed": 1.0}},
+            f"{NIGHTS}/0/values/speed: unknown metric 'speed'; known are ",
+        ),
+        ({"values": {"mean_itl_ms": "fast"}}, f"{NIGHTS}/0/values/mean_itl_ms: 'fast' is not of "),
+        ({"values": {"completed": 8.0}}, f"{NIGHTS}/0/values/completed: completed is a count; "),
+        ({"session": "nowhere"}, f"{NIGHTS}/0/session: 'nowhere' is not one of /sessions"),
     ],
+    ids=["unknown metric", "no number", "a count", "unknown session"],
 )
-def test_a_malformed_envelope_has_file_and_pointer(
-    name: str, envelope: dict[str, object], said: str, house: House
+def test_a_malformed_night_has_file_and_pointer(
+    night: dict[str, object], said: str, house: House
 ) -> None:
-    good = {"ref": 8.0, "rtol": 0.1, "better": "lower", "unit": "ms", "runs": 1}
+    write_nights(house.baseline, {("1p3d", WORKLOAD): {"mean_itl_ms": [8.0]}})
+    data = json.loads(house.baseline.read_text())
+    data["cells"]["1p3d"][WORKLOAD]["nights"][0].update(night)
+    house.baseline.write_text(json.dumps(data))
+    assert sentence(house).startswith(f"{house.baseline}: {said}")
 
-    def change(data: dict[str, object]) -> None:
-        cells = data["cells"]
-        assert isinstance(cells, dict)
-        cells["1p3d"][WORKLOAD][name] = {**good, **envelope}
 
-    path = broken(house, change)
-    assert sentence(house).startswith(f"{path}: {said}")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("until = 2026-13-01", "{} is no valid TOML: "),
+        (
+            'until = "2026-02-30"',
+            "{}: /expected/0/until: '2026-02-30' is not a day of the calendar",
+        ),
+        ('until = "soon"', "{}: /expected/0/until: 'soon' does not match "),
+        (
+            'until = 2026-12-31\nmetrics = ["p50_itl_ms"]',
+            "{}: /expected/0/metrics: 'p50_itl_ms' is ",
+        ),
+    ],
+    ids=["no TOML", "no day", "no date", "not judged"],
+)
+def test_a_malformed_expected_change_has_file_and_pointer(
+    text: str, said: str, house: House
+) -> None:
+    path = house.baseline.with_name("expected.toml")
+    head = 'schema_version = 1\n[[expected]]\nowner = "ann"\nreason = "r"\n'
+    path.write_text(f"{head}{text}\n")
+    assert sentence(house).startswith(said.format(path))
 
 
 def test_a_malformed_baseline_of_this_host_is_found_before_the_start(house: House) -> None:
-    house.counts("1p1d")
-    house.run("--topology", "1p1d").assert_outcomes(passed=1)
+    house.system(judgement={"host_references": True})
+    house.run("--topology", "1p1d").assert_outcomes(passed=1, skipped=1)
     (path,) = (house.path / "state").rglob("sweep.json")
     path.write_text("{}")
     said = only_sentence(house.run("--topology", "1p1d"))

@@ -31,16 +31,18 @@ def test_ids_read(house: House) -> None:
         "test_sweep[1p3d-512-256]",
         "test_sweep[1p3d-1024-256]",
         "test_sweep[1p3d-512-4096]",
+        "test_whole_topology[1p3d]",
     ]
 
 
-def test_tests_are_grouped_by_topology_and_claims_come_last(house: House) -> None:
+def test_cells_are_grouped_by_topology_and_what_looks_at_several_comes_last(house: House) -> None:
     house.suites("smoke", "sweep", "claims")
     result = house.run("--topology", "2p2d,dp", "--collect-only", "-q")
     found = ids(result)
-    topologies = [i.split("[")[1].split("-")[0].rstrip("]") for i in found[:-7]]
+    topologies = [i.split("[")[1].split("-")[0].rstrip("]") for i in found[:-9]]
     assert topologies == sorted(topologies, key=["2p2d", "dp"].index)
-    assert [name.split("[")[0] for name in found[-7:]] == [*["test_claim"] * 6, "test_article"]
+    last = [*["test_whole_topology"] * 2, *["test_claim"] * 6, "test_article"]
+    assert [name.split("[")[0] for name in found[-9:]] == last
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,6 @@ subject = "1p3d"
 others = ["dp"]
 panel = "decode"
 output_lens = [256, 512]
-known_issue = { cells = ["512-256"], why = "w" }
 reason = "r"
 source = "s"
 """
@@ -135,21 +136,6 @@ THERE = "the article's cells and those of 'stub' have"
         (f"kind = {SIDES}", SPREAD, f"versus.input_lens has 511; {THERE} "),
         (f"kind = {SIDES}", CROSSOVER, f"worse_at has 300; {THERE} 8, 256, "),
         (
-            '"512-256"',
-            '"512-257", "512-256", "1024-256"',
-            "known_issue names 512-257, 1024-256, but the claim's cells are 512-256, 512-512",
-        ),
-        (
-            'why = "w"',
-            'why = "w", systems = ["stub"]',
-            "known_issue names 512-256, but the claim's cells are none",
-        ),
-        (
-            'why = "w"',
-            'why = "w", systems = ["p6-efa"]',
-            "known_issue: system 'p6-efa' is unknown; known are ",
-        ),
-        (
             '"dp"',
             '"1p1d"',
             "compares topologies of unequal size on 'stub': 1p3d (4 nodes, 4 GPUs), ",
@@ -174,8 +160,7 @@ def test_a_claim_that_names_what_does_not_exist_is_refused(
     ("text", "topologies"),
     [
         (CLAIM, "all"),
-        (CLAIM.replace("256, 512]", "8]").replace("512-256", "32-8"), "all"),
-        (CLAIM.replace('why = "w"', 'why = "w", systems = ["article", "p5-efa"]'), "all"),
+        (CLAIM.replace("256, 512]", "8]"), "all"),
         (CLAIM.replace('"dp"', '"1p1d"'), "1p3d"),  # it is not asked
         (
             CLAIM.replace('"dp"', '"1p1d"')
@@ -184,7 +169,7 @@ def test_a_claim_that_names_what_does_not_exist_is_refused(
             "1p3d,1p1d",
         ),
     ],
-    ids=["article", "own cells", "other systems", "unequal, not asked", "per GPU"],
+    ids=["article", "own cells", "unequal, not asked", "per GPU"],
 )
 def test_a_claim_that_can_be_judged_is_collected(text: str, topologies: str, house: House) -> None:
     house.suites("sweep", "claims")

@@ -11,12 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pytest_pdserve.results.store import load_record
+from tests.support.drawn import write_nights
 from tests.support.house import WORKLOAD
 from tests.support.house import House
 from tests.support.house import wait_text
@@ -33,7 +36,6 @@ LOGS = {"stand-up": "logs/decode-0", "warm-up": "logs/router", "benchmark": f"{W
 @pytest.fixture(autouse=True)
 def sweep(house: House) -> None:
     house.suites("sweep")
-    house.counts("1p1d")
     house.may_be_interrupted()
 
 
@@ -42,11 +44,16 @@ def wait_phase(house: House, process: subprocess.Popen[bytes], phase: str) -> No
     log = house.path / "pytest.log"
     wait_text(process, log, "stopping" if phase == "teardown" else "starting 2 instances")
     if phase in LOGS:
-        deadline = time.monotonic() + 60
-        while not list(house.runs.glob(f"*/1p1d/{LOGS[phase]}.log")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, log.read_text()[-3000:]
-            time.sleep(0.05)
+        wait_logs(house, process, (LOGS[phase],))
+
+
+def wait_logs(house: House, process: subprocess.Popen[bytes], names: Sequence[str]) -> None:
+    """Wait until a log of 1p1d is there that has one of *names*."""
+    deadline = time.monotonic() + 60
+    while not any(list(house.runs.glob(f"*/1p1d/{name}.log")) for name in names):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, (house.path / "pytest.log").read_text()[-3000:]
+        time.sleep(0.05)
 
 
 def check_left(house: House, phase: str) -> None:
@@ -71,6 +78,41 @@ def test_a_signal_in_each_phase(number: signal.Signals, phase: str, house: House
     process.send_signal(number)
     assert process.wait(timeout=30) == pytest.ExitCode.INTERRUPTED
     check_left(house, phase)
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda house: house.hang_at(64),
+        lambda house: house.from_start(2, token_ms=20, never_ready=True),
+    ],
+    ids=["another cell runs", "the servers start anew"],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_a_signal_while_a_test_that_was_put_off_waits(
+    number: signal.Signals, waits: Callable[[House], None], house: House
+) -> None:
+    """The cell of 32 tokens is suspicious; then the next hangs, or the second start does."""
+    lens = {"input_lens": [32, 64]}
+    house.system(sweep=lens, judgement_floors={"mean_itl_ms": 0.3})
+    house.faults(every={"token_ms": 20})
+    write_nights(house.baseline, {("1p1d", WORKLOAD): {"mean_itl_ms": [10.0] * 20}})
+    before = house.baseline.read_bytes()
+    waits(house)
+    process = house.start("--topology", "1p1d", "-k", "32-8 or 64-8")
+    log = house.path / "pytest.log"
+    wait_text(
+        process, log, "test_sweep[1p1d-32-8] runs again later, on a fresh start: mean_itl_ms "
+    )
+    wait_logs(house, process, ("random-64-8-n8-c4.0.bench", "logs-2/decode-0"))
+    process.send_signal(number)
+    assert process.wait(timeout=30) == pytest.ExitCode.INTERRUPTED
+    assert house.survivors(10.0) == []
+    said = "Seen in 1 start, of 3 that confirm it: the session ended before it could run again."
+    (line,) = [line for line in log.read_text().splitlines() if line.startswith("SUSPICIOUS: ")]
+    assert line.startswith(f"SUSPICIOUS: 1p1d {WORKLOAD}: mean_itl_ms ")
+    assert said in line
+    assert house.baseline.read_bytes() == before
 
 
 def test_a_second_signal_while_the_first_is_answered(house: House) -> None:
@@ -103,13 +145,13 @@ def test_a_killed_decode_instance_is_an_error_that_names_it(house: House) -> Non
     assert process.wait(timeout=30) == pytest.ExitCode.TESTS_FAILED
     text = (house.path / "pytest.log").read_text()
     assert "decode[0] on local1 was ended by signal 9 " in text
-    assert "1 error in " in text
+    assert "2 errors in " in text
     check_left(house, "benchmark")
 
 
 def test_children_of_servers_end_with_them(house: House) -> None:
     house.faults(every={"child": True})
-    house.run("--topology", "1p1d").assert_outcomes(passed=1)
+    house.run("--topology", "1p1d").assert_outcomes(passed=1, skipped=1)
     assert house.survivors() == []
 
 
@@ -152,7 +194,7 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
 def test_a_full_disk(kib: int, said: str, house: House) -> None:
     with small_disk(house.runs, kib):
         result = house.run("--topology", "1p1d")
-        result.assert_outcomes(errors=1)
+        result.assert_outcomes(errors=2)
         text = result.stdout.str()
         assert f"{house.runs}/" in text
         assert said in text
@@ -178,5 +220,5 @@ def test_a_file_that_the_disk_does_not_take(limit: int, said: str, house: House)
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert said in result.stdout
-    assert "1 error in " in result.stdout
+    assert "2 errors in " in result.stdout
     check_left(house, "benchmark")

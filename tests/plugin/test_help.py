@@ -28,14 +28,17 @@ def test_help_names_every_option_with_its_default(pytester: pytest.Pytester) -> 
         "--pdserve-base-url=URL",
         "--pdserve-runs=DIR",
         "--pdserve-repeats=N",
-        "--pdserve-record",
+        "--pdserve-first-runs=N",
+        "--pdserve-no-record",
         "--pdserve-strict",
     ):
         assert option in group
     words = " ".join(group.split())
-    for default in ("1p3d", "local-cpu", "runs", "none", "off", "what the system file says"):
+    for default in ("1p3d", "local-cpu", "runs", "none", "3", "off"):
         assert f"(default: {default})" in words
-    for twin in ("topology", "system", "base_url", "runs", "repeats", "strict"):
+    assert "(default: what the system file says, else 1)" in words
+    twins = ("topology", "system", "base_url", "job_id", "runs", "repeats", "first_runs")
+    for twin in (*twins, "no_record", "strict"):
         result.stdout.fnmatch_lines([f"  pdserve_{twin} (*"])
 
 

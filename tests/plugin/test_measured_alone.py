@@ -66,7 +66,7 @@ def test_other_processes_of_the_clients_node_are_named(house: House) -> None:
 
 def test_prefix_caches_are_emptied_where_servers_offer_it(house: House) -> None:
     house.suites("sweep")
-    house.run("--topology", "1p1d")
+    house.run("--topology", "1p1d", "--pdserve-no-record")
     assert record_of(house, "1p1d")["prefix_cache_reset"] is None
     house.system(env={"VLLM_SERVER_DEV_MODE": "1"})
     house.run("--topology", "2p2d")

@@ -14,8 +14,8 @@ from tests.support.house import only_sentence
 
 
 def settings(house: House, *arguments: str, ini: str = "") -> Settings:
-    """Settings of a session in the house's folder."""
-    house.ini(ini)
+    """Settings of a session in the house's folder, with nothing in its ini but *ini*."""
+    house.pytester.makeini(f"[pytest]\n{ini}\n")
     return settings_of(house.pytester.parseconfig(*arguments))
 
 
@@ -24,8 +24,8 @@ def test_defaults(house: House) -> None:
     assert [topology.id for topology in asked.topologies] == ["1p3d"]
     assert asked.system.name == "local-cpu"
     assert asked.runs == house.path / "runs"
-    assert asked.repeats == asked.system.sweep.repeats
-    assert (asked.record, asked.strict) == (False, False)
+    assert (asked.repeats, asked.first_runs) == (1, 3)
+    assert (asked.record, asked.strict) == (True, False)
     assert (asked.system.cluster.kind, value(asked, "base_url")) == ("local", None)
 
 
@@ -35,8 +35,9 @@ CASES = [
     pytest.param("base_url", "http://h:1", "--pdserve-base-url", "base_url", id="base_url"),
     pytest.param("runs", "elsewhere", "--pdserve-runs", "runs", id="runs"),
     pytest.param("repeats", "3", "--pdserve-repeats", "repeats", id="repeats"),
+    pytest.param("first_runs", "2", "--pdserve-first-runs", "first_runs", id="first_runs"),
 ]
-EXPECTED = {"base_url": "http://h:1", "repeats": 3}
+EXPECTED = {"base_url": "http://h:1", "repeats": 3, "first_runs": 2}
 
 
 def value(asked: Settings, field: str) -> object:
@@ -65,9 +66,15 @@ def test_flag_wins_over_ini(house: House) -> None:
 
 
 @pytest.mark.parametrize(("text", "strict"), [("true", True), ("false", False)])
-def test_strict_has_a_typed_twin(text: str, strict: bool, house: House) -> None:
+def test_strict_has_a_typed_twin(text: str, house: House, *, strict: bool) -> None:
     assert settings(house, ini=f"pdserve_strict = {text}").strict is strict
     assert settings(house, "--pdserve-strict", ini=f"pdserve_strict = {text}").strict is True
+
+
+@pytest.mark.parametrize(("text", "records"), [("true", False), ("false", True)])
+def test_no_record_has_a_typed_twin(text: str, house: House, *, records: bool) -> None:
+    assert settings(house, ini=f"pdserve_no_record = {text}").record is records
+    assert settings(house, "--pdserve-no-record", ini=f"pdserve_no_record = {text}").record is False
 
 
 def test_all_is_the_articles_five(house: House) -> None:
@@ -90,6 +97,10 @@ def test_a_projects_own_baselines_come_before_the_shipped(house: House) -> None:
         ("pdserve_topology = 2x4", "topology '2x4' is not of the form"),
         ("pdserve_system = moon", "system 'moon' is unknown; known are "),
         ("pdserve_repeats = many", "--pdserve-repeats 'many' is not a whole number of at least 1"),
+        (
+            "pdserve_first_runs = 0",
+            "--pdserve-first-runs '0' is not a whole number of at least 1",
+        ),
     ],
 )
 def test_ini_of_nonsense_is_one_sentence_too(ini: str, said: str, house: House) -> None:

@@ -59,5 +59,4 @@ def slurm_house(slurm: OneHost, house: House) -> House:
     house.tables = TABLES
     house.system()
     house.suites("sweep")
-    house.counts("1p1d", "dp", "route2", "route4", "1p3d", "2p2d")
     return house

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.sides import HERE
-from pytest_pdserve.judge.sides import Look
+from pytest_pdserve.judge.sides import Lookup
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.quantities import quantities
 from pytest_pdserve.values.sweep import Point
 from pytest_pdserve.values.sweep import Sweep
 from pytest_pdserve.values.workload import Workload
@@ -28,10 +30,14 @@ ENTRY: dict[str, Any] = {
 }
 SWEEP = Sweep(input_lens=(512, 1024), output_lens=(256, 512, 1024)).points()
 Values = Mapping[str, float | tuple[float, ...] | None]
-"""Value or runs by topology, or by ``topology 512-256`` where cells differ."""
+"""Reading or runs by topology, by ``topology 512-256`` where cells differ, or by ``metric
+topology`` where metrics differ."""
+Nights = Mapping[str, tuple[float, ...]]
+"""Value in each night of the baseline, or in the last night, in the same way."""
 
 
 def claim(**fields: Any) -> Claim:
+    """A claim that 1p3d has a lower ITL than dp; *fields* replace keys, and None leaves one out."""
     merged = {**ENTRY, **fields}
     return Claim.from_toml({k: v for k, v in merged.items() if v is not None}, source="c.toml")
 
@@ -41,28 +47,52 @@ def cell(**fields: Any) -> tuple[Point, ...]:
     return Sweep(input_lens=(512,), output_lens=(256,), num_prompts=8, **fields).points()
 
 
-def look_at(values: Values, *, uncertainty: float = 0.0) -> Look:
-    def look(topology: str, workload: Workload, metric: str) -> Side:
-        names = (f"{metric} {topology}", f"{topology} {workload.parts['lengths']}", topology)
-        said = next((values[name] for name in names if name in values), None)
+def lookup_in(
+    values: Values,
+    *,
+    uncertainty: float = 0.0,
+    nights: Nights | None = None,
+    last_night: Nights | None = None,
+) -> Lookup:
+    """What finds sides among *values*."""
+
+    def side(topology: str, workload: Workload, metric: str) -> Side:
+        lengths = workload.parts["lengths"]
+        names = (f"{metric} {topology}", f"{topology} {lengths}", topology)
+
+        def named(known: Mapping[str, Any]) -> Any:
+            return next((known[name] for name in names if name in known), None)
+
+        said = named(values)
         runs = said if isinstance(said, tuple) else ()
         return Side(
             topology=topology,
             workload=workload.id,
             metric=metric,
-            value=sum(runs) / len(runs) if isinstance(said, tuple) else said,
+            value=statistics.median(runs) if runs else said,
             origin=HERE,
             runs=runs,
+            nights=named(nights or {}) or (),
+            last_night=named(last_night or {}) or (),
+            floor=quantities()[metric].floor,
+            cells=((topology, workload.id),),
             uncertainty=uncertainty,
         )
 
-    return look
+    return side
 
 
-def judged(made: Claim, values: Values, sweep: tuple[Point, ...] | None = None) -> ClaimVerdict:
-    return judge_claim(made, sweep or cell(), look_at(values), system="s")
+def judged(
+    made: Claim, values: Values, sweep: tuple[Point, ...] | None = None, **past: Any
+) -> ClaimVerdict:
+    """The verdict on a claim; *past* is as of :func:`lookup_in`."""
+    return judge_claim(made, sweep or cell(), lookup_in(values, **past))
 
 
+RATIO = {"kind": "ratio", "low": 0.5, "high": 0.9}
+DIFFERENCE = {"kind": "difference", "low": -2.0, "high": 1.0}
+WITHIN = {"kind": "within", "subject": None, "others": None, "topologies": ["1p3d"]}
+RANK = {"kind": "rank", "others": ["dp", "route4"], "low": 2, "high": 2}
 MONOTONE = {
     "kind": "monotone",
     "subject": None,
@@ -70,8 +100,16 @@ MONOTONE = {
     "topologies": ["dp"],
     "direction": "rises",
 }
-
-
+CROSSING = {"kind": "crossover", "better_at": [1024], "worse_at": [256]}
+APART = {
+    "kind": "spread",
+    "subject": None,
+    "others": None,
+    "topologies": ["dp", "1p3d"],
+    "direction": "smaller",
+    "output_lens": [512, 1024],
+    "versus": {"panel": "prefill", "input_lens": [1024]},
+}
 JOINT = {
     **dict.fromkeys(("metric", "subject", "others")),
     "kind": "joint",
@@ -86,4 +124,10 @@ JOINT = {
         },
     ],
 }
-WITHIN = {"kind": "within", "subject": None, "others": None, "topologies": ["1p3d"]}
+EVERY_KIND: tuple[dict[str, Any], ...] = (
+    *({"kind": kind} for kind in ("below", "above", "lowest", "highest", "best")),
+    *(RATIO, DIFFERENCE, {**WITHIN, "low": 1e-9}, {**RANK, "low": 1, "high": 3}),
+    *(MONOTONE, {**MONOTONE, "direction": "falls"}, CROSSING, APART, JOINT),
+)
+EVERY_CLAIM = tuple(claim(**fields) for fields in EVERY_KIND)
+"""A claim of every kind."""

@@ -69,16 +69,15 @@ SYSTEM: Tables = {
         "num_prompts": 8,
         "max_concurrency": 4,
     },
-    "judgement": {"host_envelopes": True, "claims": "report"},
-    "judgement.rtol": {
+    "judgement": {"claims": "report"},
+    # Nothing that one run may show of a stub on a busy machine is worse; tests that judge say less.
+    "judgement.floors": {
         "mean_ttft_ms": 10.0,
         "p99_ttft_ms": 10.0,
         "mean_itl_ms": 10.0,
         "mean_tpot_ms": 10.0,
         "mean_e2el_ms": 10.0,
-        "output_throughput": 0.95,
-        "request_throughput": 0.95,
-        "total_token_throughput": 0.95,
+        "output_throughput": 10.0,
     },
 }
 
@@ -105,11 +104,11 @@ class House:
         return self.path / "runs"
 
     def system(self, name: str = "stub", /, **tables: Mapping[str, Any]) -> Path:
-        """Write a system; *tables* change single keys (``judgement_rtol`` is a table too)."""
+        """Write a system; *tables* change single keys (``judgement_floors`` is a table)."""
         model = {"path": str(self.path / "model")}
         merged = {"programs": self.programs, "model": model, **self.tables}
         for key, changes in tables.items():
-            title = key.replace("judgement_rtol", "judgement.rtol")
+            title = key.replace("judgement_floors", "judgement.floors")
             merged[title] = {**merged.get(title, {}), **changes}
         lines = ["schema_version = 1", 'description = "stub engines"']
         for title, table in merged.items():
@@ -120,9 +119,24 @@ class House:
         return path
 
     def ini(self, *lines: str) -> None:
-        """Write ``tox.ini`` with *lines* beside what every run of the house has."""
+        """Write ``tox.ini`` with *lines* beside what every run of the house has.
+
+        A new cell is measured on one start, unless a test says more.
+        """
         addopts = f"addopts = --import-mode=importlib --strict-markers {' '.join(WITHOUT_UNUSED)}"
-        self.pytester.makeini("\n".join(["[pytest]", addopts, "filterwarnings = error", *lines]))
+        starts = "" if "pdserve_first_runs" in "".join(lines) else "pdserve_first_runs = 1"
+        own = ["[pytest]", addopts, starts, "filterwarnings = error"]
+        self.pytester.makeini("\n".join([*own, *lines]))
+
+    @property
+    def baseline(self) -> Path:
+        """The baseline of the system called ``stub``."""
+        return self.path / "baselines" / "stub" / "sweep.json"
+
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """Cells of the baseline by topology and workload id, as its file has them."""
+        cells: dict[str, dict[str, Any]] = json.loads(self.baseline.read_text())["cells"]
+        return cells
 
     def may_be_interrupted(self) -> None:
         """Let a session be interrupted anywhere, also where a file has just been opened."""
@@ -133,51 +147,29 @@ class House:
         for name in names:
             shutil.copytree(ROOT / "suites" / name, self.path / "suites" / name)
 
-    def counts(self, *topologies: str) -> Path:
-        """Write the baseline of what is true of the one cell on any machine."""
-        kv_bytes = 32 * 2 * 2 * 2 * 8 * 4  # two blocks, layers, keys and values, heads, size, float
-        counts = {
-            "completed": ("requests", 8),
-            "failed": ("requests", 0),
-            "total_input_tokens": ("tokens", 8 * 32),
-            "total_output_tokens": ("tokens", 8 * 8),
-        }
-        transfers = {
-            "kv_transfers": ("transfers", 8),
-            "kv_failed_transfers": ("transfers", 0),
-            "kv_bytes_per_request": ("bytes", kv_bytes),
-        }
-        path = self.path / "baselines" / "stub" / "sweep.json"
-        data = {
-            "schema_version": 2,
-            "system": "stub",
-            "suite": "sweep",
-            "provenance": {
-                "date": "2026-11-23",
-                "runs": [{"id": "hand-made"}],
-                "fingerprint": None,
-                "versions": {},
-            },
-            "cells": {
-                topology: {
-                    WORKLOAD: {
-                        name: {"ref": ref, "rtol": 0, "better": "equal", "unit": unit, "runs": 1}
-                        for name, (unit, ref) in {
-                            **counts,
-                            **(transfers if topology.endswith("d") else {}),
-                        }.items()
-                    }
-                }
-                for topology in topologies
-            },
-        }
-        path.write_text(json.dumps(data))
-        return path
-
     def faults(self, **faults: Mapping[str, Any]) -> None:
         """Set faults by process; ``every`` is all, ``decode_1`` is ``decode-1``."""
         named = {"*" if k == "every" else k.replace("_", "-"): v for k, v in faults.items()}
         self.monkeypatch.setenv("PDSTUB_FAULTS", json.dumps(named))
+
+    def from_start(self, number: int, **faults: Any) -> None:
+        """Set faults of the decode instance from its start of that number on, counted from 1."""
+        count, said = self.path / "starts", json.dumps({"*": faults})
+        self._when(
+            "*kv_consumer*",
+            f'echo >> "{count}"; [ $(wc -l < "{count}") -ge {number} ] && '
+            f"export PDSTUB_FAULTS='{said}'",
+        )
+
+    def hang_at(self, input_len: int) -> None:
+        """Have the client never end in cells of prompts of that length."""
+        self._when(f"*--random-input-len?{input_len}*", "exec sleep 3600")
+
+    def _when(self, words: str, shell: str) -> None:
+        """Have the program ``vllm`` run *shell* first where its arguments have *words*."""
+        program = Path(self.programs["vllm"])
+        first, rest = program.read_text().split("\n", 1)
+        program.write_text(f'{first}\ncase "$*" in {words}) {shell};; esac\n{rest}')
 
     def run(self, *arguments: object) -> pytest.RunResult:
         """Pytest in this process, on the suites and the system called ``stub``."""

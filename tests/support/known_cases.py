@@ -1,4 +1,8 @@
-"""A judge asked for its verdicts on nights, cells and claims whose answers are known."""
+"""The judge asked about nights of cells and topologies whose verdicts are known.
+
+Nothing of ``pytest_pdserve`` is changed by it: :mod:`tests.unit.test_mutations` imports it anew for
+each fault that it plants, so that the names below are those of the faulty judge.
+"""
 
 from __future__ import annotations
 
@@ -7,313 +11,357 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from pytest_pdserve.judge import claims
-from pytest_pdserve.judge import envelope
-from pytest_pdserve.judge import expectation
-from pytest_pdserve.judge import sides
-from pytest_pdserve.judge import wording
-from pytest_pdserve.judge.stats import envelope_of_nights
-from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.judge.cells import MetricVerdict
+from pytest_pdserve.judge.cells import References
+from pytest_pdserve.judge.cells import judge_metrics
+from pytest_pdserve.judge.cells import missing_metrics
+from pytest_pdserve.judge.cells import references_of
+from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import topology_references
+from pytest_pdserve.judge.cells import topology_seen
+from pytest_pdserve.judge.cells import wrong_counts
+from pytest_pdserve.judge.expected import Covers
+from pytest_pdserve.judge.expected import ExpectedChanges
+from pytest_pdserve.judge.expected import nothing_is_expected
+from pytest_pdserve.judge.limits import as_change
+from pytest_pdserve.judge.limits import as_value
+from pytest_pdserve.judge.limits import signed_log
+from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import false_alarms
 from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.baseline import Envelope
-from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.baseline import CellBaseline
+from pytest_pdserve.values.baseline import Key
+from pytest_pdserve.values.baseline import Night
+from pytest_pdserve.values.baseline import Source
+from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.rules import Rules
-from pytest_pdserve.values.sweep import Point
 from pytest_pdserve.values.workload import Workload
 
 MakeRecord = Callable[..., Record]
-POINTS = tuple(
-    Point(
-        workload=Workload(input_len=i, output_len=o, num_prompts=4),
-        panels=("prefill", "decode"),
-        article_lengths=(i, o),
+Run = Mapping[str, float | None]
+"""How much worse a run is, as a fraction, by metric; ``all`` is every metric; None is no value."""
+WORKLOADS = tuple(Workload(input_len=i, output_len=256, num_prompts=4) for i in (512, 1024, 2048))
+CELLS: tuple[Key, ...] = tuple(("1p3d", workload.id) for workload in WORKLOADS)
+LEVELS = {"mean_itl_ms": 10.0, "output_throughput": 500.0}
+SPREADS = {"mean_itl_ms": 0.001, "output_throughput": 0.02}
+"""Of the baseline's nights, in logarithms: the limits are the floor, 4 %, and 10.5 %."""
+SHORT = {"mean_itl_ms": "itl", "output_throughput": "rate"}
+FLOORS = {name: METRICS[name].floor for name in METRICS.times}
+COUNTS = {"completed": 4.0, "kv_transfers": 4.0}
+FINE: Run = {}
+Steps = Sequence[Sequence[float]]
+"""Of each cell: how much worse it was in its nights, in turn, in spreads."""
+EVEN: Steps = ((-1.0, 0.0, 1.0),) * 3
+UNEVEN: Steps = ((15, 15, 0, 0, 0), (15, 0, 15, 0, 0), (0, 15, 15, 0, 0))
+"""Each cell is worse by 1 % in two of five nights, and their median in three of five."""
+
+
+def value(metric: str, worse: float, *, key: Key = CELLS[0]) -> float:
+    """The metric of a run of a cell that is worse by a fraction; cells differ in their level."""
+    level = LEVELS[metric] * (1 + CELLS.index(key))
+    return level / (1 + worse) if metric == "output_throughput" else level * (1 + worse)
+
+
+def baseline_of(
+    nights: int = 20,
+    *,
+    starts: Sequence[int] = (3, 3, 3),
+    steps: Steps = EVEN,
+    lacking: str = "",
+) -> Baseline:
+    """Three cells of one topology.
+
+    :param starts: of the nights of each cell.
+    :param lacking: a metric that the first cell's first night does not have.
+    """
+    cells = {}
+    for key, pattern, count in zip(CELLS, steps, starts, strict=True):
+        made = []
+        for night in range(nights):
+            step = pattern[night % len(pattern)] if nights >= len(pattern) else 0.0
+            worse = {name: math.expm1(step * SPREADS[name] / 1.4826) for name in LEVELS}
+            values = {name: value(name, worse[name], key=key) for name in LEVELS}
+            if lacking and key == CELLS[0] and night == 0:
+                del values[lacking]
+            made.append(Night(session=f"n{night}", starts=count, values=values))
+        cells[key[1]] = CellBaseline(counts=COUNTS, nights=tuple(made))
+    sessions = tuple(Source(id=f"n{night}") for night in range(nights))
+    return Baseline(
+        system="s", suite="sweep", source="b.json", sessions=sessions, cells={"1p3d": cells}
     )
-    for i in (512, 1024, 2048)
-    for o in (256, 512, 1024)
-)
-WORKLOADS = tuple(point.workload for point in POINTS)
-KEYS = tuple((topology, workload.id) for topology in ("1p3d", "dp") for workload in WORKLOADS)
-FIRST = KEYS[0]
-SCALES = {key: 1 + number / 4 for number, key in enumerate(KEYS)}
-NIGHTLY = {"mean_itl_ms": 10.0, "output_throughput": 500.0}
-FIXED = {"mean_ttft_ms": 100.0, "request_throughput": 2.0}
-COUNTS = {"completed": 4.0, "failed": 0.0}
 
 
-def fixed(name: str, ref: float, issue: str | None = None) -> Envelope:
-    better = METRICS[name].better
-    rtol = 0.0 if better == "equal" else 0.1
-    unit = METRICS[name].unit
-    return Envelope(ref=ref, rtol=rtol, better=better, unit=unit, runs=5, known_issue=issue)
-
-
-def baseline_of(count: int = 20) -> Baseline:
-    """Nine cells of two topologies, each at a level of its own, with 0.8 % noise."""
-    rng = np.random.default_rng(11)
-    cells: dict[str, dict[str, dict[str, Envelope]]] = {}
-    for topology, workload in KEYS:
-        scale = SCALES[topology, workload]
-        cell = {name: fixed(name, ref * scale) for name, ref in FIXED.items()}
-        cell |= {name: fixed(name, ref) for name, ref in COUNTS.items()}
-        for name, typical in NIGHTLY.items():
-            steps = rng.standard_normal(count)
-            steps = (steps - steps.mean()) / steps.std(ddof=1) * 0.008
-            cell[name] = envelope_of_nights(name, [scale * typical * math.exp(s) for s in steps])
-        cells.setdefault(topology, {})[workload] = cell
-    return Baseline(system="p5-efa", suite="sweep", source="b.json", provenance=None, cells=cells)
-
-
-BASELINE, SHORT = baseline_of(), baseline_of(14)
-
-
-def with_issue(name: str) -> Baseline:
-    cell = dict(BASELINE.cells[FIRST[0]][FIRST[1]])
-    cell[name] = fixed(name, FIXED[name], "vllm#1")
-    return replace(BASELINE, cells={FIRST[0]: {FIRST[1]: cell}})
-
-
-def clean(key: tuple[str, str], slower: float = 0.0) -> dict[str, float]:
-    """Metrics of a run of a cell, its nightly ones worse by a fraction."""
-    scale = SCALES[key]
-    fixed_ones = {name: value * scale for name, value in FIXED.items()}
-    itl, rate = (value * scale for value in NIGHTLY.values())
-    nightly = dict(zip(NIGHTLY, (itl * (1 + slower), rate / (1 + slower)), strict=True))
-    return {**fixed_ones, **nightly, **COUNTS}
+def shown(verdicts: Sequence[MetricVerdict]) -> str:
+    """Verdicts in the order of the judge, with all that it says of them."""
+    said = []
+    for verdict in verdicts:
+        seen = verdict.seen
+        limit = math.expm1(seen.reference.limit)
+        name = SHORT[verdict.metric]
+        parts = [f"{name} {verdict.status} {math.expm1(seen.change):+.1%} of {limit:.1%}"]
+        parts += ["again"] if seen.wants_run else []
+        parts += ["provisional"] if seen.reference.is_provisional else []
+        parts += [f"after {verdict.nights} nights"] if verdict.nights else []
+        parts += ["better"] if verdict.is_better else []
+        parts += [f"expected by {verdict.expected.owner}"] if verdict.expected else []
+        said.append(", ".join(parts))
+    return "; ".join(said)
 
 
 class KnownCases:
-    """Asks the judge for its verdicts on nights, cells and claims whose answers are known."""
+    """Asks the judge about nights whose verdicts are known."""
 
     def __init__(self, make_record: MakeRecord) -> None:
         self.make = make_record
 
-    def run(
-        self, key: tuple[str, str] = FIRST, *, slower: float = 0.0, **metrics: float | None
-    ) -> Record:
-        workload = next(w for w in WORKLOADS if w.id == key[1])
-        merged = {**clean(key, slower), **metrics}
-        kept = {name: value for name, value in merged.items() if value is not None}
-        return replace(self.make(topology=key[0], workload=workload), metrics=kept)
+    def run(self, worse: Run, *, key: Key = CELLS[0], start: int | None = 0) -> Record:
+        """A run that is worse in some metrics."""
+        workload = next(each for each in WORKLOADS if each.id == key[1])
+        metrics = {
+            name: value(name, fraction, key=key)
+            for name in LEVELS
+            if (fraction := worse.get(name, worse.get("all", 0.0))) is not None
+        }
+        record = self.make(topology=key[0], workload=workload, start=start)
+        return replace(record, metrics={**metrics, **COUNTS}, findings=())
 
-    def odd(self, name: str, value: float | None) -> Record:
-        """A clean run of the first cell but for one metric, which lacks where it is None."""
-        run = self.run()
-        others = {key: known for key, known in run.metrics.items() if key != name}
-        return replace(run, metrics=others if value is None else {**others, name: value})
+    def cell(
+        self,
+        *runs: Run,
+        before: Sequence[Sequence[Run]] = (),
+        nights: int = 20,
+        starts: int = 3,
+        enough: bool = True,
+        covers: Covers = nothing_is_expected,
+    ) -> str:
+        """What is said of the first cell.
 
-    def night(self, *first: Record, slower: Mapping[str, float] | None = None) -> expectation.Runs:
-        """A night in which the first cell had these runs, and topologies were slower."""
-        rates = slower or {}
-        runs = {key: (self.run(key, slower=rates.get(key[0], 0.0)),) for key in KEYS}
-        return {**runs, FIRST: first or runs[FIRST]}
-
-    def cell(self, *runs: Record, baseline: Baseline = BASELINE) -> Verdict:
-        """Verdict of the first cell: limits and night together, as a session has it."""
-        expected = self.expected(baseline)
-        limits = envelope.judge_cell(runs, baseline)
-        return wording.combined(limits, expected.of_cell({FIRST: runs}, FIRST))
-
-    def expected(self, baseline: Baseline = BASELINE) -> expectation.Expectation:
-        made = expectation.expectation_of(
-            baseline, floor=lambda name: METRICS[name].floor, rules=Rules()
+        :param before: earlier nights, newest first.
+        :param enough: whether one night may FAIL.
+        """
+        baseline = baseline_of(nights, starts=(starts,) * 3)
+        cell = baseline.cell(CELLS[0])
+        assert cell is not None
+        references = references_of(cell, FLOORS)
+        tonight, *past = (
+            seen_of([self.run(run) for run in night], references) for night in (runs, *before)
         )
-        assert made is not None
-        return made
+        verdicts = judge_metrics(tonight, past, one_night_is_enough=enough, covers=covers)
+        return shown(verdicts)
 
-    def limits(self) -> dict[str, str]:
-        said = {
-            "limits: as the baseline": [self.run()],
-            "limits: at the limit": [self.run(mean_ttft_ms=109.9, request_throughput=1.81)],
-            "limits: slow": [self.run(mean_ttft_ms=111.0)],
-            "limits: low rate": [self.run(request_throughput=1.7)],
-            "limits: better": [self.run(mean_ttft_ms=50.0, request_throughput=4.0)],
-            "limits: a request failed": [self.run(failed=1.0)],
-            "limits: one run slow": [self.run(), self.run(mean_ttft_ms=130.0)],
-            "limits: one run lacks it": [self.run(), self.run(mean_ttft_ms=None)],
-            "limits: counts differ": [self.run(), self.run(completed=3.0)],
-            "limits: zero": [self.run(mean_ttft_ms=0.0)],
-        }
-        statuses = {k: str(envelope.judge_cell(runs, BASELINE).status) for k, runs in said.items()}
-        for name, value in {"met": 100.0, "not met": 200.0}.items():
-            verdict = envelope.judge_cell(
-                [self.run(mean_ttft_ms=value)], with_issue("mean_ttft_ms")
-            )
-            statuses[f"limits: known issue {name}"] = str(verdict.status)
-        missing = replace(BASELINE, cells={})
-        statuses["limits: none"] = str(envelope.judge_cell([self.run()], missing).status)
-        return statuses
+    def topology(
+        self,
+        *starts: Mapping[int, float | None],
+        before: Sequence[Mapping[int, float | None]] = (),
+        numbered: bool = True,
+        **baseline: Any,
+    ) -> str:
+        """What is said of the median over three cells.
 
-    def nights(self) -> dict[str, str]:
-        slow = self.run(slower=0.05)
-        small = self.night(self.run(slower=0.03))
-        past = self.expected().after([small, small])
-        cells = {
-            "night: clean": self.cell(self.run()),
-            "night: a little slow": self.cell(*[self.run(slower=0.012)] * 3),
-            "night: slow": self.cell(slow, slow, slow),
-            "night: slow in two runs": self.cell(slow, slow),
-            "night: short baseline": self.cell(slow, slow, slow, baseline=SHORT),
-            "night: not measured": self.cell(self.run(mean_itl_ms=None)),
-            "night: slow and a request failed": self.cell(slow, self.run(failed=1.0)),
+        :param starts: of each start of tonight, how much worse each cell is, by its place; None of
+            a cell without ITL.
+        :param before: the same of earlier nights, in each of which three starts were alike.
+        :param numbered: whether it is known which start a run had.
+        :param baseline: as of :func:`baseline_of`.
+        """
+        known = baseline_of(**baseline)
+        cells: dict[Key, References] = {
+            key: references_of(cell, FLOORS)
+            for key in CELLS
+            if (cell := known.cell(key)) is not None
         }
-        whole = self.expected().of_topology(self.night(slower={"dp": 0.02}), "dp")
-        lasting = past.of_cell(small, FIRST)
-        asked = self.expected().suspicious({FIRST: (slow,)}, FIRST)
+        references = topology_references(known, cells, FLOORS)
+
+        def seen(runs: Sequence[Mapping[int, float | None]]) -> Mapping[str, Seen]:
+            tonight: dict[Key, list[Record]] = {}
+            for start, worse in enumerate(runs):
+                for place, fraction in worse.items():
+                    key, number = CELLS[place], start if numbered else None
+                    each: Run = {"all": fraction} if fraction is not None else {"mean_itl_ms": None}
+                    tonight.setdefault(key, []).append(self.run(each, key=key, start=number))
+            return topology_seen(tonight, cells, references)
+
+        verdicts = judge_metrics(
+            seen(starts),
+            [seen([night] * 3) for night in before],
+            one_night_is_enough=True,
+            covers=nothing_is_expected,
+        )
+        return shown(verdicts)
+
+    def cells(self) -> dict[str, Callable[[], str]]:
+        """Cases of one cell."""
+        far, near = {"mean_itl_ms": 0.10}, {"mean_itl_ms": 0.032}
+        within, edge = {"mean_itl_ms": 0.02}, {"mean_itl_ms": 0.0397}
+        better = {"mean_itl_ms": -0.10}
+        entry = ExpectedChange(until="2026-11-27", owner="ann", reason="r", max_worse=0.11)
+        changes = ExpectedChanges(entries=(entry,), today="2026-11-27")
+        covers = changes.of_cell("1p3d", ("512-256",))
         return {
-            **{name: str(verdict.status) for name, verdict in cells.items()},
-            "night: says": " | ".join(cells["night: slow"].misses),
-            "night: open says": " | ".join(cells["night: slow in two runs"].misses),
-            "night: topology": str(wording.of_topology(whole, "dp").status),
-            "night: lasting": "+".join(sorted({part for row in lasting for part in row.fired})),
-            "night: again": ", ".join(asked),
+            "as the baseline": lambda: self.cell(FINE),
+            "within two thirds of the limit": lambda: self.cell(within),
+            "one run beyond": lambda: self.cell(far),
+            "two runs beyond": lambda: self.cell(far, far),
+            "the second run was fine": lambda: self.cell(far, within),
+            "the third run was fine": lambda: self.cell(far, far, within),
+            "three runs beyond the limit": lambda: self.cell(far, near, far),
+            "the median is within the limit": lambda: self.cell(far, near, near),
+            "just within the limit": lambda: self.cell(edge, edge, edge),
+            "last night too": lambda: self.cell(near, near, near, before=[[near] * 3]),
+            "last night too, one run": lambda: self.cell(near, before=[[near] * 3]),
+            "the night before last": lambda: self.cell(
+                near, near, near, before=[[FINE], [far] * 3]
+            ),
+            "last night without the metric": lambda: self.cell(
+                near, near, near, before=[[{"mean_itl_ms": None}], [near] * 3]
+            ),
+            "for three nights": lambda: self.cell(far, far, far, before=[[far] * 3, [near] * 3]),
+            "one night is not enough": lambda: self.cell(far, far, far, enough=False),
+            "one is not enough, two are": lambda: self.cell(far, before=[[far] * 3], enough=False),
+            "the noisy metric": lambda: self.cell(*[{"output_throughput": 0.13}] * 3),
+            "the noisy metric, beyond": lambda: self.cell(*[{"output_throughput": 0.2}] * 3),
+            "both metrics": lambda: self.cell(*[{"all": 0.2}] * 3),
+            "better once": lambda: self.cell(better),
+            "better for three nights": lambda: self.cell(better, before=[[better]] * 2),
+            "better in one of three nights": lambda: self.cell(better, before=[[FINE], [FINE]]),
+            "better in two of four nights": lambda: self.cell(
+                better, before=[[better], [FINE], [FINE], [FINE]]
+            ),
+            "better in two of three nights": lambda: self.cell(better, before=[[FINE], [better]]),
+            "no better than the limit": lambda: self.cell(
+                {"mean_itl_ms": -0.035}, before=[[{"mean_itl_ms": -0.035}]] * 2
+            ),
+            "fourteen nights": lambda: self.cell({"mean_itl_ms": 0.07}, nights=14),
+            "fifteen nights": lambda: self.cell({"mean_itl_ms": 0.07}, nights=15),
+            "one night of one start": lambda: self.cell({"mean_itl_ms": 0.1}, nights=1, starts=1),
+            "two nights of one start": lambda: self.cell({"mean_itl_ms": 0.1}, nights=2, starts=1),
+            "three nights of one start": lambda: self.cell(
+                {"mean_itl_ms": 0.1}, nights=3, starts=1
+            ),
+            "one night of three starts": lambda: self.cell({"mean_itl_ms": 0.1}, nights=1),
+            "expected": lambda: self.cell(far, far, far, covers=covers),
+            "more than expected": lambda: self.cell(*[{"mean_itl_ms": 0.12}] * 3, covers=covers),
         }
 
-    def claims(self) -> dict[str, str]:
-        return {f"claim: {name}": str(claimed(*case)) for name, case in CLAIMS.items()}
+    def topologies(self) -> dict[str, Callable[[], str]]:
+        """Cases of a topology's median."""
+        fine, worse, far = ({place: x for place in range(3)} for x in (0.0, 0.03, 0.1))
+        return {
+            "topology: as the baseline": lambda: self.topology(fine),
+            "topology: worse": lambda: self.topology(worse),
+            "topology: worse in three starts": lambda: self.topology(worse, worse, worse),
+            "topology: worse for two nights": lambda: self.topology(
+                worse, worse, worse, before=[worse]
+            ),
+            "topology: beyond the cells' floors": lambda: self.topology(far, far, far),
+            "topology: one cell": lambda: self.topology({**fine, 1: 0.5}),
+            "topology: two cells": lambda: self.topology({**fine, 1: 0.5, 2: 0.06}),
+            "topology: a start of two cells": lambda: self.topology(far, {0: 0.1, 1: 0.1}, far),
+            "topology: two cells were measured": lambda: self.topology({0: 0.0, 2: 0.1}),
+            "topology: one cell was measured": lambda: self.topology({0: 0.1}),
+            "topology: fourteen nights": lambda: self.topology(worse, nights=14),
+            "topology: one night of one start in one cell": lambda: self.topology(
+                far, nights=1, starts=(3, 1, 3)
+            ),
+            "topology: uneven nights": lambda: self.topology(
+                {place: 0.01 for place in range(3)}, steps=UNEVEN
+            ),
+            "topology: a night lacks the metric": lambda: self.topology(
+                worse, lacking="mean_itl_ms"
+            ),
+            "topology: a cell lacks the metric": lambda: self.topology({**worse, 1: None}),
+            "topology: starts that nobody knows": lambda: self.topology(
+                worse, fine, numbered=False
+            ),
+        }
 
-    def verdicts(self) -> dict[str, str]:
-        return {**self.limits(), **self.nights(), **self.claims()}
+    def faults(self) -> dict[str, Callable[[], str]]:
+        """Cases of counts and of what a run lacks."""
+        cell = baseline_of().cell(CELLS[0])
+        assert cell is not None
+        references, sound = references_of(cell, FLOORS), self.run(FINE)
+        void = Finding(check="c", severity="note", message="m", voids=("mean_itl_ms",))
+        lost = Finding(check="c", severity="note", message="m", voids=("kv_transfers",))
 
+        def with_value(name: str, number: float | None) -> Record:
+            others = {key: known for key, known in sound.metrics.items() if key != name}
+            return replace(sound, metrics=others if number is None else {**others, name: number})
 
-Values = Mapping[str, Any]
-ENTRY = {
-    "id": "c",
-    "text": "t",
-    "reason": "r",
-    "source": "s",
-    "panel": "decode",
-    "kind": "below",
-    "metric": "mean_itl_ms",
-    "subject": "1p3d",
-    "others": ["dp"],
-}
-ONE, THREE = POINTS[:1], POINTS[:3]
-SPLIT = (("subject", None), ("others", None))
-WITHIN = {**dict(SPLIT), "kind": "within", "topologies": ["1p3d"], "low": 8.0, "high": 12.0}
-RISES = {**dict(SPLIT), "kind": "monotone", "topologies": ["1p3d"], "direction": "rises"}
-RATE = {"kind": "best", "metric": "output_throughput"}
-RANK = {"kind": "rank", "others": ["dp", "route4"], "low": 2, "high": 2}
-KNOWN = {"known_issue": {"cells": ["512-256"], "why": "vllm#1"}}
-CLAIMS: dict[str, tuple[dict[str, Any], Values, Sequence[Point]]] = {
-    "below holds": ({}, {"1p3d": 9.0, "dp": 10.0}, ONE),
-    "below does not": ({}, {"1p3d": 11.0, "dp": 10.0}, ONE),
-    "below ties": ({}, {"1p3d": 10.0, "dp": 10.0}, ONE),
-    "below by too little": ({"margin": 0.2}, {"1p3d": 9.0, "dp": 10.0}, ONE),
-    "below by enough": ({"margin": 0.2}, {"1p3d": 7.0, "dp": 10.0}, ONE),
-    "above by too little": ({"kind": "above", "margin": 0.2}, {"1p3d": 11.0, "dp": 10.0}, ONE),
-    "above holds": ({"kind": "above"}, {"1p3d": 11.0, "dp": 10.0}, ONE),
-    "best of latency": ({"kind": "best"}, {"1p3d": 9.0, "dp": 10.0}, ONE),
-    "best of rate": (RATE, {"1p3d": 11.0, "dp": 10.0}, ONE),
-    "not best of rate": (RATE, {"1p3d": 9.0, "dp": 10.0}, ONE),
-    "ratio holds": ({"kind": "ratio", "low": 0.4, "high": 0.6}, {"1p3d": 5.0, "dp": 10.0}, ONE),
-    "ratio too large": ({"kind": "ratio", "high": 0.6}, {"1p3d": 10.0, "dp": 5.0}, ONE),
-    "difference holds": ({"kind": "difference", "high": -1.0}, {"1p3d": 8.0, "dp": 10.0}, ONE),
-    "difference too large": ({"kind": "difference", "high": 1}, {"1p3d": 12.0, "dp": 10.0}, ONE),
-    "within": (WITHIN, {"1p3d": 10.0}, ONE),
-    "not within": (WITHIN, {"1p3d": 13.0}, ONE),
-    "rank holds": (RANK, {"1p3d": 9.0, "dp": 10.0, "route4": 8.0}, ONE),
-    "first in rank": (
-        {**RANK, "low": 1, "high": 1},
-        {"1p3d": 7.0, "dp": 10.0, "route4": 8.0},
-        ONE,
-    ),
-    "rank does not": (RANK, {"1p3d": 7.0, "dp": 10.0, "route4": 8.0}, ONE),
-    "rises": (RISES, {"256": 1.0, "512": 2.0, "1024": 3.0}, THREE),
-    "does not rise": (RISES, {"256": 1.0, "512": 2.0, "1024": 1.5}, THREE),
-    "one cell contradicts": ({}, {"256": 9.0, "512": 11.0, "dp": 10.0}, THREE[:2]),
-    "a side is missing": ({}, {"1p3d": 9.0}, ONE),
-    "a side is zero": ({}, {"1p3d": 0.0, "dp": 10.0}, ONE),
-    "no cell": ({"output_lens": [99]}, {"1p3d": 9.0, "dp": 10.0}, ONE),
-    "fails as known": (KNOWN, {"1p3d": 11.0, "dp": 10.0}, ONE),
-    "known issue healed": (KNOWN, {"1p3d": 9.0, "dp": 10.0}, ONE),
-    "missing beside a known issue": (KNOWN, {"1p3d": 9.0}, ONE),
-    "six pairs": ({}, {"1p3d": (9.0, 9.1) * 3, "dp": (10.0, 10.1) * 3}, ONE),
-    "six pairs against": ({}, {"1p3d": (11.0, 11.1) * 3, "dp": (10.0, 10.1) * 3}, ONE),
-    "two pairs": ({}, {"1p3d": (9.0, 9.1), "dp": (10.0, 10.1)}, ONE),
-    "noisy pairs": ({}, {"1p3d": (8.0, 11.0) * 3, "dp": (10.0, 10.0) * 3}, ONE),
-}
+        def missing(*runs: Record) -> str:
+            return " | ".join(missing_metrics(runs, references))
 
+        def counts(*runs: Record) -> str:
+            return " | ".join(wrong_counts(runs, cell))
 
-def claimed(fields: dict[str, Any], values: Values, sweep: Sequence[Point]) -> str:
-    merged = {k: v for k, v in {**ENTRY, **fields}.items() if v is not None}
+        return {
+            "counts: as the baseline": lambda: counts(sound, sound),
+            "counts: another": lambda: counts(sound, with_value("completed", 3.0)),
+            "counts: none": lambda: counts(with_value("kv_transfers", None)),
+            "counts: void": lambda: counts(
+                replace(with_value("kv_transfers", None), findings=(lost,))
+            ),
+            "missing: nothing": lambda: missing(sound, sound),
+            "missing: in one run": lambda: missing(sound, with_value("mean_itl_ms", None)),
+            "missing: zero": lambda: missing(with_value("mean_itl_ms", 0.0)),
+            "missing: void": lambda: missing(replace(sound, findings=(void,))),
+            "seen: without the metric": lambda: ", ".join(
+                seen_of([with_value("mean_itl_ms", None)], references)
+            ),
+            "seen: zero": lambda: ", ".join(seen_of([with_value("mean_itl_ms", 0.0)], references)),
+            "seen: endless": lambda: ", ".join(
+                seen_of([with_value("mean_itl_ms", math.inf)], references)
+            ),
+            "seen: void": lambda: ", ".join(
+                seen_of([replace(sound, findings=(void,))], references)
+            ),
+            "a value of a distance": lambda: " ".join(
+                f"{as_value(signed_log(2.0, better), better):g}" for better in ("lower", "higher")
+            ),
+            "a change of a distance": lambda: " ".join(
+                f"{as_change(0.1, better):.3f}" for better in ("lower", "higher")
+            ),
+            "no distance of zero": lambda: f"{signed_log(0.0, 'lower')}",
+            "no distance without end": lambda: f"{signed_log(math.inf, 'lower')}",
+        }
 
-    def look(topology: str, workload: Workload, metric: str) -> sides.Side:
-        own = values.get(str(workload.output_len)) if topology == "1p3d" else None
-        said = own or values.get(topology)
-        runs = said if isinstance(said, tuple) else ()
-        return sides.Side(
-            topology=topology,
-            workload=workload.id,
-            metric=metric,
-            value=sum(runs) / len(runs) if isinstance(said, tuple) else said,
-            origin=sides.HERE,
-            runs=runs,
+    def alarms(self) -> dict[str, Callable[[], str]]:
+        """Cases of alarms that go away."""
+        reference = next(iter(references_of(_first_cell(), FLOORS).values()))
+        fine, alarm, near = (
+            Seen(reference=reference, changes=(math.log1p(worse),) * 3)
+            for worse in (0.0, 0.1, 0.032)
         )
+        two = {"a": alarm, "b": alarm}
+        cleared = replace(alarm, changes=(*alarm.changes, 0.0))
+        nothing = replace(alarm, changes=())
+        nights: dict[str, list[Mapping[str, Seen]]] = {
+            "none": [{"a": fine}, {"a": fine}],
+            "one": [{"a": alarm}, {"a": fine}],
+            "two": [{"a": alarm}, {"a": fine}, {"a": alarm}, {"a": fine}],
+            "that lasts": [{"a": alarm}, {"a": alarm}],
+            "that is suspicious next": [{"a": alarm}, {"a": near}, {"a": fine}],
+            "tonight": [{"a": fine}, {"a": alarm}],
+            "not measured next": [{"a": alarm}, {"b": fine}, {"a": fine}],
+            "never measured again": [{"a": alarm}, {"b": fine}],
+            "of another metric": [{"a": alarm, "b": fine}, {"a": alarm, "b": fine}],
+            "of two metrics": [two, {"a": fine, "b": fine}],
+            "suspicious only": [{"a": near}, {"a": fine}],
+            "cleared the same night": [{"a": cleared}, {"a": fine}],
+            "without a value next": [{"a": alarm}, {"a": nothing}],
+        }
+        return {f"alarms: {name}": partial(_counted, seen) for name, seen in nights.items()}
 
-    verdict = claims.judge_claim(Claim.from_toml(merged, source="c.toml"), sweep, look, system="s")
-    return str(verdict.status)
+
+def _counted(nights: Sequence[Mapping[str, Seen]]) -> str:
+    return str(false_alarms(nights))
 
 
-RIGHT = {
-    "limits: as the baseline": "PASS",
-    "limits: at the limit": "PASS",
-    "limits: slow": "FAIL",
-    "limits: low rate": "FAIL",
-    "limits: better": "PASS",
-    "limits: a request failed": "FAIL",
-    "limits: one run slow": "FAIL",
-    "limits: one run lacks it": "FAIL",
-    "limits: counts differ": "FAIL",
-    "limits: zero": "FAIL",
-    "limits: known issue met": "FAIL",
-    "limits: known issue not met": "PASS",
-    "limits: none": "NOT JUDGED",
-    "night: clean": "PASS",
-    "night: a little slow": "PASS",
-    "night: slow": "FAIL",
-    "night: slow in two runs": "INCONCLUSIVE",
-    "night: short baseline": "INCONCLUSIVE",
-    "night: not measured": "FAIL",
-    "night: slow and a request failed": "FAIL",
-    "night: topology": "FAIL",
-    "night: lasting": "window of 3",
-    "night: again": "mean_itl_ms, output_throughput",
-    "claim: below holds": "PASS",
-    "claim: below does not": "FAIL",
-    "claim: below ties": "FAIL",
-    "claim: below by too little": "FAIL",
-    "claim: below by enough": "PASS",
-    "claim: above by too little": "FAIL",
-    "claim: above holds": "PASS",
-    "claim: best of latency": "PASS",
-    "claim: best of rate": "PASS",
-    "claim: not best of rate": "FAIL",
-    "claim: ratio holds": "PASS",
-    "claim: ratio too large": "FAIL",
-    "claim: difference holds": "PASS",
-    "claim: difference too large": "FAIL",
-    "claim: within": "PASS",
-    "claim: not within": "FAIL",
-    "claim: rank holds": "PASS",
-    "claim: first in rank": "PASS",
-    "claim: rank does not": "FAIL",
-    "claim: rises": "PASS",
-    "claim: does not rise": "FAIL",
-    "claim: one cell contradicts": "FAIL",
-    "claim: a side is missing": "NOT JUDGED",
-    "claim: a side is zero": "NOT JUDGED",
-    "claim: no cell": "NOT JUDGED",
-    "claim: fails as known": "EXPECTED",
-    "claim: known issue healed": "FAIL",
-    "claim: missing beside a known issue": "NOT JUDGED",
-    "claim: six pairs": "PASS",
-    "claim: six pairs against": "FAIL",
-    "claim: two pairs": "INCONCLUSIVE",
-    "claim: noisy pairs": "INCONCLUSIVE",
-}
+def _first_cell() -> CellBaseline:
+    cell = baseline_of().cell(CELLS[0])
+    assert cell is not None
+    return cell

@@ -1,102 +1,78 @@
-"""Baselines: what an envelope admits, what a file may say, how a cell is recorded."""
+"""Baseline files: what they say, how a mistake in them is named, and how they are written."""
 
 from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Callable
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_pdserve.judge.envelope import judge_cell
-from pytest_pdserve.results.baselines import cell_envelopes
-from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
-from pytest_pdserve.results.baselines import merge
-from pytest_pdserve.results.baselines import record_envelopes
-from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.baselines import write_baseline
 from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.baseline import Envelope
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.metrics import Better
-from pytest_pdserve.values.record import Finding
-from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
-from pytest_pdserve.values.workload import Workload
-from tests.support.records import SESSION
+from tests.support.stored_nights import typical_baseline
 
-MakeRecord = Callable[..., Record]
-
-
-def envelope(better: Better, ref: float = 100.0, rtol: float = 0.1) -> Envelope:
-    name = {"lower": "mean_ttft_ms", "higher": "output_throughput", "equal": "failed"}[better]
-    return Envelope(ref=ref, rtol=rtol, better=better, unit=METRICS[name].unit, runs=5)
-
-
-@pytest.mark.parametrize(
-    ("better", "value", "admitted"),
-    [
-        ("lower", 100.0, True),
-        ("lower", 0.1, True),
-        ("lower", 100 * (1 + 0.1), True),
-        ("lower", math.nextafter(100 * (1 + 0.1), math.inf), False),
-        ("lower", math.inf, False),
-        ("lower", -math.inf, True),
-        ("lower", math.nan, False),
-        ("higher", 90.0, True),
-        ("higher", math.nextafter(90.0, 0.0), False),
-        ("higher", 1e9, True),
-        ("higher", math.inf, True),
-        ("higher", -math.inf, False),
-        ("higher", math.nan, False),
-        ("equal", 100.0, True),
-        ("equal", 100.00001, False),
-        ("equal", 99.0, False),
-        ("equal", math.nan, False),
-    ],
-)
-def test_an_envelope_admits_what_is_no_worse_than_its_limit(
-    better: Better, value: float, admitted: bool
-) -> None:
-    assert envelope(better).admits(value) is admitted
-
-
-def test_nan_is_not_even_equal_to_nan() -> None:
-    assert not envelope("equal", ref=math.nan).admits(math.nan)
-
-
-CELL: dict[str, Any] = {
-    "mean_ttft_ms": {"ref": 100.0, "rtol": 0.1, "better": "lower", "unit": "ms", "runs": 5},
-    "output_throughput": {
-        "ref": 500.0,
-        "rtol": 0.1,
-        "better": "higher",
-        "unit": "tok/s",
-        "runs": 5,
-    },
-    "failed": {"ref": 0, "rtol": 0, "better": "equal", "unit": "requests", "runs": 5},
-}
+FIRST, SECOND = "20260813T220000-p5-efa", "20260814T220000-p5-efa"
 SOUND: dict[str, Any] = {
-    "schema_version": 2,
+    "schema_version": 3,
     "system": "p5-efa",
     "suite": "sweep",
-    "provenance": {
-        "date": "2026-08-14",
-        "runs": [{"id": "20260814T101500-p5-efa", "started_at": "2026-08-14T10:15:00.000Z"}],
-        "fingerprint": "0123456789ab",
-        "versions": {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9.1"},
-        "note": "by hand",
+    "fingerprint": "0123456789ab",
+    "host": {"cpu": "Xeon"},
+    "approver": "Ada",
+    "accepted_on": "2026-08-15",
+    "note": "by hand",
+    "sessions": [
+        {"id": FIRST, "started_at": "2026-08-13T22:00:00.000Z", "versions": {"vllm": "0.15.0"}},
+        {
+            "id": SECOND,
+            "started_at": "2026-08-14T22:00:00.000Z",
+            "simulated_night": 1,
+            "versions": {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9.1"},
+            "nodes": ["node0", "node1"],
+        },
+    ],
+    "cells": {
+        "1p3d": {
+            "random-512-256-n4": {
+                "counts": {"completed": 4.0},
+                "nights": [
+                    {"session": FIRST, "starts": 3, "values": {"mean_ttft_ms": 100.0}},
+                    {
+                        "session": SECOND,
+                        "values": {"mean_ttft_ms": 101.0, "output_throughput": 500.0},
+                    },
+                ],
+            }
+        }
     },
-    "cells": {"1p3d": {"random-512-256-n4": CELL}},
 }
+CELL = "/cells/1p3d/random-512-256-n4"
+NIGHT = f"{CELL}/nights/1"
+
+
+def at(data: Any, pointer: str) -> Any:
+    for part in pointer.strip("/").split("/"):
+        data = data[int(part) if isinstance(data, list) else part]
+    return data
+
+
+def changed(pointer: str, value: object) -> dict[str, Any]:
+    """The sound file with another value at *pointer*; ``...`` removes it."""
+    data = copy.deepcopy(SOUND)
+    above, _, last = pointer.rpartition("/")
+    place: Any = at(data, above) if above else data
+    key: Any = int(last) if isinstance(place, list) else last
+    if value is ...:
+        del place[key]
+    else:
+        place[key] = value
+    return data
 
 
 def written(folder: Path, data: Any) -> Path:
@@ -105,24 +81,61 @@ def written(folder: Path, data: Any) -> Path:
     return path
 
 
-def load(path: Path, system: System, **options: Any) -> Baseline | None:
-    return load_baseline(path, system=system, suite="sweep", **options)
+def refusal(path: Path, system: System, **options: Any) -> str:
+    with pytest.raises(ConfigError) as refused:
+        load_baseline(path, system=system, **options)
+    return str(refused.value)
 
 
-def test_a_sound_file_is_read(tmp_path: Path, p5_efa: System) -> None:
-    path = written(tmp_path, SOUND)
-    baseline = load(path, p5_efa, fingerprint="0123456789ab")
+@pytest.fixture
+def sound(tmp_path: Path, p5_efa: System) -> Baseline:
+    baseline = load_baseline(written(tmp_path, SOUND), system=p5_efa)
     assert baseline is not None
-    assert baseline.origin == f"{path} (vLLM 0.15.1, NIXL 0.10.1, 2026-08-14)"
-    known = baseline.envelopes("1p3d", "random-512-256-n4")
-    assert known is not None
-    assert known["output_throughput"].limit == 450.0
-    assert baseline.envelopes("dp", "random-512-256-n4") is None
-    assert baseline.envelopes("1p3d", "random-512-512-n4") is None
+    return baseline
+
+
+def test_a_cell_has_the_values_of_its_nights_oldest_first(sound: Baseline) -> None:
+    cell = sound.cell(("1p3d", "random-512-256-n4"))
+    assert cell is not None
+    assert cell.values("mean_ttft_ms") == (100.0, 101.0)
+    assert cell.values("output_throughput") == (500.0,)
+    assert cell.values("mean_itl_ms") == ()
+    assert cell.metrics == ("mean_ttft_ms", "output_throughput")
+    assert (cell.starts, cell.counts) == (3, {"completed": 4.0})
+
+
+def test_a_cell_that_no_night_has_is_none(sound: Baseline) -> None:
+    assert sound.keys == (("1p3d", "random-512-256-n4"),)
+    assert sound.cell(("dp", "random-512-256-n4")) is None
+    assert sound.cell(("1p3d", "random-512-512-n4")) is None
+
+
+def test_a_night_is_of_one_start_unless_it_says_otherwise(sound: Baseline) -> None:
+    nights = sound.cells["1p3d"]["random-512-256-n4"].nights
+    assert [night.starts for night in nights] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "vLLM 0.15.1, NIXL 0.10.1, accepted by Ada on 2026-08-15"),
+        ({"approver": None, "accepted_on": None}, "vLLM 0.15.1, NIXL 0.10.1"),
+        ({"sessions": (), "cells": {}}, "accepted by Ada on 2026-08-15"),
+    ],
+    ids=["accepted", "joined by themselves", "no session"],
+)
+def test_where_a_baseline_is_from_is_its_file_versions_and_approver(
+    changes: dict[str, Any], said: str, sound: Baseline
+) -> None:
+    assert replace(sound, **changes).origin == f"{sound.source} ({said})"
+
+
+def test_a_baseline_of_nothing_is_its_file() -> None:
+    assert Baseline(system="s", suite="sweep", source="sweep.json").origin == "sweep.json"
 
 
 def test_an_absent_file_is_no_baseline(tmp_path: Path, p5_efa: System) -> None:
-    assert load(tmp_path / "sweep.json", p5_efa) is None
+    assert load_baseline(tmp_path / "sweep.json", system=p5_efa) is None
 
 
 @pytest.mark.parametrize(
@@ -130,9 +143,9 @@ def test_an_absent_file_is_no_baseline(tmp_path: Path, p5_efa: System) -> None:
     [
         ('{\n "system": \n}', "is no valid JSON: Expecting value: line 3 column 1"),
         ('{"a": {"b": 1, "b": 2}}', "has the key 'b' twice in one object"),
-        ('{"ref": NaN}', "holds NaN, which is no number that JSON can hold"),
-        ('{"ref": -Infinity}', "holds -Infinity, which is no number"),
-        ('{"ref": 1e999}', "holds 1e999, which is no number"),
+        ('{"starts": NaN}', "holds NaN, which is no number that JSON can hold"),
+        ('{"starts": -Infinity}', "holds -Infinity, which is no number"),
+        ('{"starts": 1e999}', "holds 1e999, which is no number"),
         ("[]", ": /: [] is not of type 'object'"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ' * 900 + "1" + "}" * 900, ""),
@@ -143,262 +156,204 @@ def test_a_file_that_is_no_json_object_is_refused(
     tmp_path: Path, p5_efa: System, text: str, message: str
 ) -> None:
     path = written(tmp_path, text)
-    with pytest.raises(ConfigError) as refused:
-        load(path, p5_efa)
-    assert str(refused.value).startswith(str(path))
-    assert message in str(refused.value)
+    said = refusal(path, p5_efa)
+    assert said.startswith(str(path))
+    assert message in said
 
 
 def test_nesting_is_refused_at_any_depth(tmp_path: Path, p5_efa: System) -> None:
     """Reading, checking and telling have limits of their own: none may show as a traceback."""
     for depth in range(900, 1010):
         nested = '{"a": ' * depth + "1" + "}" * depth
-        text = json.dumps(mutated("/provenance/versions/vllm", "?")).replace('"?"', nested)
-        with pytest.raises(ConfigError) as refused:
-            load(written(tmp_path, text), p5_efa)
-        assert str(refused.value).startswith(str(tmp_path))
+        text = json.dumps(changed("/sessions/1/versions/vllm", "?")).replace('"?"', nested)
+        assert refusal(written(tmp_path, text), p5_efa).startswith(str(tmp_path))
 
 
 def test_a_folder_in_its_place_is_refused(tmp_path: Path, p5_efa: System) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        load(tmp_path, p5_efa)
+    assert refusal(tmp_path, p5_efa) == f"{tmp_path} cannot be read: Is a directory"
 
 
-def test_a_baseline_of_another_host_is_refused(tmp_path: Path, p5_efa: System) -> None:
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ({}, "fingerprint 0123456789ab, here 999999999999"),
+        ({"cpu": "EPYC", "gpu": "H200"}, "cpu was Xeon, is EPYC; gpu was not set, is H200"),
+    ],
+    ids=["of unknown parts", "of known parts"],
+)
+def test_a_baseline_of_another_host_is_refused(
+    host: dict[str, str], why: str, tmp_path: Path, p5_efa: System
+) -> None:
     path = written(tmp_path, SOUND)
-    with pytest.raises(ConfigError) as refused:
-        load(path, p5_efa, fingerprint="999999999999")
-    assert str(refused.value) == (
-        f"{path} was recorded on another host or system file (fingerprint 0123456789ab, here "
-        "999999999999); move it away, and record or propose one of this"
+    assert refusal(path, p5_efa, fingerprint="999999999999", host=host) == (
+        f"{path} was measured on another host or with another system file ({why}); move it away, "
+        "and the next session records a new reference"
     )
 
 
-METRIC = "/cells/1p3d/random-512-256-n4/"
-TTFT, RATE, FAILED = (f"{METRIC}{name}" for name in CELL)
-MUTATIONS: list[tuple[str, object, str]] = [
-    # place, value (DROP removes it), what the message says
-    *((f"/{key}", ..., f": /: {key!r} is a required property") for key in SOUND),
+@pytest.mark.parametrize(
+    ("stored", "here"),
+    [("0123456789ab", "0123456789ab"), ("0123456789ab", None), (None, "999999999999")],
+    ids=["the same", "hardware that is not known yet", "values that hold on any"],
+)
+def test_a_baseline_of_hardware_that_is_no_other_is_read(
+    stored: str | None, here: str | None, tmp_path: Path, p5_efa: System
+) -> None:
+    path = written(tmp_path, changed("/fingerprint", stored))
+    assert load_baseline(path, system=p5_efa, fingerprint=here) is not None
+
+
+MISTAKES: list[tuple[str, object, str]] = [
+    *((f"/{key}", ..., f": /: {key!r} is a required property") for key in ("system", "suite")),
+    (f"{CELL}/nights", ..., f": {CELL}: 'nights' is a required property"),
+    (f"{NIGHT}/session", ..., f": {NIGHT}: 'session' is a required property"),
+    (f"{NIGHT}/values", ..., f": {NIGHT}: 'values' is a required property"),
     *(
-        (f"/provenance/{key}", ..., f": /provenance: {key!r} is a required property")
-        for key in ("date", "runs", "fingerprint", "versions")
+        (f"/{key}", [], f": /{key}: [] is not of type")
+        for key in ("system", "host", "note", "cells")
     ),
-    *(
-        (f"{TTFT}/{key}", ..., f": {TTFT}: {key!r} is a required property")
-        for key in CELL["mean_ttft_ms"]
-    ),
-    *((f"/{key}", None, f": /{key}: ") for key in SOUND),
-    *((f"{TTFT}/{key}", None, f": {TTFT}/{key}: ") for key in CELL["mean_ttft_ms"]),
-    *((f"{TTFT}/{key}", [], f": {TTFT}/{key}: ") for key in CELL["mean_ttft_ms"]),
-    ("/schema_version", 3, ": /schema_version: 3, expected 1 or 2"),
-    ("/schema_version", "2", ": /schema_version: '2', expected 1 or 2"),
-    ("/schema_version", True, ": /schema_version: True, expected 1 or 2"),
+    ("/schema_version", 4, ": /schema_version: 4, expected 1 or 2 or 3; use the pytest-pdserve"),
+    ("/schema_version", "3", ": /schema_version: '3', expected 1 or 2 or 3"),
+    ("/schema_version", True, ": /schema_version: True, expected 1 or 2 or 3"),
     ("/system", "", ": /system: '' should be non-empty"),
-    ("/provenance/date", "yesterday", ": /provenance/date: 'yesterday' does not match"),
-    ("/provenance/runs", [], ": /provenance/runs: [] should be non-empty"),
-    ("/provenance/versions/vllm", 0.15, ": /provenance/versions/vllm: 0.15 is not of type"),
-    ("/provenance/who", "me", "'who' was unexpected"),
+    ("/system", "h200", ": /system: 'h200', expected 'p5-efa'; move the file to where it belongs"),
+    ("/suite", "latency", ": /suite: 'latency', expected 'sweep'; move the file to where it"),
+    ("/approver", "", ": /approver: '' should be non-empty"),
+    ("/accepted_on", "yesterday", ": /accepted_on: 'yesterday' does not match"),
+    ("/note", "two\nlines", ": /note: 'two\\nlines' does not match"),
+    ("/host/cpu", 7, ": /host/cpu: 7 is not of type 'string'"),
+    ("/who", "me", "'who' was unexpected"),
+    ("/sessions/0", FIRST, f": /sessions/0: {FIRST!r} is not of type 'object'"),
+    ("/sessions/0/id", "", ": /sessions/0/id: '' should be non-empty"),
+    ("/sessions/0/id", SECOND, f": /sessions: {SECOND!r} stands 2 times"),
+    ("/sessions/0/started_at", "yesterday", ": /sessions/0/started_at: 'yesterday' is not a"),
+    ("/sessions/0/started_at", "2026-02-30T22:00:00Z", ": /sessions/0/started_at: '2026-02-30T"),
+    ("/sessions/0/simulated_night", "1", ": /sessions/0/simulated_night: '1' is not of type"),
+    ("/sessions/0/versions/vllm", 0.15, ": /sessions/0/versions/vllm: 0.15 is not of type"),
+    ("/sessions/1/nodes/0", "", ": /sessions/1/nodes/0: '' should be non-empty"),
     ("/cells/1p3d", 7, ": /cells/1p3d: 7 is not of type 'object'"),
-    (METRIC, {}, f": {METRIC.rstrip('/')}: {{}} should be"),
-    (TTFT, 100.0, f": {TTFT}: 100.0 is not of type 'object'"),
-    (f"{TTFT}/atol", 1.0, "'atol' was unexpected"),
-    (f"{TTFT}/ref", "100", f": {TTFT}/ref: '100' is not of type 'number'"),
-    (f"{TTFT}/ref", True, f": {TTFT}/ref: True is not of type 'number'"),
-    (f"{TTFT}/ref", -1.0, f": {TTFT}/ref: -1.0 is less than the minimum of 0"),
-    (f"{TTFT}/ref", 0, f": {TTFT}/ref: 0.0, but a timing or rate is above 0"),
-    (f"{RATE}/ref", 0.0, f": {RATE}/ref: 0.0, but a timing or rate is above 0"),
-    (f"{TTFT}/ref", 1e300, f": {TTFT}/ref: 1e+300 is greater than the maximum"),
-    (f"{TTFT}/ref", 10**400, f": {TTFT}/ref: 1000000"),
-    (f"{TTFT}/rtol", -0.1, f": {TTFT}/rtol: -0.1 is less than the minimum of 0"),
-    (f"{TTFT}/rtol", 1e300, f": {TTFT}/rtol: 1e+300 is greater than the maximum of 10"),
-    (f"{RATE}/rtol", 1.0, f": {RATE}/rtol: 1.0 admits every value; must be below 1"),
-    (f"{FAILED}/rtol", 0.1, f": {FAILED}/rtol: 0.1, but a count has no room: 0"),
-    (f"{TTFT}/better", "higher", f": {TTFT}/better: 'higher', but of mean_ttft_ms 'lower' is"),
-    (f"{FAILED}/better", "lower", f": {FAILED}/better: 'lower', but of failed 'equal' is better"),
-    (f"{TTFT}/better", "best", f": {TTFT}/better: 'best' is not one of"),
-    (f"{TTFT}/unit", "s", f": {TTFT}/unit: 's', but mean_ttft_ms is in 'ms'"),
-    (f"{TTFT}/runs", 0, f": {TTFT}/runs: 0 is less than the minimum of 1"),
-    (f"{TTFT}/runs", 2.5, f": {TTFT}/runs: 2.5 is not of type 'integer'"),
-    (f"{TTFT}/known_issue", "", f": {TTFT}/known_issue: '' should be non-empty"),
+    (CELL, {}, f": {CELL}: 'nights' is a required property"),
+    (f"{CELL}/nights", [], f": {CELL}/nights: [] should be non-empty"),
+    (f"{CELL}/counts/completed", -1, f": {CELL}/counts/completed: -1 is less than the minimum"),
+    (f"{CELL}/counts/completed", True, f": {CELL}/counts/completed: True is not of type"),
     (
-        f"{METRIC}mean_tfft_ms",
-        CELL["mean_ttft_ms"],
-        f": {METRIC}mean_tfft_ms: unknown metric 'mean_tfft_ms'; known are mean_ttft_ms, ",
+        f"{CELL}/counts/mean_itl_ms",
+        1.0,
+        f": {CELL}/counts/mean_itl_ms: mean_itl_ms is no count; it belongs into the cell's values",
+    ),
+    (
+        f"{CELL}/counts/done",
+        4.0,
+        f": {CELL}/counts/done: unknown metric 'done'; known are mean_ttft_ms, ",
+    ),
+    (f"{NIGHT}/starts", 0, f": {NIGHT}/starts: 0 is less than the minimum of 1"),
+    (f"{NIGHT}/starts", 2.5, f": {NIGHT}/starts: 2.5 is not of type 'integer'"),
+    (f"{NIGHT}/starts", True, f": {NIGHT}/starts: True is not of type 'integer'"),
+    (f"{NIGHT}/slow", 1, "'slow' was unexpected"),
+    (f"{NIGHT}/session", "other", f": {NIGHT}/session: 'other' is not one of /sessions"),
+    (f"{NIGHT}/session", FIRST, f": {NIGHT}/session: {FIRST!r} stands twice in this cell"),
+    (f"{NIGHT}/values", {}, f": {NIGHT}/values: {{}} should be non-empty"),
+    (f"{NIGHT}/values/mean_ttft_ms", 0, f": {NIGHT}/values/mean_ttft_ms: 0 is less than or"),
+    (f"{NIGHT}/values/mean_ttft_ms", -1.0, f": {NIGHT}/values/mean_ttft_ms: -1.0 is less than"),
+    (f"{NIGHT}/values/mean_ttft_ms", "100", f": {NIGHT}/values/mean_ttft_ms: '100' is not of"),
+    (f"{NIGHT}/values/mean_ttft_ms", None, f": {NIGHT}/values/mean_ttft_ms: None is not of type"),
+    (f"{NIGHT}/values/mean_ttft_ms", True, f": {NIGHT}/values/mean_ttft_ms: True is not of type"),
+    (f"{NIGHT}/values/mean_ttft_ms", 1e19, f": {NIGHT}/values/mean_ttft_ms: 1e+19 is greater"),
+    (f"{NIGHT}/values/mean_ttft_ms", 10**400, f": {NIGHT}/values/mean_ttft_ms: 1000000"),
+    (
+        f"{NIGHT}/values/mean_tfft_ms",
+        100.0,
+        f": {NIGHT}/values/mean_tfft_ms: unknown metric 'mean_tfft_ms'; known are mean_ttft_ms, ",
+    ),
+    (
+        f"{NIGHT}/values/failed",
+        1.0,
+        f": {NIGHT}/values/failed: failed is a count; it belongs into the cell's counts",
     ),
 ]
 
 
-def mutated(pointer: str, value: object) -> dict[str, Any]:
-    data = copy.deepcopy(SOUND)
-    place: Any = data
-    *parts, last = pointer.strip("/").split("/")
-    for part in parts:
-        place = place[part]
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return data
+def told(pointer: str, value: object) -> str:
+    tail = "/".join(pointer.split("/")[-2:])
+    return f"{tail} {'dropped' if value is ... else repr(value)[:20]}"
 
 
 @pytest.mark.parametrize(
-    ("pointer", "value", "message"),
-    MUTATIONS,
-    ids=[
-        f"{pointer.rpartition('/')[0].rpartition('/')[2]}/{pointer.rpartition('/')[2]}"
-        f" {'dropped' if value is ... else repr(value)[:20]}"
-        for pointer, value, _ in MUTATIONS
-    ],
+    ("pointer", "value", "message"), MISTAKES, ids=[told(p, v) for p, v, _ in MISTAKES]
 )
-def test_a_mistake_anywhere_is_a_config_error_that_names_the_place(
+def test_a_mistake_is_named_with_its_file_and_place(
     tmp_path: Path, p5_efa: System, pointer: str, value: object, message: str
 ) -> None:
-    path = written(tmp_path, mutated(pointer, value))
-    with pytest.raises(ConfigError) as refused:
-        load(path, p5_efa)
-    assert message in str(refused.value)
-    assert len(str(refused.value)) < 1500
+    path = written(tmp_path, changed(pointer, value))
+    said = refusal(path, p5_efa)
+    assert said.startswith(str(path))
+    assert message in said
+    assert len(said) < 1500
 
 
-def test_there_are_fifty_mistakes() -> None:
-    assert len(MUTATIONS) >= 50
-
-
-@pytest.mark.parametrize("name", list(CELL))
-def test_a_metric_that_is_dropped_is_the_only_mistake_nobody_can_see(
-    tmp_path: Path, p5_efa: System, make_record: MakeRecord, name: str
-) -> None:
-    baseline = load(written(tmp_path, mutated(f"{METRIC}{name}", ...)), p5_efa)
-    assert baseline is not None
-    worse = make_record({"mean_ttft_ms": 999.0, "output_throughput": 1.0, "failed": 1.0})
-    misses = judge_cell([worse], baseline).misses
-    assert sorted(m.partition(" ")[0] for m in misses) == sorted(set(CELL) - {name})
-
-
-JUDGED = (*METRICS.times, *METRICS.counts)
-
-
-def recorded(folder: Path, system: System, *records: Record) -> Baseline:
-    path = folder / "b" / "sweep.json"
-    record_envelopes(records, system, path=path, suite="sweep", names=JUDGED)
-    baseline = load(path, system)
-    assert baseline is not None
-    return baseline
-
-
-def with_limits(system: System, **rtol: float) -> System:
-    """The system with fixed limits for some metrics, whose nights are then not judged."""
-    return replace(system, judgement=replace(system.judgement, rtol=rtol))
-
-
-def test_a_recorded_cell_is_read_back(
-    tmp_path: Path, p5_efa: System, make_record: MakeRecord
-) -> None:
-    runs = [make_record({"mean_ttft_ms": value}, repeat=n) for n, value in enumerate((50, 200))]
-    baseline = recorded(tmp_path, with_limits(p5_efa, mean_ttft_ms=0.03), *runs)
-    cell = baseline.envelopes("1p3d", "random-512-256-n4")
-    assert cell is not None
-    assert cell["mean_ttft_ms"].ref == pytest.approx(100.0)
-    assert (cell["mean_ttft_ms"].rtol, cell["mean_ttft_ms"].runs) == (0.03, 2)
-    assert (cell["completed"].ref, cell["completed"].rtol) == (4.0, 0.0)
-    assert baseline.runs == (SESSION,)
-    assert baseline.provenance is not None
-    assert baseline.provenance.fingerprint is None
-    assert judge_cell(runs[:1], baseline).status == "PASS"
-
-
-def test_recording_a_cell_keeps_the_others(
-    tmp_path: Path, p5_efa: System, make_record: MakeRecord
-) -> None:
-    recorded(tmp_path, p5_efa, make_record())
-    recorded(tmp_path, p5_efa, make_record(topology="dp"))
-    longer = Workload(input_len=512, output_len=512, num_prompts=4)
-    recorded(tmp_path, p5_efa, make_record(workload=longer))
-    next_day = SessionRef(id="20260823T101500-p5-efa", started_at="2026-08-23T10:15:00.000Z")
-    again = make_record({"mean_ttft_ms": 70.0}, session=next_day)
-    baseline = recorded(tmp_path, p5_efa, again)
-    cells = {t: sorted(workloads) for t, workloads in baseline.cells.items()}
-    assert cells == {
-        "1p3d": ["random-512-256-n4", "random-512-512-n4"],
-        "dp": ["random-512-256-n4"],
-    }
-    assert baseline.cells["1p3d"]["random-512-256-n4"]["mean_ttft_ms"].ref == pytest.approx(70.0)
-    assert baseline.cells["1p3d"]["random-512-512-n4"]["mean_ttft_ms"].ref == pytest.approx(100.0)
-    assert baseline.runs == (SESSION, next_day)
-
-
-def test_nothing_is_recorded_over_a_file_that_cannot_be_read(
-    tmp_path: Path, p5_efa: System, make_record: MakeRecord
-) -> None:
-    path = written(tmp_path, "{")
-    with pytest.raises(ConfigError):
-        record_envelopes([make_record()], p5_efa, path=path, suite="sweep", names=JUDGED)
-    assert path.read_text() == "{"
-
-
-@pytest.mark.parametrize(
-    ("runs", "left_out"),
-    [
-        ([{}, {"p99_ttft_ms": 0.0}], "p99_ttft_ms"),
-        ([{}, {"completed": 5.0}], "completed"),
-    ],
-    ids=["a timing of 0", "a count that differs"],
-)
-def test_what_cannot_be_a_reference_is_left_out(
-    runs: list[dict[str, float]], left_out: str, p5_efa: System, make_record: MakeRecord
-) -> None:
-    system = with_limits(p5_efa, p99_ttft_ms=0.1)
-    made = cell_envelopes([make_record(metrics) for metrics in runs], system, list(METRICS))
-    assert left_out not in made
-    assert "mean_ttft_ms" in made
-
-
-def without(metrics: Mapping[str, float], name: str) -> dict[str, float]:
-    return {key: value for key, value in metrics.items() if key != name}
-
-
-def test_what_sanity_voids_or_a_run_lacks_is_left_out(
-    p5_efa: System, make_record: MakeRecord
-) -> None:
-    note = Finding(check="chunks", severity="note", message="", voids=("mean_itl_ms",))
-    whole = make_record(findings=(note,))
-    lacking = replace(whole, metrics=without(whole.metrics, "p99_ttft_ms"))
-    names = ["mean_itl_ms", "p99_ttft_ms", "mean_ttft_ms"]
-    assert list(cell_envelopes([whole, lacking], p5_efa, names)) == ["mean_ttft_ms"]
-
-
-def test_a_known_issue_survives_writing(tmp_path: Path, p5_efa: System) -> None:
-    data = mutated(f"{TTFT}/known_issue", "vllm#1")
-    path = written(tmp_path, data)
-    baseline = load(path, p5_efa)
-    assert baseline is not None
+def test_what_is_read_is_what_was_written(tmp_path: Path, p5_efa: System) -> None:
+    path = tmp_path / "own" / "sweep.json"
+    baseline = replace(typical_baseline(), source=str(path))
     write_baseline(path, baseline)
-    assert json.loads(path.read_text()) == data
+    assert load_baseline(path, system=p5_efa) == baseline
 
 
-def test_later_baselines_win_where_both_know(tmp_path: Path, p5_efa: System) -> None:
-    shared = load(written(tmp_path, SOUND), p5_efa)
-    other = mutated(f"{TTFT}/ref", 50.0)
-    del other["cells"]["1p3d"]["random-512-256-n4"]["failed"]
-    other["cells"]["dp"] = {"random-512-256-n4": {"failed": CELL["failed"]}}
-    (tmp_path / "host").mkdir()
-    host = load(written(tmp_path / "host", other), p5_efa)
-    both = merge(shared, None, host)
-    assert both is not None
-    assert both.cells["1p3d"]["random-512-256-n4"]["mean_ttft_ms"].ref == 50.0
-    assert set(both.cells["1p3d"]["random-512-256-n4"]) == set(CELL)
-    assert set(both.cells) == {"1p3d", "dp"}
-    assert both.source == f"{tmp_path / 'sweep.json'} + {tmp_path / 'host' / 'sweep.json'}"
-    assert merge(None, None) is None
+def test_a_file_that_is_read_and_written_says_the_same(sound: Baseline) -> None:
+    write_baseline(Path(sound.source), sound)
+    assert json.loads(Path(sound.source).read_text()) == SOUND
 
 
-def test_what_is_kept_of_a_host_lies_in_the_users_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert state_folder() == tmp_path / "pytest-pdserve"
+WRITTEN = """\
+{
+ "schema_version": 3,
+ "system": "p5-efa",
+ "suite": "sweep",
+ "fingerprint": "0123456789ab",
+ "sessions": [
+  {"id": "20261001T220000-p5-efa", "started_at": "2026-10-01T22:00:00.000Z", "versions": \
+{"vllm": "0.15.1", "nixl": "0.10.1"}, "nodes": ["node0", "node1"]}
+ ],
+ "cells": {
+  "1p3d": {
+   "random-512-256-n4": {
+    "counts": {
+     "completed": 4.0,
+     "failed": 0.0
+    },
+    "nights": [
+     {"session": "20261001T220000-p5-efa", "starts": 3, "values": {"mean_ttft_ms": 100.0, \
+"p99_ttft_ms": 180.0, "mean_itl_ms": 10.0, "output_throughput": 500.0}}
+    ]
+   }
+  }
+ }
+}
+"""
 
 
-def test_a_hosts_baseline_lies_under_its_fingerprint(tmp_path: Path, p5_efa: System) -> None:
-    path = host_baseline_path(p5_efa, "sweep", "0123", tmp_path)
-    assert path == tmp_path / "baselines" / "p5-efa" / "0123" / "sweep.json"
+def test_a_file_has_one_line_for_each_night(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    write_baseline(path, typical_baseline(1, cells=("1p3d",)))
+    assert path.read_text() == WRITTEN
+
+
+def test_cells_are_sorted_so_that_a_night_changes_few_lines(tmp_path: Path) -> None:
+    cells = typical_baseline(cells=("route2", "dp", "1p3d"))
+    path = tmp_path / "sweep.json"
+    write_baseline(path, cells)
+    assert list(json.loads(path.read_text())["cells"]) == ["1p3d", "dp", "route2"]
+
+
+@pytest.mark.parametrize("note", ["@line 0@", "\\u00000", "0", '"0"'])
+def test_no_note_is_taken_for_a_line(note: str, sound: Baseline, p5_efa: System) -> None:
+    path = Path(sound.source)
+    write_baseline(path, replace(sound, note=note))
+    assert load_baseline(path, system=p5_efa) == replace(sound, note=note)
+
+
+def test_what_no_file_can_hold_is_not_written(sound: Baseline) -> None:
+    path = Path(sound.source)
+    before = path.read_text()
+    with pytest.raises(ConfigError, match=r"/note: 'two\\nlines' does not match"):
+        write_baseline(path, replace(sound, note="two\nlines"))
+    assert path.read_text() == before

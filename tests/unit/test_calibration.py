@@ -1,324 +1,212 @@
-"""What an A/A study says of noise: the arithmetic against oracles, then through ``pdserve``."""
+"""What runs between which nothing changed say of a system's noise: against noise that is known."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import math
+import statistics
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from statsmodels.regression.mixed_linear_model import MixedLM
-from statsmodels.stats.oneway import anova_oneway
 
-from pytest_pdserve.commands.main import main
-from pytest_pdserve.judge.estimation import Floats
-from pytest_pdserve.judge.estimation import Ints
-from pytest_pdserve.results.calibration import load_calibration
-from pytest_pdserve.results.files import write_json
-from pytest_pdserve.results.store import load_record
-from pytest_pdserve.study.variance import Sample
-from pytest_pdserve.study.variance import noise_of
-from pytest_pdserve.study.variance import shares
-from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.rules import Rules
-from tests.support.stored_nights import INVALID
-from tests.support.stored_nights import Shelf
-from tests.support.stored_nights import write_record
+from pytest_pdserve.study.calibration import calibrate
+from pytest_pdserve.study.calibration import noise_of
+from pytest_pdserve.values.calibration import Calibration
+from pytest_pdserve.values.calibration import CalibrationRun
+from pytest_pdserve.values.calibration import CellNoise
+from pytest_pdserve.values.calibration import Series
+from pytest_pdserve.values.system import Judgement
+from pytest_pdserve.values.workload import Workload
 
-MakeRecord = Callable[..., Record]
+ITL = "mean_itl_ms"
 
 
-def study(icc: float, *, nights: int, each: int, seed: int = 1) -> tuple[Floats, Ints]:
-    source = np.random.default_rng(seed)
-    groups = np.repeat(np.arange(nights), each)
-    common = source.standard_normal(nights) * np.sqrt(icc)
-    return common[groups] + source.standard_normal(nights * each) * np.sqrt(1 - icc), groups
+def draw(
+    source: np.random.Generator,
+    *,
+    starts: int = 5,
+    runs: int = 3,
+    within: float = 0.02,
+    between: float = 0.0,
+    first: float = 0.0,
+    prompts: int = 64,
+    nights: int = 1,
+    topology: str = "dp",
+    metrics: tuple[str, ...] = (ITL,),
+) -> list[CalibrationRun]:
+    """Runs of one cell with normal logarithms.
+
+    :param first: by how much the first run on each start is slower, logarithm.
+    """
+    drawn = []
+    for start in range(starts):
+        level = source.normal(0, between, len(metrics))
+        for order in range(runs):
+            logs = level + source.normal(0, within, len(metrics)) + (first if order == 0 else 0.0)
+            drawn.append(
+                CalibrationRun(
+                    topology=topology,
+                    workload=Workload(input_len=512, output_len=256, num_prompts=prompts),
+                    prompts=prompts,
+                    start=f"start {start}",
+                    night=f"night {start % nights}",
+                    order=order,
+                    values={n: 10 * math.exp(x) for n, x in zip(metrics, logs, strict=True)},
+                    load_s=prompts / 64,
+                )
+            )
+    return drawn
 
 
-def test_mean_squares_are_those_of_statsmodels() -> None:
-    values, groups = study(0.4, nights=12, each=4)
-    found = shares([(values, groups)])
+def calibrated(*cells: list[CalibrationRun], judgement: Judgement | None = None) -> Calibration:
+    runs = tuple(run for cell in cells for run in cell)
+    return calibrate(Series(source="drawn", runs=runs), judgement or Judgement())
+
+
+def noise(runs: list[CalibrationRun], metric: str = ITL) -> CellNoise:
+    found = noise_of(metric, runs)
     assert found is not None
-    f = anova_oneway(values, groups, use_var="equal").statistic
-    assert found.icc == pytest.approx((f - 1) / (f + 3))
+    return found
 
 
-def test_shares_of_a_balanced_study_are_those_of_a_mixed_model() -> None:
-    values, groups = study(0.5, nights=40, each=3)
-    found = shares([(values, groups)])
-    assert found is not None
-    data = pd.DataFrame({"y": values, "night": groups})
-    fitted = MixedLM.from_formula("y ~ 1", data, groups="night").fit(reml=True)
-    common = float(fitted.cov_re.iloc[0, 0])
-    assert found.icc == pytest.approx(common / (common + fitted.scale), abs=1e-3)
-    assert found.total == pytest.approx(common + fitted.scale, rel=1e-3)
+# Spreads.
 
 
-@pytest.mark.parametrize("icc", [0.0, 0.2, 0.5, 0.9])
-def test_the_share_is_found_and_its_interval_holds_it_nine_times_in_ten(icc: float) -> None:
-    found = [shares([study(icc, nights=20, each=2, seed=seed)]) for seed in range(400)]
-    estimates = [s.icc for s in found if s]
-    held = np.mean([s.low <= icc <= s.high for s in found if s])
-    assert np.median(estimates) == pytest.approx(icc, abs=0.06)
-    # At 0 the lower end is cut off there, so that one side never misses.
-    assert held == pytest.approx(0.95 if icc == 0 else 0.90, abs=0.05)
+@pytest.mark.parametrize("between", [0.0, 0.01, 0.03], ids=lambda b: f"between {b:.0%}")
+@pytest.mark.parametrize(("starts", "runs"), [(5, 3), (10, 3), (5, 9)])
+def test_both_parts_of_the_spread_are_found(starts: int, runs: int, between: float) -> None:
+    source = np.random.default_rng(7)
+    found = [
+        noise(draw(source, starts=starts, runs=runs, between=between, within=0.02))
+        for _ in range(250)
+    ]
+    within = statistics.median(each.within.value for each in found if each.within)
+    apart = statistics.median(each.between.value for each in found if each.between)
+    night = statistics.median(each.night.value for each in found)
+    assert within == pytest.approx(0.02, rel=0.06)
+    assert apart == pytest.approx(between, abs=0.006)
+    assert math.hypot(0.02, between) * 0.93 < night < math.hypot(0.02, between) * 1.16
 
 
-def test_unbalanced_nights_and_single_runs_are_used() -> None:
-    values, groups = study(0.5, nights=60, each=4)
-    keep = np.random.default_rng(3).random(len(values)) < 0.6
-    found = shares([(values[keep], groups[keep])])
-    assert found is not None
-    assert found.icc == pytest.approx(0.5, abs=0.15)
+@pytest.mark.parametrize("between", [0.0, 0.02], ids=["starts alike", "starts differ"])
+@pytest.mark.parametrize(("starts", "runs"), [(5, 3), (10, 3), (5, 9)])
+def test_intervals_hold_the_true_spread_nine_times_in_ten(
+    starts: int, runs: int, between: float
+) -> None:
+    source = np.random.default_rng(8)
+    held: dict[str, list[bool]] = {"within": [], "between": [], "night": []}
+    true = {"within": 0.02, "between": between, "night": math.hypot(0.02, between)}
+    for _ in range(200):
+        found = noise(draw(source, starts=starts, runs=runs, between=between))
+        for part, value in true.items():
+            spread = getattr(found, part)
+            held[part].append(spread.low <= value <= spread.high)
+    assert min(np.mean(part) for part in held.values()) >= 0.80
+    assert float(np.mean(held["within"])) >= 0.88
 
 
-@pytest.mark.parametrize("groups", [[0, 0, 0], [0, 1, 2]])
-def test_one_night_or_single_runs_say_nothing(groups: list[int]) -> None:
-    assert shares([(np.array([1.0, 2.0, 3.0]), np.array(groups))]) is None
+def test_one_start_a_night_tells_the_spread_of_nights_and_not_its_parts() -> None:
+    found = noise(draw(np.random.default_rng(2), starts=200, runs=1, between=0.03, within=0.04))
+    assert found.night.value == pytest.approx(0.05, rel=0.2)
+    assert (found.within, found.between) == (None, None)
 
 
-def test_no_noise_at_all_is_no_division_by_zero() -> None:
-    found = shares([(np.zeros(4), np.array([0, 0, 1, 1]))])
-    assert found is not None
-    assert (found.total, found.icc, found.low, found.high) == (0.0, 0.0, 0.0, 1.0)
+def test_one_run_that_is_far_off_hardly_moves_the_spread() -> None:
+    runs = draw(np.random.default_rng(2), starts=5, runs=6)
+    spoiled = [replace(runs[0], values={ITL: 50.0}), *runs[1:]]
+    assert noise(spoiled).night.value == pytest.approx(noise(runs).night.value, rel=0.15)
 
 
-def sample(*, start_sd: float, later: int, warmup: float = 0.0) -> Sample:
+def test_values_that_are_rounded_until_most_are_equal_still_have_a_spread() -> None:
+    runs = draw(np.random.default_rng(3), starts=10, runs=9, within=0.005, between=0.005)
+    rounded = [replace(run, values={ITL: round(run.values[ITL], 1)}) for run in runs]
+    found = noise(rounded)
+    assert found.is_rounded
+    assert found.night.value == pytest.approx(noise(runs).night.value, rel=0.35)
+
+
+def test_equal_values_have_no_spread() -> None:
+    found = noise(draw(np.random.default_rng(4), within=0.0))
+    assert (found.night.value, found.night.high, found.limit) == (0.0, 0.0, 0.0)
+
+
+# What follows.
+
+
+def test_longer_loads_make_the_part_within_a_start_smaller() -> None:
     source = np.random.default_rng(5)
-    values, nights, starts = [], [], []
-    for night in range(300):
-        common = source.normal(0, 0.004)
-        for session in range(2):
-            base = common + source.normal(0, start_sd)
-            for run in range(1 + later):
-                slow = warmup if run == 0 and later else 0.0
-                values.append(float(100 * np.exp(base + slow + source.normal(0, 0.003))))
-                nights.append(f"n{night}")
-                starts.append(f"n{night}-{session}")
-    return Sample(values=tuple(values), nights=tuple(nights), starts=tuple(starts))
+    cell = draw(source, starts=40, within=0.04, prompts=64)
+    found = calibrated(cell, draw(source, starts=40, within=0.02, prompts=256))
+    (ratio,) = found.ratios
+    assert (ratio.short, ratio.long, ratio.expected) == (64, 256, 0.5)
+    assert ratio.ratio == pytest.approx(0.5, rel=0.2)
+    assert noise(cell).at(256) == pytest.approx(noise(cell).night.value / 2, rel=0.2)
 
 
-def test_what_belongs_to_the_start_shows_in_further_runs_on_the_same_servers() -> None:
-    noise = noise_of("mean_itl_ms", [sample(start_sd=0.005, later=2)], Rules())
-    assert noise is not None
-    total = 0.004**2 + 0.005**2 + 0.003**2
-    assert noise.sd == pytest.approx(np.sqrt(total), rel=0.08)
-    assert noise.icc == pytest.approx(0.004**2 / total, abs=0.15)
-    assert noise.start == pytest.approx(0.005**2 / total, abs=0.2)
-    assert noise.warmup == pytest.approx(0.0, abs=0.002)
+def test_the_prompts_that_a_cell_needs_are_the_fewest_multiple_that_keeps_the_promise() -> None:
+    runs = draw(np.random.default_rng(0), starts=200, within=0.04, between=0.01)
+    (blind,) = calibrated(runs).blind
+    assert blind.prompts is not None
+    spread = math.log1p(blind.promise) / 5
+    assert blind.noise.at(blind.prompts) <= spread < blind.noise.at(blind.prompts - 64)
 
 
-@pytest.mark.parametrize(("metric", "sign"), [("mean_itl_ms", 1), ("output_throughput", -1)])
-def test_a_first_run_that_is_slow_shows_a_warm_up_too_short(metric: str, sign: int) -> None:
-    noise = noise_of(metric, [sample(start_sd=0.002, later=2, warmup=sign * 0.05)], Rules())
-    assert noise is not None
-    assert noise.warmup == pytest.approx(0.05, abs=0.005)
+def test_where_starts_differ_too_much_more_starts_are_told_and_no_prompts() -> None:
+    runs = draw(np.random.default_rng(6), starts=200, within=0.002, between=0.025)
+    (blind,) = calibrated(runs).blind
+    assert (blind.prompts, blind.starts) == (None, 5)
 
 
-def test_single_runs_do_not_tell_of_the_start() -> None:
-    noise = noise_of("mean_itl_ms", [sample(start_sd=0.005, later=0)], Rules())
-    assert noise is not None
-    assert noise.start is None
-    assert noise.warmup is None
+def test_a_load_is_proposed_that_gains_most_of_what_longer_ones_gain() -> None:
+    source = np.random.default_rng(9)
+    cells = [draw(source, starts=40, within=0.028, topology=f"route{n}") for n in range(2, 10)]
+    found = calibrated(*cells)
+    kept = {each.prompts: each.kept for each in found.forecasts}
+    loads = [64 * factor for factor in (2, 4, 8, 16)]
+    enough = [load for load in loads if kept[load] - kept[None] >= 0.75 * (kept[1024] - kept[None])]
+    assert kept[1024] > kept[None]
+    assert found.prompts == enough[0]
 
 
-@pytest.fixture
-def shelf(tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    monkeypatch.chdir(tmp_path)
-    return Shelf(folder=tmp_path, make_record=make_record)
-
-
-def calibrate(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    assert main(["calibrate", "--system", "p5-efa", *arguments]) == code
-    said = capsys.readouterr()
-    return said.err if code else said.out
-
-
-def study_of(shelf: Shelf, nights: int, **given: Any) -> None:
-    for day in range(1, nights + 1):
-        shelf.session(day, 20, **given)
-        shelf.session(day, 23, **given)
-
-
-def test_a_calibration_is_written_and_read(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shelf.night_sd, shelf.run_sd = 0.006, 0.006
-    study_of(shelf, 20)
-    said = calibrate(capsys)
-    assert "p5-efa: 40 fresh starts in 20 nights, 2 cells" in said
-    found = load_calibration(shelf.system)
-    assert found is not None
-    assert found.icc == pytest.approx(0.5, abs=0.2)
-    assert found.metrics["mean_itl_ms"].sd == pytest.approx(0.0085, rel=0.3)
-    assert f"ICC {found.icc:.2f}: the median over metrics" in said
-    assert "WARNING" not in said
-
-
-def test_confirmation_runs_on_other_starts_do_not_count(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, 6)
-    calibrate(capsys)
-    before = load_calibration(shelf.system)
-    for path in [*shelf.runs.rglob("*.0.record.json")]:
-        record = load_record(path)
-        slow = {name: value * 3 for name, value in record.metrics.items()}
-        write_record(path.parent.parent, replace(record, repeat=1, start=1, metrics=slow))
-    calibrate(capsys)
-    after = load_calibration(shelf.system)
-    assert before is not None
-    assert after is not None
-    assert after.metrics == before.metrics
-
-
-def test_repeats_on_the_first_start_tell_of_it(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, 5, repeats=3, restarts=False)
-    calibrate(capsys)
-    found = load_calibration(shelf.system)
-    assert found is not None
-    assert found.metrics["mean_itl_ms"].start is not None
-
-
-def test_few_nights_are_warned_of(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    study_of(shelf, 5)
-    assert "WARNING: 5 nights say little" in calibrate(capsys)
-
-
-@pytest.mark.parametrize("nights", [1, 4])
-def test_too_few_nights_are_refused(
-    nights: int, shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, nights)
-    said = calibrate(capsys, code=4)
-    assert f"{2 * nights} sessions of {nights} nights" in said
-    assert "at least 5 nights are needed" in said
-
-
-def test_nights_of_one_session_are_refused(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shelf.nights(12)
-    assert "and two sessions in some of them" in calibrate(capsys, code=4)
-
-
-def test_invalid_runs_do_not_count(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    study_of(shelf, 5)
-    run = shelf.session(6, findings=(INVALID,))
-    said = calibrate(capsys)
-    assert f"left out: invalid: {run} dp" in said
-    found = load_calibration(shelf.system)
-    assert found is not None
-    assert found.sessions == 10
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_time_that_cannot_be_is_no_sample(
-    value: float, shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, 5)
-    calibrate(capsys)
-    before = load_calibration(shelf.system)
-    for path in shelf.runs.glob("20261105T23*/*/*.json"):
-        data = json.loads(path.read_text())
-        data["metrics"]["mean_itl_ms"] = value
-        write_json(path, data)
-    calibrate(capsys)
-    after = load_calibration(shelf.system)
-    assert before is not None
-    assert after is not None
-    assert after.metrics["mean_ttft_ms"] == before.metrics["mean_ttft_ms"]
-    assert after.metrics["mean_itl_ms"] != before.metrics["mean_itl_ms"]
-
-
-@pytest.mark.parametrize("command", [["calibrate"], ["baseline", "propose"], ["judge"]])
-def test_a_record_of_400_digits_is_no_traceback(
-    command: list[str], shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, 5)
-    run = shelf.session(6)
-    for path in (shelf.runs / run).glob("*/*.json"):
-        data = json.loads(path.read_text())
-        data["metrics"]["mean_itl_ms"] = 10**400
-        path.write_text(json.dumps(data))
-    arguments = [*command, "--system", "p5-efa", *([run] if command == ["judge"] else [])]
-    assert main(arguments) == (4 if command == ["judge"] else 0)
-    said = capsys.readouterr()
-    if command == ["judge"]:
-        assert f"runs/{run}: none of its 2 records can be read" in said.err
-        assert "is greater than the maximum of 1e+18" in said.err
-    else:
-        assert (
-            f"left out: runs/{run}/dp/random-512-256-n4.0.record.json: /metrics/mean_itl_ms: "
-            in said.out
-        )
+def test_no_load_is_proposed_where_cells_see_what_is_promised() -> None:
+    assert calibrated(draw(np.random.default_rng(9), starts=20, within=0.005)).prompts is None
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("spread", "nights", "own", "floor"),
     [
-        ({"schema_version": 3}, "/schema_version: 3, expected 1 or 2"),
-        ({"icc": 1.5}, "/icc: 1.5 is greater than the maximum of 1"),
-        ({"icc": None}, "/icc: None is not of type 'number'"),
-        ({"system": "p6"}, "/system: is of 'p6', not of 'p5-efa'"),
-        ({"metrics": {}}, "/metrics: {} should be non-empty"),
+        pytest.param(0.02, 1, None, 0.11, id="a noisy system gets a higher floor"),
+        pytest.param(0.004, 1, None, 0.04, id="starts of one night lower no floor"),
+        pytest.param(0.004, 5, None, 0.03, id="starts of five nights do"),
+        pytest.param(0.004, 1, 0.01, 0.03, id="a floor that is too low is raised on one night"),
+        pytest.param(0.0, 5, None, 0.01, id="no floor is below one percent"),
+        pytest.param(1.0, 5, None, 10.0, id="no floor is larger than a system file takes"),
     ],
 )
-def test_a_wrong_calibration_is_refused_in_a_sentence(
-    change: dict[str, object],
-    why: str,
-    shelf: Shelf,
-    capsys: pytest.CaptureFixture[str],
+def test_the_floor_is_five_typical_spreads(
+    spread: float, nights: int, own: float | None, floor: float
 ) -> None:
-    study_of(shelf, 5)
-    calibrate(capsys)
-    path = Path(shelf.system.source).parent / "calibration.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ConfigError) as refused:
-        load_calibration(shelf.system)
-    assert str(refused.value).startswith(f"{path}: {why}")
+    source = np.random.default_rng(10)
+    cells = [
+        draw(source, starts=40, within=spread, nights=nights, topology=f"route{n}")
+        for n in range(2, 7)
+    ]
+    judgement = Judgement(floors={} if own is None else {ITL: own})
+    (found,) = calibrated(*cells, judgement=judgement).metrics
+    assert found.floor == floor
 
 
-def test_a_calibration_of_other_hardware_is_refused(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, 5)
-    calibrate(capsys)
-    for known in (None, "0123456789ab", "unknown"):
-        assert load_calibration(shelf.system, fingerprint=known) is not None
-    path = Path(shelf.system.source).parent / "calibration.json"
-    with pytest.raises(ConfigError) as refused:
-        load_calibration(shelf.system, fingerprint="ffffffffffff")
-    assert str(refused.value) == (
-        f"{path} was made on another host or system file (fingerprint 0123456789ab, here "
-        "ffffffffffff); move it away, and study this with pdserve calibrate"
-    )
+METRICS = ("mean_ttft_ms", ITL, "mean_e2el_ms")
 
 
-def test_a_calibration_of_unknown_hardware_is_believed(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, 5, fingerprint="unknown")
-    calibrate(capsys)
-    assert load_calibration(shelf.system, fingerprint="ffffffffffff") is not None
+def test_a_first_run_that_is_slower_than_later_ones_is_told_and_left_out() -> None:
+    (found,) = calibrated(draw(np.random.default_rng(11), first=0.2, metrics=METRICS)).first_runs
+    assert set(found.changes) == set(METRICS)
+    assert found.changes[ITL] == pytest.approx(0.2, rel=0.2)
+    assert found.is_left_out
 
 
-@pytest.mark.parametrize("name", ["mean_itl", "completed"])
-def test_a_renamed_metric_is_refused(
-    name: str, shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study_of(shelf, 5)
-    calibrate(capsys)
-    path = Path(shelf.system.source).parent / "calibration.json"
-    data = json.loads(path.read_text())
-    data["metrics"][name] = data["metrics"].pop("mean_itl_ms")
-    path.write_text(json.dumps(data))
-    with pytest.raises(ConfigError, match=f"/metrics/{name}: unknown metric '{name}'"):
-        load_calibration(shelf.system)
+def test_first_runs_like_later_ones_are_told_of_one_cell_in_fifty_at_most() -> None:
+    source = np.random.default_rng(12)
+    told = sum(bool(calibrated(draw(source, metrics=METRICS)).first_runs) for _ in range(200))
+    assert told <= 4

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.backends.attached import attached_to
+from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.plugin.checks import check_before_start
 from pytest_pdserve.plugin.checks import check_topology
+from pytest_pdserve.results import folders
+from pytest_pdserve.results.baselines import host_baseline_path
+from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import System
@@ -24,18 +30,23 @@ def make_settings(tmp_path: Path, p5_efa: System) -> Callable[..., Settings]:
 
     def make(base_url: str | None = None) -> Settings:
         system = replace(p5_efa, source=str(tmp_path / "system.toml"))
-        return Settings(
-            topologies=(),
-            system=attached_to(system, base_url) if base_url else system,
-            folders=(),
-            runs=tmp_path / "runs",
-            repeats=1,
-            record=False,
-            strict=False,
-            rootdir=tmp_path,
-        )
+        return settings_on(attached_to(system, base_url) if base_url else system, tmp_path)
 
     return make
+
+
+def settings_on(system: System, folder: Path) -> Settings:
+    return Settings(
+        topologies=(),
+        system=system,
+        folders=(),
+        runs=folder / "runs",
+        repeats=1,
+        first_runs=3,
+        record=False,
+        strict=False,
+        rootdir=folder,
+    )
 
 
 MakeSettings = Callable[..., Settings]
@@ -73,6 +84,36 @@ def test_an_endpoint_that_is_up_needs_no_placement(make_settings: MakeSettings) 
 def test_a_malformed_baseline_is_a_usage_error(make_settings: MakeSettings, tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/sweep.json is no valid JSON"):
+        checked(make_settings(), "dp")
+
+
+def test_a_baseline_that_is_shipped_is_read_too(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_PACKAGE", tmp_path.parent)
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/sweep.json is no valid JSON"):
+        checked(make_settings(), "dp")
+
+
+def test_a_malformed_reference_of_this_host_is_a_usage_error(
+    local_cpu: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    system = with_model_path(local_cpu)
+    mark = fingerprint(backend_of(system).describe_hardware(system), system)
+    path = host_baseline_path(system, mark, state_folder())
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(pytest.UsageError, match=f"^{path} is no valid JSON"):
+        checked(settings_on(local_cpu, tmp_path), "dp")
+
+
+def test_malformed_expected_changes_are_a_usage_error(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "expected.toml").write_text("[[expected]]\n")
+    with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/expected.toml: /: 'schema_version'"):
         checked(make_settings(), "dp")
 
 

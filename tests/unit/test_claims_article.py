@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tomllib
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.expected import ExpectedChanges
 from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.claims import load_figures
+from pytest_pdserve.results.expected import expected_path
+from pytest_pdserve.results.expected import load_expected
 from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES
 
@@ -32,6 +37,7 @@ SYSTEM = load_system("article", SHIPPED)
 FIGURES = load_figures(figures_path(SYSTEM))
 SWEEP = SYSTEM.sweep.points()
 CLAIMS = {claim.id: claim for claim in load_claims(SUITE / "article.toml")}
+ENTRIES = load_expected(expected_path(SYSTEM, ROOT))
 DECIDED = {name: claim for name, claim in CLAIMS.items() if claim.undecidable is None}
 PREFILL = ("512-256", "1024-256", "2048-256", "4096-256")
 DECODE = ("512-256", "512-512", "512-1024", "512-2048", "512-4096")
@@ -127,8 +133,27 @@ HIDDEN = "23b-1p3d-itl-10-ms-guarded"
 """Its one cell contradicts it by throughput, whatever is asked of ITL."""
 
 
-def judged(claim: Claim, figures: Figures = FIGURES) -> ClaimVerdict:
-    return judge_claim(claim, SWEEP, Known(figures=figures).look, system="article")
+def changes_of(entries: Sequence[ExpectedChange]) -> ExpectedChanges:
+    return ExpectedChanges(entries=entries, source="e.toml", today="2026-11-27")
+
+
+def judged(
+    claim: Claim, figures: Figures = FIGURES, changes: ExpectedChanges | None = None
+) -> ClaimVerdict:
+    known = changes or changes_of(ENTRIES)
+    return judge_claim(
+        claim,
+        SWEEP,
+        Known(figures=figures).side,
+        covers=lambda *cells: known.of_claim(claim.id, *cells),
+    )
+
+
+def expected_cells(claim: Claim) -> set[str]:
+    """Cells in which the claim is expected not to hold."""
+    return {
+        cell for entry in ENTRIES if claim.id in (entry.claims or ()) for cell in entry.cells or ()
+    }
 
 
 def part(claim: Claim) -> str:
@@ -151,16 +176,24 @@ def test_a_verdict_is_the_one_found_by_hand(claim: Claim) -> None:
         return
     verdict = judged(claim)
     assert set(verdict.contradicted) == set(expected)
-    assert (verdict.status, verdict.known is not None) == (
-        ("EXPECTED", True) if expected else ("PASS", False)
-    )
-    assert not verdict.missing
+    assert verdict.status == ("EXPECTED" if expected else "PASS")
     evidence = dict(verdict.evidence)
     assert evidence["statistics"] == (
-        "point claim: one run per side, no variance; intervals are how far readings may be off"
+        "read off plots: one run per side, no variance; intervals are how far readings may be off"
     )
     assert evidence["sides from"].startswith("figure: ")
     assert len([label for label in evidence if label.startswith("random-")]) > 0
+
+
+def test_the_expected_changes_name_the_cells_that_were_found_by_hand() -> None:
+    named = {claim: set(entry.cells or ()) for entry in ENTRIES for claim in entry.claims or ()}
+    found = {
+        claim.id: set(cells)
+        for claim in CLAIMS.values()
+        if (cells := BY_HAND[part(claim)]) and cells != UNDECIDABLE
+    }
+    assert named == found
+    assert {entry.owner for entry in ENTRIES} == {"pytest-pdserve project"}
 
 
 @pytest.mark.parametrize("claim", load_claims(SUITE / "claims.toml"), ids=lambda c: c.id)
@@ -257,8 +290,7 @@ def renamed(claim: Claim) -> Claim:
 
 def lacking(claim: Claim, verdict: ClaimVerdict) -> str:
     """The status of a claim with a missing value: FAIL if other cells contradict it anew."""
-    known = claim.known_issue.cells if claim.known_issue else ()
-    return "FAIL" if set(verdict.contradicted) - set(known) else "NOT JUDGED"
+    return "FAIL" if set(verdict.contradicted) - expected_cells(claim) else "NOT JUDGED"
 
 
 def demanding(claim: Claim) -> Claim:
@@ -276,34 +308,51 @@ def demanding(claim: Claim) -> Claim:
 @pytest.mark.parametrize("mutate", [flipped, renamed, demanding])
 @pytest.mark.parametrize("claim", DECIDED.values(), ids=list(DECIDED))
 def test_a_mutated_claim_does_not_pass(claim: Claim, mutate: Callable[[Claim], Claim]) -> None:
-    verdict = judged(mutate(claim))
+    changes = changes_of(ENTRIES)
+    verdict = judged(mutate(claim), changes=changes)
     if mutate is renamed:  # of a metric that the figures do not have, FAIL only by another part
-        assert verdict.missing
         assert verdict.status == lacking(claim, verdict)
+        assert "is not in the figures" in " ".join(verdict.misses)
+    elif verdict.status == "PASS":  # in all of its cells the opposite was expected
+        assert "was not needed" in changes.troubles[0]
+    elif mutate is demanding or claim.id == HIDDEN:
+        assert verdict.status in ("FAIL", "EXPECTED")
     else:
-        assert verdict.status == ("FAIL" if verdict.known is None else "EXPECTED")
-    if mutate is not demanding and claim.id != HIDDEN:
-        assert verdict.known is None
+        assert verdict.status == "FAIL"
 
 
 @pytest.mark.parametrize("claim", DECIDED.values(), ids=list(DECIDED))
-def test_a_claim_without_its_known_issue_or_with_another_turns_red(claim: Claim) -> None:
-    issue = claim.known_issue
-    if issue is None:
-        said = {**_entry(claim.id), "known_issue": {"cells": ["512-256"], "why": "w"}}
-        verdict = judged(Claim.from_toml(said, source="a"))
-        assert (verdict.status, verdict.known) == ("FAIL", None)
-        return
-    bare = judged(replace(claim, known_issue=None))
-    assert (bare.status, bare.known) == ("FAIL", None)
-    fewer = replace(
-        issue, cells=(*issue.cells[1:], "1-1") if len(issue.cells) < 2 else issue.cells[1:]
-    )
-    assert judged(replace(claim, known_issue=fewer)).known is None
-    more = replace(
-        issue, cells=(*issue.cells, next(c for c in (*BOTH, "1-1") if c not in issue.cells))
-    )
-    assert judged(replace(claim, known_issue=more)).known is None
+def test_a_contradiction_without_its_entry_fails(claim: Claim) -> None:
+    verdict = judged(claim, changes=changes_of(()))
+    assert verdict.status == ("FAIL" if BY_HAND[part(claim)] else "PASS")
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.claims[0])
+def test_an_entry_with_a_cell_less_does_not_cover_its_claim(entry: ExpectedChange) -> None:
+    (claim,) = (CLAIMS[name] for name in entry.claims or ())
+    fewer = replace(entry, cells=(entry.cells or ())[1:] or ("1-1",))
+    assert judged(claim, changes=changes_of([fewer])).status == "FAIL"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.claims[0])
+def test_a_cell_that_an_entry_names_in_vain_is_named(entry: ExpectedChange) -> None:
+    (claim,) = (CLAIMS[name] for name in entry.claims or ())
+    there = [point.name for point in SWEEP if claim.admits(point)]
+    changes = changes_of([replace(entry, cells=(*there, "1-1"))])
+    assert judged(claim, changes=changes).status == "EXPECTED"
+    said = " ".join((*changes.troubles, *changes.unknown({claim.id: there})))
+    assert all(cell in said for cell in {*there, "1-1"}.difference(entry.cells or ()))
+
+
+def test_the_articles_expected_changes_are_all_needed() -> None:
+    changes = changes_of(ENTRIES)
+    for claim in DECIDED.values():
+        judged(claim, changes=changes)
+    cells = {
+        claim.id: [point.name for point in SWEEP if claim.admits(point)]
+        for claim in CLAIMS.values()
+    }
+    assert (*changes.troubles, *changes.unknown(cells)) == ()
 
 
 @pytest.mark.parametrize("claim", DECIDED.values(), ids=list(DECIDED))
@@ -314,7 +363,6 @@ def test_a_value_that_is_gone_turns_its_claim_red(claim: Claim) -> None:
     without = [c for c in FIGURES.record if (c.topology, c.workload.id) != key]
     assert len(without) == len(FIGURES.record) - 1
     verdict = judged(claim, replace(FIGURES, record=tuple(without)))
-    assert (verdict.missing, verdict.known) == (True, None)
     assert verdict.status == lacking(claim, verdict)
     assert "is not in the figures" in " ".join(verdict.misses)
 
@@ -332,7 +380,7 @@ def test_a_claim_that_lacks_a_key_is_refused_or_keeps_its_meaning(
     """Without a key that its kind needs, a claim is bad input, never a claim of something else."""
     entry = _entry(claim.id)
     optional = {"number", "load", "input_lens", "output_lens", "margin", "low", "high"}
-    for key in set(entry) - optional - {"known_issue", "measure"}:
+    for key in set(entry) - optional - {"measure"}:
         rest = {k: v for k, v in entry.items() if k != key}
         path = tmp_path / "c.toml"
         path.write_text(f"schema_version = 1\n[[claim]]\n{_toml(rest)}", encoding="utf-8")

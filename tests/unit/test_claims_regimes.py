@@ -1,70 +1,143 @@
-"""Claims: known issues, regimes, loads, readings that may be off, and derived quantities."""
+"""Claims: expected changes, regimes, loads, readings that may be off, and derived quantities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
-from pytest_pdserve.judge.sides import Known
-from pytest_pdserve.judge.sides import Side
-from pytest_pdserve.judge.sides import derive
-from pytest_pdserve.values.baseline import Baseline
-from pytest_pdserve.values.baseline import Envelope
+from pytest_pdserve.judge.expected import ExpectedChanges
 from pytest_pdserve.values.claim import CAUTION
-from pytest_pdserve.values.quantities import DERIVED
-from pytest_pdserve.values.record import Finding
-from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.sweep import Sweep
-from pytest_pdserve.values.topology import Size
-from pytest_pdserve.values.workload import Workload
 from tests.support.claims import JOINT
 from tests.support.claims import MONOTONE
 from tests.support.claims import SWEEP
 from tests.support.claims import cell
 from tests.support.claims import claim
-from tests.support.claims import judged
-from tests.support.claims import look_at
+from tests.support.claims import lookup_in
 
-KNOWN = {"cells": ["512-256"], "why": "seen before"}
+ENTRY = ExpectedChange(
+    claims=("itl",), cells=("512-256",), until="2099-12-31", owner="ann", reason="seen before"
+)
+HALVES = claim(output_lens=[256, 512])
+
+
+def expecting(
+    short: float | None, long: float | None, *entries: ExpectedChange, uncertainty: float = 0.0
+) -> tuple[ClaimVerdict, tuple[str, ...]]:
+    """The verdict on a claim about two cells, and what is wrong with its *entries*."""
+    changes = ExpectedChanges(entries=entries or (ENTRY,), source="e.toml", today="2026-11-27")
+    values = {"dp": 10.0, "1p3d 512-256": short, "1p3d 512-512": long}
+    verdict = judge_claim(
+        HALVES,
+        SWEEP,
+        lookup_in(values, uncertainty=uncertainty),
+        covers=lambda *cells: changes.of_claim("itl", *cells),
+    )
+    return verdict, changes.troubles
 
 
 @pytest.mark.parametrize(
-    ("short", "long", "status", "known", "said"),
+    ("short", "long", "status", "troubles"),
     [
-        (11, 9, "EXPECTED", "seen before", "random-512-256-n1024: mean_itl_ms of 1p3d"),
-        (9, 9, "FAIL", None, "holds in 512-256, though a known issue says it does not"),
-        (11, 11, "FAIL", None, "random-512-512-n1024: mean_itl_ms of 1p3d = 11 ms"),
-        (9, 11, "FAIL", None, "holds in 512-256"),
+        pytest.param(11, 9, "EXPECTED", (), id="as expected"),
+        pytest.param(
+            9,
+            9,
+            "PASS",
+            (
+                "e.toml: entry 1 (ann: seen before) was not needed: what it names is not worse; "
+                "remove it",
+            ),
+            id="healed",
+        ),
+        pytest.param(11, 11, "FAIL", (), id="another cell too"),
+        pytest.param(
+            9,
+            11,
+            "FAIL",
+            ("e.toml: entry 1 (ann: seen before): itl holds in 512-256; remove it",),
+            id="another cell instead",
+        ),
+        pytest.param(None, 9, "NOT JUDGED", (), id="missing"),
+        pytest.param(11, None, "NOT JUDGED", (), id="as expected, and another cell is missing"),
+        pytest.param(None, 11, "FAIL", (), id="missing, and another cell contradicts it"),
     ],
-    ids=["as known", "healed", "another cell too", "another cell instead"],
 )
-def test_a_known_issue_is_strict(
-    short: float, long: float, status: str, known: str | None, said: str
+def test_an_expected_change_covers_the_cells_that_it_names(
+    short: float | None, long: float | None, status: str, troubles: tuple[str, ...]
 ) -> None:
-    made = claim(known_issue=KNOWN, output_lens=[256, 512])
-    verdict = judged(made, {"dp": 10, "1p3d 512-256": short, "1p3d 512-512": long}, SWEEP)
-    assert (verdict.status, verdict.known) == (status, known)
-    assert verdict.misses[0].startswith(said)
-    assert dict(verdict.evidence)["known issue"] == "seen before"
+    verdict, said = expecting(short, long)
+    assert (verdict.status, said) == (status, troubles)
 
 
-def test_a_known_issue_of_a_cell_that_is_not_swept_fails() -> None:
-    made = claim(known_issue={"cells": ["512-255"], "why": "w"})
-    verdict = judged(made, {"dp": 10, "1p3d": 11})
-    assert verdict.known is None
-    assert verdict.misses[0].startswith("the known issue names 512-255, but the claim's cells are")
+def test_what_holds_is_named_once_however_often_the_claim_is_judged() -> None:
+    changes = ExpectedChanges(entries=(ENTRY,), source="e.toml", today="2026-11-27")
+    for _ in range(3):
+        changes.of_claim("itl", ["512-512"], ["512-256"])
+    assert len(changes.troubles) == 1
 
 
-def test_a_known_issue_may_be_one_of_another_system() -> None:
-    made = claim(known_issue={**KNOWN, "systems": ["elsewhere"]})
-    assert judged(made, {"dp": 10, "1p3d": 11}).known is None
-    assert judged(made, {"dp": 10, "1p3d": 9}).status == "PASS"
-    here = claim(known_issue={**KNOWN, "systems": ["elsewhere", "s"]})
-    assert judged(here, {"dp": 10, "1p3d": 11}).known == "seen before"
+def test_an_expected_claim_says_where_and_why_and_until_when() -> None:
+    verdict, _ = expecting(11, 9)
+    assert verdict.reason == (
+        "EXPECTED: contradicted in 512-256: seen before (until 2099-12-31, ann)"
+    )
+    assert dict(verdict.evidence)["expected"] == "seen before"
+
+
+def test_two_entries_cover_the_cells_of_both() -> None:
+    other = replace(ENTRY, cells=("512-512",), reason="seen later")
+    verdict, troubles = expecting(11, 11, ENTRY, other)
+    assert (verdict.status, verdict.contradicted) == ("EXPECTED", ("512-256", "512-512"))
+    assert troubles == ()
+
+
+def test_nobody_knows_whether_an_entry_of_an_unclear_cell_is_needed() -> None:
+    verdict, troubles = expecting(10, 9, uncertainty=0.1)
+    assert (verdict.status, troubles) == ("INCONCLUSIVE", ())
+
+
+def test_an_expected_violation_is_not_run_again() -> None:
+    changes = ExpectedChanges(entries=(ENTRY,), source="e.toml", today="2026-11-27")
+    verdict = judge_claim(
+        claim(),
+        cell(),
+        lookup_in({"dp": (10.0,), "1p3d": (12.0,)}),
+        covers=lambda *cells: changes.of_claim("itl", *cells),
+    )
+    assert (verdict.status, verdict.wants_pair) == ("EXPECTED", ())
+    assert verdict.contradicted == ("512-256",)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        pytest.param(ENTRY, [], id="all is there"),
+        pytest.param(replace(ENTRY, claims=None), [], id="no entry about claims"),
+        pytest.param(
+            replace(ENTRY, claims=("itl", "ttft")),
+            ["e.toml: entry 1 (ann: seen before): no claim is called ttft"],
+            id="no such claim",
+        ),
+        pytest.param(
+            replace(ENTRY, cells=("512-256", "512-257")),
+            [
+                "e.toml: entry 1 (ann: seen before): no cell of itl is called 512-257; the cells "
+                "are 512-256, 512-512"
+            ],
+            id="no such cell",
+        ),
+        pytest.param(replace(ENTRY, claims=("ttft",), until="2020-01-01"), [], id="expired"),
+    ],
+)
+def test_an_entry_of_what_does_not_exist_is_named(entry: ExpectedChange, said: list[str]) -> None:
+    changes = ExpectedChanges(entries=(entry,), source="e.toml", today="2026-11-27")
+    assert list(changes.unknown({"itl": ("512-256", "512-512")})) == said
 
 
 @pytest.mark.parametrize(
@@ -74,17 +147,10 @@ def test_a_known_issue_may_be_one_of_another_system() -> None:
 def test_a_reading_that_may_be_off_decides_only_beyond_that(
     subject: float, uncertainty: float, status: str
 ) -> None:
-    look = look_at({"1p3d": subject, "dp": 10.0}, uncertainty=uncertainty)
-    verdict = judge_claim(claim(), cell(), look)
+    lookup = lookup_in({"1p3d": subject, "dp": 10.0}, uncertainty=uncertainty)
+    verdict = judge_claim(claim(), cell(), lookup)
     assert verdict.status == status
     assert "times [" in verdict.evidence[0][1]
-
-
-def test_an_unclear_known_cell_is_neither_known_nor_healed() -> None:
-    made = claim(known_issue=KNOWN)
-    look = look_at({"1p3d": 10.0, "dp": 10.0}, uncertainty=0.1)
-    verdict = judge_claim(made, cell(), look)
-    assert (verdict.status, verdict.known) == ("INCONCLUSIVE", None)
 
 
 LESS_IS_GUARDED = {"load": {"request_rate": 8.0}}
@@ -153,137 +219,9 @@ def test_a_regime_may_state_its_load(load: Any, sweep: dict[str, Any], admitted:
     assert made.name == ("512-256-rate8" if "request_rate" in sweep else "512-256")
 
 
-def test_derived_quantities_follow_from_metrics() -> None:
-    values = {
-        "request_throughput": 13.23,
-        "mean_ttft_ms": 37374.1,
-        "mean_itl_ms": 9.98,
-        "output_throughput": 3386.8,
-    }
-    workload = Workload(input_len=4096, output_len=256, num_prompts=1024)
-
-    def part(name: str) -> Side:
-        value = values[name]
-        side = look_at({"1p3d": value}, uncertainty=value / 100)("1p3d", workload, name)
-        return replace(side, runs=(value, value))
-
-    found = {
-        name: derive(quantity, [part(need) for need in quantity.needs], workload)
-        for name, quantity in DERIVED.items()
-    }
-    assert {name: side.value for name, side in found.items()} == pytest.approx(
-        {
-            "implied_prefill_rate": 54190.1,
-            "waiting_requests": 494.46,
-            "decoding_requests": 33.67,
-            "generated_fraction": 0.99997,
-        },
-        rel=1e-4,
-    )
-    assert found["decoding_requests"].uncertainty == pytest.approx(0.02 * 33.67, rel=1e-3)
-    assert found["decoding_requests"].runs == pytest.approx((33.67, 33.67), rel=1e-3)
-
-
-def test_a_derived_quantity_lacks_what_its_metrics_lack() -> None:
-    workload = cell()[0].workload
-    look = look_at({"dp": None})
-    derived = DERIVED["decoding_requests"]
-    side = derive(derived, [look("dp", workload, need) for need in derived.needs], workload)
-    assert side.missing == (
-        "decoding_requests of dp cannot be had: request_throughput of dp was not measured"
-    )
-
-
-MakeRecord = Callable[..., Record]
-POINT = Sweep(input_lens=(512,), output_lens=(256,), num_prompts=4).points()[0]
-CELL = POINT.workload
-"""Of the records that ``make_record`` makes."""
-
-
-def known(make_record: MakeRecord, *runs: dict[str, float], **fields: Any) -> Known:
-    records = tuple(make_record(run, **fields) for run in runs)
-    return Known(measured={("1p3d", CELL.id): records})
-
-
-def test_a_measured_side_has_its_runs(make_record: MakeRecord) -> None:
-    seen = known(make_record, {"mean_itl_ms": 8.0}, {"mean_itl_ms": 18.0})
-    side = seen.look("1p3d", CELL, "mean_itl_ms")
-    assert side.value == pytest.approx(12.0)
-    assert side.runs == (8.0, 18.0)
-    assert (side.origin, side.missing) == ("this session", None)
-
-
-@pytest.mark.parametrize(
-    ("metric", "why"),
-    [
-        ("mean_tpot_ms", "mean_tpot_ms of 1p3d was not measured"),
-        ("mean_ttft_ms", "mean_ttft_ms of 1p3d must not be judged in this cell, as sanity says"),
-        ("output_throughput", "output_throughput of 1p3d is 0, which is no measurement"),
-    ],
-)
-def test_a_measured_side_may_be_missing_all_the_same(
-    metric: str, why: str, make_record: MakeRecord
-) -> None:
-    note = Finding(check="chunks", severity="note", message="", voids=("mean_ttft_ms",))
-    seen = known(make_record, {"output_throughput": 0.0}, findings=(note,))
-    side = seen.look("1p3d", CELL, metric)
-    assert (side.value, side.missing) == (None, why)
-
-
-def test_a_side_that_is_nowhere_says_so(make_record: MakeRecord) -> None:
-    side = known(make_record, {}).look("dp", CELL, "decoding_requests")
-    assert (side.value, side.origin) == (None, "nowhere")
-
-
-def test_the_baseline_stands_in_for_no_side(make_record: MakeRecord) -> None:
-    envelope = Envelope(ref=20.0, rtol=0.1, better="lower", unit="ms", runs=20)
-    cells = {"dp": {CELL.id: {"mean_itl_ms": envelope}}}
-    stored = Baseline(system="s", suite="sweep", source="sweep.json", provenance=None, cells=cells)
-    seen = replace(known(make_record, {}), baseline=stored)
-    verdict = judge_claim(claim(), [POINT], seen.look)
-    assert (verdict.status, verdict.missing) == ("NOT JUDGED", True)
-    assert verdict.misses == (f"{CELL.id}: mean_itl_ms of dp was not measured",)
-
-
 def test_the_ends_of_an_interval_are_as_exact_as_its_value() -> None:
-    look = look_at({"1p3d": 19728.9, "dp": 17199.3}, uncertainty=0.5)
+    lookup = lookup_in({"1p3d": 19728.9, "dp": 17199.3}, uncertainty=0.5)
     alone = claim(kind="within", subject=None, others=None, topologies=["1p3d"], low=19000)
     apart = claim(kind="difference", low=2000)
-    assert "19728.9 ms [19728.4, 19729.4], claimed" in judge_claim(alone, cell(), look).message
-    assert "difference 2529.6 [2528.6, 2530.6] ms" in judge_claim(apart, cell(), look).message
-
-
-ARTICLE_SIZES = {"1p1d": Size(nodes=2, gpus=16), "dp": Size(nodes=4, gpus=32)}
-
-
-def test_throughput_per_gpu_compares_topologies_of_unequal_size(make_record: MakeRecord) -> None:
-    records = {
-        ("1p1d", CELL.id): (make_record({"output_throughput": 9000.0, "mean_itl_ms": 9.0}),),
-        ("dp", CELL.id): (make_record({"output_throughput": 16000.0, "mean_itl_ms": 10.0}),),
-    }
-    seen = Known(measured=records, sizes=ARTICLE_SIZES)
-    made = claim(kind="above", metric="output_throughput", subject="1p1d")
-    assert judge_claim(made, [POINT], seen.look).status == "FAIL"
-    per_gpu = claim(kind="above", metric="output_throughput", subject="1p1d", per="gpu")
-    verdict = judge_claim(per_gpu, [POINT], replace(seen, per_gpu=True).look)
-    assert verdict.status == "PASS"
-    assert "562.5" in dict(verdict.evidence)[CELL.id]
-    assert dict(verdict.evidence)["size"] == (
-        "1p1d 2 nodes, 16 GPUs; dp 4 nodes, 32 GPUs; throughput is per GPU"
-    )
-    itl = replace(seen, per_gpu=True).look("1p1d", CELL, "mean_itl_ms")
-    assert itl.value == pytest.approx(9.0)
-    assert itl.size == ARTICLE_SIZES["1p1d"]
-
-
-def test_without_its_gpus_nothing_is_per_gpu(make_record: MakeRecord) -> None:
-    seen = replace(known(make_record, {"output_throughput": 9000.0}), per_gpu=True)
-    side = seen.look("1p3d", CELL, "output_throughput")
-    assert side.missing == "output_throughput of 1p3d has no known number of GPUs"
-
-
-def test_a_size_that_all_share_is_said_once(make_record: MakeRecord) -> None:
-    records = {(name, CELL.id): (make_record({"mean_itl_ms": 9.0}),) for name in ("1p3d", "dp")}
-    sizes = {"1p3d": ARTICLE_SIZES["dp"], "dp": ARTICLE_SIZES["dp"]}
-    verdict = judge_claim(claim(), [POINT], Known(measured=records, sizes=sizes).look)
-    assert dict(verdict.evidence)["size"] == "4 nodes, 32 GPUs each"
+    assert "19728.9 ms [19728.4, 19729.4], claimed" in judge_claim(alone, cell(), lookup).message
+    assert "difference 2529.6 ms [2528.6, 2530.6]" in judge_claim(apart, cell(), lookup).message

@@ -37,7 +37,6 @@ def session(run_id: str, simulated_night: int | None = None) -> SessionRef:
 
 
 TONIGHT = session("20261120T220000-p5-efa")
-LIKE = ("0123456789ab", {"vllm": "0.15.1", "nixl": "0.10.1", "commit": "0a1b2c"})
 
 
 @pytest.fixture
@@ -46,18 +45,39 @@ def shelf(tmp_path: Path, make_record: Callable[..., Record]) -> Shelf:
 
 
 def past(shelf: Shelf, **given: Any) -> History:
-    asked = {"like": LIKE, "tonight": TONIGHT, "baseline": (), "cells": (), "each": 6}
+    asked = {"fingerprint": "0123456789ab", "tonight": TONIGHT, "cells": (), "each": 6}
     return past_nights(shelf.runs, system="p5-efa", **{**asked, **given})
 
 
 def days(history: History) -> list[str]:
-    """Day of the month of each night, oldest first."""
-    return [next(iter(night.values()))[0].session.id[6:8] for night in history.nights]
+    """Day of the month on which the first session of each night began, newest first."""
+    return [next(iter(night.runs.values()))[0].session.id[6:8] for night in history.nights]
 
 
-def test_the_newest_nights_are_the_past_oldest_first(shelf: Shelf) -> None:
+def back(newest: int, oldest: int) -> list[str]:
+    """Days of the month, newest first."""
+    return [f"{day:02}" for day in range(newest, oldest - 1, -1)]
+
+
+def test_the_newest_nights_are_the_past_newest_first(shelf: Shelf) -> None:
     shelf.nights(12)
-    assert days(past(shelf)) == ["07", "08", "09", "10", "11", "12"]
+    assert days(past(shelf)) == back(12, 7)
+
+
+def test_a_night_is_called_by_its_date(shelf: Shelf) -> None:
+    shelf.nights(2, first=18)
+    assert [night.name for night in past(shelf).nights] == ["2026-11-19", "2026-11-18"]
+
+
+def test_a_simulated_night_is_called_by_its_number(shelf: Shelf) -> None:
+    for night in (0, 1):
+        said = SessionRef(id=f"night-{night}", simulated_night=night)
+        path = shelf.runs / said.id / SESSION_FILE
+        write_json(path, SESSION.dump(StoredRef(session=said, system="p5-efa"), path))
+        write_record(shelf.runs / said.id, shelf.make_record(session=said, requests=None))
+    tonight = SessionRef(id="tonight", simulated_night=2)
+    names = [night.name for night in past(shelf, tonight=tonight).nights]
+    assert names == ["simulated night 1", "simulated night 0"]
 
 
 WORKLOAD = "random-512-256-n4"
@@ -70,8 +90,8 @@ def test_topologies_that_take_turns_have_as_many_nights_each(shelf: Shelf) -> No
         shelf.session(day, cells=("dp",) if day % 3 else ("1p3d",))
     assert len(past(shelf).nights) == 6
     history = past(shelf, cells=CELLS)
-    assert days(history) == [f"{day:02}" for day in range(3, 20)]
-    assert [sum(cell in night for night in history.nights) for cell in CELLS] == [6, 11]
+    assert days(history) == back(19, 3)
+    assert [sum(cell in night.runs for night in history.nights) for cell in CELLS] == [6, 11]
 
 
 def test_the_night_that_is_enough_is_read_to_its_end(shelf: Shelf) -> None:
@@ -82,8 +102,8 @@ def test_the_night_that_is_enough_is_read_to_its_end(shelf: Shelf) -> None:
     (shelf.runs / shelf.session(13) / "dp" / FILE).write_text("{")
     shelf.session(1, cells=("dp",))
     history = past(shelf, cells=CELLS)
-    assert days(history) == ["14", "15", "16", "17", "18", "19"]
-    assert {runs[0].session.id for runs in history.nights[0].values()} == {first}
+    assert days(history) == back(19, 14)
+    assert {runs[0].session.id for runs in history.nights[-1].runs.values()} == {first}
 
 
 def test_what_is_older_than_all_that_is_wanted_is_not_read(shelf: Shelf) -> None:
@@ -99,22 +119,9 @@ def test_a_cell_that_nobody_measures_any_more_is_not_looked_for_for_ever(
 ) -> None:
     monkeypatch.setattr("pytest_pdserve.results.history.FARTHEST", 8)
     shelf.nights(12)
-    shelf.session(11, versions={"vllm": "0.16.0"})
+    shelf.session(11, fingerprint="ffffffffffff")
     gone = ("2p4d", WORKLOAD)
-    assert days(past(shelf, cells=[*CELLS, gone])) == ["05", "06", "07", "08", "09", "10", "12"]
-
-
-def test_nights_are_read_back_to_the_baselines_own(shelf: Shelf) -> None:
-    runs = shelf.nights(12)
-    gone = ("2p4d", WORKLOAD)
-    assert days(past(shelf, cells=[gone], baseline=list(map(session, runs[:2])))) == [
-        f"{n:02}" for n in range(3, 13)
-    ]
-
-
-def test_what_is_no_newer_than_the_baseline_is_no_past(shelf: Shelf) -> None:
-    runs = shelf.nights(12)
-    assert days(past(shelf, baseline=list(map(session, runs[2:9])))) == ["10", "11", "12"]
+    assert days(past(shelf, cells=[*CELLS, gone])) == ["12", *back(10, 5)]
 
 
 def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
@@ -122,18 +129,27 @@ def test_what_began_after_tonight_is_no_past(shelf: Shelf) -> None:
     assert days(past(shelf)) == ["19"]
 
 
+def test_sessions_of_tonight_are_no_past(shelf: Shelf) -> None:
+    shelf.nights(2, first=18)
+    shelf.session(20, 14)
+    assert days(past(shelf)) == back(19, 18)
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [{"vllm": "0.16.0", "nixl": "0.10.1"}, {"vllm": "0.15.1"}, {}],
+    ids=["another vLLM", "an unknown NIXL", "unknown"],
+)
+def test_nights_of_every_version_are_the_past(versions: dict[str, str], shelf: Shelf) -> None:
+    shelf.session(1)
+    shelf.session(2, versions=versions)
+    assert days(past(shelf)) == ["02", "01"]
+
+
 @pytest.mark.parametrize(
     "other",
-    [
-        {"versions": {"vllm": "0.16.0", "nixl": "0.10.1"}},
-        {"versions": {"vllm": "0.15.1"}},
-        {"versions": {"vllm": "0.15.1", "nixl": "0.10.1", "torch": "2.9"}},
-        {"versions": {"vllm": "0.15.1", "nixl": "0.10.1", "cuda": "12.9"}},
-        {"versions": {"vllm": "0.15.1", "nixl": "0.10.1", "libfabric": "2.1"}},
-        {"fingerprint": "ffffffffffff"},
-        {"system": "p6"},
-        {"findings": (INVALID,)},
-    ],
+    [{"fingerprint": "ffffffffffff"}, {"system": "p6"}, {"findings": (INVALID,)}],
+    ids=["other hardware", "another system", "invalid"],
 )
 def test_what_is_of_another_kind_is_no_past(other: dict[str, Any], shelf: Shelf) -> None:
     shelf.session(1)
@@ -146,15 +162,15 @@ def test_a_cell_of_which_a_run_was_invalid_is_left_out(shelf: Shelf) -> None:
     shelf.session(1, cells=("dp",), findings=(INVALID,))
     assert (shelf.runs / run / "dp" / f"{WORKLOAD}.1.record.json").exists()
     (night,) = past(shelf).nights
-    assert {topology for topology, _ in night} == {"1p3d"}
+    assert {topology for topology, _ in night.runs} == {"1p3d"}
 
 
 def test_of_every_start_the_first_run_counts(shelf: Shelf) -> None:
     shelf.session(1, repeats=3, restarts=False)
     shelf.session(2, repeats=3)
-    once, thrice = past(shelf).nights
-    assert {tuple(r.repeat for r in runs) for runs in once.values()} == {(0,)}
-    assert {tuple(r.repeat for r in runs) for runs in thrice.values()} == {(0, 1, 2)}
+    thrice, once = past(shelf).nights
+    assert {tuple(r.repeat for r in runs) for runs in once.runs.values()} == {(0,)}
+    assert {tuple(r.repeat for r in runs) for runs in thrice.runs.values()} == {(0, 1, 2)}
 
 
 def test_runs_are_told_apart_by_the_start_of_their_servers(
@@ -177,8 +193,8 @@ def test_of_a_night_the_first_session_that_has_a_cell_counts(shelf: Shelf) -> No
     first = shelf.session(5, cells=("dp",))
     second = shelf.session(6, 3)
     (night,) = past(shelf).nights
-    assert night["dp", WORKLOAD][0].session.id == first
-    assert night["1p3d", WORKLOAD][0].session.id == second
+    assert night.runs["dp", WORKLOAD][0].session.id == first
+    assert night.runs["1p3d", WORKLOAD][0].session.id == second
 
 
 def test_the_clients_own_result_is_no_record(shelf: Shelf) -> None:
@@ -212,7 +228,8 @@ def test_a_folders_name_does_not_say_when_it_began(
     write_json(path, SESSION.dump(StoredRef(session=said, system="p5-efa"), path))
     write_record(shelf.runs / name, shelf.make_record(session=said, requests=None))
     history = past(shelf)
-    assert [next(iter(night.values()))[0].session for night in history.nights] == [said] * found
+    sessions = [next(iter(night.runs.values()))[0].session for night in history.nights]
+    assert sessions == [said] * found
 
 
 def test_a_session_whose_own_file_is_torn_is_told_by_its_records(shelf: Shelf) -> None:

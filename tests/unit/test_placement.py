@@ -6,6 +6,7 @@ import pytest
 
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.placement import rotated
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.topology import Topology
 
@@ -100,6 +101,14 @@ def test_headless_ranks_answer_nothing_and_one_group_needs_no_router(
 
 def test_nodes_that_are_not_needed_are_left_out() -> None:
     assert placed("1p1d").nodes == ("n0", "n1")
+
+
+@pytest.mark.parametrize(
+    ("places", "nodes"),
+    [(0, ("n0", "n1", "n2")), (1, ("n1", "n2", "n0")), (5, ("n2", "n0", "n1"))],
+)
+def test_rotated_nodes_begin_some_places_later(places: int, nodes: tuple[str, ...]) -> None:
+    assert rotated(("n0", "n1", "n2"), places) == nodes
 
 
 @pytest.mark.parametrize(

@@ -1,370 +1,346 @@
-"""Stored sessions judged by the baseline of today: through ``pdserve judge``."""
+"""Stored sessions judged by the baseline of today: verdicts and exit codes of ``pdserve judge``."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
+import math
 from collections.abc import Callable
-from datetime import UTC
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_pdserve.commands.main import main
-from pytest_pdserve.results.baselines import load_baseline
-from pytest_pdserve.results.files import write_json
-from pytest_pdserve.results.kinds import SESSION
-from pytest_pdserve.results.store import SESSION_FILE
+from pytest_pdserve.results import folders
+from pytest_pdserve.results.baselines import host_baseline_path
+from pytest_pdserve.results.baselines import write_baseline
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.sessions import SessionRef
-from pytest_pdserve.values.sessions import StoredRef
-from pytest_pdserve.values.sessions import utc_text
-from tests.support.stored_nights import INVALID
+from tests.support.judging import JudgeCommand
+from tests.support.stored_nights import LONG
+from tests.support.stored_nights import SHORT
 from tests.support.stored_nights import Shelf
+from tests.support.stored_nights import typical_baseline
 
-CELL = "random-512-256-n4"
-PD, DP = f"1p3d {CELL}", f"dp {CELL}"
+WORKLOAD = "random-512-256-n4"
+DP = f"dp {WORKLOAD}"
+SUBJECT = f"dp, {WORKLOAD}, p5-efa"
+BELOW, BEYOND = 0.035, 0.06
+"""Worse by so much in logarithms: suspicious, and worse than the limit of ITL and throughput."""
 
 
 @pytest.fixture
 def shelf(
     tmp_path: Path, make_record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> Shelf:
-    """A project with an accepted baseline of 20 nights."""
+    """A project with 20 nights of ``dp``; what a test does not make slower is as in these."""
     monkeypatch.chdir(tmp_path)
-    made = Shelf(folder=tmp_path, make_record=make_record)
-    made.nights(20)
-    assert main(["baseline", "propose", "--system", "p5-efa"]) == 0
-    assert main(["baseline", "accept", "--system", "p5-efa", "--approver", "Ada"]) == 0
+    made = Shelf(folder=tmp_path, make_record=make_record, night_sd=0.0, run_sd=0.0, cells=("dp",))
+    made.baseline()
     return made
 
 
 @pytest.fixture
-def judge(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    capsys.readouterr()
-
-    def run(*arguments: str, code: int = 0) -> str:
-        assert main(["judge", "--system", "p5-efa", *arguments]) == code
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return said.err if code == 4 else said.out
-
-    return run
+def judge(capsys: pytest.CaptureFixture[str]) -> JudgeCommand:
+    return JudgeCommand(capsys=capsys)
 
 
-Judge = Callable[..., str]
+CLEAN = {
+    "run_id": "20261121T220000-p5-efa",
+    "system": "p5-efa",
+    "simulated": False,
+    "nights_before": 0,
+    "one_night_can_fail": True,
+    "exit_code": 0,
+    "invalid": [],
+    "unreadable": [],
+    "unproven": ["client: not seen"],
+    "not_measured": [],
+    "topologies": {},
+    "claims": {},
+    "again": [],
+}
+METRIC = {
+    "metric": "mean_itl_ms",
+    "verdict": "PASS",
+    "unit": "ms",
+    "reference": pytest.approx(10.0),
+    "nights": 20,
+    "provisional": False,
+    "runs": [pytest.approx(0.0)],
+    "change": pytest.approx(0.0),
+    "limit": pytest.approx(0.04),
+    "suspicious_nights": 0,
+    "better": False,
+}
 
 
-def told(judge: Judge, *arguments: str, code: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(judge("--format", "json", *arguments, code=code))
-    return found
+def metric_of(said: dict[str, Any], name: str = "mean_itl_ms", cell: str = DP) -> dict[str, Any]:
+    (found,) = (each for each in said["cells"][cell]["metrics"] if each["metric"] == name)
+    return dict(found)
 
 
-def test_strict_takes_nothing_that_is_unproven(shelf: Shelf, judge: Judge) -> None:
+def test_a_clean_night_passes_as_json(shelf: Shelf, judge: JudgeCommand) -> None:
     shelf.session(21)
-    assert told(judge)["unproven"] == ["client: not seen"]
-    assert told(judge, "--strict", code=6)["exit_code"] == 6
-    assert "unproven: client: not seen" in judge()
+    said = judge.told()
+    cells = said.pop("cells")
+    assert said == CLEAN
+    assert list(cells) == [DP]
+    assert (cells[DP]["verdict"], cells[DP]["misses"]) == ("PASS", [])
+    assert metric_of({"cells": cells}) == METRIC
+    assert {each["metric"] for each in cells[DP]["metrics"]} == {
+        *("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "output_throughput")
+    }
 
 
-def test_a_clean_night_does_not_fail(shelf: Shelf, judge: Judge) -> None:
+def test_a_slow_metric_has_its_runs_and_their_median_as_json(
+    shelf: Shelf, judge: JudgeCommand
+) -> None:
+    shelf.session(20, slower=BELOW)
+    shelf.session(21, slower=BEYOND, repeats=3)
+    worse = math.expm1(BEYOND)
+    assert metric_of(judge.told(code=1)) == {
+        **METRIC,
+        "verdict": "FAIL",
+        "runs": [pytest.approx(worse)] * 3,
+        "change": pytest.approx(worse),
+        "suspicious_nights": 1,
+    }
+
+
+def test_a_throughput_that_is_worse_has_fewer_as_json(shelf: Shelf, judge: JudgeCommand) -> None:
+    shelf.session(21, slower=BEYOND, repeats=3)
+    said = metric_of(judge.told(code=1), "output_throughput")
+    assert said["change"] == pytest.approx(math.expm1(-BEYOND))
+    assert said["limit"] == pytest.approx(1 / 1.04 - 1)
+
+
+def test_a_clean_night_passes_as_text(shelf: Shelf, judge: JudgeCommand) -> None:
     run = shelf.session(21)
-    said = told(judge)
-    assert said["run_id"] == run
-    assert said["nights_before"] == 0
-    assert {cell["verdict"] for cell in said["cells"].values()} <= {"PASS", "INCONCLUSIVE"}
-    assert len(said["tests"]) == 2 * 4
-    assert "run again" not in judge()
+    path = shelf.folder / "baselines" / "p5-efa" / "sweep.json"
+    first, *table, unproven, baseline = judge().splitlines()
+    assert first == f"{run}, 2026-11-21"
+    assert [line.split() for line in table if "dp" in line] == [["dp", WORKLOAD, "PASS"]]
+    assert unproven == "unproven: client: not seen"
+    assert baseline == f"baseline  {path} (vLLM 0.15.1, NIXL 0.10.1)"
 
 
-def test_a_slow_night_asks_for_more_runs_and_fails_with_them(shelf: Shelf, judge: Judge) -> None:
-    shelf.session(21, slower=0.06)
-    first = told(judge)
-    assert first["again"] == [PD, DP]
-    assert {cell["verdict"] for cell in first["cells"].values()} == {"INCONCLUSIVE"}
-    assert "run again" in judge()
-    shelf.session(21, slower=0.06, repeats=4)
-    said = told(judge, code=1)
-    assert {cell["verdict"] for cell in said["cells"].values()} == {"FAIL"}
-    assert said["again"] == []
-    text = judge(code=1)
-    assert f"FAIL: dp, {CELL}, p5-efa" in text
-    assert "(4 runs; found by: tonight; p = " in text
-    (test,) = [t for t in said["tests"] if (t["cell"], t["metric"]) == (DP, "output_throughput")]
-    assert test["shift"] == pytest.approx(0.058, abs=0.01)
-    assert test["fired"] == ["tonight"]
+def lines_of(text: str, *beginnings: str) -> list[str]:
+    """The lines that begin so, up to their first full stop."""
+    lines = (line for line in text.splitlines() if line.strip().startswith(beginnings))
+    return [line.split(". ")[0] for line in lines]
 
 
-@pytest.mark.parametrize(("slower", "code"), [(0.0, 0), (0.40, 1)])
-def test_one_run_that_is_half_as_slow_again_fails_after_few_nights(
-    slower: float,
+def test_the_worst_is_told_first(shelf: Shelf, judge: JudgeCommand) -> None:
+    shelf.session(21, slower=BELOW, repeats=3)
+    shelf.baseline(cells=("1p3d", "dp"))
+    shelf.session(21, slower=BEYOND, repeats=3, cells=("1p3d",))
+    assert lines_of(judge(code=1), "FAIL", "SUSPICIOUS", "mean_itl_ms") == [
+        f"FAIL: 1p3d, {WORKLOAD}, p5-efa",
+        "  mean_itl_ms 10.62 ms, reference 10 ms (20 nights): +6.2 %, limit +4 %",
+        f"SUSPICIOUS: {SUBJECT}",
+        "  mean_itl_ms 10.36 ms, reference 10 ms (20 nights): +3.6 %, limit +4 %",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tonight", "verdict", "code", "strict_code"),
+    [
+        ({}, "PASS", 0, 0),
+        ({"slower": BELOW}, "SUSPICIOUS", 0, 6),
+        ({"slower": BELOW, "repeats": 3}, "SUSPICIOUS", 0, 6),
+        ({"slower": BEYOND}, "SUSPICIOUS", 6, 6),
+        ({"slower": BEYOND, "repeats": 2}, "SUSPICIOUS", 6, 6),
+        ({"slower": BEYOND, "repeats": 3, "restarts": False}, "SUSPICIOUS", 6, 6),
+        ({"slower": BEYOND, "repeats": 3}, "FAIL", 1, 1),
+    ],
+    ids=[
+        *("clean", "suspicious in one run", "suspicious in three", "beyond in one run"),
+        *("beyond in two", "beyond in three of one start", "beyond in three"),
+    ],
+)
+def test_a_session_ends_with_what_its_runs_show(
+    tonight: dict[str, Any],
+    verdict: str,
     code: int,
-    tmp_path: Path,
-    make_record: Callable[..., Record],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    strict_code: int,
+    shelf: Shelf,
+    judge: JudgeCommand,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    young = Shelf(folder=tmp_path, make_record=make_record)
-    young.nights(3, cells=("dp",))
-    assert main(["baseline", "propose", "--system", "p5-efa"]) == 0
-    assert main(["baseline", "accept", "--system", "p5-efa", "--approver", "Ada"]) == 0
-    young.session(4, slower=slower, cells=("dp",))
-    capsys.readouterr()
-    assert main(["judge", "--system", "p5-efa"]) == code
-    text = capsys.readouterr().out
-    said = re.search(
-        r"mean_itl_ms \S+ ms, reference \S+ ms \(3 nights\): \+4\S+ more than 25%", text
+    shelf.session(21, findings=(), **tonight)
+    said = judge.told(code=code)
+    assert (said["cells"][DP]["verdict"], said["exit_code"]) == (verdict, code)
+    assert judge.told("--strict", code=strict_code)["exit_code"] == strict_code
+
+
+def test_what_too_few_runs_show_is_not_confirmed(shelf: Shelf, judge: JudgeCommand) -> None:
+    shelf.session(21, slower=BEYOND)
+    assert judge.told(code=6)["again"] == [DP]
+    assert (
+        f"not confirmed: {DP}: a FAIL takes 3 starts of one night, or a suspicious night before\n"
+        in judge(code=6)
     )
-    assert bool(said) is bool(code)
 
 
-def test_repeats_on_one_start_confirm_nothing(shelf: Shelf, judge: Judge) -> None:
-    shelf.session(21, slower=0.06, repeats=3, restarts=False)
-    said = told(judge)
-    assert {cell["verdict"] for cell in said["cells"].values()} == {"INCONCLUSIVE"}
-    assert {test["runs"] for test in said["tests"]} == {1}
-    assert said["again"] == [PD, DP]
-    shelf.session(21, slower=0.06, repeats=3)
-    assert {test["runs"] for test in told(judge, code=1)["tests"]} == {3}
-
-
-def test_limits_are_for_all_runs_of_a_start(shelf: Shelf, judge: Judge) -> None:
-    run = shelf.session(21, repeats=2, restarts=False)
-    path = shelf.runs / run / "dp" / f"{CELL}.1.record.json"
-    record = json.loads(path.read_text())
-    del record["metrics"]["completed"]
-    write_json(path, record)
-    (miss,) = told(judge, code=1)["cells"][DP]["misses"]
-    assert miss == "completed is in the baseline, but 1 of 2 runs lack it"
-
-
-def test_windows_look_at_the_nights_before_the_one_that_is_judged(
-    shelf: Shelf, judge: Judge
+@pytest.mark.parametrize(
+    ("before", "verdict", "nights"),
+    [
+        ((BELOW,), "FAIL", 1),
+        ((BELOW, BELOW), "FAIL", 2),
+        ((BELOW, 0.0), "SUSPICIOUS", 0),
+        ((-0.5,), "SUSPICIOUS", 0),
+    ],
+    ids=["suspicious too", "twice before", "clean in between", "better"],
+)
+def test_the_second_suspicious_night_fails(
+    before: tuple[float, ...], verdict: str, nights: int, shelf: Shelf, judge: JudgeCommand
 ) -> None:
-    nights = shelf.nights(7, first=21, slower=0.017)
-    assert told(judge, nights[0])["nights_before"] == 0
-    said = told(judge, nights[-1], code=1)
-    assert said["nights_before"] == 6
-    fired = {part for test in said["tests"] for part in test["fired"]}
-    assert "window of 7" in fired
+    for place, slower in enumerate(before):
+        shelf.session(21 - len(before) + place, slower=slower)
+    shelf.session(21, slower=BELOW)
+    said = judge.told(code=1 if verdict == "FAIL" else 0)
+    assert said["cells"][DP]["verdict"] == verdict
+    assert metric_of(said)["suspicious_nights"] == nights
 
 
-def test_an_invalid_cell_is_no_pass(shelf: Shelf, judge: Judge) -> None:
-    shelf.session(21, cells=("dp",))
-    shelf.session(21, cells=("1p3d",), findings=(INVALID,))
-    for partial in ((), ("--partial",)):
-        said = told(judge, *partial, code=7)
-        assert said["cells"][PD] == {
-            "verdict": "ERROR",
-            "misses": ["invalid: completed: 3 of 4 requests completed"],
-        }
-        assert said["invalid"] == [PD]
-        assert said["not_measured"] == said["unreadable"] == []
-        assert said["exit_code"] == 7
-        assert {test["cell"] for test in said["tests"]} == {DP}
-    text = judge(code=7)
-    assert f"ERROR: 1p3d, {CELL}, p5-efa\n  invalid: completed: 3 of 4 requests completed" in text
+def test_a_second_night_says_since_when(shelf: Shelf, judge: JudgeCommand) -> None:
+    shelf.nights(2, first=20, slower=BELOW, versions={"vllm": "0.16.0", "nixl": "0.10.1"})
+    assert (
+        "Seen on 2 nights in a row, first on 2026-11-20; vLLM 0.15.1 -> 0.16.0 since the "
+        "baseline.\n" in judge(code=1)
+    )
 
 
-def test_cells_of_the_baseline_without_a_run_are_named(shelf: Shelf, judge: Judge) -> None:
-    shelf.session(21, cells=("dp",))
-    said = told(judge, code=6)
-    assert said["not_measured"] == [PD]
+@pytest.mark.parametrize(
+    "other",
+    [{"fingerprint": "ffffffffffff"}, {"system": "p6"}, {"cells": ("1p3d",)}],
+    ids=["other hardware", "another system", "another cell"],
+)
+def test_a_night_of_something_else_is_no_night_before(
+    other: dict[str, Any], shelf: Shelf, judge: JudgeCommand
+) -> None:
+    shelf.session(20, slower=BELOW, **other)
+    shelf.session(21, slower=BELOW)
+    assert judge.told()["cells"][DP]["verdict"] == "SUSPICIOUS"
+
+
+def test_a_named_session_is_judged_by_the_nights_before_it(
+    shelf: Shelf, judge: JudgeCommand
+) -> None:
+    nights = shelf.nights(3, first=20, slower=BELOW)
+    assert judge.told(nights[0])["nights_before"] == 0
+    assert judge.told(nights[2], code=1)["nights_before"] == 2
+
+
+def test_alarms_that_went_away_twice_do_not_fail_a_single_night(
+    shelf: Shelf, judge: JudgeCommand
+) -> None:
+    for day in (15, 17):
+        shelf.session(day, slower=BEYOND, repeats=3)
+        shelf.session(day + 1)
+    shelf.session(21, slower=BEYOND, repeats=3)
+    said = judge.told()
+    assert (said["cells"][DP]["verdict"], said["one_night_can_fail"]) == ("SUSPICIOUS", False)
+    assert "One night cannot FAIL, since alarms went away before on this system" in judge()
+    shelf.session(22, slower=BEYOND, repeats=3)
+    judge(code=1)
+
+
+def test_a_few_nights_have_wide_limits_and_say_so(shelf: Shelf, judge: JudgeCommand) -> None:
+    shelf.baseline(2, starts=1)
+    shelf.session(21, slower=0.2, repeats=3)
+    said = metric_of(judge.told(code=1))
+    assert (said["nights"], said["provisional"]) == (2, True)
+    assert said["limit"] == pytest.approx(0.16)
+    assert "(2 nights, provisional): +22.1 %, limit +16 %." in judge(code=1)
+
+
+def test_three_better_nights_are_noticed(shelf: Shelf, judge: JudgeCommand) -> None:
+    nights = shelf.nights(3, first=19, slower=-BEYOND)
+    assert not metric_of(judge.told(nights[1]))["better"]
+    assert metric_of(judge.told())["better"]
+
+
+def test_a_floor_of_the_system_is_the_limit(shelf: Shelf, judge: JudgeCommand) -> None:
+    path = shelf.folder / "baselines" / "p5-efa" / "system.toml"
+    path.write_text(f"{path.read_text()}\n[judgement.floors]\nmean_itl_ms = 0.10\n")
+    shelf.session(21, slower=BEYOND, repeats=3)
+    said = judge.told(code=1)
+    assert metric_of(said)["verdict"] == "PASS"
+    assert metric_of(said, "output_throughput")["verdict"] == "FAIL"
+
+
+@pytest.fixture
+def wide(shelf: Shelf) -> Shelf:
+    """A project whose topology has two cells."""
+    shelf.baseline(workloads=(SHORT, LONG))
+    return shelf
+
+
+@pytest.mark.parametrize(
+    ("tonight", "verdict", "code"),
+    [
+        ({}, "PASS", 0),
+        ({"slower": 0.025, "repeats": 3}, "SUSPICIOUS", 0),
+        ({"slower": BEYOND, "repeats": 3}, "FAIL", 1),
+    ],
+    ids=["clean", "beyond its own limit", "beyond its cells' limit"],
+)
+def test_a_topology_is_judged_over_its_cells(
+    tonight: dict[str, Any], verdict: str, code: int, wide: Shelf, judge: JudgeCommand
+) -> None:
+    wide.session(21, workloads=(SHORT, LONG), **tonight)
+    said = judge.told(code=code)
+    assert said["topologies"]["dp"]["verdict"] == verdict
+    (itl,) = (m for m in said["topologies"]["dp"]["metrics"] if m["metric"] == "mean_itl_ms")
+    assert itl["reference"] is None
+    assert itl["limit"] == pytest.approx(0.02)
+
+
+def test_a_topology_fails_on_its_second_suspicious_night_though_no_cell_does(
+    wide: Shelf, judge: JudgeCommand
+) -> None:
+    wide.nights(2, first=20, workloads=(SHORT, LONG), slower=0.025)
+    said = judge.told(code=1)
+    assert said["topologies"]["dp"]["verdict"] == "FAIL"
     assert {cell["verdict"] for cell in said["cells"].values()} == {"PASS"}
-    assert f"not measured: {PD}\n" in judge(code=6)
-    assert told(judge, "--partial")["not_measured"] == [PD]
-    assert f"not measured: {PD}\n" in judge("--partial")
 
 
-def torn(shelf: Shelf, run: str, pattern: str) -> list[Path]:
-    """Records of a session that a full disk left, say."""
-    found = sorted((shelf.runs / run).glob(pattern))
-    for path in found:
-        path.write_text(path.read_text()[:-40])
-    return [path.relative_to(shelf.folder) for path in found]
-
-
-@pytest.mark.parametrize("pattern", ["1p3d/*.json", "1p3d/*.1.record.json"])
-def test_a_record_that_cannot_be_read_is_no_pass(pattern: str, shelf: Shelf, judge: Judge) -> None:
-    paths = torn(shelf, shelf.session(21, repeats=2), pattern)
-    for partial in ((), ("--partial",)):
-        said = told(judge, *partial, code=6)
-        assert [why.split(" is no valid JSON: ")[0] for why in said["unreadable"]] == [
-            str(path) for path in paths
-        ]
-        assert said["invalid"] == []
-    assert f"unreadable: {paths[0]} is no valid JSON: " in judge(code=6)
-
-
-def test_what_cannot_be_judged_hides_no_fail(shelf: Shelf, judge: Judge) -> None:
-    run = shelf.session(21, slower=0.06, repeats=3)
-    torn(shelf, run, "1p3d/*.json")
-    said = told(judge, code=1)
-    assert said["exit_code"] == 1
-    assert len(said["unreadable"]) == 3
-
-
-def test_the_night_before_is_not_judged_in_stead_of_one_that_cannot_be_read(
-    shelf: Shelf, judge: Judge
+def test_a_topology_that_is_worse_is_told_before_its_cells(
+    wide: Shelf, judge: JudgeCommand
 ) -> None:
-    shelf.session(21)
-    run = shelf.session(22)
-    paths = torn(shelf, run, "*/*.json")
-    for named in ((), (run,)):
-        said = judge(*named, code=4)
-        assert f"{Path('runs') / run}: none of its 2 records can be read" in said
-        assert f"the first: {paths[0]} is no valid JSON: " in said
-        assert said.count("\n") == 1
+    wide.session(21, workloads=(SHORT, LONG), slower=BEYOND, repeats=3)
+    assert lines_of(judge(code=1), "FAIL", "mean_itl_ms") == [
+        "FAIL: dp over 2 of 2 cells, p5-efa",
+        "  mean_itl_ms over 2 cells, reference of 20 nights: +6.2 %, limit +2 %",
+        "FAIL: dp, random-1024-256-n4, p5-efa",
+        "  mean_itl_ms 10.62 ms, reference 10 ms (20 nights): +6.2 %, limit +4 %",
+        f"FAIL: {SUBJECT}",
+        "  mean_itl_ms 10.62 ms, reference 10 ms (20 nights): +6.2 %, limit +4 %",
+    ]
 
 
-def began(shelf: Shelf, name: str, system: str = "p5-efa") -> None:
-    """Have a session of *system* begin on the day and hour that *name* begins with."""
-    moment = datetime.strptime(name[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-    session = SessionRef(id=name, started_at=utc_text(moment))
-    path = shelf.runs / name / SESSION_FILE
-    write_json(path, SESSION.dump(StoredRef(session=session, system=system), path))
-
-
-@pytest.mark.parametrize("name", ["20261122T220000-p5-efa", "20261122T220000-p5-efa-2"])
-def test_nor_of_one_that_left_no_record(name: str, shelf: Shelf, judge: Judge) -> None:
-    before = shelf.session(21)
-    began(shelf, name)
-    (shelf.runs / name / "dp" / "logs").mkdir(parents=True)
-    for named in ((), (name,)):
-        said = judge(*named, code=4)
-        assert f"{Path('runs') / name} holds no records of 'p5-efa': that session measured" in said
-    assert told(judge, before)["run_id"] == before
-
-
-def test_folders_of_others_are_no_newer_session(shelf: Shelf, judge: Judge) -> None:
-    run = shelf.session(21)
-    began(shelf, "20261122T220000-p6", "p6")
-    began(shelf, "20261122T220000-p5-efa-ib", "p5-efa-ib")
-    began(shelf, "20261120T230000-p5-efa")
-    for name in ("notes", "20261122T230000-p5-efa"):  # no session left anything in them
-        (shelf.runs / name).mkdir()
-    other = "20261123T220000-p5-efa-2"
-    (shelf.runs / shelf.session(23, system="p5-efa-2")).rename(shelf.runs / other)
-    for path in (shelf.runs / other).glob("*/*.json"):
-        path.write_text(path.read_text().replace('T220000-p5-efa"', 'T220000-p5-efa-2"'))
-    began(shelf, other, "p5-efa-2")
-    assert told(judge)["run_id"] == run
-
-
-def test_the_newest_session_alone_is_read(shelf: Shelf, judge: Judge) -> None:
-    torn(shelf, shelf.session(21), "dp/*.json")
-    shelf.session(22)
-    assert told(judge)["unreadable"] == []
-
-
-def test_what_it_ends_with_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["judge", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert (
-        "Exit codes: 0 OK, 1 FAIL, 2 INTERRUPTED, 3 FAULT OF PDSERVE, 4 BAD INPUT, 6 NOT JUDGED, "
-        "7 ERROR" in said
-    )
-    assert "--partial Accept that cells of the baseline have no run" in said
-
-
-def test_a_metric_that_is_missing_fails_by_name(shelf: Shelf, judge: Judge) -> None:
-    run = shelf.session(21)
-    path = shelf.runs / run / "dp" / f"{CELL}.0.record.json"
-    record = json.loads(path.read_text())
-    del record["metrics"]["mean_itl_ms"]
-    write_json(path, record)
-    said = told(judge, code=1)
-    assert said["cells"][DP]["misses"][0] == (
-        "mean_itl_ms is in the baseline, but 1 of 1 runs lack it"
-    )
-    (test,) = [t for t in said["tests"] if (t["cell"], t["metric"]) == (DP, "mean_itl_ms")]
-    assert (test["status"], test["runs"]) == ("INCONCLUSIVE", 0)
-
-
-def test_without_a_baseline_no_cell_is_judged(shelf: Shelf, judge: Judge) -> None:
-    path = shelf.folder / "baselines" / "p5-efa" / "sweep.json"
-    path.unlink()
-    shelf.session(21)
-    text = judge(code=6)
-    assert (
-        f"NOT JUDGED: 1p3d, {CELL}, p5-efa\n  no latency or throughput of this cell has a " in text
-    )
-    assert f"{path.name}, which does not exist)" in text
-    assert "baseline  none" in text
-
-
-def test_the_hardware_must_be_the_baselines(shelf: Shelf, judge: Judge) -> None:
-    shelf.session(21, fingerprint="ffffffffffff")
-    said = judge(code=4)
-    assert "was recorded on another host or system file (fingerprint 0123456789ab" in said
-    path = shelf.folder / "baselines" / "p5-efa" / "sweep.json"
-    baseline = load_baseline(path, system=shelf.system, suite="sweep")
-    assert baseline is not None
-    assert baseline.provenance is not None
-    assert baseline.provenance.fingerprint == "0123456789ab"
-
-
-def test_what_was_never_stored_is_refused(shelf: Shelf, judge: Judge) -> None:
-    shelf.session(21)
-    assert "holds no records of 'p5-efa'" in judge("20260101T000000-p5-efa", code=4)
-    assert "none holds no records of 'p5-efa'; make some" in judge("--runs", "none", code=4)
-
-
-def test_a_calibration_is_believed(shelf: Shelf, judge: Judge) -> None:
-    assert all(icc >= 0.2 for icc in told(judge)["icc"].values())
-    for day in range(1, 21):
-        shelf.session(day, 23)
-    assert main(["calibrate", "--system", "p5-efa"]) == 0
-    shelf.session(22)
-    judge()
-    calibration = json.loads(
-        (shelf.folder / "baselines" / "p5-efa" / "calibration.json").read_text()
-    )
-    assert set(told(judge)["icc"].values()) == {calibration["icc"]} != {0.2}
-
-
-def test_a_calibration_of_other_hardware_is_not_believed(shelf: Shelf, judge: Judge) -> None:
-    for day in range(1, 21):
-        shelf.session(day, 23)
-    assert main(["calibrate", "--system", "p5-efa"]) == 0
-    path = shelf.folder / "baselines" / "p5-efa" / "calibration.json"
-    path.write_text(path.read_text().replace("0123456789ab", "ffffffffffff"))
-    shelf.session(22)
-    said = judge(code=4)
-    assert said.startswith(f"pdserve: {path} was made on another host or system file (fingerprint")
-    assert said.count("\n") == 1
-
-
-def wrecked(shelf: Shelf, day: int) -> str:
-    """A session of which nothing can be read, not even which system it measured."""
-    run = shelf.session(day)
-    torn(shelf, run, "*/*.record.json")
-    (shelf.runs / run / SESSION_FILE).write_text("{")
-    return run
-
-
-def test_a_session_that_says_nothing_of_itself_is_not_passed_over(
-    shelf: Shelf, judge: Judge
+def test_a_host_is_judged_by_its_own_references(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = wrecked(shelf, 22)
-    said = judge(code=4)
-    assert f"{run}: nothing of this session can be read, so it cannot be judged: " in said
-    assert "session.json is no valid JSON" in said
-    assert f"{run}: none of its 2 records can be read" in judge(run, code=4)
+    monkeypatch.setenv("XDG_STATE_HOME", str(shelf.folder))
+    path = shelf.folder / "baselines" / "p5-efa" / "system.toml"
+    path.write_text(f"{path.read_text()}\n[judgement]\nhost_references = true\n")
+    state = shelf.folder / "pytest-pdserve"
+    write_baseline(
+        host_baseline_path(shelf.system, "0123456789ab", state), typical_baseline(cells=("dp",))
+    )
+    (shelf.folder / "baselines" / "p5-efa" / "sweep.json").write_text("{")
+    shelf.session(21, slower=BEYOND, repeats=3)
+    assert main(["judge", "--system", "p5-efa"]) == 1
+    assert f"baseline  {state}/baselines/p5-efa/0123456789ab/sweep.json" in capsys.readouterr().out
 
 
-def test_a_wreck_of_long_ago_is_no_newer_session(shelf: Shelf, judge: Judge) -> None:
-    run = wrecked(shelf, 1)
-    os.utime(shelf.runs / run, (0, 0))
-    judge()
-
-
-def test_a_torn_session_file_loses_no_record(shelf: Shelf, judge: Judge) -> None:
-    run = shelf.session(22)
-    (shelf.runs / run / SESSION_FILE).write_text("{")
-    assert told(judge)["run_id"] == run
+def test_a_shipped_baseline_judges_where_the_project_has_none(
+    shelf: Shelf, judge: JudgeCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = shelf.folder / "package"
+    package.mkdir()
+    (shelf.folder / "baselines").rename(package / "baselines")
+    monkeypatch.setattr(folders, "_PACKAGE", package)
+    monkeypatch.setattr(folders, "SHIPPED", (package / "baselines",))
+    shelf.session(21)
+    assert f"baseline  {package}/baselines/p5-efa/sweep.json" in judge()

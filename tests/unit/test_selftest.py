@@ -1,8 +1,7 @@
-"""The gate's test of itself, small, of a fixed seed: bounds that only a broken judge misses."""
+"""``pdserve selftest``: the noise it draws, what it counts, and that a broken rule is BROKEN."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,226 +9,256 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from pytest_pdserve.commands.main import main
-from pytest_pdserve.judge import estimation
-from pytest_pdserve.judge import night
+from pytest_pdserve.judge import nightly
+from pytest_pdserve.study import series
+from pytest_pdserve.study.noise import KINDS
+from pytest_pdserve.study.noise import SIMULATED
+from pytest_pdserve.study.noise import SPREADS
+from pytest_pdserve.study.noise import Floats
 from pytest_pdserve.study.noise import Layout
-from pytest_pdserve.study.noise import Regression
+from pytest_pdserve.study.noise import Noise
 from pytest_pdserve.study.noise import draw
-from pytest_pdserve.study.power import JUDGE
-from pytest_pdserve.study.power import Outcome
-from pytest_pdserve.study.power import Rate
-from pytest_pdserve.study.power import clean_outcomes
-from pytest_pdserve.study.power import planted_outcomes
-from pytest_pdserve.study.profile import PROFILES
-from pytest_pdserve.study.profile import REFERENCE
-from pytest_pdserve.study.profile import NoiseProfile
-from pytest_pdserve.study.profile import profile_named
-from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.rules import Rules
+from pytest_pdserve.study.noise import noise_named
+from pytest_pdserve.study.rates import Rate
+from pytest_pdserve.study.rates import Tally
+from pytest_pdserve.study.rivals import failed_cells
+from pytest_pdserve.study.selftest import TARGETS
+from pytest_pdserve.study.selftest import Report
+from pytest_pdserve.study.selftest import Target
+from pytest_pdserve.study.selftest import selftest
+from pytest_pdserve.study.trials import TRIALS
+from pytest_pdserve.values.rules import RULE
 
-SEED = 20261123
+EVEN = noise_named("even")
 
 
-def clean(profile: NoiseProfile = REFERENCE, nights: int = 400) -> dict[str, Outcome]:
-    rules = Rules(icc=profile.icc)
-    found = clean_outcomes(profile, np.random.default_rng(SEED), nights=nights, rules=rules)
-    return {outcome.rule: outcome for outcome in found}
+def drawn(noise: Noise, nights: int = 200) -> Floats:
+    return draw(noise, np.random.default_rng(1), layout=Layout(), baseline=0, nights=nights)
 
 
-def planted(regression: Regression, profile: NoiseProfile = REFERENCE) -> dict[str, Outcome]:
-    found = planted_outcomes(
-        profile,
-        np.random.default_rng(SEED),
-        regression=regression,
-        replications=40,
-        rules=Rules(icc=profile.icc),
-    )
-    return {outcome.rule: outcome for outcome in found}
+def correlation(one: Floats, other: Floats) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
-def test_clean_nights_are_quiet_and_cheap_where_naive_rules_cry_wolf() -> None:
-    rules = clean()
-    judge = rules[JUDGE]
-    assert judge.rates[0].share <= 0.02
-    assert 1.0 < judge.runs <= 1.2
-    assert judge.passed is not None
-    assert judge.passed > 0.85
-    for name in ("1 run ±5%", "1 run ±10%", "median of 3"):
-        assert rules[name].rates[0].share > 0.8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["t3", "mixture", "shared", "weeks", "weeks-icc", "outliers"])
-def test_harsher_noise_does_not_make_it_cry_wolf(name: str) -> None:
-    assert clean(PROFILES[name], 200)[JUDGE].rates[0].share <= 0.035
+@pytest.mark.parametrize("shape", ["normal", "t3", "exponential"])
+def test_one_run_of_a_metric_has_the_spread_of_the_reference(shape: str) -> None:
+    logs = drawn(replace(EVEN, shape=shape))  # type: ignore[arg-type]
+    assert logs.std(axis=(0, 1, 2)) == pytest.approx(list(SPREADS.values()), rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("regression", "nights", "least"),
+    ("noise", "one", "other", "expected"),
     [
-        (Regression(size=0.05, scope="cell"), 0, 0.85),
-        (Regression(size=0.02, scope="topology"), 0, 0.85),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in (
-                (Regression(size=0.03, scope="cell"), 1, 0.80),
-                (Regression(size=0.05, scope="metric"), 1, 0.80),
-                (Regression(size=0.05, scope="cell", shape="drift"), 2, 0.80),
-            )
+        pytest.param(EVEN, (0, 0, 0), (0, 0, 1), 0.6, id="two metrics of a run"),
+        pytest.param(EVEN, (0, 0, 0), (1, 0, 0), 0.0, id="two runs of a cell"),
+        pytest.param(
+            replace(EVEN, night_share=0.5), (0, 0, 0), (1, 0, 0), 0.5, id="two runs of a night"
+        ),
+        pytest.param(
+            replace(EVEN, start_share=0.8), (0, 0, 0), (0, 1, 0), 0.8, id="two cells of a start"
+        ),
+        pytest.param(
+            replace(EVEN, start_share=0.8), (0, 0, 0), (0, 8, 0), 0.0, id="cells of two topologies"
         ),
     ],
-    ids=["5 % of a cell", "2 % of a topology", "3 % of a cell", "5 % of a metric", "a drift"],
 )
-def test_a_planted_regression_is_found(regression: Regression, nights: int, least: float) -> None:
-    assert planted(regression)[JUDGE].rates[nights].share >= least
+def test_values_are_correlated_as_the_kind_says(
+    noise: Noise, one: tuple[int, int, int], other: tuple[int, int, int], expected: float
+) -> None:
+    logs = drawn(noise, nights=3000)
+    found = correlation(logs[(slice(None), *one)], logs[(slice(None), *other)])
+    assert found == pytest.approx(expected, abs=0.06)
 
 
-@pytest.mark.slow
-def test_heavy_tails_cost_the_first_night_and_no_more() -> None:
-    found = planted(Regression(size=0.05, scope="cell"), PROFILES["t3"])[JUDGE]
-    assert found.rates[1].share >= 0.8
+def test_nights_resemble_the_one_before_where_the_kind_says_so() -> None:
+    logs = drawn(replace(EVEN, night_share=1.0, night_correlation=0.7), nights=500)[:, 0]
+    assert correlation(logs[1:], logs[:-1]) == pytest.approx(0.7, abs=0.03)
 
 
-def test_a_flipped_threshold_breaks_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = estimation.upper_t
-    monkeypatch.setattr(night, "upper_t", lambda df, p: -sound(df, p))
-    assert clean(nights=40)[JUDGE].rates[0].share > 0.5
+@pytest.mark.parametrize(
+    ("noise", "starts"),
+    [
+        pytest.param(replace(EVEN, slowed_nights=0.1), 5, id="sticky"),
+        pytest.param(replace(EVEN, slowed_nights=0.1, reruns_elsewhere=True), 1, id="elsewhere"),
+    ],
+)
+def test_a_slowed_night_slows_its_reruns_unless_they_are_made_elsewhere(
+    noise: Noise, starts: int
+) -> None:
+    slowed = drawn(replace(noise, scale=0.0))[..., 0] > 0
+    assert set(slowed.sum(axis=1)[slowed[:, 0]].tolist()) == {starts}
 
 
-def test_an_inverted_direction_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    regression = Regression(size=0.05, scope="cell")
-    layout = Layout()
-    args = {"layout": layout, "replications": 5, "nights": 7, "regression": regression}
-    draws = draw(REFERENCE, np.random.default_rng(1), **args)  # type: ignore[arg-type]
-    sound = estimation.directions
-    monkeypatch.setattr(estimation, "directions", lambda names: -sound(names))
-    state = night.State.of(
-        estimation.envelopes_from_runs(
-            draws.baseline, REFERENCE.metrics, layout.families, rules=Rules()
-        ),
-        draws.nights[:, -1],
-        rules=Rules(),
-    )
-    assert not night.verdicts(state).failed[:, 0].any()
+def test_the_slow_node_serves_every_eighth_start_in_turn() -> None:
+    logs = drawn(replace(EVEN, nodes=8, scale=0.0), nights=16)[:, :, 0, 0]
+    slow = np.argwhere(logs > 0)
+    assert len(set(slow.sum(axis=1) % 8)) == 1
+    assert logs.max() == pytest.approx(np.log(1.06))
 
 
-def test_the_same_seed_draws_the_same_nights() -> None:
-    one, two = (clean(nights=20) for _ in range(2))
-    assert one == two
-
-
-def test_draws_have_the_noise_that_they_claim() -> None:
-    layout = Layout(baseline_runs=60, topologies=1, cells_each=40, lead_nights=1)
-    profile = replace(REFERENCE, outlier_rate=0.0, spread=0.0)
-    draws = draw(profile, np.random.default_rng(3), layout=layout, replications=8, nights=59)
-    logs = estimation.signed_log(draws.nights, profile.metrics)
-    sds = logs[..., 0].std(axis=1, ddof=1).mean(axis=(0, 1))
-    assert sds == pytest.approx([cv for _, cv in profile.cvs], rel=0.05)
-    one, other = (
-        (logs[..., m, run] - logs[..., m, run].mean(axis=1, keepdims=True)).ravel()
-        for m, run in ((0, 0), (1, 0))
-    )
-    assert np.corrcoef(one, other)[0, 1] == pytest.approx(0.6, abs=0.05)
-    again = (logs[..., 0, 1] - logs[..., 0, 1].mean(axis=1, keepdims=True)).ravel()
-    assert np.corrcoef(one, again)[0, 1] == pytest.approx(0.2, abs=0.05)
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+def test_a_kind_is_found_by_its_name(kind: Noise) -> None:
+    assert noise_named(kind.name) is kind
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 50), (1, 50), (25, 50), (50, 50), (7, 2000)])
-def test_the_interval_is_wilsons(hits: int, of: int) -> None:
+def test_the_interval_of_independent_nights_is_wilsons(hits: int, of: int) -> None:
     expected = proportion_confint(hits, of, alpha=0.05, method="wilson")
-    assert Rate(hits=hits, of=of).interval() == pytest.approx(expected, abs=1e-9)
+    assert Rate(hits=hits, of=of).interval == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_share_of_nothing_is_no_share() -> None:
-    nothing = Rate(hits=0, of=0)
-    assert math.isnan(nothing.share)
-    assert nothing.interval() == (0.0, 1.0)
-    assert nothing + Rate(hits=1, of=2) == Rate(hits=1, of=2)
+def test_nights_that_come_together_are_worth_fewer() -> None:
+    tally = Tally()
+    for hits in (0, 0, 0, 30):
+        tally.count("red", hits, 30)
+    rate = tally.rate("red")
+    assert rate.design_effect == pytest.approx(40)
+    assert rate.interval[1] - rate.interval[0] > 0.5
 
 
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_a_profile_is_of_metrics_that_are_judged(profile: NoiseProfile) -> None:
-    assert set(profile.metrics) <= set(METRICS)
-    assert profile.source
-    assert PROFILES[profile.name] is profile
+def test_tallies_add_up() -> None:
+    one, other, both = Tally(), Tally(), Tally()
+    for tally in (one, both):
+        tally.count("red", 1, 30)
+        tally.sample("limit", [0.04])
+    for tally in (other, both):
+        tally.count("red", 2, 30)
+        tally.sample("limit", [0.05])
+    one.add(other)
+    assert one == both
 
 
-def test_the_margin_is_three_sds_of_the_reference_and_never_below_the_floor() -> None:
-    for name, cv in REFERENCE.cvs:
-        assert METRICS[name].margin >= 3 * cv
-    for metric in METRICS.values():
-        assert metric.margin >= metric.floor
+@pytest.mark.parametrize(
+    ("metric", "runs", "values", "fails"),
+    [
+        pytest.param("mean_itl_ms", 1, (0.06, 0, 0), True, id="one run of three"),
+        pytest.param("mean_itl_ms", 3, (0.06, 0, 0), False, id="one run of three, median"),
+        pytest.param("mean_itl_ms", 3, (0.06, 0.06, 0), True, id="two runs of three, median"),
+        pytest.param("mean_itl_ms", 1, (0.04, 0, 0), False, id="less than 5 %"),
+        pytest.param("mean_e2el_ms", 1, (0.06, 0, 0), False, id="a metric that is not gated"),
+    ],
+)
+def test_what_people_do_now_fails_a_cell_5_percent_over(
+    metric: str, runs: int, values: tuple[float, ...], fails: bool
+) -> None:
+    draws = np.zeros((3, 1, len(SIMULATED)))
+    draws[:, 0, SIMULATED.index(metric)] = np.log1p(values)
+    assert failed_cells(np.zeros((1, len(SIMULATED))), draws, runs=runs).tolist() == [fails]
 
 
-def test_an_unknown_profile_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="no profile 'quiet'; known are reference, t3"):
-        profile_named("quiet")
+def report_of(noise: str, target: Target, rate: Rate) -> Report:
+    tallies = {trial: Tally() for trial in TRIALS}
+    tallies[target.trial].rates[target.key] = rate
+    return Report(nights=1, seed=0, tallies={noise: tallies})
 
 
-def test_selftest_prints_what_it_simulated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["selftest", "--nights", "40", "--seed", "7"]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith("SIMULATED, profile reference (")
-    assert "seed 7" in text
-    for words in (
-        "window of 5",
-        "40 simulated nights",
-        "1 run ±10%",
-        "2 simulated series",
-        "5% step, p50_ttft_ms",
-        "3% drift, one topology",
-        "sound: false-alarm nights",
-    ):
-        assert words in text
-    rows = [line for line in text.splitlines() if " step, " in line or " drift, " in line]
-    assert {line.count("/") for line in rows} == {2 * 5}
-    assert max(map(len, rows)) <= 100
+@pytest.mark.parametrize("target", TARGETS, ids=[target.what for target in TARGETS])
+def test_a_target_that_is_missed_by_more_than_chance_is_named(target: Target) -> None:
+    report = report_of("normal", target, Rate(hits=500, of=1000))
+    side = "at most" if target.at_least is None else "at least"
+    assert report.missed == (
+        f"normal: {target.what} 50.00 % (46.91 to 53.09), target {side} "
+        f"{100 * target.bound('normal'):g} %",
+    )
 
 
-def test_selftest_calls_a_judge_that_sees_nothing_broken(
+@pytest.mark.parametrize("target", TARGETS, ids=[target.what for target in TARGETS])
+def test_a_target_that_chance_may_have_missed_is_not_named(target: Target) -> None:
+    bound = target.bound("normal")
+    worse = bound + 0.01 if target.at_least is None else bound - 0.01
+    assert report_of("normal", target, Rate(hits=50 * worse, of=50)).missed == ()
+
+
+@pytest.mark.parametrize(
+    ("noise", "key", "share"),
+    [
+        pytest.param("bimodal", "5 % same night", 0.80, id="bimodal starts hide 5 %"),
+        pytest.param("bimodal", "reruns", 0.33, id="bimodal starts are run again"),
+        pytest.param("sticky", "FAIL", 0.07, id="sticky nights FAIL in the first month"),
+        pytest.param("doubled", "FAIL", 0.07, id="the floors are not meant for it"),
+    ],
+)
+def test_some_kinds_have_targets_of_their_own(noise: str, key: str, share: float) -> None:
+    target = next(target for target in TARGETS if target.key == key)
+    assert report_of(noise, target, Rate(hits=10_000 * share, of=10_000)).missed == ()
+
+
+def test_figures_depend_on_the_seed_and_not_on_the_processes() -> None:
+    one = selftest(nights=60, seed=3, noise="slow-tail", workers=1)
+    assert selftest(nights=60, seed=3, noise="slow-tail", workers=2) == one
+    assert selftest(nights=60, seed=4, noise="slow-tail", workers=1) != one
+
+
+def test_one_kind_has_the_figures_that_it_has_among_all() -> None:
+    every = selftest(nights=1, seed=0, workers=1).tallies
+    assert (
+        selftest(nights=1, seed=0, noise="sticky", workers=1).tallies["sticky"] == every["sticky"]
+    )
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
+    code = main(["selftest", "--workers", "1", *arguments])
+    return code, capsys.readouterr().out.splitlines()
+
+
+def test_a_sound_rule_is_called_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = run(capsys, "--noise", "normal", "--nights", "300", "--seed", "7")
+    drawn = "(simulated, seed 7, 300 nights a kind)"
+    assert (code, lines[-1]) == (0, f"sound: no target is missed by more than chance {drawn}")
+
+
+def test_every_table_says_that_it_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    _, lines = run(capsys, "--noise", "sticky", "--nights", "60", "--seed", "7")
+    rules = [number for number, line in enumerate(lines) if line.startswith(" ─")]
+    titles = [line for line in lines if line.startswith("SIMULATED (seed 7, 60 nights a kind): ")]
+    assert (len(rules), len(titles)) == (7, 7)
+
+
+def test_no_line_is_wider_than_a_terminal_of_120(capsys: pytest.CaptureFixture[str]) -> None:
+    _, lines = run(capsys, "--nights", "1")
+    assert max(map(len, lines[:-1])) <= 120
+
+
+def test_a_rule_that_sees_nothing_is_called_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(night, "upper_t", lambda df, p: np.full(df.shape, np.inf))
-    assert main(["selftest", "--nights", "40"]) == 1
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert "BROKEN: 10% step, one cell found in 0% of series within 7 nights" in last
-    assert "3% step, one topology found in 0%" in last
+    monkeypatch.setattr(series, "FLOORS", (5.0,) * len(SIMULATED))
+    code, lines = run(capsys, "--noise", "normal", "--nights", "60")
+    missed = "BROKEN: normal: 5 % of a cell found the same night 0.00 % (0.00 to 16.11), target at"
+    assert (code, lines[-1][: len(missed)]) == (1, missed)
 
 
-@pytest.mark.slow
-def test_selftest_calls_a_judge_that_cries_wolf_broken(
+def test_a_rule_that_fails_on_one_run_is_called_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sound = estimation.upper_t
-    monkeypatch.setattr(night, "upper_t", lambda df, p: -sound(df, p))
-    assert main(["selftest", "--nights", "40"]) == 1
-    assert "BROKEN: false-alarm nights" in capsys.readouterr().out.splitlines()[-1]
+    monkeypatch.setattr(nightly, "RULE", replace(RULE, max_runs=1))
+    code, lines = run(capsys, "--noise", "normal", "--nights", "60")
+    missed = "BROKEN: normal: false FAIL nights "
+    assert (code, lines[-1][: len(missed)]) == (1, missed)
+
+
+KNOWN = (
+    "normal, t3, slow-tail, ar1, slowed-runs, night-half, night-most, starts, bimodal, "
+    "noisy-nights, sticky, sticky-nodes, even, uneven, bad-node, doubled, doubled-night"
+)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--profile", "quiet"], "no profile 'quiet'"),
-        (["--nights", "0"], "--nights 0: at least one"),
-        (["--nights", "9" * 400], f"--nights {'9' * 30}: at least one, 1,000,000 at most"),
-        (["--seed", "-1"], "--seed -1: 0 or more"),
+        (["--noise", "pink"], f"--noise 'pink' is not a kind of noise; known are {KNOWN}"),
+        (["--nights", "0"], "--nights 0: expected 1 to 1,000,000"),
+        (["--nights", "9" * 400], f"--nights {'9' * 30}: expected 1 to 1,000,000"),
+        (["--seed", "-1"], "--seed -1: expected 0 to 2^63 - 1"),
+        (["--workers", "0"], "--workers 0: expected 1 to 64"),
+        (
+            ["--series", "nights.csv", "--seed", "1"],
+            "--seed is for simulated nights, and --series is given",
+        ),
     ],
 )
-def test_selftest_refuses_what_makes_no_sense(
+def test_what_makes_no_sense_is_refused_in_one_sentence(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["selftest", *arguments]) == 4
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("nights", ["x", "1.5", ""])
-def test_an_argument_that_is_no_number_is_bad_input_in_a_sentence(
-    nights: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as refused:
-        main(["selftest", "--nights", nights])
-    assert refused.value.code == 4
-    assert capsys.readouterr().err == (
-        f"pdserve: argument --nights: invalid int value: {nights!r}; see pdserve selftest --help\n"
-    )
+    code = main(["selftest", *arguments])
+    assert (code, capsys.readouterr().err) == (4, f"pdserve: {message}\n")

@@ -5,336 +5,264 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_pdserve.backends.attached import AttachedSpec
-from pytest_pdserve.backends.attached import attached_to
-from pytest_pdserve.backends.backend import Request
 from pytest_pdserve.backends.local.allocation import LocalAllocation
-from pytest_pdserve.backends.registry import backend_of
-from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.results.building import Provenance
-from pytest_pdserve.results.store import RECORD_SUFFIX
-from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.session import Session
-from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
-from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
-from tests.support.claims import claim
 from tests.support.records import SESSION
+from tests.support.sessions import CELL
+from tests.support.sessions import cell_in
+from tests.support.sessions import session_in
 
 MakeRecord = Callable[..., Record]
-RUN = SESSION.id
-CELL, LONGER = "random-512-256-n4", "random-1024-256-n4"
-
-
-@pytest.fixture
-def make_session(tmp_path: Path, p5_efa: System) -> Callable[..., Session]:
-    """A factory of sessions on ``p5-efa``, whose baselines lie in *tmp_path*."""
-
-    def make(
-        *,
-        record: bool = False,
-        host: bool = False,
-        nightly: bool = False,
-        fingerprint: str = "here",
-    ) -> Session:
-        limits = {} if nightly else {name: METRICS[name].floor for name in METRICS.times}
-        judgement = replace(p5_efa.judgement, host_envelopes=host, rtol=limits)
-        source = str(tmp_path / "baselines" / "p5-efa" / "system.toml")
-        sweep = replace(p5_efa.sweep, num_prompts=4)
-        system = replace(p5_efa, source=source, judgement=judgement, sweep=sweep)
-        settings = Settings(
-            topologies=(Topology.parse("1p3d"),),
-            system=system,
-            folders=(),
-            runs=tmp_path / "runs",
-            repeats=1,
-            record=record,
-            strict=False,
-            rootdir=tmp_path,
-        )
-        return Session(
-            settings=settings,
-            system=system,
-            store=RunStore(folder=tmp_path / "runs" / RUN, session=SESSION),
-            provenance=Provenance(versions={}, host={}, fingerprint=fingerprint),
-            state=tmp_path / "state",
-        )
-
-    return make
-
-
-@pytest.fixture
-def make_cell(make_record: MakeRecord, tmp_path: Path) -> Callable[..., Cell]:
-    """A factory of cells of one run."""
-
-    def make(metrics: dict[str, float] | None = None, **fields: Any) -> Cell:
-        record = make_record(metrics, **fields)
-        name = f"{record.workload.id}.0{RECORD_SUFFIX}"
-        path = tmp_path / "runs" / RUN / record.topology / name
-        return Cell(records=(record,), paths=(path,))
-
-    return make
-
-
 MakeSession = Callable[..., Session]
 MakeCell = Callable[..., Cell]
 
 
-def times(session: Session) -> Path:
-    return session.state / "baselines" / "p5-efa" / "here" / "sweep.json"
+@pytest.fixture
+def make_session(tmp_path: Path, p5_efa: System) -> MakeSession:
+    return partial(session_in, tmp_path, p5_efa)
 
 
-def evidence(verdict: Verdict, label: str) -> str:
-    return dict(verdict.evidence)[label]
+@pytest.fixture
+def make_cell(make_record: MakeRecord, tmp_path: Path) -> MakeCell:
+    return partial(cell_in, tmp_path, make_record)
 
 
-def test_without_a_baseline_a_cell_is_new(
+def path_of(session: Session) -> Path:
+    """The file that the session's nights join."""
+    return session.session_judge.path
+
+
+def cells_of(session: Session) -> dict[str, Any]:
+    cells: dict[str, Any] = json.loads(path_of(session).read_text())["cells"]
+    return cells
+
+
+def test_a_cell_without_a_reference_is_new_and_recorded_at_once(
     make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
 ) -> None:
     session = make_session()
     verdict = session.judge(make_cell())
-    missing = f"{tmp_path}/baselines/p5-efa/sweep.json, which does not exist"
-    assert (verdict.status, verdict.misses, verdict.recorded) == ("NEW", (), None)
-    assert evidence(verdict, "baseline") == missing
-    assert session.verdicts == {("1p3d", CELL): verdict}
-    assert not (tmp_path / "baselines").exists()
-
-
-def test_recording_writes_a_candidate_and_judges_nothing(
-    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
-) -> None:
-    make_session(record=True).judge(make_cell())
-    verdict = make_session(record=True).judge(make_cell({"mean_ttft_ms": 9999.0}))
     path = tmp_path / "baselines" / "p5-efa" / "sweep.json"
-    assert verdict.status == "NEW"
-    assert evidence(verdict, "candidate") == str(path)
-    written = json.loads(path.read_text())["cells"]["1p3d"][CELL]
-    assert written["mean_ttft_ms"]["ref"] == pytest.approx(9999.0)
-    assert written["failed"]["ref"] == 0.0
+    assert (verdict.status, verdict.misses) == ("NEW", ())
+    assert dict(verdict.evidence)["reference"] == f"the median of 1 start, recorded in {path}"
+    assert session.verdicts == {("1p3d", CELL): verdict}
+    (night,) = cells_of(session)["1p3d"][CELL]["nights"]
+    assert night["values"]["mean_ttft_ms"] == pytest.approx(100.0)
     assert not (tmp_path / "state").exists()
 
 
-def test_a_regression_is_told_as_the_design_shows_it(
-    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
+def test_a_new_cell_is_the_median_of_its_starts(
+    make_session: MakeSession, make_record: MakeRecord, tmp_path: Path
 ) -> None:
-    make_session(record=True).judge(make_cell())
-    verdict = make_session().judge(make_cell({"p99_ttft_ms": 412.7}))
-    path = tmp_path / "baselines" / "p5-efa" / "sweep.json"
-    date = json.loads(path.read_text())["provenance"]["date"]
-    assert verdict.status == "FAIL"
-    assert verdict.message == (
-        "p99_ttft_ms = 412.7 ms, envelope <= 198 ms (ref 180 ms, 1 run): "
-        f"1p3d, {CELL}, p5-efa\n"
-        f"  baseline  {path} (vLLM 0.15.1, NIXL 0.10.1, {date})\n"
-        f"  record    {tmp_path}/runs/{RUN}/1p3d/{CELL}.0.record.json\n"
-        '  accept    pytest suites/sweep -k "1p3d and 512-256" --pdserve-record '
-        "--topology 1p3d --system p5-efa"
+    records = tuple(
+        make_record({"mean_itl_ms": itl_ms}, start=start)
+        for start, itl_ms in enumerate((10.0, 14.0, 11.0))
     )
+    session = make_session(first_runs=3)
+    verdict = session.judge(Cell(records=records, paths=(tmp_path,) * 3))
+    assert dict(verdict.evidence)["reference"].startswith("the median of 3 starts, recorded in ")
+    (night,) = cells_of(session)["1p3d"][CELL]["nights"]
+    assert (night["starts"], night["values"]["mean_itl_ms"]) == (3, 11.0)
 
 
-def test_a_run_like_the_baseline_passes(make_session: MakeSession, make_cell: MakeCell) -> None:
-    make_session(record=True).judge(make_cell())
+def test_a_cell_that_is_recorded_stays_new_in_its_session(
+    make_session: MakeSession, make_cell: MakeCell
+) -> None:
+    session = make_session()
+    assert [session.judge(make_cell()).status for _ in range(2)] == ["NEW", "NEW"]
     assert make_session().judge(make_cell()).status == "PASS"
 
 
-@pytest.fixture
-def counted(make_session: MakeSession, make_cell: MakeCell) -> None:
-    """A shared baseline of counts alone, as ``--pdserve-record`` writes it on such a system."""
-    session = make_session(record=True, host=True)
-    session.judge(make_cell())
-    times(session).unlink()
-
-
-@pytest.mark.usefixtures("counted")
-def test_a_hosts_times_are_recorded_first_and_judged_later(
+def test_nothing_is_recorded_where_that_is_not_wanted(
     make_session: MakeSession, make_cell: MakeCell
 ) -> None:
-    session = make_session(host=True)
-    first = session.judge(make_cell())
-    assert (first.status, first.recorded) == ("NEW", times(session))
-    assert evidence(first, "reference") == str(times(session))
-    assert make_session(host=True).judge(make_cell()).status == "PASS"
-    slower = make_session(host=True).judge(make_cell({"mean_ttft_ms": 104.0}))
-    assert slower.misses == ("mean_ttft_ms = 104 ms, envelope <= 103 ms (ref 100 ms, 1 run)",)
-    assert f"+ {times(session)}" in evidence(slower, "baseline")
+    session = make_session(record=False)
+    said = dict(session.judge(make_cell()).evidence)["reference"]
+    assert said == "the median of 1 start, recorded nowhere (--pdserve-no-record)"
+    assert not path_of(session).exists()
 
 
-@pytest.mark.usefixtures("counted")
-def test_shared_counts_are_judged_before_a_host_is_recorded(
+def test_a_cell_of_which_every_latency_is_void_becomes_no_reference(
     make_session: MakeSession, make_cell: MakeCell
 ) -> None:
-    session = make_session(host=True)
-    verdict = session.judge(make_cell({"failed": 1.0}))
-    assert verdict.misses == (
-        "failed = 1 requests, envelope == 0 requests (ref 0 requests, 1 run)",
+    note = Finding(check="offered", severity="note", message="m", voids=METRICS.latencies)
+    session = make_session()
+    verdict = session.judge(make_cell(findings=(note,)))
+    assert verdict.status == "NOT JUDGED"
+    assert verdict.misses == ("every latency is void, so this run cannot become the reference",)
+    assert not path_of(session).exists()
+
+
+def test_a_regression_is_told_with_where_to_look_and_what_to_do(
+    make_session: MakeSession, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    make_session().judge(Cell(records=(make_record(),), paths=(tmp_path,)))
+    records = tuple(make_record({"p99_ttft_ms": 540.0}, start=start) for start in range(3))
+    paths = tuple(tmp_path / f"{start}.record.json" for start in range(3))
+    session = make_session()
+    session.provenance = replace(session.provenance, versions={"vllm": "0.15.2", "nixl": "0.10.1"})
+    verdict = session.judge(Cell(records=records, paths=paths))
+    assert verdict.status == "FAIL"
+    assert verdict.message == (
+        "p99_ttft_ms 540 ms, reference 180 ms (1 night, provisional): +200 %, limit +160 %. "
+        "Confirmed by 3 starts (+200 to +200 %). First seen tonight; vLLM 0.15.1 -> 0.15.2 since "
+        f"the baseline. [1p3d, {CELL}, p5-efa]\n"
+        f"  baseline  {path_of(session)} (vLLM 0.15.1, NIXL 0.10.1)\n"
+        f"  record    {tmp_path}/0.record.json\n"
+        f"  record    {tmp_path}/1.record.json\n"
+        f"  record    {tmp_path}/2.record.json\n"
+        '  rerun     pytest suites/sweep --topology 1p3d --system p5-efa -k "1p3d and 512-256"\n'
+        "  accept    pdserve baseline propose --system p5-efa"
     )
-    assert not times(session).exists()
 
 
-@pytest.mark.usefixtures("counted")
-def test_the_repository_gets_counts_and_the_host_gets_times(
-    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
-) -> None:
-    session = make_session(host=True)
-    session.judge(make_cell())
-    shared = json.loads((tmp_path / "baselines" / "p5-efa" / "sweep.json").read_text())
-    own = json.loads(times(session).read_text())
-    assert set(shared["cells"]["1p3d"][CELL]) == {"completed", "failed"}
-    assert "mean_ttft_ms" in own["cells"]["1p3d"][CELL]
-    assert (shared["provenance"]["fingerprint"], own["provenance"]["fingerprint"]) == (None, "here")
+LATER = SessionRef(id="20260823T101500-p5-efa", started_at="2026-08-23T10:15:00.000Z")
 
 
-@pytest.mark.usefixtures("counted")
-def test_times_of_another_host_are_refused(make_session: MakeSession, make_cell: MakeCell) -> None:
-    session = make_session(host=True)
-    session.judge(make_cell())
-    moved = session.state / "baselines" / "p5-efa" / "there" / "sweep.json"
-    moved.parent.mkdir()
-    moved.write_text(times(session).read_text())
-    with pytest.raises(ConfigError, match=r"another host or system file \(fingerprint here, here"):
-        make_session(host=True, fingerprint="there").judge(make_cell())
-
-
-def test_an_unknown_cell_is_new_where_times_are_kept_per_host(
+def test_cells_that_pass_join_when_the_session_ends(
     make_session: MakeSession, make_cell: MakeCell
 ) -> None:
-    session = make_session(host=True)
-    verdict = session.judge(make_cell())
-    assert (verdict.status, verdict.recorded) == ("NEW", times(session))
-    assert times(session).exists()
+    make_session().judge(make_cell())
+    session = make_session(session=LATER)
+    session.cells["1p3d", CELL] = cell = make_cell(session=LATER)
+    assert session.judge(cell).status == "PASS"
+    assert len(cells_of(session)["1p3d"][CELL]["nights"]) == 1
+    session.close()
+    nights = cells_of(session)["1p3d"][CELL]["nights"]
+    assert [night["session"] for night in nights] == [SESSION.id, LATER.id]
+    assert session.trouble == []
 
 
-CLAIM = claim(output_lens=[256])
-
-
-@pytest.fixture
-def halved(make_session: MakeSession, make_cell: MakeCell) -> Session:
-    """A session whose baseline holds both sides of :data:`CLAIM`, and has it hold."""
-    make_session(record=True).judge(make_cell())
-    make_session(record=True).judge(make_cell({"mean_itl_ms": 20.0}, topology="dp"))
-    return make_session()
+def test_what_was_put_off_and_never_ran_again_is_judged_when_the_session_ends(
+    make_session: MakeSession, make_cell: MakeCell
+) -> None:
+    make_session().judge(make_cell())
+    session = make_session(session=LATER)
+    session.cells["1p3d", CELL] = make_cell({"mean_itl_ms": 20.0}, session=LATER)
+    assert session.put_off(("1p3d", CELL)) == "mean_itl_ms +100 %, limit +16 %"
+    session.close()
+    (miss,) = session.verdicts["1p3d", CELL].misses
+    said = "Seen in 1 start, of 3 that confirm it: the session ended before it could run again. "
+    assert said in miss
+    assert len(cells_of(session)["1p3d"][CELL]["nights"]) == 1
 
 
 @pytest.mark.parametrize(
-    ("invalid", "said"),
-    [
-        (False, "claim not judged: 1p3d ended in an ERROR in this session"),
-        (True, f"claim not judged: the run of {CELL} on 1p3d is invalid in this session"),
-    ],
-    ids=["broken", "invalid"],
+    ("first_runs", "starts", "wants"), [(3, 1, True), (3, 3, False), (1, 1, False)]
 )
-def test_a_side_that_was_lost_tonight_is_trouble(
-    invalid: bool, said: str, halved: Session, make_cell: MakeCell
+def test_a_new_cell_runs_on_as_many_starts_as_are_asked(
+    first_runs: int,
+    starts: int,
+    make_session: MakeSession,
+    make_record: MakeRecord,
+    *,
+    wants: bool,
 ) -> None:
-    if invalid:
-        halved.invalid["1p3d", CELL] = make_cell()
-    else:
-        halved.broken.add("1p3d")
-    halved.cells["dp", CELL] = make_cell(topology="dp")
-    for metric in ("mean_itl_ms", "decoding_requests"):
-        made = replace(CLAIM, relations=(replace(CLAIM.relations[0], metric=metric),))
-        with pytest.raises(PdserveError) as raised:
-            halved.judge_claim(made)
-        assert str(raised.value) == said
+    session = make_session(first_runs=first_runs)
+    records = tuple(make_record(start=start) for start in range(starts))
+    session.cells["1p3d", CELL] = Cell(records=records, paths=())
+    assert session.wants_run(("1p3d", CELL)) is wants
 
 
-def test_an_invalid_cell_loses_no_other_cell_of_its_topology(
-    halved: Session, make_cell: MakeCell
+def test_a_new_cell_says_how_many_starts_it_has(
+    make_session: MakeSession, make_cell: MakeCell
 ) -> None:
-    halved.invalid["1p3d", LONGER] = make_cell()
-    halved.cells["dp", CELL] = make_cell(topology="dp")
-    verdict = halved.judge_claim(CLAIM)
-    assert (verdict.status, verdict.missing) == ("NOT JUDGED", True)
-    assert verdict.misses == (f"{CELL}: mean_itl_ms of 1p3d was not measured",)
+    session = make_session(first_runs=3)
+    session.cells["1p3d", CELL] = make_cell()
+    assert session.put_off(("1p3d", CELL)) == "no reference yet, measured on 1 of 3 starts"
 
 
-def test_what_was_measured_before_its_topology_broke_is_a_side(
-    halved: Session, make_cell: MakeCell
+def test_reruns_of_new_cells_are_not_bounded(
+    make_session: MakeSession, make_cell: MakeCell
 ) -> None:
-    halved.broken.update(("1p3d", "2p2d"))
-    halved.invalid["1p3d", LONGER] = make_cell()
-    halved.cells["1p3d", CELL] = make_cell({"mean_itl_ms": 30.0})
-    halved.cells["dp", CELL] = make_cell({"mean_itl_ms": 20.0}, topology="dp")
-    assert halved.judge_claim(CLAIM).status == "FAIL"
+    session = make_session(first_runs=3)
+    session.reruns = 1000
+    session.cells["1p3d", CELL] = make_cell()
+    assert session.wants_run(("1p3d", CELL))
 
 
-def test_a_claim_of_which_one_topology_was_not_run_is_not_asked(
-    halved: Session, make_cell: MakeCell
+def test_a_host_keeps_its_own_references(
+    make_session: MakeSession, make_cell: MakeCell, tmp_path: Path
 ) -> None:
-    halved.broken.add("2p2d")
-    assert halved.judge_claim(CLAIM).misses == ("1p3d, dp were not run; add --topology all",)
-    halved.cells["1p3d", CELL] = make_cell({"mean_itl_ms": 30.0})
-    verdict = halved.judge_claim(CLAIM)
-    assert verdict.status == "NOT ASKED"
-    assert verdict.misses == ("dp was not run; add --topology all",)
-    assert [said.status for _, said in halved.claims] == ["NOT ASKED", "NOT ASKED"]
+    session = make_session(host=True)
+    assert session.judge(make_cell()).status == "NEW"
+    assert path_of(session) == tmp_path / "state" / "baselines" / "p5-efa" / "here" / "sweep.json"
+    assert make_session(host=True).judge(make_cell()).status == "PASS"
+    assert make_session(host=True, fingerprint="there").judge(make_cell()).status == "NEW"
+    assert not (tmp_path / "baselines").exists()
 
 
-def test_a_side_that_was_not_measured_leaves_the_claim_not_judged(
+@pytest.mark.parametrize("host", [False, True], ids=["of the system", "of a host"])
+def test_a_baseline_of_other_hardware_is_refused(
+    make_session: MakeSession, make_cell: MakeCell, *, host: bool
+) -> None:
+    first = make_session(host=host)
+    first.judge(make_cell())
+    other = make_session(host=host, fingerprint="there")
+    path_of(other).parent.mkdir(parents=True, exist_ok=True)
+    path_of(other).write_text(path_of(first).read_text())
+    with pytest.raises(ConfigError, match="was measured on another host or with another system"):
+        other.session_judge.check_hardware()
+
+
+@pytest.mark.parametrize(
+    ("shared_host", "places"),
+    [(False, [2, 3, 0]), (True, [0, 0, 0])],
+    ids=["nodes of their own", "one machine"],
+)
+def test_nodes_rotate_from_start_to_start(
+    places: list[int], make_session: MakeSession, *, shared_host: bool
+) -> None:
+    session = make_session(shared_host=shared_host)  # 2026-08-22 is day 2 of four
+    assert [session.rotation(start) for start in range(3)] == places
+
+
+def test_nodes_rotate_from_night_to_night(make_session: MakeSession) -> None:
+    nights = [make_session(session=each).rotation(0) for each in (SESSION, LATER)]
+    simulated = SessionRef(id="a", simulated_night=7)
+    assert [*nights, make_session(session=simulated).rotation(0)] == [2, 3, 3]
+
+
+def test_servers_that_say_their_versions_again_forget_nothing(
     make_session: MakeSession, make_cell: MakeCell
 ) -> None:
     session = make_session()
-    session.cells["1p3d", CELL] = make_cell()
-    session.cells["dp", LONGER] = make_cell(topology="dp")
-    verdict = session.judge_claim(CLAIM)
-    assert verdict.status == "NOT JUDGED"
-    assert verdict.misses == (f"{CELL}: mean_itl_ms of dp was not measured",)
-
-
-def test_a_voided_metric_is_no_side(make_session: MakeSession, make_cell: MakeCell) -> None:
-    note = Finding(check="chunks", severity="note", message="", voids=("mean_itl_ms",))
-    session = make_session()
-    session.cells["1p3d", CELL] = make_cell(findings=(note,))
-    session.cells["dp", CELL] = make_cell(topology="dp")
-    assert session.judge_claim(CLAIM).misses == (
-        f"{CELL}: mean_itl_ms of 1p3d must not be judged in this cell, as sanity says",
-    )
+    session.set_versions({"vllm": "0.15.1"})
+    assert session.judge(make_cell()).status == "NEW"
+    session.set_versions({"vllm": "0.15.1"})
+    assert session.is_new(("1p3d", CELL))
+    assert session.provenance.versions == {"vllm": "0.15.1"}
 
 
 @pytest.mark.parametrize(
     ("runs", "metric", "value"),
     [
-        ([{"mean_ttft_ms": 50.0}, {"mean_ttft_ms": 200.0}], "mean_ttft_ms", 100.0),
+        ([{"mean_ttft_ms": ms} for ms in (50.0, 200.0, 90.0)], "mean_ttft_ms", 90.0),
         ([{}, {}], "mean_tpot_ms", None),
-        ([{"mean_ttft_ms": 0.0}], "mean_ttft_ms", None),
-        ([{"failed": 0.0}, {"failed": 1.0}], "failed", None),
     ],
-    ids=["geometric mean", "lacking", "a time of 0", "counts that differ"],
+    ids=["median", "lacking"],
 )
 def test_a_cell_has_one_number_or_none(
     make_record: MakeRecord, runs: list[dict[str, float]], metric: str, value: float | None
 ) -> None:
     cell = Cell(records=tuple(make_record(metrics) for metrics in runs), paths=())
     assert cell.value(metric) == (value if value is None else pytest.approx(value))
-
-
-def test_an_endpoint_that_is_not_named_is_asked_for(p5_efa: System, tmp_path: Path) -> None:
-    attached = replace(p5_efa, cluster=replace(p5_efa.cluster, kind="attached"), tables={})
-    backend = backend_of(attached)
-    said = (
-        "system 'p5-efa' is of kind 'attached' and names no endpoint; give --pdserve-base-url, or "
-        "[attached] base_url in the system file"
-    )
-    with pytest.raises(ConfigError) as checked:
-        backend.check(attached)
-    request = Request(folder=tmp_path / "run" / "attached", progress=lambda _: None)
-    with pytest.raises(ConfigError) as asked, backend.acquire(attached, request):
-        pass
-    assert str(checked.value) == str(asked.value) == said
 
 
 class Nodes(LocalAllocation):
@@ -367,24 +295,13 @@ def test_a_records_versions_and_hardware_are_those_of_its_nodes(
     assert session.provenance.fingerprint == fingerprint({"gpu": "H100"}, session.system)
 
 
-def test_an_endpoint_takes_the_place_of_a_systems_own_servers(p5_efa: System) -> None:
-    attached = attached_to(p5_efa, "http://n:1")
-    backend = backend_of(attached)
-    backend.check(attached)
-    assert (attached.cluster.kind, attached.tables) == (
-        "attached",
-        {"attached": AttachedSpec(base_url="http://n:1")},
-    )
-    assert (attached.model, attached.sweep) == (p5_efa.model, p5_efa.sweep)
-    assert not backend.starts_servers
-    assert backend.describe_hardware(attached) == {"endpoint": "http://n:1"}
-
-
 def test_a_workload_of_another_load_is_another_cell(
     make_session: MakeSession, make_cell: MakeCell
 ) -> None:
-    make_session(record=True).judge(make_cell())
+    make_session().judge(make_cell())
     rated = Workload(input_len=512, output_len=256, num_prompts=4, request_rate=8.0)
     verdict = make_session().judge(make_cell(workload=rated))
     assert verdict.status == "NEW"
-    assert '"1p3d and random-512-256-n4-rate8"' in evidence(verdict, "accept")
+    assert dict(verdict.evidence)["rerun"] == (
+        'pytest suites/sweep --topology 1p3d --system p5-efa -k "1p3d and random-512-256-n4-rate8"'
+    )

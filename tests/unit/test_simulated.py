@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
-from pytest_pdserve.results.baselines import record_envelopes
 from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.simulation.allocation import SimulatedAllocation
 from pytest_pdserve.simulation.cache import PrefixCache
@@ -43,8 +41,6 @@ from pytest_pdserve.simulation.service import Outcome
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import PlacementError
-from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import ARTICLE_TOPOLOGIES
 from pytest_pdserve.values.topology import Topology
@@ -245,9 +241,14 @@ def allocated() -> SimulatedAllocation:
     return SimulatedAllocation(FRESH, backend_of(FRESH).hosts(FRESH))
 
 
-def deployed(topology: str) -> AbstractContextManager[SimulatedDeployment]:
+def deployed(topology: str, rotation: int = 0) -> AbstractContextManager[SimulatedDeployment]:
     return deploy_simulated(
-        allocated(), Topology.parse(topology), FRESH, logs=Path("logs"), progress=lambda _: None
+        allocated(),
+        Topology.parse(topology),
+        FRESH,
+        logs=Path("logs"),
+        progress=lambda _: None,
+        rotation=rotation,
     )
 
 
@@ -276,18 +277,11 @@ def test_a_simulated_run_is_sane_and_says_what_it_is(topology: str) -> None:
     assert [(f.check, f.severity) for f in found] == [("simulated", "note")]
 
 
-def test_a_simulated_record_never_becomes_a_real_baseline(
-    make_record: Callable[..., Record], p5_efa: System, tmp_path: Any
-) -> None:
-    with pytest.raises(ConfigError, match="was simulated, so it cannot become a baseline"):
-        record_envelopes(
-            [make_record(simulated=True)],
-            p5_efa,
-            path=tmp_path / "sweep.json",
-            suite="sweep",
-            names=METRICS.times,
-        )
-    assert not (tmp_path / "sweep.json").exists()
+def test_instances_take_the_nodes_of_their_start() -> None:
+    with deployed("1p1d") as first, deployed("1p1d", rotation=3) as second:
+        assert first.placement.nodes == ("node0", "node1")
+        first.become(second)
+        assert first.placement.nodes == ("node3", "node0")
 
 
 def spread(spec: SimulationSpec, nights: int = 200) -> tuple[float, float]:

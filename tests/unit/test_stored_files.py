@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import write_baseline
 from pytest_pdserve.results.history import session_of
 from pytest_pdserve.results.history import starts_of
-from pytest_pdserve.results.kinds import CALIBRATION
+from pytest_pdserve.results.kinds import BASELINE
 from pytest_pdserve.results.kinds import KINDS
 from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.kinds import SYSTEM
 from pytest_pdserve.results.kinds import Kind
 from pytest_pdserve.results.store import load_record
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import CellBaseline
+from pytest_pdserve.values.baseline import Night
+from pytest_pdserve.values.baseline import Source
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
@@ -118,24 +123,124 @@ def test_a_run_folder_of_version_1_is_told_by_its_first_record(tmp_path: Path) -
     assert (found.system, found.session.id) == ("local-cpu", old["run_id"])
 
 
-def test_a_baseline_of_version_1_is_read_with_its_values(tmp_path: Path, local_cpu: System) -> None:
+def test_a_baseline_of_version_1_is_read(tmp_path: Path, local_cpu: System) -> None:
     old = json.loads((VERSIONS / "baseline-1.json").read_text())
-    path = VERSIONS / "baseline-1.json"
-    baseline = load_baseline(path, system=local_cpu, suite="sweep")
+    cell = old["topologies"]["1p3d"]["random-128-16"]
+    cell["median_ttft_ms"] = {"ref": 90.0, "rtol": 0.1, "better": "lower", "unit": "ms", "runs": 1}
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(old))
+    baseline = load_baseline(path, system=local_cpu)
     assert baseline is not None
-    cells = baseline.cells["1p3d"]
-    assert list(cells) == ["random-128-16-n16-c4", "random-256-16-n16-c4"]
-    for new, before in zip(cells.values(), old["topologies"]["1p3d"].values(), strict=True):
-        assert {name: each.ref for name, each in new.items()} == {
-            name: each["ref"] for name, each in before.items()
-        }
-    assert [run.started_at for run in baseline.runs] == ["2026-11-23T13:52:18.000Z"]
+    night = Night(session="20261123T135218-local-cpu", values={"p50_ttft_ms": 90.0})
+    counts = {name: each["ref"] for name, each in cell.items() if each["better"] == "equal"}
+    assert baseline.cells == {
+        "1p3d": {"random-128-16-n16-c4": CellBaseline(counts=counts, nights=(night,))}
+    }
+    assert [each.started_at for each in baseline.sessions] == ["2026-11-23T13:52:18.000Z"]
+
+
+def test_a_baseline_of_version_1_that_has_counts_alone_has_no_cell(local_cpu: System) -> None:
+    baseline = load_baseline(VERSIONS / "baseline-1.json", system=local_cpu)
+    assert baseline is not None
+    assert baseline.keys == ()
+
+
+@pytest.fixture
+def of_version_2(p5_efa: System) -> Baseline:
+    """Two cells: ``dp`` was measured in three nights, ``1p3d`` in the first two of them."""
+    baseline = load_baseline(VERSIONS / "baseline-2.json", system=p5_efa)
+    assert baseline is not None
+    return baseline
+
+
+WORKLOAD = "random-512-256-n4"
+
+
+def test_a_baseline_of_version_2_keeps_the_values_of_its_nights(of_version_2: Baseline) -> None:
+    old = json.loads((VERSIONS / "baseline-2.json").read_text())
+    for topology in ("1p3d", "dp"):
+        cell = of_version_2.cells[topology][WORKLOAD]
+        for name in ("mean_itl_ms", "mean_ttft_ms", "output_throughput"):
+            values = old["cells"][topology][WORKLOAD][name]["values"]
+            assert cell.values(name) == tuple(value for value in values if value is not None)
+        assert cell.counts == {"completed": 4.0, "failed": 0.0}
+
+
+def test_a_limit_of_version_2_without_values_is_a_night_of_the_last_session(
+    of_version_2: Baseline,
+) -> None:
+    last = of_version_2.cells["1p3d"][WORKLOAD].nights[-1]
+    assert last == Night(
+        session="20261103T220000-p5-efa", values={"p99_ttft_ms": 179.97977091842466}
+    )
+
+
+def test_a_baseline_of_version_2_keeps_who_accepted_it_and_where_it_is_from(
+    of_version_2: Baseline,
+) -> None:
+    assert (of_version_2.approver, of_version_2.accepted_on) == ("Ada", "2026-11-27")
+    assert of_version_2.note == "first nights on 0.15.1"
+    assert (of_version_2.fingerprint, of_version_2.host) == ("0123456789ab", {"cpu": "Xeon"})
+    assert of_version_2.newest == Source(
+        id="20261103T220000-p5-efa",
+        started_at="2026-11-03T22:00:00.000Z",
+        versions={"vllm": "0.15.1", "nixl": "0.10.1"},
+        nodes=("node0", "node1"),
+    )
+
+
+def test_a_baseline_of_version_2_that_nobody_accepted_has_no_day_of_acceptance(
+    p5_efa: System, tmp_path: Path
+) -> None:
+    old = json.loads((VERSIONS / "baseline-2.json").read_text())
+    del old["provenance"]["approver"]
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(old))
+    baseline = load_baseline(path, system=p5_efa)
+    assert baseline is not None
+    assert (baseline.approver, baseline.accepted_on) == (None, None)
+
+
+def test_a_baseline_of_an_older_version_is_written_in_todays(
+    of_version_2: Baseline, p5_efa: System, tmp_path: Path
+) -> None:
     written = tmp_path / "sweep.json"
-    write_baseline(written, baseline)
-    assert json.loads(written.read_text())["schema_version"] == 2
-    again = load_baseline(written, system=local_cpu, suite="sweep")
-    assert again is not None
-    assert again.cells == baseline.cells
+    write_baseline(written, of_version_2)
+    assert json.loads(written.read_text())["schema_version"] == 3
+    again = load_baseline(written, system=p5_efa)
+    assert again == replace(of_version_2, source=str(written))
+
+
+@pytest.mark.parametrize(
+    "torn",
+    ["provenance", "provenance/runs", "cells", f"cells/dp/{WORKLOAD}/mean_itl_ms/better"],
+)
+def test_what_is_no_baseline_of_version_2_is_one_sentence(torn: str, p5_efa: System) -> None:
+    data = json.loads((VERSIONS / "baseline-2.json").read_text())
+    place = data
+    *above, last = torn.split("/")
+    for part in above:
+        place = place[part]
+    del place[last]
+    with pytest.raises(ConfigError) as caught:
+        BASELINE.parse(data, "sweep.json", given=p5_efa, source="sweep.json")
+    assert str(caught.value) == (
+        "sweep.json: does not have the form of a baseline of schema version 2; use the "
+        "pytest-pdserve that wrote it, or move it away: the next session records a new reference"
+    )
+
+
+def test_a_value_of_version_2_that_is_wrong_is_named_as_todays_version_reads_it(
+    p5_efa: System,
+) -> None:
+    data = json.loads((VERSIONS / "baseline-2.json").read_text())
+    data["cells"]["dp"][WORKLOAD]["mean_itl_ms"]["values"][1] = -1.0
+    with pytest.raises(ConfigError) as caught:
+        BASELINE.parse(data, "sweep.json", given=p5_efa, source="sweep.json")
+    assert str(caught.value) == (
+        f"sweep.json: /cells/dp/{WORKLOAD}/nights/1/values/mean_itl_ms: -1.0 is less than or "
+        "equal to the minimum of 0 (as read from schema version 2)"
+    )
 
 
 def test_a_cell_of_version_1_that_the_sweep_does_not_have_is_refused(
@@ -146,22 +251,12 @@ def test_a_cell_of_version_1_that_the_sweep_does_not_have_is_refused(
     path = tmp_path / "sweep.json"
     path.write_text(json.dumps(old))
     with pytest.raises(ConfigError) as caught:
-        load_baseline(path, system=local_cpu, suite="sweep")
+        load_baseline(path, system=local_cpu)
     assert str(caught.value) == (
         f"{path}: /topologies/1p3d/random-99-16: schema version 1 does not say how many prompts "
         "it had, and the sweep of the system file has no cell of this name; remove it from the "
         "file, or put it back into [sweep]"
     )
-
-
-def test_a_calibration_of_version_1_is_read() -> None:
-    path = VERSIONS / "calibration-1.json"
-    found = CALIBRATION.parse(json.loads(path.read_text()), path, source=str(path))
-    assert found.metrics["mean_itl_ms"].sd == 0.008
-    assert [run.started_at for run in found.provenance.runs] == [
-        "2026-11-01T22:00:00.000Z",
-        "2026-11-01T23:00:00.000Z",
-    ]
 
 
 @pytest.mark.parametrize("torn", ["processes", "host", "workload", "run_id"])

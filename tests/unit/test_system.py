@@ -43,6 +43,9 @@ def test_what_a_file_leaves_out_has_a_default(tmp_path: Path) -> None:
     assert (system.limits.ready_s, system.sweep.num_prompts) == (1800.0, 1024)
     assert system.sweep.request_rate is None
     assert system.tensor_parallel is None
+    assert system.judgement == Judgement(
+        host_references=False, claims="enforce", max_reruns=48, floors={}, sees={}
+    )
 
 
 def test_what_a_file_says_is_kept(tmp_path: Path) -> None:
@@ -55,8 +58,14 @@ request_rate = 4
 input_lens = [128, 256]
 [sweep.options]
 random-prefix-len = "16"
-[judgement.rtol]
+[judgement]
+host_references = true
+claims = "report"
+max_reruns = 12
+[judgement.floors]
 mean_ttft_ms = 0.5
+[judgement.sees]
+mean_itl_ms = 0.05
 [router]
 args = ["--log-level", "warn"]
 [env]
@@ -66,7 +75,13 @@ A = "1"
     assert system.model.serve_args == ("--enforce-eager",)
     assert (system.sweep.request_rate, system.sweep.input_lens) == (4.0, (128, 256))
     assert system.sweep.options == {"random-prefix-len": "16"}
-    assert system.judgement.rtol == {"mean_ttft_ms": 0.5}
+    assert system.judgement == Judgement(
+        host_references=True,
+        claims="report",
+        max_reruns=12,
+        floors={"mean_ttft_ms": 0.5},
+        sees={"mean_itl_ms": 0.05},
+    )
     assert (system.router.args, system.env) == (("--log-level", "warn"), {"A": "1"})
 
 
@@ -100,10 +115,29 @@ def test_a_shipped_system_loads(name: str) -> None:
     assert load_system(name, SHIPPED).cluster.nodes == 4
 
 
-def test_room_is_the_systems_where_it_says_so() -> None:
-    judgement = Judgement(rtol={"mean_ttft_ms": 0.5})
-    assert judgement.floor("mean_ttft_ms", 0.03) == 0.5
-    assert judgement.floor("mean_itl_ms", 0.01) == 0.01
+def test_a_floor_is_the_systems_where_it_says_so() -> None:
+    judgement = Judgement(floors={"mean_ttft_ms": 0.5})
+    assert judgement.all_floors == {
+        "mean_ttft_ms": 0.5,
+        "p99_ttft_ms": 0.4,
+        "mean_itl_ms": 0.04,
+        "mean_tpot_ms": 0.04,
+        "mean_e2el_ms": 0.04,
+        "output_throughput": 0.04,
+    }
+
+
+@pytest.mark.parametrize(
+    ("judgement", "promise"),
+    [
+        (Judgement(), 0.08),
+        (Judgement(floors={"mean_itl_ms": 0.06}), 0.12),
+        (Judgement(floors={"mean_itl_ms": 0.06}, sees={"mean_itl_ms": 0.07}), 0.07),
+    ],
+    ids=["twice the metric's floor", "twice the system's", "what the system says"],
+)
+def test_a_system_promises_to_see_a_change(judgement: Judgement, promise: float) -> None:
+    assert judgement.promise("mean_itl_ms") == promise
 
 
 @pytest.mark.parametrize(
@@ -151,23 +185,49 @@ def test_room_is_the_systems_where_it_says_so() -> None:
         ),
         (
             '"m"',
-            '"m"\n[judgement.rtol]\nmean_tfft_ms = 0.1',
-            "/judgement/rtol/mean_tfft_ms: unknown metric 'mean_tfft_ms'; known are mean_ttft_ms,",
+            '"m"\n[judgement.floors]\nmean_tfft_ms = 0.1',
+            "/judgement/floors/mean_tfft_ms: is not a judged metric; these are mean_ttft_ms, "
+            "p99_ttft_ms, mean_itl_ms, mean_tpot_ms, mean_e2el_ms, output_throughput",
         ),
         (
             '"m"',
-            '"m"\n[judgement.rtol]\nfailed = 0.1',
-            "/judgement/rtol/failed: unknown metric 'failed'; known are mean_ttft_ms,",
+            '"m"\n[judgement.floors]\nfailed = 0.1',
+            "/judgement/floors/failed: is not a judged metric; these are mean_ttft_ms,",
         ),
         (
             '"m"',
-            '"m"\n[judgement.rtol]\noutput_throughput = 1.0',
-            "/judgement/rtol/output_throughput: 1 admits every value; must be below 1",
+            '"m"\n[judgement.sees]\np50_itl_ms = 0.1',
+            "/judgement/sees/p50_itl_ms: is not a judged metric; these are mean_ttft_ms,",
         ),
         (
             '"m"',
-            '"m"\n[judgement.rtol]\nmean_ttft_ms = inf',
-            "/judgement/rtol/mean_ttft_ms: inf is greater than the maximum of 10",
+            '"m"\n[judgement.floors]\nmean_ttft_ms = 0',
+            "/judgement/floors/mean_ttft_ms: 0 is less than or equal to the minimum of 0",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement.floors]\nmean_ttft_ms = inf',
+            "/judgement/floors/mean_ttft_ms: inf is greater than the maximum of 10",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement.rtol]\nmean_ttft_ms = 0.1',
+            "/judgement: Additional properties are not allowed ('rtol' was unexpected)",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement]\nhost_envelopes = true',
+            "/judgement: Additional properties are not allowed ('host_envelopes' was unexpected)",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement]\nmax_reruns = -1',
+            "/judgement/max_reruns: -1 is less than the minimum of 0",
+        ),
+        (
+            '"m"',
+            '"m"\n[judgement]\nclaims = "warn"',
+            "/judgement/claims: 'warn' is not one of ['enforce', 'report']",
         ),
         (
             '"m"',
@@ -193,7 +253,8 @@ def test_room_is_the_systems_where_it_says_so() -> None:
         *("number too small", "wrong type", "missing key", "unknown kind", "no kind", "kind 7"),
         *("table of another", "key of another", "other version"),
         *("renamed table", "unknown table", "unknown key", "empty text", "no port", "no variable"),
-        *("unknown metric", "room of a count", "room for everything", "room without end"),
+        *("unknown metric", "floor of a count", "promise of a metric that is shown", "no floor"),
+        *("endless floor", "room of before", "host envelopes of before", "reruns", "claims"),
         *(
             "divisor",
             "empty list",

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pytest_pdserve.judge.wording import describe_icc
+from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.report.table import text_table
+from pytest_pdserve.values.rules import RULE
 
 if TYPE_CHECKING:
     from pytest_pdserve.session.rejudge import Judged
 
+_ORDER = tuple(Status[name] for name in ("FAIL", "ERROR", "SUSPICIOUS", "EXPECTED"))
+
 
 def render(judged: Judged) -> str:
-    """Return a table of cells, and what is wrong with any."""
+    """Return a table of cells, and what is wrong with any, the worst first."""
     return "\n".join(_lines(judged))
 
 
@@ -21,22 +24,29 @@ def _lines(judged: Judged) -> Iterator[str]:
     session_judge, session = judged.session_judge, judged.session
     if session.records[0].simulated:
         yield f"SIMULATED, no server ran: {session_judge.system.description}"
-    rows = [
-        (*key, verdict.status, "run again" if key in judged.again else "")
-        for key, verdict in judged.cells.items()
-    ]
+    rows = [(*key, str(verdict.status)) for key, verdict in judged.cells.items()]
     yield f"{session.run_id}, {session.night}"
-    yield from text_table(("topology", "workload", "verdict", ""), rows, "llll")
-    for verdict in (*judged.cells.values(), *judged.topologies.values()):
-        if verdict.status != "PASS":
-            yield f"{verdict.status}: {verdict.subject}"
-            yield from (f"  {miss}" for miss in verdict.misses)
+    yield from text_table(("topology", "workload", "verdict"), rows, "lll")
+    said = [*judged.topologies.values(), *judged.cells.values(), *(v for _, v in judged.claims)]
+    said = [each for each in said if each.status not in (Status.PASS, Status.NOT_ASKED)]
+    said.sort(
+        key=lambda each: (
+            _ORDER.index(each.status) if each.status in _ORDER else len(_ORDER),
+            -each.severity,
+        )
+    )
+    for verdict in said:
+        yield f"{verdict.status}: {verdict.subject}"
+        yield from (f"  {miss}" for miss in verdict.misses)
+    if judged.unconfirmed:
+        cells = ", ".join(" ".join(key) for key in judged.unconfirmed)
+        yield (
+            f"not confirmed: {cells}: a FAIL takes {RULE.max_runs} starts of one night, or a "
+            "suspicious night before"
+        )
     yield from (f"unproven: {what}" for what in judged.unproven)
     yield from (f"unreadable: {why}" for why in session.unreadable)
     yield from (f"not measured: {' '.join(key)}" for key in judged.not_measured)
-    nightly = session_judge.expectation
+    yield from session_judge.expected.troubles
     yield f"baseline  {session_judge.baseline.origin if session_judge.baseline else 'none'}"
-    if nightly is not None:
-        icc = describe_icc(nightly.icc, calibrated=session_judge.calibration is not None)
-        yield f"judged with {len(session_judge.history.nights)} nights before; {icc}"
     yield from (f"left out: {why}" for why in session_judge.history.unreadable)

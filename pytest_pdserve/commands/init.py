@@ -1,0 +1,59 @@
+"""``pdserve init``: a small project that runs as it is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from pytest_pdserve.commands.arguments import next_lines
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import StoreError
+
+NAME = "init"
+TEXT = "Write a small project that runs as it is: a system, a suite, a claim, settings of pytest"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="Folder to write it to")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the project, and print what was written.
+
+    :raises ConfigError: if one of its files exists.
+    :raises StoreError: if one cannot be written.
+    """
+    folder: Path = options.folder
+    files = dict(_files(resources.files("pytest_pdserve") / "template"))
+    there = sorted(str(folder / name) for name in files if (folder / name).exists())
+    if there:
+        raise ConfigError(
+            f"{there[0]} exists, and pdserve init overwrites nothing; name another folder"
+        )
+    for name, source in files.items():
+        _write(folder / name, source.read_text(encoding="utf-8"))
+    print("\n".join([f"wrote    {folder / name}" for name in files]))
+    print("\n".join(next_lines(f"cd {folder} && pytest")))
+    return 0
+
+
+def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    """Every file of a folder by its path in it, in order."""
+    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir() and entry.name != "__pycache__":
+            yield from _files(entry, f"{name}/")
+        elif entry.is_file():
+            yield name, entry
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,233 @@
+"""What the runs of a night showed of cells and topologies, and what is said of it. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_pdserve.judge.expected import Covers
+from pytest_pdserve.judge.limits import Reference
+from pytest_pdserve.judge.limits import as_change
+from pytest_pdserve.judge.limits import reference_of
+from pytest_pdserve.judge.limits import signed_log
+from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import is_better
+from pytest_pdserve.judge.nightly import judge
+from pytest_pdserve.judge.nightly import median_change
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.values.baseline import Baseline
+from pytest_pdserve.values.baseline import CellBaseline
+from pytest_pdserve.values.baseline import Key
+from pytest_pdserve.values.expected import ExpectedChange
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import voided_in
+from pytest_pdserve.values.rules import RULE
+
+References = Mapping[str, Reference]
+"""Reference by metric."""
+SeenNight = Mapping[str, Seen]
+"""What one night showed of a cell or a topology, by metric."""
+
+
+def references_of(cell: CellBaseline, floors: Mapping[str, float]) -> dict[str, Reference]:
+    """Return the reference of every judged metric that the cell's nights have.
+
+    :param floors: least limit by metric, as a fraction.
+    """
+    return {
+        name: reference_of(
+            [signed_log(value, METRICS[name].better) for value in values],
+            floors[name],
+            starts=cell.starts,
+        )
+        for name in METRICS.times
+        if (values := cell.values(name))
+    }
+
+
+def changes_of(run: Record, references: References) -> dict[str, float]:
+    """Return how far a run lies from its references, signed log; what it lacks is absent."""
+    changes = {}
+    for name, reference in references.items():
+        value = run.value(name)
+        if value is not None and 0 < value < math.inf:
+            changes[name] = signed_log(value, METRICS[name].better) - reference.median
+    return changes
+
+
+def seen_of(runs: Sequence[Record], references: References) -> dict[str, Seen]:
+    """Return what the runs of one night showed of a cell.
+
+    :param runs: one of each start, in the order they were made.
+    """
+    return _seen([changes_of(run, references) for run in runs], references)
+
+
+def _seen(changes: Sequence[Mapping[str, float]], references: References) -> dict[str, Seen]:
+    return {
+        name: Seen(reference=reference, changes=there)
+        for name, reference in references.items()
+        if (there := tuple(run[name] for run in changes if name in run))
+    }
+
+
+def topology_references(
+    baseline: Baseline,
+    cells: Mapping[Key, References],
+    floors: Mapping[str, float],
+) -> dict[str, Reference]:
+    """Return the references of a topology's median, by metric.
+
+    :param cells: the references of its cells.
+    :param floors: of cells, as fractions; a topology's are half of them.
+    """
+    made = {}
+    starts = min(cell.starts for key in cells if (cell := baseline.cell(key)) is not None)
+    for name in METRICS.times:
+        medians = list(_past_medians(baseline, cells, name))
+        if medians:
+            made[name] = reference_of(
+                medians,
+                RULE.topology_share * floors[name],
+                starts=starts,
+                fail_floor=floors[name],
+            )
+    return made
+
+
+def _past_medians(
+    baseline: Baseline, cells: Mapping[Key, References], metric: str
+) -> Iterator[float]:
+    """The median change over the cells, of each session that has two of them."""
+    better = METRICS[metric].better
+    by_session: dict[str, dict[Key, float]] = {source.id: {} for source in baseline.sessions}
+    for key, references in cells.items():
+        cell = baseline.cell(key)
+        for night in cell.nights if cell and metric in references else ():
+            if metric in night.values:
+                log = signed_log(night.values[metric], better)
+                by_session[night.session][key] = log - references[metric].median
+    for changes in by_session.values():
+        if (median := median_change(changes)) is not None:
+            yield median
+
+
+def topology_seen(
+    tonight: Mapping[Key, Sequence[Record]],
+    cells: Mapping[Key, References],
+    references: References,
+) -> dict[str, Seen]:
+    """Return what one night showed of a topology's median.
+
+    Its first run is the first of every cell; a later one is a start on which all of them ran.
+
+    :param tonight: runs of its cells, one of each start.
+    """
+    known = [key for key in cells if tonight.get(key)]
+    runs = [{key: tonight[key][0] for key in known}]
+    later: dict[int | None, dict[Key, Record]] = {}
+    for key in known:
+        for run in tonight[key][1:]:
+            later.setdefault(run.start, {})[key] = run
+    runs += [run for start, run in later.items() if start is not None and len(run) == len(known)]
+    changes = []
+    for started in runs:
+        of_cells = {key: changes_of(record, cells[key]) for key, record in started.items()}
+        changes.append(dict(_medians(of_cells, references)))
+    return _seen(changes, references)
+
+
+def _medians(
+    cells: Mapping[Key, Mapping[str, float]], references: References
+) -> Iterator[tuple[str, float]]:
+    for name, reference in references.items():
+        there = {key: changes[name] for key, changes in cells.items() if name in changes}
+        if (median := median_change(there)) is not None:
+            yield name, median - reference.median
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricVerdict:
+    """What is said of one metric of a cell or a topology."""
+
+    metric: str
+    """Metric."""
+    status: Status
+    """PASS, SUSPICIOUS, EXPECTED or FAIL."""
+    seen: Seen
+    """Tonight."""
+    nights: int
+    """Nights before tonight, in a row, on which it was suspicious."""
+    is_better: bool = False
+    """Whether it has been better than its reference for some nights."""
+    expected: ExpectedChange | None = None
+    """The entry that covers it, if one does."""
+
+    @property
+    def severity(self) -> float:
+        """Change in limits: 1 is a change as large as the limit."""
+        return self.seen.change / self.seen.reference.limit
+
+
+def judge_metrics(
+    tonight: SeenNight,
+    before: Sequence[SeenNight],
+    *,
+    one_night_is_enough: bool,
+    covers: Covers,
+) -> tuple[MetricVerdict, ...]:
+    """Judge every metric of a cell or a topology, the largest change first.
+
+    :param before: earlier nights of it, newest first.
+    :param one_night_is_enough: as of :func:`~pytest_pdserve.judge.nightly.judge`.
+    :param covers: finds the entry that covers a change of a metric.
+    """
+    verdicts = []
+    for name, seen in tonight.items():
+        past = [night[name] for night in before if name in night]
+        last = past[0] if past else None
+        status = judge(seen, last, one_night_is_enough=one_night_is_enough)
+        entry = None
+        if status is not Status.PASS:
+            entry = covers(name, abs(as_change(-seen.change, "higher")))
+        verdicts.append(
+            MetricVerdict(
+                metric=name,
+                status=Status.EXPECTED if entry else status,
+                seen=seen,
+                nights=_suspicious_before(past),
+                is_better=is_better([seen, *past]),
+                expected=entry,
+            )
+        )
+    return tuple(sorted(verdicts, key=lambda verdict: -verdict.severity))
+
+
+def _suspicious_before(past: Sequence[Seen]) -> int:
+    """For how many nights in a row before tonight a metric has been suspicious."""
+    return next((n for n, seen in enumerate(past) if not seen.is_suspicious), len(past))
+
+
+def wrong_counts(runs: Sequence[Record], cell: CellBaseline) -> Iterator[str]:
+    """Say which counts of a run are not those of the baseline."""
+    for name, wanted in sorted(cell.counts.items()):
+        values = {run.value(name) for run in runs if name not in run.voided}
+        for value in sorted(values - {wanted}, key=str):
+            shown = "missing" if value is None else f"{value:g}"
+            yield (
+                f"{name} is {shown}, reference {wanted:g} {METRICS[name].unit}: the load or what "
+                "served it is not that of the baseline"
+            )
+
+
+def missing_metrics(runs: Sequence[Record], references: References) -> Iterator[str]:
+    """Say which metrics have a reference, and no value in any run although sanity admits them."""
+    voided = voided_in(runs)
+    for name in references:
+        lacking = [run for run in runs if name not in changes_of(run, references)]
+        if name not in voided and lacking:
+            yield f"{name} has a reference, but {len(lacking)} of {len(runs)} runs lack it"

@@ -1,0 +1,96 @@
+"""Tests of suspicious cells are put off: they end when their cells have run on fresh starts.
+
+All cells run once first. Then those that are suspicious run again, the topology with the largest
+suspicion first, and cells of one topology share a start. Nothing is reported of a test that is put
+off before it runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from _pytest.nodes import Node
+from _pytest.runner import call_and_report
+
+suspicion_key = pytest.StashKey[float]()
+"""How much the cell of a test must run again, in limits; 0 for not at all. Only tests that can be
+put off have it: the fixture that measures sets it."""
+times_key = pytest.StashKey[int]()
+"""How often a test was put off."""
+IsLast = Callable[[pytest.Item], bool]
+"""Whether a test needs the verdicts of all cells."""
+
+
+def run_or_put_off(item: pytest.Item, nextitem: pytest.Item | None, *, is_last: IsLast) -> None:
+    """Run a test and report it, or put it after the others if its cell must run again."""
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    item.stash[suspicion_key] = 0.0
+    function: Any = item  # its request is made and dropped as pytest's own protocol does
+    if not function._request:  # noqa: SLF001
+        function._initrequest()  # noqa: SLF001
+    try:
+        _phases(item, nextitem, is_last)
+    finally:
+        function._request, function.funcargs = False, None  # noqa: SLF001
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+def _phases(item: pytest.Item, nextitem: pytest.Item | None, is_last: IsLast) -> None:
+    """Set up, call and tear down, each reported; of a test that is put off only what goes wrong."""
+    setup = call_and_report(item, "setup", log=False)
+    if setup.passed and item.stash[suspicion_key] > 0:
+        following = _put_off(item, is_last)
+        teardown = call_and_report(item, "teardown", log=False, nextitem=following)
+        if teardown.failed:
+            item.ihook.pytest_runtest_logreport(report=teardown)
+        return
+    item.ihook.pytest_runtest_logreport(report=setup)
+    if setup.passed:
+        call_and_report(item, "call")
+    if item.session.shouldfail or item.session.shouldstop:
+        nextitem = None  # as pytest does: what the session shares ends with this test
+    call_and_report(item, "teardown", nextitem=nextitem)
+
+
+def _put_off(item: pytest.Item, is_last: IsLast) -> Node:
+    """Put *item* among the tests that wait, in the order in which they will run.
+
+    :returns: the test that runs next; the collector of *item* if that is *item* itself, so that
+        the test is torn down, and what it shares with others is not.
+    """
+    item.stash[times_key] = item.stash.get(times_key, 0) + 1
+    items = item.session.items
+    here = _place(items, item)
+    ahead = items[here + 1 :]
+    waiting = [other for other in ahead if other.stash.get(suspicion_key, 0.0) > 0] + [item]
+    worst: dict[str, float] = {}
+    for other in waiting:
+        topology = _topology(other)
+        worst[topology] = max(worst.get(topology, 0.0), other.stash[suspicion_key])
+    order = list(worst)
+    waiting.sort(
+        key=lambda other: (
+            -worst[_topology(other)],
+            order.index(_topology(other)),
+            other.stash[times_key],  # so that cells share the start that comes next
+            -other.stash[suspicion_key],
+        )
+    )
+    rest = [other for other in ahead if other not in waiting]
+    first_last = next((n for n, other in enumerate(rest) if is_last(other)), len(rest))
+    items[here + 1 :] = [*rest[:first_last], *waiting, *rest[first_last:]]
+    following = items[here + 1]
+    return item.listchain()[-2] if following is item else following
+
+
+def _place(items: list[pytest.Item], item: pytest.Item) -> int:
+    return max(n for n, other in enumerate(items) if other is item)
+
+
+def _topology(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    found = callspec.params.get("pdserve_restartable") if callspec is not None else None
+    return str(found.id) if found is not None else ""

@@ -1,0 +1,85 @@
+"""Claims, judged by what a session measured; a violated one has its cells run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.judge.claims import ClaimVerdict
+from pytest_pdserve.judge.claims import sides_of
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.results.history import one_a_start
+from pytest_pdserve.values.baseline import Key
+from pytest_pdserve.values.claim import Claim
+from pytest_pdserve.values.errors import PdserveError
+
+if TYPE_CHECKING:
+    from pytest_pdserve.session.session import Session
+
+
+def judge_claim(session: Session, claim: Claim) -> ClaimVerdict:
+    """Compare topologies by the cells of *session*.
+
+    Where claims are enforced and one is violated by more than noise explains, its cells run again
+    on fresh starts before it FAILs. It is NOT ASKED if a topology was not run.
+
+    :raises PdserveError: if a topology or a cell that it needs ended in an ERROR.
+    """
+    verdict = _not_asked(session, claim) or _judged(session, claim)
+    while verdict.wants_pair and _run_again(session, verdict):
+        verdict = _judged(session, claim)
+    if why := session.session_judge.why_unconfirmed.get(("", verdict.subject)):
+        verdict = replace(verdict, evidence=(*verdict.evidence, ("not run again", why)))
+    session.claims.append((claim, verdict))
+    return verdict
+
+
+def _run_again(session: Session, verdict: ClaimVerdict) -> bool:
+    """Run the cells of a violated claim on fresh starts; tell whether that was done."""
+    topologies = {topology: session.deployments.get(topology) for topology, _ in verdict.wants_pair}
+    able = all(deployed is not None and deployed.restartable for deployed in topologies.values())
+    enforced = session.system.judgement.claims == "enforce"
+    keys = _fewest_runs(session, verdict.wants_pair)
+    if not (able and enforced) or session.spent(len(keys), ("", verdict.subject)):
+        return False
+    session.progress(f"{verdict.subject}: violated; running {len(keys)} cells on fresh starts")
+    for topology, deployed in topologies.items():
+        mine = [key for key in keys if key[0] == topology]
+        if deployed is None or not mine:
+            continue
+        for other in session.deployments.values():
+            other.stop()
+        try:
+            deployed.restart()
+            for key in mine:
+                session.measure_again(deployed, session.cells[key])
+        finally:
+            deployed.stop()
+    return True
+
+
+def _fewest_runs(session: Session, keys: Sequence[Key]) -> list[Key]:
+    """The cells among *keys* that have fewer runs than others, or all if none has."""
+    runs = {key: len(one_a_start(session.cells[key].records)) for key in keys}
+    return [key for key in keys if runs[key] == min(runs.values())]
+
+
+def _not_asked(session: Session, claim: Claim) -> ClaimVerdict | None:
+    run = session.broken.union(topology for topology, _ in (*session.cells, *session.invalid))
+    absent = [topology for topology in claim.topologies if topology not in run]
+    if session.system.figures is not None or not absent:
+        return None
+    was = "was" if len(absent) == 1 else "were"
+    why = f"{', '.join(absent)} {was} not run; add --topology all"
+    return ClaimVerdict(status=Status.NOT_ASKED, subject=claim.subject, misses=(why,))
+
+
+def _judged(session: Session, claim: Claim) -> ClaimVerdict:
+    lookup = session.session_judge.lookup_for(
+        claim, session.tonight(), broken=session.broken, invalid=session.invalid.keys()
+    )
+    sides = sides_of(claim, session.system.sweep.points(), lookup)
+    if troubles := sorted({side.trouble for side in sides if side.trouble}):
+        raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
+    return session.session_judge.judge_claim(claim, lookup)

@@ -1,0 +1,31 @@
+"""What people do now, on the same nights: 5 % worse on one run, or on the median of three."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_pdserve.study.noise import SIMULATED
+from pytest_pdserve.study.noise import Floats
+
+GATED = ("output_throughput", "mean_itl_ms", "mean_ttft_ms", "p99_ttft_ms")
+"""Metrics that people gate."""
+THRESHOLD = 0.05
+"""Worse by so much is a failure, as a fraction."""
+RIVALS: Mapping[str, int] = {"one run": 1, "three runs": 3}
+"""Name of each rule, and runs whose median it holds against the reference."""
+
+
+def failed_cells(reference: Floats, draws: Floats, *, runs: int) -> npt.NDArray[np.bool_]:
+    """Return which cells fail, shape ``(cells,)``.
+
+    :param reference: median of the baseline's nights, shape ``(cells, metrics)``: more than the one
+        stored run that such rules often have.
+    :param draws: runs of one night, shape ``(starts, cells, metrics)``.
+    """
+    gated = [SIMULATED.index(name) for name in GATED]
+    changes = np.median(draws[:runs], axis=0) - reference
+    failed: npt.NDArray[np.bool_] = (changes[:, gated] > np.log1p(THRESHOLD)).any(axis=1)
+    return failed

@@ -1,0 +1,395 @@
+"""Simulated nights of one system, judged one after the other by the nightly rule.
+
+Every verdict is made by :mod:`pytest_pdserve.judge.limits` and :mod:`pytest_pdserve.judge.nightly`.
+Arrays only tell which metrics need not be looked at: those whose first run of the night is not
+suspicious. ``tests/unit/test_series.py`` judges the same nights as records, metric by metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_pdserve.judge.limits import NORMAL_MAD
+from pytest_pdserve.judge.limits import Reference
+from pytest_pdserve.judge.limits import reference_of
+from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import false_alarms
+from pytest_pdserve.judge.nightly import is_better
+from pytest_pdserve.judge.nightly import judge
+from pytest_pdserve.judge.nightly import median_change
+from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.study.noise import SIMULATED
+from pytest_pdserve.study.noise import Floats
+from pytest_pdserve.study.noise import Layout
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.rules import RULE
+from pytest_pdserve.values.system import Judgement
+
+FLOORS = tuple(METRICS[name].floor for name in SIMULATED)
+"""Floor of each simulated metric of a cell."""
+ROUNDING = 1e-9
+"""Distance from a limit below which arrays do not decide."""
+Test = tuple[str, int, int]
+"""``cell`` or ``topology``, its number, and the number of the metric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightRuns:
+    """The runs of one night, signed logs."""
+
+    first: Floats
+    """Run of every cell on the first start, shape ``(cells, metrics)``."""
+    later: Mapping[int, Mapping[int, Floats]]
+    """Cell, start -> its run, shape ``(metrics,)``."""
+
+    def runs(self, cell: int) -> tuple[Floats, ...]:
+        """Return the runs of a cell, oldest first."""
+        return (self.first[cell], *self.later.get(cell, {}).values())
+
+    def shared_starts(self, cells: range) -> Iterator[Mapping[int, Floats]]:
+        """Yield the runs of each start on which all of *cells* ran, by cell."""
+        yield {cell: self.first[cell] for cell in cells}
+        for start in self.later.get(cells[0], {}):
+            if all(start in self.later.get(cell, {}) for cell in cells):
+                yield {cell: self.later[cell][start] for cell in cells}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedNight:
+    """What was said of one night; what is absent is a PASS."""
+
+    runs: NightRuns
+    """Its runs."""
+    cells: Mapping[int, Status]
+    """FAIL or SUSPICIOUS by cell."""
+    topologies: Mapping[int, Status]
+    """FAIL or SUSPICIOUS by topology."""
+    reruns: int
+    """Reruns of suspicious cells."""
+    topology_reruns: int
+    """Runs of cells for the sake of their topology's median."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """References as arrays, shape ``(cells or topologies, metrics)``."""
+
+    median: Floats
+    """As of :class:`~pytest_pdserve.judge.limits.Reference`, as the next."""
+    limit: Floats
+
+    @property
+    def suspicious_from(self) -> Floats:
+        """Distance beyond which a run may be suspicious."""
+        return RULE.suspicious_share * self.limit - ROUNDING
+
+
+class References:
+    """What the nights of a baseline lead to expect of all cells and topologies."""
+
+    def __init__(self, layout: Layout, nights: Floats, *, starts: int) -> None:
+        self.layout = layout
+        self.nights = nights
+        """Shape ``(nights, cells, metrics)``; NaN where a cell's night did not join."""
+        self.starts = starts
+        """Fresh starts that the first night is the median of."""
+        self._made: dict[Test, Reference] = {}
+
+    @cached_property
+    def joined(self) -> npt.NDArray[np.int64]:
+        """Nights of each cell."""
+        joined: npt.NDArray[np.int64] = np.sum(~np.isnan(self.nights[:, :, 0]), axis=0)
+        return joined
+
+    @cached_property
+    def cells(self) -> Limits:
+        """Of cells."""
+        return limits_of(self.nights, np.array(FLOORS), starts=self.starts)
+
+    @cached_property
+    def topologies(self) -> Limits:
+        """Of topologies."""
+        layout, changes = self.layout, self.nights - self.cells.median
+        shape = (len(changes), layout.topologies, layout.cells_each, len(SIMULATED))
+        grouped = changes.reshape(shape).swapaxes(0, 2)
+        medians = _median(grouped).swapaxes(0, 1)
+        medians[np.sum(~np.isnan(grouped), axis=0).swapaxes(0, 1) < 2] = np.nan
+        return limits_of(medians, RULE.topology_share * np.array(FLOORS), starts=self.starts)
+
+    def of_cell(self, cell: int, metric: int) -> Reference:
+        """Return the reference of a metric of a cell."""
+        test = ("cell", cell, metric)
+        if test not in self._made:
+            logs = [float(log) for log in self.nights[:, cell, metric] if log == log]
+            self._made[test] = reference_of(logs, FLOORS[metric], starts=self.starts)
+        return self._made[test]
+
+    def of_topology(self, topology: int, metric: int) -> Reference:
+        """Return the reference of a metric of a topology's median."""
+        test = ("topology", topology, metric)
+        if test not in self._made:
+            self._made[test] = reference_of(
+                list(self._past_medians(topology, metric)),
+                RULE.topology_share * FLOORS[metric],
+                starts=self.starts,
+                fail_floor=FLOORS[metric],
+            )
+        return self._made[test]
+
+    def _past_medians(self, topology: int, metric: int) -> Iterator[float]:
+        medians = {
+            cell: self.of_cell(cell, metric).median for cell in self.layout.cells_of(topology)
+        }
+        for night in self.nights:
+            joined = {c: float(night[c, metric]) - median for c, median in medians.items()}
+            median = median_change({c: change for c, change in joined.items() if change == change})
+            if median is not None:
+                yield median
+
+    def seen(self, test: Test, night: NightRuns) -> Seen:
+        """Return what a night showed of one metric of a cell or a topology."""
+        scope, number, metric = test
+        if scope == "cell":
+            reference = self.of_cell(number, metric)
+            values = [float(run[metric]) for run in night.runs(number)]
+        else:
+            reference = self.of_topology(number, metric)
+            starts = night.shared_starts(self.layout.cells_of(number))
+            values = [self._topology_change(run, metric) for run in starts]
+        changes = tuple(value - reference.median for value in values)
+        return Seen(reference=reference, changes=changes)
+
+    def _topology_change(self, runs: Mapping[int, Floats], metric: int) -> float:
+        changes = {
+            cell: float(run[metric]) - self.of_cell(cell, metric).median
+            for cell, run in runs.items()
+        }
+        median = median_change(changes)
+        assert median is not None
+        return median
+
+    def changes(self, first: Floats) -> tuple[Floats, Floats]:
+        """Return the change of the first run of every cell, and of every topology."""
+        layout, cells = self.layout, first - self.cells.median
+        grouped = cells.reshape(layout.topologies, layout.cells_each, len(SIMULATED))
+        return cells, np.median(grouped, axis=1) - self.topologies.median
+
+
+def limits_of(nights: Floats, floors: Floats, *, starts: int) -> Limits:
+    """Return as arrays what :func:`~pytest_pdserve.judge.limits.reference_of` returns of each.
+
+    :param nights: shape ``(nights, cells or topologies, metrics)``; NaN where there is no value.
+    """
+    median = _median(nights)
+    spread = NORMAL_MAD * _median(np.abs(nights - median))
+    known = np.sum(~np.isnan(nights), axis=0)
+    one_start = (known < RULE.single_start_nights) & (starts < RULE.first_starts)
+    young = np.where(known < RULE.full_nights, RULE.young_floors, 1.0)
+    factors = np.where(one_start, RULE.single_start_floors, young)
+    return Limits(
+        median=median, limit=np.maximum(RULE.spreads * spread, np.log1p(factors * floors))
+    )
+
+
+def _median(values: Floats) -> Floats:
+    """Median along the first axis of what is not NaN."""
+    ordered = np.sort(values, axis=0)
+    known = np.sum(~np.isnan(values), axis=0)[None]
+    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(values) - 1)
+    middle = np.take_along_axis(ordered, low, 0) + np.take_along_axis(ordered, high, 0)
+    halved: Floats = middle[0] / 2
+    return halved
+
+
+class System:
+    """One simulated system: its baseline, and the nights that a verdict looks back at."""
+
+    def __init__(self, references: References, history: tuple[NightRuns, ...] = ()) -> None:
+        self.references = references
+        self.history = history
+        """Oldest first."""
+
+    @classmethod
+    def new(cls, layout: Layout, draws: Floats, *, starts: int) -> System:
+        """Return a system after its first night, measured on so many fresh starts.
+
+        :param draws: shape ``(starts, cells, metrics)``.
+        """
+        first = np.median(draws[:starts], axis=0)[None]
+        later = {
+            cell: {start: draws[start, cell] for start in range(1, starts)}
+            for cell in range(layout.cells)
+        }
+        night = NightRuns(first=draws[0], later=later)
+        return cls(References(layout, first, starts=starts), (night,))
+
+    @classmethod
+    def with_baseline(cls, layout: Layout, nights: Floats) -> System:
+        """Return a system with a baseline of these nights, and no night before tonight.
+
+        :param nights: shape ``(nights, cells, metrics)``.
+        """
+        return cls(References(layout, nights, starts=RULE.first_starts))
+
+    def after(self, night: JudgedNight) -> System:
+        """Return the system after a night: what may join its baseline has joined."""
+        history = (*self.history, night.runs)[-RULE.false_alarm_nights :]
+        old, layout = self.references, self.references.layout
+        joins = old.joined < RULE.max_nights
+        joins[[cell for cell in night.cells]] = False
+        for topology in night.topologies:
+            joins[layout.cells_of(topology)] = False
+        if not joins.any():
+            return System(old, history)
+        tonight = np.where(joins[:, None], night.runs.first, np.nan)
+        nights = np.concatenate([old.nights, tonight[None]])
+        return System(References(layout, nights, starts=old.starts), history)
+
+    def judge(self, draws: Floats) -> JudgedNight:
+        """Judge one night.
+
+        :param draws: every run that may be made, shape ``(starts, cells, metrics)``.
+        """
+        tonight = _Tonight(self, draws)
+        tonight.rerun_cells()
+        cells = dict(tonight.verdicts("cell", tonight.cells))
+        tonight.rerun_topologies()
+        return JudgedNight(
+            runs=tonight.runs,
+            cells=cells,
+            topologies=dict(tonight.verdicts("topology", tonight.topologies)),
+            reruns=tonight.reruns - tonight.topology_reruns,
+            topology_reruns=tonight.topology_reruns,
+        )
+
+    @cached_property
+    def alarms_stay(self) -> bool:
+        """Whether a single night may FAIL, as of ``SessionJudge.alarms_stay``."""
+        return false_alarms(list(self._alarms())) < RULE.false_alarms
+
+    def _alarms(self) -> Iterator[Mapping[Test, Seen]]:
+        """What each night showed of metrics with an alarm on it or the night before."""
+        before: list[Test] = []
+        for night in self.history:
+            tests = [test for test in self._confirmed(night) if self._seen(test, night).is_alarm]
+            yield {test: self._seen(test, night) for test in (*tests, *before)}
+            before = tests
+
+    def _confirmed(self, night: NightRuns) -> Iterator[Test]:
+        """Metrics of what ran often enough for an alarm, and is suspicious in the first run."""
+        cells, topologies = self.references.changes(night.first)
+        often = {c for c, runs in night.later.items() if len(runs) + 1 >= RULE.max_runs}
+        for cell, metric in np.argwhere(cells > self.references.cells.suspicious_from):
+            if cell in often:
+                yield "cell", int(cell), int(metric)
+        for number, metric in np.argwhere(topologies > self.references.topologies.suspicious_from):
+            if often.issuperset(self.references.layout.cells_of(int(number))):
+                yield "topology", int(number), int(metric)
+
+    def _seen(self, test: Test, night: NightRuns) -> Seen:
+        return self.references.seen(test, night)
+
+    def better(self, tonight: NightRuns) -> set[Test]:
+        """Return what has been better than its reference for some nights."""
+        nights = [tonight, *reversed(self.history)][: RULE.better_nights]
+        if len(nights) < RULE.better_nights:
+            return set()
+        changes = [self.references.changes(night.first) for night in nights]
+        limits = (self.references.cells.limit, self.references.topologies.limit)
+        found = set()
+        for scope, limit, there in zip(
+            ("cell", "topology"), limits, zip(*changes, strict=True), strict=True
+        ):
+            near = np.median(there, axis=0) < -limit + ROUNDING
+            for number, metric in np.argwhere(near):
+                test = (scope, int(number), int(metric))
+                if is_better([self._seen(test, night) for night in nights]):
+                    found.add(test)
+        return found
+
+
+class _Tonight:
+    """A night that is being measured and judged."""
+
+    def __init__(self, system: System, draws: Floats) -> None:
+        self._system, self._known, self._draws = system, system.references, draws
+        self._later: dict[int, dict[int, Floats]] = {}
+        self.runs = NightRuns(first=draws[0], later=self._later)
+        self.reruns = self.topology_reruns = 0
+        cells, topologies = self._known.changes(draws[0])
+        self.cells = _beyond(cells, self._known.cells)
+        self.topologies = _beyond(topologies, self._known.topologies)
+
+    def _spent(self, runs: int) -> bool:
+        return self.reruns + runs > Judgement().max_reruns
+
+    def rerun_cells(self) -> None:
+        """Run suspicious cells again, the worst topology first; its cells share a start."""
+        worst: dict[int, float] = {}
+        for cell in self.cells:
+            topology = cell // self._known.layout.cells_each
+            worst[topology] = max(worst.get(topology, 0.0), self._suspicion(cell))
+        for topology in sorted(worst, key=lambda each: -worst[each]):
+            there = [c for c in self.cells if c in self._known.layout.cells_of(topology)]
+            for start in range(1, RULE.max_runs):
+                wanted = {cell: self._suspicion(cell) for cell in there}
+                for cell in sorted(there, key=lambda each: -wanted[each]):
+                    if wanted[cell] > 0 and not self._spent(1):
+                        self._run(cell, start)
+
+    def _run(self, cell: int, start: int) -> None:
+        self._later.setdefault(cell, {})[start] = self._draws[start, cell]
+        self.reruns += 1
+
+    def _suspicion(self, cell: int) -> float:
+        """The worst change, in limits, of a metric that wants one more run; 0 if none does."""
+        seen = [self._seen(("cell", cell, metric)) for metric in self.cells[cell]]
+        wanting = (each for each in seen if each.wants_run)
+        return max((each.change / each.reference.limit for each in wanting), default=0.0)
+
+    def _seen(self, test: Test) -> Seen:
+        return self._known.seen(test, self.runs)
+
+    def rerun_topologies(self) -> None:
+        """Run all cells of a topology again whose median is suspicious."""
+        for topology, suspicious in self.topologies.items():
+            cells = self._known.layout.cells_of(topology)
+            while (
+                any(self._seen(("topology", topology, m)).wants_run for m in suspicious)
+            ) and not self._spent(len(cells)):
+                made = (start for cell in cells for start in self._later.get(cell, {}))
+                start = 1 + max(made, default=0)
+                for cell in cells:
+                    self._run(cell, start)
+                self.topology_reruns += len(cells)
+
+    def verdicts(
+        self, scope: str, suspicious: Mapping[int, list[int]]
+    ) -> Iterator[tuple[int, Status]]:
+        """Yield what is not a PASS: number of the cell or topology, and its verdict."""
+        for number, places in suspicious.items():
+            found = {self._verdict((scope, number, metric)) for metric in places}
+            for status in (Status.FAIL, Status.SUSPICIOUS):
+                if status in found:
+                    yield number, status
+                    break
+
+    def _verdict(self, test: Test) -> Status:
+        seen, history = self._seen(test), self._system.history
+        before = self._known.seen(test, history[-1]) if history and seen.is_suspicious else None
+        enough = not seen.is_alarm or self._system.alarms_stay
+        return judge(seen, before, one_night_is_enough=enough)
+
+
+def _beyond(changes: Floats, limits: Limits) -> dict[int, list[int]]:
+    """Metrics whose first run may be suspicious, by cell or topology."""
+    found: dict[int, list[int]] = {}
+    for number, metric in np.argwhere(changes > limits.suspicious_from):
+        found.setdefault(int(number), []).append(int(metric))
+    return found
