@@ -82,6 +82,7 @@ def _path(system: System) -> Path:
 
 def _propose(options: argparse.Namespace, system: System) -> str:
     from pytest_pdserve.results.baselines import load_baseline
+    from pytest_pdserve.results.baselines import present_path
     from pytest_pdserve.results.proposals import propose
     from pytest_pdserve.results.proposals import write_proposal
     from pytest_pdserve.results.selection import select
@@ -92,7 +93,7 @@ def _propose(options: argparse.Namespace, system: System) -> str:
     selection = select(options.runs, system, options.run_ids, any_version=options.any_version)
     if not options.every_session:
         selection = selection.one_a_night()
-    current = load_baseline(path, system=system)
+    current = load_baseline(present_path(system, Path.cwd()), system=system)
     proposal = propose(selection, system, path=path, last=options.last, current=current)
     written = write_proposal(proposal)
     return "\n".join(
@@ -108,10 +109,12 @@ def _propose(options: argparse.Namespace, system: System) -> str:
 def _diff(options: argparse.Namespace, system: System) -> str:
     from pytest_pdserve.report.differences import difference_lines
     from pytest_pdserve.results.baselines import load_baseline
+    from pytest_pdserve.results.baselines import present_path
     from pytest_pdserve.results.proposals import load_proposal
 
     path = _path(system)
-    new, old = load_proposal(path, system), load_baseline(path, system=system)
+    new = load_proposal(path, system)
+    old = load_baseline(present_path(system, Path.cwd()), system=system)
     floors = system.judgement.all_floors
     return "\n".join(
         [

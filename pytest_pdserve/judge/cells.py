@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 from pytest_pdserve.judge.expected import Covers
 from pytest_pdserve.judge.limits import Reference
@@ -73,6 +74,11 @@ def _seen(changes: Sequence[Mapping[str, float]], references: References) -> dic
         for name, reference in references.items()
         if (there := tuple(run[name] for run in changes if name in run))
     }
+
+
+def that_passed(night: SeenNight) -> SeenNight:
+    """Return what a night showed that joined the baseline: nothing of it is suspicious."""
+    return {name: replace(seen, passed=True) for name, seen in night.items()}
 
 
 def topology_references(

@@ -28,11 +28,15 @@ class Seen:
     changes: tuple[float, ...]
     """Distance of each run from the reference, signed log, positive is worse; a run of each fresh
     start, in the order they were made."""
+    passed: bool = False
+    """Whether the night joined the baseline, as only a PASS does: limits have narrowed since."""
 
     @property
     def is_suspicious(self) -> bool:
         """Whether every run of the night is suspicious."""
-        return bool(self.changes) and min(self.changes) > self.reference.suspicious_from
+        if self.passed or not self.changes:
+            return False
+        return min(self.changes) > self.reference.suspicious_from
 
     @property
     def wants_run(self) -> bool:

@@ -87,7 +87,9 @@ def _confirmation(verdict: MetricVerdict, facts: Facts) -> str:
     better, changes = METRICS[verdict.metric].better, verdict.seen.changes
     ends = sorted((as_change(change, better) for change in changes), key=abs)
     if len(changes) >= RULE.max_runs:
-        span = f"{percent(ends[0]).removesuffix(' %')} to {percent(ends[-1])}"
+        span = percent(ends[-1])
+        if percent(ends[0]) != span:
+            span = f"{percent(ends[0]).removesuffix(' %')} to {span}"
         return f"Confirmed by {len(changes)} {facts.run}s ({span})"
     several = "s" if len(changes) > 1 else ""
     why = f": {facts.why_unconfirmed}" if facts.why_unconfirmed else ""
@@ -108,4 +110,5 @@ def _what_settles_it(verdict: MetricVerdict, facts: Facts) -> str:
             "One night cannot FAIL, since alarms went away before on this system; the next night "
             "settles it"
         )
-    return "The next night settles it: FAIL if it is suspicious too"
+    share = "" if seen.change > seen.reference.limit else "More than two thirds of the limit; the"
+    return f"{share or 'The'} next night settles it: FAIL if it is suspicious too"

@@ -10,10 +10,9 @@ from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.judge.sanity import checks as sanity_checks
 from pytest_pdserve.plan.fits import check_sweep_fits
-from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
-from pytest_pdserve.results.baselines import shipped_path
+from pytest_pdserve.results.baselines import present_path
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.expected import expected_path
 from pytest_pdserve.results.expected import load_expected
@@ -65,8 +64,7 @@ def check_topology(system: System, topology: Topology, *, starting: bool) -> Non
 def _load_baselines(settings: Settings) -> None:
     system = with_model_path(settings.system)
     if not system.judgement.host_references:
-        own = baseline_path(system, settings.rootdir)
-        load_baseline(own if own.exists() else shipped_path(system), system=system)
+        load_baseline(present_path(system, settings.rootdir), system=system)
     elif backend_of(system).knows_hardware:
         mark = fingerprint(backend_of(system).describe_hardware(system), system)
         path = host_baseline_path(system, mark, state_folder())

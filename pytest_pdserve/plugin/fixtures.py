@@ -13,6 +13,7 @@ import pytest
 
 from pytest_pdserve.judge.verdict import UNSETTLED
 from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.putting_off import suspicion_key
 from pytest_pdserve.plugin.putting_off import times_key
@@ -21,7 +22,6 @@ from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.backends.allocation import Allocation
-    from pytest_pdserve.judge.verdict import Verdict
     from pytest_pdserve.serving.restartable import RestartableDeployment
     from pytest_pdserve.serving.restartable import Servers
     from pytest_pdserve.session.cell import Cell
@@ -211,7 +211,8 @@ def pdserve_run(
         if suspicion_key in item.stash and pdserve_session.wants_run(key):
             item.stash[suspicion_key] = pdserve_session.suspicion(key)
             where, why = pdserve_restartable.where_again, pdserve_session.put_off(key)
-            pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
+            if why:
+                pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
             return cell
     for name, value in cell.records[-1].metrics.items():
         item.user_properties.append((name, value))
@@ -261,7 +262,10 @@ def pdserve_judge_topology(
         __tracebackhide__ = True
         topology = pdserve_restartable.topology.id
         if topology in pdserve_session.broken:
-            raise PdserveError(f"{topology} not judged as a whole: it ended in an ERROR")
+            why = f"{topology} as a whole: it ended in an ERROR"
+            verdict = Verdict(status=Status.NOT_JUDGED, subject=topology, misses=(why,))
+            end_with(verdict, request.node, pdserve_session.settings)
+            return
         verdict = pdserve_session.judge_topology(pdserve_restartable)
         end_with(verdict, request.node, pdserve_session.settings)
 

@@ -123,5 +123,5 @@ def _better(verdicts: dict[Key, Verdict], session: Session) -> Iterator[str]:
         shown = "; ".join(better[:_MOST])
         yield (
             f"better for {RULE.better_nights} nights: {shown}{more}. Accept it, so that a later "
-            f"loss is seen: pdserve baseline propose --system {session.system.name}"
+            f"loss is seen: {session.session_judge.how_to_accept}"
         )

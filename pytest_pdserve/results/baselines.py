@@ -50,9 +50,10 @@ def baseline_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
     return own_folder(system, rootdir) / f"{suite}.json"
 
 
-def shipped_path(system: System, suite: str = SUITE) -> Path:
-    """File beside the system file, which is read while the project has none of its own."""
-    return Path(system.source).parent / f"{suite}.json"
+def present_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
+    """File of a system's baseline to read: the project's own, else the one beside its file."""
+    own = baseline_path(system, rootdir, suite)
+    return own if own.exists() else Path(system.source).parent / f"{suite}.json"
 
 
 def host_baseline_path(system: System, fingerprint: str, state: Path, suite: str = SUITE) -> Path:

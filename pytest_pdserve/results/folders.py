@@ -20,9 +20,9 @@ def baseline_folders(rootdir: Path) -> tuple[Path, ...]:
 
 
 def own_folder(system: System, rootdir: Path) -> Path:
-    """Folder for what is measured on *system*: the one of its file, or the project's own.
+    """Folder for what is measured on *system*: that of its file, or the project's own.
 
-    A file of the installed package is replaced by the next version, so nothing is kept beside it.
+    Nothing is kept beside a shipped file: the next version replaces it, and other projects use it.
     """
     folder = Path(system.source).parent
-    return rootdir / "baselines" / system.name if _PACKAGE in folder.parents else folder
+    return rootdir / "baselines" / system.name if folder.parent in SHIPPED else folder

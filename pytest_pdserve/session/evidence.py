@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
@@ -16,7 +17,7 @@ from pytest_pdserve.results.baselines import SUITE
 from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
-from pytest_pdserve.results.baselines import shipped_path
+from pytest_pdserve.results.baselines import present_path
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
@@ -28,6 +29,7 @@ from pytest_pdserve.values.baseline import LABELS
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sessions import night_of
@@ -76,9 +78,8 @@ class Evidence:
         """
         if self.system.judgement.host_references:
             return None
-        own = baseline_path(self.system, self.rootdir)
         return load_baseline(
-            own if own.exists() else shipped_path(self.system),
+            present_path(self.system, self.rootdir),
             system=self.system,
             fingerprint=self.provenance.fingerprint if self.nodes_known else None,
             host=self.provenance.host,
@@ -105,6 +106,18 @@ class Evidence:
             fingerprint=self.provenance.fingerprint,
             host=self.provenance.host,
         )
+
+    def joined(self, key: Key, runs: Sequence[Record]) -> bool:
+        """Whether the session of *runs* is among the baseline's nights of a cell."""
+        cell = self.baseline.cell(key) if self.baseline and runs else None
+        return cell is not None and runs[0].session.id in {night.session for night in cell.nights}
+
+    @property
+    def how_to_accept(self) -> str:
+        """What a person does to accept another level."""
+        if self.system.judgement.host_references:
+            return f"delete {self.path}, and the next session records a new reference"
+        return f"pdserve baseline propose --system {self.system.name}"
 
     @property
     def keeps_nights(self) -> bool:

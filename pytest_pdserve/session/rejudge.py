@@ -65,9 +65,15 @@ class Judged:
         return tuple(dict.fromkeys(f"{f.check}: {f.message}" for r in records for f in r.unproven))
 
     @property
-    def unconfirmed(self) -> tuple[Key, ...]:
-        """Cells that are worse by more than their limit in runs too few for a FAIL."""
-        return tuple(key for key in self.again if self.cells[key].severity > 1)
+    def unconfirmed(self) -> tuple[str, ...]:
+        """Cells, topologies and claims that are worse by more than noise, in too few runs."""
+        cells = [" ".join(key) for key in self.again if self.cells[key].severity > 1]
+        topologies = [
+            f"{name} as a whole"
+            for name, verdict in self.topologies.items()
+            if any(each.seen.wants_run and each.severity > 1 for each in verdict.metrics)
+        ]
+        return (*cells, *topologies, *(c.id for c, verdict in self.claims if verdict.wants_pair))
 
     @property
     def exit_code(self) -> ExitCode:

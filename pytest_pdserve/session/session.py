@@ -219,13 +219,15 @@ class Session:
         return self.session_judge.suspicion(key, cell.records)
 
     def put_off(self, key: Key) -> str:
-        """Remember that a cell waits for one more run, and return why it needs one."""
-        cell = self.cells[key]
+        """Remember that a cell waits for one more run, and return why it needs one.
+
+        :returns: empty of a cell without a reference, but for the first of its topology.
+        """
+        cell, known = self.cells[key], {topology for topology, _ in self.waiting}
         self.waiting.add(key)
         if self.is_new(key):
-            return (
-                f"no reference yet, measured on {self._starts(cell)} of {self._first_starts} starts"
-            )
+            why = f"cells without a reference are measured on {self._first_starts} starts"
+            return why if key[0] not in known else ""
         worst = self.session_judge.worst_suspicion(key, cell.records)
         return brief(worst) if worst is not None else ""
 
@@ -387,7 +389,7 @@ class Session:
             *(("note", note) for note in sorted(notes)),
             *(("record", str(path)) for path in cell.paths),
             ("rerun", again),
-            ("accept", f"pdserve baseline propose --system {name}"),
+            ("accept", self.session_judge.how_to_accept),
         )
 
 

@@ -18,6 +18,7 @@ from pytest_pdserve.judge.cells import SeenNight
 from pytest_pdserve.judge.cells import judge_metrics
 from pytest_pdserve.judge.cells import missing_metrics
 from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import that_passed
 from pytest_pdserve.judge.cells import topology_references
 from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.cells import wrong_counts
@@ -64,7 +65,12 @@ class SessionJudge(Evidence):
     def _before(self, key: Key) -> list[tuple[str, SeenNight]]:
         """Name of each earlier night of a cell, and what it showed; newest first."""
         nights = [night for night in self.history.nights if key in night.runs]
-        return [(night.name, self.seen(key, night.runs[key])) for night in nights]
+        return [(night.name, self._past(key, night.runs[key])) for night in nights]
+
+    def _past(self, key: Key, runs: Sequence[Record]) -> SeenNight:
+        """What an earlier night showed of a cell."""
+        seen = self.seen(key, runs)
+        return that_passed(seen) if self.joined(key, runs) else seen
 
     def suspicion(self, key: Key, runs: Sequence[Record]) -> float:
         """Return how suspicious a cell is that wants one more run, in limits; 0 if none."""
@@ -110,10 +116,10 @@ class SessionJudge(Evidence):
 
     def _seen_metrics(self, night: PastNight) -> Iterator[tuple[tuple[str, ...], Seen]]:
         for key in self.references:
-            for name, seen in self.seen(key, night.runs.get(key, ())).items():
+            for name, seen in self._past(key, night.runs.get(key, ())).items():
                 yield (*key, name), seen
         for topology in self.topologies:
-            for name, seen in self._topology_seen(topology, night.runs).items():
+            for name, seen in self._topology_past(topology, night.runs).items():
                 yield (topology, name), seen
 
     def judge(self, key: Key, runs: Sequence[Record]) -> Verdict:
@@ -207,8 +213,9 @@ class SessionJudge(Evidence):
             lookup,
             covers=lambda *cells: self.expected.of_claim(claim.id, *cells),
         )
-        if verdict.status is Status.FAIL and self.system.judgement.claims == "report":
-            return replace(verdict, status=Status.REPORTED)
+        violated = verdict.status is Status.FAIL or verdict.wants_pair
+        if violated and self.system.judgement.claims == "report":
+            return replace(verdict, status=Status.REPORTED, wants_pair=())
         return verdict
 
     @property
@@ -234,6 +241,12 @@ class SessionJudge(Evidence):
         cells, references = self._of_topology(topology), self._topology_references[topology]
         return topology_seen(started, cells, references)
 
+    def _topology_past(self, topology: str, runs: Runs) -> SeenNight:
+        """What an earlier night showed of a topology; it passed if all of its cells joined."""
+        seen, cells = self._topology_seen(topology, runs), self._of_topology(topology)
+        joined = all(self.joined(key, runs[key]) for key in cells if runs.get(key))
+        return that_passed(seen) if joined else seen
+
     def worst_of_topology(self, topology: str, tonight: Runs) -> MetricVerdict | None:
         """Return the metric that most needs all cells of a topology on one more fresh start."""
         if topology not in self.topologies:
@@ -250,7 +263,7 @@ class SessionJudge(Evidence):
         ]
         verdicts = judge_metrics(
             seen,
-            [self._topology_seen(topology, night.runs) for night in nights],
+            [self._topology_past(topology, night.runs) for night in nights],
             one_night_is_enough=self._one_night_is_enough(seen),
             covers=self.expected.of_cell(topology, ()),
         )

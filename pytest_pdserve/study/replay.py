@@ -16,6 +16,7 @@ from pytest_pdserve.judge.cells import MetricVerdict
 from pytest_pdserve.judge.cells import References
 from pytest_pdserve.judge.cells import SeenNight
 from pytest_pdserve.judge.cells import judge_metrics
+from pytest_pdserve.judge.cells import that_passed
 from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.judge.limits import reference_of
@@ -90,6 +91,8 @@ class _State:
         self._baselines: dict[str, list[Run]] = {}
         self._starts: dict[str, int] = {}
         self._past: list[Cells] = []
+        self._joined: set[tuple[int, str]] = set()
+        """Place of a night among the past ones, and a cell of which it joined the baseline."""
 
     def judge(self, night: FileNight) -> ReplayedNight:
         """Judge a night; cells that PASS join their baselines."""
@@ -121,6 +124,7 @@ class _State:
     def _join(self, cell: str, run: Run) -> None:
         if len(self._baselines[cell]) < RULE.max_nights:
             self._baselines[cell].append(run)
+            self._joined.add((len(self._past), cell))
 
     def _references(self, cell: str) -> References:
         nights = self._baselines[cell]
@@ -137,10 +141,10 @@ class _State:
     def _judge(self, cell: str, night: FileNight) -> tuple[MetricVerdict, ...]:
         references = self._references(cell)
         tonight = seen_of(night.cells[cell], references)
-        past = [there[cell] for there in reversed(self._past) if cell in there]
+        places = [n for n, there in enumerate(self._past) if cell in there]
         return judge_metrics(
             tonight,
-            [seen_of(runs, references) for runs in past],
+            [self._seen(place, cell, references) for place in reversed(places)],
             one_night_is_enough=not any(seen.is_alarm for seen in tonight.values())
             or self._alarms_stay(),
             covers=lambda *_: None,
@@ -148,15 +152,21 @@ class _State:
 
     def _alarms_stay(self) -> bool:
         references = {cell: self._references(cell) for cell in self._baselines}
+        first = max(0, len(self._past) - RULE.false_alarm_nights)
         nights = [
             {
                 (cell, name): seen
-                for cell, runs in there.items()
-                for name, seen in seen_of(runs, references[cell]).items()
+                for cell in self._past[place]
+                for name, seen in self._seen(place, cell, references[cell]).items()
             }
-            for there in self._past[-RULE.false_alarm_nights :]
+            for place in range(first, len(self._past))
         ]
         return false_alarms(nights) < RULE.false_alarms
+
+    def _seen(self, place: int, cell: str, references: References) -> SeenNight:
+        """What a past night showed of a cell."""
+        seen = seen_of(self._past[place][cell], references)
+        return that_passed(seen) if (place, cell) in self._joined else seen
 
 
 def seen_of(runs: Sequence[Run], references: References) -> SeenNight:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -47,6 +48,8 @@ class NightRuns:
     """Run of every cell on the first start, shape ``(cells, metrics)``."""
     later: Mapping[int, Mapping[int, Floats]]
     """Cell, start -> its run, shape ``(metrics,)``."""
+    joined: frozenset[int] = frozenset()
+    """Cells of which the night joined the baseline."""
 
     def runs(self, cell: int) -> tuple[Floats, ...]:
         """Return the runs of a cell, oldest first."""
@@ -155,6 +158,7 @@ class References:
     def seen(self, test: Test, night: NightRuns) -> Seen:
         """Return what a night showed of one metric of a cell or a topology."""
         scope, number, metric = test
+        cells = [number] if scope == "cell" else self.layout.cells_of(number)
         if scope == "cell":
             reference = self.of_cell(number, metric)
             values = [float(run[metric]) for run in night.runs(number)]
@@ -163,7 +167,7 @@ class References:
             starts = night.shared_starts(self.layout.cells_of(number))
             values = [self._topology_change(run, metric) for run in starts]
         changes = tuple(value - reference.median for value in values)
-        return Seen(reference=reference, changes=changes)
+        return Seen(reference=reference, changes=changes, passed=night.joined.issuperset(cells))
 
     def _topology_change(self, runs: Mapping[int, Floats], metric: int) -> float:
         changes = {
@@ -239,12 +243,13 @@ class System:
 
     def after(self, night: JudgedNight) -> System:
         """Return the system after a night: what may join its baseline has joined."""
-        history = (*self.history, night.runs)[-RULE.false_alarm_nights :]
         old, layout = self.references, self.references.layout
         joins = old.joined < RULE.max_nights
         joins[[cell for cell in night.cells]] = False
         for topology in night.topologies:
             joins[layout.cells_of(topology)] = False
+        runs = replace(night.runs, joined=frozenset(map(int, np.flatnonzero(joins))))
+        history = (*self.history, runs)[-RULE.false_alarm_nights :]
         if not joins.any():
             return System(old, history)
         tonight = np.where(joins[:, None], night.runs.first, np.nan)

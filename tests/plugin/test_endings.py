@@ -84,7 +84,7 @@ def test_a_signal_in_each_phase(number: signal.Signals, phase: str, house: House
     "waits",
     [
         lambda house: house.hang_at(64),
-        lambda house: house.from_start(2, token_ms=20, never_ready=True),
+        lambda house: house.from_start(2, token_ms=5, never_ready=True),
     ],
     ids=["another cell runs", "the servers start anew"],
 )

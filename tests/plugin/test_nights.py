@@ -64,7 +64,7 @@ def test_a_slow_cell_is_run_again_on_fresh_starts_and_fails(nightly: House) -> N
 
 
 def test_a_cell_that_was_slow_once_passes_with_two_runs(nightly: House) -> None:
-    nightly.from_start(2, token_ms=20)
+    nightly.from_start(2, token_ms=5)
     result = nightly.run("--topology", "1p1d", "-k", "32-8")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([f" 1p1d *{WORKLOAD} *PASS", "judged: 1 cell in 2 runs, 1 of *"])
@@ -97,7 +97,7 @@ def test_a_second_run_that_is_invalid_is_an_error_with_both_records(nightly: Hou
 
 
 def test_a_cell_is_measured_once_however_many_tests_ask_for_it(nightly: House) -> None:
-    nightly.faults(every={"token_ms": 20})
+    nightly.faults(every={"token_ms": 5})
     (nightly.path / "suites" / "sweep" / "test_again.py").write_text(
         "import pytest\n\n"
         '@pytest.mark.pdserve_panels("prefill")\n'
@@ -110,7 +110,7 @@ def test_a_cell_is_measured_once_however_many_tests_ask_for_it(nightly: House) -
 
 
 def test_who_held_the_servers_before_a_restart_asks_the_new_ones(nightly: House) -> None:
-    nightly.from_start(2, token_ms=20)
+    nightly.from_start(2, token_ms=5)
     (nightly.path / "suites" / "sweep" / "test_sweep.py").write_text(
         "import pytest\n\n"
         '@pytest.mark.pdserve_panels("prefill")\n'

@@ -95,15 +95,23 @@ def test_records_are_the_local_clusters_but_for_the_nodes(
 ) -> None:
     slurm_house.tables = SYSTEM
     slurm_house.system()
-    command = [sys.executable, "-m", "pytest", "suites", "--system=stub", "--topology=all"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "suites",
+        "--system=stub",
+        "--topology=all",
+        "--pdserve-no-record",
+    ]
     log = slurm_house.path / "local.log"
     beside = slurm_house.spawn(command, log)
-    wait_text(beside, log, "5 selected")
+    wait_text(beside, log, "collected 10 items")
     slurm_house.tables = TABLES
     slurm_house.system()
     jobs = asked_for(slurm)
 
-    text = said(slurm_house, "--topology", "all")
+    text = said(slurm_house, "--topology", "all", "--pdserve-no-record")
 
     beside.wait(60)
     assert "5 passed" in log.read_text(), log.read_text()

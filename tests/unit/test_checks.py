@@ -90,7 +90,7 @@ def test_a_malformed_baseline_is_a_usage_error(make_settings: MakeSettings, tmp_
 def test_a_baseline_that_is_shipped_is_read_too(
     make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folders, "_PACKAGE", tmp_path.parent)
+    monkeypatch.setattr(folders, "SHIPPED", (tmp_path.parent,))
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/sweep.json is no valid JSON"):
         checked(make_settings(), "dp")

@@ -262,7 +262,7 @@ def test_a_side_that_has_run_more_often_waits_for_the_other(make_night: MakeNigh
 @pytest.mark.parametrize(
     ("given", "status"),
     [
-        pytest.param({"claims": "report"}, "INCONCLUSIVE", id="claims are reported"),
+        pytest.param({"claims": "report"}, "REPORTED", id="claims are reported"),
         pytest.param({"restartable": False}, "INCONCLUSIVE", id="servers of somebody else"),
         pytest.param({"max_reruns": 1}, "INCONCLUSIVE", id="reruns are used up"),
     ],

@@ -172,7 +172,7 @@ def test_of_a_shipped_system_the_projects_own_file_comes_first(
     path: str, p5_efa: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, own: bool
 ) -> None:
     package, project = tmp_path / "package", tmp_path / "project"
-    monkeypatch.setattr(folders, "_PACKAGE", package)
+    monkeypatch.setattr(folders, "SHIPPED", (package / "baselines",))
     system = replace(p5_efa, source=str(package / "baselines" / "p5-efa" / "system.toml"))
     folder = project / "baselines" / "p5-efa"
     folder.mkdir(parents=True)

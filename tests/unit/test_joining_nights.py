@@ -18,7 +18,6 @@ from pytest_pdserve.results.baselines import baseline_path
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import join_night
 from pytest_pdserve.results.baselines import load_baseline
-from pytest_pdserve.results.baselines import shipped_path
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.nights import counts_of
@@ -369,7 +368,7 @@ def test_runs_of_an_endpoint_join_no_nights_but_their_own(
 def shipped(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> System:
     """A system whose file lies in the installed package, with a baseline of one night beside it."""
     shelf.baseline(1)
-    monkeypatch.setattr(folders, "_PACKAGE", shelf.folder / "baselines")
+    monkeypatch.setattr(folders, "SHIPPED", (shelf.folder / "baselines",))
     return shelf.system
 
 
@@ -379,7 +378,7 @@ def test_a_shipped_baseline_is_read_while_the_project_has_none(
     project = shelf.folder / "project"
     judge = replace(judge_of(shelf, TONIGHT, shipped), rootdir=project)
     assert judge.shared is not None
-    assert judge.shared.source == str(shipped_path(shipped))
+    assert judge.shared.source == str(Path(shipped.source).with_name("sweep.json"))
     own = baseline_path(shipped, project)
     assert own == project / "baselines" / "p5-efa" / "sweep.json"
     join(own, shipped)
@@ -391,10 +390,10 @@ def test_a_shipped_baseline_is_read_while_the_project_has_none(
 def test_a_night_after_a_shipped_baseline_joins_a_copy_of_the_projects_own(
     shipped: System, shelf: Shelf
 ) -> None:
-    before = shipped_path(shipped).read_text()
+    before = Path(shipped.source).with_name("sweep.json").read_text()
     judge = replace(judge_of(shelf, TONIGHT, shipped), rootdir=shelf.folder / "project")
     join(judge.path, shipped, empty=judge.shared)
-    assert shipped_path(shipped).read_text() == before
+    assert Path(shipped.source).with_name("sweep.json").read_text() == before
     own = json.loads((shelf.folder / "project/baselines/p5-efa/sweep.json").read_text())
     nights = own["cells"]["dp"][WORKLOAD]["nights"]
     assert [each["session"] for each in nights] == ["20261001T220000-p5-efa", "tonight"]

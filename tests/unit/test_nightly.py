@@ -150,3 +150,8 @@ def test_a_topologys_change_is_the_median_of_its_cells() -> None:
 def test_a_change_is_the_median_of_its_runs() -> None:
     assert seen(0.1, 0.3, 0.2).change == 0.2
     assert math.isclose(seen(0.1, 0.3).change, 0.2)
+
+
+def test_a_night_that_joined_the_baseline_is_not_suspicious_when_limits_narrow() -> None:
+    before = Seen(reference=REFERENCE, changes=(0.05,), passed=True)
+    assert judge(HALF, before, one_night_is_enough=True) is Status.SUSPICIOUS

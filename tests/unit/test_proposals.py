@@ -113,7 +113,7 @@ def test_nothing_is_kept_inside_the_installed_package(
     package = shelf.folder / "package"
     package.mkdir()
     (shelf.folder / "baselines").rename(package / "baselines")
-    monkeypatch.setattr(folders, "_PACKAGE", package)
+    monkeypatch.setattr(folders, "SHIPPED", (package / "baselines",))
     monkeypatch.setattr(folders, "SHIPPED", (package / "baselines",))
     before = {path: path.stat().st_mtime_ns for path in package.rglob("*")}
     own = shelf.folder / "baselines" / "p5-efa" / "sweep.json"

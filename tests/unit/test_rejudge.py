@@ -340,7 +340,7 @@ def test_a_shipped_baseline_judges_where_the_project_has_none(
     package = shelf.folder / "package"
     package.mkdir()
     (shelf.folder / "baselines").rename(package / "baselines")
-    monkeypatch.setattr(folders, "_PACKAGE", package)
+    monkeypatch.setattr(folders, "SHIPPED", (package / "baselines",))
     monkeypatch.setattr(folders, "SHIPPED", (package / "baselines",))
     shelf.session(21)
     assert f"baseline  {package}/baselines/p5-efa/sweep.json" in judge()

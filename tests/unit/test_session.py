@@ -121,7 +121,7 @@ def test_a_regression_is_told_with_where_to_look_and_what_to_do(
     assert verdict.status == "FAIL"
     assert verdict.message == (
         "p99_ttft_ms 540 ms, reference 180 ms (1 night, provisional): +200 %, limit +160 %. "
-        "Confirmed by 3 starts (+200 to +200 %). First seen tonight; vLLM 0.15.1 -> 0.15.2 since "
+        "Confirmed by 3 starts (+200 %). First seen tonight; vLLM 0.15.1 -> 0.15.2 since "
         f"the baseline. [1p3d, {CELL}, p5-efa]\n"
         f"  baseline  {path_of(session)} (vLLM 0.15.1, NIXL 0.10.1)\n"
         f"  record    {tmp_path}/0.record.json\n"
@@ -185,7 +185,9 @@ def test_a_new_cell_says_how_many_starts_it_has(
 ) -> None:
     session = make_session(first_runs=3)
     session.cells["1p3d", CELL] = make_cell()
-    assert session.put_off(("1p3d", CELL)) == "no reference yet, measured on 1 of 3 starts"
+    key = ("1p3d", CELL)
+    assert session.put_off(key) == "cells without a reference are measured on 3 starts"
+    assert session.put_off(key) == ""
 
 
 def test_reruns_of_new_cells_are_not_bounded(

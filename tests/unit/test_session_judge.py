@@ -115,7 +115,7 @@ def test_a_failure_names_the_node_that_all_slow_runs_had(
 
 def test_runs_on_servers_that_stay_up_are_no_starts(shelf: Shelf, runs: Runs) -> None:
     said = itl(judge_of(shelf).judge(KEY, runs(SLOW, SLOW, SLOW, start=None)))
-    assert "Confirmed by 3 runs (+10 to +10 %)." in said
+    assert "Confirmed by 3 runs (+10 %)." in said
 
 
 def test_a_suspicious_cell_says_why_it_did_not_run_again(shelf: Shelf, runs: Runs) -> None:

@@ -39,10 +39,9 @@ def _lines(judged: Judged) -> Iterator[str]:
         yield f"{verdict.status}: {verdict.subject}"
         yield from (f"  {miss}" for miss in verdict.misses)
     if judged.unconfirmed:
-        cells = ", ".join(" ".join(key) for key in judged.unconfirmed)
         yield (
-            f"not confirmed: {cells}: a FAIL takes {RULE.max_runs} starts of one night, or a "
-            "suspicious night before"
+            f"not confirmed: {', '.join(judged.unconfirmed)}: a FAIL takes {RULE.max_runs} starts "
+            "of one night, or a suspicious night before"
         )
     yield from (f"unproven: {what}" for what in judged.unproven)
     yield from (f"unreadable: {why}" for why in session.unreadable)
