@@ -171,7 +171,7 @@ def faster(shelf: Shelf, topology: str, repeats: int = 3) -> None:
     ("topology", "repeats", "verdict", "code"),
     [
         ("1p3d", 1, "PASS", 0),
-        ("dp", 1, "INCONCLUSIVE", 0),
+        ("dp", 1, "INCONCLUSIVE", 6),
         ("dp", 3, "FAIL", 1),
     ],
     ids=["it holds", "one pair violates it", "three pairs violate it"],

@@ -77,8 +77,8 @@ CASES = {
         verdict(0.04, 0.041, 0.045, status=Status.SUSPICIOUS),
         Facts(),
         "mean_itl_ms 4.903 ms, reference 4.71 ms (20 nights): +4.1 %, limit +5 %. Confirmed by 3 "
-        "starts (+4 to +4.5 %). More than two thirds of the limit; the next night settles it: FAIL if "
-        "it is suspicious too.",
+        "starts (+4 to +4.5 %). More than two thirds of the limit; the next night settles it: FAIL "
+        "if it is suspicious too.",
     ),
     "a suspicion that could not be confirmed": (
         verdict(0.1, status=Status.SUSPICIOUS),
