@@ -9,6 +9,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 from types import ModuleType
 from typing import NoReturn
 
@@ -68,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pdserve", description="Prefill/decode topologies: show, start, measure, judge them."
     )
+    version = f"pytest-pdserve {metadata.version('pytest-pdserve')}"
+    parser.add_argument("--version", action="version", version=version)
     added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in subcommands().items():
         more = getattr(module, "DESCRIPTION", module.TEXT)
