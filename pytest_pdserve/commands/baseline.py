@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_propose(steps)
-    text = "Show what the proposal says otherwise than the baseline"
+    text = "Show how the proposal differs from the baseline"
     diff = steps.add_parser("diff", help=text, description=text)
     add_system(diff)
     diff.add_argument("--all", action="store_true", help="Small changes too")

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_system(parser)
     add_runs(parser)
     parser.add_argument(
-        "--format", choices=formats(), default="text", help="How it is said (%(default)s)"
+        "--format", choices=formats(), default="text", help="Output format (%(default)s)"
     )
     parser.add_argument(
         "--partial", action="store_true", help="Accept that cells of the baseline have no run"

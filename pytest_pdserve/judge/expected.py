@@ -138,7 +138,5 @@ class ExpectedChanges:
                     f"{self._name(entry)} expired on {entry.until} and covers nothing; remove it"
                 )
             elif entry in self.looked_at and entry not in self.used:
-                said.append(
-                    f"{self._name(entry)} was not needed: what it names is not worse; remove it"
-                )
+                said.append(f"{self._name(entry)} covered nothing tonight; remove it")
         return (*said, *self.healed)

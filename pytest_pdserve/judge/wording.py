@@ -107,8 +107,8 @@ def _what_settles_it(verdict: MetricVerdict, facts: Facts) -> str:
     seen = verdict.seen
     if seen.is_alarm and not facts.one_night_is_enough:
         return (
-            "One night cannot FAIL, since alarms went away before on this system; the next night "
-            "settles it"
+            "One night alone does not FAIL on this system, because earlier alarms were gone the "
+            "next night; the next night settles it"
         )
     share = "" if seen.change > seen.reference.limit else "More than two thirds of the limit; the"
     return f"{share or 'The'} next night settles it: FAIL if it is suspicious too"

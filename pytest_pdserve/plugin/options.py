@@ -201,7 +201,7 @@ def _base_url(url: str | None) -> str | None:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigError(f"--pdserve-base-url {url!r} is no URL like http://10.0.0.1:8010")
+        raise ConfigError(f"--pdserve-base-url {url!r} is not a URL like http://10.0.0.1:8010")
     if parts.username or parts.password:
         raise ConfigError("--pdserve-base-url holds a password; put the key into PDSERVE_API_KEY")
     return url.rstrip("/")

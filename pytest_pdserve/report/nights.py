@@ -90,7 +90,7 @@ def _blind(session: Session) -> Iterator[str]:
             )
     if blind:
         promised = ", ".join(
-            f"{name} {judgement.promise(name):.0%}"
+            f"{name} {100 * judgement.promise(name):.0f} %"
             for name in ("mean_itl_ms", "mean_ttft_ms", "p99_ttft_ms")
         )
         shown = "; ".join(blind[:_MOST])
@@ -116,7 +116,8 @@ def _better(verdicts: dict[Key, Verdict], session: Session) -> Iterator[str]:
         gains = [metric for metric in verdict.metrics if metric.is_better]
         if gains:
             largest = min(gains, key=lambda metric: metric.severity)
-            others = f" (and {len(gains) - 1} more metrics)" if len(gains) > 1 else ""
+            more = "metric" if len(gains) == 2 else "metrics"
+            others = f" (and {len(gains) - 1} more {more})" if len(gains) > 1 else ""
             better.append(f"{' '.join(key)} {largest.metric} {_change(largest)}{others}")
     if better:
         more = f"; and {len(better) - _MOST} more" if len(better) > _MOST else ""

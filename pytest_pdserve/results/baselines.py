@@ -132,8 +132,8 @@ def _check_metric(name: str, where: str, *, counted: bool) -> None:
     if metric is None:
         raise ConfigError(f"{where}: unknown metric {name!r}; known are {', '.join(METRICS)}")
     if (metric.better == "equal") is not counted:
-        kind, place = ("a count", "counts") if not counted else ("no count", "values of a night")
-        raise ConfigError(f"{where}: {name} is {kind}; it belongs into the cell's {place}")
+        kind, place = ("a count", "counts") if not counted else ("not a count", "values of a night")
+        raise ConfigError(f"{where}: {name} is {kind}; it belongs in the cell's {place}")
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
@@ -211,7 +211,8 @@ def locked(path: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise StoreError(
-            f"{path} has been locked by another session for {_LOCK_S:g} s; end that session"
+            f"{path} has been locked by another session for {_LOCK_S:g} s; "
+            "wait for that session, or end it"
         ) from error
     except OSError as error:
         raise StoreError(

@@ -48,7 +48,9 @@ def _check_entry(entry: ExpectedChange, where: str) -> None:
     try:
         datetime.date.fromisoformat(entry.until)
     except ValueError as error:
-        raise ConfigError(f"{where}/until: {entry.until!r} is not a day of the calendar") from error
+        raise ConfigError(
+            f"{where}/until: {entry.until!r} is not a date like 2026-12-31"
+        ) from error
     for key in ("topologies", "metrics", "max_worse"):
         if entry.claims is not None and getattr(entry, key) is not None:
             raise ConfigError(

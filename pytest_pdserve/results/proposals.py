@@ -164,13 +164,13 @@ def _warnings(baseline: Baseline, current: Baseline | None, system: System) -> I
     if gone:
         yield (
             f"{len(gone)} cells of the present baseline were not measured in these nights and "
-            f"would be without one: {_some(gone)}"
+            f"would lose it: {_some(gone)}"
         )
     moved = list(_moved(baseline, system.judgement.all_floors))
     if moved:
         yield (
             f"{len(moved)} metrics changed within these nights, newer half against older: "
-            f"{_some(moved)}; nights of one level are wanted, so name their runs or take fewer "
+            f"{_some(moved)}; a baseline needs nights of one level: name their runs or take fewer "
             "with --last"
         )
 

@@ -49,7 +49,7 @@ class Selection:
         joined = [_joined(night, cells) for night, cells in nights.items()]
         used = {record.session.id for session in joined for record in session.records}
         more = len(self.sessions) - len(used)
-        why = "of a night of which others have all its cells"
+        why = "whose cells are all in earlier sessions of the same night"
         return Selection(
             sessions=sorted(joined, key=lambda each: (each.session.started_at or "", each.run_id)),
             left_out=(*self.left_out, *_several(more, why)),

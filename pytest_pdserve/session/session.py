@@ -359,7 +359,7 @@ class Session:
             self._judge_waiting()
             join_nights(self)
         except PdserveError as error:
-            self.trouble.append(f"tonight's PASS nights did not join the baseline: {error}")
+            self.trouble.append(f"tonight's PASS cells did not join the baseline: {error}")
 
     def _judge_waiting(self) -> None:
         """Judge what is suspicious and could not run again, by the runs it has."""

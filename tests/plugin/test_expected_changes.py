@@ -70,7 +70,7 @@ def test_an_entry_that_is_not_needed_is_named(known: SimulatedProject, *, strict
     result = known.run(*DP, *(["--pdserve-strict"] if strict else []))
     result.assert_outcomes(passed=1)
     assert result.ret == strict
-    said = f"{known.expected}: {ENTRY} was not needed: what it names is not worse; remove it"
+    said = f"{known.expected}: {ENTRY} covered nothing tonight; remove it"
     assert said in result.outlines
 
 

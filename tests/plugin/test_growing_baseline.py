@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,7 +146,7 @@ def test_a_baseline_that_cannot_be_written_at_the_end_fails_the_session(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
-            "tonight's PASS nights did not join the baseline: "
+            "tonight's PASS cells did not join the baseline: "
             f"{sim.baseline} cannot be locked: Is a directory; make {sim.baseline.parent} writable"
         ]
     )
@@ -173,3 +174,21 @@ def test_a_system_of_the_installed_package_has_its_baseline_in_the_project(
         assert result.ret == 0
     assert starts(sim) == [3]
     assert list(Path(site).rglob("sweep.json")) == []
+
+
+@pytest.mark.slow
+def test_a_new_system_is_judged_from_its_first_night_on(sim: SimulatedProject) -> None:
+    """Night 0 is NEW, nights 1 to 25 are clean, and 10 % on night 26 is found; 0.8 % noise."""
+    sim.topologies = "dp"
+    noise: dict[str, Any] = {"run_cv": 0.008, "seed": 3}
+    for night in range(26):
+        sim.system(night=night, **noise)
+        result = sim.run()
+        assert (night, result.ret) == (night, 0)
+        told = lines(result, "NEW: 3 cells")
+        assert bool(told) is (night == 0)
+    assert starts(sim) == [3, *[1] * 19]
+    sim.system(night=26, drift_per_night=1.10 ** (1 / 26) - 1, **noise)
+    result = sim.run()
+    assert result.parseoutcomes() == {"failed": 4}
+    assert all("(20 nights): " in line for line in lines(result, "FAIL: dp random"))

@@ -42,8 +42,8 @@ def test_one_night_cannot_fail_where_alarms_go_away(known: SimulatedProject) -> 
     result.assert_outcomes(passed=1)
     (line,) = lines(result, "SUSPICIOUS: ")
     assert (
-        "One night cannot FAIL, since alarms went away before on this system; the next night "
-        "settles it."
+        "One night alone does not FAIL on this system, because earlier alarms were gone the next "
+        "night; the next night settles it."
     ) in line
     assert lines(result, "one night cannot FAIL on this system: ") == [
         "one night cannot FAIL on this system: of the last 30 nights, 2 or more had an alarm that "
@@ -113,8 +113,8 @@ def test_a_cell_that_sees_less_than_is_promised_says_why(
     result = sim.run(*DP)
     (line,) = lines(result, "1 of 1 cells see less than this system promises ")
     assert line.startswith(
-        "1 of 1 cells see less than this system promises (mean_itl_ms 8%, mean_ttft_ms 20%, "
-        f"p99_ttft_ms 80%): dp {CELL.split()[1]} "
+        "1 of 1 cells see less than this system promises (mean_itl_ms 8 %, mean_ttft_ms 20 %, "
+        f"p99_ttft_ms 80 %): dp {CELL.split()[1]} "
     )
     assert line.endswith(
         " (64 prompts last 6.27 s). More prompts or nights help (pdserve calibrate)"

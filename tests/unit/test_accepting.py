@@ -112,8 +112,8 @@ def test_nothing_is_accepted_while_a_session_writes(
     with FileLock(path_of(shelf).with_name(".sweep.json.lock")):
         said = pdserve(*ACCEPT, code=7)
     assert said == (
-        f"pdserve: {path_of(shelf)} has been locked by another session for 0.01 s; end that "
-        "session\n"
+        f"pdserve: {path_of(shelf)} has been locked by another session for 0.01 s; wait for that "
+        "session, or end it\n"
     )
     assert path_of(shelf, "sweep.proposal").exists()
 
@@ -206,8 +206,8 @@ def test_cells_that_would_be_lost_are_warned_of(shelf: Shelf, pdserve: Pdserve) 
     shelf.baseline()
     shelf.nights(15, cells=("dp",))
     assert (
-        "  WARNING: 1 cells of the present baseline were not measured in these nights and would be "
-        f"without one: 1p3d {WORKLOAD}\n" in pdserve("propose")
+        "  WARNING: 1 cells of the present baseline were not measured in these nights and would "
+        f"lose it: 1p3d {WORKLOAD}\n" in pdserve("propose")
     )
     assert "4 gone, 8 in all" in pdserve("diff")
 

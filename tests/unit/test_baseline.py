@@ -239,7 +239,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     (
         f"{CELL}/counts/mean_itl_ms",
         1.0,
-        f": {CELL}/counts/mean_itl_ms: mean_itl_ms is no count; it belongs into the cell's values",
+        f": {CELL}/counts/mean_itl_ms: mean_itl_ms is not a count; it belongs in the cell's values",
     ),
     (
         f"{CELL}/counts/done",
@@ -268,7 +268,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     (
         f"{NIGHT}/values/failed",
         1.0,
-        f": {NIGHT}/values/failed: failed is a count; it belongs into the cell's counts",
+        f": {NIGHT}/values/failed: failed is a count; it belongs in the cell's counts",
     ),
 ]
 

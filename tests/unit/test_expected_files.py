@@ -95,7 +95,7 @@ CLAIMS = "an entry about claims names claims and cells only; remove it, or make 
         (f"{LEAST}issue = 1\n", ": /expected/0: Additional properties are not allowed ('issue'"),
         (
             LEAST.replace("2026-12-31", '"2026-02-30"'),
-            ": /expected/0/until: '2026-02-30' is not a day of the calendar",
+            ": /expected/0/until: '2026-02-30' is not a date like 2026-12-31",
         ),
         (LEAST.replace("2026-12-31", '"soon"'), ": /expected/0/until: 'soon' does not match"),
         (LEAST.replace("2026-12-31", "2026-02-30"), " is no valid TOML: "),

@@ -175,7 +175,7 @@ def test_a_file_that_stays_locked_is_one_sentence(
     with FileLock(path.with_name(".sweep.json.lock")), pytest.raises(StoreError) as refused:
         join(path, p5_efa)
     assert str(refused.value) == (
-        f"{path} has been locked by another session for 0.01 s; end that session"
+        f"{path} has been locked by another session for 0.01 s; wait for that session, or end it"
     )
 
 

@@ -146,7 +146,7 @@ def test_the_first_session_stands_for_a_night(shelf: Shelf, pdserve: Pdserve) ->
     shelf.nights(5)
     late = shelf.session(6, 4)  # of the night of the 5th
     said = pdserve("propose")
-    assert "left out: 1 session of a night of which others have all its cells" in said
+    assert "left out: 1 session whose cells are all in earlier sessions of the same night" in said
     assert late not in session_ids(proposed(shelf))
     assert "6 in all" in pdserve("propose", "--every-session")
 
@@ -288,8 +288,8 @@ def test_a_change_within_the_nights_is_warned_of(shelf: Shelf, pdserve: Pdserve)
         " mean_itl_ms worse, " in said
     )
     assert (
-        "and 1 more; nights of one level are wanted, so name their runs or take fewer with --last\n"
-        in said
+        "and 1 more; a baseline needs nights of one level: name their runs or take fewer with "
+        "--last\n" in said
     )
 
 

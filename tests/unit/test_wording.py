@@ -97,8 +97,8 @@ CASES = {
         verdict(0.1, 0.1, 0.1, status=Status.SUSPICIOUS),
         Facts(one_night_is_enough=False),
         "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Confirmed by 3 "
-        "starts (+10 %). One night cannot FAIL, since alarms went away before on this "
-        "system; the next night settles it.",
+        "starts (+10 %). One night alone does not FAIL on this system, because earlier alarms were "
+        "gone the next night; the next night settles it.",
     ),
     "an expected change": (
         verdict(
