@@ -88,8 +88,8 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data))
         if not (folder / "session.json").exists():
-            said = {"schema_version": 1, "session": session, "system": SYSTEM}
-            (folder / "session.json").write_text(json.dumps(said))
+            data_of_session = {"schema_version": 1, "session": session, "system": SYSTEM}
+            (folder / "session.json").write_text(json.dumps(data_of_session))
 
     def draw(self, night: int, cell: Cell, slower: float) -> dict[str, float]:
         """Values of one run; *slower* is of its four ITL-like metrics."""
@@ -118,12 +118,12 @@ class Project:
         return self.source.gauss(0, 1) / math.sqrt(chi / 3) / math.sqrt(3)
 
     def judge(self, night: int) -> dict[str, Any]:
-        """What ``pdserve judge`` says of a night."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        """Return the JSON that ``pdserve judge`` prints for a night."""
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
             arguments = ["judge", "--system", SYSTEM, "--runs", "runs", "--format", "json"]
             pdserve([*arguments, self.run_id(night)])
-        found: dict[str, Any] = json.loads(said.getvalue())
+        found: dict[str, Any] = json.loads(output.getvalue())
         return found
 
     def night(self, night: int, slower: float = 0.0) -> tuple[dict[str, Any], int]:
@@ -137,16 +137,16 @@ class Project:
 
         for cell in CELLS:
             measure(cell, 0)
-        runs, said = len(CELLS), self.judge(night)
+        runs, verdicts = len(CELLS), self.judge(night)
         for start in (1, 2):
-            again = {name for name in said["again"]}
+            again = set(verdicts["again"])
             chosen = [cell for cell in CELLS if named(cell, again)]
             for cell in chosen:
                 measure(cell, start)
             runs += len(chosen)
             if chosen:
-                said = self.judge(night)
-        return said, runs
+                verdicts = self.judge(night)
+        return verdicts, runs
 
 
 def named(cell: Cell, names: set[str]) -> bool:
@@ -207,8 +207,8 @@ def main(kind: str, nights: int, seed: int) -> None:
     quiet(["baseline", "accept", "--system", SYSTEM, "--approver", "drawn"])
     failed = runs = suspicious = 0
     for night in range(20, 20 + nights):
-        said, made = project.night(night)
-        statuses = [cell["verdict"] for cell in said["cells"].values()]
+        verdicts, made = project.night(night)
+        statuses = [cell["verdict"] for cell in verdicts["cells"].values()]
         failed += "FAIL" in statuses
         suspicious += sum(status != "PASS" for status in statuses)
         runs += made

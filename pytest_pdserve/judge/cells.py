@@ -43,7 +43,7 @@ def references_of(cell: CellBaseline, floors: Mapping[str, float]) -> dict[str, 
         name: reference_of(
             [signed_log(value, METRICS[name].better) for value in values],
             floors[name],
-            starts=cell.starts,
+            starts=cell.starts(name),
         )
         for name in METRICS.times
         if (values := cell.values(name))
@@ -92,14 +92,14 @@ def topology_references(
     :param floors: of cells, as fractions; a topology's are half of them.
     """
     made = {}
-    starts = min(cell.starts for key in cells if (cell := baseline.cell(key)) is not None)
     for name in METRICS.times:
         medians = list(_past_medians(baseline, cells, name))
         if medians:
+            having = [baseline.cell(key) for key, references in cells.items() if name in references]
             made[name] = reference_of(
                 medians,
                 RULE.topology_share * floors[name],
-                starts=starts,
+                starts=min(cell.starts(name) for cell in having if cell is not None),
                 fail_floor=floors[name],
             )
     return made
@@ -168,6 +168,8 @@ class MetricVerdict:
     """Tonight."""
     nights: int
     """Nights before tonight, in a row, on which it was suspicious."""
+    since: int | None = None
+    """Place of the first of these among the nights that were looked back at, newest first."""
     is_better: bool = False
     """Whether it has been better than its reference for some nights."""
     expected: ExpectedChange | None = None
@@ -194,8 +196,9 @@ def judge_metrics(
     """
     verdicts = []
     for name, seen in tonight.items():
-        past = [night[name] for night in before if name in night]
-        last = past[0] if past else None
+        places = [place for place, night in enumerate(before) if name in night]
+        past = [before[place][name] for place in places]
+        last, nights = past[0] if past else None, _suspicious_before(past)
         status = judge(seen, last, one_night_is_enough=one_night_is_enough)
         entry = None
         if status is not Status.PASS:
@@ -205,7 +208,8 @@ def judge_metrics(
                 metric=name,
                 status=Status.EXPECTED if entry else status,
                 seen=seen,
-                nights=_suspicious_before(past),
+                nights=nights,
+                since=places[nights - 1] if nights else None,
                 is_better=is_better([seen, *past]),
                 expected=entry,
             )
@@ -225,8 +229,8 @@ def wrong_counts(runs: Sequence[Record], cell: CellBaseline) -> Iterator[str]:
         for value in sorted(values - {wanted}, key=str):
             shown = "missing" if value is None else f"{value:g}"
             yield (
-                f"{name} is {shown}, reference {wanted:g} {METRICS[name].unit}: the load or what "
-                "served it is not that of the baseline"
+                f"{name} is {shown}, expected {wanted:g} {METRICS[name].unit} as in the baseline: "
+                "the load or the servers differ"
             )
 
 
@@ -236,4 +240,4 @@ def missing_metrics(runs: Sequence[Record], references: References) -> Iterator[
     for name in references:
         lacking = [run for run in runs if name not in changes_of(run, references)]
         if name not in voided and lacking:
-            yield f"{name} has a reference, but {len(lacking)} of {len(runs)} runs lack it"
+            yield f"{name} has a reference, but {len(lacking)} of {len(runs)} runs have no value"

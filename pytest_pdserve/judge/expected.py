@@ -16,11 +16,6 @@ Covers = Callable[[str, float], ExpectedChange | None]
 """The entry that covers a metric that is worse by a fraction; None if there is none."""
 
 
-def nothing_is_expected(metric: str, worse: float) -> None:
-    """Cover no change."""
-    del metric, worse
-
-
 @dataclass(slots=True, kw_only=True)
 class ExpectedChanges:
     """The entries of a system, and which of them covered something."""

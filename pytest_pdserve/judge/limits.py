@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from pytest_pdserve.values.metrics import Better
 from pytest_pdserve.values.rules import RULE
-from pytest_pdserve.values.rules import Rule
 
 NORMAL_MAD = 1.4826
 """Standard deviation of normal values, in median distances from their median."""
@@ -74,7 +73,6 @@ def reference_of(
     *,
     starts: int,
     fail_floor: float = 0.0,
-    rule: Rule = RULE,
 ) -> Reference:
     """Return what nights lead to expect.
 
@@ -86,11 +84,11 @@ def reference_of(
     median = statistics.median(logs)
     spread = NORMAL_MAD * statistics.median([abs(log - median) for log in logs])
     floors = 1.0
-    if len(logs) < rule.single_start_nights and starts < rule.first_starts:
-        floors = rule.single_start_floors
-    elif len(logs) < rule.full_nights:
-        floors = rule.young_floors
-    limit = max(rule.spreads * spread, math.log1p(floors * floor))
+    if len(logs) < RULE.single_start_nights and starts < RULE.first_starts:
+        floors = RULE.single_start_floors
+    elif len(logs) < RULE.full_nights:
+        floors = RULE.young_floors
+    limit = max(RULE.spreads * spread, math.log1p(floors * floor))
     return Reference(
         median=median,
         spread=spread,

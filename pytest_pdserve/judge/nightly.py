@@ -73,7 +73,7 @@ def judge(tonight: Seen, before: Seen | None, *, one_night_is_enough: bool) -> S
 def false_alarms(nights: Sequence[Mapping[T, Seen]]) -> int:
     """Return how many nights had an alarm that was gone when the metric was measured next.
 
-    :param nights: what was seen of each metric, oldest night first, tonight last.
+    :param nights: what was seen of each metric, oldest night first.
     """
     count = 0
     for place, night in enumerate(nights[:-1]):

@@ -40,6 +40,8 @@ class Status(StrEnum):
 
 UNSETTLED = frozenset({Status.NEW, Status.SUSPICIOUS, Status.INCONCLUSIVE})
 """These pass, but fail under ``--pdserve-strict``."""
+WORSE = (Status.FAIL, Status.SUSPICIOUS, Status.EXPECTED)
+"""Verdicts on a metric that is worse, in the order in which they are told."""
 JUDGED = UNSETTLED | {Status.PASS, Status.REPORTED, Status.EXPECTED, Status.FAIL}
 """Verdicts that mean that something was judged, or measured as a first reference."""
 
@@ -70,6 +72,14 @@ class Verdict:
 
     metrics: tuple[MetricVerdict, ...] = ()
     """What is said of each metric, the largest change first."""
+    faults: tuple[str, ...] = ()
+    """The misses that are of no metric: counts that changed, values that are missing."""
+
+    @property
+    def worse(self) -> tuple[MetricVerdict, ...]:
+        """What is said of each metric that is not a PASS: FAIL first, then the largest change."""
+        worse = (metric for metric in self.metrics if metric.status in WORSE)
+        return tuple(sorted(worse, key=lambda metric: WORSE.index(metric.status)))
 
     @property
     def severity(self) -> float:

@@ -93,14 +93,16 @@ def _confirmation(verdict: MetricVerdict, facts: Facts) -> str:
         return f"Confirmed by {len(changes)} {facts.run}s ({span})"
     several = "s" if len(changes) > 1 else ""
     why = f": {facts.why_unconfirmed}" if facts.why_unconfirmed else ""
-    return f"Seen in {len(changes)} {facts.run}{several}, of {RULE.max_runs} that confirm it{why}"
+    return f"Seen in {len(changes)} {facts.run}{several}; it takes {RULE.max_runs} to confirm{why}"
 
 
 def _since(verdict: MetricVerdict, facts: Facts) -> str:
-    if not verdict.nights:
+    if verdict.since is None:
         return "First seen tonight"
-    first = facts.nights[verdict.nights - 1] if verdict.nights <= len(facts.nights) else "earlier"
-    return f"Seen on {verdict.nights + 1} nights in a row, first on {first}"
+    oldest = verdict.since == len(facts.nights) - 1
+    more = "at least " if oldest and len(facts.nights) >= RULE.false_alarm_nights else ""
+    first = facts.nights[verdict.since]
+    return f"Seen on {more}{verdict.nights + 1} nights in a row, first on {first}"
 
 
 def _what_settles_it(verdict: MetricVerdict, facts: Facts) -> str:

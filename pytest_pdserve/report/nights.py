@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_pdserve.judge.cells import MetricVerdict
 from pytest_pdserve.judge.limits import as_change
-from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.judge.verdict import WORSE
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.judge.wording import percent
 from pytest_pdserve.report.names import short_names
@@ -15,7 +15,6 @@ from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.rules import RULE
 
-_SHOWN = (Status.FAIL, Status.SUSPICIOUS, Status.EXPECTED)
 _MOST = 5
 """Cells that one line names."""
 
@@ -51,20 +50,17 @@ def _count(number: int, noun: str) -> str:
 
 def _worst(verdicts: dict[Key, Verdict]) -> Iterator[str]:
     """A line of each verdict that is worse, FAIL first and the largest change first."""
-    shown = [(key, said) for key, said in verdicts.items() if said.status in _SHOWN]
-    shown.sort(key=lambda each: (_SHOWN.index(each[1].status), -each[1].severity))
+    shown = [(key, said) for key, said in verdicts.items() if said.status in WORSE]
+    shown.sort(key=lambda each: (WORSE.index(each[1].status), -each[1].severity))
     for key, verdict in shown:
         yield f"{verdict.status}: {' '.join(key)}: {verdict.misses[0]}{_also(verdict)}"
 
 
 def _also(verdict: Verdict) -> str:
     """What else is worse, after the first sentence."""
-    others = [
-        f"{metric.metric} {_change(metric)}"
-        for metric in verdict.metrics
-        if metric.status is not Status.PASS and not verdict.misses[0].startswith(metric.metric)
-    ]
-    others += [miss for miss in verdict.misses[1:] if not miss.startswith(tuple(METRICS.times))]
+    first = 0 if verdict.faults else 1
+    others = [f"{metric.metric} {_change(metric)}" for metric in verdict.worse[first:]]
+    others += verdict.faults[1:]
     return f" Also {', '.join(others)}." if others else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.cells import wrong_counts
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
+from pytest_pdserve.judge.expected import Covers
 from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.nightly import Seen
 from pytest_pdserve.judge.nightly import false_alarms
@@ -36,6 +38,7 @@ from pytest_pdserve.judge.wording import Facts
 from pytest_pdserve.judge.wording import describe
 from pytest_pdserve.judge.wording import percent
 from pytest_pdserve.plan.placement import size_on
+from pytest_pdserve.results.history import History
 from pytest_pdserve.results.history import PastNight
 from pytest_pdserve.results.history import one_a_start
 from pytest_pdserve.session.evidence import Evidence
@@ -49,6 +52,8 @@ from pytest_pdserve.values.topology import Size
 
 Runs = Mapping[Key, Sequence[Record]]
 """Valid runs of one night by cell."""
+Judged = tuple[tuple[MetricVerdict, ...], list[str]]
+"""What is said of each metric, and the names of the nights looked back at, newest first."""
 
 
 @dataclass(kw_only=True)
@@ -61,11 +66,6 @@ class SessionJudge(Evidence):
     def seen(self, key: Key, runs: Sequence[Record]) -> SeenNight:
         """Return what *runs* of one night showed of a cell."""
         return seen_of(one_a_start(runs), self.references.get(key, {}))
-
-    def _before(self, key: Key) -> list[tuple[str, SeenNight]]:
-        """Name of each earlier night of a cell, and what it showed; newest first."""
-        nights = [night for night in self.history.nights if key in night.runs]
-        return [(night.name, self._past(key, night.runs[key])) for night in nights]
 
     def _past(self, key: Key, runs: Sequence[Record]) -> SeenNight:
         """What an earlier night showed of a cell."""
@@ -82,18 +82,42 @@ class SessionJudge(Evidence):
 
         What an expected change covers needs none.
         """
-        return _worst(self._metrics(key, self.seen(key, runs), self._before(key)))
+        return _worst(self._metrics(key, self.seen(key, runs))[0])
 
-    def _metrics(
-        self, key: Key, tonight: SeenNight, before: Sequence[tuple[str, SeenNight]]
-    ) -> tuple[MetricVerdict, ...]:
-        names = self._cell_names(key[1])
-        return judge_metrics(
+    def _metrics(self, key: Key, tonight: SeenNight) -> Judged:
+        """What is said of each metric of a cell, and the nights looked back at."""
+        return self._judged(
             tonight,
-            [night for _, night in before],
-            one_night_is_enough=self._one_night_is_enough(tonight),
-            covers=self.expected.of_cell(key[0], names),
+            lambda night: self._past(key, night.runs[key]) if key in night.runs else None,
+            self.expected.of_cell(key[0], self._cell_names(key[1])),
         )
+
+    def _judged(
+        self,
+        tonight: SeenNight,
+        past: Callable[[PastNight], SeenNight | None],
+        covers: Covers,
+    ) -> Judged:
+        """Judge every metric; look back further where a suspicion is as old as what was read.
+
+        :param past: what an earlier night showed; None if it did not measure this.
+        """
+        enough = self._one_night_is_enough(tonight)
+        reads: tuple[Callable[[], History], ...] = (
+            lambda: self.history,
+            lambda: self.alarm_history,
+        )
+        for read in reads:
+            nights = [
+                (night.name, seen) for night in read().nights if (seen := past(night)) is not None
+            ]
+            names, before = [name for name, _ in nights], [seen for _, seen in nights]
+            metrics = judge_metrics(tonight, before, one_night_is_enough=enough, covers=covers)
+            worse = [metric for metric in metrics if metric.status is not Status.PASS]
+            is_older = any(metric.since == len(nights) - 1 for metric in worse)
+            if not is_older or len(nights) < RULE.better_nights:
+                break
+        return metrics, names
 
     def _cell_names(self, workload: str) -> tuple[str, ...]:
         points = [point for point in self.system.sweep.points() if point.workload.id == workload]
@@ -131,9 +155,8 @@ class SessionJudge(Evidence):
         cell = self.baseline.cell(key) if self.baseline else None
         starts = one_a_start(runs)
         faults = [*(wrong_counts(runs, cell) if cell else ()), *missing_metrics(starts, references)]
-        before = self._before(key)
-        metrics = self._metrics(key, seen_of(starts, references), before)
-        facts = self._facts(key, metrics, runs, [name for name, _ in before])
+        metrics, nights = self._metrics(key, seen_of(starts, references))
+        facts = self._facts(key, metrics, starts, nights)
         verdict = _verdict(runs[0].cell, metrics, faults, facts)
         if verdict.status is Status.PASS and (why := unjudged(references, runs)):
             verdict = Verdict(status=Status.NOT_JUDGED, subject=verdict.subject, misses=(why,))
@@ -253,21 +276,15 @@ class SessionJudge(Evidence):
             return None
         return _worst(self._topology_metrics(topology, tonight)[0])
 
-    def _topology_metrics(
-        self, topology: str, tonight: Runs
-    ) -> tuple[tuple[MetricVerdict, ...], list[str]]:
-        """What is said of each metric, and the names of earlier nights, newest first."""
-        seen = self._topology_seen(topology, tonight)
-        nights = [
-            night for night in self.history.nights if any(key[0] == topology for key in night.runs)
-        ]
-        verdicts = judge_metrics(
-            seen,
-            [self._topology_past(topology, night.runs) for night in nights],
-            one_night_is_enough=self._one_night_is_enough(seen),
-            covers=self.expected.of_cell(topology, ()),
-        )
-        return verdicts, [night.name for night in nights]
+    def _topology_metrics(self, topology: str, tonight: Runs) -> Judged:
+        """What is said of each metric of a topology, and the nights looked back at."""
+
+        def past(night: PastNight) -> SeenNight | None:
+            measured = any(key[0] == topology for key in night.runs)
+            return self._topology_past(topology, night.runs) if measured else None
+
+        covers = self.expected.of_cell(topology, ())
+        return self._judged(self._topology_seen(topology, tonight), past, covers)
 
     def judge_topology(self, topology: str, tonight: Runs) -> Verdict | None:
         """Judge the median of each metric over the cells of *topology*.
@@ -315,17 +332,13 @@ def _verdict(
     subject: str, metrics: Sequence[MetricVerdict], faults: Collection[str], facts: Facts
 ) -> Verdict:
     """One verdict of a cell or topology: FAIL before SUSPICIOUS before EXPECTED before PASS."""
-    found = {metric.status for metric in metrics}
-    order = (Status.FAIL, Status.SUSPICIOUS, Status.EXPECTED)
-    status = next((each for each in order if each in found), Status.PASS)
-    status = Status.FAIL if faults else status
-    shown = [metric for metric in metrics if metric.status is not Status.PASS]
-    shown.sort(key=lambda metric: order.index(metric.status))
-    return Verdict(
-        status=status,
-        subject=subject,
-        misses=(*faults, *(describe(metric, facts) for metric in shown)),
-        metrics=tuple(metrics),
+    verdict = Verdict(status=Status.PASS, subject=subject, metrics=tuple(metrics))
+    status = verdict.worse[0].status if verdict.worse else Status.PASS
+    return replace(
+        verdict,
+        status=Status.FAIL if faults else status,
+        misses=(*faults, *(describe(metric, facts) for metric in verdict.worse)),
+        faults=tuple(faults),
     )
 
 

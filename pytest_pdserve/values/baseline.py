@@ -46,10 +46,12 @@ class CellBaseline:
     nights: Annotated[tuple[Night, ...], Meta(min_length=1)]
     """Oldest first."""
 
-    @property
-    def starts(self) -> int:
-        """Fresh starts of the first night."""
-        return self.nights[0].starts
+    def starts(self, metric: str) -> int:
+        """Return the fresh starts of the first night that has a value of *metric*.
+
+        :raises StopIteration: if no night has one.
+        """
+        return next(night.starts for night in self.nights if metric in night.values)
 
     def values(self, metric: str) -> tuple[float, ...]:
         """Return the value of *metric* in each night that has one, oldest first."""

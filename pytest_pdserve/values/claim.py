@@ -62,11 +62,6 @@ class Claim(Statement):
         """Tell whether *point* lies in the claim's regime."""
         return self.regime.admits(point)
 
-    def looks_at(self, point: Point) -> bool:
-        """Tell whether *point* lies in the regime, or among cells that it is compared with."""
-        compared = (relation.versus for relation in self.relations)
-        return self.admits(point) or any(r.admits(point) for r in compared if r is not None)
-
     @property
     def caution(self) -> str | None:
         """What to keep in mind of a claim that its regime does not guard against starvation."""

@@ -108,7 +108,7 @@ def test_a_signal_while_a_test_that_was_put_off_waits(
     process.send_signal(number)
     assert process.wait(timeout=30) == pytest.ExitCode.INTERRUPTED
     assert house.survivors(10.0) == []
-    said = "Seen in 1 start, of 3 that confirm it: the session ended before it could run again."
+    said = "Seen in 1 start; it takes 3 to confirm: the session ended before it could run again."
     (line,) = [line for line in log.read_text().splitlines() if line.startswith("SUSPICIOUS: ")]
     assert line.startswith(f"SUSPICIOUS: 1p1d {WORKLOAD}: mean_itl_ms ")
     assert said in line

@@ -26,7 +26,7 @@ def test_what_is_expected_is_an_xfail_and_runs_once(known: SimulatedProject) -> 
     (line,) = lines(result, "EXPECTED: ")
     assert line.startswith(
         f"EXPECTED: {CELL}: mean_itl_ms 24.46 ms, reference 23.08 ms (20 nights): +6 %, limit "
-        "+4 %. Seen in 1 start, of 3 that confirm it. Expected until 9999-12-31 (ann: vllm#1)."
+        "+4 %. Seen in 1 start; it takes 3 to confirm. Expected until 9999-12-31 (ann: vllm#1)."
     )
 
 

@@ -126,7 +126,7 @@ def test_a_session_that_stops_early_tells_of_the_tests_that_still_waited(
     assert result.parseoutcomes() == outcomes
     (line,) = lines(result, f"SUSPICIOUS: 1p3d {workload(1024)}: ")
     assert (
-        "Seen in 1 start, of 3 that confirm it: the session ended before it could run again. "
+        "Seen in 1 start; it takes 3 to confirm: the session ended before it could run again. "
     ) in line
     ended = [name for name, _ in cases(slow.path / "said.xml")]
     assert len(ended) == outcomes["passed"] + outcomes["failed"]
@@ -230,7 +230,7 @@ def test_reruns_of_a_session_are_bounded_and_the_largest_suspicion_has_them(
         f"judged: 6 cells in {6 + most} runs, {most} of them reruns"
     ]
     (*_, line) = lines(result, "SUSPICIOUS: ")
-    said = f"of 3 that confirm it: [judgement] max_reruns = {most} allows no more. "
+    said = f"it takes 3 to confirm: [judgement] max_reruns = {most} allows no more. "
     assert said in line
 
 

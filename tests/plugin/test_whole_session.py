@@ -162,8 +162,8 @@ def test_a_count_that_the_run_lacks_fails(house: House) -> None:
     result = house.run("--topology", "dp", "-k", "32-8")
     result.assert_outcomes(failed=1)
     said = (
-        "kv_transfers is missing, reference 8 transfers: the load or what served it is not that of "
-        "the baseline"
+        "kv_transfers is missing, expected 8 transfers as in the baseline: the load or the servers "
+        "differ"
     )
     result.stdout.fnmatch_lines([f"*BaselineRegression: {said}: dp, {WORKLOAD}, stub"])
     result.stdout.fnmatch_lines([f"FAIL: dp {WORKLOAD}: {said}"])

@@ -25,7 +25,6 @@ from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.cells import wrong_counts
 from pytest_pdserve.judge.expected import Covers
 from pytest_pdserve.judge.expected import ExpectedChanges
-from pytest_pdserve.judge.expected import nothing_is_expected
 from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.judge.limits import signed_log
@@ -41,6 +40,8 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.workload import Workload
+
+NOTHING_IS_EXPECTED = ExpectedChanges().of_cell("", ())
 
 MakeRecord = Callable[..., Record]
 Run = Mapping[str, float | None]
@@ -137,7 +138,7 @@ class KnownCases:
         nights: int = 20,
         starts: int = 3,
         enough: bool = True,
-        covers: Covers = nothing_is_expected,
+        covers: Covers = NOTHING_IS_EXPECTED,
     ) -> str:
         """What is said of the first cell.
 
@@ -190,7 +191,7 @@ class KnownCases:
             seen(starts),
             [seen([night] * 3) for night in before],
             one_night_is_enough=True,
-            covers=nothing_is_expected,
+            covers=NOTHING_IS_EXPECTED,
         )
         return shown(verdicts)
 

@@ -17,7 +17,7 @@ from pytest_pdserve.judge.cells import seen_of
 from pytest_pdserve.judge.cells import topology_references
 from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.cells import wrong_counts
-from pytest_pdserve.judge.expected import nothing_is_expected
+from pytest_pdserve.judge.expected import ExpectedChanges
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import CellBaseline
@@ -28,6 +28,8 @@ from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
+
+NOTHING_IS_EXPECTED = ExpectedChanges().of_cell("", ())
 
 FLOORS = {name: METRICS[name].floor for name in METRICS.times}
 MakeRecord = Callable[..., Record]
@@ -80,6 +82,13 @@ def test_what_is_kept_but_not_judged_has_no_reference() -> None:
     assert "request_throughput" not in references_of(kept, FLOORS)
 
 
+def test_a_metric_that_the_first_night_lacks_has_the_starts_of_its_own_first_night() -> None:
+    first = Night(session="s0", starts=3, values={"output_throughput": 500.0})
+    references = references_of(CellBaseline(nights=(first, night(1))), FLOORS)
+    assert references["mean_itl_ms"].limit == pytest.approx(math.log1p(0.16))
+    assert references["output_throughput"].limit == pytest.approx(math.log1p(0.08))
+
+
 def test_worse_is_positive_for_latency_and_throughput(run: MakeRecord) -> None:
     references = references_of(cell(), FLOORS)
     changes = changes_of(run(0.1), references)
@@ -102,16 +111,16 @@ def test_a_void_metric_shows_nothing(run: MakeRecord) -> None:
         pytest.param(
             3.0,
             [
-                "completed is 3, reference 4 requests: the load or what served it is not that of "
-                "the baseline"
+                "completed is 3, expected 4 requests as in the baseline: the load or the "
+                "servers differ"
             ],
             id="another count",
         ),
         pytest.param(
             None,
             [
-                "completed is missing, reference 4 requests: the load or what served it is not "
-                "that of the baseline"
+                "completed is missing, expected 4 requests as in the baseline: the load or the "
+                "servers differ"
             ],
             id="no count",
         ),
@@ -133,7 +142,7 @@ def test_a_metric_that_a_run_lacks_is_named(run: MakeRecord) -> None:
     references = references_of(cell(), FLOORS)
     runs = [run(), run(metrics={"output_throughput": 500.0})]
     assert list(missing_metrics(runs, references)) == [
-        "mean_itl_ms has a reference, but 1 of 2 runs lack it"
+        "mean_itl_ms has a reference, but 1 of 2 runs have no value"
     ]
 
 
@@ -141,7 +150,7 @@ def test_a_zero_where_times_are_measured_is_missing(run: MakeRecord) -> None:
     references = references_of(cell(), FLOORS)
     runs = [run(metrics={**LEVELS, "mean_itl_ms": 0.0})]
     assert list(missing_metrics(runs, references)) == [
-        "mean_itl_ms has a reference, but 1 of 1 runs lack it"
+        "mean_itl_ms has a reference, but 1 of 1 runs have no value"
     ]
 
 
@@ -204,7 +213,7 @@ def test_runs_whose_start_nobody_knows_are_no_run_of_the_topology(run: MakeRecor
 def verdicts(
     *runs: Record,
     before: tuple[Record, ...] = (),
-    covers: Callable[[str, float], ExpectedChange | None] = nothing_is_expected,
+    covers: Callable[[str, float], ExpectedChange | None] = NOTHING_IS_EXPECTED,
 ) -> list[tuple[str, Status, int]]:
     references = references_of(cell(), FLOORS)
     found = judge_metrics(

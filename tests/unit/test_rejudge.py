@@ -209,6 +209,12 @@ def test_a_second_night_says_since_when(shelf: Shelf, judge: JudgeCommand) -> No
     )
 
 
+def test_a_change_is_dated_however_long_ago_it_began(shelf: Shelf, judge: JudgeCommand) -> None:
+    shelf.session(10)
+    shelf.nights(9, first=11, slower=BEYOND)
+    assert "Seen on 9 nights in a row, first on 2026-11-11.\n" in judge(code=1)
+
+
 @pytest.mark.parametrize(
     "other",
     [{"fingerprint": "ffffffffffff"}, {"system": "p6"}, {"cells": ("1p3d",)}],

@@ -79,8 +79,7 @@ def test_counts_are_of_all_runs_of_a_start(shelf: Shelf, judge: JudgeCommand) ->
     write_record(shelf.runs / run, replace(record, metrics={**record.metrics, "completed": 3.0}))
     (miss,) = judge.told(code=1)["cells"][DP]["misses"]
     assert miss == (
-        "completed is 3, reference 4 requests: the load or what served it is not that of the "
-        "baseline"
+        "completed is 3, expected 4 requests as in the baseline: the load or the servers differ"
     )
 
 
@@ -90,7 +89,7 @@ def test_a_metric_that_is_missing_fails_by_name(shelf: Shelf, judge: JudgeComman
     metrics = {name: value for name, value in record.metrics.items() if name != "mean_itl_ms"}
     write_record(shelf.runs / run, replace(record, metrics=metrics))
     said = judge.told(code=1)["cells"][DP]
-    assert said["misses"] == ["mean_itl_ms has a reference, but 1 of 1 runs lack it"]
+    assert said["misses"] == ["mean_itl_ms has a reference, but 1 of 1 runs have no value"]
     assert "mean_itl_ms" not in {metric["metric"] for metric in said["metrics"]}
 
 

@@ -158,7 +158,7 @@ def test_what_was_put_off_and_never_ran_again_is_judged_when_the_session_ends(
     assert session.put_off(("1p3d", CELL)) == "mean_itl_ms +100 %, limit +16 %"
     session.close()
     (miss,) = session.verdicts["1p3d", CELL].misses
-    said = "Seen in 1 start, of 3 that confirm it: the session ended before it could run again. "
+    said = "Seen in 1 start; it takes 3 to confirm: the session ended before it could run again. "
     assert said in miss
     assert len(cells_of(session)["1p3d"][CELL]["nights"]) == 1
 

@@ -121,7 +121,7 @@ def test_runs_on_servers_that_stay_up_are_no_starts(shelf: Shelf, runs: Runs) ->
 def test_a_suspicious_cell_says_why_it_did_not_run_again(shelf: Shelf, runs: Runs) -> None:
     judge = judge_of(shelf)
     judge.why_unconfirmed[KEY] = "the session ended"
-    said = "Seen in 1 start, of 3 that confirm it: the session ended."
+    said = "Seen in 1 start; it takes 3 to confirm: the session ended."
     assert said in itl(judge.judge(KEY, runs(SLOW)))
 
 

@@ -38,6 +38,7 @@ def verdict(
         status=status,
         seen=Seen(reference=reference, changes=tuple(math.log1p(each) for each in slower)),
         nights=nights,
+        since=nights - 1 if nights else None,
         expected=expected,
     )
 
@@ -83,8 +84,8 @@ CASES = {
     "a suspicion that could not be confirmed": (
         verdict(0.1, status=Status.SUSPICIOUS),
         Facts(why_unconfirmed="the session's 48 reruns are used up"),
-        "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Seen in 1 start, "
-        "of 3 that confirm it: the session's 48 reruns are used up. The next night settles it: "
+        "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Seen in 1 start; "
+        "it takes 3 to confirm: the session's 48 reruns are used up. The next night settles it: "
         "FAIL if it is suspicious too.",
     ),
     "servers of somebody else, which are not started anew": (
@@ -107,8 +108,8 @@ CASES = {
             expected=ExpectedChange(until="2026-12-24", owner="ann", reason="vllm#12345"),
         ),
         Facts(),
-        "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Seen in 1 start, "
-        "of 3 that confirm it. Expected until 2026-12-24 (ann: vllm#12345).",
+        "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Seen in 1 start; "
+        "it takes 3 to confirm. Expected until 2026-12-24 (ann: vllm#12345).",
     ),
     "a topology": (
         verdict(0.05, 0.052, 0.06, floor=0.02),
