@@ -7,25 +7,44 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pdserve.session.settings import DEFAULT_RUNS
-from pytest_pdserve.session.settings import DEFAULT_TOPOLOGY
+from pytest_pdserve.session.project import DEFAULT_RUNS
+from pytest_pdserve.session.project import DEFAULT_SYSTEM
+from pytest_pdserve.session.project import DEFAULT_TOPOLOGY
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
-    from pytest_pdserve.values.system import System
+    from pytest_pdserve.session.project import Project
 
 
-def add_system(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Add ``--system``, which must be given where there is no default."""
-    text = "Folder of baselines/ with a system.toml"
+def add_system(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_SYSTEM) -> None:
+    """Add ``--system``, and what chooses the project that has it.
+
+    :param otherwise: what help says of neither a flag nor an ini key.
+    """
     parser.add_argument(
         "--system",
-        required=default is None,
-        default=default,
         metavar="NAME",
-        help=text if default is None else f"{text} (default: %(default)s)",
+        help="Folder of baselines/ with a system.toml (default: ini key pdserve_system, else "
+        f"{otherwise})",
+    )
+    add_project(parser)
+
+
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses the project: its root, or its ini file."""
+    group = parser.add_argument_group(
+        "project", "pytest's root has baselines/ and runs/, and its ini keys are the defaults"
+    )
+    group.add_argument(
+        "--rootdir", metavar="DIR", help="Root of the project (default: found as pytest does)"
+    )
+    group.add_argument(
+        "-c",
+        "--config-file",
+        metavar="FILE",
+        help="Ini file of the project (default: found as pytest does)",
     )
 
 
@@ -33,43 +52,34 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add ``--runs``."""
     parser.add_argument(
         "--runs",
-        default=DEFAULT_RUNS,
-        type=Path,
         metavar="DIR",
-        help="Folder of records and logs (default: %(default)s)",
+        help="Folder of records and logs (default: ini key pdserve_runs, else "
+        f"{DEFAULT_RUNS} in the project's root)",
     )
 
 
-def add_topology(parser: argparse.ArgumentParser) -> None:
-    """Add ``--topology``."""
+def add_topology(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_TOPOLOGY) -> None:
+    """Add ``--topology``.
+
+    :param otherwise: what help says of neither a flag nor an ini key.
+    """
     parser.add_argument(
         "--topology",
-        default=DEFAULT_TOPOLOGY,
         metavar="ID",
-        help="Topology, e.g. 1p3d (default: %(default)s)",
+        help=f"Topology, e.g. 1p3d (default: ini key pdserve_topology, else {otherwise})",
     )
 
 
-def system_named(name: str) -> System:
-    """Read a system file of the current folder's project, or a shipped one.
-
-    :raises ConfigError: if there is none, or it is malformed.
-    """
-    from pytest_pdserve.backends.systems import load_system
-    from pytest_pdserve.results.folders import baseline_folders
-    from pytest_pdserve.serving.model import with_model_path
-
-    return with_model_path(load_system(name, baseline_folders(Path.cwd())))
-
-
-def one_topology(options: argparse.Namespace) -> Topology:
+def one_topology(project: Project, command: str) -> Topology:
     """Return the one topology that was asked for.
 
     :raises ConfigError: if several were.
     """
-    topologies = parse_topologies(options.topology)
+    topologies = parse_topologies(project.topology)
     if len(topologies) != 1:
-        raise ConfigError(f"pdserve {options.command} takes one topology, got {len(topologies)}")
+        raise ConfigError(
+            f"pdserve {command} takes one topology, got {len(topologies)}; choose with --topology"
+        )
     return topologies[0]
 
 

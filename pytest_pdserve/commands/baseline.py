@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 from pytest_pdserve.commands.arguments import add_stored
 from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import next_lines
-from pytest_pdserve.commands.arguments import system_named
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sources import changes
-from pytest_pdserve.values.system import System
+
+if TYPE_CHECKING:
+    from pytest_pdserve.session.project import Project
+    from pytest_pdserve.values.system import System
 
 NAME = "baseline"
 TEXT = "Make a baseline of stored nights: propose, look at the difference, accept"
@@ -59,13 +64,13 @@ def _add_propose(steps: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do one step, and print what there is to say."""
-    system = system_named(options.system)
+    project = find_project(options)
     steps = {"propose": _propose, "diff": _diff, "accept": _accept}
-    print(steps[options.step](options, system))
+    print(steps[options.step](options, project, system_in(project)))
     return 0
 
 
-def _path(system: System) -> Path:
+def _path(project: Project, system: System) -> Path:
     """File of the system's baseline.
 
     :raises ConfigError: if each host keeps references of its own.
@@ -77,10 +82,10 @@ def _path(system: System) -> Path:
             f"{system.name!r} keeps references of each host ([judgement] host_references): nights "
             "join them by themselves; to begin anew, move the file away that the session names"
         )
-    return baseline_path(system, Path.cwd())
+    return baseline_path(system, project.rootdir)
 
 
-def _propose(options: argparse.Namespace, system: System) -> str:
+def _propose(options: argparse.Namespace, project: Project, system: System) -> str:
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.baselines import present_path
     from pytest_pdserve.results.proposals import propose
@@ -89,11 +94,11 @@ def _propose(options: argparse.Namespace, system: System) -> str:
 
     if options.last < 1:
         raise ConfigError(f"--last {options.last}: at least one night is needed")
-    path = _path(system)
-    selection = select(options.runs, system, options.run_ids, any_version=options.any_version)
+    path = _path(project, system)
+    selection = select(project.runs, system, options.run_ids, any_version=options.any_version)
     if not options.every_session:
         selection = selection.one_a_night()
-    current = load_baseline(present_path(system, Path.cwd()), system=system)
+    current = load_baseline(present_path(system, project.rootdir), system=system)
     proposal = propose(selection, system, path=path, last=options.last, current=current)
     written = write_proposal(proposal)
     return "\n".join(
@@ -106,15 +111,15 @@ def _propose(options: argparse.Namespace, system: System) -> str:
     )
 
 
-def _diff(options: argparse.Namespace, system: System) -> str:
+def _diff(options: argparse.Namespace, project: Project, system: System) -> str:
     from pytest_pdserve.report.differences import difference_lines
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.baselines import present_path
     from pytest_pdserve.results.proposals import load_proposal
 
-    path = _path(system)
+    path = _path(project, system)
     new = load_proposal(path, system)
-    old = load_baseline(present_path(system, Path.cwd()), system=system)
+    old = load_baseline(present_path(system, project.rootdir), system=system)
     floors = system.judgement.all_floors
     return "\n".join(
         [
@@ -127,8 +132,8 @@ def _diff(options: argparse.Namespace, system: System) -> str:
     )
 
 
-def _accept(options: argparse.Namespace, system: System) -> str:
+def _accept(options: argparse.Namespace, project: Project, system: System) -> str:
     from pytest_pdserve.results.proposals import accept
 
-    path = accept(_path(system), system, approver=options.approver, note=options.note)
+    path = accept(_path(project, system), system, approver=options.approver, note=options.note)
     return "\n".join([f"accepted  {path}", *next_lines(f"git add {path}")])

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_pdserve.commands.arguments import add_runs
-from pytest_pdserve.commands.arguments import system_named
+from pytest_pdserve.commands.arguments import add_system
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.values.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,11 +22,7 @@ TEXT = "Say how noisy a system is when nothing changes, and propose floors and l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "--system",
-        metavar="NAME",
-        help="Folder of baselines/ with a system.toml; needed unless --series is given",
-    )
+    add_system(parser)
     add_runs(parser)
     parser.add_argument(
         "--series",
@@ -52,8 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.study.calibration import calibrate
     from pytest_pdserve.values.system import Judgement
 
-    system = None if options.system is None else system_named(options.system)
-    series = _series(options, system)
+    system, series = _system_and_series(options)
     found = calibrate(series, system.judgement if system else Judgement())
     if not found.noise:
         raise ConfigError(nothing_known(found, system))
@@ -61,22 +58,25 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _series(options: argparse.Namespace, system: System | None) -> Series:
+def _system_and_series(options: argparse.Namespace) -> tuple[System | None, Series]:
+    """What is calibrated, and its runs; a file of runs needs no system."""
     from pytest_pdserve.results.calibration import load_series
     from pytest_pdserve.results.calibration import stored_series
     from pytest_pdserve.results.selection import select
 
+    if options.series is not None and options.run_ids:
+        raise ConfigError(
+            f"--series {options.series} and RUN {options.run_ids[0]}: expected only one of them"
+        )
+    if options.series is not None and options.system is None:
+        return None, load_series(options.series)
+    project = find_project(options)
+    system = system_in(project)
     if options.series is not None:
-        if options.run_ids:
-            raise ConfigError(
-                f"--series {options.series} and RUN {options.run_ids[0]}: expected only one of them"
-            )
-        return load_series(options.series)
-    if system is None:
-        raise ConfigError("--system is missing: expected the name of a system, or --series FILE")
+        return system, load_series(options.series)
     selection = select(
-        options.runs, system, options.run_ids, any_version=options.any_version, any_load=True
+        project.runs, system, options.run_ids, any_version=options.any_version, any_load=True
     )
     sessions = len(selection.sessions)
-    source = f"{sessions} session{'s' * (sessions > 1)} of {options.runs} ({selection.period})"
-    return stored_series(selection, source)
+    source = f"{sessions} session{'s' * (sessions > 1)} of {project.runs} ({selection.period})"
+    return system, stored_series(selection, source)

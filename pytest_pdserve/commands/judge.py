@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import add_system
-from pytest_pdserve.commands.arguments import system_named
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.report.formats import format_named
 from pytest_pdserve.report.formats import formats
 from pytest_pdserve.values.exit_codes import ExitCode
@@ -39,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=Path,
         metavar="FILE",
-        help="Claims to judge too; may be given several times (default: suites/claims/claims.toml "
-        "of the current folder, if it is there)",
+        help="Claims to judge too; may be given several times (default: every claims.toml below "
+        "suites/ of the project)",
     )
     parser.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
 
@@ -54,20 +55,16 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.results.baselines import state_folder
     from pytest_pdserve.session.rejudge import rejudge
 
+    project = find_project(options)
     judged = rejudge(
-        system_named(options.system),
-        options.runs,
+        system_in(project),
+        project.runs,
         options.run_id,
         state=state_folder(),
-        rootdir=Path.cwd(),
-        claims=_claims(options.claims),
+        rootdir=project.rootdir,
+        claims=options.claims or sorted(project.rootdir.glob("suites/**/claims.toml")),
         partial=options.partial,
         strict=options.strict,
     )
     print(format_named(options.format).render(judged))
     return judged.exit_code
-
-
-def _claims(files: list[Path] | None) -> list[Path]:
-    own = Path("suites/claims/claims.toml")
-    return files or ([own] if own.exists() else [])

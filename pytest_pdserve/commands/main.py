@@ -18,7 +18,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.exit_codes import ExitCode
 
-_NOT_COMMANDS = ("arguments", "main", "schemas")
+_NOT_COMMANDS = ("arguments", "main", "project", "schemas")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,8 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pdserve", description="Prefill/decode topologies: show, start, measure, judge them."
     )
-    version = f"pytest-pdserve {metadata.version('pytest-pdserve')}"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument("--version", action="version", version=_version())
     added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in subcommands().items():
         more = getattr(module, "DESCRIPTION", module.TEXT)
@@ -78,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
+
+
+def _version() -> str:
+    """Name and version; where the package is only on ``PYTHONPATH`` it has none."""
+    try:
+        return f"pytest-pdserve {metadata.version('pytest-pdserve')}"
+    except metadata.PackageNotFoundError:
+        return "pytest-pdserve, version unknown: not installed, only on PYTHONPATH"
 
 
 if __name__ == "__main__":

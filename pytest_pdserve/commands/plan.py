@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import add_topology
-from pytest_pdserve.commands.arguments import system_named
-from pytest_pdserve.session.settings import DEFAULT_SYSTEM
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TEXT = "Print every command that would run, with its environment; touch nothing"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_topology(parser)
-    add_system(parser, default=DEFAULT_SYSTEM)
+    add_system(parser)
     _add_explore(parser)
 
 
@@ -43,8 +43,9 @@ def _add_explore(plan: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan of each topology, or explore."""
-    topologies = parse_topologies(options.topology)
-    system = system_named(options.system)
+    project = find_project(options)
+    topologies = parse_topologies(project.topology)
+    system = system_in(project)
     if options.explore:
         return _explore(options, system)
     print("\n".join(plan_text(system, topology) for topology in topologies))

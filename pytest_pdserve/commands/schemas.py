@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,19 @@ def schemas() -> dict[str, dict[str, Any]]:
             own = kinds.table_schema(kind)
             system["$defs"] |= own.pop("$defs")
             system["properties"][table] = {"$ref": own["$ref"]}
-    return made
+    return _dedented(made)
+
+
+def _dedented(part: Any) -> Any:
+    """The same with descriptions as Python 3.13 has docstrings: without the source's indent."""
+    if isinstance(part, dict):
+        return {
+            key: inspect.cleandoc(value)
+            if key == "description" and isinstance(value, str)
+            else _dedented(value)
+            for key, value in part.items()
+        }
+    return [_dedented(each) for each in part] if isinstance(part, list) else part
 
 
 def write_schemas() -> None:

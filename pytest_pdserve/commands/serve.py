@@ -12,8 +12,8 @@ from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import add_topology
 from pytest_pdserve.commands.arguments import one_topology
-from pytest_pdserve.commands.arguments import system_named
-from pytest_pdserve.session.settings import DEFAULT_SYSTEM
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
@@ -27,7 +27,7 @@ TEXT = "Stand a topology up and hold it until interrupted"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_topology(parser)
-    add_system(parser, default=DEFAULT_SYSTEM)
+    add_system(parser)
     add_runs(parser)
 
 
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.results.store import create_run
     from pytest_pdserve.serving.stand_up import stand_up
 
-    topology, system = one_topology(options), system_named(options.system)
+    project = find_project(options)
+    topology, system = one_topology(project, NAME), system_in(project)
     backend = backend_of(system)
     if backend.deployer is not None or not backend.starts_servers:
         raise ConfigError(
@@ -48,10 +49,10 @@ def run(options: argparse.Namespace) -> int:
         )
     backend.check(system)
     backend.check_launch(system, plan_topology(system, topology, starting=True).launch)
-    check_runs_folder(options.runs)
+    check_runs_folder(project.runs)
     for number in (signal.SIGTERM, signal.SIGINT):  # a background job inherits SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-    store = create_run(options.runs, system.name)
+    store = create_run(project.runs, system.name)
     logs = store.logs(topology.id)
 
     def progress(text: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from pytest_pdserve.results.baselines import present_path
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.expected import expected_path
 from pytest_pdserve.results.expected import load_expected
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.results.store import check_runs_folder
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
@@ -41,10 +44,27 @@ def check_before_start(
         if starting:
             backend_of(system).check(system)
         _load_baselines(settings)
-        load_expected(expected_path(system, settings.rootdir))
-        check_runs_folder(settings.runs)
+        load_expected(expected_path(system, settings.project.rootdir))
+        check_runs_folder(settings.project.runs)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def check_one_project(paths: Iterable[Path], rootdir: Path) -> None:
+    """Refuse tests of another project than that of *rootdir*, which has baselines of its own.
+
+    :raises pytest.UsageError: with one sentence.
+    """
+    for path in paths:
+        for folder in path.resolve().parents:
+            if folder == rootdir or folder in rootdir.parents:
+                break
+            own = folder / "baselines"
+            if own not in SHIPPED and any(own.glob("*/system.toml")):
+                raise pytest.UsageError(
+                    f"{path} belongs to the project in {folder}, which has baselines/ of its own, "
+                    f"but pytest's root is {rootdir}; run pytest in {folder}"
+                )
 
 
 def check_topology(system: System, topology: Topology, *, starting: bool) -> None:
@@ -64,7 +84,7 @@ def check_topology(system: System, topology: Topology, *, starting: bool) -> Non
 def _load_baselines(settings: Settings) -> None:
     system = with_model_path(settings.system)
     if not system.judgement.host_references:
-        load_baseline(present_path(system, settings.rootdir), system=system)
+        load_baseline(present_path(system, settings.project.rootdir), system=system)
     elif backend_of(system).knows_hardware:
         mark = fingerprint(backend_of(system).describe_hardware(system), system)
         path = host_baseline_path(system, mark, state_folder())

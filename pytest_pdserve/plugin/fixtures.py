@@ -15,6 +15,7 @@ from pytest_pdserve.judge.verdict import UNSETTLED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.putting_off import suspicion_key
 from pytest_pdserve.plugin.putting_off import times_key
 from pytest_pdserve.values.errors import BaselineRegression
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
     from pytest_pdserve.session.settings import Settings
     from pytest_pdserve.values.claim import Claim
+    from pytest_pdserve.values.topology import Topology
     from pytest_pdserve.values.workload import Workload
 
 broken_key = pytest.StashKey[set[str]]()
 """Topologies that ended in an ERROR."""
 allocation_key = pytest.StashKey["Allocation"]()
 session_key = pytest.StashKey["Session"]()
-
 
 verdict_key = pytest.StashKey[str]()
 """Verdict of a test, which its report then carries."""
@@ -86,12 +87,12 @@ def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def pdserve_session(request: pytest.FixtureRequest) -> Session:
-    """What this session has measured and judged so far."""
+def _pdserve_session(request: pytest.FixtureRequest) -> Session:
+    """What this session was asked to measure, and what it has measured and judged so far."""
     from pytest_pdserve.session.session import Session
 
     if hasattr(request.config, "workerinput"):
-        pytest.fail("pdserve suites own their cluster; run them without -n", pytrace=False)
+        pytest.fail(ONE_PROCESS, pytrace=False)
     with without_traceback():
         session = Session.start(settings_of(request.config))
     session.broken = request.config.stash.setdefault(broken_key, session.broken)
@@ -101,26 +102,29 @@ def pdserve_session(request: pytest.FixtureRequest) -> Session:
 
 @pytest.fixture(scope="session")
 def pdserve_cluster(
-    request: pytest.FixtureRequest, pdserve_session: Session
+    request: pytest.FixtureRequest, _pdserve_session: Session
 ) -> Iterator[Allocation]:
-    """The nodes that every topology of the session shares; released on every path."""
+    """The nodes that the session acquired, to run commands on; all topologies share them.
+
+    They are acquired when a test first needs them, and released on every path.
+    """
     from pytest_pdserve.backends.backend import Request
     from pytest_pdserve.backends.registry import backend_of
 
-    system, settings = pdserve_session.system, pdserve_session.settings
+    system, settings = _pdserve_session.system, _pdserve_session.settings
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with without_traceback():
             backend = backend_of(system)
             asked = Request(
-                folder=pdserve_session.store.folder / backend.name,
+                folder=_pdserve_session.store.folder / backend.name,
                 progress=progress_to(request.config, system.name),
                 job_id=settings.job_id,
             )
             backend.check(system)
             with backend.acquire(system, asked) as allocation:
-                pdserve_session.set_nodes(allocation)
-                pdserve_session.session_judge.check_hardware()
+                _pdserve_session.set_nodes(allocation)
+                _pdserve_session.session_judge.check_hardware()
                 request.config.stash[allocation_key] = allocation
                 try:
                     yield allocation
@@ -131,19 +135,29 @@ def pdserve_cluster(
 
 
 @pytest.fixture(scope="session")
-def pdserve_restartable(
-    request: pytest.FixtureRequest, pdserve_session: Session, pdserve_cluster: Allocation
-) -> Iterator[RestartableDeployment]:
-    """The topology of the parameter, stood up; ``--topology`` parametrizes it.
+def pdserve_topology(request: pytest.FixtureRequest) -> Topology:
+    """The topology of the test, which runs once for each one of ``--topology``; starts nothing."""
+    if not hasattr(request, "param"):
+        pytest.fail(
+            "pdserve_topology is not set: a test must have it among its arguments", pytrace=False
+        )
+    topology: Topology = request.param
+    return topology
 
-    It is started when a test first needs its servers, serves all of its tests, and is started anew
-    where cells are run again.
-    """
+
+@pytest.fixture(scope="session")
+def _pdserve_restartable(
+    request: pytest.FixtureRequest,
+    pdserve_topology: Topology,
+    _pdserve_session: Session,
+    pdserve_cluster: Allocation,
+) -> Iterator[RestartableDeployment]:
+    """Servers of the topology, started when a test first needs them, and anew for further runs."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.serving.restartable import RestartableDeployment
     from pytest_pdserve.serving.stand_up import stand_up
 
-    topology, session = request.param, pdserve_session
+    topology, session = pdserve_topology, _pdserve_session
     progress = session.progress = progress_to(request.config, topology.id)
     backend = backend_of(session.system)
     deploy = backend.deployer or stand_up
@@ -174,20 +188,38 @@ def pdserve_restartable(
 
 
 @pytest.fixture
-def pdserve_deployment(pdserve_restartable: RestartableDeployment) -> Servers:
-    """The servers of the topology that is up now."""
+def pdserve_deployment(_pdserve_restartable: RestartableDeployment) -> Servers:
+    """The running servers of a topology, to send requests of your own to.
+
+    A test that requests them runs once for each topology of ``--topology``; it is skipped where the
+    system is simulated.
+    """
     with without_traceback():
-        return pdserve_restartable.deployment
+        return _pdserve_restartable.deployment
+
+
+@pytest.fixture(scope="session")  # so that it is set up, and fails, before nodes are acquired
+def pdserve_workload() -> Workload:
+    """The load that ``pdserve_run`` measures; set it by ``pdserve_panels`` or ``parametrize``.
+
+    ``@pytest.mark.pdserve_panels("prefill")`` takes workloads of the system's sweep,
+    ``@pytest.mark.parametrize("pdserve_workload", [Workload(...)])`` those of your own.
+    """
+    pytest.fail(
+        "pdserve_workload is not set: mark the test with @pytest.mark.pdserve_panels('prefill', "
+        "'decode'), or with @pytest.mark.parametrize('pdserve_workload', [Workload(...)])",
+        pytrace=False,
+    )
 
 
 @pytest.fixture
 def pdserve_run(
     request: pytest.FixtureRequest,
-    pdserve_session: Session,
-    pdserve_restartable: RestartableDeployment,
     pdserve_workload: Workload,
+    _pdserve_session: Session,
+    _pdserve_restartable: RestartableDeployment,
 ) -> Cell:
-    """The cell of ``pdserve_workload`` on ``pdserve_restartable``, measured and recorded.
+    """A measured cell: ``pdserve_workload`` run on the test's topology, checked and recorded.
 
     Its numbers become the test's ``user_properties`` (JUnit) and, where pytest-benchmark was asked
     to store or compare, a benchmark's ``extra_info``, one of each run; pytest-benchmark never
@@ -198,7 +230,7 @@ def pdserve_run(
     again = item.stash.get(times_key, 0) > 0
 
     def measure() -> Cell:
-        return pdserve_session.measure(pdserve_restartable, pdserve_workload, again=again)
+        return _pdserve_session.measure(_pdserve_restartable, pdserve_workload, again=again)
 
     with without_traceback():
         if _benchmark_asked(request.config):
@@ -208,11 +240,11 @@ def pdserve_run(
         else:
             cell = measure()
         key = (cell.topology, cell.workload.id)
-        if suspicion_key in item.stash and pdserve_session.wants_run(key):
-            item.stash[suspicion_key] = pdserve_session.suspicion(key)
-            where, why = pdserve_restartable.where_again, pdserve_session.put_off(key)
+        if suspicion_key in item.stash and _pdserve_session.wants_run(key):
+            item.stash[suspicion_key] = _pdserve_session.suspicion(key)
+            where, why = _pdserve_restartable.where_again, _pdserve_session.put_off(key)
             if why:
-                pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
+                _pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
             return cell
     for name, value in cell.records[-1].metrics.items():
         item.user_properties.append((name, value))
@@ -228,9 +260,9 @@ def _benchmark_asked(config: pytest.Config) -> bool:
 
 @pytest.fixture
 def pdserve_judge(
-    request: pytest.FixtureRequest, pdserve_session: Session
+    request: pytest.FixtureRequest, _pdserve_session: Session
 ) -> Callable[[Cell], None]:
-    """A function that holds a cell against its baseline, and ends the test as docs/judging.md says.
+    """A function that compares the cell of ``pdserve_run`` with its baseline, and ends the test.
 
     It raises :class:`BaselineRegression` on a FAIL and skips what is NOT JUDGED; under
     ``--pdserve-strict`` it also fails on what is unsettled or unproven.
@@ -238,9 +270,9 @@ def pdserve_judge(
 
     def judge(cell: Cell) -> None:
         __tracebackhide__ = True
-        verdict = pdserve_session.judge(cell)
+        verdict = _pdserve_session.judge(cell)
         unproven = {f"{f.check}: {f.message}" for record in cell.records for f in record.unproven}
-        end_with(verdict, request.node, pdserve_session.settings, sorted(unproven))
+        end_with(verdict, request.node, _pdserve_session.settings, sorted(unproven))
 
     return judge
 
@@ -248,10 +280,10 @@ def pdserve_judge(
 @pytest.fixture
 def pdserve_judge_topology(
     request: pytest.FixtureRequest,
-    pdserve_session: Session,
-    pdserve_restartable: RestartableDeployment,
+    _pdserve_session: Session,
+    _pdserve_restartable: RestartableDeployment,
 ) -> Callable[[], None]:
-    """A function that holds the median over the cells of a topology against the baseline.
+    """A function that compares medians over all cells of a topology with the baseline.
 
     It raises :class:`BaselineRegression` on a FAIL. Where fewer than two of the topology's cells
     have a reference and were measured, it is NOT JUDGED. A topology that is slower over all its
@@ -260,23 +292,36 @@ def pdserve_judge_topology(
 
     def judge() -> None:
         __tracebackhide__ = True
-        topology = pdserve_restartable.topology.id
-        if topology in pdserve_session.broken:
+        topology = _pdserve_restartable.topology.id
+        if topology in _pdserve_session.broken:
             why = f"{topology} as a whole: it ended in an ERROR"
             verdict = Verdict(status=Status.NOT_JUDGED, subject=topology, misses=(why,))
-            end_with(verdict, request.node, pdserve_session.settings)
+            end_with(verdict, request.node, _pdserve_session.settings)
             return
-        verdict = pdserve_session.judge_topology(pdserve_restartable)
-        end_with(verdict, request.node, pdserve_session.settings)
+        verdict = _pdserve_session.judge_topology(_pdserve_restartable)
+        end_with(verdict, request.node, _pdserve_session.settings)
 
     return judge
 
 
+@pytest.fixture(scope="session")
+def pdserve_claim() -> Claim:
+    """A statement that compares topologies, one of the file that ``pdserve_claims`` names.
+
+    A test that requests it runs once for each claim of the file.
+    """
+    pytest.fail(
+        "pdserve_claim is not set: mark the test with @pytest.mark.pdserve_claims('claims.toml'), "
+        "a file beside the test",
+        pytrace=False,
+    )
+
+
 @pytest.fixture
 def pdserve_judge_claim(
-    request: pytest.FixtureRequest, pdserve_session: Session
+    request: pytest.FixtureRequest, _pdserve_session: Session
 ) -> Callable[[Claim], None]:
-    """A function that compares topologies as a claim says.
+    """A function that compares topologies as ``pdserve_claim`` says, and ends the test.
 
     It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
     skips what no measurement can decide, what was not run and what could not be judged, and is an
@@ -288,18 +333,19 @@ def pdserve_judge_claim(
         __tracebackhide__ = True
         if claim.undecidable is not None:
             pytest.skip(f"undecidable: {claim.undecidable}")
-        pdserve_session.progress = progress_to(request.config, pdserve_session.system.name)
-        verdict = judge_claim(pdserve_session, claim)
+        _pdserve_session.progress = progress_to(request.config, _pdserve_session.system.name)
+        verdict = judge_claim(_pdserve_session, claim)
         request.node.user_properties.append(("pdserve_claim", verdict.message))
-        end_with(verdict, request.node, pdserve_session.settings)
+        end_with(verdict, request.node, _pdserve_session.settings)
 
     return judge
 
 
 @pytest.fixture
 def pdserve_apply_verdict(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
-    """A function that passes, skips or fails a test by a verdict that has no baseline.
+    """A function that passes, skips or fails the test by a verdict of the test's own.
 
+    Such a verdict needs no baseline: the servers answer as they should, or they do not.
     It fails on FAIL, and skips what is NOT JUDGED; under ``--pdserve-strict`` it fails on that too.
     """
 

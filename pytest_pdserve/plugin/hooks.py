@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -11,17 +12,20 @@ import pytest
 from pytest_pdserve.judge.verdict import JUDGED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.fixtures import Trouble
+from pytest_pdserve.plugin.fixtures import _pdserve_restartable as _pdserve_restartable
+from pytest_pdserve.plugin.fixtures import _pdserve_session as _pdserve_session
 from pytest_pdserve.plugin.fixtures import broken_key
 from pytest_pdserve.plugin.fixtures import cause_of
 from pytest_pdserve.plugin.fixtures import pdserve_apply_verdict as pdserve_apply_verdict
+from pytest_pdserve.plugin.fixtures import pdserve_claim as pdserve_claim
 from pytest_pdserve.plugin.fixtures import pdserve_cluster as pdserve_cluster
 from pytest_pdserve.plugin.fixtures import pdserve_deployment as pdserve_deployment
 from pytest_pdserve.plugin.fixtures import pdserve_judge as pdserve_judge
 from pytest_pdserve.plugin.fixtures import pdserve_judge_claim as pdserve_judge_claim
 from pytest_pdserve.plugin.fixtures import pdserve_judge_topology as pdserve_judge_topology
-from pytest_pdserve.plugin.fixtures import pdserve_restartable as pdserve_restartable
 from pytest_pdserve.plugin.fixtures import pdserve_run as pdserve_run
-from pytest_pdserve.plugin.fixtures import pdserve_session as pdserve_session
+from pytest_pdserve.plugin.fixtures import pdserve_topology as pdserve_topology
+from pytest_pdserve.plugin.fixtures import pdserve_workload as pdserve_workload
 from pytest_pdserve.plugin.fixtures import session_key
 from pytest_pdserve.plugin.fixtures import verdict_key
 from pytest_pdserve.plugin.markers import SIGNATURES
@@ -32,18 +36,20 @@ from pytest_pdserve.plugin.markers import unmet
 from pytest_pdserve.plugin.options import add_options
 from pytest_pdserve.plugin.options import asked
 from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.ordering import is_last
+from pytest_pdserve.plugin.ordering import topology_of
+from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
+from pytest_pdserve.plugin.other_plugins import OtherPlugins
 from pytest_pdserve.plugin.putting_off import run_or_put_off
-from pytest_pdserve.plugin.unmeasured import remember_collected_cells
 from pytest_pdserve.plugin.unmeasured import unmeasured_cells
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
-    from pytest_pdserve.values.topology import Topology
 
-LAST = 2
-"""Order of what runs after all cells and topologies."""
+LOOKING = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test")
+"""Options that start nothing."""
 verdicts_key = pytest.StashKey[set[str]]()
 """Verdicts of all tests that were to judge something."""
 trouble_key = pytest.StashKey[pytest.UsageError]()
@@ -59,21 +65,32 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare markers; read settings at once if the command line has any."""
     for signature in SIGNATURES.values():
         config.addinivalue_line("markers", signature)
+    # The last wrapper that is registered is the first to begin and the last to end.
+    config.pluginmanager.register(OtherPlugins(check=_check), "pdserve-other-plugins")
     if asked(config):
         settings_of(config)
-        if getattr(config.option, "numprocesses", None):
-            raise pytest.UsageError("pdserve suites own their cluster; run them without -n")
+        if config.getoption("dist", default="no") != "no" and not config.option.collectonly:
+            raise pytest.UsageError(ONE_PROCESS)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
-    """One line, if the command line says anything to pdserve."""
-    if not asked(config):
-        return None
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What is measured and where it is kept, if the command line says anything to pdserve."""
+    return _header(config) if asked(config) else []
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Return what the header says, where only collected tests showed that it is of use."""
+    shown = asked(config) or config.get_verbosity() < 0
+    return [] if shown or not any(map(topology_of, items)) else _header(config)
+
+
+def _header(config: pytest.Config) -> list[str]:
     from pytest_pdserve.report.header import header
 
     settings = settings_of(config)
     topologies = [topology.id for topology in settings.topologies]
-    return header(settings.system, topologies)
+    where = settings.project.describe(settings.system)
+    return [header(settings.system, topologies), f"pdserve: {where}"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -91,30 +108,23 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return val.id if isinstance(val, Workload) else None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Look at everything that can be wrong before anything is started; put claims last."""
+def _check(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Raise :class:`pytest.UsageError` if tests cannot run as they are."""
     if trouble_key in config.stash:
         raise config.stash[trouble_key]
     for item in items:
         for mark in item.iter_markers("pdserve_requires"):
             check_requires(mark)
-    topologies = [t for t in map(_topology, items) if t is not None]
+    topologies = [t for t in map(topology_of, items) if t is not None]
     if topologies:
         from pytest_pdserve.plugin.checks import check_before_start
+        from pytest_pdserve.plugin.checks import check_one_project
 
-        starting = not (config.option.collectonly or config.getoption("setupplan", default=False))
+        paths = {item.path for item in items if topology_of(item)}
+        check_one_project(sorted(paths), settings_of(config).project.rootdir)
+        starting = not any(config.getoption(name, default=False) for name in LOOKING)
         unique = list({topology.id: topology for topology in topologies}.values())
         check_before_start(settings_of(config), unique, starting=starting)
-    remember_collected_cells(config, items)
-    items.sort(key=_order)
-
-
-def _order(item: pytest.Item) -> int:
-    """Cells first, then topologies as a whole, then what looks at all of them."""
-    if item.get_closest_marker("pdserve_last") is None:
-        return 0
-    return 1 if "pdserve_judge_topology" in getattr(item, "fixturenames", ()) else LAST
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -126,7 +136,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     judges = {"pdserve_run", "pdserve_judge"} <= {*getattr(item, "fixturenames", ())}
     if not judges or item.config.getoption("setupshow", default=False):
         return None
-    run_or_put_off(item, nextitem, is_last=lambda other: _order(other) == LAST)
+    run_or_put_off(item, nextitem, is_last=is_last)
     return True
 
 
@@ -134,13 +144,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what topology or system do not allow, before anything is stood up for it."""
     for mark in item.iter_markers("pdserve_requires"):
         settings = settings_of(item.config)
-        reason = unmet(mark, _topology(item), settings.system.cluster)
+        reason = unmet(mark, topology_of(item), settings.system.cluster)
         if reason and settings.strict:
             pytest.fail(f"{reason} (--pdserve-strict)", pytrace=False)
         if reason:
             pytest.skip(reason)
     names = getattr(item, "fixturenames", ())
-    needs_servers = "pdserve_restartable" in names and "pdserve_judge_topology" not in names
+    needs_servers = "_pdserve_restartable" in names and "pdserve_judge_topology" not in names
     if needs_servers and "pdserve_run" not in names:
         system = settings_of(item.config).system
         if system.simulated:
@@ -160,7 +170,7 @@ def pytest_runtest_makereport(
     verdict = item.stash.get(verdict_key, Status.NOT_ASKED)
     if verdict != Status.NOT_ASKED:
         item.config.stash.setdefault(verdicts_key, set()).add(verdict)
-    topology = _topology(item)
+    topology = topology_of(item)
     trouble = report.failed and report.when == "setup" and not _invalid(call)
     if trouble and topology is not None:
         item.config.stash.setdefault(broken_key, set()).add(topology.id)
@@ -237,15 +247,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.write_line(line)
 
 
-def _topology(item: pytest.Item) -> Topology | None:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("pdserve_restartable") if callspec is not None else None
-
-
 def _parametrize(metafunc: pytest.Metafunc) -> None:
-    if "pdserve_restartable" in metafunc.fixturenames:
+    if "pdserve_topology" in metafunc.fixturenames:
         metafunc.parametrize(
-            "pdserve_restartable",
+            "pdserve_topology",
             settings_of(metafunc.config).topologies,
             ids=lambda topology: topology.id,
             indirect=True,

@@ -17,13 +17,15 @@ PANELS = ("prefill", "decode")
 _REQUIREMENTS = ("disaggregated", "nodes", "gpus_per_node")
 
 SIGNATURES = {
-    "pdserve_panels": "pdserve_panels(*panels): run once for each workload of the system's sweep "
-    "in the named panels, 'prefill' and 'decode'.",
+    "pdserve_panels": "pdserve_panels(*panels): run the test once for each workload of the "
+    "system's sweep that is in the named panels, 'prefill' and 'decode'.",
     "pdserve_requires": "pdserve_requires(disaggregated=None, nodes=None, gpus_per_node=None): "
-    "skip where topology or system is another.",
-    "pdserve_claims": "pdserve_claims(path): run once for each claim of the TOML file, whose path "
-    "is relative to the test's folder.",
-    "pdserve_last": "pdserve_last: run after all other tests, as it looks at what they measured.",
+    "skip the test unless its topology separates prefill and decode (False: does not) and the "
+    "system has at least that many nodes and GPUs per node.",
+    "pdserve_claims": "pdserve_claims(path): run the test once for each claim of a TOML file, "
+    "whose path is relative to the test's folder.",
+    "pdserve_last": "pdserve_last: run the test after all others, as it looks at what they "
+    "measured.",
 }
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
 
-from pytest_pdserve.session.settings import DEFAULT_RUNS
-from pytest_pdserve.session.settings import DEFAULT_SYSTEM
-from pytest_pdserve.session.settings import DEFAULT_TOPOLOGY
+from pytest_pdserve.session.project import DEFAULT_RUNS
+from pytest_pdserve.session.project import DEFAULT_SYSTEM
+from pytest_pdserve.session.project import DEFAULT_TOPOLOGY
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.topology import parse_topologies
@@ -131,12 +130,12 @@ def settings_of(config: pytest.Config) -> Settings:
 def _read(config: pytest.Config) -> Settings:
     from pytest_pdserve.backends.attached import attached_to
     from pytest_pdserve.backends.systems import load_system
-    from pytest_pdserve.results.folders import baseline_folders
+    from pytest_pdserve.session.project import project_of
     from pytest_pdserve.session.settings import Settings
 
-    topologies = parse_topologies(str(_value(config, "topology", DEFAULT_TOPOLOGY)))
-    folders = baseline_folders(config.rootpath)
-    system = load_system(str(_value(config, "system", DEFAULT_SYSTEM)), folders)
+    project = project_of(config, config.option)
+    topologies = parse_topologies(project.topology)
+    system = load_system(project.system, project.baseline_folders)
     base_url = _base_url(_value(config, "base_url", default=None))
     if base_url and system.figures is not None:
         raise ConfigError(
@@ -146,18 +145,15 @@ def _read(config: pytest.Config) -> Settings:
     job_id = _job_id(_value(config, "job_id", default=None), system)
     if base_url:
         system = attached_to(system, base_url)
-    runs = Path(_value(config, "runs", DEFAULT_RUNS))
     return Settings(
         topologies=topologies,
         system=system,
-        folders=folders,
-        runs=runs if runs.is_absolute() else config.invocation_params.dir / runs,
+        project=project,
         repeats=_number("repeats", _value(config, "repeats", system.sweep.repeats or 1)),
         first_runs=_number("first-runs", _value(config, "first_runs", RULE.first_starts)),
         record=not _value(config, "no_record", default=False),
         strict=bool(_value(config, "strict", default=False)),
         job_id=job_id,
-        rootdir=config.rootpath,
     )
 
 

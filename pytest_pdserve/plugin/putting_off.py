@@ -7,12 +7,14 @@ off before it runs again.
 
 from __future__ import annotations
 
+import bdb
 from collections.abc import Callable
 from typing import Any
+from typing import Literal
 
 import pytest
-from _pytest.nodes import Node
-from _pytest.runner import call_and_report
+
+from pytest_pdserve.plugin.ordering import topology_of
 
 suspicion_key = pytest.StashKey[float]()
 """How much the cell of a test must run again, in limits; 0 for not at all. Only tests that can be
@@ -28,7 +30,9 @@ def run_or_put_off(item: pytest.Item, nextitem: pytest.Item | None, *, is_last: 
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     item.stash[suspicion_key] = 0.0
-    function: Any = item  # its request is made and dropped as pytest's own protocol does
+    # pytest 9.2 has no public way to run an item twice: its own protocol, pytest-rerunfailures and
+    # pytest-retry make and drop the request so too (str0zzapreti/pytest-retry#28).
+    function: Any = item
     if not function._request:  # noqa: SLF001
         function._initrequest()  # noqa: SLF001
     try:
@@ -40,22 +44,44 @@ def run_or_put_off(item: pytest.Item, nextitem: pytest.Item | None, *, is_last: 
 
 def _phases(item: pytest.Item, nextitem: pytest.Item | None, is_last: IsLast) -> None:
     """Set up, call and tear down, each reported; of a test that is put off only what goes wrong."""
-    setup = call_and_report(item, "setup", log=False)
+    setup = _run(item, "setup", log=False)
     if setup.passed and item.stash[suspicion_key] > 0:
         following = _put_off(item, is_last)
-        teardown = call_and_report(item, "teardown", log=False, nextitem=following)
+        teardown = _run(item, "teardown", log=False, nextitem=following)
         if teardown.failed:
             item.ihook.pytest_runtest_logreport(report=teardown)
         return
     item.ihook.pytest_runtest_logreport(report=setup)
     if setup.passed:
-        call_and_report(item, "call")
+        _run(item, "call")
     if item.session.shouldfail or item.session.shouldstop:
         nextitem = None  # as pytest does: what the session shares ends with this test
-    call_and_report(item, "teardown", nextitem=nextitem)
+    _run(item, "teardown", nextitem=nextitem)
 
 
-def _put_off(item: pytest.Item, is_last: IsLast) -> Node:
+def _run(
+    item: pytest.Item,
+    when: Literal["setup", "call", "teardown"],
+    *,
+    log: bool = True,
+    **arguments: Any,
+) -> pytest.TestReport:
+    """Run one phase of a test and return its report; a debugger may look at what it raised."""
+    hooks = item.ihook
+    phase = getattr(hooks, f"pytest_runtest_{when}")
+    stops: tuple[type[BaseException], ...] = (pytest.exit.Exception,)
+    if not item.config.getoption("usepdb", default=False):
+        stops += (KeyboardInterrupt,)
+    call = pytest.CallInfo.from_call(lambda: phase(item=item, **arguments), when, reraise=stops)
+    report: pytest.TestReport = hooks.pytest_runtest_makereport(item=item, call=call)
+    if log:
+        hooks.pytest_runtest_logreport(report=report)
+    if call.excinfo and report.failed and not isinstance(call.excinfo.value, bdb.BdbQuit):
+        hooks.pytest_exception_interact(node=item, call=call, report=report)
+    return report
+
+
+def _put_off(item: pytest.Item, is_last: IsLast) -> pytest.Item | pytest.Collector:
     """Put *item* among the tests that wait, in the order in which they will run.
 
     :returns: the test that runs next; the collector of *item* if that is *item* itself, so that
@@ -83,7 +109,10 @@ def _put_off(item: pytest.Item, is_last: IsLast) -> Node:
     first_last = next((n for n, other in enumerate(rest) if is_last(other)), len(rest))
     items[here + 1 :] = [*rest[:first_last], *waiting, *rest[first_last:]]
     following = items[here + 1]
-    return item.listchain()[-2] if following is item else following
+    if following is not item:
+        return following
+    assert item.parent is not None
+    return item.parent
 
 
 def _place(items: list[pytest.Item], item: pytest.Item) -> int:
@@ -91,6 +120,5 @@ def _place(items: list[pytest.Item], item: pytest.Item) -> int:
 
 
 def _topology(item: pytest.Item) -> str:
-    callspec = getattr(item, "callspec", None)
-    found = callspec.params.get("pdserve_restartable") if callspec is not None else None
-    return str(found.id) if found is not None else ""
+    found = topology_of(item)
+    return found.id if found is not None else ""

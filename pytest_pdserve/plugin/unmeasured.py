@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_pdserve.plugin.ordering import topology_of
+
 if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
 
@@ -16,27 +18,38 @@ Key = tuple[str, str]
 """Topology and workload id."""
 collected_key = pytest.StashKey[set[Key]]()
 """Cells that a test was collected for."""
+deselected_key = pytest.StashKey[bool]()
+"""Set where tests of topologies were deselected, by ``-k``, ``--lf`` or any plugin."""
+
+
+def remember_deselected_tests(items: Sequence[pytest.Item]) -> None:
+    """Keep that tests of topologies are left out on purpose."""
+    for item in items:
+        if topology_of(item) is not None:
+            item.config.stash[deselected_key] = True
 
 
 def remember_collected_cells(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     """Keep the cells that have a test, unless only a part of a suite was selected."""
-    option = config.option
-    parts = (option.keyword, option.markexpr, getattr(option, "deselect", None))
-    again = [getattr(option, name, False) for name in ("lf", "stepwise")]
     panels = {name for item in items for mark in item.iter_markers(PANELS) for name in mark.args}
     if len(panels) < 2:  # not the whole sweep
         return
-    if any(parts) or any(again) or any("::" in word for word in config.args):
+    # --lf leaves out whole files too, of which no hook tells
+    if deselected_key in config.stash or config.getoption("lf", default=False):
+        return
+    if any("::" in word for word in config.args):
         return
     config.stash[collected_key] = {key for item in items if (key := _cell(item)) is not None}
 
 
 def _cell(item: pytest.Item) -> Key | None:
+    from pytest_pdserve.values.workload import Workload
+
+    topology = topology_of(item)
     callspec = getattr(item, "callspec", None)
-    params = callspec.params if callspec is not None else {}
-    if "pdserve_restartable" not in params or "pdserve_workload" not in params:
-        return None
-    return params["pdserve_restartable"].id, params["pdserve_workload"].id
+    workload = callspec.params.get("pdserve_workload") if callspec is not None else None
+    # A project's own fixture of that name may have parameters of its own
+    return (topology.id, workload.id) if topology and isinstance(workload, Workload) else None
 
 
 def unmeasured_cells(config: pytest.Config, session: Session) -> tuple[Key, ...]:

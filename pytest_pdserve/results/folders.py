@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytest_pdserve.values.system import System
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = tuple(
     folder for folder in (_PACKAGE / "baselines", _PACKAGE.parent / "baselines") if folder.is_dir()
 )[:1]
@@ -24,5 +24,5 @@ def own_folder(system: System, rootdir: Path) -> Path:
 
     Nothing is kept beside a shipped file: the next version replaces it, and other projects use it.
     """
-    folder = Path(system.source).parent
+    folder = Path(system.source).resolve().parent
     return rootdir / "baselines" / system.name if folder.parent in SHIPPED else folder

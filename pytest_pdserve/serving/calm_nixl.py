@@ -34,7 +34,8 @@ def calm(bindings: Any, delay_us: int) -> None:
         return
 
     def nixl_agent(name: str, config: Any) -> Any:
-        config.pthrDelay = delay_us
+        if hasattr(config, "pthrDelay"):  # NIXL 0.10.1 has no such setting
+            config.pthrDelay = delay_us
         return make_agent(name, config)
 
     nixl_agent.pdserve_delay_us = delay_us  # type: ignore[attr-defined]

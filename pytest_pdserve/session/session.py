@@ -97,13 +97,13 @@ class Session:
         system = with_model_path(settings.system)
         hardware = {} if system.figures else backend_of(system).describe_hardware(system)
         versions = {k: v for k, v in find_versions().items() if k == "pytest-pdserve"}
-        commit = git_commit(settings.rootdir)
+        commit = git_commit(settings.project.rootdir)
         if commit is not None:
             versions["commit"] = commit
         return cls(
             settings=settings,
             system=system,
-            store=_store(settings.runs, system),
+            store=_store(settings.project.runs, system),
             provenance=Provenance(
                 versions=versions,
                 host=measured_on(hardware, system),
@@ -147,7 +147,7 @@ class Session:
                 session=self.store.session,
                 runs=self.store.folder.parent,
                 state=self.state,
-                rootdir=self.settings.rootdir,
+                rootdir=self.settings.project.rootdir,
             )
         return self._judge_made
 

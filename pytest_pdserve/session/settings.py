@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from pytest_pdserve.session.project import Project
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
-
-DEFAULT_TOPOLOGY = "1p3d"
-DEFAULT_SYSTEM = "local-cpu"
-DEFAULT_RUNS = "runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +17,8 @@ class Settings:
     """Topologies to measure, in order."""
     system: System
     """What to measure on; model path as in its file."""
-    folders: tuple[Path, ...]
-    """Folders of baselines."""
-    runs: Path
-    """Folder of run folders."""
+    project: Project
+    """Root, runs folder, and what its settings say."""
     repeats: int
     """Runs of a cell on each start of its servers; the first is judged."""
     first_runs: int
@@ -35,5 +29,3 @@ class Settings:
     """Whether an unmet requirement or unproven check fails."""
     job_id: str | None = None
     """Running job whose nodes are used."""
-    rootdir: Path
-    """pytest's root."""

@@ -6,16 +6,19 @@ import contextlib
 import importlib.util
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.examining.software import distribution_row
 from pytest_pdserve.simulation.allocation import SimulatedAllocation
 from pytest_pdserve.simulation.constants import fitted
 from pytest_pdserve.simulation.deployment import deploy_simulated
 from pytest_pdserve.simulation.options import SimulationSpec
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.system import System
 
 
@@ -40,6 +43,10 @@ class SimulatedBackend(Backend):
                 f"system {system.name!r} needs simpy, which is not installed; "
                 "install pytest-pdserve[simulate]"
             )
+
+    def examine(self, system: System) -> Sequence[Prerequisite]:
+        """Return what the model needs: no server, so no machine."""
+        return [distribution_row("simpy", extra="simulate")]
 
     def check_file(self, system: System) -> None:
         """Refuse drift out of all measure."""

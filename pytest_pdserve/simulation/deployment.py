@@ -140,6 +140,7 @@ def observation_of(
         instances=len(deployment.placement.endpoints),
         kv_shape=KvShape(bytes_per_token=KV_BYTES_PER_TOKEN),
         client_cpu=0.0,
+        sanity=deployment.system.sanity,
     )
 
 

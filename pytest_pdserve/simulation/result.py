@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 
-from pytest_pdserve.results.imported import SIMULATED_BACKEND
 from pytest_pdserve.simulation.engine import Segment
 from pytest_pdserve.simulation.service import Outcome
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import Metric
+from pytest_pdserve.values.result import SIMULATED_BACKEND
 from pytest_pdserve.values.workload import KnownLoad
 
 if TYPE_CHECKING:

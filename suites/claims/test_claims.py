@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_pdserve.values.claim import Claim
+    from pytest_pdserve import Claim
 
 
 @pytest.mark.pdserve_claims("claims.toml")

@@ -12,8 +12,8 @@ from pytest_pdserve.serving.smoke import judge_parity
 from pytest_pdserve.serving.smoke import judge_path
 
 if TYPE_CHECKING:
-    from pytest_pdserve.judge.verdict import Verdict
-    from pytest_pdserve.serving.deployment import Deployment
+    from pytest_pdserve import Deployment
+    from pytest_pdserve import Verdict
 
 End = Callable[["Verdict"], None]
 

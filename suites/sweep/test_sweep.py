@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_pdserve.session.cell import Cell
+    from pytest_pdserve import Cell
 
 
 @pytest.mark.pdserve_panels("prefill", "decode")

@@ -18,6 +18,7 @@ from pytest_pdserve.commands.main import main
 from pytest_pdserve.commands.main import subcommands
 from tests.support.house import House
 from tests.support.house import wait_text
+from tests.support.said import said_by
 
 PDSERVE = [sys.executable, "-m", "pytest_pdserve.commands.main"]
 
@@ -82,7 +83,7 @@ def test_plan_of_a_machine_touches_nothing(
         (["serve", "--system", "far"], "system 'far' is of kind 'attached', which starts no "),
         (["import", "no-such.json"], "no-such.json cannot be read"),
         (["serve", "--topology", "4p1d"], "topology '4p1d' needs 5 nodes "),
-        (["serve", "--system", "stub", "--runs", "tox.ini"], "runs folder tox.ini cannot be used"),
+        (["serve", "--system", "stub", "--runs", "tox.ini"], "runs folder {folder}/tox.ini "),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_4(
@@ -90,7 +91,7 @@ def test_bad_input_is_one_sentence_and_code_4(
 ) -> None:
     house.system("far", cluster={"kind": "attached"})
     assert main(arguments) == 4
-    assert capsys.readouterr().err.startswith(f"pdserve: {said}")
+    assert said_by(capsys).err.startswith(f"pdserve: {said.format(folder=house.path)}")
     assert house.survivors() == []
 
 
@@ -123,7 +124,7 @@ def test_a_fault_of_our_own_is_told_from_everything_else(
 
     monkeypatch.setattr(subcommands()["selftest"], "run", fails)
     assert main(["selftest"]) == 3
-    said = capsys.readouterr().err
+    said = said_by(capsys).err
     assert said.startswith("Traceback")
     assert said.endswith(
         "pdserve: a fault of pdserve itself: RuntimeError('not thought of'); please report it\n"
@@ -134,7 +135,7 @@ def test_help_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("plan", "serve", "import"):
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
-        assert "(default: 1p3d)" in capsys.readouterr().out
+        assert "pdserve_topology, else 1p3d)" in capsys.readouterr().out
 
 
 def serve(house: House, topology: str = "1p1d") -> tuple[subprocess.Popen[bytes], Path]:

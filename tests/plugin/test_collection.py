@@ -6,13 +6,16 @@ import pytest
 
 from tests.support.house import House
 from tests.support.house import only_sentence
+from tests.support.simulated import SimulatedProject
 
 
 def ids(result: pytest.RunResult) -> list[str]:
     return [line.rpartition("::")[2] for line in result.outlines if "::" in line]
 
 
-@pytest.mark.parametrize("asked", ["--collect-only", "--setup-plan"])
+@pytest.mark.parametrize(
+    "asked", ["--collect-only", "--setup-plan", "--fixtures", "--fixtures-per-test"]
+)
 def test_looking_touches_nothing(asked: str, house: House) -> None:
     house.suites("smoke", "sweep", "claims")
     house.system(cluster={"memory_per_instance_gib": 10_000})
@@ -43,6 +46,67 @@ def test_cells_are_grouped_by_topology_and_what_looks_at_several_comes_last(hous
     assert topologies == sorted(topologies, key=["2p2d", "dp"].index)
     last = [*["test_whole_topology"] * 2, *["test_claim"] * 6, "test_article"]
     assert [name.split("[")[0] for name in found[-9:]] == last
+
+
+@pytest.mark.parametrize(
+    ("requested", "said"),
+    [
+        (
+            "pdserve_run, pdserve_judge",
+            "pdserve_workload is not set: mark the test with @pytest.mark.pdserve_panels("
+            "'prefill', 'decode'), or with @pytest.mark.parametrize('pdserve_workload', "
+            "[Workload(...)])",
+        ),
+        (
+            "pdserve_claim, pdserve_judge_claim",
+            "pdserve_claim is not set: mark the test with @pytest.mark.pdserve_claims("
+            "'claims.toml'), a file beside the test",
+        ),
+    ],
+    ids=["workload", "claim"],
+)
+def test_a_fixture_that_no_marker_sets_says_how_to_set_it_and_starts_nothing(
+    requested: str, said: str, house: House
+) -> None:
+    house.pytester.makepyfile(f"def test_it({requested}): pass\n")
+    result = house.pytester.runpytest_inprocess("--system", "stub", "--topology", "dp")
+    result.assert_outcomes(errors=1)
+    assert said in result.outlines
+    assert not house.runs.exists()
+
+
+OWN = """
+import pytest
+from pytest_pdserve import Workload
+@pytest.fixture(params=[1, 2])
+def pdserve_workload(request):
+    return Workload(input_len=512, output_len=256, num_prompts=64 * request.param)
+def test_own(pdserve_run, pdserve_judge):
+    pdserve_judge(pdserve_run)
+"""
+
+
+def test_a_project_may_set_the_workload_by_a_fixture_of_its_own(sim: SimulatedProject) -> None:
+    (sim.path / "suites" / "test_own.py").write_text(OWN)
+    sim.run("-k", "test_own and dp").assert_outcomes(passed=2, deselected=10)
+    assert {run["workload"]["num_prompts"] for run in sim.records()} == {64, 128}
+
+
+def test_a_workload_of_a_projects_own_lies_beside_the_sweep(sim: SimulatedProject) -> None:
+    (sim.path / "suites" / "test_own.py").write_text(OWN)
+    result = sim.run("--collect-only", "-q")
+    assert result.ret == 0
+    assert {name for name in ids(result) if "own" in name} == {
+        *("test_own[1-1p3d]", "test_own[2-1p3d]", "test_own[1-dp]", "test_own[2-dp]")
+    }
+
+
+def test_a_test_may_ask_for_its_topology_alone(house: House) -> None:
+    house.pytester.makepyfile("def test_it(pdserve_topology): assert pdserve_topology.groups == 1")
+    asked = ("--system", "stub", "--topology", "dp,1p3d", "-v")
+    result = house.pytester.runpytest_inprocess(*asked)
+    result.assert_outcomes(passed=2)
+    assert not house.runs.exists()
 
 
 @pytest.mark.parametrize(

@@ -9,5 +9,7 @@ def test_header_names_system_topologies_and_versions(house: House) -> None:
     house.suites("smoke")
     result = house.run("--topology", "dp,1p3d", "--collect-only")
     lines = [line for line in result.outlines if line.startswith("pdserve: ")]
-    assert len(lines) == 1
     assert lines[0].startswith("pdserve: system stub, topology dp, 1p3d, ")
+    assert (
+        lines[-1] == f"pdserve: rootdir {house.path}, baseline in baselines/stub, records in runs"
+    )

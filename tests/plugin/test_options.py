@@ -23,7 +23,7 @@ def test_defaults(house: House) -> None:
     asked = settings(house)
     assert [topology.id for topology in asked.topologies] == ["1p3d"]
     assert asked.system.name == "local-cpu"
-    assert asked.runs == house.path / "runs"
+    assert asked.project.runs == house.path / "runs"
     assert (asked.repeats, asked.first_runs) == (1, 3)
     assert (asked.record, asked.strict) == (True, False)
     assert (asked.system.cluster.kind, value(asked, "base_url")) == ("local", None)
@@ -46,7 +46,7 @@ def value(asked: Settings, field: str) -> object:
     if field == "system":
         return asked.system.name
     if field == "runs":
-        return asked.runs.name
+        return asked.project.runs.name
     if field == "base_url":
         return asked.system.table("attached", AttachedSpec).base_url
     return getattr(asked, field)
@@ -83,7 +83,7 @@ def test_all_is_the_articles_five(house: House) -> None:
 
 
 def test_runs_folder_is_relative_to_where_pytest_was_called(house: House) -> None:
-    assert settings(house, "--pdserve-runs", "/somewhere").runs == Path("/somewhere")
+    assert settings(house, "--pdserve-runs", "/somewhere").project.runs == Path("/somewhere")
 
 
 def test_a_projects_own_baselines_come_before_the_shipped(house: House) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.commands.main import main
+from tests.support.said import said_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class JudgeCommand:
         """What it prints; the code it must end with is given."""
         self.capsys.readouterr()
         assert main(["judge", "--system", "p5-efa", *arguments]) == code
-        said = self.capsys.readouterr()
+        said = said_by(self.capsys)
         assert "Traceback" not in said.out + said.err
         return said.err if code == 4 else said.out
 

@@ -11,6 +11,7 @@ from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.session.project import Project
 from pytest_pdserve.session.session import Session
 from pytest_pdserve.session.settings import Settings
 from pytest_pdserve.values.record import Record
@@ -21,6 +22,11 @@ from tests.support.records import SESSION
 
 RUN = SESSION.id
 CELL, LONGER = "random-512-256-n4", "random-1024-256-n4"
+
+
+def project_in(folder: Path) -> Project:
+    """Return a project of which only the folders matter."""
+    return Project(rootdir=folder, runs=folder / "runs", system="p5-efa", topology="1p3d")
 
 
 def session_in(
@@ -45,13 +51,11 @@ def session_in(
     settings = Settings(
         topologies=(Topology.parse("1p3d"),),
         system=system,
-        folders=(),
-        runs=folder / "runs",
+        project=project_in(folder),
         repeats=1,
         first_runs=first_runs,
         record=record,
         strict=False,
-        rootdir=folder,
     )
     return Session(
         settings=settings,

@@ -15,6 +15,7 @@ from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import write_baseline
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.record import Record
+from tests.support.said import said_by
 from tests.support.stored_nights import Shelf
 from tests.support.stored_nights import typical_baseline
 
@@ -37,7 +38,7 @@ def pdserve(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
     def run(*arguments: str, code: int = 0) -> str:
         assert main(["baseline", *arguments, "--system", "p5-efa"]) == code
-        said = capsys.readouterr()
+        said = said_by(capsys)
         text = said.err if code else said.out
         assert "Traceback" not in text
         return text
@@ -142,7 +143,7 @@ def test_references_of_single_hosts_are_not_proposed(
 ) -> None:
     shelf.session(1, system="local-cpu")
     assert main(["baseline", *step, "--system", "local-cpu"]) == 4
-    assert capsys.readouterr().err == (
+    assert said_by(capsys).err == (
         "pdserve: 'local-cpu' keeps references of each host ([judgement] host_references): nights "
         "join them by themselves; to begin anew, move the file away that the session names\n"
     )

@@ -55,7 +55,7 @@ FILES: Wrong = {
     "trailing comma": (f"{TEXT[:-1]},}}", "is no valid JSON"),
     "single quotes": (TEXT.replace('"', "'"), "is no valid JSON"),
     "deep list": ("[" * 99_999, "nested too deeply"),
-    "deep object": ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deeply"),
+    "deep object": ('{"a":' * 99_999 + "1" + "}" * 99_999, "nested too deeply"),
     "a list": (f"[{TEXT}]", ": /: "),
     "a string": ('"baseline"', ": /: 'baseline' is not of type 'object'"),
     "null": ("null", ": /: None is not of type 'object'"),

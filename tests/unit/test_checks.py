@@ -22,6 +22,7 @@ from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.topology import parse_topologies
+from tests.support.sessions import project_in
 
 
 @pytest.fixture
@@ -39,13 +40,11 @@ def settings_on(system: System, folder: Path) -> Settings:
     return Settings(
         topologies=(),
         system=system,
-        folders=(),
-        runs=folder / "runs",
+        project=project_in(folder),
         repeats=1,
         first_runs=3,
         record=False,
         strict=False,
-        rootdir=folder,
     )
 
 

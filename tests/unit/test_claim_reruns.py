@@ -42,6 +42,7 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 from tests.support.claims import claim
 from tests.support.records import SESSION
+from tests.support.sessions import project_in
 from tests.support.stored_nights import write_record
 
 MakeRecord = Callable[..., Record]
@@ -174,13 +175,11 @@ def _session(system: System, topologies: tuple[Topology, ...], folder: Path) -> 
     settings = Settings(
         topologies=topologies,
         system=system,
-        folders=(),
-        runs=folder / "runs",
+        project=project_in(folder),
         repeats=1,
         first_runs=3,
         record=False,
         strict=False,
-        rootdir=folder,
     )
     return Session(
         settings=settings,

@@ -1,0 +1,52 @@
+"""Order of tests: those of a topology together, and what looks at several cells after them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_pdserve.values.topology import Topology
+
+_CELL, _WHOLE_TOPOLOGY, _LAST = range(3)
+"""Cells and all other tests first, then topologies as a whole, then what looks at all of them."""
+
+
+def topology_of(item: pytest.Item) -> Topology | None:
+    """Return the topology that a test runs on, or None of a test that needs none."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("pdserve_topology") if callspec is not None else None
+
+
+def looks_at_others(item: pytest.Item) -> bool:
+    """Return whether a test looks at what other tests measure."""
+    return _rank(item) > _CELL
+
+
+def is_last(item: pytest.Item) -> bool:
+    """Return whether a test looks at the verdicts of all cells and topologies."""
+    return _rank(item) == _LAST
+
+
+def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Return tests in the order in which they run.
+
+    Tests of a topology stay where its first one is, so that no topology is stood up twice;
+    otherwise the order is kept.
+    """
+    groups: dict[tuple[int, str], int] = {}
+    keys = []
+    for place, item in enumerate(items):
+        rank, topology = _rank(item), topology_of(item)
+        group = place if topology is None else groups.setdefault((rank, topology.id), place)
+        keys.append((rank, group, place))
+    return [items[place] for _, _, place in sorted(keys)]
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("pdserve_last") is None:
+        return _CELL
+    judges_topology = "pdserve_judge_topology" in getattr(item, "fixturenames", ())
+    return _WHOLE_TOPOLOGY if judges_topology else _LAST

@@ -1,0 +1,99 @@
+"""What other plugins, pytest's own among them, do to pdserve tests: ordered, left out, refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.ordering import in_order
+from pytest_pdserve.plugin.ordering import looks_at_others
+from pytest_pdserve.plugin.unmeasured import remember_collected_cells
+from pytest_pdserve.plugin.unmeasured import remember_deselected_tests
+
+ONE_PROCESS = "pdserve suites own their cluster; run them without -n"
+"""Said of tests on workers of pytest-xdist."""
+REFUSED = "pdserve_refused"
+"""Key under which a worker of pytest-xdist says why it runs nothing."""
+
+
+class OtherPlugins:
+    """Hooks that see tests as other plugins leave them: selected, deselected, in any order."""
+
+    def __init__(self, check: Callable[[pytest.Config, Sequence[pytest.Item]], None]) -> None:
+        """Take a function that raises :class:`pytest.UsageError` if tests cannot run."""
+        self._check = check
+        self._left_out: list[str] = []
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None]:
+        """Refuse, leave out and order tests after every other plugin has had its turn."""
+        yield
+        try:
+            _refuse(config, items)
+            self._leave_out(config, items)
+            self._check(config, items)
+        except pytest.UsageError as error:
+            if not hasattr(config, "workeroutput"):
+                raise
+            config.workeroutput[REFUSED] = str(error)
+            items.clear()
+        remember_collected_cells(config, items)
+        items[:] = in_order(items)
+
+    def _leave_out(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out of ``--lf`` what looks at tests that it does not run.
+
+        They stay failed for the next ``--lf``; skipped, they would count as settled.
+        """
+        if not config.getoption("lf", default=False) or config.cache is None:
+            return
+        failed = config.cache.get("cache/lastfailed", {})
+        looking = [item for item in items if looks_at_others(item)]
+        if not looking or not all(item.nodeid in failed for item in items):
+            return  # without a failure, --lf runs everything
+        if settings_of(config).system.figures is not None:
+            return  # nothing is measured
+        self._left_out = [item.name for item in looking]
+        if len(looking) == len(items):
+            raise pytest.UsageError(
+                "--lf selects only tests that look at what other tests measure "
+                f"({', '.join(self._left_out)}); run without --lf"
+            )
+        items[:] = [item for item in items if item not in looking]
+        config.hook.pytest_deselected(items=looking)
+
+    def pytest_report_collectionfinish(self, config: pytest.Config) -> str | None:
+        """Return which tests were left out, and why."""
+        if not self._left_out or config.get_verbosity() < 0:
+            return None
+        names = ", ".join(self._left_out)
+        return f"pdserve: --lf leaves out what looks at what other tests measure: {names}"
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Remember that a part of the tests was selected."""
+        remember_deselected_tests(items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """End the session with what a worker of pytest-xdist refused: one sentence for all."""
+        if refused := getattr(node, "workeroutput", {}).get(REFUSED):
+            raise pytest.UsageError(refused)
+
+
+def _refuse(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    if not any("_pdserve_session" in getattr(item, "fixturenames", ()) for item in items):
+        return
+    if hasattr(config, "workerinput"):
+        raise pytest.UsageError(ONE_PROCESS)
+    if config.getoption("stepwise", default=False):
+        raise pytest.UsageError(
+            "--stepwise would leave out pdserve tests that have not run, as they end in another "
+            "order than they are collected; use -x, then --lf"
+        )

@@ -1,0 +1,81 @@
+"""A project: the folder that has baselines and records, and what its settings say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_pdserve.values.system import System
+
+DEFAULT_TOPOLOGY = "1p3d"
+DEFAULT_SYSTEM = "local-cpu"
+DEFAULT_RUNS = "runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """Where things lie, and what is chosen where nothing is said: the same for both commands."""
+
+    rootdir: Path
+    """pytest's root, without symbolic links; the project's own ``baselines/`` lies in it."""
+    runs: Path
+    """Folder of run folders."""
+    system: str
+    """Name of the system."""
+    topology: str
+    """Topologies, as ``--topology`` takes them."""
+    chosen: frozenset[str] = frozenset()
+    """``system`` and ``topology``, as far as a flag or an ini key chose them."""
+
+    @property
+    def baseline_folders(self) -> tuple[Path, ...]:
+        """Folders that hold one folder per system, the first that has one counts."""
+        from pytest_pdserve.results.folders import baseline_folders
+
+        return baseline_folders(self.rootdir)
+
+    def describe(self, system: System) -> str:
+        """Return which folders a session of *system* uses, relative to the root below it."""
+        from pytest_pdserve.results.baselines import state_folder
+        from pytest_pdserve.results.folders import own_folder
+
+        own = own_folder(system, self.rootdir)
+        if system.judgement.host_references:
+            own = state_folder() / "baselines" / system.name
+        baseline, runs = self._below(own), self._below(self.runs)
+        return f"rootdir {self.rootdir}, baseline in {baseline}, records in {runs}"
+
+    def _below(self, path: Path) -> Path:
+        return path.relative_to(self.rootdir) if path.is_relative_to(self.rootdir) else path
+
+
+def project_of(config: pytest.Config, options: Any) -> Project:
+    """Return the project of a pytest configuration.
+
+    A flag on the command line comes before an ini key. A folder that a flag names is relative to
+    the working folder, one that an ini key names to pytest's root.
+
+    :param options: has ``pdserve_system``, ``pdserve_topology`` and ``pdserve_runs``, each None
+        where no flag was given.
+    """
+    rootdir = config.rootpath.resolve()
+    runs = rootdir / str(_ini(config, "runs") or DEFAULT_RUNS)
+    if options.pdserve_runs is not None:
+        runs = config.invocation_params.dir / options.pdserve_runs
+    given = {n: getattr(options, f"pdserve_{n}") or _ini(config, n) for n in ("system", "topology")}
+    return Project(
+        rootdir=rootdir,
+        runs=runs,
+        chosen=frozenset(name for name, value in given.items() if value),
+        system=given["system"] or DEFAULT_SYSTEM,
+        topology=given["topology"] or DEFAULT_TOPOLOGY,
+    )
+
+
+def _ini(config: pytest.Config, name: str) -> Any:
+    return config.getini(f"pdserve_{name}")
