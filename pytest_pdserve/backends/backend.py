@@ -16,6 +16,9 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.ports import Claim
 from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.prerequisites import Prerequisite
+from pytest_pdserve.values.prerequisites import required
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
@@ -73,6 +76,20 @@ class Backend:
 
         :raises ConfigError: with what is missing, and what to do.
         """
+
+    def examine(self, system: System) -> Sequence[Prerequisite]:
+        """Return what this machine has of what *system* needs, a row for each thing.
+
+        ``pdserve doctor`` shows it. Nothing is started, submitted or written, and questions to
+        others are bounded in time. What no override looks at: whether :meth:`check` passes.
+        """
+        what, needed = f"backend {self.name}", "installed"
+        try:
+            self.check(system)
+        except ConfigError as error:
+            advice = f"Mend this: {error}."
+            return [required(what, found="refuses", needed=needed, there=False, advice=advice)]
+        return [required(what, found="installed", needed=needed, there=True, advice="")]
 
     def check_launch(self, system: System, launch: Launch) -> None:
         """Refuse what cannot be started now, before anything is.

@@ -147,7 +147,7 @@ NO_STATS = "perhaps started with --disable-log-stats"
         ),
         (
             *("prompt_tokens_computed", None, True),
-            "the vLLM version is unknown (counted since 0.20), or perhaps started with "
+            "the vLLM version is unknown (counted since 0.16), or perhaps started with "
             "--disable-log-stats",
             False,
         ),

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import Annotated
@@ -15,9 +16,12 @@ from msgspec import Meta
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.examining.software import program_row
 from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.prerequisites import Prerequisite
+from pytest_pdserve.values.prerequisites import unchecked
 from pytest_pdserve.values.system import System
 
 API_KEY_VARIABLE = "PDSERVE_API_KEY"
@@ -39,7 +43,7 @@ class AttachedAllocation(LocalAllocation):
 
     def __init__(self, system: System, request: Request, url: str) -> None:
         one = replace(system, cluster=replace(system.cluster, nodes=1))
-        super().__init__(one, folder=request.folder)
+        super().__init__(one, folder=request.folder, progress=request.progress)
         self.endpoint: Endpoint = Endpoint(url=url, api_key=os.environ.get(API_KEY_VARIABLE, ""))
 
     def find_versions(self) -> dict[str, str]:
@@ -62,6 +66,15 @@ class AttachedBackend(Backend):
     def check(self, system: System) -> None:
         """Refuse a system that names no endpoint."""
         url_of(system)
+
+    def examine(self, system: System) -> Sequence[Prerequisite]:
+        """Return what the client on this machine needs; the endpoint is asked nothing."""
+        url = system.table("attached", AttachedSpec).base_url
+        advice = "" if url else "Give --pdserve-base-url to pytest, or write [attached] base_url."
+        return [
+            program_row("vLLM", system.programs.vllm, key="vllm"),
+            unchecked("endpoint", found=url or "none is named", needed="its URL", advice=advice),
+        ]
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[AttachedAllocation]:

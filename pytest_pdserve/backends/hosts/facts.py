@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,15 @@ def describe_hardware() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory_gib": str(round(psutil.virtual_memory().total / 2**30)),
     }
+
+
+def program_path(name: str) -> str | None:
+    """Return the path of a command, looked for beside this Python first, then on PATH.
+
+    So an environment need not be activated. None if it is neither here nor there.
+    """
+    beside = str(Path(sys.executable).parent)
+    return shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
 
 
 def said(argv: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import psutil
 
@@ -15,11 +16,13 @@ from pytest_pdserve.backends.backend import Request
 from pytest_pdserve.backends.hosts.facts import describe_hardware
 from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.backends.local.allocation import slots
+from pytest_pdserve.backends.local.examining import examine_machine
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.ports import Claim
 from pytest_pdserve.plan.ports import unclaimed
 from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.system import System
 
 __all__ = ["LocalAllocation", "LocalBackend", "slots"]
@@ -51,6 +54,10 @@ class LocalBackend(Backend):
 
         return claim
 
+    def examine(self, system: System) -> Sequence[Prerequisite]:
+        """Return what this machine has: software, GPUs, memory, ports."""
+        return examine_machine(system)
+
     def check_launch(self, system: System, launch: Launch) -> None:
         """Refuse more instances than fit into the memory that is free now."""
         check_memory(system, len(launch.instances))
@@ -58,7 +65,7 @@ class LocalBackend(Backend):
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[LocalAllocation]:
         """Hold the slots of this machine; what still runs on them is ended on leaving."""
-        allocation = LocalAllocation(system, folder=request.folder)
+        allocation = LocalAllocation(system, folder=request.folder, progress=request.progress)
         try:
             if system.container.contained:
                 allocation.make_image_present(request.progress)

@@ -27,6 +27,7 @@ from pytest_pdserve.backends.hosts import image
 from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.hosts.facts import describe_drivers
 from pytest_pdserve.backends.hosts.facts import describe_hardware
+from pytest_pdserve.backends.hosts.facts import program_path
 from pytest_pdserve.backends.hosts.groups import Groups
 from pytest_pdserve.backends.hosts.node_load import NodeSample
 from pytest_pdserve.backends.hosts.node_load import load_between
@@ -134,7 +135,7 @@ class LocalAllocation:
     image = Image(name="", digest="")
     endpoint: Endpoint | None = None
 
-    def __init__(self, system: System, *, folder: Path) -> None:
+    def __init__(self, system: System, *, folder: Path, progress: Progress = print) -> None:
         self.hosts = slots(system, os.cpu_count() or 1)
         self.client_node = self.hosts[0].name
         self.containment = containment_of(
@@ -148,7 +149,7 @@ class LocalAllocation:
         self._container = system.container
         self._cpus = {host.name: host.cpus for host in self.hosts}
         self._reserved: list[contextlib.ExitStack] = []
-        self._groups = Groups(system.limits.stop_s)
+        self._groups = Groups(system.limits.stop_s, folder.parent, progress)
         self._cleanups: dict[int, tuple[tuple[str, ...], ...]] = {}
 
     def make_image_present(self, progress: Progress) -> None:
@@ -156,16 +157,17 @@ class LocalAllocation:
 
         :raises AllocationError: if it cannot be had.
         """
-        found = make_image_present(
-            self._container,
-            self.hosts[:1],
-            script=Path(str(image.__file__)),
-            folder=self._folder / "image",
-            start=lambda commands, logs: self.start(commands, logs=logs, secrets={}),
-            stop=self.stop,
-            check=self.check,
-            progress=progress,
-        )
+        with self._groups.holding(image.lock_path(self._container.image)):
+            found = make_image_present(
+                self._container,
+                self.hosts[:1],
+                script=Path(str(image.__file__)),
+                folder=self._folder / "image",
+                start=lambda commands, logs: self.start(commands, logs=logs, secrets={}),
+                stop=self.stop,
+                check=self.check,
+                progress=progress,
+            )
         self.image = found
         self.containment = replace(self.containment, image=found.name)
 
@@ -215,7 +217,7 @@ class LocalAllocation:
         if command.cleanup:
             self._cleanups[popen.pid] = command.cleanup
             for argv in command.cleanup:
-                self._groups.on_loss(argv)
+                self._groups.on_loss(argv, "container", command.name)
         if cpus := self._cpus.get(command.node):
             with contextlib.suppress(psutil.Error):
                 psutil.Process(popen.pid).cpu_affinity(list(cpus))
@@ -289,8 +291,7 @@ def find_program(name: str) -> str:
 
     :raises LaunchError: if it is neither there nor on PATH.
     """
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    found = program_path(name)
     if found is None:
         raise LaunchError(
             f"{name} is not installed beside {sys.executable} nor on PATH; run `make setup`, or "

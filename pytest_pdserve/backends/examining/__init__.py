@@ -1,0 +1,1 @@
+"""What is there of what sessions need: questions that change nothing and end in seconds."""

@@ -1,0 +1,91 @@
+"""``pdserve doctor``: what is there, what is missing, and what to do about each."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.commands.arguments import add_runs
+from pytest_pdserve.commands.arguments import add_system
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
+from pytest_pdserve.values.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_pdserve.session.project import Project
+    from pytest_pdserve.values.prerequisites import Prerequisite
+    from pytest_pdserve.values.system import System
+
+NAME = "doctor"
+TEXT = "Say what is there of what a system needs, and what to do; start and submit nothing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_system(parser)
+    add_runs(parser)
+    parser.add_argument(
+        "--format", choices=("json", "text"), default="text", help="Default: %(default)s"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a row for each thing; what the system needs decides the exit code."""
+    from pytest_pdserve.report.prerequisites import missing
+    from pytest_pdserve.report.prerequisites import prerequisites_json
+    from pytest_pdserve.report.prerequisites import prerequisites_table
+    from pytest_pdserve.report.prerequisites import summary_line
+
+    project = find_project(options)
+    system = system_in(project)
+    rows = examine(system, project)
+    if options.format == "json":
+        print(prerequisites_json(system.name, rows))
+    else:
+        width = shutil.get_terminal_size((80, 24)).columns
+        print("\n".join(prerequisites_table(rows, width)))
+        print(summary_line(system.name, rows))
+    return ExitCode.BAD_INPUT if missing(rows) else ExitCode.OK
+
+
+def examine(system: System, project: Project) -> Sequence[Prerequisite]:
+    """Return a row for each thing that *system* needs, and for what only other systems need."""
+    from pytest_pdserve.backends.examining.others import unneeded_rows
+    from pytest_pdserve.backends.examining.software import own_software
+    from pytest_pdserve.backends.registry import backend_of
+
+    own = own_software()
+    needed = () if system.figures is not None else tuple(backend_of(system).examine(system))
+    others = unneeded_rows(system, {row.what for row in needed})
+    return [*own, *needed, *others, *_folders(system, project)]
+
+
+def _folders(system: System, project: Project) -> Sequence[Prerequisite]:
+    from pytest_pdserve.backends.examining.writing import writable_row
+    from pytest_pdserve.results.baselines import state_folder
+    from pytest_pdserve.results.folders import own_folder
+
+    by_host, measured = system.judgement.host_references, system.figures is None
+    return [
+        writable_row(
+            "runs folder",
+            project.runs,
+            needed=measured,
+            advice="Make it writable, or name another one by --pdserve-runs.",
+        ),
+        writable_row(
+            "baselines folder",
+            own_folder(system, project.rootdir),
+            needed=measured and not by_host,
+            advice="Make it writable, or work in a project of your own (pdserve init).",
+        ),
+        writable_row(
+            "state folder",
+            state_folder(),
+            needed=measured and by_host,
+            advice="Make it writable, or name another one in XDG_STATE_HOME.",
+        ),
+    ]
