@@ -46,7 +46,7 @@ test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM an
 	@$(PHASE) lint $(MAKE) --no-print-directory lint
 	@$(PHASE) typecheck $(MAKE) --no-print-directory typecheck
 	-@$(PYTHON) docker/slurm/onehost.py install
-	@$(PHASE) "tests side by side" $(PYTEST) tests/unit tests/plugin tests/slurm -m "not vllm $(FEWER)" \
+	@$(PHASE) "tests side by side" $(PYTEST) tests/unit tests/plugin tests/slurm tests/package -m "not vllm $(FEWER)" \
 		$(BESIDE) --junitxml .pytest_cache/beside.xml $(ARGS)
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" \
 		--junitxml .pytest_cache/vllm.xml $(ARGS)

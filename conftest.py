@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 from typing import NoReturn
 
@@ -24,3 +27,28 @@ def no_effects(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket.socket, "bind", refuse)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests of an ``xdist_group`` on one worker, as their files say.
+
+    xdist 3.8 writes the group into node ids, which has no effect since pytest 9.2 (pytest-xdist
+    issue 1386).
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            group = _group_of(config.rootpath / nodeid.partition("::")[0])
+            return group or nodeid
+
+    return ByFile(config, log)
+
+
+@functools.cache
+def _group_of(path: Path) -> str | None:
+    found = re.search(r'xdist_group\("([^"]+)"\)', path.read_text(encoding="utf-8"))
+    return found[1] if found else None

@@ -23,10 +23,10 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def by_pytest(pytester: pytest.Pytester, arguments: list[str]) -> tuple[str, ...]:
+def by_pytest(pytester: pytest.Pytester, arguments: list[str]) -> list[tuple[str, ...]]:
     """Folders that pytest says it uses."""
     result = pytester.runpytest_inprocess(*WITHOUT_UNUSED, "--collect-only", *arguments)
-    return tuple(SAID.findall(result.stdout.str()))
+    return SAID.findall(result.stdout.str())
 
 
 WORKING: list[tuple[str, list[str]]] = [
@@ -54,10 +54,10 @@ def test_pytest_and_pdserve_use_the_same_folders(
     monkeypatch.chdir(project.parent / working)
     words = [word.format(project=project) for word in arguments]
     expected = (str(project), "baselines/mine", "runs")
-    assert by_pytest(pytester, [*words, str(project / "suites")]) == (expected,)
+    assert by_pytest(pytester, [*words, str(project / "suites")]) == [expected]
     capsys.readouterr()
     assert main(["plan", *words]) == 0
-    assert tuple(SAID.findall(capsys.readouterr().err)) == (expected,)
+    assert SAID.findall(capsys.readouterr().err) == [expected]
 
 
 def test_a_flag_is_relative_to_the_working_folder_an_ini_key_to_the_root(
