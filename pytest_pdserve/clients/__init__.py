@@ -1,0 +1,1 @@
+"""The benchmark client ``precise``: what it sends, and times taken where bytes arrive."""

@@ -1,0 +1,120 @@
+"""One streamed answer: when each of its chunks arrived, and why it failed if it did."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import msgspec
+
+_SHOWN = 300
+FINISHED = (None, "length", "stop")
+"""Finish reasons of a request that was answered."""
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+class Answer:
+    """What a server sent for one request, with the time of each chunk.
+
+    A chunk is an event with a choice, as vLLM's client counts them (``endpoint_request_func.py``):
+    the first ends the time to first token, each later one is a gap.
+    """
+
+    __slots__ = ("_rest", "chunks_ns", "done", "error", "merged", "status", "texts", "tokens")
+
+    def __init__(self) -> None:
+        self.chunks_ns = array("q")
+        """Arrival of each chunk."""
+        self.texts: list[str] = []
+        self.tokens: int | None = None
+        """Generated tokens, as the server's ``usage`` says."""
+        self.merged = 0
+        """Chunks that were read together with the one before: their gap is not known."""
+        self.error = ""
+        """Why the request failed; empty while it has not."""
+        self.status = 200
+        self.done = False
+        """Whether ``[DONE]`` came."""
+        self._rest = b""
+
+    def fail(self, why: str) -> None:
+        """Keep the first reason."""
+        self.error = self.error or why
+
+    def feed(self, body: bytes, at_ns: int) -> None:
+        """Take a part of the body that arrived at *at_ns*."""
+        data = self._rest + body if self._rest else body
+        if self.status != 200:
+            self._rest = data[: 2 * _SHOWN]
+            return
+        *events, self._rest = data.split(b"\n\n") if b"\r" not in data else _split(data)
+        before = len(self.chunks_ns)
+        for event in events:
+            if event.startswith(b"data:"):
+                self._take(event[5:].strip(), at_ns)
+        self.merged += max(0, len(self.chunks_ns) - before - 1)
+
+    def _take(self, content: bytes, at_ns: int) -> None:
+        if content == b"[DONE]":
+            self.done = True
+            return
+        try:
+            event = _decode(content)
+        except msgspec.MsgspecError:
+            self.fail(f"streamed {content[:_SHOWN]!r}, which is not an event of a completion")
+            return
+        if event.error is not None:
+            said = event.error.get("message") if isinstance(event.error, dict) else event.error
+            self.fail(f"error in the stream: {str(said or event.error)[:_SHOWN]}")
+        if event.choices:
+            choice = event.choices[0]
+            self.chunks_ns.append(at_ns)
+            text = choice.text or (choice.delta.content if choice.delta else None)
+            if text:
+                self.texts.append(text)
+            if choice.finish_reason not in FINISHED:
+                self.fail(f"finish_reason {choice.finish_reason!r}")
+        if event.usage is not None and event.usage.completion_tokens is not None:
+            self.tokens = event.usage.completion_tokens
+
+    def end(self) -> None:
+        """The body is complete: see whether it is an answer."""
+        if self.status != 200:
+            self.fail(f"HTTP {self.status}: {self._rest.decode(errors='replace')[:_SHOWN]}")
+        elif self._rest.strip():
+            self.feed(b"\n\n", self.chunks_ns[-1] if self.chunks_ns else 0)
+        if not self.chunks_ns:
+            self.fail("the answer has no chunk")
+
+    @property
+    def text(self) -> str:
+        """All that was generated."""
+        return "".join(self.texts)
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Events of a stream whose lines end in CR LF; the last part is incomplete."""
+    return data.replace(b"\r\n", b"\n").split(b"\n\n")
