@@ -1,75 +1,127 @@
-"""``pdserve import``: records of result files that vllm bench serve wrote elsewhere."""
+"""``pdserve import``: records of results that were measured elsewhere."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import add_topology
 from pytest_pdserve.commands.arguments import one_topology
-from pytest_pdserve.commands.arguments import system_named
-from pytest_pdserve.session.settings import DEFAULT_SYSTEM
-from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.values.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pytest_pdserve.results.imported import Imported
+    from pytest_pdserve.session.project import Project
+    from pytest_pdserve.values.system import System
+
 NAME = "import"
-TEXT = "Make records of result files that vllm bench serve wrote elsewhere"
+TEXT = "Make records of results that were measured elsewhere"
+DESCRIPTION = (
+    f"{TEXT}: by vllm bench serve, vllm bench sweep, sglang, InferenceX or llm-d "
+    "(docs/importing.md). What a file does not say stays unknown"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_topology(parser)
-    add_system(parser, default=DEFAULT_SYSTEM)
+    needed = "it must be given: no result says it"
+    add_topology(parser, otherwise=needed)
+    add_system(parser, otherwise=needed)
     add_runs(parser)
     parser.add_argument(
         "--dataset",
-        default="unknown",
         metavar="NAME",
-        help="--dataset-name of the runs, which their results do not tell (default: %(default)s)",
+        help="Data set of the runs (--dataset-name), where files do not say it (default: unknown)",
     )
     parser.add_argument(
         "--vllm-version", metavar="VERSION", help="Version of vLLM that served (default: unknown)"
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULT",
+        help="File of one or more results, or folder of vllm bench sweep",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Import each file, and print its record and what sanity says of it."""
-    from pytest_pdserve.results.imported import import_result
+    """Import each result, and print its record and what sanity says of it."""
+    from pytest_pdserve.results.imported import read_results
+    from pytest_pdserve.results.imported import store_results
     from pytest_pdserve.results.store import check_runs_folder
-    from pytest_pdserve.results.store import create_run
-    from pytest_pdserve.results.store import load_bench_result
-    from pytest_pdserve.values.workload import NAME as DATASET
 
-    system, topology = system_named(options.system), one_topology(options)
+    project = find_project(options)
+    _check_chosen(project)
+    topology, system = one_topology(project, NAME), system_in(project)
+    _check_measurable(system)
+    _check_dataset(options.dataset)
+    check_runs_folder(project.runs)
+    results, left_out = read_results(options.results, options.dataset)
+    for sentence in left_out:
+        print(f"left out: {sentence}")
+    imported = store_results(
+        results,
+        topology=topology,
+        system=system.name,
+        versions={"vllm": options.vllm_version} if options.vllm_version else {},
+        runs=project.runs,
+    )
+    print("\n".join(_lines(imported)))
+    return 0
+
+
+def _lines(imported: Sequence[Imported]) -> Iterator[str]:
+    """Return each record's file and findings; what is said of all records comes last, once."""
+    said = [
+        [f"  {finding.severity}: {finding.message}" for finding in made.record.findings]
+        for made in imported
+        if made.record is not None
+    ]
+    common = [line for line in said[0] if all(line in lines for lines in said)] if said[1:] else []
+    for made in imported:
+        if made.record is None:
+            yield f"{made.where} was imported before as {made.path}; nothing was written"
+            continue
+        yield str(made.path)
+        yield from (line for line in said.pop(0) if line not in common)
+    yield from ([" all records:", *common] if common else [])
+
+
+def _check_chosen(project: Project) -> None:
+    """Refuse to guess what served: no result says it.
+
+    :raises ConfigError: if neither a flag nor an ini key does.
+    """
+    missing = [name for name in ("topology", "system") if name not in project.chosen]
+    if missing:
+        flags = " and ".join(f"--{name}" for name in missing)
+        keys = " and ".join(f"pdserve_{name}" for name in missing)
+        raise ConfigError(
+            f"pdserve import needs {flags}: no result says what served it; give {flags}, or set "
+            f"{keys} in the ini file"
+        )
+
+
+def _check_measurable(system: System) -> None:
     if system.simulated:
         raise ConfigError(f"{system.name!r} is simulated: results of real servers are not its own")
     if system.figures is not None:
         raise ConfigError(f"{system.name!r} is figures: results of real servers are not its own")
-    if not DATASET.fullmatch(options.dataset):
+
+
+def _check_dataset(name: str | None) -> None:
+    from pytest_pdserve.values.workload import NAME as DATASET
+
+    if name is not None and not DATASET.fullmatch(name):
         raise ConfigError(
-            f"--dataset {options.dataset!r:.60} is no name of letters, digits, '.', '_' and '-', "
+            f"--dataset {name!r:.60} is no name of letters, digits, '.', '_' and '-', "
             "such as random or sharegpt; records are filed by it"
         )
-    check_runs_folder(options.runs)
-    try:
-        results = [(path, load_bench_result(path)) for path in options.results]
-    except ClientError as error:
-        raise ConfigError(str(error)) from error
-    store = create_run(options.runs, system.name, label="imported")
-    for source, result in results:
-        record, path = import_result(
-            result,
-            source=source,
-            topology=topology,
-            system=system.name,
-            dataset=options.dataset,
-            versions={"vllm": options.vllm_version} if options.vllm_version else {},
-            store=store,
-        )
-        print(path)
-        for finding in record.findings:
-            print(f"  {finding.severity}: {finding.message}")
-    return 0

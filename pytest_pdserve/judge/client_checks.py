@@ -13,11 +13,15 @@ from pytest_pdserve.judge.lateness import offered_rate
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.workload import UNKNOWN
 
 MAX_SILENT_SHARE = 0.1
 """Share of requests above which tokens without text make the run invalid."""
 MIN_COMPARED_TOKENS = 8
 """Output tokens per request below which different prompts may well have the same answer."""
+MIN_TEXT_SHARE = 0.7
+"""Share of the tokens that a server claims which it must count in its own text: a tokenizer counts
+0.94 to 1.38 (Mistral's, 3,000 texts of 16 random tokens), and of one sign repeated 0.06 to 0.5."""
 MIN_CHUNKS_PER_TOKEN = 0.98
 """Chunks per token below which a gap between chunks is no inter-token latency."""
 BUSIEST_CLIENT = 0.9
@@ -39,6 +43,12 @@ MIN_OTHER_CORES = 0.2
 def check_completed(seen: Observation) -> Iterator[Finding]:
     """Every request completed, and none failed: with all failed, vLLM reports a TTFT of 0 ms."""
     asked, result = seen.workload.num_prompts, seen.result
+    fault = seen.controls.fault if seen.controls else ""
+    if result.completed is None:
+        yield unproven("completed", "the client's result does not say how many requests completed")
+        if result.failed:
+            yield invalid("completed", f"{result.failed} requests failed")
+        return
     if isinstance(asked, str):
         yield unproven("completed", "the number of requests asked is unknown")
         asked = result.completed + (result.failed or 0)
@@ -62,8 +72,14 @@ def check_completed(seen: Observation) -> Iterator[Finding]:
         yield invalid(
             "completed",
             f"{answered} requests completed, {result.failed or 0} failed"
-            + (f"; first error: {first[:200]}" if first else ""),
+            + (f"; first error: {_printable(first[:200])}" if first else "")
+            + (f"; a prompt asked by itself: {fault}" if fault and not result.completed else ""),
         )
+
+
+def _printable(text: str) -> str:
+    """Return *text* without what would steer a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def check_answers(seen: Observation) -> Iterator[Finding]:
@@ -71,7 +87,11 @@ def check_answers(seen: Observation) -> Iterator[Finding]:
     alone = seen.controls.answers if seen.controls else ()
     if seen.controls and seen.controls.fault:
         yield invalid("answers", f"a prompt asked by itself after the run: {seen.controls.fault}")
-    few = seen.result.total_output_tokens < MIN_COMPARED_TOKENS * seen.result.completed
+    tokens, completed = seen.result.total_output_tokens or 0, seen.result.completed or 0
+    few = tokens < MIN_COMPARED_TOKENS * completed
+    if (short := _short_text(seen)) is not None:
+        yield invalid("answers", short)
+        return
     if not seen.result.answers_identical or few:
         return
     said = f"all {len(seen.result.answer_digests)} answers are the same text"
@@ -91,14 +111,39 @@ def check_answers(seen: Observation) -> Iterator[Finding]:
         )
 
 
+def _short_text(seen: Observation) -> str | None:
+    """Return what is wrong if the server counts too few tokens in every text that it sent."""
+    controls = seen.controls
+    if controls is None or len(controls.recounted) < 2:
+        return None
+    if any(counted >= MIN_TEXT_SHARE * claimed for claimed, counted in controls.recounted):
+        return None
+    claimed, counted = (sum(numbers) for numbers in zip(*controls.recounted, strict=True))
+    alike, sign = len(set("".join(controls.answers))) == 1, controls.answers[0][:1]
+    repeated = f"{sign!r} is all that they have, as it is with broken weights"
+    cause = repeated if alike else "text is missing"
+    return (
+        f"{len(controls.recounted)} prompts asked one by one have {claimed} output tokens by the "
+        f"server's usage, but it counts {counted} in their texts, sent back as prompts: {cause}"
+    )
+
+
 def check_tokens(seen: Observation) -> Iterator[Finding]:
     """Output is as long as asked, and input too where the client makes the prompts."""
     workload, result = seen.workload, seen.result
-    if workload.dataset != "random":
+    if result.completed and result.total_output_tokens == 0:
+        yield invalid("tokens", f"{result.completed} requests completed and none generated a token")
+        return
+    if result.total_input_tokens is None and result.total_output_tokens is None:
+        yield unproven("tokens", "the client's result does not say how many tokens there were")
+        return
+    lengths = (workload.input_len, workload.output_len)
+    unnamed = workload.dataset == UNKNOWN and any(isinstance(each, int) for each in lengths)
+    if workload.dataset != "random" and not unnamed:
         yield unproven(
             "tokens",
-            f"{result.total_input_tokens} input and {result.total_output_tokens} output tokens; "
-            f"how many data set {workload.dataset!r} asks is not known",
+            f"{_said(result.total_input_tokens)} input and {_said(result.total_output_tokens)} "
+            f"output tokens; how many data set {workload.dataset!r} asks is not known",
         )
         return
     prefix = _number(seen, "random-prefix-len", 0.0)
@@ -106,14 +151,33 @@ def check_tokens(seen: Observation) -> Iterator[Finding]:
         "output": (result.total_output_tokens, result.output_lens, workload.output_len, 0.0),
         "input": (result.total_input_tokens, result.input_lens, workload.input_len, prefix),
     }
+    asked = _requests_asked(seen)
     for what, (got, each, length, more) in counted.items():
-        asked = workload.num_prompts
-        if not isinstance(length, int) or not isinstance(asked, int) or more is None:
-            yield unproven("tokens", f"{got} {what} tokens; how many were asked is unknown")
+        if not isinstance(length, int) or asked is None or more is None:
+            yield unproven("tokens", f"{_said(got)} {what} tokens; how many were asked is unknown")
+        elif got is None:
+            yield unproven("tokens", f"how many {what} tokens there were is unknown")
         elif "random-range-ratio" in seen.client_options:
             yield from _varied(seen, what, each, length)
         elif got != (whole := asked * (length + int(more))):
             yield from _other(seen, what, got, whole, each)
+
+
+def _said(count: int | None) -> str:
+    """Return a count as a sentence has it."""
+    return "an unknown number of" if count is None else str(count)
+
+
+def _requests_asked(seen: Observation) -> int | None:
+    """Return how many requests the totals are of; None if unknown.
+
+    A file from elsewhere may name the lengths and not the requests: those that completed tell
+    then whether outputs ended early.
+    """
+    asked = seen.workload.num_prompts
+    if isinstance(asked, int):
+        return asked
+    return seen.result.completed if seen.workload.options == UNKNOWN else None
 
 
 def _number(seen: Observation, option: str, default: float) -> float | None:
@@ -148,6 +212,20 @@ def _other(
     if what == "input" and is_chat(seen) and got > whole and len(set(each)) == 1:
         added = (got - whole) // max(1, len(each))
         yield note("tokens", f"the server counts {added} tokens more a prompt: its chat template")
+    elif what == "input" and seen.foreign_tokenizer is not None:
+        yield unproven(
+            "tokens",
+            f"{got} input tokens by the server's count, asked {whole} by the tokenizer of "
+            f"{seen.foreign_tokenizer}; name the model's own in [bench] args (--tokenizer)",
+        )
+    elif seen.workload.options == UNKNOWN:
+        ended = what == "output" and got < whole
+        why = "outputs ended early, and whether --ignore-eos was given is unknown"
+        yield unproven(
+            "tokens",
+            f"{got} {what} tokens, asked {whole}: "
+            + (why if ended else "the options that could explain it are unknown"),
+        )
     else:
         yield invalid("tokens", f"{got} {what} tokens, asked {whole}")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from pytest_pdserve.judge import client_checks as client
 from pytest_pdserve.judge import server_checks as servers
+from pytest_pdserve.judge.figure_checks import check_figures
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import CHECKS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
@@ -21,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     client.check_completed,
     client.check_answers,
     client.check_tokens,
+    check_figures,
     client.check_zeros,
     client.check_chunks,
     servers.check_served,
@@ -44,7 +46,7 @@ def check_sanity(seen: Observation) -> tuple[Finding, ...]:
 
     Of a run without a single answer only that is said: everything else follows from it.
     """
-    asking = checks() if seen.result.completed else (client.check_completed,)
+    asking = (client.check_completed,) if seen.result.completed == 0 else checks()
     return tuple(finding for check in asking for finding in check(seen))
 
 

@@ -112,7 +112,7 @@ def check_foreign_requests(seen: Observation) -> Iterator[Finding]:
     result, again = seen.result, int(seen.router.get("vllm_router_retries_total", 0))
     sent = seen.asked + seen.extra_sent + again
     longest = max(result.input_lens, default=0)
-    prompts = result.total_input_tokens + (seen.extra_sent + again) * longest
+    prompts = (result.total_input_tokens or 0) + (seen.extra_sent + again) * longest
     if seen.extra_sent > seen.extra_expected:
         yield unproven(
             "foreign_requests",
@@ -294,7 +294,7 @@ def check_prefix_cache(seen: Observation) -> Iterator[Finding]:
     if hits is None:
         yield from _missing(seen, "prefix_cache", "prefix_cache_hits", prefilling)
     elif hits:
-        share = hits / max(1, seen.result.total_input_tokens)
+        share = hits / max(1, seen.result.total_input_tokens or 0)
         said = f"{hits:g} prompt tokens ({share:.1%}) came from the prefix cache"
         admitted = chance_hits(seen, seen.vocabulary or SMALL_VOCABULARY) + _repeated(seen)
         if hits > admitted:
@@ -327,7 +327,7 @@ def chance_hits(seen: Observation, vocabulary: int) -> float:
 
     prompts = seen.asked
     length = max(seen.result.input_lens, default=0) or (
-        seen.result.total_input_tokens / max(1, prompts)
+        (seen.result.total_input_tokens or 0) / max(1, prompts)
     )
     others = seen.earlier_requests + prompts - 1
     equal = 1.0 - (1.0 - 1.0 / vocabulary) ** others

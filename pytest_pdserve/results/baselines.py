@@ -20,6 +20,7 @@ from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.results.folders import own_folder
 from pytest_pdserve.results.kinds import BASELINE
+from pytest_pdserve.results.reading import is_there
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import CellBaseline
 from pytest_pdserve.values.baseline import Key
@@ -53,7 +54,7 @@ def baseline_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
 def present_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
     """File of a system's baseline to read: the project's own, else the one beside its file."""
     own = baseline_path(system, rootdir, suite)
-    return own if own.exists() else Path(system.source).parent / f"{suite}.json"
+    return own if is_there(own) else Path(system.source).parent / f"{suite}.json"
 
 
 def host_baseline_path(system: System, fingerprint: str, state: Path, suite: str = SUITE) -> Path:
@@ -78,7 +79,7 @@ def load_baseline(
     :raises ConfigError: if it is malformed, names an unknown metric, or is of other hardware,
         another system or suite.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
     data = load_json(path)
     _check_place(data, path, system, suite)

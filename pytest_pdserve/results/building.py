@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.results.redaction import environment_redactor
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.observation import Observation
@@ -72,11 +74,15 @@ def build_record(
 ) -> tuple[Record, Path]:
     """Make the record of a run and write it, whatever sanity says; return it and its file.
 
+    Secrets are taken out of every text, such as the answers of servers that errors quote.
+
     :param findings: what sanity says; None asks it.
     :raises StoreError: if the record cannot be written.
     """
-    record = _record(seen, facts, provenance, store, findings)
-    return record, store.write(record, seen.result)
+    redactor = environment_redactor()
+    clean = replace(seen, result=redactor.value(seen.result))  # findings quote the beginnings
+    record = redactor.value(_record(clean, facts, provenance, store, findings))
+    return record, store.write(record, clean.result)
 
 
 def _record(

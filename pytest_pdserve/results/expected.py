@@ -9,6 +9,7 @@ from typing import Any
 from pytest_pdserve.results.files import load_toml
 from pytest_pdserve.results.folders import own_folder
 from pytest_pdserve.results.kinds import EXPECTED
+from pytest_pdserve.results.reading import is_there
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.expected import ExpectedFile
@@ -19,7 +20,7 @@ from pytest_pdserve.values.system import System
 def expected_path(system: System, rootdir: Path) -> Path:
     """File of the expected changes of *system*: the project's own, else beside the system file."""
     own = own_folder(system, rootdir) / "expected.toml"
-    return own if own.exists() else Path(system.source).parent / "expected.toml"
+    return own if is_there(own) else Path(system.source).parent / "expected.toml"
 
 
 def load_expected(path: Path) -> tuple[ExpectedChange, ...]:
@@ -27,7 +28,7 @@ def load_expected(path: Path) -> tuple[ExpectedChange, ...]:
 
     :raises ConfigError: if it is malformed, or an entry names a metric that is not judged.
     """
-    if not path.exists():
+    if not is_there(path):
         return ()
     file: ExpectedFile = EXPECTED.parse(_with_days(load_toml(path)), path)
     for place, entry in enumerate(file.expected):

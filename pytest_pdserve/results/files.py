@@ -8,17 +8,26 @@ import math
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_pdserve.results.reading import read_text
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
 INTEGERS = range(-(2**63), 2**63)
 """What TOML promises to hold, and far more than anything is counted to here."""
+MAX_TOML_MIB = 1
+"""Size of a TOML file: people write them, and 1 MiB takes seconds to read."""
+MAX_JSON_MIB = 64
+"""Size of a stored JSON file: a baseline of 1,000 cells and 20 nights has 5 MB."""
+_MAX_DOTS = 1000
+"""In one line of TOML: a key of n parts takes n squared steps to read."""
 _LONE = re.compile("[\ud800-\udfff]")
 
 
@@ -33,23 +42,42 @@ def load_toml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path} holds {text}, which says nothing")
         return value
 
+    text = read_text(path, MAX_TOML_MIB)
+    for place, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _MAX_DOTS:
+            raise ConfigError(f"{path} is no valid TOML: line {place} has over {_MAX_DOTS} dots")
     try:
-        return tomllib.loads(_read(path), parse_float=number)
+        return tomllib.loads(text, parse_float=number)
     except ValueError as error:  # besides TOMLDecodeError, an integer of too many digits
         raise ConfigError(f"{path} is no valid TOML: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path} is no valid TOML: nested too deeply") from error
 
 
-def load_json(path: Path, *, odd_number: Callable[[str], Any] | None = None) -> Any:
+def load_json(
+    path: Path,
+    *,
+    odd_number: Callable[[str], Any] | None = None,
+    max_mib: int = MAX_JSON_MIB,
+) -> Any:
     """Read a JSON file, refusing duplicate keys and, unless told otherwise, NaN and infinities.
 
     :param odd_number: makes a value of ``NaN``, ``Infinity`` and what is too large for a float.
     :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
     """
+    text = read_text(path, max_mib)
+    with naming_json_errors(path):
+        return json.loads(text, **json_hooks(path, odd_number))
+
+
+def json_hooks(source: object, odd_number: Callable[[str], Any] | None) -> dict[str, Any]:
+    """Return the hooks of a JSON decoder that refuses what :func:`load_json` refuses.
+
+    :param source: what messages name, e.g. the file.
+    """
 
     def refuse(text: str) -> None:
-        raise ConfigError(f"{path} holds {text}, which is no number that JSON can hold")
+        raise ConfigError(f"{source} holds {text}, which is no number that JSON can hold")
 
     odd = odd_number or refuse
 
@@ -57,29 +85,28 @@ def load_json(path: Path, *, odd_number: Callable[[str], Any] | None = None) -> 
         return value if math.isfinite(value := float(text)) else odd(text)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise ConfigError(f"{path} has the key {twice!r} twice in one object")
-        return dict(pairs)
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            twice = next(key for key, count in counts.items() if count > 1)
+            raise ConfigError(f"{source} has the key {twice!r:.80} twice in one object")
+        return made
 
+    return {"parse_constant": odd, "parse_float": number, "object_pairs_hook": unique}
+
+
+@contextlib.contextmanager
+def naming_json_errors(source: object) -> Iterator[None]:
+    """Turn what a JSON decoder raises into a sentence that names *source*.
+
+    :raises ConfigError: in place of the decoder's errors.
+    """
     try:
-        return json.loads(
-            _read(path), parse_constant=odd, parse_float=number, object_pairs_hook=unique
-        )
+        yield
     except ValueError as error:  # besides JSONDecodeError, an integer of too many digits
-        raise ConfigError(f"{path} is no valid JSON: {error}") from error
+        raise ConfigError(f"{source} is no valid JSON: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is no valid JSON: nested too deeply") from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: byte {error.start}") from error
+        raise ConfigError(f"{source} is no valid JSON: nested too deeply") from error
 
 
 def check_values(data: Any, source: object) -> None:

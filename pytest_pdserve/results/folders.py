@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_pdserve.results.reading import is_there
 from pytest_pdserve.values.system import System
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -16,7 +17,7 @@ SHIPPED = tuple(
 def baseline_folders(rootdir: Path) -> tuple[Path, ...]:
     """Folders that hold one folder per system: the project's own before the shipped ones."""
     own = rootdir / "baselines"
-    return tuple(dict.fromkeys([*([own] if own.is_dir() else []), *SHIPPED]))
+    return tuple(dict.fromkeys([*([own] if is_there(own) else []), *SHIPPED]))
 
 
 def own_folder(system: System, rootdir: Path) -> Path:

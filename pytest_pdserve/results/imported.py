@@ -1,123 +1,296 @@
-"""Records made of result files that somebody else's ``vllm bench serve`` wrote."""
+"""Records made of results that somebody else measured."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
+from math import isnan
 from pathlib import Path
 from typing import Any
 
+from pytest_pdserve.judge.findings import note
+from pytest_pdserve.judge.findings import unproven
+from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.building import RunFacts
 from pytest_pdserve.results.building import build_record
+from pytest_pdserve.results.documents import MAX_ROWS
+from pytest_pdserve.results.documents import Row
+from pytest_pdserve.results.documents import load_rows
+from pytest_pdserve.results.foreign import ForeignRun
+from pytest_pdserve.results.readers import read_row
+from pytest_pdserve.results.readers import readers
+from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.results.store import create_import
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.numbers import finite
 from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import LENGTH_FLAGS
+from pytest_pdserve.values.workload import NAME
 from pytest_pdserve.values.workload import UNKNOWN
-from pytest_pdserve.values.workload import RampUp
 from pytest_pdserve.values.workload import Workload
 
-SIMULATED_BACKEND = "simulated"
-"""What stands as ``backend`` in a result that no server answered."""
+DIGEST = "content_sha256"
+"""Where a record's ``cluster`` has the digest of the result that it was made of."""
+ONE_SESSION = timedelta(hours=12)
+"""Results of the same servers that lie nearer together are of one session, and so of one night."""
+MAX_NAMES = 20
+"""Names that a finding lists."""
+_STORED = re.compile(rf'"{DIGEST}": "([0-9a-f]{{64}})"'.encode())
 
 
-def import_result(
-    result: BenchResult,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """A result that can be imported."""
+
+    run: ForeignRun
+    """What its reader made of it."""
+    workload: Workload
+    """What was asked."""
+    digest: str
+    """SHA-256 of its values: the same whichever file it stands in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What became of one result."""
+
+    where: str
+    """File and row."""
+    path: Path
+    """File of its record."""
+    record: Record | None
+    """The record; None if the result was imported before."""
+
+
+def read_results(
+    paths: Sequence[Path], dataset: str | None
+) -> tuple[tuple[Readable, ...], tuple[str, ...]]:
+    """Read every result of files and folders; nothing is written.
+
+    :param dataset: data set of those that do not say theirs; None leaves it unknown.
+    :returns: the results, and a sentence on each file of a folder that is not a result.
+    :raises ConfigError: if one cannot be read, or cannot be imported.
+    """
+    left_out: list[str] = []
+    found = []
+    for row in _rows(paths, left_out):
+        run = read_row(row)
+        if not run.has_latency:
+            raise ConfigError(
+                f"{row.where}: it has no latency (TTFT, ITL, TPOT, E2EL) under a known name, so "
+                "there is nothing to judge"
+            )
+        if run.result.completed == 0:
+            raise ConfigError(f"{row.where}: no request completed, so there is nothing to import")
+        text = json.dumps(row.data, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        found.append(Readable(run=run, workload=workload_of(run, dataset), digest=digest))
+    return tuple(found), tuple(left_out)
+
+
+def _rows(paths: Sequence[Path], left_out: list[str]) -> Iterator[Row]:
+    count = 0
+    for path in paths:
+        files: Sequence[Path] = (path,)
+        if path.is_dir():
+            (folder_reader,) = (each for each in readers().values() if hasattr(each, "files_in"))
+            found = folder_reader.files_in(path)
+            files = found.results
+            left_out += found.left_out
+        for file in files:
+            rows = load_rows(file)
+            count += len(rows)
+            if count > MAX_ROWS:
+                raise ConfigError(f"{path}: more than {MAX_ROWS} results: import them in parts")
+            yield from rows
+
+
+def workload_of(run: ForeignRun, dataset: str | None) -> Workload:
+    """Return the load that was asked of a run; what its file does not say is unknown.
+
+    Where that leaves loads that would have one name, tokens that were counted tell them apart; no
+    length is ever made of them.
+
+    :param dataset: as of :func:`read_results`.
+    :raises ConfigError: if the file says another data set, or what it says makes no load.
+    """
+    asked = dict(run.asked)
+    asked["dataset"] = name = _dataset(run, dataset)
+    for missing in {"num_prompts", "request_rate", "max_concurrency", "burstiness"} - asked.keys():
+        asked[missing] = UNKNOWN
+    result = run.result
+    if asked["num_prompts"] == UNKNOWN and None not in (result.completed, result.failed):
+        asked["num_prompts"] = (result.completed or 0) + (result.failed or 0)
+    if asked["request_rate"] is None and "ramp_up" not in asked and _may_be(asked["burstiness"]):
+        asked["burstiness"] = 1.0  # without effect
+    lengths = ("input_len", "output_len")
+    if name in LENGTH_FLAGS or (name == UNKNOWN and asked.keys() & {*lengths}):
+        asked = {**dict.fromkeys(lengths, UNKNOWN), **asked}
+    told_apart = name not in (*LENGTH_FLAGS, UNKNOWN) or all(
+        isinstance(asked.get(length), int) for length in lengths
+    )
+    if asked["num_prompts"] == UNKNOWN or not told_apart:
+        counted = (result.total_input_tokens, result.total_output_tokens)
+        asked["counted_tokens"] = None if None in counted else counted
+    try:
+        return Workload(**asked, options=UNKNOWN)
+    except ConfigError as error:
+        raise ConfigError(f"{run.where}: {error}") from error
+
+
+def _dataset(run: ForeignRun, given: str | None) -> str:
+    said = run.asked.get("dataset")
+    if said is None:
+        return given or UNKNOWN
+    if not NAME.fullmatch(said):
+        if given:
+            return given
+        raise ConfigError(
+            f"{run.where}: data set {said!r:.60}: expected a name of letters, digits, '.', '_' and "
+            "'-'; name it with --dataset"
+        )
+    if given not in (None, said):
+        raise ConfigError(
+            f"{run.where}: is of data set {said!r}, but --dataset says {given!r}; leave it out"
+        )
+    return str(said)
+
+
+def _may_be(burstiness: Any) -> bool:
+    return burstiness == UNKNOWN or (finite(burstiness) or 0.0) > 0
+
+
+def store_results(
+    results: Sequence[Readable],
     *,
-    source: Path,
     topology: Topology,
     system: str,
-    dataset: str,
     versions: Mapping[str, str],
-    store: RunStore,
-) -> tuple[Record, Path]:
-    """Turn one result into a record of *store*; what only a live server shows is unproven.
+    runs: Path,
+) -> list[Imported]:
+    """Write a record of every result that *runs* has none of; what only servers show is unproven.
 
-    :param source: file that it was read from.
-    :param dataset: ``--dataset-name`` that was used, which result files do not say; or ``unknown``.
-    :returns: the record, and its file.
-    :raises ClientError: if no request completed, it was simulated, or its load makes no sense.
-    :raises StoreError: if the record cannot be written.
+    Results of the same servers are a session for each night.
+
+    :param versions: what served, beside what the files say.
+    :raises StoreError: if a record cannot be written.
     """
-    if result.raw.get("backend") == SIMULATED_BACKEND:
-        raise ClientError(f"{source} was simulated: no server ran, so it is no run to import")
-    workload = workload_of(result, dataset, source=str(source))
-    at = _when(result.raw.get("date"), source)
+    paths = dict(_stored(runs))
+    made: dict[str, Imported] = {}
+    new = {each.digest: each for each in results if each.digest not in paths}
+    for session in _sessions([*new.values()]):
+        store = create_import(runs, system, session[0].run.date)
+        for each in session:
+            record, path = _import(each, store, topology=topology, system=system, versions=versions)
+            made[each.digest] = Imported(where=each.run.where, path=path, record=record)
+            paths[each.digest] = path
+    again = (Imported(where=e.run.where, path=paths[e.digest], record=None) for e in results)
+    return [made.pop(e.digest, before) for e, before in zip(results, again, strict=True)]
+
+
+def _stored(runs: Path) -> Iterator[tuple[str, Path]]:
+    """Return the digest of every result that was imported before, and its record's file."""
+    for path in runs.glob(f"*/*/*{RECORD_SUFFIX}"):
+        if found := _STORED.search(path.read_bytes()):
+            yield found[1].decode(), path
+
+
+def _sessions(results: Sequence[Readable]) -> Iterator[list[Readable]]:
+    """Return the results of each session, the oldest first; those without a date are one."""
+
+    def order(each: Readable) -> tuple[str, float]:
+        run = each.run
+        served = json.dumps([run.served_by, run.versions, run.date is None], sort_keys=True)
+        return served, 0.0 if run.date is None else run.date.timestamp()
+
+    session: list[Readable] = []
+    for each in sorted(results, key=order):
+        first = session[0] if session else None
+        if first is not None and not _of_one_session(first, each, order):
+            yield session
+            session = []
+        session.append(each)
+    if session:
+        yield session
+
+
+def _of_one_session(first: Readable, other: Readable, order: Any) -> bool:
+    (served, began), (also_served, also_began) = order(first), order(other)
+    return bool(served == also_served and also_began - began < ONE_SESSION.total_seconds())
+
+
+def _import(
+    read: Readable,
+    store: RunStore,
+    *,
+    topology: Topology,
+    system: str,
+    versions: Mapping[str, str],
+) -> tuple[Record, Path]:
+    run, workload = read.run, read.workload
+    at = utc_text(run.date or datetime.now(UTC))
+    versions = {**run.versions, **versions}
+    bench_s = run.result.duration_s
     facts = RunFacts(
         system=system,
         repeat=store.next_repeat(topology.id, workload),
-        start=None,
+        start=run.start,
         started_at=at,
         finished_at=at,
         endpoint=UNKNOWN,
-        timings_s={"bench": result.duration_s},
+        timings_s={} if isnan(bench_s) else {"bench": bench_s},
     )
     provenance = Provenance(
-        versions=versions, host={"imported_from": str(source)}, fingerprint=UNKNOWN
+        versions=versions,
+        host=run.served_by,
+        fingerprint=_fingerprint(run.served_by),
+        cluster={"kind": "imported", "source": run.where, DIGEST: read.digest},
     )
-    seen = Observation(topology=topology, workload=workload, result=result)
-    return build_record(seen, facts, provenance, store)
+    seen = Observation(
+        topology=topology,
+        workload=workload,
+        result=run.result,
+        vllm_version=versions.get("vllm"),
+    )
+    findings = (*check_sanity(seen), *_findings(run, topology))
+    return build_record(seen, facts, provenance, store, findings=findings)
 
 
-def workload_of(result: BenchResult, dataset: str, *, source: str) -> Workload:
-    """Return the load that a result tells of; what it does not say is unknown.
-
-    Of a data set that takes lengths they are known where the totals are whole multiples of the
-    requests; options are never told.
-
-    :raises ClientError: if no request completed, or what the result says makes no load.
-    """
-    if not result.completed:
-        raise ClientError(f"{source}: no request completed, so there is nothing to import")
-    lengths: dict[str, Any] = {}
-    tokens = (result.total_input_tokens, result.total_output_tokens)
-    if dataset in LENGTH_FLAGS:
-        lengths = {
-            name: total // result.completed if total and not total % result.completed else UNKNOWN
-            for name, total in zip(("input_len", "output_len"), tokens, strict=True)
-        }
-    if dataset == UNKNOWN or UNKNOWN in lengths.values():
-        lengths["counted_tokens"] = tokens
-    try:
-        return Workload(dataset=dataset, **lengths, **_load(result), options=UNKNOWN)
-    except ConfigError as error:
-        raise ClientError(f"{source}: {error}") from error
+def _fingerprint(served_by: Mapping[str, str]) -> str:
+    """Return a digest of what the file says of the servers: runs of others are not compared."""
+    text = json.dumps(dict(served_by), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12] if served_by else UNKNOWN
 
 
-def _load(result: BenchResult) -> dict[str, Any]:
-    """How requests arrived, as fields of a workload."""
-    raw = result.raw
-    prompts = raw.get("num_prompts")
-    known = None if result.failed is None else result.completed + result.failed
-    rate = raw.get("request_rate")
-    rate = UNKNOWN if rate is None else rate
-    load = {
-        "num_prompts": prompts if prompts is not None else known or UNKNOWN,
-        "request_rate": None if rate in ("inf", "Infinity") else rate,
-        "max_concurrency": raw.get("max_concurrency", UNKNOWN),
-        "burstiness": raw.get("burstiness", UNKNOWN),
-    }
-    if load["request_rate"] is None and raw.get("ramp_up_strategy") is None:
-        load["burstiness"] = 1.0 if load["burstiness"] != UNKNOWN else UNKNOWN  # without effect
-    if raw.get("ramp_up_strategy") is not None:
-        load["ramp_up"] = RampUp(
-            strategy=raw["ramp_up_strategy"],
-            start_rps=raw.get("ramp_up_start_rps", UNKNOWN),
-            end_rps=raw.get("ramp_up_end_rps", UNKNOWN),
+def _findings(run: ForeignRun, topology: Topology) -> Iterator[Finding]:
+    """What is to be said of the file beside its figures."""
+    has = {part.role: part.count * topology.groups for part in topology.parts}
+    said = run.instances
+    if said.get("prefill") == 0 and topology.disaggregated:
+        yield unproven(
+            "topology", f"the file says that no instance prefills for others, not {topology.id}"
         )
-    return load
-
-
-def _when(date: Any, path: Path) -> str:
-    """UTC of a result: its ``date`` (local time of its machine, taken as UTC), or its file's."""
-    try:
-        at = datetime.strptime(str(date), "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
-    except ValueError:
-        at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    elif said.get("prefill") and any(has.get(role, 0) != count for role, count in said.items()):
+        counts = " and ".join(f"{count} {role}" for role, count in said.items())
+        yield unproven("topology", f"the file says {counts} instances, not {topology.id}")
+    if run.date is None:
+        yield note("imported", "the file has no date: this is a night of its own")
+    for sentence in run.notes:
+        yield note("imported", sentence)
+    if names := [ascii(name)[1:-1] for name in run.not_understood]:
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        yield note("imported", f"not understood: {', '.join(names[:MAX_NAMES])}{more}")

@@ -29,6 +29,8 @@ from pytest_pdserve.values.workload import Workload
 
 RECORD_SUFFIX = ".record.json"
 SESSION_FILE = "session.json"
+MAX_RESULT_MIB = 4096
+"""Size of the result file of a run of ours, with every gap between tokens."""
 LONGEST_NAME = 180
 """Characters of a run's file name before its endings; file systems take 255 bytes."""
 RUNS = "--pdserve-runs (of pytest) or --runs (of pdserve)"
@@ -45,9 +47,10 @@ def check_runs_folder(folder: Path) -> None:
 
     :raises ConfigError: if it is a file, or cannot be made, read or written.
     """
-    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not nearest.is_dir():
-        raise ConfigError(f"runs folder {folder} cannot be used: {nearest} is a file")
+        found = "a file" if nearest.exists() else "a link to nothing"
+        raise ConfigError(f"runs folder {folder} cannot be used: {nearest} is {found}")
     if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
         raise ConfigError(
             f"runs folder {folder} cannot be used: {nearest} is not readable and writable; "
@@ -55,19 +58,34 @@ def check_runs_folder(folder: Path) -> None:
         )
 
 
-def create_run(
-    runs: Path, system: str, *, label: str = "", simulated_night: int | None = None
-) -> RunStore:
+def create_run(runs: Path, system: str, *, simulated_night: int | None = None) -> RunStore:
     """Make the folder of a new session; two that start in one second get two folders.
 
-    :param label: further part of the folder's name, e.g. ``imported``.
     :param simulated_night: night that a simulated system names.
     :raises StoreError: if it cannot be made.
     """
     now = datetime.now(UTC)
-    name = new_run_id("-".join(part for part in (system, label) if part), now)
+    name = new_run_id(system, now)
+    return _create(runs / name, system, began=now, simulated_night=simulated_night)
+
+
+def create_import(runs: Path, system: str, began: datetime | None) -> RunStore:
+    """Make the folder of a session that was measured elsewhere.
+
+    :param began: when it was; its folder and its night are named after that. None if unknown: it is
+        then a night of its own.
+    :raises StoreError: if it cannot be made.
+    """
+    name = new_run_id(f"{system}-imported", began)
+    return _create(runs / name, system, began=began, simulated_night=None)
+
+
+def _create(
+    wanted: Path, system: str, *, began: datetime | None, simulated_night: int | None
+) -> RunStore:
+    """Make the folder *wanted*, or one of the same name and a number if it exists."""
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-        folder = runs / f"{name}{suffix}"
+        folder = wanted.with_name(f"{wanted.name}{suffix}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -75,13 +93,15 @@ def create_run(
         except OSError as error:
             raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
         session = SessionRef(
-            id=folder.name, started_at=utc_text(now), simulated_night=simulated_night
+            id=folder.name,
+            started_at=None if began is None else utc_text(began),
+            simulated_night=simulated_night,
         )
         path = folder / SESSION_FILE
         data = SESSION.dump(StoredRef(session=session, system=system), path)
         write_json(path, data, otherwise=f"choose another {RUNS}")
         return RunStore(folder=folder, session=session)
-    raise StoreError(f"{runs / name} and 98 more of that second exist already")
+    raise StoreError(f"{wanted} and 98 more of that second exist already")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +162,7 @@ def load_bench_result(path: Path) -> BenchResult:
     :raises ClientError: if it is missing, malformed or no such result.
     """
     try:
-        data = load_json(path, odd_number=str)
+        data = load_json(path, odd_number=str, max_mib=MAX_RESULT_MIB)
         check_values(data, path)
     except ConfigError as error:
         cause = error.__cause__

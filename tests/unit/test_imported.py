@@ -1,278 +1,262 @@
-"""Result files of other people's runs, made into records."""
+"""Results of other people's runs, made into records."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_pdserve.commands.main import main
-from pytest_pdserve.results.imported import import_result
-from pytest_pdserve.results.imported import workload_of
-from pytest_pdserve.results.store import RunStore
-from pytest_pdserve.results.store import load_bench_result
+from pytest_pdserve.results.history import session_folders
+from pytest_pdserve.results.history import stored_session
 from pytest_pdserve.results.store import load_record
-from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import Record
-from pytest_pdserve.values.topology import Topology
-from pytest_pdserve.values.workload import UNKNOWN
-from tests.support.records import SESSION
-
-RESULT: dict[str, Any] = {
-    "date": "20260310-101500",
-    "num_prompts": 4,
-    "request_rate": "inf",
-    "completed": 4,
-    "duration": 2.0,
-    "total_input_tokens": 2048,
-    "total_output_tokens": 1024,
-    "request_throughput": 2.0,
-    "output_throughput": 512.0,
-    "mean_ttft_ms": 90.0,
-    "mean_tpot_ms": 7.0,
-    "mean_itl_ms": 7.0,
-}
+from tests.support.foreign import RESULT
+from tests.support.foreign import import_files
+from tests.support.foreign import result_file
 
 
-def imported(folder: Path, dataset: str = "random", **changes: Any) -> tuple[Record, Path]:
-    source = folder / "result.json"
-    source.write_text(json.dumps({**RESULT, **changes}))
-    return import_result(
-        load_bench_result(source),
-        source=source,
-        topology=Topology.parse("1p3d"),
-        system="p5-efa",
-        dataset=dataset,
-        versions={"vllm": "0.15.1"},
-        store=RunStore(folder=folder / "run", session=SESSION),
-    )
+def imported(folder: Path, dataset: str | None = None, **changes: Any) -> Record:
+    """Import one result; returns its record as it was stored."""
+    (made,) = import_files(result_file(folder, **changes), runs=folder / "runs", dataset=dataset)
+    assert made.record == load_record(made.path)
+    return load_record(made.path)
 
 
-def test_a_result_becomes_a_record_of_the_cell_it_tells_of(tmp_path: Path) -> None:
-    record, path = imported(tmp_path)
-    assert record.workload.id == "random-512-256-n4-burst-unknown-c-unknown+unknown"
-    assert record.workload.request_rate is None
+def test_a_result_becomes_a_record_of_what_it_says(tmp_path: Path) -> None:
+    record = imported(tmp_path)
+    assert (record.topology, record.system) == ("1p3d", "p5-efa")
     assert record.metrics["mean_ttft_ms"] == 90.0
     assert record.metrics["failed"] == 0
-    assert record.started_at == "2026-03-10T10:15:00Z"
-    assert (record.session, record.start) == (SESSION, None)
-    assert load_record(path) == record
+    assert (record.started_at, record.start) == ("2026-03-10T10:15:00.000Z", None)
+    assert record.host == {"model": "org/m"}
+    assert record.cluster["source"] == str(tmp_path / "result.json")
 
 
 def test_what_only_a_live_server_shows_is_unproven_and_not_judged(tmp_path: Path) -> None:
-    record, _ = imported(tmp_path)
-    unproven = [finding.check for finding in record.findings if finding.severity == "unproven"]
-    assert unproven == ["chunks", "served", "client"]
+    record = imported(tmp_path)
+    assert [f.check for f in record.unproven] == ["tokens", "chunks", "served", "client"]
     assert {"mean_itl_ms", "kv_transfers"} <= record.voided
     assert record.invalid == ()
 
 
-def test_a_second_import_of_a_cell_is_its_next_repeat(tmp_path: Path) -> None:
-    _, first = imported(tmp_path)
-    _, second = imported(tmp_path)
-    stem = "random-512-256-n4-burst-unknown-c-unknown+unknown"
-    assert [first.name, second.name] == [f"{stem}.0.record.json", f"{stem}.1.record.json"]
-
-
-def test_failed_requests_make_the_record_invalid(tmp_path: Path) -> None:
-    record, _ = imported(tmp_path, num_prompts=5)
-    assert [f.check for f in record.invalid] == ["completed", "tokens", "tokens"]
-
-
 @pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"total_input_tokens": 1}, "random-unknown-256-1in-1024out-n4"),
-        ({"total_output_tokens": 1023}, "random-512-unknown-2048in-1023out-n4"),
-        ({"total_input_tokens": 0}, "random-unknown-256-0in-1024out-n4"),
-    ],
-    ids=["a token of four prompts", "a token short", "no token"],
-)
-def test_a_length_that_totals_do_not_tell_is_unknown(
-    tmp_path: Path, changes: dict[str, Any], name: str
-) -> None:
-    record, path = imported(tmp_path, **changes)
-    assert record.workload.id == f"{name}-burst-unknown-c-unknown+unknown"
-    assert load_record(path) == record
-
-
-@pytest.mark.parametrize("dataset", ["", "a/b", "../../x", "a\nb", "a b"])
-def test_a_dataset_is_a_name_that_files_can_have(
-    dataset: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "r.json").write_text(json.dumps(RESULT))
-    arguments = ["--system", "p5-efa", "--topology", "dp", "--dataset", dataset, "r.json"]
-    assert main(["import", *arguments]) == 4
-    assert capsys.readouterr().err.startswith(f"pdserve: --dataset {dataset!r} is no name of ")
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("dataset", "changes", "name"),
+    ("changes", "message"),
     [
         (
-            "sharegpt",
-            {"request_rate": 8.0},
-            "sharegpt-n4-rate8-burst-unknown-c-unknown+unknown",
+            {"total_output_tokens": 0, "output_throughput": None},
+            "4 requests completed and none generated a token",
         ),
         (
-            "sharegpt",
-            {"request_rate": 8, "burstiness": 1.0, "max_concurrency": None},
-            "sharegpt-n4-rate8+unknown",
+            {"output_throughput": 600.0},
+            "output_throughput = 600, but 1024 output tokens in 2 s are 512 per second",
         ),
         (
-            "random",
-            {"request_rate": 0.5, "burstiness": 0.5, "max_concurrency": 16},
-            "random-512-256-n4-rate0.5-burst0.5-c16+unknown",
+            {"total_token_throughput": 1024.0},
+            "total_token_throughput = 1024, but 3072 tokens in 2 s are 1536 per second",
         ),
         (
-            "random",
-            {
-                "burstiness": 1.0,
-                "max_concurrency": None,
-                "ramp_up_strategy": "exponential",
-                "ramp_up_start_rps": 1,
-                "ramp_up_end_rps": 16,
-            },
-            "random-512-256-n4-ramp-exponential-1to16+unknown",
+            {"request_throughput": 4.0},
+            "request_throughput = 4, but 4 requests in 2 s are 2 per second",
         ),
         (
-            "unknown",
-            {"burstiness": 1.0, "max_concurrency": None},
-            "unknown-2048in-1024out-n4+unknown",
+            {"p99_e2el_ms": 9000.0},
+            "p99_e2el_ms = 9000, longer than the whole run of 2 s",
         ),
-        (
-            "random",
-            {"num_prompts": None, "failed": 0},
-            "random-512-256-n4-burst-unknown-c-unknown+unknown",
-        ),
-        (
-            "random",
-            {"num_prompts": None},
-            "random-512-256-n-unknown-burst-unknown-c-unknown+unknown",
-        ),
+        ({"duration": 0}, "mean_ttft_ms = 90, longer than the whole run of 0 s"),
+        ({"output_lens": [256]}, "entries of 1 requests, but 4 completed"),
+        ({"num_prompts": 5}, "4 of 5 requests completed, 1 failed"),
     ],
     ids=[
-        *("rate alone", "rate", "all that files say", "ramp-up", "data set unknown"),
-        *("prompts by what ended", "prompts unknown"),
+        *("no tokens", "output rate", "total rate", "request rate", "longer than the run"),
+        *("no time", "entries missing", "one failed"),
     ],
 )
-def test_a_load_is_what_the_result_says_of_it_and_else_unknown(
-    tmp_path: Path, dataset: str, changes: dict[str, Any], name: str
+def test_figures_that_contradict_each_other_are_invalid(
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    record, path = imported(tmp_path, dataset, **changes)
-    assert record.workload.id == name
-    assert load_record(path) == record
+    assert [finding.message for finding in imported(tmp_path, **changes).invalid] == [message]
 
 
-def test_a_rate_that_is_not_told_is_no_load_at_once(tmp_path: Path) -> None:
-    told, _ = imported(tmp_path)
-    source = tmp_path / "result.json"
-    source.write_text(json.dumps({k: v for k, v in RESULT.items() if k != "request_rate"}))
-    untold = workload_of(load_bench_result(source), "random", source="result.json")
-    assert untold.request_rate == UNKNOWN
-    assert untold != told.workload
+@pytest.mark.parametrize(
+    "changes",
+    [{"output_throughput": 511.9}, {"request_throughput": 1.99}, {"p99_e2el_ms": 1999.0}],
+    ids=["tokens", "requests", "as long as the run"],
+)
+def test_figures_that_are_rounded_are_not_invalid(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert imported(tmp_path, **changes).invalid == ()
 
 
-def test_a_data_set_is_unknown_unless_it_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+ASKED = {"input_len": 512, "output_len": 300}
+ENDED = "outputs ended early, and whether --ignore-eos was given is unknown"
+OPTIONS = "the options that could explain it are unknown"
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        (ASKED, [f"1024 output tokens, asked 1200: {ENDED}"]),
+        ({**ASKED, "num_prompts": None}, [f"1024 output tokens, asked 1200: {ENDED}"]),
+        ({**ASKED, "output_len": 200}, [f"1024 output tokens, asked 800: {OPTIONS}"]),
+        (
+            {"input_len": 513, "output_len": 256},
+            [f"2048 input tokens, asked 2052: {OPTIONS}"],
+        ),
+        ({"input_len": 512, "output_len": 256}, []),
+    ],
+    ids=[
+        "short outputs",
+        "short outputs of completed",
+        "long outputs",
+        "short prompts",
+        "as asked",
+    ],
+)
+def test_other_lengths_than_asked_are_named_and_not_held_against_the_run(
+    tmp_path: Path, changes: dict[str, Any], messages: list[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "r.json").write_text(json.dumps(RESULT))
-    arguments = ["import", "--system", "p5-efa", "--topology", "dp", "r.json"]
-    assert main(arguments) == 0
-    assert main([*arguments, "--dataset", "random"]) == 0
-    names = [Path(line).name for line in capsys.readouterr().out.splitlines() if "/" in line]
-    assert [name for name in names if name.endswith(".json")] == [
-        "unknown-2048in-1024out-n4-burst-unknown-c-unknown+unknown.0.record.json",
-        "random-512-256-n4-burst-unknown-c-unknown+unknown.0.record.json",
+    record = imported(tmp_path, **changes)
+    assert [f.message for f in record.unproven if f.check == "tokens"] == messages
+
+
+def test_an_error_that_steers_a_terminal_is_shown_as_text(tmp_path: Path) -> None:
+    record = imported(
+        tmp_path, completed=3, output_lens=[1, 1, 1, 0], errors=["", "", "", "\x1b[31mred"]
+    )
+    assert record.invalid[0].message.endswith(r"first error: \x1b[31mred")
+
+
+@pytest.mark.parametrize(
+    ("topology", "said", "message"),
+    [
+        (
+            "1p3d",
+            {"prefill_replicas": "0", "decode_replicas": "4"},
+            ["the file says that no instance prefills for others, not 1p3d"],
+        ),
+        (
+            "1p3d",
+            {"prefill_replicas": "2", "decode_replicas": "3"},
+            ["the file says 2 prefill and 3 decode instances, not 1p3d"],
+        ),
+        ("1p3d", {"prefill_replicas": "1", "decode_replicas": "3"}, []),
+        ("2x1p3d", {"prefill_replicas": "2", "decode_replicas": "6"}, []),
+        ("dp", {"prefill_replicas": "0", "decode_replicas": "4"}, []),
+        (
+            "dp",
+            {"prefill_replicas": "1", "decode_replicas": "3"},
+            ["the file says 1 prefill and 3 decode instances, not dp"],
+        ),
+    ],
+)
+def test_another_topology_than_the_files_is_unproven(
+    tmp_path: Path, topology: str, said: dict[str, str], message: list[str]
+) -> None:
+    path = result_file(tmp_path, **said)
+    (made,) = import_files(path, runs=tmp_path / "runs", topology=topology)
+    record = load_record(made.path)
+    assert [f.message for f in record.unproven if f.check == "topology"] == message
+
+
+def test_names_that_are_not_understood_are_listed(tmp_path: Path) -> None:
+    record = imported(tmp_path, gpu="4xGPU", mean_frobs_ms=1.0, nested={"a": [1]})
+    notes = [finding.message for finding in record.findings if finding.is_note]
+    assert notes == ["not understood: gpu, mean_frobs_ms, nested"]
+
+
+def nights(runs: Path) -> list[tuple[str, str, int]]:
+    """Return folder, night and number of records of each session, newest first."""
+    found = []
+    for folder, ref in session_folders(runs):
+        session = stored_session(folder, system=ref.system, unreadable=[])
+        assert session is not None
+        found.append((folder.name, session.night, len(session.records)))
+    return found
+
+
+def test_the_night_is_the_files_own_date(tmp_path: Path) -> None:
+    dates = ("20260310-231500", "20260311-021500", "20260312-101500")
+    paths = [result_file(tmp_path, f"{date}.json", date=date) for date in dates]
+    import_files(*paths, runs=tmp_path / "runs")
+    assert nights(tmp_path / "runs") == [
+        ("20260312T101500-p5-efa-imported", "2026-03-12", 1),
+        ("20260310T231500-p5-efa-imported", "2026-03-10", 2),
     ]
 
 
-RATE = "expected requests per second from 0.001 to 1,000,000, or None to send all at once"
-RAMP = "workload ramp_up = RampUp(strategy='linear', start_rps='unknown', end_rps=8): expected"
+@pytest.mark.parametrize(
+    ("date", "night"),
+    [
+        ("2026-03-10T23:15:00+02:00", "2026-03-10"),
+        ("2026-03-10 23:15:00-05:00", "2026-03-11"),
+        ("2026-03-10T23:15:00", "2026-03-10"),
+    ],
+)
+def test_a_date_of_iso_8601_is_understood(tmp_path: Path, date: str, night: str) -> None:
+    imported(tmp_path, date=date)
+    assert [each[1] for each in nights(tmp_path / "runs")] == [night]
+
+
+@pytest.mark.parametrize("date", ["yesterday", "20261341-101500", "00010101-000000", 20260310])
+def test_a_result_of_no_known_date_is_a_night_of_its_own(tmp_path: Path, date: Any) -> None:
+    record = imported(tmp_path, date=date)
+    notes = [finding.message for finding in record.findings if finding.is_note]
+    assert notes == [
+        "the file has no date: this is a night of its own",
+        f"date = {date!r} is not a date in a known form",
+    ]
+    assert record.session.started_at is None
+    assert [each[1] for each in nights(tmp_path / "runs")] == [record.session.id]
+
+
+def test_results_of_other_servers_are_other_sessions_of_other_fingerprints(tmp_path: Path) -> None:
+    paths = [result_file(tmp_path, f"{name}.json", model_id=name) for name in ("a", "b", "c")]
+    records = [made.record for made in import_files(*paths, runs=tmp_path / "runs")]
+    assert len({record.fingerprint for record in records if record}) == 3
+    assert [count for _, _, count in nights(tmp_path / "runs")] == [1, 1, 1]
+
+
+def test_a_result_of_unknown_servers_has_an_unknown_fingerprint(tmp_path: Path) -> None:
+    assert imported(tmp_path, model_id=None).fingerprint == "unknown"
+
+
+def test_two_results_of_one_load_are_repeats(tmp_path: Path) -> None:
+    paths = [result_file(tmp_path, f"{n}.json", mean_ttft_ms=90.0 + n) for n in range(2)]
+    made = import_files(*paths, runs=tmp_path / "runs")
+    assert [each.record.repeat for each in made if each.record] == [0, 1]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "text",
     [
-        ({"request_rate": "fast"}, f"workload request_rate = 'fast': {RATE}"),
-        ({"request_rate": 0}, f"workload request_rate = 0: {RATE}"),
-        ({"request_rate": True}, f"workload request_rate = True: {RATE}"),
-        ({"request_rate": math.nan}, f"workload request_rate = 'NaN': {RATE}"),
-        (
-            {"num_prompts": 4.5},
-            "workload num_prompts = 4.5: expected a whole number of requests from 1 to 10,000,000",
-        ),
-        (
-            {"max_concurrency": 0},
-            "workload max_concurrency = 0: expected a whole number of requests from 1 to 1,000,000",
-        ),
-        (
-            {"request_rate": 8.0, "burstiness": -1},
-            "workload burstiness = -1: expected a number above 0",
-        ),
-        ({"ramp_up_strategy": "linear", "ramp_up_end_rps": 8}, RAMP),
-        (
-            {"total_output_tokens": 4 * 10_000_001},
-            "workload output_len = 10000001: expected a whole number of tokens from 1 to",
-        ),
+        json.dumps(RESULT),
+        json.dumps(RESULT, indent=4, sort_keys=True),
+        f"[{json.dumps(RESULT)}]",
+        f"{json.dumps(RESULT)}\n{json.dumps(RESULT)}",
     ],
-    ids=[
-        *("rate in words", "no rate", "rate true", "rate NaN", "half a prompt", "no request"),
-        *("burstiness", "ramp-up from nowhere", "senseless length"),
-    ],
+    ids=["copied", "printed otherwise", "in a list", "twice in one file"],
 )
-def test_a_result_of_a_load_that_cannot_be_is_refused(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ClientError) as refused:
-        imported(tmp_path, **changes)
-    assert str(refused.value).startswith(f"{tmp_path / 'result.json'}: {message}")
+@pytest.mark.parametrize("topology", ["1p3d", "dp"])
+def test_the_same_result_twice_is_one_record(tmp_path: Path, text: str, topology: str) -> None:
+    runs = tmp_path / "runs"
+    first = imported(tmp_path)
+    before = sorted(runs.rglob("*"))
+    again = tmp_path / "again.json"
+    again.write_text(text)
+    for made in import_files(again, runs=runs, topology=topology):
+        assert made.record is None
+        assert load_record(made.path) == first
+    assert sorted(runs.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("lists", "entry"),
-    [
-        ({"ttfts": [0.1, math.inf]}, "ttfts[1]"),
-        ({"start_times": [1e300, 1.0]}, "start_times[0]"),
-        ({"itls": [[0.1], [-1e300]]}, "itls[1]"),
-        ({"input_lens": [-1, 2]}, "input_lens[0]"),
-    ],
-    ids=["infinite time", "huge time", "huge negative gap", "negative prompt"],
-)
-def test_entries_of_requests_that_cannot_be_are_refused(
-    tmp_path: Path, lists: dict[str, Any], entry: str
-) -> None:
-    with pytest.raises(ClientError) as refused:
-        imported(tmp_path, **{"output_lens": [512, 512], **lists})
-    assert f": {entry} is " in str(refused.value)
+def test_the_same_result_twice_in_one_command_is_one_record(tmp_path: Path) -> None:
+    path = result_file(tmp_path)
+    first, second = import_files(path, path, runs=tmp_path / "runs")
+    assert first.record is not None
+    assert (second.record, second.path) == (None, first.path)
 
 
-def test_a_simulated_result_is_no_run_to_import(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match="was simulated: no server ran, so it is no run"):
-        imported(tmp_path, backend="simulated")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"completed": 0, "total_input_tokens": 0, "total_output_tokens": 0}, "nothing to import"),
-        ({"duration": None}, "'duration' is None"),
-        ({"request_rate": 10**400}, "/request_rate: an integer of 1329 bits; 64 are the most"),
-        ({"backend": "\ud800"}, "/backend: text that is no UTF-8: a lone surrogate"),
-    ],
-    ids=["nothing completed", "no duration", "400 digits", "surrogate"],
-)
-def test_a_result_without_substance_is_refused(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ClientError, match=message):
-        imported(tmp_path, **changes)
+def test_nothing_is_written_outside_of_the_runs_folder(tmp_path: Path) -> None:
+    imported(tmp_path, model_id="../../../outside", label="/etc/passwd", tokenizer_id="../x")
+    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "runs"}

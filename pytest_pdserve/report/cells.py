@@ -1,0 +1,57 @@
+"""Tables of cells and what sanity says of them, as the terminal and ``pdserve show`` print them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from pytest_pdserve.report.names import short_names
+from pytest_pdserve.report.table import text_table
+from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.metrics import Metric
+
+
+def cell_table(
+    rows: Sequence[tuple[Cell, str]], *, said: str = "verdict", more: Sequence[Metric] = ()
+) -> list[str]:
+    """Return a table of cells, with the metrics that have a column, each with its unit.
+
+    :param rows: at least one cell, and what the last column says of each.
+    :param said: heading of the last column.
+    :param more: further metrics with a column.
+    """
+    columns = (*METRICS.shown, *more)
+    names = short_names([cell.workload for cell, _ in rows])
+    texts = []
+    for cell, last in rows:
+        values = [cell.value(column.name) for column in columns]
+        numbers = ("-" if value is None else f"{value:.1f}" for value in values)
+        texts.append((cell.topology, names.of(cell.workload), *numbers, last))
+    labels = [f"{_heading(column)}\n{column.unit}" for column in columns]
+    align = f"ll{'r' * len(labels)}l"
+    return [
+        *([f"all workloads: {names.shared}"] if names.shared else []),
+        *text_table(("topology", "workload", *labels, said), texts, align),
+    ]
+
+
+def _heading(metric: Metric) -> str:
+    return metric.heading or f"{metric.statistic} {(metric.quantity or metric.name).upper()}"
+
+
+def finding_lines(cells: Iterable[Cell], *, severities: Sequence[str]) -> list[str]:
+    """Return what sanity says of cells, each sentence once, and of which cells.
+
+    :param severities: of the findings that are wanted.
+    """
+    cells = tuple(cells)
+    said: dict[str, list[str]] = {}
+    names = short_names([cell.workload for cell in cells])
+    for cell in cells:
+        for record in cell.records:
+            for finding in record.findings:
+                if finding.severity in severities:
+                    where = f"{cell.topology} {names.of(cell.workload)}"
+                    said.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
+    return [f"{text} [{', '.join(dict.fromkeys(where))}]" for text, where in said.items()]
