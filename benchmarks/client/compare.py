@@ -48,13 +48,14 @@ METRICS = ("mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "mean_itl_ms", "output
 
 
 @contextmanager
-def timed_server(folder: Path) -> Iterator[int]:
-    """Build the server, start it, and give its port."""
-    binary = folder / "timed_server"
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        raise SystemExit("no C compiler: install gcc")
-    subprocess.run([compiler, "-O2", "-o", binary, HERE / "timed_server.c"], check=True)
+def timed_server(folder: Path, built: Path | None) -> Iterator[int]:
+    """Build the server unless it is *built*, start it, and give its port."""
+    binary = built or folder / "timed_server"
+    if built is None:
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        if compiler is None:
+            raise SystemExit("no C compiler: install gcc, or give --server")
+        subprocess.run([compiler, "-O2", "-o", binary, HERE / "timed_server.c"], check=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     words = [str(binary), str(port), str(FIRST_MS), str(GAP_MS), str(TOKENS)]
@@ -163,7 +164,7 @@ def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Run every client at every number of streams, in rounds; return a row per run."""
     rows = []
     model = with_model_path(load_system("local-cpu", SHIPPED)).model.path
-    with tempfile.TemporaryDirectory() as made, timed_server(Path(made)) as port:
+    with tempfile.TemporaryDirectory() as made, timed_server(Path(made), options.server) as port:
         folder = Path(made)
         worker = Worker(folder / "worker") if "vllm" in options.clients else None
         try:
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--clients", default="vllm-command,vllm,precise")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--server", type=Path, help="timed_server, built elsewhere")
     options = parser.parse_args()
     options.streams = [int(each) for each in options.streams.split(",")]
     options.clients = options.clients.split(",")
