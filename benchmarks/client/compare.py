@@ -145,7 +145,8 @@ def measure(client: str, words: list[str], worker: Worker | None) -> tuple[float
         used = cpu_of(worker.process.pid)
         worker.run(words)
         return time.monotonic() - began, cpu_of(worker.process.pid) - used
-    vllm = str(Path(sys.executable).with_name("vllm"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    vllm = shutil.which("vllm", path=path) or "vllm"
     command = {
         "vllm-command": [vllm, "bench", "serve"],
         "precise": [sys.executable, "-m", "pytest_pdserve.clients.precise"],
