@@ -36,10 +36,8 @@ import httpx
 import numpy as np
 import psutil
 
-from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.clients import vllm_worker
-from pytest_pdserve.results.folders import SHIPPED
-from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.serving.model import make_tiny_model
 
 HERE = Path(__file__).parent
 FIRST_MS, GAP_MS, TOKENS = 200.0, 25.0, 64
@@ -161,12 +159,12 @@ def measure(client: str, words: list[str], worker: Worker | None) -> tuple[float
     return time.monotonic() - began, cpu - before.children_user - before.children_system
 
 
-def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run every client at every number of streams, in rounds; return a row per run."""
-    rows = []
-    model = with_model_path(load_system("local-cpu", SHIPPED)).model.path
+def run_all(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Run every client at every number of streams, in rounds; yield a row per run."""
     with tempfile.TemporaryDirectory() as made, timed_server(Path(made), options.server) as port:
         folder = Path(made)
+        model = str(folder / "model")
+        make_tiny_model(folder / "model")
         worker = Worker(folder / "worker") if "vllm" in options.clients else None
         try:
             for streams in options.streams:
@@ -178,21 +176,18 @@ def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
                         truth_before.raise_for_status()
                         wall, cpu = measure(client, words, worker)
                         said = json.loads(result.read_text())
-                        rows.append(
-                            {
-                                "client": client,
-                                "streams": streams,
-                                "said": {name: said[name] for name in METRICS},
-                                "true": truth(port, streams),
-                                "failed": said["failed"],
-                                "outside_s": wall - said["duration"],
-                                "cpu_s": cpu,
-                            }
-                        )
+                        yield {
+                            "client": client,
+                            "streams": streams,
+                            "said": {name: said[name] for name in METRICS},
+                            "true": truth(port, streams),
+                            "failed": said["failed"],
+                            "outside_s": wall - said["duration"],
+                            "cpu_s": cpu,
+                        }
         finally:
             if worker is not None:
                 worker.close()
-    return rows
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -237,7 +232,11 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
-    rows = run_all(options)
+    rows: list[dict[str, Any]] = []
+    try:
+        rows.extend(run_all(options))
+    except KeyboardInterrupt:
+        sys.stdout.write("interrupted: the table has what was measured until then\n")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     seconds = time.monotonic() - began

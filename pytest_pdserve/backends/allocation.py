@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from typing import Protocol
@@ -17,7 +19,10 @@ from typing import Protocol
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
+from pytest_pdserve.results.redaction import environment_redactor
 from pytest_pdserve.values.record import NodeLoad
+from pytest_pdserve.values.root_cause import RootCause
+from pytest_pdserve.values.root_cause import find_root_cause
 
 Progress = Callable[[str], None]
 """Told what is being waited for, in one line."""
@@ -25,6 +30,9 @@ Progress = Callable[[str], None]
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FULL_KIB = 1024
 """Less free space than this is worth a word."""
+_READ_BYTES = 8 * 2**20
+"""Of a log, from its end: what is earlier is not why its process has failed."""
+_CHUNK_BYTES = 2**20
 
 
 class Process(Protocol):
@@ -53,6 +61,16 @@ class Process(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamedInstance:
+    """An instance that runs already and can be asked for its counters."""
+
+    role: str
+    """Name of its role, one of :data:`~.roles.ROLES`."""
+    url: str
+    """Base URL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Servers that run already."""
 
@@ -60,6 +78,10 @@ class Endpoint:
     """Base URL."""
     api_key: str = field(repr=False)
     """Key, or the empty string."""
+    model: str | None = None
+    """Name under which the model is asked for; None asks the endpoint."""
+    instances: tuple[NamedInstance, ...] = ()
+    """What serves behind it, as far as it was named."""
 
 
 class Allocation(Protocol):
@@ -132,17 +154,74 @@ class Allocation(Protocol):
 
 
 def exit_text(code: int) -> str:
-    """An exit code in words: ``exited with code 1`` or ``was ended by signal 9``."""
-    return f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
+    """An exit code in words: ``exited with code 1`` or ``was ended by signal 9 (SIGKILL)``."""
+    if code >= 0:
+        return f"exited with code {code}"
+    known = {number.value: number.name for number in signal.Signals}
+    name = f" ({known[-code]})" if -code in known else ""
+    return f"was ended by signal {-code}{name}"
+
+
+def log_tells(path: Path) -> str:
+    """Return why the process of a log failed: the root cause and its place, or the log's end."""
+    cause = log_cause(path)
+    if cause is None:
+        return f"{path} ends:\n{log_tail(path)}"
+    return f"the cause is {cause_text(cause, path)}{_disk_text(path)}"
+
+
+def cause_text(cause: RootCause, path: Path) -> str:
+    """Return a cause after its place: ``in line 62 of decode-0.log (Worker): ValueError: …``."""
+    process = f" ({cause.process})" if cause.process else ""
+    return f"in line {cause.line} of {path}{process}: {cause.text}"
+
+
+def log_cause(path: Path, start: int = 0) -> RootCause | None:
+    """Return the root cause of the last trouble in a log, without secrets; None if there is none.
+
+    :param start: bytes that are passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            first = max(start, log_size(path) - _READ_BYTES)
+            passed = [min(_CHUNK_BYTES, first - at) for at in range(0, first, _CHUNK_BYTES)]
+            before = sum(file.read(size).count(b"\n") for size in passed)
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    cause = find_root_cause(text.split("\n"))
+    if cause is None:
+        return None
+    said = environment_redactor().text(cause.text)
+    return replace(cause, text=said, line=before + cause.line)
+
+
+def log_size(path: Path) -> int:
+    """Return how long a log is, bytes; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def log_tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a log without colours, or why there are none; and if its disk is full."""
+    """The last lines of a log without colours and secrets, or why there are none.
+
+    It also tells if the log's disk is full.
+    """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             last = deque(file, maxlen=lines)
-        free_kib = shutil.disk_usage(path.parent).free // 1024
     except OSError as error:
         return f"({path} cannot be read: {error.strerror})"
-    tail = _ANSI.sub("", "".join(last)).rstrip() or "(empty)"
-    return tail if free_kib >= _FULL_KIB else f"{tail}\n(the disk is full: {free_kib} KiB free)"
+    plain = _ANSI.sub("", "".join(last)).rstrip() or "(empty)"
+    return f"{environment_redactor().text(plain)}{_disk_text(path)}"
+
+
+def _disk_text(path: Path) -> str:
+    """Return that a log's disk is full, if it is."""
+    try:
+        free_kib = shutil.disk_usage(path.parent).free // 1024
+    except OSError:
+        return ""
+    return "" if free_kib >= _FULL_KIB else f"\n(the disk is full: {free_kib} KiB free)"

@@ -59,6 +59,9 @@ class Backend:
     """Whether the session starts the servers, knows their nodes and can start them again."""
     knows_hardware = False
     """Whether :meth:`describe_hardware` is that of the nodes before they are acquired."""
+    serves_from_here = False
+    """Whether servers that run in no container run from the environment of this Python: versions
+    that are installed here are then theirs."""
     takes_jobs = False
     """Whether it can use the nodes of a job that runs already (``--pdserve-job-id``)."""
     deployer: Deployer | None = None
@@ -90,6 +93,15 @@ class Backend:
             advice = f"Mend this: {error}."
             return [required(what, found="refuses", needed=needed, there=False, advice=advice)]
         return [required(what, found="installed", needed=needed, there=True, advice="")]
+
+    def check_client(self, system: System) -> None:
+        """Refuse a system whose benchmark client cannot be started, if that can be seen from here.
+
+        It is called where something will be measured.
+
+        :raises ConfigError: naming what is missing, and what to do.
+        """
+        del system
 
     def check_launch(self, system: System, launch: Launch) -> None:
         """Refuse what cannot be started now, before anything is.

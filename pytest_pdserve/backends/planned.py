@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from pytest_pdserve.backends.passing import check_passed
 from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.backends.router_flags import check_router_args
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
@@ -41,9 +43,13 @@ def plan_topology(system: System, topology: Topology, *, starting: bool = False)
 
     :param starting: whether servers will start, so that ports that are taken are passed over.
     :raises PlacementError: if it does not fit.
+    :raises ConfigError: if the router does not know its arguments, or a variable that is passed
+        through is not set.
     """
     backend = backend_of(system)
     backend.serves(topology, system)
+    if starting:
+        check_passed(system)
     hosts = backend.hosts(system)
     spec = system.container
     containment = containment_of(
@@ -60,16 +66,22 @@ def plan_topology(system: System, topology: Topology, *, starting: bool = False)
         claim=backend.port_claim(system, starting=starting),
         containment=containment,
     )
+    if launch.router is not None:
+        check_router_args(system)
+    client = _client_commands(system, topology, node=hosts[0].name, url=launch.url)
+    return Planned(launch=launch, client=containment.wrap(client))
+
+
+def _client_commands(system: System, topology: Topology, *, node: str, url: str) -> list[Command]:
     folder = PurePosixPath(RUN_FOLDER, topology.id)
-    client = [
+    return [
         bench_command(
             workload,
             system,
-            node=hosts[0].name,
-            base_url=launch.url(hosts),
+            node=node,
+            base_url=url,
             seed=SEED,
             result=folder / f"{workload.id}.0.bench.json",
         )
         for workload in system.sweep.workloads()
     ]
-    return Planned(launch=launch, client=containment.wrap(client))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,29 @@ from typing import Any
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.registry import backends
 from pytest_pdserve.backends.registry import find_backend
+from pytest_pdserve.plan.router_flags import repeated_router_args
+from pytest_pdserve.plan.serve_flags import WrittenFlag
+from pytest_pdserve.plan.serve_flags import repeated_serve_args
+from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import load_toml
+from pytest_pdserve.results.files import pointer_text
 from pytest_pdserve.results.kinds import SYSTEM
 from pytest_pdserve.results.kinds import parse_table
+from pytest_pdserve.results.reading import is_there
+from pytest_pdserve.results.redaction import keep_secret
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.secrets_in_files import secrets_in
 from pytest_pdserve.values.system import Judgement
 from pytest_pdserve.values.system import System
+
+_UNREAD_OF_FIGURES = (
+    *("container", "ports", "router", "bench", "env", "pd_env", "pass_env", "programs", "limits"),
+    "cluster.bind_host",
+)
+"""What a file of figures does not read: no server is ever started."""
+_BACKENDS = "is written by the plan ([kv_transfer] backend says it)"
 
 
 def load_system(name: str, folders: Sequence[Path]) -> System:
@@ -25,9 +41,11 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
 
     :raises ConfigError: if no folder knows it, or its file is malformed.
     """
+    if Path(name).name != name or name == "..":
+        raise ConfigError(f"system {name!r:.80} is not the name of a folder of baselines/")
     for folder in folders:
         path = folder / name / "system.toml"
-        if os.path.lexists(path):
+        if is_there(path):
             return _read(path, name)
     known = sorted(
         {file.parent.name for folder in folders for file in folder.glob("*/system.toml")}
@@ -40,16 +58,21 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
 
 def _read(path: Path, name: str) -> System:
     data = load_toml(path)
+    check_values(data, path)
+    for place, said in secrets_in(data):
+        raise ConfigError(f"{path}: {pointer_text(place)}: {said}")
     backend = _backend(data, path)
     own: dict[str, Any] = {}
     _check_tables(data, backend, path)
+    _check_unread(data, backend, path)
     if backend is not None:
-        _check_unread(data, backend, path)
         for table, kind in backend.tables.items():
             own[table] = _table(data.pop(table, {}), kind, path, table)
     simulated = backend is not None and backend.simulated
     system = SYSTEM.parse(data, path, name=name, source=str(path), simulated=simulated, tables=own)
     _check_floors(system.judgement, path)
+    for pointer, said in (*_repeated(system), *_unread_by_roles(system)):
+        raise ConfigError(f"{path}: {pointer}: {said}; remove it")
     try:
         system.check()
         if backend is not None:
@@ -66,6 +89,7 @@ def _read(path: Path, name: str) -> System:
             )
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    keep_secret(system.pass_env)
     return system
 
 
@@ -81,15 +105,17 @@ def _backend(data: Mapping[str, Any], path: Path) -> Backend | None:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _check_unread(data: Mapping[str, Any], backend: Backend, path: Path) -> None:
-    """Refuse what the chosen backend does not read."""
-    for key in backend.unread:
+def _check_unread(data: Mapping[str, Any], backend: Backend | None, path: Path) -> None:
+    """Refuse what the chosen backend does not read, or what figures without one do not need."""
+    chosen = f"is {backend.name!r}" if backend else "is not given"
+    of_figures = _UNREAD_OF_FIGURES if "figures" in data else ()
+    for key in backend.unread if backend else of_figures:
         table, _, name = key.partition(".")
         there = data.get(table)
         if there is not None and (not name or (isinstance(there, dict) and name in there)):
             raise ConfigError(
-                f"{path}: /{key.replace('.', '/')}: is not read where [cluster] kind is "
-                f"{backend.name!r}; remove it"
+                f"{path}: /{key.replace('.', '/')}: is not read where [cluster] kind {chosen}; "
+                "remove it"
             )
 
 
@@ -111,6 +137,35 @@ def _table(data: Any, kind: type, path: Path, name: str) -> Any:
     if complete is not None and isinstance(data, dict):
         data = complete(data)
     return parse_table(kind, data, path, name)
+
+
+def _repeated(system: System) -> Iterator[tuple[str, str]]:
+    """Yield where arguments repeat what the plan writes, and what says it instead."""
+    lists = {"/model/serve_args": (None, system.model.serve_args)} | {
+        f"/model/{role}/serve_args": (role, own.serve_args)
+        for role, own in system.model.roles.items()
+    }
+    for place, (role, args) in lists.items():
+        for position, name, written in repeated_serve_args(args, role):
+            yield f"{place}/{position}", _repeats(name, written)
+    for position, name, written in repeated_router_args(system.router.args):
+        yield f"/router/args/{position}", _repeats(name, written)
+
+
+def _repeats(name: str, written: WrittenFlag) -> str:
+    by = "" if written.flag == name else f" by {written.flag}"
+    return f"{name} repeats what the plan sets{by} ({written.instead})"
+
+
+def _unread_by_roles(system: System) -> Iterator[tuple[str, str]]:
+    """Yield tables of roles that read none, and keys that another one sets."""
+    for role, own in system.kv_transfer.roles.items():
+        if ROLES[role].kv_role is None:
+            yield f"/kv_transfer/{role}", f"is not read: {role} instances move no KV cache"
+        if "backends" in own.extra_config:
+            yield f"/kv_transfer/{role}/extra_config/backends", _BACKENDS
+    if "backends" in system.kv_transfer.extra_config:
+        yield "/kv_transfer/extra_config/backends", _BACKENDS
 
 
 def _check_floors(judgement: Judgement, path: Path) -> None:

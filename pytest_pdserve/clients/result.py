@@ -25,22 +25,21 @@ def result_of(
 ) -> dict[str, Any]:
     """Return the result file's object.
 
-    Definitions are those of vLLM's client (``vllm.benchmarks.serve.calculate_metrics``, 0.32): TTFT
-    and gaps of each chunk; TPOT = (latency - TTFT) / (tokens - 1); throughput over the time from
-    the first request to the last answer.
+    Definitions are those of ``vllm.benchmarks.serve.calculate_metrics`` (0.32): TTFT and gaps of
+    chunks; TPOT = (latency - TTFT) / (tokens - 1); throughput over the whole time.
 
-    :param prompt_tokens: of each request, by its index.
+    :param prompt_tokens: of each request.
     :param goodput_ms: limits by ``ttft``, ``tpot``, ``e2el``.
     :param asked: what is said of the load, as vLLM's file has it.
     """
     requests = sorted(sending.sent, key=lambda each: each.index)
     good = [each for each in requests if not each.answer.error]
-    duration = max((sending.ended_ns - sending.began_ns) / 1e9, 1e-9)
     tokens = [_tokens(each) for each in requests]
     times = {each.index: _times(each) for each in good}
     values = _values(good, times, tokens)
+    duration = max((sending.ended_ns - sending.began_ns) / 1e9, 1e-9)
     total_in = sum(prompt_tokens[each.index] for each in good)
-    result = {
+    return {
         "date": datetime.now().strftime("%Y%m%d-%H%M%S"),
         **asked,
         "duration": duration,
@@ -56,7 +55,6 @@ def result_of(
         **_statistics(values, percentiles),
         **_client(sending, good, tokens),
     }
-    return result
 
 
 def _tokens(sent: Sent) -> int:

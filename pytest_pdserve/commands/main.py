@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import errno
 import importlib
+import io
 import os
 import pkgutil
 import sys
@@ -18,6 +21,12 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.exit_codes import ExitCode
 
+_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EIO)
+"""What writing to standard output may end with; of files it is always a ``StoreError``."""
+_ERRORS = "pdserve-ascii"
+"""Name of the error handler of standard output."""
+_LOOKALIKES = str.maketrans({"…": "...", "─": "-"})
+"""What our own tables and sentences have beside ASCII; all else is escaped, so that it is told."""
 _NOT_COMMANDS = ("arguments", "main", "project", "schemas")
 
 
@@ -33,22 +42,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :returns: an :class:`~pytest_pdserve.values.exit_codes.ExitCode`.
     """
-    options = _parser().parse_args(arguments)
+    _prepare_streams()
     try:
+        options = _parser().parse_args(arguments)
         code: int = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is told by the exit code
     except PdserveError as error:
         print(f"pdserve: {error}", file=sys.stderr)
         return ExitCode.BAD_INPUT if isinstance(error, ConfigError) else ExitCode.ERROR
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.ERROR  # what was printed did not arrive
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT and error.filename is None:
+            return _without_output(error)
         traceback.print_exc()
         print(f"pdserve: a fault of pdserve itself: {error!r}; please report it", file=sys.stderr)
         return ExitCode.FAULT_OF_PDSERVE
     return code
+
+
+def _prepare_streams() -> None:
+    """Let text be printed whose characters the terminal's encoding lacks, e.g. in Latin-1."""
+    codecs.register_error(_ERRORS, _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Return what is printed for characters that an encoding lacks, and where they end."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    escaped = lacking.translate(_LOOKALIKES).encode("ascii", "backslashreplace")
+    return escaped.decode("ascii"), error.end
+
+
+def _without_output(error: OSError) -> ExitCode:
+    """End where standard output takes no more; whoever closed a pipe knows that already."""
+    if not isinstance(error, BrokenPipeError):
+        said = f"pdserve: standard output cannot be written: {error.strerror}"
+        print(said, file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries again at its end
+    return ExitCode.ERROR
 
 
 def subcommands() -> dict[str, ModuleType]:

@@ -39,10 +39,12 @@ def find_project(options: argparse.Namespace) -> Project:
         arguments += ["--rootdir", options.rootdir]
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             pytest.main(arguments, plugins=[_Finder(options)])
     except _FoundProject as found:
         return found.project
+    except (OSError, ValueError) as error:  # e.g. an ini file that is not UTF-8 text
+        raise ConfigError(f"pytest cannot use its settings: {error}") from error
     raise ConfigError(
         f"pytest cannot use its settings: {said.getvalue().strip().removeprefix('ERROR: ')}"
     )

@@ -27,7 +27,7 @@ def schemas() -> dict[str, dict[str, Any]]:
             own = kinds.table_schema(kind)
             system["$defs"] |= own.pop("$defs")
             system["properties"][table] = {"$ref": own["$ref"]}
-    return _dedented(made)
+    return {name: _dedented(schema) for name, schema in made.items()}
 
 
 def _dedented(part: Any) -> Any:

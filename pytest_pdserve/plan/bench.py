@@ -58,6 +58,7 @@ def bench_command(
         argv=tuple(argv),
         env=tuple((k, v) for k, v in system.env.items() if k.startswith("HF_")),
         secrets=(API_KEY_VARIABLE,),
+        passed=system.pass_env,
         watched=True,
     )
 

@@ -23,6 +23,8 @@ class Command:
     """Environment beside the inherited one; no secrets."""
     secrets: tuple[str, ...] = ()
     """Names of variables that carry the session's API key; the value is added at start."""
+    passed: tuple[str, ...] = ()
+    """Names of variables whose values come from the session's own environment; likewise."""
     ports: tuple[int, ...] = ()
     """Ports that its node must have free before it starts."""
     watched: bool = False
@@ -33,6 +35,11 @@ class Command:
     """Commands that its node runs once it has ended, however it ended."""
     pid_argv: tuple[str, ...] = ()
     """Command that prints the id of the process to account for, where that is no child (docker)."""
+
+    @property
+    def unwritten(self) -> tuple[str, ...]:
+        """Names of all variables whose values stand in no file and no argument."""
+        return (*self.secrets, *self.passed)
 
     @property
     def file_name(self) -> str:
@@ -48,6 +55,7 @@ class Command:
         """The command as a person would type it, one variable or option a line."""
         env = [f"{key}={shlex.quote(value)}" for key, value in self.env]
         env += [f"{key}=<session API key>" for key in self.secrets]
+        env += [f"{key}=<passed through>" for key in self.passed]
         lines: list[str] = []
         for word in self.argv:
             if word.startswith("--") or not lines:

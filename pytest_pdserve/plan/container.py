@@ -246,8 +246,8 @@ def _by_pyxis(
     if mounts:
         step.append(f"--container-mounts={','.join(map(_pyxis_mount, mounts))}")
     step += ["--container-writable", "--no-container-mount-home", "--no-container-entrypoint"]
-    if command.secrets:
-        step.append(f"--container-env={','.join(command.secrets)}")
+    if command.unwritten:
+        step.append(f"--container-env={','.join(command.unwritten)}")
     return replace(command, step_args=(*command.step_args, *step, *spec.args))
 
 
@@ -256,8 +256,8 @@ def _pyxis_mount(mount: Mount) -> str:
 
 
 def _environment(command: Command) -> list[str]:
-    plain = {k: v for k, v in command.env if k not in command.secrets}
-    return _each("--env", [*(f"{k}={v}" for k, v in plain.items()), *command.secrets])
+    plain = {k: v for k, v in command.env if k not in command.unwritten}
+    return _each("--env", [*(f"{k}={v}" for k, v in plain.items()), *command.unwritten])
 
 
 def _devices(spec: ContainerSpec, host: Host) -> list[str]:

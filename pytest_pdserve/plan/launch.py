@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 
+from pytest_pdserve.plan.addresses import client_addresses
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.placement import Instance
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import Claim
@@ -33,19 +36,25 @@ class Launch:
     """Commands of the instances, in the placement's order."""
     router: Command | None
     """Command of the router, where there is one."""
+    addresses: Mapping[str, str]
+    """By node: where clients find its servers."""
 
-    def url(self, hosts: Sequence[Host]) -> str:
-        """Return the base URL that clients ask: the router's, or that of the one instance."""
-        named = {host.name: host for host in hosts}
+    @property
+    def url(self) -> str:
+        """Base URL that clients ask: the router's, or that of the one instance."""
         if self.router is not None:
-            return f"http://{named[self.placement.head].address}:{self.ports.router}"
-        return endpoint_url(self.placement.endpoints[0], named, self.ports)
+            return f"http://{self.addresses[self.placement.head]}:{self.ports.router}"
+        return self.url_of(self.placement.endpoints[0])
 
-    def router_metrics_url(self, hosts: Sequence[Host]) -> str | None:
-        """Return the base URL of the router's counters; None where there is no router."""
-        named = {host.name: host for host in hosts}
+    @property
+    def router_metrics_url(self) -> str | None:
+        """Base URL of the router's counters; None where there is no router."""
         port = self.ports.router_metrics
-        return None if port is None else f"http://{named[self.placement.head].address}:{port}"
+        return None if port is None else f"http://{self.addresses[self.placement.head]}:{port}"
+
+    def url_of(self, instance: Instance) -> str:
+        """Return the base URL of an instance that answers requests."""
+        return endpoint_url(instance, self.addresses, self.ports)
 
     @property
     def commands(self) -> tuple[Command, ...]:
@@ -85,4 +94,5 @@ def plan_launch(
         ports=ports,
         instances=containment.wrap(instances),
         router=None if router is None else containment.wrap([router])[0],
+        addresses=client_addresses(named, system),
     )

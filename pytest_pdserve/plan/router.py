@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pytest_pdserve.plan.addresses import client_addresses
+from pytest_pdserve.plan.addresses import listening_address
 from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.command import value_of
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.placement import Instance
 from pytest_pdserve.plan.placement import Placement
@@ -17,9 +20,18 @@ API_KEY_VARIABLE = "OPENAI_API_KEY"
 """Where the router finds the key that it shows to prefill and decode instances."""
 
 
-def endpoint_url(instance: Instance, hosts: Mapping[str, Host], ports: Ports) -> str:
-    """URL of an instance that answers requests."""
-    return f"http://{hosts[instance.node].address}:{ports.instances[instance.name].http}"
+DEFAULT_POLICY = "round_robin"
+"""Of aggregated groups."""
+DISAGGREGATED_POLICY = "consistent_hash"
+"""Of prefill and decode instances."""
+
+
+def endpoint_url(instance: Instance, addresses: Mapping[str, str], ports: Ports) -> str:
+    """URL of an instance that answers requests.
+
+    :param addresses: of :func:`~.addresses.client_addresses`.
+    """
+    return f"http://{addresses[instance.node]}:{ports.instances[instance.name].http}"
 
 
 def router_command(
@@ -27,23 +39,28 @@ def router_command(
 ) -> Command | None:
     """The router's command, or None where the benchmark talks to the head itself.
 
-    Aggregated groups are served round robin; prefill and decode instances by consistent hash.
+    Aggregated groups are served round robin; prefill and decode instances by consistent hash,
+    unless the system's own arguments name another policy.
     """
     if not placement.routed:
         return None
-    urls = {i.name: endpoint_url(i, hosts, ports) for i in placement.endpoints}
-    argv = [system.programs.router, "--policy"]
-    if placement.topology.disaggregated:
-        argv += ["consistent_hash", "--vllm-pd-disaggregation"]
+    addresses = client_addresses(hosts, system)
+    urls = {i.name: endpoint_url(i, addresses, ports) for i in placement.endpoints}
+    disaggregated = placement.topology.disaggregated
+    argv = [system.programs.router]
+    if value_of(system.router.args, "--policy") is None:
+        argv += ["--policy", DISAGGREGATED_POLICY if disaggregated else DEFAULT_POLICY]
+    if disaggregated:
+        argv += ["--vllm-pd-disaggregation"]
         for role in ROLES.values():
             for instance in placement.of(role.name) if role.router_flag else ():
                 argv += [str(role.router_flag), urls[instance.name]]
     else:
-        argv += ["round_robin", "--worker-urls", *urls.values()]
+        argv += ["--worker-urls", *urls.values()]
     argv += ["--intra-node-data-parallel-size", str(_engines_per_endpoint(placement))]
-    argv += ["--host", system.cluster.bind_host, "--port", str(ports.router)]
-    argv += ["--prometheus-host", system.cluster.bind_host]
-    argv += ["--prometheus-port", str(ports.router_metrics)]
+    listening = listening_address(hosts[placement.head], system)
+    argv += ["--host", listening, "--port", str(ports.router)]
+    argv += ["--prometheus-host", listening, "--prometheus-port", str(ports.router_metrics)]
     argv += system.router.args
     return Command(
         name="router",

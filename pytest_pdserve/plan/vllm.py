@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from pytest_pdserve.plan.addresses import listening_address
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.placement import Instance
@@ -42,7 +43,7 @@ def _instance_command(
     if instance.headless:
         argv += ["--headless", "--data-parallel-start-rank", str(instance.dp_start)]
     else:
-        argv += ["--host", system.cluster.bind_host, "--port", str(ports.http)]
+        argv += ["--host", listening_address(host, system), "--port", str(ports.http)]
     argv += ["--tensor-parallel-size", str(instance.tp)]
     argv += _data_parallel(instance, head, ports)
     argv += _kv_transfer(instance, system)
@@ -65,6 +66,7 @@ def _instance_command(
         argv=tuple(argv),
         env=tuple(env.items()),
         secrets=(API_KEY_VARIABLE,),
+        passed=system.pass_env,
         ports=_listened_on(instance, ports),
     )
 

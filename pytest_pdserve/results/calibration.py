@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import starts_of
+from pytest_pdserve.results.reading import read_bytes
 from pytest_pdserve.results.selection import Selection
 from pytest_pdserve.values.calibration import MEASURED
 from pytest_pdserve.values.calibration import CalibrationRun
@@ -28,6 +29,8 @@ NEEDED = ("topology", "input_len", "output_len", "num_prompts", "start")
 OPTIONAL = ("night", "order_in_cell", "role")
 """Columns that may be there."""
 _LARGEST = 10_000_000
+MAX_SERIES_MIB = 64
+"""Size of a CSV file: a million runs of 60 characters each."""
 
 
 def stored_series(selection: Selection, source: str) -> Series:
@@ -116,9 +119,7 @@ def load_series(path: Path) -> Series:
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the number of each line of a run, and its text by column."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        text = read_bytes(path, MAX_SERIES_MIB).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: byte {error.start}") from error
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)

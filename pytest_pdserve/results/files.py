@@ -32,7 +32,7 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, refusing nan.
+    """Read a TOML file, refusing nan, and null characters: no argument of a program holds one.
 
     :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
     """
@@ -47,11 +47,15 @@ def load_toml(path: Path) -> dict[str, Any]:
         if line.count(".") > _MAX_DOTS:
             raise ConfigError(f"{path} is no valid TOML: line {place} has over {_MAX_DOTS} dots")
     try:
-        return tomllib.loads(text, parse_float=number)
+        data = tomllib.loads(text, parse_float=number)
     except ValueError as error:  # besides TOMLDecodeError, an integer of too many digits
         raise ConfigError(f"{path} is no valid TOML: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path} is no valid TOML: nested too deeply") from error
+    for where, value in _entries(data):
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{path}: {pointer_text(where)}: text with a null character")
+    return data
 
 
 def load_json(
@@ -109,19 +113,25 @@ def naming_json_errors(source: object) -> Iterator[None]:
         raise ConfigError(f"{source} is no valid JSON: nested too deeply") from error
 
 
+def _entries(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield everything in *data* with its path, *data* itself too."""
+    left: list[tuple[tuple[Any, ...], Any]] = [((), data)]
+    while left:
+        path, value = left.pop()
+        yield path, value
+        if isinstance(value, dict):
+            left += (((*path, key), entry) for key, entry in value.items())
+        elif isinstance(value, list):
+            left += (((*path, index), entry) for index, entry in enumerate(value))
+
+
 def check_values(data: Any, source: object) -> None:
     """Refuse integers that no float can hold, and text that cannot be written or shown.
 
     :raises ConfigError: with file and JSON pointer.
     """
-    left: list[tuple[tuple[Any, ...], Any]] = [((), data)]
-    while left:
-        path, value = left.pop()
-        if isinstance(value, dict):
-            left += (((*path, key), entry) for key, entry in value.items())
-        elif isinstance(value, list):
-            left += (((*path, index), entry) for index, entry in enumerate(value))
-        elif isinstance(value, int) and value not in INTEGERS:
+    for path, value in _entries(data):
+        if isinstance(value, int) and value not in INTEGERS:
             bits = value.bit_length()
             raise ConfigError(
                 f"{source}: {pointer_text(path)}: an integer of {bits} bits; 64 are the most"

@@ -10,7 +10,6 @@ from pathlib import Path
 from pytest_pdserve.values.errors import ConfigError
 
 _KINDS = {
-    stat.S_ISDIR: "a folder",
     stat.S_ISFIFO: "a pipe",
     stat.S_ISSOCK: "a socket",
     stat.S_ISCHR: "a device",
@@ -27,10 +26,10 @@ def is_there(path: Path) -> bool:
     """
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
+    except ValueError:  # a null character
         return False
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
     return True
 
 
@@ -58,7 +57,7 @@ def decode(data: bytes, path: Path) -> str:
 def read_bytes(path: Path, max_mib: int) -> bytes:
     """Read a regular file; whatever else *path* may be is not waited for.
 
-    :raises ConfigError: if it is no regular file, cannot be read, or has more than *max_mib* MiB.
+    :raises ConfigError: if it is not a regular file, cannot be read, or has more than *max_mib*.
     """
     most = max_mib * 2**20
     try:

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
 
 
+class ClaimNotJudgedError(PdserveError):
+    """Raised when a topology or a cell that a claim needs ended in an ERROR."""
+
+
 def judge_claim(session: Session, claim: Claim) -> ClaimVerdict:
     """Compare topologies by the cells of *session*.
 
     Where claims are enforced and one is violated by more than noise explains, its cells run again
     on fresh starts before it FAILs. It is NOT ASKED if a topology was not run.
 
-    :raises PdserveError: if a topology or a cell that it needs ended in an ERROR.
+    :raises ClaimNotJudgedError: if a topology or a cell that it needs ended in an ERROR.
+    :raises PdserveError: if its cells could not run again.
     """
     verdict = _not_asked(session, claim) or _judged(session, claim)
     while verdict.wants_pair and _run_again(session, verdict):
@@ -81,5 +86,5 @@ def _judged(session: Session, claim: Claim) -> ClaimVerdict:
     )
     sides = sides_of(claim, session.system.sweep.points(), lookup)
     if troubles := sorted({side.trouble for side in sides if side.trouble}):
-        raise PdserveError(f"claim not judged: {'; '.join(troubles)}")
+        raise ClaimNotJudgedError(f"claim not judged: {'; '.join(troubles)}")
     return session.session_judge.judge_claim(claim, lookup)

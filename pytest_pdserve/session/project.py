@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
+from pytest_pdserve.values.errors import ConfigError
+
+if TYPE_CHECKING:
     from pytest_pdserve.values.system import System
 
 DEFAULT_TOPOLOGY = "1p3d"
 DEFAULT_SYSTEM = "local-cpu"
 DEFAULT_RUNS = "runs"
+INI_LISTS = ("instance_url",)
+"""Ini keys that may have several values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +66,17 @@ def project_of(config: pytest.Config, options: Any) -> Project:
 
     :param options: has ``pdserve_system``, ``pdserve_topology`` and ``pdserve_runs``, each None
         where no flag was given.
+    :raises ConfigError: if a flag is empty, or an ini key is of a wrong type.
     """
     rootdir = config.rootpath.resolve()
-    runs = rootdir / str(_ini(config, "runs") or DEFAULT_RUNS)
+    runs = rootdir / (ini_value(config, "runs") or DEFAULT_RUNS)
     if options.pdserve_runs is not None:
         runs = config.invocation_params.dir / options.pdserve_runs
-    given = {n: getattr(options, f"pdserve_{n}") or _ini(config, n) for n in ("system", "topology")}
+    given = {name: getattr(options, f"pdserve_{name}") for name in ("system", "topology")}
+    for name, flag in given.items():
+        if flag == "":
+            raise ConfigError(f"--{name} '' is empty: name one, or leave it out")
+        given[name] = flag or ini_value(config, name)
     return Project(
         rootdir=rootdir,
         runs=runs,
@@ -77,5 +86,19 @@ def project_of(config: pytest.Config, options: Any) -> Project:
     )
 
 
-def _ini(config: pytest.Config, name: str) -> Any:
-    return config.getini(f"pdserve_{name}")
+def ini_value(config: pytest.Config, name: str) -> Any:
+    """Return what the ini key ``pdserve_<name>`` says; None where it says nothing.
+
+    :raises ConfigError: if it is of a wrong type.
+    """
+    key, where = f"pdserve_{name}", f" of {config.inipath}" if config.inipath else ""
+    try:
+        value = config.getini(key)
+    except (pytest.UsageError, TypeError, ValueError) as error:  # before pytest 9 the last two
+        said = str(error)
+        if key not in said:  # of a switch that is neither on nor off; other sentences name it
+            said = f"ini key {key}{where}: {said}, expected true or false"
+        raise ConfigError(said) from error
+    if isinstance(value, list | dict) and name not in INI_LISTS:
+        raise ConfigError(f"ini key {key}{where}: {value!r:.80}, expected one text")
+    return None if value in ("", []) else value

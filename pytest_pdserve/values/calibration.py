@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pytest_pdserve.values.numbers import growth
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.workload import Workload
 
@@ -32,7 +32,7 @@ def limit_of(spread: float) -> float:
 
     :param spread: standard deviation of nights, logarithm.
     """
-    return math.expm1(RULE.spreads * spread)
+    return growth(RULE.spreads * spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pytest_pdserve.values.errors import ConfigError
 ContainerKind = Literal["docker", "podman", "pyxis", "enroot", "none"]
 ImageSource = Literal["none", "registry", "tarball", "squashfs"]
 
-_Token = Annotated[str, Meta(pattern=r"^\S+$")]
+_Token = Annotated[str, Meta(pattern=r"^\S+(?![\s\S])")]
 _UNIQUE = Meta(extra_json_schema={"uniqueItems": True})
 
 _TARBALLS = (".tar.gz", ".tgz", ".tar")

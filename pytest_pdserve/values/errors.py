@@ -39,6 +39,10 @@ class ClientError(PdserveError):
     """Raised when the benchmark client fails, hangs or leaves no result that can be read."""
 
 
+class StuckError(ClientError):
+    """Raised when a run hangs because a server with requests makes no token, or does not answer."""
+
+
 class StoreError(PdserveError):
     """Raised when a record, a log or a baseline cannot be written."""
 

@@ -101,11 +101,13 @@ class Metric:
     def value(self, seen: Observation) -> float | None:
         """Return the metric's value in one run; None if the run has none."""
         result = seen.result
-        nothing = not result.completed and self.better != "equal"
-        if nothing or result.total_output_tokens < self.min_tokens * result.completed:
+        completed, tokens = result.completed, result.total_output_tokens
+        if completed == 0 and self.better != "equal":
+            return None
+        if completed and tokens is not None and tokens < self.min_tokens * completed:
             return None
         if self.read is not None:
-            return finite(self.read(seen))
+            return finite(self.read(seen)) if result.has_totals else None
         found = (finite(result.raw.get(name)) for name in (self.name, *self.aliases))
         return next((value for value in found if value is not None), None)
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 LARGEST = 1e18
 """No count, time or rate comes near; a record holds none above it."""
+
+
+LARGEST_LOG = 700.0
+"""A little below the logarithm of the largest float."""
+
+
+def growth(log: float) -> float:
+    """Return the change that a logarithm stands for, as a fraction; endless growth is 1e304."""
+    return math.expm1(min(log, LARGEST_LOG))
 
 
 def finite(value: Any) -> float | None:

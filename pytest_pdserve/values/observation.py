@@ -26,6 +26,9 @@ class ControlAnswers:
     """Their texts."""
     fault: str = ""
     """Why one was not answered, if so."""
+    recounted: tuple[tuple[int, int], ...] = ()
+    """Of each text: tokens that the server claims to have generated, and those that it counts in
+    the text when it is sent back as a prompt; only where it says both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Observation:
     """Largest tensor-parallel size of a prefill or decode engine."""
     vocabulary: int | None = None
     """Tokens of the model's vocabulary; None if its configuration cannot be read."""
+    foreign_tokenizer: str | None = None
+    """Tokenizer of the client's prompts where nothing says that it is the model's own."""
     earlier_requests: float = 0.0
     """Requests that the instances which prefill had served before, since their caches were last
     emptied."""
@@ -82,7 +87,7 @@ class Observation:
     def asked(self) -> int:
         """Requests asked, or those that the client saw the end of where nothing says it."""
         asked, result = self.workload.num_prompts, self.result
-        return asked if isinstance(asked, int) else result.completed + (result.failed or 0)
+        return asked if isinstance(asked, int) else (result.completed or 0) + (result.failed or 0)
 
     @property
     def extra_sent(self) -> int:

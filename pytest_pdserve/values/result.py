@@ -15,7 +15,7 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.numbers import finite
 
-_ARRAYS = (
+ARRAYS = (
     "ttfts",
     "itls",
     "input_lens",
@@ -28,6 +28,9 @@ _ARRAYS = (
 """Lists of one entry per request."""
 
 
+SIMULATED_BACKEND = "simulated"
+"""What stands as ``backend`` in a result that no server answered."""
+
 T = TypeVar("T")
 
 
@@ -35,15 +38,16 @@ T = TypeVar("T")
 class BenchResult:
     """One client result: totals, metrics, and one entry per request where they were saved."""
 
-    completed: int
-    """Requests that completed."""
+    completed: int | None
+    """Requests that completed; this and the tokens are None where a file from elsewhere does not
+    say them."""
     failed: int | None
     """Requests that failed; None where the version does not say and it cannot be derived."""
     duration_s: float
-    """Wall time of the benchmark proper, seconds."""
-    total_input_tokens: int
+    """Wall time of the benchmark proper, seconds; NaN where a file from elsewhere does not say."""
+    total_input_tokens: int | None
     """Prompt tokens of completed requests."""
-    total_output_tokens: int
+    total_output_tokens: int | None
     """Generated tokens of completed requests."""
     ttft_s: tuple[float, ...] = ()
     """Time to first token of each request, seconds; 0 where it failed, NaN where it is null."""
@@ -69,6 +73,11 @@ class BenchResult:
     def detailed(self) -> bool:
         """Whether there is an entry per request."""
         return bool(self.output_lens)
+
+    @property
+    def has_totals(self) -> bool:
+        """Whether it says how many requests completed, and their tokens."""
+        return None not in (self.completed, self.total_input_tokens, self.total_output_tokens)
 
     @property
     def answers_identical(self) -> bool:
@@ -106,7 +115,7 @@ class BenchResult:
         """
         if not isinstance(data, Mapping):
             raise ClientError(f"{source} is no result of vllm bench serve: not a JSON object")
-        lists = {name: _list(data, name, source) for name in _ARRAYS}
+        lists = {name: _list(data, name, source) for name in ARRAYS}
         _check_lengths(lists, source)
         completed = _count(data, "completed", source)
         return cls(
@@ -183,6 +192,8 @@ LONGEST_S = 1e9
 
 
 def _seconds(entry: Any) -> float:
+    if isinstance(entry, bool) or (isinstance(entry, str) and entry != "NaN"):
+        raise TypeError  # float() takes both for a number
     seconds = math.nan if entry is None else float(entry)
     if abs(seconds) > LONGEST_S:
         raise ValueError
@@ -194,6 +205,8 @@ def _gaps(entry: Any) -> tuple[float, ...]:
 
 
 def _length(entry: Any) -> int:
+    if entry is not None and (isinstance(entry, bool | str) or entry != int(entry)):
+        raise TypeError
     if not 0 <= (length := 0 if entry is None else int(entry)) <= LARGEST:
         raise ValueError
     return length

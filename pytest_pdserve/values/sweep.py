@@ -68,7 +68,7 @@ class Sweep:
     """Prefill panel: prompt lengths, at the first of :attr:`output_lens`; None is the article's."""
     output_lens: Lengths | None = None
     """Decode panel: output lengths, at the first of :attr:`input_lens`; None is the article's."""
-    length_divisor: Annotated[int, Meta(ge=1)] = 1
+    length_divisor: Annotated[int, Meta(ge=1, le=10_000_000)] = 1
     """What the article's lengths are divided by on a system that is too slow for them."""
     num_prompts: Prompts = 1024
     """Requests per cell."""
@@ -84,7 +84,7 @@ class Sweep:
     """``--dataset-name``; one that brings its own lengths makes a sweep of one load."""
     options: Options = field(default_factory=dict)
     """Further options of ``vllm bench serve``."""
-    repeats: Annotated[int, Meta(ge=1)] | None = None
+    repeats: Annotated[int, Meta(ge=1, le=9999)] | None = None
     """Runs per cell where limits alone decide (None: 1); at most so many, the confirmations of a
     suspicious cell among them, where nights are judged (None: 4)."""
 

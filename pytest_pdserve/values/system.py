@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -13,14 +14,19 @@ from typing import TypeVar
 from msgspec import Meta
 
 from pytest_pdserve.values.container import ContainerSpec
+from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.secrets_in_files import SESSION_KEYS
 from pytest_pdserve.values.sweep import Sweep
 
 T = TypeVar("T")
 Text = Annotated[str, Meta(min_length=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]
+"""Eleven days at most: no call of the operating system waits for more than 24."""
+Gib = Annotated[float, Meta(ge=0, le=1_000_000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Variables = Mapping[Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], str]
+VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?![\s\S])")]
+Variables = Mapping[VariableName, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +41,11 @@ class ClusterSpec:
     """GPUs of a node; a CPU slot counts as one."""
     shared_host: bool = False
     """Whether all nodes are one machine, so that instances compete for its cores."""
-    memory_per_instance_gib: Annotated[float, Meta(ge=0)] = 0.0
+    memory_per_instance_gib: Gib = 0.0
     """Memory that one instance needs at most, GiB; 0 is not checked."""
-    bind_host: Text = "0.0.0.0"  # noqa: S104 - the launcher's own default: other nodes must reach it
-    """Address that servers listen on."""
+    bind_host: Text | None = None
+    """Address that servers listen on, e.g. ``0.0.0.0`` for all of a node; None for that of the
+    chosen interface alone: the router asks nobody for a key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +181,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 class Sanity:
     """Limits above which a run is invalid on this system."""
 
-    max_preemptions_per_request: Annotated[float, Meta(ge=0)] = 0.1
+    max_preemptions_per_request: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.1
     """Preemptions of a decode instance per request: each prefills again there."""
     max_prefilled_again_share: Fraction = 0.01
     """Share of prompt tokens, without each prompt's last, that decode instances compute."""
@@ -186,6 +193,16 @@ class Arguments:
 
     args: tuple[str, ...] = ()
     """As on its command line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSpec:
+    """What ``vllm-router`` is given beside what the plan sets."""
+
+    args: tuple[str, ...] = ()
+    """Further arguments; ``--policy`` replaces the plan's own."""
+    extra_flags: tuple[str, ...] = ()
+    """Flags that this router knows and no release known to pytest-pdserve does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,14 +242,17 @@ class System:
     """Whether its backend only computes, and no server ever runs."""
     tables: Mapping[str, Any] = field(default_factory=dict)
     """Tables that only its backend reads, each as the backend's own dataclass."""
-    tensor_parallel: Annotated[int, Meta(ge=1)] | None = None
+    tensor_parallel: Annotated[int, Meta(ge=1, le=1024)] | None = None
     """GPUs per engine where the topology's name does not say; None takes the whole node."""
     env: Variables = field(default_factory=dict)
     """Environment of every server process."""
     pd_env: Variables = field(default_factory=dict)
     """Environment of instances that take part in KV transfer, beside :attr:`env`."""
-    router: Arguments = field(default_factory=Arguments)
-    """Further arguments of ``vllm-router``."""
+    pass_env: tuple[VariableName, ...] = ()
+    """Names of variables that instances and the client get from the environment of the session;
+    their values are never written."""
+    router: RouterSpec = field(default_factory=RouterSpec)
+    """The router."""
     bench: Arguments = field(default_factory=Arguments)
     """Further arguments of ``vllm bench serve``."""
 
@@ -258,8 +278,34 @@ class System:
     def check(self) -> None:
         """Refuse what does not go together; each key alone is the schema's business.
 
-        :raises ConfigError: if the sweep's lengths cannot be divided, or containers contradict
-            themselves.
+        :raises ConfigError: if the sweep's lengths cannot be divided, containers contradict
+            themselves, or a variable is both passed through and set.
         """
         self.sweep.points()
         self.container.check()
+        self._check_passed()
+        self._check_extra()
+
+    def _check_extra(self) -> None:
+        """Refuse numbers that the JSON of the KV connector's arguments cannot hold."""
+        tables = {"kv_transfer": self.kv_transfer.extra_config}
+        tables |= {f"kv_transfer/{r}": t.extra_config for r, t in self.kv_transfer.roles.items()}
+        for table, extra in tables.items():
+            for name, value in extra.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ConfigError(
+                        f"/{table}/extra_config/{name}: {value}, expected a finite number"
+                    )
+
+    def _check_passed(self) -> None:
+        """Refuse variables to pass through that the session or this file sets itself."""
+        tables = {"env": self.env, "pd_env": self.pd_env}
+        tables |= {f"model/{role}/env": own.env for role, own in self.model.roles.items()}
+        for position, name in enumerate(self.pass_env):
+            pointer = f"/pass_env/{position}: {name!r}"
+            if name in SESSION_KEYS:
+                raise ConfigError(
+                    f"{pointer} is set by the session, which makes the key; remove it"
+                )
+            for table in (table for table, env in tables.items() if name in env):
+                raise ConfigError(f"{pointer} is set in /{table} too; remove one of the two")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ class Topology:
         together, split = _TOGETHER.fullmatch(text), apart.fullmatch(text)
         match = together or split
         if match is None or not (together or any(match[role.name] for role in roles)):
-            raise ConfigError(f"topology {text!r} is not of the form {_FORMS}")
+            raise ConfigError(f"topology {text!r:.80} is not of the form {_FORMS}")
         given = [] if together else [role for role in roles if match[role.name] is not None]
         counts = [(AGGREGATED, 1)] if together else [(r.name, int(match[r.name])) for r in given]
         if split and not together:
@@ -156,7 +157,8 @@ def parse_topologies(text: str) -> tuple[Topology, ...]:
     :raises ConfigError: if an id is unknown or stands twice.
     """
     names = ARTICLE_TOPOLOGIES if text == "all" else tuple(part.strip() for part in text.split(","))
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"topology {name!r} stands {names.count(name)} times in {text!r}")
-    return tuple(Topology.parse(name) for name in names)
+    topologies = tuple(Topology.parse(name) for name in names)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ConfigError(f"topology {name!r:.80} stands {count} times in {text!r:.80}")
+    return topologies

@@ -114,8 +114,8 @@ class Workload:
     options: Options | Unknown = field(default_factory=dict)
     """Further options of ``vllm bench serve`` by name, without dashes; empty for a switch."""
     counted_tokens: tuple[Count, Count] | None = None
-    """Prompt and output tokens of a whole run whose data set or lengths are unknown: they tell its
-    load from others."""
+    """Prompt and output tokens of a whole run whose data set, lengths or number of prompts are
+    unknown: they tell its load from others."""
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
@@ -124,7 +124,7 @@ class Workload:
             self._check_lengths()
         elif (self.input_len is None) != (self.output_len is None):
             raise ConfigError("workload input_len and output_len: expected both or neither")
-        if self.counted_tokens is not None and self.lengths is not None:
+        if self.counted_tokens is not None and self.lengths and self.num_prompts != UNKNOWN:
             raise ConfigError(
                 f"workload counted_tokens = {self.counted_tokens}: expected None, since the "
                 "lengths are known"

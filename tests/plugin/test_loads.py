@@ -62,7 +62,8 @@ def run_import(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> 
         flags = ["--dataset", dataset] if dataset else []
         asked = ["import", "--topology", "1p3d", "--system", "p5-efa", *flags]
         assert main([*asked, *map(str, files)]) == 0
-        return [Path(line) for line in capsys.readouterr().out.splitlines() if line[0] != " "]
+        printed = capsys.readouterr().out.splitlines()
+        return [Path(line) for line in printed if line.endswith(".record.json")]
 
     return run
 
@@ -75,13 +76,14 @@ def test_three_concurrencies_of_a_result_are_three_references(
     own.mkdir(parents=True)
     shutil.copy(ROOT / "baselines" / "p5-efa" / "system.toml", own)
     records = run_import(*files, dataset="random")
+    stem = "random-unknown-unknown-655360in-655360out-n640"
     assert [path.name for path in records] == [
-        f"random-1024-1024-n640-c{load}+unknown.0.record.json" for load in (16, 4, 64)
+        f"{stem}-c{load}+unknown.0.record.json" for load in (16, 4, 64)
     ]
     assert main(["baseline", "propose", "--system", "p5-efa"]) == 0
     capsys.readouterr()
     cells = json.loads((own / "sweep.proposal.json").read_text())["cells"]["1p3d"]
-    assert list(cells) == [f"random-1024-1024-n640-c{load}+unknown" for load in (16, 4, 64)]
+    assert list(cells) == [f"{stem}-c{load}+unknown" for load in (16, 4, 64)]
 
 
 @pytest.mark.parametrize(
@@ -92,12 +94,12 @@ def test_three_concurrencies_of_a_result_are_three_references(
         (
             "ramp_up",
             "random",
-            "random-8192-16-n4-ramp-linear-1to10-c4+unknown",
+            "random-unknown-unknown-32768in-64out-n4-ramp-linear-1to10-c4+unknown",
         ),
         (
             "llmd_metadata_no_ignore_eos",
             "random",
-            "random-999-unknown-299700in-81050out-n300-rate10+unknown",
+            "random-1000-500-n300-rate10+unknown",
         ),
         (
             "concurrency/conc4",
@@ -113,9 +115,15 @@ def test_what_a_result_does_not_say_is_unknown(
     assert path.name == f"{workload}.0.record.json"
 
 
-def test_an_unknown_load_claims_no_tokens_asked(run_import: Import) -> None:
+def test_short_outputs_are_held_against_what_the_file_says_was_asked(run_import: Import) -> None:
     source = CASES / "import" / "llmd_metadata_no_ignore_eos.json"
     (path,) = run_import(source, dataset="random")
     findings = json.loads(path.read_text())["findings"]
     said = {f["message"]: f["severity"] for f in findings if f["check"] == "tokens"}
-    assert said == {"81050 output tokens; how many were asked is unknown": "unproven"}
+    assert said == {
+        "81050 output tokens, asked 150000: outputs ended early, and whether --ignore-eos was "
+        "given is unknown": "unproven",
+        "299700 input tokens, asked 300000: the options that could explain it are unknown": (
+            "unproven"
+        ),
+    }

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_pdserve.commands.main import main
 from pytest_pdserve.results.store import load_record
+from tests.support.said import said_by
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ("suites/sweep", "--system", "simulated", "--topology", "1p3d", "-k", "512-256")

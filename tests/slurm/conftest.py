@@ -56,6 +56,7 @@ def left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def slurm_house(slurm: OneHost, house: House) -> House:
     """A house whose system ``stub`` is of kind slurm, with the suite that measures."""
+    house.monkeypatch.setenv("COLUMNS", "1000")  # progress lines stay whole
     house.tables = TABLES
     house.system()
     house.suites("sweep")

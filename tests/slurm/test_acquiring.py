@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -74,7 +76,8 @@ def test_a_partition_that_there_is_not(slurm_house: House) -> None:
     assert process.returncode == pytest.ExitCode.TESTS_FAILED
     message = sentence(text)
     assert re.fullmatch(
-        r"sbatch took no job: .*invalid partition.*; see \[slurm\] in .*/stub/system\.toml",
+        r"sbatch took no job: .*invalid partition.*; see \[slurm\] partition in "
+        r".*/stub/system\.toml",
         message,
         re.IGNORECASE,
     ), message
@@ -94,15 +97,22 @@ def test_jobs_that_do_not_start(slurm_house: House, slurm: OneHost) -> None:
         assert slurm.jobs() == [other]
     assert time.monotonic() - began < 25
     assert re.search(
-        r"^pdserve stub: Slurm job \d+ waits, 1 of 1 in pd: \w+ \(\d+ s\)$", text, re.MULTILINE
+        r"^pdserve stub: Slurm job \d+ waits \(PENDING for 2 s, 1 of 1 in pd\): [a-z ]+ \(\w+\)"
+        r"(; expected start [\dT:-]+)?$",
+        text,
+        re.MULTILINE,
     ), text
     message = sentence(text)
     assert re.fullmatch(
-        r"Slurm job \d+ did not start within 5 s \(slurm\.queue_s\): \w+", message
+        r"Slurm job \d+ did not start within 5 s \(slurm\.queue_s\): PENDING for 5 s, [a-z ]+ "
+        r"\(\w+\)",
+        message,
     ), message
     message = sentence(log.read_text())
     assert re.fullmatch(
-        rf"Slurm job \d+ cannot start: PartitionDown; see \[slurm\] in {down}", message
+        r"Slurm job \d+ cannot start: its partition is down \(PartitionDown\); see \[slurm\] in "
+        rf"{down}",
+        message,
     ), message
 
 
@@ -115,7 +125,12 @@ def test_a_lent_job_is_used_and_left(slurm_house: House, slurm: OneHost) -> None
         wait_until(lambda: "own" in slurm.ask(*steps), 20)
         text = said(slurm_house, "--topology", "1p1d", "--pdserve-job-id", job)
         assert "1 passed" in text, text
-        assert f"Slurm job {job} on pd0, pd1, lent" in text
+        assert re.search(
+            rf"^pdserve stub: Slurm job {job} on pd0, pd1, lent; its time limit is 4:00:00 \(the "
+            r"job's own\), 3:59:\d\d is left$",
+            text,
+            re.MULTILINE,
+        ), text
         assert slurm.jobs("%A %T %j") == [f"{job} RUNNING other"]
         assert [name for name in slurm.ask(*steps) if name not in ("extern", "batch")] == ["own"]
         assert step.poll() is None
@@ -147,6 +162,40 @@ def test_a_lent_job_that_nobody_knows(slurm_house: House) -> None:
     hold(slurm_house)
     message = sentence(said(slurm_house, "--pdserve-job-id", "99999"))
     assert message == "--pdserve-job-id 99999: Slurm knows no such job"
+
+
+def test_an_sbatch_that_prints_only_the_number(
+    slurm_house: House, slurm: OneHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around a real job, which is held, and given back."""
+    real = shutil.which("sbatch")
+    wrapper = slurm_house.path / "bin" / "sbatch"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "site: 2 nodes asked for"\nexec {real} --parsable "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    hold(slurm_house)
+    queue, described = look(slurm_house)
+    assert [line.split("|")[0] for line in queue] == [described["job_id"]]
+    wait_until(lambda: not slurm.jobs(), 10)
+
+
+def test_a_job_that_depends_on_one_that_failed_never_starts(
+    slurm_house: House, slurm: OneHost
+) -> None:
+    done = slurm.run("sbatch", "--parsable", "-N1", "-o", "/dev/null", "--wrap", "exit 1")
+    failed = done.stdout.strip()
+    wait_until(lambda: not slurm.jobs(), 20)
+    hold(slurm_house, slurm={"queue_s": 8})
+    path = slurm_house.path / "baselines" / "stub" / "system.toml"
+    dependency = f'[slurm.parameters]\ndependency = "afterok:{failed}"\n'
+    path.write_text(path.read_text() + dependency)
+    message = sentence(said(slurm_house))
+    assert re.fullmatch(
+        r"Slurm job \d+ cannot start: a job that it depends on ended in a way that rules it out "
+        rf"\(DependencyNeverSatisfied\); see \[slurm\] in {path}",
+        message,
+    ), message
 
 
 def test_a_lent_job_of_a_local_system(slurm_house: House) -> None:
@@ -193,7 +242,7 @@ def test_a_bad_node_is_excluded_and_the_record_says_so(
     shown.chmod(0o755)
     beside = f"{shown.parent}:{Path(sys.executable).parent}:/usr/bin:/bin:/usr/sbin"
     monkeypatch.setenv("PATH", beside)
-    hold(slurm_house, preflight={"gpus": 2})
+    hold(slurm_house, cluster={"gpus_per_node": 2}, preflight={"gpus": 2})
     _, described = look(slurm_house)
     text = (slurm_house.path / "pytest.log").read_text()
     why = "shows 1 GPUs, needs 2 (preflight.gpus)"

@@ -158,3 +158,15 @@ def test_a_time_limit_that_is_reached(slurm_house: House) -> None:
     text = said(slurm_house, "--topology", "1p1d", seconds=180)
     check_error(text)
     assert "reached its time limit of 1 min (slurm.time_limit_min)" in text
+
+
+@pytest.mark.slow
+def test_a_time_limit_of_a_lent_job_is_its_own(slurm_house: House, slurm: OneHost) -> None:
+    slurm_house.system(cluster={"nodes": 2}, limits={"bench_start_s": 300})
+    slurm_house.faults(bench={"hang": True})
+    made = slurm.run("salloc", "--no-shell", "--nodes=2", "--exclusive", "--time=1", "-J", "other")
+    assert made.returncode == 0, made.stderr
+    (job,) = slurm.jobs()
+    text = said(slurm_house, "--topology", "1p1d", "--pdserve-job-id", job, seconds=180)
+    check_error(text)
+    assert f"Slurm job {job} reached its time limit of 1:00 (the job's own)" in text

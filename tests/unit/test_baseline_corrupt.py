@@ -45,7 +45,7 @@ FILES: Wrong = {
     "truncated": (TEXT[: len(TEXT) // 2], "is no valid JSON"),
     "last brace lacks": (TEXT[:-1], "is no valid JSON"),
     "more behind": (f"{TEXT}{{}}", "Extra data"),
-    "BOM": (b"\xef\xbb\xbf" + TEXT.encode(), "BOM"),
+    "BOM": (b"\xef\xbb\xbf" + TEXT.encode(), "begins with a byte order mark"),
     "UTF-16": (TEXT.encode("utf-16"), "is not UTF-8 text: byte 0"),
     "binary": (bytes(range(256)), "is not UTF-8 text: byte 128"),
     "NUL bytes": (b"\0" * 99, "is no valid JSON"),

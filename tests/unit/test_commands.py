@@ -19,7 +19,7 @@ from pytest_pdserve.plan.ports import unclaimed
 from pytest_pdserve.plan.router import router_command
 from pytest_pdserve.plan.vllm import instance_commands
 from pytest_pdserve.values.errors import PlacementError
-from pytest_pdserve.values.system import Arguments
+from pytest_pdserve.values.system import RouterSpec
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
@@ -74,8 +74,8 @@ def side_channel(node: int) -> tuple[tuple[str, str], ...]:
     )
 
 
-def head(port: int, tail: str = "") -> str:
-    return f"{SERVE} --host 0.0.0.0 --port {port} --tensor-parallel-size 8{tail}"
+def head(node: int, port: int, tail: str = "") -> str:
+    return f"{SERVE} --host {{node{node}.address}} --port {port} --tensor-parallel-size 8{tail}"
 
 
 def headless(rank: int, tail: str) -> str:
@@ -89,9 +89,10 @@ def group(size: int, node: int, rpc: int) -> str:
     )
 
 
-def transfer(kv_role: str, port: int) -> str:
+def transfer(kv_role: str, node: int) -> str:
     return head(
-        port,
+        node,
+        8000 + node,
         " --kv-transfer-config.kv_connector NixlConnector"
         f" --kv-transfer-config.kv_role {kv_role}"
         " --kv-transfer-config.kv_load_failure_policy fail"
@@ -108,41 +109,42 @@ def urls(option: str, *ports: int, first: int = 0) -> str:
 def router(policy: str, port: int, engines: int = 1) -> str:
     return (
         f"vllm-router --policy {policy} --intra-node-data-parallel-size {engines}"
-        f" --host 0.0.0.0 --port {port} --prometheus-host 0.0.0.0 --prometheus-port {port + 1}"
+        f" --host {{node0.address}} --port {port}"
+        f" --prometheus-host {{node0.address}} --prometheus-port {port + 1}"
     )
 
 
 DP4, FIRST, SECOND = group(4, 0, 13345), group(2, 0, 13345), group(2, 2, 13346)
 INSTANCES = {
     "dp": [
-        f"aggregated[0] on node0: {head(8000, DP4)}",
+        f"aggregated[0] on node0: {head(0, 8000, DP4)}",
         f"aggregated[0]/rank1 on node1: {headless(1, DP4)}",
         f"aggregated[0]/rank2 on node2: {headless(2, DP4)}",
         f"aggregated[0]/rank3 on node3: {headless(3, DP4)}",
     ],
     "route2": [
-        f"aggregated[0] on node0: {head(8000, FIRST)}",
+        f"aggregated[0] on node0: {head(0, 8000, FIRST)}",
         f"aggregated[0]/rank1 on node1: {headless(1, FIRST)}",
-        f"aggregated[1] on node2: {head(8001, SECOND)}",
+        f"aggregated[1] on node2: {head(2, 8001, SECOND)}",
         f"aggregated[1]/rank1 on node3: {headless(1, SECOND)}",
     ],
     "route4": [
-        f"aggregated[0] on node0: {head(8000)}",
-        f"aggregated[1] on node1: {head(8001)}",
-        f"aggregated[2] on node2: {head(8002)}",
-        f"aggregated[3] on node3: {head(8003)}",
+        f"aggregated[0] on node0: {head(0, 8000)}",
+        f"aggregated[1] on node1: {head(1, 8001)}",
+        f"aggregated[2] on node2: {head(2, 8002)}",
+        f"aggregated[3] on node3: {head(3, 8003)}",
     ],
     "1p3d": [
-        f"prefill[0] on node0: {transfer('kv_producer', 8000)}",
-        f"decode[0] on node1: {transfer('kv_consumer', 8001)}",
-        f"decode[1] on node2: {transfer('kv_consumer', 8002)}",
-        f"decode[2] on node3: {transfer('kv_consumer', 8003)}",
+        f"prefill[0] on node0: {transfer('kv_producer', 0)}",
+        f"decode[0] on node1: {transfer('kv_consumer', 1)}",
+        f"decode[1] on node2: {transfer('kv_consumer', 2)}",
+        f"decode[2] on node3: {transfer('kv_consumer', 3)}",
     ],
     "2p2d": [
-        f"prefill[0] on node0: {transfer('kv_producer', 8000)}",
-        f"prefill[1] on node1: {transfer('kv_producer', 8001)}",
-        f"decode[0] on node2: {transfer('kv_consumer', 8002)}",
-        f"decode[1] on node3: {transfer('kv_consumer', 8003)}",
+        f"prefill[0] on node0: {transfer('kv_producer', 0)}",
+        f"prefill[1] on node1: {transfer('kv_producer', 1)}",
+        f"decode[0] on node2: {transfer('kv_consumer', 2)}",
+        f"decode[1] on node3: {transfer('kv_consumer', 3)}",
     ],
 }
 PD = "consistent_hash --vllm-pd-disaggregation"
@@ -193,7 +195,7 @@ def test_half_a_nodes_gpus_per_engine_makes_two_engines_a_node(p5_efa: System) -
         " --data-parallel-address {node0.address} --data-parallel-rpc-port 13345"
     )
     assert [" ".join(c.argv).removeprefix(f"{SERVE} ") for c in instances] == [
-        f"--host 0.0.0.0 --port 8000 {parallel}",
+        f"--host {{node0.address}} --port 8000 {parallel}",
         f"--headless --data-parallel-start-rank 2 {parallel}",
         f"--headless --data-parallel-start-rank 4 {parallel}",
         f"--headless --data-parallel-start-rank 6 {parallel}",
@@ -203,7 +205,8 @@ def test_half_a_nodes_gpus_per_engine_makes_two_engines_a_node(p5_efa: System) -
 def test_disaggregated_instances_run_the_engines_of_their_node(p5_efa: System) -> None:
     instances, front = planned("2p2d-tp4", p5_efa)
     assert " ".join(instances[2].argv) == (
-        f"{SERVE} --host 0.0.0.0 --port 8002 --tensor-parallel-size 4 --data-parallel-size 2"
+        f"{SERVE} --host {{node2.address}} --port 8002"
+        " --tensor-parallel-size 4 --data-parallel-size 2"
         " --kv-transfer-config.kv_connector NixlConnector"
         " --kv-transfer-config.kv_role kv_consumer"
         " --kv-transfer-config.kv_load_failure_policy fail"
@@ -302,7 +305,7 @@ def test_prefill_and_decode_on_one_machine(slots: System) -> None:
 
 
 def test_a_system_files_own_words_come_last(p5_efa: System) -> None:
-    system = replace(p5_efa, router=Arguments(args=("--log-level", "warn")))
+    system = replace(p5_efa, router=RouterSpec(args=("--log-level", "warn")))
     _, front = planned("1p3d", system)
     assert front is not None
     assert front.argv[-2:] == ("--log-level", "warn")

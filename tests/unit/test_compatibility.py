@@ -188,7 +188,9 @@ def test_the_header_warns_of_a_version_that_nobody_looked_at(local_cpu: System) 
 
 def test_the_header_does_not_warn_of_what_does_not_serve(local_cpu: System) -> None:
     contained = replace(local_cpu, container=ContainerSpec(kind="docker", image="nixl"))
-    for system in (contained, replace(local_cpu, simulated=True)):
+    elsewhere = [contained, replace(local_cpu, simulated=True)]
+    elsewhere += [on(local_cpu, kind) for kind in ("slurm", "attached")]
+    for system in elsewhere:
         assert warnings(system, NEW) == []
 
 
@@ -199,3 +201,29 @@ def test_the_header_names_what_is_installed(local_cpu: System) -> None:
     assert first == (
         f"pdserve: system local-cpu, topology dp, 1p3d, {said or 'no vLLM in this environment'}"
     )
+
+
+def on(system: System, kind: str) -> System:
+    return replace(system, cluster=replace(system.cluster, kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "container", "where"),
+    [
+        ("slurm", ContainerSpec(), "its nodes"),
+        ("attached", ContainerSpec(), "its servers"),
+        (
+            "local",
+            ContainerSpec(kind="docker", image="nixl:latest"),
+            "its nodes, in image nixl:latest",
+        ),
+        ("slurm", ContainerSpec(kind="pyxis", image="/n.sqsh"), "its nodes, in image /n.sqsh"),
+    ],
+    ids=["Slurm", "attached", "a local container", "a container of Slurm"],
+)
+def test_the_header_names_no_version_of_this_machine_where_servers_run_elsewhere(
+    kind: str, container: ContainerSpec, where: str, local_cpu: System
+) -> None:
+    system = replace(on(local_cpu, kind), container=container)
+    first = header(system, ["dp"]).splitlines()[0]
+    assert first == f"pdserve: system local-cpu, topology dp, versions as found on {where}"

@@ -81,7 +81,7 @@ docker run --rm --init --pull never --name pdserve-20260822T101500-p5-efa-prefil
 --env VLLM_NIXL_SIDE_CHANNEL_HOST=10.0.0.0 --env VLLM_NIXL_SIDE_CHANNEL_PORT=5600
 --env VLLM_API_KEY --entrypoint vllm nixl:latest
 serve /fsx/models/deepseek-ai/DeepSeek-V2-Lite --gpu-memory-utilization 0.9
---host 0.0.0.0 --port 8000 --tensor-parallel-size 8
+--host 10.0.0.0 --port 8000 --tensor-parallel-size 8
 --kv-transfer-config.kv_connector NixlConnector --kv-transfer-config.kv_role kv_producer
 --kv-transfer-config.kv_load_failure_policy fail
 --kv-transfer-config.kv_connector_extra_config.backends+ LIBFABRIC

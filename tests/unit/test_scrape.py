@@ -138,14 +138,19 @@ def test_an_instance_is_asked_for_its_counters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [(401, "Unauthorized"), (200, "<html>{</html>")], ids=["refused", "a page"]
+    ("status", "text", "said"),
+    [
+        (401, "no key", "it answered 401 Unauthorized: no key"),
+        (503, "", "it answered 503 Service Unavailable"),
+        (200, "<html>{</html>", "could not convert string to float: '{</html>'"),
+        (200, "a" * (2**24 + 1), "it answered with more than 16 MiB"),
+    ],
+    ids=["refused", "unavailable", "a page", "too much"],
 )
-def test_an_instance_without_counters_is_named(status: int, text: str) -> None:
-    with (
-        answering(status, text) as client,
-        pytest.raises(PathError, match=r"^http://n:1/metrics cannot be read: "),
-    ):
+def test_an_instance_without_counters_is_named(status: int, text: str, said: str) -> None:
+    with answering(status, text) as client, pytest.raises(PathError) as refused:
         scrape(client, "http://n:1")
+    assert str(refused.value) == f"http://n:1/metrics cannot be read: {said}"
 
 
 ROUTER = """

@@ -10,32 +10,27 @@ import pytest
 
 from pytest_pdserve.backends.slurm.holder import NODES
 from pytest_pdserve.backends.slurm.holder import read_reports
+from pytest_pdserve.backends.slurm.job_state import JobState
 from pytest_pdserve.backends.slurm.options import NodeFacts
 from pytest_pdserve.backends.slurm.options import Preflight
 from pytest_pdserve.backends.slurm.options import SlurmSpec
 from pytest_pdserve.backends.slurm.options import node_losses
 from pytest_pdserve.backends.slurm.options import node_troubles
-from pytest_pdserve.backends.slurm.planning import HOPELESS
-from pytest_pdserve.backends.slurm.planning import JobState
-from pytest_pdserve.backends.slurm.planning import bad_nodes_text
 from pytest_pdserve.backends.slurm.planning import cancel_argv
 from pytest_pdserve.backends.slurm.planning import cancel_by_name_argv
 from pytest_pdserve.backends.slurm.planning import check_reusable
 from pytest_pdserve.backends.slurm.planning import clean_environment
 from pytest_pdserve.backends.slurm.planning import expand_argv
+from pytest_pdserve.backends.slurm.planning import is_ambiguous
 from pytest_pdserve.backends.slurm.planning import job_environment
 from pytest_pdserve.backends.slurm.planning import job_name
 from pytest_pdserve.backends.slurm.planning import job_parameters
-from pytest_pdserve.backends.slurm.planning import nodes_argv
-from pytest_pdserve.backends.slurm.planning import parse_bad_nodes
+from pytest_pdserve.backends.slurm.planning import on_cluster
 from pytest_pdserve.backends.slurm.planning import parse_queue
-from pytest_pdserve.backends.slurm.planning import parse_state
-from pytest_pdserve.backends.slurm.planning import pending_text
 from pytest_pdserve.backends.slurm.planning import queue_argv
-from pytest_pdserve.backends.slurm.planning import state_argv
 from pytest_pdserve.backends.slurm.planning import step_argv
-from pytest_pdserve.backends.slurm.planning import waiting_trouble
 from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.secrets import Redactor
 
 FULL = SlurmSpec(
     partition="p5",
@@ -105,122 +100,38 @@ def test_a_step_shares_its_nodes_with_those_that_run_there() -> None:
 
 
 def test_questions_name_what_they_ask_for() -> None:
-    assert state_argv("7")[2:4] == ["--jobs=7", "--states=all"]
     assert "--partition=pd" in queue_argv("pd")
-    assert "--nodes=a,b" in nodes_argv(["a", "b"])
     assert expand_argv("pd[0-1]") == ["scontrol", "show", "hostnames", "pd[0-1]"]
     assert cancel_argv("7")[-1] == "7"
     assert cancel_by_name_argv("n", "me")[-2:] == ["--name=n", "--user=me"]
 
 
 @pytest.mark.parametrize(
-    ("text", "state"),
+    ("text", "place"),
     [
-        ("", "GONE"),
-        ("slurm_load_jobs error: Invalid job id specified\n", "GONE"),
-        ("RUNNING|None|pd[0-3]|root|pd\n", "RUNNING"),
+        ("5\n7\n9\n", (2, 3)),
+        ("5\n", None),
+        ("", None),
+        ("CLUSTER: c2\n889864_[0-7]\n7\n", (2, 2)),
     ],
 )
-def test_a_jobs_state_is_read_or_it_is_gone(text: str, state: str) -> None:
-    assert parse_state(text).state == state
+def test_a_job_has_a_place_in_the_queue(text: str, place: tuple[int, int] | None) -> None:
+    assert parse_queue(text, "7") == place
 
 
-def test_a_running_job_has_nodes_a_user_and_a_partition() -> None:
-    state = parse_state("RUNNING|None|pd[0-3]|alice|p5\n")
-    assert (state.nodes, state.user, state.partition) == ("pd[0-3]", "alice", "p5")
-    assert state.trouble("7", 60) is None
-    assert not state.pending
-    assert not state.over
-    assert not state.ending
+def test_commands_ask_the_jobs_own_cluster() -> None:
+    assert on_cluster(["squeue", "--jobs=7"], "c2") == ["squeue", "--clusters=c2", "--jobs=7"]
+    assert on_cluster(["squeue", "--jobs=7"], "") == ["squeue", "--jobs=7"]
+    step = step_argv("7", ["a"], ["run"], name="n", cluster="c2")
+    assert step[:3] == ["srun", "--clusters=c2", "--jobid=7"]
+    assert cancel_by_name_argv("n", "me", "c1,c2")[:2] == ["scancel", "--clusters=c1,c2"]
 
 
 @pytest.mark.parametrize(
-    ("state", "said", "over"),
-    [
-        (JobState(state="TIMEOUT"), "job 7 reached its time limit of 60 min", True),
-        (JobState(state="CANCELLED"), "job 7 was cancelled from outside", True),
-        (JobState(state="NODE_FAIL", reason="NodeDown"), "lost a node (NodeDown)", True),
-        (JobState(state="PREEMPTED", reason="None"), "was preempted by another job", True),
-        (JobState(state="PENDING"), "was requeued and waits again", False),
-        (JobState(state="COMPLETING"), "is being ended by Slurm", False),
-        (JobState(state="SUSPENDED"), "was suspended", False),
-        (JobState(state="STOPPED"), "is STOPPED", False),
-        (JobState(state="GONE"), "is no longer known to Slurm", True),
-    ],
+    ("clusters", "ambiguous"), [("", False), ("c2", False), ("c1,c2", True), ("all", True)]
 )
-def test_a_job_that_does_not_run_says_why(state: JobState, said: str, over: bool) -> None:
-    trouble = state.trouble("7", 60)
-    assert trouble is not None
-    assert said in trouble
-    assert state.over is over
-
-
-def test_waiting_shows_place_and_reason() -> None:
-    state = JobState(state="PENDING", reason="Priority", partition="p5")
-    assert parse_queue("5\n7\n9\n", "7") == (2, 3)
-    assert parse_queue("5\n", "7") is None
-    assert pending_text("7", state, (2, 3), 44.6) == (
-        "Slurm job 7 waits, 2 of 3 in p5: Priority (45 s)"
-    )
-    bare = JobState(state="PENDING")
-    assert pending_text("7", bare, None, 1.0) == "Slurm job 7 waits: PENDING (1 s)"
-    assert "Resources" not in HOPELESS
-
-
-@pytest.mark.parametrize(
-    ("state", "waited_s", "hopeless_s", "said"),
-    [
-        (JobState(state="PENDING", reason="Resources"), 60.0, 0.0, None),
-        (JobState(state="PENDING", reason="PartitionDown"), 9.9, 9.9, None),
-        (
-            JobState(state="PENDING", reason="PartitionDown"),
-            *(10.0, 10.0, "Slurm job 7 cannot start: PartitionDown; see [slurm] in system.toml"),
-        ),
-        (
-            JobState(state="PENDING", reason="Priority"),
-            60.1,
-            0.0,
-            "within 60 s (slurm.queue_s): ",
-        ),
-        (
-            JobState(state="PENDING"),
-            61.0,
-            0.0,
-            "start within 60 s (slurm.queue_s): PENDING",
-        ),
-        (None, 60.0, 0.0, None),
-        (None, 61.0, 0.0, "did not start within 60 s (slurm.queue_s): the controller is silent"),
-    ],
-)
-def test_waiting_has_an_end(
-    state: JobState | None, waited_s: float, hopeless_s: float, said: str | None
-) -> None:
-    trouble = waiting_trouble(
-        "7", state, waited_s=waited_s, hopeless_s=hopeless_s, limit_s=60.0, source="system.toml"
-    )
-    assert (trouble is None) == (said is None)
-    assert said is None or said in str(trouble)
-
-
-def test_a_reason_is_hopeless_only_while_it_waits() -> None:
-    assert JobState(state="PENDING", reason="PartitionDown").hopeless
-    assert not JobState(state="PENDING", reason="Resources").hopeless
-    assert not JobState(state="RUNNING", reason="PartitionDown").hopeless
-
-
-@pytest.mark.parametrize("state", ["idle", "allocated", "mixed", "completing", "unknown"])
-def test_nodes_that_serve_are_not_bad(state: str) -> None:
-    assert parse_bad_nodes(f"pd0|{state}|none\n") == {}
-
-
-@pytest.mark.parametrize("state", ["down", "drained", "draining", "fail", "maint", "idle*"])
-def test_nodes_in_trouble_are(state: str) -> None:
-    assert set(parse_bad_nodes(f"pd0|idle|none\npd1|{state}|none\n")) == {"pd1"}
-
-
-def test_bad_nodes_come_with_slurms_reason() -> None:
-    bad = parse_bad_nodes("pd2|down*|power|supply\npd1|drained|\n")
-    assert bad_nodes_text(bad) == "pd1 (drained), pd2 (down, does not respond: power|supply)"
+def test_a_number_tells_a_job_of_one_cluster_only(clusters: str, ambiguous: bool) -> None:
+    assert is_ambiguous(clusters) is ambiguous
 
 
 def test_a_jobs_name_says_whose_it_is() -> None:
@@ -243,7 +154,7 @@ def test_the_callers_shell_does_not_steer_slurm() -> None:
         "HF_TOKEN": "secret",
         "PATH": "/bin",
     }
-    assert job_environment(shell) == {"SLURM_CONF": "/etc/s", "PATH": "/bin"}
+    assert job_environment(shell, Redactor()) == {"SLURM_CONF": "/etc/s", "PATH": "/bin"}
 
 
 RUNNING = JobState(state="RUNNING", user="me", nodes="pd[0-3]")

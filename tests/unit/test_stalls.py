@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
-import httpx
 import pytest
 
+from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.stalls import EngineWork
 from pytest_pdserve.serving.stalls import Stalls
@@ -31,7 +32,7 @@ vllm:generation_tokens_total{engine="1",model_name="m"} 0.0
 
 
 def test_the_work_of_each_engine_is_read_by_itself() -> None:
-    assert read_work(TWO_ENGINES) == {"0": EngineWork(532.0, 3.0), "1": EngineWork(30.0, 0.0)}
+    assert read_work(TWO_ENGINES) == {"0": EngineWork(532.0, 3.0, 1.0), "1": EngineWork(30.0, 0.0)}
 
 
 @pytest.mark.parametrize(
@@ -81,13 +82,64 @@ def test_one_engine_of_two_that_stands_still_is_a_stall() -> None:
     assert stalls.longest_s == {"decode[0]": 5.0, "decode[1]": 0.0}
 
 
+FINISHED = """\
+vllm:request_success_total{engine="0",finished_reason="length"} 40.0
+vllm:request_success_total{engine="0",finished_reason="stop"} 2.0
+vllm:request_success_total{engine="1",finished_reason="stop"} 7.0
+"""
+
+
+def test_finished_requests_are_those_of_all_engines_and_reasons() -> None:
+    stalls = Stalls()
+    stalls.see("decode[0]", 1.0, read_work(TWO_ENGINES + FINISHED))
+    assert stalls.finished("decode[0]") == 49
+    assert stalls.finished("decode[1]") is None
+
+
+def seen(*looks: tuple[float, float, float, float]) -> Stalls:
+    """What looks at one engine show: each a time, tokens, requests, and how many of these wait."""
+    stalls = Stalls()
+    for at, tokens, requests, waiting in looks:
+        stalls.see("decode[0]", at, {"0": EngineWork(tokens, requests, waiting)})
+    return stalls
+
+
+@pytest.mark.parametrize(
+    ("stalls", "words"),
+    [
+        (seen((0, 5, 4, 1), (1, 9, 4, 1)), "decode[0] has 3 running and 1 waiting requests"),
+        (
+            seen((0, 5, 4, 1), (1, 5, 4, 1), (9, 5, 4, 1)),
+            "decode[0] has 3 running and 1 waiting requests and has made no token for 10 s (since "
+            "11:59:50)",
+        ),
+        (seen((0, 5, 4, 0), (9, 5, 0, 0)), "decode[0] has no request"),
+        (
+            seen((-60, 5, 2, 0), (-50, 5, 2, 0)),
+            "decode[0] has 2 running and 0 waiting requests and has made no token for 70 s (since "
+            "11:58:50), and has not answered /metrics for 60 s",
+        ),
+    ],
+    ids=["moves", "stands still", "idle", "silent"],
+)
+def test_what_an_instance_was_doing_is_told_in_words(stalls: Stalls, words: str) -> None:
+    (standing,) = stalls.standings(10.0)
+    assert standing.words(datetime(2026, 11, 27, 12)) == words
+
+
+def test_an_instance_that_never_answered_is_not_told() -> None:
+    stalls = Stalls()
+    stalls.see("decode[0]", 0.0, {})
+    assert stalls.standings(10.0) == []
+
+
 def test_a_thread_looks_until_the_run_is_over() -> None:
     asked: list[str] = []
 
     def ask(url: str) -> str:
         asked.append(url)
         if len(asked) % 3 == 0:
-            raise httpx.ConnectError("busy")
+            raise AnswerError(url, "is busy")
         return TWO_ENGINES
 
     server = Server(name="decode[0]", role="decode", url="http://127.0.0.1:1", process=None)

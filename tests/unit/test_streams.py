@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.serving.answers import Answered
 from pytest_pdserve.serving.streams import Answer
 from pytest_pdserve.serving.streams import read_stream
 from pytest_pdserve.values.errors import PathError
@@ -44,8 +45,10 @@ DONE = "data: [DONE]"
             Answer(text="hi", tokens=2),
         ),
         ([text("a", "length"), event(usage=None)], Answer(text="a", tokens=None)),
-        ([event(text_of("a"), error=None)], Answer(text="a", tokens=None)),
-        ([text("a"), text(" b")], Answer(text="a b", tokens=None)),
+        ([event(text_of("a"), error=None), DONE], Answer(text="a", tokens=None)),
+        ([text("a"), text(" b"), DONE], Answer(text="a b", tokens=None)),
+        ([text("a"), text(" b"), USAGE], Answer(text="a b", tokens=2)),
+        (["retry: 10", "id: 7", text("a", "stop")], Answer(text="a", tokens=None)),
     ],
 )
 def test_an_answer(lines: list[str], answer: Answer) -> None:
@@ -68,6 +71,26 @@ FAULT = 'data: {"error": {"message": "KV cache is lost", "code": 500}}'
         ([text("", "length"), USAGE], "claims 2 tokens and sent no text"),
         (["data: <html>", DONE], "streamed '<html>', which is not a JSON object"),
         (["data: [1]"], "streamed '[1]', which is not a JSON object"),
+        ([f"data: {'[' * 100_000}"], f"streamed {'[' * 300!r}, which is not a JSON object"),
+        (["<html>", "<p>"], "streamed '<html>', which is not a server-sent event"),
+        (["a\x1b[2Jb"], "streamed 'a [2Jb', which is not a server-sent event"),
+        (
+            [text("a"), text(" b")],
+            "stopped in the middle of a completion: no finish_reason, usage or [DONE] after 2 "
+            "events",
+        ),
+        *(
+            ([f"data: {json.dumps(odd)}"], "which is not an event of a completion")
+            for odd in (
+                {"choices": 5},
+                {"choices": {"text": "a"}},
+                {"choices": ["a"]},
+                {"choices": [{"text": 5}]},
+                {"choices": [{"delta": "a"}]},
+                {"choices": [], "usage": [1]},
+                {"choices": [], "usage": {"completion_tokens": "2"}},
+            )
+        ),
     ],
 )
 def test_what_is_no_answer_is_told_in_the_servers_words(lines: list[str], said: str) -> None:
@@ -75,3 +98,10 @@ def test_what_is_no_answer_is_told_in_the_servers_words(lines: list[str], said: 
         read_stream(lines, URL)
     assert said in str(refused.value)
     assert str(refused.value).startswith(URL)
+
+
+def test_lines_end_as_events_have_them_and_nowhere_else() -> None:
+    odd = {"choices": [text_of("a\u2028b\u0085c")]}
+    said = f"data: {json.dumps(odd, ensure_ascii=False)}\r\n\r\n{USAGE}\n\n{DONE}\n\n"
+    answered = Answered(url=URL, status=200, reason="OK", body=said.encode(), excerpt="")
+    assert read_stream(answered.lines, URL) == Answer(text="a\u2028b\u0085c", tokens=2)

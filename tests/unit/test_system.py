@@ -13,26 +13,12 @@ from pytest_pdserve.results.folders import baseline_folders
 from pytest_pdserve.simulation.options import SimulationSpec
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import Judgement
-from pytest_pdserve.values.system import System
+from tests.support.systems import LEAST
+from tests.support.systems import loaded
+from tests.support.systems import refused
 
-LEAST = """
-schema_version = 1
-description = "a machine"
-[cluster]
-kind = "local"
-nodes = 2
-gpus_per_node = 1
-[model]
-path = "m"
-"""
 SIMULATED = LEAST.replace("local", "simulated")
 FIGURES = 'figures = "figures.toml"\n'
-
-
-def loaded(folder: Path, text: str, name: str = "mine") -> System:
-    (folder / name).mkdir()
-    (folder / name / "system.toml").write_text(text)
-    return load_system(name, [folder])
 
 
 def test_what_a_file_leaves_out_has_a_default(tmp_path: Path) -> None:
@@ -302,15 +288,6 @@ def test_a_mistake_in_a_backends_own_table_is_named_as_any_other(
 def test_a_system_of_figures_has_no_table_of_any_backend(tmp_path: Path, table: str) -> None:
     text = LEAST.replace('kind = "local"\n', "").replace("[cluster]", f"{FIGURES}[cluster]")
     assert f"/{table}: " in refused(tmp_path, f"{text}[{table}]\n")
-
-
-def refused(folder: Path, text: str) -> str:
-    """What is said of a system file of *text*; the file is named first."""
-    with pytest.raises(ConfigError) as caught:
-        loaded(folder, text)
-    said = str(caught.value)
-    assert said.startswith(str(folder / "mine" / "system.toml"))
-    return said
 
 
 def test_a_folder_in_place_of_the_file_is_not_passed_over(tmp_path: Path) -> None:

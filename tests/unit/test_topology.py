@@ -145,8 +145,12 @@ def test_a_list_keeps_its_order() -> None:
     [
         ("dp,1p3d,dp", "topology 'dp' stands 2 times in 'dp,1p3d,dp'"),
         ("dp,", f"topology '' is not of the form {FORMS}"),
+        (",", f"topology '' is not of the form {FORMS}"),
+        (" , ,", f"topology '' is not of the form {FORMS}"),
+        ("dp;1p3d", f"topology 'dp;1p3d' is not of the form {FORMS}"),
+        (f"{'9' * 100}p1d", f"topology '{'9' * 79} is not of the form {FORMS}"),
     ],
-    ids=["twice", "empty entry"],
+    ids=["twice", "empty entry", "a comma", "commas", "semicolon", "a hundred digits"],
 )
 def test_a_list_with_a_mistake_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as refused:

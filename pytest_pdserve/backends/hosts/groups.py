@@ -14,9 +14,13 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
+from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.hosts import guard
+from pytest_pdserve.backends.hosts.inventory import CommandKind
+from pytest_pdserve.backends.hosts.inventory import InventoryFile
 from pytest_pdserve.backends.hosts.runner import GONE_S
 from pytest_pdserve.backends.hosts.runner import group_lives
 from pytest_pdserve.values.errors import LaunchError
@@ -27,17 +31,19 @@ Stream = int | IO[bytes]
 class Groups:
     """Groups that this session started, and the guard that ends them if it cannot."""
 
-    def __init__(self, stop_s: float) -> None:
+    def __init__(self, stop_s: float, run_folder: Path, progress: Progress) -> None:
         self._stop_s = stop_s
         self._running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
+        self._inventory = InventoryFile(run_folder, stop_s, progress)
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", guard.__file__, str(stop_s)],
+            [sys.executable, "-I", guard.__file__, str(stop_s), str(self._inventory.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             text=True,
         )
+        self._inventory.guarded_by(self._guard.pid)
 
     @property
     def pids(self) -> frozenset[int]:
@@ -77,7 +83,10 @@ class Groups:
             except OSError as error:
                 raise LaunchError(f"{name} cannot be started: {error}") from error
             self._running[popen.pid] = (name, popen)
-            self._tell(f"+{popen.pid}")
+            try:
+                self._tell(f"+{popen.pid}")
+            finally:
+                self._inventory.add_group(name, popen.pid, argv[0])
         return popen
 
     def stop(self, pids: Iterable[int], *, grace_s: float | None = None) -> None:
@@ -92,23 +101,41 @@ class Groups:
             if not self._wait_gone(groups, GONE_S):
                 names = ", ".join(self._running[group][0] for group in sorted(groups))
                 raise LaunchError(f"{names} still run {GONE_S:g} s after SIGKILL")
-        for group in groups:
-            self._running.pop(group)[1].wait()
-            self._tell(f"-{group}")
+        try:
+            for group in groups:
+                self._running.pop(group)[1].wait()
+                self._tell(f"-{group}")
+        finally:
+            if groups:
+                self._inventory.remove_groups(groups)
 
-    def on_loss(self, argv: Sequence[str]) -> None:
-        """Have *argv* run if this session is killed."""
-        self._tell(f"+{json.dumps(list(argv))}")
+    def on_loss(self, argv: Sequence[str], kind: CommandKind, name: str, *, id: str = "") -> None:
+        """Have *argv* run if this session is killed; asked again, take in the *id* of its job.
+
+        :param name: whose container it removes, or name of the job that it cancels.
+        """
+        try:
+            self._tell(f"+{json.dumps(list(argv))}")
+        finally:
+            self._inventory.add_command(argv, kind, name, id)
 
     def forget(self, argv: Sequence[str]) -> None:
         """Take back what :meth:`on_loss` asked for."""
-        self._tell(f"-{json.dumps(list(argv))}")
+        try:
+            self._tell(f"-{json.dumps(list(argv))}")
+        finally:
+            self._inventory.remove_command(argv)
+
+    def holding(self, lock: Path) -> contextlib.AbstractContextManager[None]:
+        """Have a lock file, which a process of ours uses, found if this session is killed."""
+        return self._inventory.holding(lock)
 
     def close(self) -> None:
         """End what still runs, and let the guard go, which first runs what nobody took back."""
         try:
             self.stop(self.pids)
         finally:
+            self._inventory.close()
             if self._guard.stdin is not None:
                 with contextlib.suppress(OSError):
                     self._guard.stdin.close()
@@ -116,6 +143,8 @@ class Groups:
                 self._guard.wait(timeout=self._stop_s + GONE_S)
 
     def _tell(self, line: str) -> None:
+        if self._guard.stdin is not None and self._guard.stdin.closed:
+            return  # by us: the guard has run what was still asked for
         if self._guard.stdin is None or self._guard.poll() is not None:
             raise LaunchError(
                 f"the process that guards this session (pid {self._guard.pid}) is gone; without it "

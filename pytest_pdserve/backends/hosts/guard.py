@@ -3,8 +3,9 @@
 Run as a script beside every session. It reads ``+<what>`` and ``-<what>`` from standard input,
 where *what* is a process group or a command as a JSON list; when that ends, its session has exited
 or was killed (SIGKILL included). Every group still listed is ended: SIGTERM, and SIGKILL after the
-grace given as the only argument (seconds). Commands still listed are run, and once more later: what
-they should end may have been on its way.
+grace given as the first argument (seconds). Commands still listed are run, and once more later:
+what they should end may have been on its way. The second argument is the session's inventory, a
+file that is removed if all this went well; if not, ``pdserve clean`` needs it.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 _AGAIN_S = 5.0
 _COMMAND_S = 20.0
 
 
-def end_groups(groups: set[int], grace_s: float) -> None:
-    """End every group of *groups*, those that linger by SIGKILL."""
+def end_groups(groups: set[int], grace_s: float) -> bool:
+    """End every group of *groups*, those that linger by SIGKILL.
+
+    :returns: whether none lingered, so that all of them could clean up.
+    """
     _signal_all(groups, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while groups and time.monotonic() < deadline:
-        time.sleep(0.1)
-        _signal_all(groups, 0)
+    wait_for(groups, grace_s)
+    lingering = bool(groups & running_groups())
     _signal_all(groups, signal.SIGKILL)
+    return not lingering
 
 
 def wait_for(groups: set[int], seconds: float) -> None:
@@ -40,11 +44,30 @@ def wait_for(groups: set[int], seconds: float) -> None:
         _signal_all(groups, 0)
 
 
-def run_commands(commands: Iterable[str]) -> None:
-    """Run every command, a JSON list of arguments; none may fail the others."""
+def running_groups() -> set[int]:
+    """Return the groups of this machine that have a member that is not a zombie."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The second field, in brackets, may hold anything; it is followed by the state.
+            state, _, group = path.read_bytes().rpartition(b")")[2].split()[:3]
+            if state not in (b"Z", b"X"):
+                found.add(int(group))
+    return found
+
+
+def run_commands(commands: Iterable[str]) -> bool:
+    """Run every command, a JSON list of arguments; none may fail the others.
+
+    :returns: whether all went well.
+    """
+    failed = False
     for command in commands:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(json.loads(command), timeout=_COMMAND_S, check=False)
+        try:
+            subprocess.run(json.loads(command), timeout=_COMMAND_S, check=True)
+        except (OSError, subprocess.SubprocessError):
+            failed = True
+    return not failed
 
 
 def _signal_all(groups: set[int], number: int) -> None:
@@ -71,13 +94,16 @@ def main() -> None:
                 held.discard(what)
     groups = {int(what) for what in held if what.isdecimal()}
     commands = [what for what in held if not what.isdecimal()]
-    run_commands(commands)
+    well = run_commands(commands)
     if commands:
         wait_for(groups, float(sys.argv[1]))
-    end_groups(groups, float(sys.argv[1]))
+    ended = end_groups(groups, float(sys.argv[1]))
     if commands:
         time.sleep(_AGAIN_S)
-        run_commands(commands)
+        well = run_commands(commands)
+    if well and ended:
+        with contextlib.suppress(OSError):
+            os.unlink(sys.argv[2])
 
 
 if __name__ == "__main__":

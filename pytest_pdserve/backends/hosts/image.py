@@ -173,7 +173,7 @@ class Engine:
         if shutil.which("aws") is None:
             raise Trouble(f"aws is not on PATH, and {registry} needs a login; install the AWS CLI")
         self._node.say(f"logging in to {registry}")
-        with tempfile.TemporaryDirectory(prefix="pdserve-login-") as folder:
+        with tempfile.TemporaryDirectory(prefix=login_prefix(os.getpid())) as folder:
             self._env["DOCKER_CONFIG"] = folder
             self._env["REGISTRY_AUTH_FILE"] = str(Path(folder) / "auth.json")
             self._log_in(registry, region)
@@ -213,26 +213,39 @@ def _last(said: str) -> str:
     return lines[-1].strip() if lines else "it says nothing"
 
 
+def login_prefix(pid: int) -> str:
+    """What the name of the folder begins with in which process *pid* keeps a registry's login."""
+    return f"pdserve-login-{pid}-"
+
+
+def lock_path(image: str) -> Path:
+    """Path of the lock of *image* on this node, for this user's sessions."""
+    key = hashlib.sha256(image.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"pdserve-image-{os.getuid()}-{key}.lock"
+
+
 @contextlib.contextmanager
 def locked(image: str, node: Node) -> Iterator[IO[str]]:
     """Be the only one of this user's sessions on this node that sees to *image*.
 
     :returns: the lock's file; it remembers what the image was loaded as.
     """
-    key = hashlib.sha256(image.encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"pdserve-image-{os.getuid()}-{key}.lock"
+    path = lock_path(image)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        file = os.fdopen(os.open(path, flags, 0o600), "r+")
-    except OSError as error:
-        raise Trouble(f"lock {path} cannot be opened: {error.strerror}; remove it") from error
-    with file:
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with node.telling(lambda: f"waiting for another session that sees to {image}"):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+            file = os.fdopen(os.open(path, flags, 0o600), "r+")
+        except OSError as error:
+            raise Trouble(f"lock {path} cannot be opened: {error.strerror}; remove it") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with node.telling(lambda: f"waiting for another session that sees to {image}"):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:  # `pdserve clean` has not removed it meanwhile
+                yield file
+                return
 
 
 def from_tarball(engine: Engine, path: str, tag: str, memo: IO[str], node: Node) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pytest_pdserve.backends.hosts.facts import describe_hardware
 from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.backends.local.allocation import slots
 from pytest_pdserve.backends.local.examining import examine_machine
+from pytest_pdserve.backends.programs import check_program
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.ports import Claim
@@ -33,6 +34,7 @@ class LocalBackend(Backend):
 
     name = "local"
     knows_hardware = True
+    serves_from_here = True
 
     def hosts(self, system: System) -> tuple[Host, ...]:
         """Return the slots: on loopback, each with its share of the cores."""
@@ -59,7 +61,11 @@ class LocalBackend(Backend):
         return examine_machine(system)
 
     def check_launch(self, system: System, launch: Launch) -> None:
-        """Refuse more instances than fit into the memory that is free now."""
+        """Refuse programs that are not installed, and more instances than memory is free for."""
+        if not system.container.contained:
+            check_program(system, "vllm", needed_for=f"system {system.name!r}")
+            if launch.router is not None:
+                check_program(system, "router", needed_for=f"system {system.name!r}")
         check_memory(system, len(launch.instances))
 
     @contextlib.contextmanager

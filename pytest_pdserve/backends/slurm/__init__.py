@@ -12,10 +12,13 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.backend import Request
 from pytest_pdserve.backends.hosts.facts import describe_hardware
+from pytest_pdserve.backends.slurm.controller import missing_programs
 from pytest_pdserve.backends.slurm.options import Preflight
 from pytest_pdserve.backends.slurm.options import SlurmSpec
+from pytest_pdserve.backends.slurm.options import check_cluster
 from pytest_pdserve.backends.slurm.planning import job_parameters
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.system import System
 
 
@@ -26,13 +29,29 @@ class SlurmBackend(Backend):
     tables: Mapping[str, type] = {"slurm": SlurmSpec, "preflight": Preflight}
     takes_jobs = True
 
+    def check_file(self, system: System) -> None:
+        """Refuse an address that no other node reaches, and GPUs that no node has."""
+        check_cluster(system.cluster, system.table("preflight", Preflight))
+
     def check(self, system: System) -> None:
-        """Refuse an installation without submitit."""
+        """Refuse an installation without submitit, and a machine without Slurm's commands."""
         if importlib.util.find_spec("submitit") is None:
             raise ConfigError(
                 f"system {system.name!r} needs submitit, which is not installed; "
                 "install pytest-pdserve[slurm]"
             )
+        if missing := missing_programs():
+            raise ConfigError(
+                f"system {system.name!r} needs Slurm's commands, but {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} not on PATH; run on a login node, or "
+                "choose a local system by --system"
+            )
+
+    def examine(self, system: System) -> Sequence[Prerequisite]:
+        """Return what this login node has, and what nodes will be asked for."""
+        from pytest_pdserve.backends.slurm.examining import examine_cluster
+
+        return examine_cluster(system)
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[Allocation]:

@@ -30,6 +30,7 @@ from pytest_pdserve.backends.images import Image
 from pytest_pdserve.backends.images import make_image_present
 from pytest_pdserve.backends.images import versions_of
 from pytest_pdserve.backends.slurm import controller
+from pytest_pdserve.backends.slurm.controller import Watch
 from pytest_pdserve.backends.slurm.holder import LEASE
 from pytest_pdserve.backends.slurm.holder import MARKS
 from pytest_pdserve.backends.slurm.holder import HolderConfig
@@ -75,7 +76,7 @@ class SlurmAllocation:
         facts: Sequence[NodeFacts],
         *,
         groups: Groups,
-        watch: controller.Watch,
+        watch: Watch,
         described: Mapping[str, Any],
         config: HolderConfig,
         label: str,
@@ -187,6 +188,7 @@ class SlurmAllocation:
             [python, str(self._folder / "runner.py"), str(items)],
             name=name,
             args=commands[0].step_args,
+            cluster=self._watch.cluster,
         )
         environment = {**step_environment(), **secrets}
         deadline = time.monotonic() + _STEP_S
@@ -290,7 +292,9 @@ class SlurmAllocation:
         with (folder / "srun.log").open("wb") as log:
             srun = self._groups.start(
                 "the diagnosis",
-                step_argv(self._job, nodes, argv, name="pdserve-diagnosis"),
+                step_argv(
+                    self._job, nodes, argv, name="pdserve-diagnosis", cluster=self._watch.cluster
+                ),
                 env=step_environment(),
                 output=log,
             )

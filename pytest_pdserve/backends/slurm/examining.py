@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,15 +42,16 @@ class Partition:
 
 def examine_cluster(system: System) -> list[Prerequisite]:
     """Return a row for each thing that the login node needs, and for what nodes are asked."""
-    missing = [name for name in controller.PROGRAMS if shutil.which(name) is None]
+    missing = controller.missing_programs()
+    ask = controller.Controller(system.table("slurm", SlurmSpec).clusters).ask
     return [
         software.distribution_row("submitit", extra="slurm"),
         commands_row(missing),
-        *slurm_rows(system, None if missing else controller.ask),
+        *slurm_rows(system, None if missing else ask),
         *software.serving_software(system),
         *software.plugin_rows(system, needed=software.nixl_plugin(system), here=False),
         *node_rows(system),
-        engine_row(system, controller.ask),
+        engine_row(system, ask),
     ]
 
 

@@ -1,7 +1,4 @@
-"""Nodes from Slurm: a job that holds them for one session, or one that runs already.
-
-The only importer of submitit, which submits the holder (:mod:`.holder`).
-"""
+"""Nodes from Slurm: a job that holds them for one session, or one that runs already."""
 
 from __future__ import annotations
 
@@ -20,35 +17,37 @@ from typing import Any
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import log_tail
 from pytest_pdserve.backends.hosts.groups import Groups
-from pytest_pdserve.backends.hosts.groups import signals_held
-from pytest_pdserve.backends.slurm import controller
 from pytest_pdserve.backends.slurm.allocation import SlurmAllocation
 from pytest_pdserve.backends.slurm.allocation import step_environment
+from pytest_pdserve.backends.slurm.controller import Controller
+from pytest_pdserve.backends.slurm.controller import Watch
 from pytest_pdserve.backends.slurm.holder import LEASE
 from pytest_pdserve.backends.slurm.holder import NODES
 from pytest_pdserve.backends.slurm.holder import HolderConfig
-from pytest_pdserve.backends.slurm.holder import hold
 from pytest_pdserve.backends.slurm.holder import holder_argv
 from pytest_pdserve.backends.slurm.holder import read_reports
 from pytest_pdserve.backends.slurm.lease import Heartbeat
+from pytest_pdserve.backends.slurm.node_states import nodes_text
 from pytest_pdserve.backends.slurm.options import NodeFacts
 from pytest_pdserve.backends.slurm.options import Preflight
 from pytest_pdserve.backends.slurm.options import SlurmSpec
 from pytest_pdserve.backends.slurm.options import node_troubles
 from pytest_pdserve.backends.slurm.planning import cancel_by_name_argv
 from pytest_pdserve.backends.slurm.planning import check_reusable
-from pytest_pdserve.backends.slurm.planning import job_environment
+from pytest_pdserve.backends.slurm.planning import is_ambiguous
 from pytest_pdserve.backends.slurm.planning import job_name
 from pytest_pdserve.backends.slurm.planning import job_parameters
-from pytest_pdserve.backends.slurm.planning import pending_text
 from pytest_pdserve.backends.slurm.planning import step_argv
-from pytest_pdserve.backends.slurm.planning import waiting_trouble
+from pytest_pdserve.backends.slurm.queueing import wait_in_queue
+from pytest_pdserve.backends.slurm.submitting import RefusedError
+from pytest_pdserve.backends.slurm.submitting import submit
+from pytest_pdserve.backends.slurm.waiting import QueueWait
+from pytest_pdserve.backends.slurm.waiting import Reporter
 from pytest_pdserve.plan.container import removal_argv
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.system import System
 
 _POLL_S = 0.2
-_REPORT_S = 15.0
 _HOLDERS_S = 5.0
 """For holders to leave by themselves, and their job to complete."""
 _CANCEL_S = 15.0
@@ -64,10 +63,9 @@ def acquired(
     :param job: a running job whose nodes are used, or None to submit one.
     :raises AllocationError: if nodes cannot be had in time, are not fit, or lack the image.
     """
-    controller.check_slurm()
     folder = folder.absolute()
     with contextlib.ExitStack() as stack:
-        groups = Groups(system.limits.stop_s)
+        groups = Groups(system.limits.stop_s, folder.parent, progress)
         stack.callback(groups.close)
         held = Job(system, folder, progress, groups)
         stack.callback(held.end)
@@ -75,7 +73,7 @@ def acquired(
         stack.callback(beat.end)
         facts = held.submit() if job is None else held.borrow(job)
         nodes = [seen.node for seen in facts]
-        watch = controller.Watch(held.id, nodes, system.table("slurm", SlurmSpec).time_limit_min)
+        watch = held.watch(nodes)
         stack.callback(watch.end)
         allocation = SlurmAllocation(
             system,
@@ -99,16 +97,21 @@ class Job:
 
     def __init__(self, system: System, folder: Path, progress: Progress, groups: Groups) -> None:
         self.id = ""
+        self.cluster = ""
+        """The cluster that the job is on; empty is the login node's own."""
         self._system = system
         self._spec = system.table("slurm", SlurmSpec)
+        self.time_limit = f"{self._spec.time_limit_min} min (slurm.time_limit_min)"
+        """The job's time limit, and where that is set; empty if not known."""
         self._folder = folder
         self._progress = progress
         self._groups = groups
         self._user = pwd.getpwuid(os.getuid()).pw_name
         self.label = f"{folder.parent.name}-{secrets.token_hex(2)}"
         """The run and a token: sessions with other runs folders may have the same run id."""
-        self._needed = system.cluster.nodes + system.table("slurm", SlurmSpec).client_node
+        self._needed = system.cluster.nodes + self._spec.client_node
         self._lent = False
+        self._time_left = ""
         self._partition = ""
         self._queued_s = 0.0
         self._excluded: dict[str, str] = {}
@@ -147,18 +150,35 @@ class Job:
 
         :raises AllocationError: if it cannot be used.
         """
+        option, clusters = f"--pdserve-job-id {job}", self._spec.clusters
+        if is_ambiguous(clusters):
+            raise AllocationError(
+                f"{option}: [slurm] parameters.clusters in {self._system.source} is {clusters!r}, "
+                "and every cluster has a job of that number: name the one of the job"
+            )
+        self.cluster = clusters
+        controller = Controller(self.cluster)
         state = controller.job_state(job)
         if state is None:
-            raise AllocationError(f"--pdserve-job-id {job}: Slurm's controller does not answer")
+            raise AllocationError(
+                f"{option}: Slurm's controller does not answer: {controller.complaint}"
+            )
         nodes = controller.expand(state.nodes) if state.nodes else ()
         check_reusable(job, state, user=self._user, nodes=len(nodes), needed=self._needed)
         self.id, self._lent, self._partition = job, True, state.partition
+        self._time_left = state.time_left
+        self.time_limit = f"{state.time_limit} (the job's own)" if state.time_limit else ""
         self._start_holder(nodes[: self._needed])
         facts, bad = self._survey(nodes[: self._needed])
         if bad:
             said = "; ".join(f"{node} {why}" for node, why in bad.items())
-            raise AllocationError(f"--pdserve-job-id {job}: preflight: {said}")
+            raise AllocationError(f"{option}: preflight: {said}")
         return tuple(facts.values())
+
+    def watch(self, nodes: Sequence[str]) -> Watch:
+        """Look at the job and its nodes from now on."""
+        asked, limit = Controller(self.cluster), self.time_limit
+        return Watch(asked, self.id, nodes, limit=limit, read_log=self.read_log)
 
     def describe(self) -> dict[str, Any]:
         """What records keep of how the nodes were had."""
@@ -172,6 +192,8 @@ class Job:
     def text(self, nodes: Sequence[str]) -> str:
         """One progress line of a job that runs."""
         how = "lent" if self._lent else f"after {self._queued_s:.0f} s"
+        if self._lent and self.time_limit:
+            how += f"; its time limit is {self.time_limit}, {self._time_left or 'unknown'} is left"
         return f"Slurm job {self.id} on {', '.join(nodes)}, {how}"
 
     def end(self, patience_s: float = _HOLDERS_S) -> None:
@@ -184,10 +206,11 @@ class Job:
                 self._lender.wait(self._system.limits.stop_s + _CANCEL_S)
         if self._lent or not self._owed:
             return
-        if self.id and not self._gone_within(patience_s):
-            controller.cancel(self.id)
+        reporter = Reporter(self._progress)
+        if self.id and not self._gone_within(patience_s, reporter):
+            Controller(self.cluster).cancel(self.id)
             self._cancelled = True
-            if not self._gone_within(_CANCEL_S):
+            if not self._gone_within(_CANCEL_S, reporter):
                 return  # what cancels it by its name goes on without us
         if self.id:
             self._groups.forget(self._owed)
@@ -214,137 +237,146 @@ class Job:
         )
 
     def _submit_holder(self, name: str) -> None:
-        import submitit
-
         for told in (self._folder / NODES).glob("*.json"):
             told.unlink()
-        self._owed = cancel_by_name_argv(name, self._user)
-        self._groups.on_loss(self._owed)
-        parameters = job_parameters(
-            self._spec, name=name, nodes=self._needed, excluded=tuple(self._excluded)
-        )
-        with signals_held(), _cleaned_environment():
-            try:
-                executor = submitit.SlurmExecutor(folder=self._folder / "submitit")
-                executor.update_parameters(**parameters)
-                self.id = executor.submit(hold, self.config).job_id
-            except submitit.core.utils.FailedJobError as error:
-                if _refusal(str(error)):
-                    self._groups.forget(self._owed)
-                    self._owed = ()
-                raise AllocationError(
-                    f"sbatch took no job: {_complaint(str(error))}; see [slurm] in "
-                    f"{self._system.source}"
-                ) from error
+        self._owe(name, self._spec.clusters)
+        reporter = Reporter(self._progress)
+        try:
+            submitted = submit(
+                self.config,
+                folder=self._folder / "submitit",
+                parameters=job_parameters(
+                    self._spec, name=name, nodes=self._needed, excluded=tuple(self._excluded)
+                ),
+                source=self._system.source,
+                meanwhile=lambda: reporter.tick(lambda: "waiting for sbatch to take the job"),
+            )
+        except RefusedError:
+            self._groups.forget(self._owed)
+            self._owed = ()
+            raise
+        cluster = submitted.cluster or self._spec.clusters
+        if is_ambiguous(cluster):
+            raise AllocationError(
+                f"sbatch does not say on which of the clusters {cluster!r} job {submitted.job} is; "
+                f"name one in [slurm] parameters.clusters in {self._system.source}"
+            )
+        seen = None if submitted.sure else Controller(cluster).job_state(submitted.job)
+        if seen is not None and seen.name not in ("", name):
+            raise AllocationError(
+                f"sbatch's answer {submitted.answer!r} was read as job {submitted.job}, but that "
+                f"is another one, {seen.name!r}; have sbatch print 'Submitted batch job N'"
+            )
+        self.id, self.cluster = submitted.job, cluster
+        self._owe(name, cluster, id=self.id)
+
+    def _owe(self, name: str, clusters: str, *, id: str = "") -> None:
+        """Have the job ended by its name if this session is killed."""
+        argv = cancel_by_name_argv(name, self._user, clusters)
+        if self._owed and argv != self._owed:
+            self._groups.forget(self._owed)
+        self._owed = argv
+        self._groups.on_loss(argv, "job", name, id=id)
 
     def _start_holder(self, nodes: Sequence[str]) -> None:
         with (self._folder / "holder.log").open("ab") as log:
             self._lender = self._groups.start(
                 "the holder",
-                step_argv(self.id, nodes, holder_argv("hold", self.config), name="pdserve-holder"),
+                step_argv(
+                    self.id,
+                    nodes,
+                    holder_argv("hold", self.config),
+                    name="pdserve-holder",
+                    cluster=self.cluster,
+                ),
                 env=step_environment(),
                 output=log,
             )
 
     def _wait_running(self) -> tuple[str, ...]:
-        """Wait in the queue.
+        """Wait in the queue, and then for the nodes to be ready.
 
         :returns: the nodes.
         """
-        spec = self._spec
-        began, hopeful, report_at = time.monotonic(), 0.0, 2.0
-        while True:
-            state = controller.job_state(self.id)
-            waited = time.monotonic() - began
-            if state is not None and not state.pending:
-                break
-            if state is None or not state.hopeless:
-                hopeful = waited
-            trouble = waiting_trouble(
-                self.id,
-                state,
-                waited_s=waited,
-                hopeless_s=waited - hopeful,
-                limit_s=spec.queue_s,
-                source=self._system.source,
-            )
-            if trouble:
-                raise AllocationError(trouble)
-            if state is not None and waited >= report_at:
-                report_at = waited + _REPORT_S
-                place = controller.queue_place(self.id, state.partition)
-                self._progress(pending_text(self.id, state, place, waited))
-            time.sleep(_POLL_S if waited < 10 else 1.0)
-        self._queued_s, self._partition = waited, state.partition
-        if ended := state.trouble(self.id, spec.time_limit_min):
-            raise AllocationError(f"{ended}; {self._holder_log()}")
-        return controller.expand(state.nodes)
+        wait = QueueWait(
+            self.id,
+            partition=self._spec.partition,
+            limit_s=self._spec.queue_s,
+            source=self._system.source,
+            now_s=time.monotonic(),
+        )
+        self._queued_s = wait_in_queue(self.id, wait, cluster=self.cluster, progress=self._progress)
+        if ended := wait.ended(self.time_limit):
+            raise AllocationError(f"{ended}{self._log_text()}")
+        assert wait.state is not None
+        self._partition = wait.state.partition
+        return Controller(self.cluster).expand(wait.state.nodes)
 
     def _survey(self, nodes: Sequence[str]) -> tuple[dict[str, NodeFacts], dict[str, str]]:
         """Wait for what the nodes say of themselves.
 
         :returns: the facts by node, and nodes that are not fit with the reason.
         """
-        deadline = time.monotonic() + self._spec.report_s
-        while len(facts := read_reports(self._folder, nodes)) < len(nodes):
-            if time.monotonic() > deadline:
+        began, reporter, ended = time.monotonic(), Reporter(self._progress), ""
+
+        def waiting() -> str:
+            silent = set(nodes) - set(read_reports(self._folder, nodes))
+            waited_s = time.monotonic() - began
+            return f"waiting for {', '.join(sorted(silent))} to report: {waited_s:.0f} s"
+
+        asked = Controller(self.cluster, meanwhile=lambda: reporter.tick(waiting))
+        while len(facts := read_reports(self._folder, nodes)) < len(nodes) and not ended:
+            if time.monotonic() - began > self._spec.report_s:
                 break
-            state = controller.job_state(self.id)
-            if state is not None and state.state != "RUNNING":
-                break
+            reporter.tick(waiting)
             time.sleep(_POLL_S)
+            state = asked.job_state(self.id)
+            if state is not None and (trouble := state.trouble(self.id, self.time_limit)):
+                ended = f"before it ended: {trouble}"
         if not facts:
+            lost = nodes_text([node for node in asked.node_states(nodes) if node.bad])
+            within = f"within {self._spec.report_s:g} s (slurm.report_s)"
             raise AllocationError(
-                f"no node of Slurm job {self.id} ({', '.join(nodes)}) reported within "
-                f"{self._spec.report_s:g} s (slurm.report_s): {self._folder} must lie on a folder "
-                f"that nodes share, see --pdserve-runs; {self._holder_log()}"
+                f"no node of Slurm job {self.id} ({', '.join(nodes)}) reported {ended or within}: "
+                + (f"nodes in trouble: {lost}; " if lost else "")
+                + f"{self._folder} must lie on a folder that nodes share, see --pdserve-runs"
+                + self._log_text()
             )
+        preflight = self._system.table("preflight", Preflight)
         bad = {node: "did not start its holder" for node in nodes if node not in facts}
         for node, seen in facts.items():
-            troubles = node_troubles(
-                seen, self._system.table("preflight", Preflight), self._spec.interface
-            )
-            if troubles:
+            if troubles := node_troubles(seen, preflight, self._spec.interface):
                 bad[node] = ", ".join(troubles)
         return facts, bad
 
-    def _holder_log(self) -> str:
-        logs = sorted((self._folder / "submitit").glob(f"{self.id}_*_log.err"))
-        logs += self._folder.glob("holder.log")
-        return f"{logs[0]} ends:\n{log_tail(logs[0])}" if logs else "it left no log"
+    def read_log(self) -> str:
+        """Return the end of the holder's log; empty if there is none."""
+        log = self._log
+        return log_tail(log) if log is not None else ""
 
-    def _gone_within(self, seconds: float) -> bool:
+    @property
+    def _log(self) -> Path | None:
+        logs = sorted((self._folder / "submitit").glob(f"{self.id}_*_log.err"))
+        return next(iter([*logs, *self._folder.glob("holder.log")]), None)
+
+    def _log_text(self) -> str:
+        """Return the end of the holder's log as the last clause of a sentence."""
+        return f"; {self._log} ends:\n{self.read_log()}" if self._log is not None else ""
+
+    def _gone_within(self, seconds: float, reporter: Reporter) -> bool:
         """Wait until nothing of the job is left; not for one that waits in the queue."""
         deadline = time.monotonic() + seconds
+
+        def tick() -> None:
+            reporter.tick(lambda: f"waiting for Slurm job {self.id} to end")
+
+        asked = Controller(self.cluster, meanwhile=tick)
         while True:
-            state = controller.job_state(self.id)
+            state = asked.job_state(self.id)
             if state is not None and state.over:
                 return True
             waits = state is not None and state.pending and not self._cancelled
             if waits or time.monotonic() > deadline:
                 return False
+            tick()
             time.sleep(_POLL_S)
-
-
-@contextlib.contextmanager
-def _cleaned_environment() -> Iterator[None]:
-    """Hide from sbatch what the caller's shell would have it do, and secrets."""
-    kept = job_environment(os.environ)
-    hidden = {name: value for name, value in os.environ.items() if name not in kept}
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-def _refusal(text: str) -> bool:
-    """Whether sbatch knows that there is no job; after a time-out there may be one."""
-    return "Batch job submission failed" in text and "timed out" not in text
-
-
-def _complaint(text: str) -> str:
-    """What sbatch said, as one line."""
-    lines = [line.removeprefix("sbatch: ").strip() for line in text.splitlines()]
-    return "; ".join(filter(None, lines)) or "no reason given"

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from fnmatch import fnmatchcase
+from ipaddress import ip_address
 from typing import Annotated
 
 from msgspec import Meta
 
-Word = Annotated[str, Meta(pattern=r"^\S+$")]
-Seconds = Annotated[float, Meta(gt=0)]
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import ClusterSpec
+from pytest_pdserve.values.system import Gib
+from pytest_pdserve.values.system import Seconds
+
+Word = Annotated[str, Meta(pattern=r"^\S+(?![\s\S])")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,7 @@ class SlurmSpec:
     """Generic resources per node, e.g. ``gpu:8``."""
     exclusive: bool = True
     """Whether no other job may share the nodes."""
-    time_limit_min: Annotated[int, Meta(ge=1)] = 240
+    time_limit_min: Annotated[int, Meta(ge=1, le=1_000_000)] = 240
     """Minutes after which Slurm ends the job, whatever it does."""
     parameters: Mapping[Annotated[str, Meta(pattern="^[a-z][a-z-]*$")], str | int | bool] = field(
         default_factory=dict
@@ -55,19 +60,51 @@ class SlurmSpec:
     replacements: Annotated[int, Meta(ge=0, le=5)] = 1
     """How often nodes that fail the preflight are excluded, and others asked for."""
 
+    @property
+    def clusters(self) -> str:
+        """Clusters that sbatch may choose from, with commas; empty is the login node's own."""
+        return str(self.parameters.get("clusters", ""))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
     """What each node must show before anything is started on it; what is not said is not asked."""
 
-    gpus: Annotated[int, Meta(ge=0)] | None = None
+    gpus: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     """GPUs that ``nvidia-smi`` must list."""
     devices: Mapping[Annotated[str, Meta(pattern="^/dev/")], Annotated[int, Meta(ge=1)]] = field(
         default_factory=dict
     )
     """Glob of device files and how many there must be, e.g. ``/dev/infiniband/uverbs*``, 32."""
-    memory_gib: Annotated[float, Meta(ge=0)] = 0.0
+    memory_gib: Gib = 0.0
     """Memory that must be available, GiB."""
+
+
+def check_cluster(cluster: ClusterSpec, preflight: Preflight) -> None:
+    """Refuse what no session on nodes of a Slurm cluster could use.
+
+    :raises ConfigError: with the JSON pointer of the key.
+    """
+    if not cluster.shared_host and _is_loopback(cluster.bind_host or ""):
+        raise ConfigError(
+            f"/cluster/bind_host: is {cluster.bind_host!r}, where no other node reaches a server; "
+            "remove it: the default is the address of the chosen interface"
+        )
+    # Each node of a shared host sees the GPUs of all of them.
+    there = cluster.gpus_per_node * (cluster.nodes if cluster.shared_host else 1)
+    if preflight.gpus is not None and preflight.gpus > there:
+        where = "nodes x cluster.gpus_per_node" if cluster.shared_host else "cluster.gpus_per_node"
+        raise ConfigError(
+            f"/preflight/gpus: is {preflight.gpus}, but a node has {there} GPUs ({where}): no node "
+            "could pass; correct one of the two"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.startswith("localhost.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

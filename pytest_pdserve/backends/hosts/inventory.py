@@ -1,0 +1,308 @@
+"""What a session has started on this host, in a file for as long as the session lives.
+
+If a session and its guard are both killed, ``pdserve clean`` finds in it what they left. The folder
+may be on a home that several hosts share, so a file says of which host and boot it is. It holds no
+environment and no secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import Annotated
+from typing import Literal
+
+import msgspec
+
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.hosts.runner import started_at
+from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.files import write_bytes
+from pytest_pdserve.values.errors import StoreError
+from pytest_pdserve.values.sessions import utc_text
+from pytest_pdserve.values.text import Line
+from pytest_pdserve.values.text import Utc
+from pytest_pdserve.values.text import Word
+
+CommandKind = Literal["container", "job"]
+_VERSION = 1
+_PATIENCE_S = 5.0
+"""For one write: a home whose server is gone must not keep a session from ending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostId:
+    """A host since its boot, and the process ids that are valid there."""
+
+    name: Word
+    """Its host name."""
+    machine_id: Line
+    """``/etc/machine-id``; empty where there is none."""
+    boot_id: Line
+    """The kernel's, new at each boot."""
+    pid_namespace: Line
+    """The kernel's name of it: a container may have ids of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessId:
+    """A process, told from a later one of the same id."""
+
+    pid: Annotated[int, msgspec.Meta(ge=1)]
+    """Its id."""
+    started: Annotated[int, msgspec.Meta(ge=0)]
+    """Clock ticks from boot to its start; unlike a time of day, these never change."""
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId:
+        """Return that of a process of this host; without ``/proc``, one that nobody accepts."""
+        return cls(pid=pid, started=int(started_at(pid) or -1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedGroup:
+    """A process group that the session has started."""
+
+    name: Word
+    """Who it is, e.g. ``decode[1]``."""
+    leader: ProcessId
+    """Its first process, whose id is the group's."""
+    program: Line
+    """The first of its arguments."""
+    since: Utc
+    """When it was started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossCommand:
+    """A command that removes what no process group is."""
+
+    kind: CommandKind
+    """What it removes."""
+    name: Word
+    """Whose container it is, e.g. ``decode[1]``; the job's name."""
+    id: Line
+    """The job's; empty where it is not known, and for containers."""
+    argv: Annotated[tuple[Word, ...], msgspec.Meta(min_length=1)]
+    """Its arguments."""
+    since: Utc
+    """When it was first needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a session has started and not ended yet."""
+
+    schema_version: int
+    """Of this file's form."""
+    host: HostId
+    """Where it runs."""
+    session: ProcessId
+    """Process of the session: pytest, or ``pdserve serve``."""
+    guard: ProcessId | None
+    """Process that ends what is left, once that of the session is gone; None before it starts."""
+    since: Utc
+    """When the session acquired its nodes."""
+    run_folder: Word
+    """Folder of the session's records and logs."""
+    temporary_folder: Word
+    """Where its processes make temporary folders."""
+    stop_s: Annotated[float, msgspec.Meta(ge=0, le=3600)]
+    """From SIGTERM to SIGKILL of what is left, seconds."""
+    groups: tuple[StartedGroup, ...] = ()
+    """In the order of their start."""
+    commands: tuple[LossCommand, ...] = ()
+    """In the order in which they were asked for."""
+    locks: tuple[Word, ...] = ()
+    """Lock files that are in use."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left to end or remove."""
+        return not (self.groups or self.commands or self.locks)
+
+
+class MalformedInventoryError(Exception):
+    """Raised when a file is no inventory that can be acted on; the message is a clause."""
+
+
+def inventory_folder() -> Path:
+    """Folder of the inventories of all hosts that share this user's home."""
+    return state_folder() / "sessions"
+
+
+def this_host() -> HostId:
+    """Return the host that this process runs on."""
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return HostId(
+        name=socket.gethostname() or "unknown",
+        machine_id=_line(Path("/etc/machine-id")),
+        boot_id=_line(Path("/proc/sys/kernel/random/boot_id")),
+        pid_namespace=namespace,
+    )
+
+
+def _line(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text().strip()
+    return ""
+
+
+def parse_inventory(content: bytes) -> Inventory:
+    """Read an inventory.
+
+    :raises MalformedInventoryError: if it is malformed, or of another version.
+    """
+    try:
+        found = msgspec.json.decode(content, type=Inventory)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedInventoryError(str(error)) from error
+    if found.schema_version != _VERSION:
+        raise MalformedInventoryError(
+            f"schema_version = {found.schema_version}, this pytest-pdserve knows {_VERSION}"
+        )
+    started = [group.leader for group in found.groups] + ([found.guard] if found.guard else [])
+    if any(process.pid == 1 for process in started):
+        raise MalformedInventoryError("no session starts process 1")
+    return found
+
+
+def now_text() -> str:
+    """Return this moment as files hold it."""
+    return utc_text(datetime.now(UTC))
+
+
+class InventoryFile:
+    """The inventory of this session, written anew at each change.
+
+    A file that cannot be written breaks no session: that is said once, and the session goes on.
+    """
+
+    def __init__(self, run_folder: Path, stop_s: float, progress: Progress) -> None:
+        host = this_host()
+        name = re.sub(r"[^\w.-]", "_", host.name)
+        token = token_hex(2)  # a process may hold several allocations
+        self.path = inventory_folder() / f"{name}-{host.boot_id}-{os.getpid()}-{token}.json"
+        self._now = Inventory(
+            schema_version=_VERSION,
+            host=host,
+            session=ProcessId.of(os.getpid()),
+            guard=None,
+            since=now_text(),
+            run_folder=str(run_folder.absolute().resolve()),
+            temporary_folder=str(Path(tempfile.gettempdir()).absolute()),
+            stop_s=stop_s,
+        )
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._warned = self._stuck = self._closed = False
+
+    def guarded_by(self, pid: int) -> None:
+        """Take in the guard."""
+        guard = ProcessId.of(pid)
+        self._change(lambda now: replace(now, guard=guard))
+
+    def add_group(self, name: str, pid: int, program: str) -> None:
+        """Take in a process group that was started just now."""
+        group = StartedGroup(name=name, leader=ProcessId.of(pid), program=program, since=now_text())
+        self._change(lambda now: replace(now, groups=(*now.groups, group)))
+
+    def remove_groups(self, pids: Iterable[int]) -> None:
+        """Take out groups that have ended."""
+        ended = set(pids)
+        self._change(
+            lambda now: replace(
+                now, groups=tuple(each for each in now.groups if each.leader.pid not in ended)
+            )
+        )
+
+    def add_command(self, argv: Sequence[str], kind: CommandKind, name: str, id: str = "") -> None:
+        """Take in a command that is to run if the session is lost; a known one gets its *id*."""
+        words, since = tuple(argv), now_text()
+
+        def add(now: Inventory) -> Inventory:
+            known = {command.argv: command for command in now.commands}
+            first = known[words].since if words in known else since
+            known[words] = LossCommand(kind=kind, name=name, id=id, argv=words, since=first)
+            return replace(now, commands=tuple(known.values()))
+
+        self._change(add)
+
+    def remove_command(self, argv: Sequence[str]) -> None:
+        """Take out a command that nothing needs any more."""
+        words = tuple(argv)
+        self._change(
+            lambda now: replace(
+                now, commands=tuple(each for each in now.commands if each.argv != words)
+            )
+        )
+
+    @contextlib.contextmanager
+    def holding(self, lock: Path) -> Iterator[None]:
+        """Have *lock*, a lock file, in the inventory during the block."""
+        path = str(lock)
+        self._change(lambda now: replace(now, locks=(*now.locks, path)))
+        try:
+            yield
+        finally:
+            self._change(
+                lambda now: replace(now, locks=tuple(each for each in now.locks if each != path))
+            )
+
+    def close(self) -> None:
+        """Remove the file, unless something is left; it then stays for the guard and for people."""
+        self._closed = True
+        self._change(lambda now: now)
+
+    def _change(self, change: Callable[[Inventory], Inventory]) -> None:
+        with self._lock:
+            self._now = change(self._now)
+            if self._stuck:
+                return
+            failures: list[str] = []
+            writer = threading.Thread(target=self._save, args=[failures], daemon=True)
+            try:
+                writer.start()
+            except RuntimeError as error:
+                failures.append(f"{self.path} cannot be written: {error}")
+            else:
+                writer.join(_PATIENCE_S)
+                self._stuck = writer.is_alive()
+            if self._stuck:
+                failures.append(f"{self.path} takes longer than {_PATIENCE_S:g} s to write")
+        if failures and not self._warned:
+            self._warned = True
+            self._progress(
+                "what this session starts is not written down, and `pdserve clean` will not find "
+                f"it: {failures[0]}"
+            )
+
+    def _save(self, failures: list[str]) -> None:
+        try:
+            if self._closed and self._now.empty:
+                self.path.unlink(missing_ok=True)
+            elif not self._closed:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_bytes(self.path, msgspec.json.encode(self._now))
+        except StoreError as error:
+            failures.append(str(error))
+        except OSError as error:
+            failures.append(f"{self.path} cannot be written: {error.strerror}")
+        except UnicodeError:
+            failures.append(f"{self.path} cannot be written: a name in it is not UTF-8")
