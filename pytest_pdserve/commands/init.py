@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from pytest_pdserve.commands.arguments import next_lines
+from pytest_pdserve.results.reading import is_there
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """
     folder: Path = options.folder
     files = dict(_files(resources.files("pytest_pdserve") / "template"))
-    there = sorted(str(folder / name) for name in files if (folder / name).exists())
+    there = sorted(str(folder / name) for name in files if is_there(folder / name))
     if there:
         raise ConfigError(
             f"{there[0]} exists, and pdserve init overwrites nothing; name another folder"
@@ -55,5 +56,6 @@ def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{path} cannot be written: {why}") from error

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 from typing import NoReturn
 
 from pytest_pdserve import commands
@@ -35,6 +36,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.BAD_INPUT, f"pdserve: {message[:400]}; see {self.prog} --help\n")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse ``--option=--``, of which argparse before Python 3.13 makes an empty list."""
+        found = super()._get_values(action, arg_strings)  # type: ignore[misc]
+        if found == [] and action.nargs is None:
+            raise argparse.ArgumentError(action, "expected a value, not '--'")
+        return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +32,7 @@ def find_project(options: argparse.Namespace) -> Project:
     """
     arguments = ["-s", "--disable-plugin-autoload", "-p", _plugin()]
     if options.config_file is not None:
-        if not Path(options.config_file).is_file():
+        if not os.path.isfile(options.config_file):
             raise ConfigError(f"--config-file {options.config_file}: expected a file that exists")
         arguments += ["-c", options.config_file]
     if options.rootdir is not None:

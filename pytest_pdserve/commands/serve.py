@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +17,16 @@ from pytest_pdserve.commands.arguments import add_topology
 from pytest_pdserve.commands.arguments import one_topology
 from pytest_pdserve.commands.project import find_project
 from pytest_pdserve.commands.project import system_in
+from pytest_pdserve.session.project import DEFAULT_RUNS
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
 if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
+    from pytest_pdserve.session.project import Project
 
 NAME = "serve"
+SUITES = "suites"
 TEXT = "Stand a topology up and hold it until interrupted"
 
 
@@ -36,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.backends.backend import Request
     from pytest_pdserve.backends.planned import plan_topology
     from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.results.redaction import redacting_files
     from pytest_pdserve.results.store import check_runs_folder
     from pytest_pdserve.results.store import create_run
     from pytest_pdserve.serving.stand_up import stand_up
@@ -60,19 +67,22 @@ def run(options: argparse.Namespace) -> int:
 
     asked = Request(folder=store.folder / backend.name, progress=progress)
     with (
+        redacting_files(store.folder),
         backend.acquire(system, asked) as nodes,
         stand_up(nodes, topology, system, logs=logs, progress=progress) as deployment,
     ):
-        _hold(deployment, logs)
+        _hold(deployment, logs, project, options.config_file)
     return 0
 
 
-def _hold(deployment: Deployment, logs: Path) -> None:
+def _hold(deployment: Deployment, logs: Path, project: Project, ini: str | None) -> None:
     """Say where it answers, and watch its servers."""
     key = logs.parent.parent / "api-key"
     try:
         _write_key(key, deployment.api_key)
         print(_ready_text(deployment, logs, key), flush=True)
+        measure = measure_line(deployment, project, key=key, ini=ini)
+        print(f"measure   {measure}\nCtrl-C ends it.", flush=True)
         while True:
             deployment.check_alive()
             time.sleep(1.0)
@@ -91,18 +101,34 @@ def _write_key(path: Path, key: str) -> None:
 
 
 def _ready_text(deployment: Deployment, logs: Path, key: Path) -> str:
-    url = deployment.url
+    url, cat = deployment.url, f"$(cat {shlex.quote(str(key))})"
+    request = {"model": deployment.system.model.path, "prompt": "bado fami", "max_tokens": 16}
     return "\n".join(
         [
             f"endpoint  {url}",
             f"logs      {logs}",
             f"key       {key} (only you can read it)",
-            f'try       curl {url}/v1/completions -H "Authorization: Bearer $(cat {key})" '
-            "-H 'Content-Type: application/json' "
-            f'-d \'{{"model": "{deployment.system.model.path}", "prompt": "bado fami", '
-            '"max_tokens": 16}\'',
-            f"measure   PDSERVE_API_KEY=$(cat {key}) pytest suites/ --pdserve-base-url {url} "
-            f"--topology {deployment.topology.id}",
-            "Ctrl-C ends it.",
+            f'try       curl {url}/v1/completions -H "Authorization: Bearer {cat}" '
+            f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(request))}",
         ]
     )
+
+
+def measure_line(deployment: Deployment, project: Project, *, key: Path, ini: str | None) -> str:
+    """Return a line for a shell in any folder that measures *deployment* while it is held.
+
+    :param key: file that holds its API key.
+    :param ini: ini file of the project, if one was named.
+    """
+    own = (project.rootdir / SUITES).is_dir()
+    words = [sys.executable, "-m", "pytest", "--rootdir", str(project.rootdir)]
+    words += ["-c", str(Path(ini).absolute())] if ini is not None else []
+    words += [SUITES] if own else ["--pyargs", "pytest_pdserve.suites"]
+    words += ["--system", deployment.system.name, "--topology", deployment.topology.id]
+    words += ["--pdserve-base-url", deployment.url]
+    for server in deployment.instances:
+        words += ["--pdserve-instance-url", f"{server.role}={server.url}"]
+    if project.runs != project.rootdir / DEFAULT_RUNS:
+        words += ["--pdserve-runs", str(project.runs)]
+    folder, file = shlex.quote(str(project.rootdir)), shlex.quote(str(key))
+    return f'cd {folder} && PDSERVE_API_KEY="$(cat {file})" {shlex.join(words)}'

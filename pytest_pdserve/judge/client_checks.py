@@ -21,7 +21,8 @@ MIN_COMPARED_TOKENS = 8
 """Output tokens per request below which different prompts may well have the same answer."""
 MIN_TEXT_SHARE = 0.7
 """Share of the tokens that a server claims which it must count in its own text: a tokenizer counts
-0.94 to 1.38 (Mistral's, 3,000 texts of 16 random tokens), and of one sign repeated 0.06 to 0.5."""
+0.94 to 1.38 (Mistral's, 3,000 texts of 16 random tokens), and 0.06 to 0.5 of one character
+repeated."""
 MIN_CHUNKS_PER_TOKEN = 0.98
 """Chunks per token below which a gap between chunks is no inter-token latency."""
 BUSIEST_CLIENT = 0.9
@@ -119,8 +120,8 @@ def _short_text(seen: Observation) -> str | None:
     if any(counted >= MIN_TEXT_SHARE * claimed for claimed, counted in controls.recounted):
         return None
     claimed, counted = (sum(numbers) for numbers in zip(*controls.recounted, strict=True))
-    alike, sign = len(set("".join(controls.answers))) == 1, controls.answers[0][:1]
-    repeated = f"{sign!r} is all that they have, as it is with broken weights"
+    alike, first = len(set("".join(controls.answers))) == 1, controls.answers[0][:1]
+    repeated = f"they consist of {first!r} alone, as with broken weights"
     cause = repeated if alike else "text is missing"
     return (
         f"{len(controls.recounted)} prompts asked one by one have {claimed} output tokens by the "

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_pdserve.values.metrics import Better
+from pytest_pdserve.values.numbers import LARGEST_LOG
+from pytest_pdserve.values.numbers import growth
 from pytest_pdserve.values.rules import RULE
 
 NORMAL_MAD = 1.4826
@@ -30,7 +32,7 @@ def signed_log(value: float, better: Better) -> float:
 
 def as_value(log: float, better: Better) -> float:
     """Return the value of a signed logarithm."""
-    return math.exp(-log if better == "higher" else log)
+    return math.exp(min(-log if better == "higher" else log, LARGEST_LOG))
 
 
 def as_change(log: float, better: Better) -> float:
@@ -38,7 +40,7 @@ def as_change(log: float, better: Better) -> float:
 
     0.05 is 5 % more, which is worse for a latency and better for a throughput.
     """
-    return math.expm1(-log if better == "higher" else log)
+    return growth(-log if better == "higher" else log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

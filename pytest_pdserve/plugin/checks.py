@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.expected import expected_path
 from pytest_pdserve.results.expected import load_expected
 from pytest_pdserve.results.folders import SHIPPED
+from pytest_pdserve.results.store import RUNS
 from pytest_pdserve.results.store import check_runs_folder
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
@@ -29,11 +32,12 @@ from pytest_pdserve.values.topology import Topology
 
 
 def check_before_start(
-    settings: Settings, topologies: Sequence[Topology], *, starting: bool
+    settings: Settings, topologies: Sequence[Topology], *, starting: bool, measuring: bool = True
 ) -> None:
     """Place every topology and read every file that the session will need.
 
     :param starting: whether servers will really start; if not, only files and plans are checked.
+    :param measuring: whether the benchmark client will run.
     :raises pytest.UsageError: with one sentence; pytest exits with 4.
     """
     system = settings.system
@@ -43,11 +47,33 @@ def check_before_start(
             check_topology(system, topology, starting=starting)
         if starting:
             backend_of(system).check(system)
+            if measuring:
+                backend_of(system).check_client(system)
         _load_baselines(settings)
         load_expected(expected_path(system, settings.project.rootdir))
         check_runs_folder(settings.project.runs)
+        if starting and system.figures is None:
+            _try_to_write(settings.project.runs)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _try_to_write(folder: Path) -> None:
+    """Make a folder where *folder* will be, and remove it: rights alone do not tell.
+
+    A file system that is mounted read-only or over a network, or that is full, may refuse.
+
+    :raises ConfigError: if it cannot be made.
+    """
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    try:
+        with tempfile.TemporaryDirectory(prefix=".pdserve-", dir=nearest):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"runs folder {folder} cannot be used: no folder can be made in {nearest} "
+            f"({error.strerror}); choose another with {RUNS}"
+        ) from error
 
 
 def check_one_project(paths: Iterable[Path], rootdir: Path) -> None:
@@ -74,6 +100,7 @@ def check_topology(system: System, topology: Topology, *, starting: bool) -> Non
     """
     backend = backend_of(system)
     if not backend.starts_servers:
+        backend.serves(topology, system)
         return
     check_sweep_fits(system, topology)
     planned = plan_topology(system, topology, starting=starting)

@@ -16,10 +16,16 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
+from pytest_pdserve.plugin.progress import progress_to
 from pytest_pdserve.plugin.putting_off import suspicion_key
 from pytest_pdserve.plugin.putting_off import times_key
+from pytest_pdserve.plugin.trouble import NODES
+from pytest_pdserve.plugin.trouble import SESSION
+from pytest_pdserve.plugin.trouble import allocation_key
+from pytest_pdserve.plugin.trouble import broken_key
+from pytest_pdserve.plugin.trouble import troubles_of
+from pytest_pdserve.plugin.trouble import without_traceback
 from pytest_pdserve.values.errors import BaselineRegression
-from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.backends.allocation import Allocation
@@ -32,58 +38,12 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.topology import Topology
     from pytest_pdserve.values.workload import Workload
 
-broken_key = pytest.StashKey[set[str]]()
-"""Topologies that ended in an ERROR."""
-allocation_key = pytest.StashKey["Allocation"]()
 session_key = pytest.StashKey["Session"]()
+suite_property_key = pytest.StashKey[Callable[[str, object], None]]()
+"""What adds a property to the report for JUnit; missing where pytest's plugin for it is."""
 
 verdict_key = pytest.StashKey[str]()
 """Verdict of a test, which its report then carries."""
-
-
-class Trouble(pytest.fail.Exception):  # type: ignore[name-defined,misc]
-    """Trouble with machines in a fixture, shown as one message; it knows the error behind it."""
-
-    def __init__(self, error: PdserveError) -> None:
-        super().__init__(str(error), pytrace=False)
-        self.error = error
-
-
-@contextlib.contextmanager
-def without_traceback() -> Iterator[None]:
-    """Show trouble with machines as its one message: in a fixture, pytest makes that an ERROR."""
-    try:
-        yield
-    except PdserveError as error:
-        raise Trouble(error) from None
-
-
-def cause_of(config: pytest.Config, error: PdserveError) -> str:
-    """What to say of trouble in a test: that of the nodes, if they are what was lost."""
-    allocation = config.stash.get(allocation_key, None)
-    if allocation is not None:
-        try:
-            allocation.diagnose()
-        except PdserveError as lost:
-            return str(lost)
-    return str(error)
-
-
-def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
-    """A function that writes a line to the terminal, past pytest's capture."""
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-    capture = config.pluginmanager.getplugin("capturemanager")
-
-    def progress(text: str) -> None:
-        if terminal is None or terminal.verbosity < 0:
-            return
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            terminal.ensure_newline()
-            if config.get_terminal_writer().width_of_current_line:
-                terminal.line("")
-            terminal.write_line(f"pdserve {label}: {text}", flush=True)
-
-    return progress
 
 
 @pytest.fixture(scope="session")
@@ -93,10 +53,13 @@ def _pdserve_session(request: pytest.FixtureRequest) -> Session:
 
     if hasattr(request.config, "workerinput"):
         pytest.fail(ONE_PROCESS, pytrace=False)
-    with without_traceback():
+    with without_traceback(lost=SESSION):
         session = Session.start(settings_of(request.config))
     session.broken = request.config.stash.setdefault(broken_key, session.broken)
     request.config.stash[session_key] = session
+    if request.config.pluginmanager.hasplugin("junitxml"):
+        record = request.getfixturevalue("record_testsuite_property")
+        request.config.stash[suite_property_key] = record
     return session
 
 
@@ -110,11 +73,12 @@ def pdserve_cluster(
     """
     from pytest_pdserve.backends.backend import Request
     from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.results.redaction import redacting_files
 
     system, settings = _pdserve_session.system, _pdserve_session.settings
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with without_traceback():
+        with without_traceback(lost=NODES):
             backend = backend_of(system)
             asked = Request(
                 folder=_pdserve_session.store.folder / backend.name,
@@ -122,7 +86,8 @@ def pdserve_cluster(
                 job_id=settings.job_id,
             )
             backend.check(system)
-            with backend.acquire(system, asked) as allocation:
+            store = _pdserve_session.store
+            with redacting_files(store.folder), backend.acquire(system, asked) as allocation:
                 _pdserve_session.set_nodes(allocation)
                 _pdserve_session.session_judge.check_hardware()
                 request.config.stash[allocation_key] = allocation
@@ -246,6 +211,8 @@ def pdserve_run(
             if why:
                 _pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
             return cell
+    item.user_properties.append(("pdserve_topology", cell.topology))
+    item.user_properties.append(("pdserve_workload", cell.workload.id))
     for name, value in cell.records[-1].metrics.items():
         item.user_properties.append((name, value))
     item.user_properties.append(("pdserve_record", str(cell.paths[-1])))
@@ -294,7 +261,8 @@ def pdserve_judge_topology(
         __tracebackhide__ = True
         topology = _pdserve_restartable.topology.id
         if topology in _pdserve_session.broken:
-            why = f"{topology} as a whole: it ended in an ERROR"
+            pointer = troubles_of(request.config).pointer([topology])
+            why = f"{topology} as a whole: it ended in an ERROR{pointer}"
             verdict = Verdict(status=Status.NOT_JUDGED, subject=topology, misses=(why,))
             end_with(verdict, request.node, _pdserve_session.settings)
             return
@@ -327,6 +295,7 @@ def pdserve_judge_claim(
     skips what no measurement can decide, what was not run and what could not be judged, and is an
     xfail where the claim fails as ``expected.toml`` says.
     """
+    from pytest_pdserve.session.claims import ClaimNotJudgedError
     from pytest_pdserve.session.claims import judge_claim
 
     def judge(claim: Claim) -> None:
@@ -334,7 +303,10 @@ def pdserve_judge_claim(
         if claim.undecidable is not None:
             pytest.skip(f"undecidable: {claim.undecidable}")
         _pdserve_session.progress = progress_to(request.config, _pdserve_session.system.name)
-        verdict = judge_claim(_pdserve_session, claim)
+        try:
+            verdict = judge_claim(_pdserve_session, claim)
+        except ClaimNotJudgedError as error:
+            pytest.skip(f"{error}{troubles_of(request.config).pointer(claim.topologies)}")
         request.node.user_properties.append(("pdserve_claim", verdict.message))
         end_with(verdict, request.node, _pdserve_session.settings)
 

@@ -11,11 +11,9 @@ import pytest
 
 from pytest_pdserve.judge.verdict import JUDGED
 from pytest_pdserve.judge.verdict import Status
-from pytest_pdserve.plugin.fixtures import Trouble
+from pytest_pdserve.plugin.failures import show_verdict_alone
 from pytest_pdserve.plugin.fixtures import _pdserve_restartable as _pdserve_restartable
 from pytest_pdserve.plugin.fixtures import _pdserve_session as _pdserve_session
-from pytest_pdserve.plugin.fixtures import broken_key
-from pytest_pdserve.plugin.fixtures import cause_of
 from pytest_pdserve.plugin.fixtures import pdserve_apply_verdict as pdserve_apply_verdict
 from pytest_pdserve.plugin.fixtures import pdserve_claim as pdserve_claim
 from pytest_pdserve.plugin.fixtures import pdserve_cluster as pdserve_cluster
@@ -27,6 +25,7 @@ from pytest_pdserve.plugin.fixtures import pdserve_run as pdserve_run
 from pytest_pdserve.plugin.fixtures import pdserve_topology as pdserve_topology
 from pytest_pdserve.plugin.fixtures import pdserve_workload as pdserve_workload
 from pytest_pdserve.plugin.fixtures import session_key
+from pytest_pdserve.plugin.fixtures import suite_property_key
 from pytest_pdserve.plugin.fixtures import verdict_key
 from pytest_pdserve.plugin.markers import SIGNATURES
 from pytest_pdserve.plugin.markers import check_requires
@@ -41,7 +40,15 @@ from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.other_plugins import OtherPlugins
 from pytest_pdserve.plugin.putting_off import run_or_put_off
+from pytest_pdserve.plugin.trouble import Trouble
+from pytest_pdserve.plugin.trouble import broken_key
+from pytest_pdserve.plugin.trouble import cause_of
+from pytest_pdserve.plugin.trouble import dependence_lines
+from pytest_pdserve.plugin.trouble import keep_for_last_failed
+from pytest_pdserve.plugin.trouble import skip_what_depends
+from pytest_pdserve.plugin.trouble import troubles_of
 from pytest_pdserve.plugin.unmeasured import unmeasured_cells
+from pytest_pdserve.values.errors import BaselineRegression
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import PdserveError
 
@@ -102,10 +109,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name a workload by its id in test ids."""
+    """Name what has an id, or a name of its own, by it in test ids and in reports of others."""
+    from pytest_pdserve.values.claim import Claim
+    from pytest_pdserve.values.system import System
+    from pytest_pdserve.values.topology import Topology
     from pytest_pdserve.values.workload import Workload
 
-    return val.id if isinstance(val, Workload) else None
+    if isinstance(val, Workload | Topology | Claim):
+        return val.id
+    return val.name if isinstance(val, System) else None
 
 
 def _check(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
@@ -124,7 +136,9 @@ def _check(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         check_one_project(sorted(paths), settings_of(config).project.rootdir)
         starting = not any(config.getoption(name, default=False) for name in LOOKING)
         unique = list({topology.id: topology for topology in topologies}.values())
-        check_before_start(settings_of(config), unique, starting=starting)
+        measuring = any("pdserve_run" in getattr(item, "fixturenames", ()) for item in items)
+        settings = settings_of(config)
+        check_before_start(settings, unique, starting=starting, measuring=measuring)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -155,32 +169,45 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         system = settings_of(item.config).system
         if system.simulated:
             pytest.skip(f"needs servers that answer; {system.name} is simulated")
+    skip_what_depends(item)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show trouble with machines inside of a test as it is shown in a fixture: an ERROR."""
+    """Show trouble with machines inside of a test as it is shown in a fixture: an ERROR.
+
+    Tests that depend on it are skipped from then on.
+    """
     report = yield
-    if call.when == "call" and call.excinfo and isinstance(call.excinfo.value, PdserveError):
-        report.longrepr = cause_of(item.config, call.excinfo.value)
+    raised = call.excinfo.value if call.excinfo else None
+    error = raised.error if isinstance(raised, Trouble) else None
+    if call.when == "call" and isinstance(raised, PdserveError):
+        error = cause_of(item.config, raised)
+        report.longrepr = str(error)
         report.when = "setup"  # what is no failure of the test is one of its setup
+    elif report.failed and isinstance(raised, BaselineRegression):
+        show_verdict_alone(report, raised)
+    if error is not None and call.when != "teardown":
+        lost = raised.lost if isinstance(raised, Trouble) else ""
+        troubles_of(item.config).meet(item, error, lost, stood=_stands(item))
     report.pdserve_verdict = item.stash.get(verdict_key, None)  # type: ignore[attr-defined]
     verdict = item.stash.get(verdict_key, Status.NOT_ASKED)
     if verdict != Status.NOT_ASKED:
         item.config.stash.setdefault(verdicts_key, set()).add(verdict)
     topology = topology_of(item)
-    trouble = report.failed and report.when == "setup" and not _invalid(call)
-    if trouble and topology is not None:
+    invalid = isinstance(error, InvalidRunError)  # that loses its cell, while the servers stand
+    if report.failed and report.when == "setup" and not invalid and topology is not None:
         item.config.stash.setdefault(broken_key, set()).add(topology.id)
     return report
 
 
-def _invalid(call: pytest.CallInfo[None]) -> bool:
-    """Whether the run was invalid: that loses its cell, while the servers stand."""
-    error = call.excinfo.value if call.excinfo else None
-    return isinstance(error.error if isinstance(error, Trouble) else error, InvalidRunError)
+def _stands(item: pytest.Item) -> bool:
+    """Whether the servers of a test's topology came up when they were last started."""
+    session, topology = item.config.stash.get(session_key, None), topology_of(item)
+    deployed = session.deployments.get(topology.id) if session and topology else None
+    return deployed is None or deployed.stands
 
 
 def pytest_report_teststatus(
@@ -204,6 +231,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     measured = session.config.stash.get(session_key, None)
     if measured is not None:
         measured.close()
+        _record_suite_properties(session.config, measured)
+    keep_for_last_failed(session.config)
     yield
     if session.exitstatus != pytest.ExitCode.OK:
         return
@@ -212,6 +241,18 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     elif _nothing_judged(session.config):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def _record_suite_properties(config: pytest.Config, measured: Session) -> None:
+    """Add to the report for JUnit which system and versions were measured, and where it is kept."""
+    record = config.stash.get(suite_property_key, None)
+    if record is None:
+        return
+    record("pdserve_system", measured.system.name)
+    for name, version in sorted(measured.provenance.versions.items()):
+        record(f"pdserve_version_{name}", version)
+    if measured.system.figures is None:
+        record("pdserve_run_folder", str(measured.store.folder))
 
 
 def _lacks(config: pytest.Config, measured: Session) -> bool:
@@ -230,8 +271,15 @@ def _nothing_judged(config: pytest.Config) -> bool:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Table of cells and claims, and where the records lie; nothing when nothing ran."""
     session = config.stash.get(session_key, None)
-    if session is None:
-        return
+    lines = [*dependence_lines(config), *(_summary_lines(config, session) if session else ())]
+    if lines:
+        terminalreporter.write_sep("=", "pdserve")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def _summary_lines(config: pytest.Config, session: Session) -> list[str]:
+    """Table of cells and claims, where the records lie, and what tests do not look at."""
     from pytest_pdserve.plugin.claims import unknown_names
     from pytest_pdserve.report.terminal import summary_lines
 
@@ -241,10 +289,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         lines.append(f"cells of the baseline that no test measures any more: {cells}")
     if _nothing_judged(config):
         lines.append("nothing was judged, and nothing recorded as a reference")
-    if lines:
-        terminalreporter.write_sep("=", "pdserve")
-        for line in lines:
-            terminalreporter.write_line(line)
+    return lines
 
 
 def _parametrize(metafunc: pytest.Metafunc) -> None:

@@ -11,6 +11,9 @@ import pytest
 from pytest_pdserve.session.project import DEFAULT_RUNS
 from pytest_pdserve.session.project import DEFAULT_SYSTEM
 from pytest_pdserve.session.project import DEFAULT_TOPOLOGY
+from pytest_pdserve.session.project import INI_LISTS
+from pytest_pdserve.session.project import flag_value
+from pytest_pdserve.session.project import ini_value
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.topology import parse_topologies
@@ -21,9 +24,12 @@ if TYPE_CHECKING:
 
 _SWITCHES = ("no_record", "strict")
 _FLAGS = (
-    *("topology", "system", "base_url", "job_id", "runs", "repeats", "first_runs"),
+    *("topology", "system", "base_url", "model", "instance_url", "job_id", "runs"),
+    *("repeats", "first_runs"),
     *_SWITCHES,
 )
+_MAX_DIGITS = 4
+"""Of a number of runs: ten thousand never end."""
 
 settings_key = pytest.StashKey["Settings"]()
 
@@ -32,6 +38,7 @@ def add_options(parser: pytest.Parser) -> None:
     """Declare every flag and its ini twin; a flag has no default of its own."""
     group = parser.getgroup("pdserve", "prefill/decode serving")
     _add_where(group.addoption)
+    _add_endpoint(group.addoption)
     _add_how(group.addoption)
     _add_twins(parser)
 
@@ -53,12 +60,6 @@ def _add_where(add: Callable[..., None]) -> None:
         f"(default: {DEFAULT_SYSTEM})",
     )
     add(
-        "--pdserve-base-url",
-        metavar="URL",
-        help="Measure an endpoint that is up already, and stand nothing up; "
-        "its API key is read from PDSERVE_API_KEY (default: none)",
-    )
-    add(
         "--pdserve-job-id",
         metavar="ID",
         help="Use the nodes of a Slurm job that runs already, and leave it running (default: none)",
@@ -67,6 +68,28 @@ def _add_where(add: Callable[..., None]) -> None:
         "--pdserve-runs",
         metavar="DIR",
         help=f"Folder for records and logs (default: {DEFAULT_RUNS})",
+    )
+
+
+def _add_endpoint(add: Callable[..., None]) -> None:
+    """Declare what names servers that are up already."""
+    add(
+        "--pdserve-base-url",
+        metavar="URL",
+        help="Measure an endpoint that is up already, and stand nothing up; "
+        "its API key is read from PDSERVE_API_KEY (default: none)",
+    )
+    add(
+        "--pdserve-model",
+        metavar="NAME",
+        help="Name of the endpoint's model, one of its /v1/models (default: the only one there)",
+    )
+    add(
+        "--pdserve-instance-url",
+        metavar="ROLE=URL",
+        action="append",
+        help="An instance behind the endpoint, whose counters then prove the path: "
+        "prefill=URL, decode=URL or aggregated=URL, once for each instance (default: none)",
     )
 
 
@@ -104,7 +127,7 @@ def _add_twins(parser: pytest.Parser) -> None:
     """Declare the ini twin of every flag; it has no default of its own, so that the flag wins."""
     for name in _FLAGS:
         flag = f"--{name}" if name in ("topology", "system") else f"--pdserve-{name}"
-        typed: Any = "bool" if name in _SWITCHES else None
+        typed: Any = "bool" if name in _SWITCHES else "linelist" if name in INI_LISTS else None
         text = f"Default of {flag.replace('_', '-')}"
         parser.addini(f"pdserve_{name}", text, type=typed, default=None)
 
@@ -128,7 +151,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def _read(config: pytest.Config) -> Settings:
-    from pytest_pdserve.backends.attached import attached_to
+    from pytest_pdserve.backends.attached import with_endpoint
     from pytest_pdserve.backends.systems import load_system
     from pytest_pdserve.session.project import project_of
     from pytest_pdserve.session.settings import Settings
@@ -136,18 +159,22 @@ def _read(config: pytest.Config) -> Settings:
     project = project_of(config, config.option)
     topologies = parse_topologies(project.topology)
     system = load_system(project.system, project.baseline_folders)
-    base_url = _base_url(_value(config, "base_url", default=None))
+    base_url = _value(config, "base_url", default=None)
+    attached = with_endpoint(
+        system,
+        base_url,
+        model=_value(config, "model", default=None),
+        instance_urls=_value(config, "instance_url", default=()),
+    )
     if base_url and system.figures is not None:
         raise ConfigError(
             f"--pdserve-base-url {base_url} cannot be measured as system {system.name!r}, which is "
             "figures without a machine; name another --system"
         )
     job_id = _job_id(_value(config, "job_id", default=None), system)
-    if base_url:
-        system = attached_to(system, base_url)
     return Settings(
         topologies=topologies,
-        system=system,
+        system=attached,
         project=project,
         repeats=_number("repeats", _value(config, "repeats", system.sweep.repeats or 1)),
         first_runs=_number("first-runs", _value(config, "first_runs", RULE.first_starts)),
@@ -158,17 +185,20 @@ def _read(config: pytest.Config) -> Settings:
 
 
 def _value(config: pytest.Config, name: str, default: Any) -> Any:
-    flag = config.getoption(f"pdserve_{name}")
+    flag = flag_value(config.option, name)
     if flag is not None:
         return flag
-    ini = config.getini(f"pdserve_{name}")
-    return default if ini in (None, "") else ini
+    ini = ini_value(config, name)
+    return default if ini is None else ini
 
 
 def _number(option: str, text: object) -> int:
-    if not str(text).isdecimal() or int(str(text)) < 1:
-        raise ConfigError(f"--pdserve-{option} {text!r} is not a whole number of at least 1")
-    return int(str(text))
+    digits = str(text).lstrip("0")
+    if not (digits.isascii() and digits.isdecimal()):
+        raise ConfigError(f"--pdserve-{option} {text!r:.80} is not a whole number of at least 1")
+    if len(digits) > _MAX_DIGITS:
+        raise ConfigError(f"--pdserve-{option} {text!r:.80}: expected at most {'9' * _MAX_DIGITS}")
+    return int(digits)
 
 
 def _job_id(text: str | None, system: System) -> str | None:
@@ -176,28 +206,11 @@ def _job_id(text: str | None, system: System) -> str | None:
         return None
     from pytest_pdserve.backends.registry import backend_of
 
-    if not str(text).isdecimal():
-        raise ConfigError(f"--pdserve-job-id {text!r} is not a Slurm job ID")
+    if not (str(text).isascii() and str(text).isdecimal()):
+        raise ConfigError(f"--pdserve-job-id {text!r:.80} is not a Slurm job ID")
     if not (backend := backend_of(system)).takes_jobs:
         raise ConfigError(
             f"--pdserve-job-id {text} needs a system of kind slurm; {system.name!r} is of kind "
             f"{backend.name!r}"
         )
     return str(text)
-
-
-def _base_url(url: str | None) -> str | None:
-    if url is None:
-        return None
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"--pdserve-base-url {url!r} is not a URL like http://10.0.0.1:8010")
-    if parts.username or parts.password:
-        raise ConfigError("--pdserve-base-url holds a password; put the key into PDSERVE_API_KEY")
-    return url.rstrip("/")

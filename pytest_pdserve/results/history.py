@@ -243,7 +243,7 @@ def _session_file(folder: Path) -> StoredRef:
 def _folders(runs: Path) -> list[Path]:
     try:
         return sorted(path for path in runs.iterdir() if path.is_dir())
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null character
         return []
 
 

@@ -47,6 +47,13 @@ def check_runs_folder(folder: Path) -> None:
 
     :raises ConfigError: if it is a file, or cannot be made, read or written.
     """
+    try:
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"runs folder {str(folder)!r:.200} cannot be used: {why}") from error
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not nearest.is_dir():
         found = "a file" if nearest.exists() else "a link to nothing"

@@ -12,7 +12,10 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.allocation import log_tail
+from pytest_pdserve.backends.allocation import log_tells
+from pytest_pdserve.backends.passing import unwritten_values
 from pytest_pdserve.plan.command import Command
+from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import NodeLoad
@@ -47,25 +50,27 @@ def run_client(
     api_key: str,
     limit_s: float,
     check_servers: Callable[[], None],
+    hung: Callable[[str, str], ClientError],
 ) -> ClientRun:
     """Run the client to its end, watching the servers meanwhile.
 
     :param result: file that the client was told to write.
     :param check_servers: raises when a server has ended.
+    :param hung: makes the error of a client that takes too long, of that and what its log tells.
     :raises ClientError: if it fails, takes longer than *limit_s*, or leaves no result.
     """
     log = result.with_suffix(".log")
     began = time.monotonic()
-    secrets = {name: api_key for name in command.secrets if api_key}
+    secrets = unwritten_values([command], api_key)
     (process,) = allocation.start([command], logs=[log], secrets=secrets)
     try:
-        code, used = _wait(process, limit_s, check_servers)
+        code, used = _wait(process, limit_s, check_servers, hung)
     finally:
-        allocation.stop([process])
+        _end(allocation, process, (log, result))
     wall_s = time.monotonic() - began
     if code != 0:
         check_servers()
-        raise ClientError(f"{command.name} {exit_text(code)}; {log} ends:\n{log_tail(log)}")
+        raise ClientError(f"{command.name} {exit_text(code)}; {log_tells(log)}")
     read = _read_result(command, result, log)
     return ClientRun(
         command=process.command,
@@ -77,8 +82,20 @@ def run_client(
     )
 
 
+def _end(allocation: Allocation, process: Process, files: Sequence[Path]) -> None:
+    """End *process*, and take the secrets out of the files that it wrote."""
+    try:
+        allocation.stop([process])
+    finally:
+        for path in files:
+            redact_file(path)
+
+
 def _wait(
-    process: Process, limit_s: float, check_servers: Callable[[], None]
+    process: Process,
+    limit_s: float,
+    check_servers: Callable[[], None],
+    hung: Callable[[str, str], ClientError],
 ) -> tuple[int, Sequence[tuple[float, float]]]:
     """Return the client's exit code, and its use of the CPU."""
     deadline = time.monotonic() + limit_s
@@ -87,9 +104,10 @@ def _wait(
         used = process.cpu_samples()
         check_servers()
         if time.monotonic() > deadline:
-            raise ClientError(
+            raise hung(
                 f"{process.command.name} did not end within {limit_s:.0f} s, the time for the work "
-                f"asked (limits.slowest_tok_s); {process.log} ends:\n{log_tail(process.log)}"
+                "asked (limits.slowest_tok_s)",
+                log_tells(process.log),
             )
         time.sleep(POLL_S)
     return code, used

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
@@ -14,9 +16,11 @@ from pathlib import Path
 import httpx
 
 from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.plan.fits import check_fits
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.answers import RefusedError
 from pytest_pdserve.serving.kv_probe import probe_bytes
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import load_kv_shape
@@ -30,10 +34,11 @@ from pytest_pdserve.serving.scrape import reset_prefix_cache
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.scrape import scrape_router
 from pytest_pdserve.serving.scrape import settled
+from pytest_pdserve.serving.server_logs import ServerLogs
 from pytest_pdserve.serving.stalls import Stalls
 from pytest_pdserve.serving.stalls import asking
 from pytest_pdserve.serving.stalls import watching_stalls
-from pytest_pdserve.serving.streams import RefusedError
+from pytest_pdserve.serving.streams import Answer
 from pytest_pdserve.serving.warm_load import WarmUp
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prompts
@@ -77,6 +82,12 @@ class Deployment:
     """What the servers were sent to warm them up."""
     kv_bytes: dict[int, float] = field(default_factory=dict)
     """Bytes of KV cache by prompt length, as far as they had to be learned."""
+    progress: Progress = field(default=lambda _: None)
+    """Told how far a measurement is."""
+    served_model: str | None = None
+    """Name of the model in requests; None takes its path."""
+    foreign_tokenizer: str | None = None
+    """Tokenizer of the client's prompts where nothing says that it is the model's own."""
 
     @property
     def instances(self) -> tuple[Server, ...]:
@@ -84,27 +95,43 @@ class Deployment:
         return tuple(s for s in self.servers if s.url is not None and s.role != "router")
 
     @property
+    def attached(self) -> bool:
+        """Whether somebody else runs the servers: then only requests to be measured are sent."""
+        return self.allocation.endpoint is not None
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """What servers that run already say of their versions; empty where nodes tell."""
-        attached = self.allocation.endpoint is not None
-        return endpoint_versions(self.client, self.url) if attached else {}
+        return endpoint_versions(self.client, self._version_url) if self.attached else {}
 
     @property
     def vllm_version(self) -> str | None:
         """Version of the servers' vLLM, as they say themselves; None if they do not."""
-        url = self.instances[0].url if self.instances else self.url
-        return endpoint_versions(self.client, str(url)).get("vllm")
+        return endpoint_versions(self.client, self._version_url).get("vllm")
+
+    @property
+    def _version_url(self) -> str:
+        """Base URL of an instance, as routers do not pass ``/version`` on; else the endpoint's."""
+        return str(self.instances[0].url) if self.instances else self.url
+
+    @property
+    def logs(self) -> ServerLogs:
+        """Logs of the servers, as far as the session started them."""
+        return ServerLogs(servers=self.servers)
 
     @property
     def completions(self) -> Completions:
         """Sends single requests."""
-        return Completions(self.client, self.system.model.path, self.system.limits.warmup_s)
+        model = self.served_model or self.system.model.path
+        return Completions(self.client, model, self.system.limits.warmup_s, logs=self.logs)
 
     def warm_for(self, workload: Workload) -> Mapping[str, float]:
         """Send the warm-up requests that *workload* still needs; return all sent since the start.
 
         :raises PathError: if a request fails.
         """
+        if self.attached:
+            return {}
         self.warm_up.warm_for(
             workload,
             [point.workload for point in self.system.sweep.points()],
@@ -151,6 +178,8 @@ class Deployment:
         :raises PathError: if a request fails.
         """
         shape = load_kv_shape(self.system)
+        if self.attached:
+            return {}
         if self.topology.disaggregated and shape is None and workload.lengths is not None:
             probe_bytes(
                 workload.lengths[0],
@@ -164,16 +193,27 @@ class Deployment:
 
     def ask_controls(self) -> ControlAnswers:
         """Ask a few different prompts, one after the other, and read their streams to the end."""
-        answers: list[str] = []
+        answers: list[Answer] = []
         for prompt in itertools.islice(prompts(), _CONTROLS):
             try:
-                answer = self.completions.stream(self.url, prompt, tokens=_CONTROL_TOKENS)
+                answer = self.completions.stream(
+                    self.url, prompt, tokens=_CONTROL_TOKENS, skip_special_tokens=False
+                )
             except RefusedError:
                 return ControlAnswers(answers=())  # it is measured over another path than this
             except PathError as error:
-                return ControlAnswers(answers=tuple(answers), fault=str(error))
-            answers.append(answer.text)
-        return ControlAnswers(answers=tuple(answers))
+                texts = tuple(each.text for each in answers)
+                return ControlAnswers(answers=texts, fault=str(error))
+            answers.append(answer)
+        texts = tuple(each.text for each in answers)
+        return ControlAnswers(answers=texts, recounted=tuple(self._recounted(answers)))
+
+    def _recounted(self, answers: Sequence[Answer]) -> Iterator[tuple[int, int]]:
+        """Yield the tokens that a server of somebody else claims of each answer, and counts."""
+        for answer in answers if self.attached else ():
+            counted = self.completions.count_tokens(self.url, answer.text)
+            if answer.tokens and counted is not None:
+                yield answer.tokens, counted
 
     def scrape_router(self) -> dict[str, float]:
         """Counters of the router by name; empty where there is none, or it does not answer."""
@@ -185,8 +225,11 @@ class Deployment:
 
         It does with ``VLLM_SERVER_DEV_MODE=1`` only, and refuses while blocks are in use.
 
-        :returns: whether all are empty now; None if no instance offers it.
+        :returns: whether all are empty now; None if no instance offers it, and of servers that
+            somebody else runs: their caches are not ours to empty.
         """
+        if self.attached:
+            return None
         answers = [reset_prefix_cache(self.client, str(s.url)) for s in self.instances]
         return all(answers) if any(answer is not None for answer in answers) else None
 

@@ -12,9 +12,11 @@ from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 from typing import Protocol
 
 from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
@@ -27,17 +29,21 @@ from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import run_client
+from pytest_pdserve.serving.heartbeat import Heartbeat
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.serving.run_progress import RunProgress
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
+from pytest_pdserve.serving.server_logs import ServerLogs
 from pytest_pdserve.serving.stalls import Stalls
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PathError
+from pytest_pdserve.values.errors import StuckError
 from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
@@ -61,10 +67,19 @@ class Served(Protocol):
     allocation: Allocation
     api_key: str
     timings_s: dict[str, float]
+    foreign_tokenizer: str | None
+
+    @property
+    def progress(self) -> Progress:
+        """Told how far a measurement is."""
 
     @property
     def instances(self) -> Sequence[Server]:
         """Servers whose counters tell the path."""
+
+    @property
+    def logs(self) -> ServerLogs:
+        """Logs of the servers that the session started."""
 
     def check_alive(self) -> None:
         """Make sure that no server has ended and no node is lost."""
@@ -99,7 +114,7 @@ class Served(Protocol):
 
 
 @contextlib.contextmanager
-def diagnosing_nodes(allocation: Allocation) -> Iterator[None]:
+def diagnosing_nodes(allocation: Allocation, progress: Progress) -> Iterator[None]:
     """Before trouble with servers is shown, see whether their nodes are what was lost.
 
     :raises AllocationError: if they are.
@@ -107,7 +122,8 @@ def diagnosing_nodes(allocation: Allocation) -> Iterator[None]:
     try:
         yield
     except (LaunchError, NotReadyError, PathError, ClientError):
-        allocation.diagnose()
+        with Heartbeat(progress, "asking the nodes what they have lost"):
+            allocation.diagnose()
         raise
 
 
@@ -137,6 +153,7 @@ def measure(
     seen = _observation(deployment, workload, ran)
     facts = _facts(deployment, ran, store, repeat=repeat, start=start)
     findings = (*check_sanity(seen), *lost)
+    findings = (*findings, *_logged(ran, findings))
     record, path = build_record(seen, facts, provenance, store, findings=findings)
     result_path.unlink(missing_ok=True)  # its values are in the record, its lists in the parquet
     if lost:
@@ -161,6 +178,8 @@ class _Run:
     """Whether the prefix caches were emptied before."""
     stall_s: Mapping[str, float]
     """The longest stall by instance."""
+    logged: str
+    """What servers logged of requests that failed; empty if none did, or nothing was logged."""
     client: ClientRun
     before: Mapping[str, Counters]
     """Counters by instance."""
@@ -173,22 +192,20 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
     """Run the client, and scrape the counters before and after it."""
     allocation = deployment.allocation
     command = _client_command(deployment, workload, seed=seed, result_path=result_path)
-    with diagnosing_nodes(allocation):
+    waiting = Heartbeat(deployment.progress, f"{workload.id}: warming up")
+    with diagnosing_nodes(allocation, deployment.progress), waiting:
         deployment.check_alive()
         deployment.check_fits(workload)
         warm, kv_bytes = deployment.warm_for(workload), deployment.probe_kv_bytes(workload)
         reset = deployment.reset_prefix_caches()
         started = datetime.now(UTC)
         routed, before = deployment.scrape_router(), deployment.scrape()
+        logs, sizes = deployment.logs, deployment.logs.sizes()
         with deployment.watching_stalls() as stalls:
-            client = run_client(
-                allocation,
-                command,
-                result=result_path,
-                api_key=deployment.api_key,
-                limit_s=bench_timeout(workload, deployment.system.limits),
-                check_servers=deployment.check_alive,
-            )
+            far = _progress(deployment, workload, before, stalls)
+            waiting.now(lambda: str(far))
+            client = _client(deployment, command, result_path, far)
+        waiting.now(f"{workload.id}: reading counters")
         deployment.check_alive()
         scraped, after = time.monotonic(), deployment.scrape()
         router = _counted(routed, deployment.scrape_router())
@@ -200,11 +217,45 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
             controls=_controls(deployment, client),
             reset=reset,
             stall_s=stalls.longest_s,
+            logged=logs.told_since(sizes) if client.result.failed else "",
             client=client,
             before=before,
             after=after,
             scraped=scraped,
         )
+
+
+def _progress(
+    deployment: Served, workload: Workload, before: Mapping[str, Counters], stalls: Stalls
+) -> RunProgress:
+    return RunProgress(
+        workload=workload,
+        instances=deployment.instances,
+        before=before,
+        stalls=stalls,
+        limit_s=bench_timeout(workload, deployment.system.limits),
+    )
+
+
+def _client(deployment: Served, command: Command, result_path: Path, far: RunProgress) -> ClientRun:
+    """Run the client; if it fails on an endpoint that is up, see whether that answers at all."""
+    try:
+        return run_client(
+            deployment.allocation,
+            command,
+            result=result_path,
+            api_key=deployment.api_key,
+            limit_s=far.limit_s,
+            check_servers=deployment.check_alive,
+            hung=far.hung,
+        )
+    except StuckError:
+        raise
+    except ClientError as error:
+        attached = deployment.allocation.endpoint is not None
+        if attached and (fault := deployment.ask_controls().fault):
+            raise ClientError(f"{error}\na prompt asked by itself: {fault}") from error
+        raise
 
 
 def _counted(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -215,7 +266,8 @@ def _counted(before: Mapping[str, float], after: Mapping[str, float]) -> dict[st
 
 def _controls(deployment: Served, client: ClientRun) -> ControlAnswers | None:
     """Ask a few prompts by themselves, where neither answers nor counters tell that all is well."""
-    blind = client.result.answers_identical or not deployment.instances
+    unknown = deployment.allocation.endpoint is not None or not deployment.instances
+    blind = client.result.answers_identical or unknown
     return deployment.ask_controls() if blind else None
 
 
@@ -267,6 +319,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         client_cpu=ran.client.cpu,
         client_node=ran.client.node_load,
         vocabulary=load_vocabulary(system.model.path),
+        foreign_tokenizer=deployment.foreign_tokenizer,
         earlier_requests=0.0 if ran.reset else _earlier(deployment, ran),
     )
 
@@ -305,6 +358,14 @@ def _timings(deployment: Served, ran: _Run) -> dict[str, float]:
         "bench": ran.client.result.duration_s,
         "scrape": time.monotonic() - ran.scraped,
     }
+
+
+def _logged(ran: _Run, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """What servers logged of requests that failed: why the run is invalid, where it is."""
+    if ran.logged:
+        invalid = any(each.severity == "invalid" for each in findings)
+        severity: Literal["invalid", "note"] = "invalid" if invalid else "note"
+        yield Finding(check="servers", severity=severity, message=ran.logged)
 
 
 def _lost(allocation: Allocation) -> tuple[Finding, ...]:

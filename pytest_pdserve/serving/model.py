@@ -19,6 +19,7 @@ from typing import Any
 import platformdirs
 
 from pytest_pdserve.plan.command import value_of
+from pytest_pdserve.results.files import load_json
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.model import KvShape
@@ -99,10 +100,7 @@ def load_kv_shape(system: System) -> KvShape | None:
     None for a hub name, an unreadable folder, and where configuration and arguments do not tell:
     other than plain attention in every layer, or a draft model beside it.
     """
-    try:
-        config = json.loads((Path(system.model.path) / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
+    config = _config(system.model.path)
     args = [word for role in kv_pullers() for word in system.serve_args(role)]
     drafted = any(word.startswith("--speculative") for word in args)
     if not isinstance(config, dict) or drafted:
@@ -112,12 +110,20 @@ def load_kv_shape(system: System) -> KvShape | None:
 
 def load_vocabulary(model: str) -> int | None:
     """Tokens of a model in a folder; None for a hub name or an unreadable folder."""
+    config = _config(model)
     try:
-        config = json.loads((Path(model) / "config.json").read_text())
         said = {**config.get("text_config", {}), **config}["vocab_size"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return None
     return said if isinstance(said, int) and said > 0 else None
+
+
+def _config(model: str) -> Any:
+    """Configuration of a model in a folder; None for a hub name, and for what cannot be read."""
+    try:
+        return load_json(Path(model) / "config.json", odd_number=float)
+    except ConfigError:
+        return None
 
 
 def kv_dtype(system: System) -> str | None:

@@ -14,32 +14,39 @@ from typing import Any
 
 import httpx
 
+from pytest_pdserve.serving.answers import AnswerError
+from pytest_pdserve.serving.answers import AnswerLimits
+from pytest_pdserve.serving.answers import printable
+from pytest_pdserve.serving.answers import read_answer
 from pytest_pdserve.values.system import System
 
+_LIMITS = AnswerLimits(time_s=10.0)
 _IRRELEVANT = (
     *("name", "source", "description", "ports", "limits", "judgement", "programs"),
     "tables",  # how nodes are had, not what they are: these tell that themselves
-    *("figures", "simulated"),
+    *("figures", "simulated", "pass_env"),
 )
 """Parts of a system that leave a measurement as it is."""
+_EARLIER_BIND_HOST = "0.0.0.0"  # noqa: S104 - digested, not bound
+"""The default of earlier releases; with it in the digest, baselines of then still hold."""
 
 
 def endpoint_versions(client: httpx.Client, url: str) -> dict[str, str]:
     """What an endpoint says of itself at ``/version``; empty if it does not."""
     try:
-        said = client.get(f"{url}/version", timeout=10.0).json()
-        return {"vllm": str(said["version"])}
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        said = read_answer(client, "GET", f"{url}/version", limits=_LIMITS).json()
+        return {"vllm": printable(str(said["version"]))}
+    except (AnswerError, KeyError, TypeError):
         return {}
 
 
 def longest_model_len(client: httpx.Client, url: str) -> int | None:
     """Tokens of a request that an endpoint takes at most, by ``/v1/models``; None if unknown."""
     try:
-        models = client.get(f"{url}/v1/models", timeout=10.0).json()["data"]
+        models = read_answer(client, "GET", f"{url}/v1/models", limits=_LIMITS).json()["data"]
         said = [model["max_model_len"] for model in models if model.get("max_model_len")]
         return max(map(int, said), default=None)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+    except (AnswerError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -80,7 +87,8 @@ def measured_on(hardware: Mapping[str, str], system: System) -> dict[str, str]:
 
 def fingerprint(hardware: Mapping[str, str], system: System) -> str:
     """Return the digest of :func:`measured_on`."""
-    text = json.dumps(measured_on(hardware, system), sort_keys=True)
+    earlier = {"cluster.bind_host": _EARLIER_BIND_HOST}
+    text = json.dumps({**earlier, **measured_on(hardware, system)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

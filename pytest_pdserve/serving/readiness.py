@@ -6,19 +6,28 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import exit_text
-from pytest_pdserve.backends.allocation import log_tail
+from pytest_pdserve.backends.allocation import log_cause
+from pytest_pdserve.backends.allocation import log_tells
+from pytest_pdserve.serving.answers import AnswerError
+from pytest_pdserve.serving.answers import AnswerLimits
+from pytest_pdserve.serving.answers import read_answer
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 
 POLL_S = 0.5
-REPORT_S = 15.0
-"""Between two progress lines when nothing changes."""
+REPORT_S = 14.0
+"""Between two progress lines when nothing changes, so that silence is never longer than 15 s."""
+_HEALTH_LIMITS = AnswerLimits(time_s=5.0)
+_SIGKILL = (-9, 137)
+"""Exit codes of a process that was killed, by itself and in a container."""
+_KILLED = "SIGKILL comes from the kernel where memory runs out, from Slurm, or from a person"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +53,27 @@ class Server:
 def check_alive(servers: Sequence[Server], since: float, now: float) -> None:
     """Make sure that every process of *servers* still runs.
 
-    :raises LaunchError: naming the first that does not, with the end of its log.
+    :raises LaunchError: naming one that does not, with the cause; of several the one that failed
+        innermost, as a process that fails has others fail.
     """
-    for server in servers:
-        code = server.process.poll() if server.process is not None else None
-        if server.process is not None and code is not None:
-            raise LaunchError(
-                f"{server.name} on {server.process.command.node} {exit_text(code)} "
-                f"{now - since:.0f} s after its start; {server.process.log} ends:\n"
-                f"{log_tail(server.process.log)}"
-            )
+    ended = [
+        (server.name, process, code)
+        for server in servers
+        if (process := server.process) is not None and (code := process.poll()) is not None
+    ]
+    if ended:
+        name, process, code = max(ended, key=lambda each: _depth(each[1].log))
+        killed = f"; {_KILLED}" if code in _SIGKILL and log_cause(process.log) is None else ""
+        raise LaunchError(
+            f"{name} on {process.command.node} {exit_text(code)} {now - since:.0f} s after its "
+            f"start{killed}; {log_tells(process.log)}"
+        )
+
+
+def _depth(log: Path) -> int:
+    """Return how far inside of its server an error was that a log shows; -1 if it shows none."""
+    cause = log_cause(log)
+    return -1 if cause is None else cause.depth
 
 
 def wait_ready(
@@ -93,9 +113,10 @@ def wait_ready(
 
 def _healthy(client: httpx.Client, server: Server) -> bool:
     try:
-        return client.get(f"{server.url}/health", timeout=5.0).status_code == httpx.codes.OK
-    except httpx.HTTPError:
+        answer = read_answer(client, "GET", f"{server.url}/health", limits=_HEALTH_LIMITS)
+    except AnswerError:
         return False
+    return answer.status == httpx.codes.OK
 
 
 def _names(servers: Sequence[Server]) -> str:
@@ -107,9 +128,8 @@ def _log(server: Server) -> str:
 
 
 def _late(servers: Sequence[Server], waited: float) -> str:
-    first = servers[0]
-    tail = log_tail(first.process.log) if first.process is not None else ""
+    first = servers[0].process
+    said = log_tells(first.log) if first is not None else "its log is elsewhere"
     return (
-        f"{_names(servers)} did not answer /health within {waited:.0f} s (limits.ready_s); "
-        f"{_log(first)} ends:\n{tail}"
+        f"{_names(servers)} did not answer /health within {waited:.0f} s (limits.ready_s); {said}"
     )

@@ -78,6 +78,11 @@ class RestartableDeployment:
         """Whether it can be started anew: not what somebody else runs."""
 
     @property
+    def stands(self) -> bool:
+        """Whether nothing has kept its servers from coming up, or from ending."""
+        return self._trouble is None
+
+    @property
     def where_again(self) -> str:
         """Where a cell runs again, for messages."""
         return "a fresh start" if self.restartable else "the same servers"

@@ -13,6 +13,10 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from pytest_pdserve.serving.answers import AnswerError
+from pytest_pdserve.serving.answers import AnswerLimits
+from pytest_pdserve.serving.answers import printable
+from pytest_pdserve.serving.answers import read_answer
 from pytest_pdserve.values.counters import COUNTERS
 from pytest_pdserve.values.counters import Counter
 from pytest_pdserve.values.errors import PathError
@@ -39,8 +43,11 @@ class Counters:
         return self.counts.get(name)
 
 
+COUNTERS_LIMITS = AnswerLimits(time_s=30.0, size_mib=16)
+"""A vLLM engine shows some 100 KB; an instance may have many engines."""
 _ROUTER = "vllm_router_"
-_ROUTER_S = 5.0
+_ROUTER_LIMITS = AnswerLimits(time_s=5.0, size_mib=16)
+_RESET_LIMITS = AnswerLimits(time_s=30.0)
 _NOT_OFFERED = (401, 403, 404, 405)
 _START = "process_start_time_seconds"
 _SAMPLES = frozenset(sample for counter in COUNTERS for sample in counter.samples)
@@ -83,12 +90,14 @@ def scrape(client: httpx.Client, url: str) -> Counters:
 
     :raises PathError: if it does not answer, or not with counters.
     """
+    target = f"{url}/metrics"
     try:
-        response = client.get(f"{url}/metrics")
-        response.raise_for_status()
-        return parse_counters(response.text)
-    except (httpx.HTTPError, ValueError) as error:
-        raise PathError(f"{url}/metrics cannot be read: {error}") from error
+        answer = read_answer(client, "GET", target, limits=COUNTERS_LIMITS).checked()
+        return parse_counters(answer.text)
+    except AnswerError as error:
+        raise PathError(f"{target} cannot be read: it {error.why}") from error
+    except ValueError as error:
+        raise PathError(f"{target} cannot be read: {printable(str(error))}") from error
 
 
 def scrape_router(client: httpx.Client, url: str) -> dict[str, float]:
@@ -98,12 +107,12 @@ def scrape_router(client: httpx.Client, url: str) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     try:
-        text = client.get(f"{url}/metrics", timeout=_ROUTER_S).raise_for_status().text
-        for family in text_string_to_metric_families(text):
+        answer = read_answer(client, "GET", f"{url}/metrics", limits=_ROUTER_LIMITS).checked()
+        for family in text_string_to_metric_families(answer.text):
             for sample in family.samples if family.type == "counter" else ():
                 if sample.name.startswith(_ROUTER) and math.isfinite(sample.value):
                     found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    except (httpx.HTTPError, ValueError):
+    except (AnswerError, ValueError):
         return {}
     return found
 
@@ -114,13 +123,12 @@ def reset_prefix_cache(client: httpx.Client, url: str) -> bool | None:
     :returns: whether it did; None if it does not offer that.
     """
     try:
-        response = client.post(f"{url}/reset_prefix_cache")
-        if response.status_code in _NOT_OFFERED:
+        answer = read_answer(client, "POST", f"{url}/reset_prefix_cache", limits=_RESET_LIMITS)
+        if answer.status in _NOT_OFFERED:
             return None
-        response.raise_for_status()
-        said = response.json() if response.content else {}  # before vLLM 0.14 without a body
+        said = answer.checked().json() if answer.body else {}  # before vLLM 0.14 without a body
         return bool(said.get("success", True)) if isinstance(said, dict) else False
-    except (httpx.HTTPError, ValueError):
+    except AnswerError:
         return False
 
 

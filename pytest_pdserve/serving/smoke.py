@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.serving.heartbeat import Heartbeat
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
 
 GapOf = Callable[["Greedy"], float | None]
+Judge = Callable[["Deployment"], Verdict]
 
 TOKENS = 24
 PROMPTS = 5
@@ -36,6 +39,18 @@ def long_prompts(count: int = PROMPTS) -> list[str]:
     return [f"{first} {tail}" for first in words[:count]]
 
 
+def _never_silent(judge: Judge) -> Judge:
+    """Have *judge* tell that it waits for answers."""
+
+    @functools.wraps(judge)
+    def telling(deployment: Deployment) -> Verdict:
+        with Heartbeat(deployment.progress, "waiting for answers"):
+            return judge(deployment)
+
+    return telling
+
+
+@_never_silent
 def judge_answer(deployment: Deployment) -> Verdict:
     """FAIL if the endpoint generates another number of tokens than it was asked for.
 
@@ -49,6 +64,7 @@ def judge_answer(deployment: Deployment) -> Verdict:
     return Verdict(status=Status.PASS, subject=subject)
 
 
+@_never_silent
 def judge_path(deployment: Deployment) -> Verdict:
     """FAIL unless every request moved one KV cache from a prefill to a decode instance."""
     subject, prompts = f"path of {deployment.topology.id}", long_prompts()
@@ -105,6 +121,7 @@ class Greedy:
     """Text through the topology."""
 
 
+@_never_silent
 def judge_parity(deployment: Deployment) -> Verdict:
     """FAIL if greedy tokens through the topology are not those of one instance by itself.
 

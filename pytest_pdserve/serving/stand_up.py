@@ -16,13 +16,19 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.passing import unwritten_values
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.placement import rotated
-from pytest_pdserve.plan.router import endpoint_url
+from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.serving.deployment import Deployment
+from pytest_pdserve.serving.endpoint import check_answers
+from pytest_pdserve.serving.endpoint import find_model
+from pytest_pdserve.serving.endpoint import named_servers
+from pytest_pdserve.serving.endpoint import serving
+from pytest_pdserve.serving.heartbeat import Heartbeat
 from pytest_pdserve.serving.measure import diagnosing_nodes
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import make_tiny_model
@@ -36,12 +42,12 @@ from pytest_pdserve.serving.warmup import warm_pairs
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PortTakenError
+from pytest_pdserve.values.secrets import SESSION_KEY_PREFIX
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 _ROUTER_READY_S = 120.0
 _PORT_ATTEMPTS = 5
-_ATTACH_S = 30.0
 _AT_ONCE = httpx.Limits(max_connections=MAX_CONNECTIONS)
 
 
@@ -50,8 +56,8 @@ Start = Callable[[Sequence[Command]], tuple[Process, ...]]
 
 
 def new_api_key() -> str:
-    """A fresh key for the endpoints of one session."""
-    return secrets.token_urlsafe(24)
+    """A fresh key for the endpoints of one session, of a form that is found in any text."""
+    return SESSION_KEY_PREFIX + secrets.token_urlsafe(24)
 
 
 @contextlib.contextmanager
@@ -66,7 +72,7 @@ def stand_up(
 ) -> Iterator[Deployment]:
     """Stand *topology* up, warm and proven; end all of it on leaving, whatever happens.
 
-    Servers that run already are only asked whether they answer.
+    Servers that run already are only asked whether they answer, and by which path.
 
     :param logs: folder of one log per process.
     :param rotation: places by which nodes are rotated before instances are put on them.
@@ -76,7 +82,7 @@ def stand_up(
     :raises PathError: if requests do not take the topology's path.
     """
     if allocation.endpoint is not None:
-        servers = _attach(allocation, allocation.endpoint, topology, system)
+        servers = _attach(allocation.endpoint, allocation, topology, system, progress)
     else:
         servers = _start_servers(
             allocation, topology, system, logs=logs, progress=progress, rotation=rotation
@@ -105,7 +111,7 @@ def _start_servers(
         started = allocation.start(
             commands,
             logs=[logs / command.log_name for command in commands],
-            secrets=dict.fromkeys({name for c in commands for name in c.secrets}, key),
+            secrets=unwritten_values(commands, key),
         )
         processes.extend(started)
         return started
@@ -114,15 +120,26 @@ def _start_servers(
     # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
     with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
         try:
-            with diagnosing_nodes(allocation):
+            with diagnosing_nodes(allocation, progress):
                 hosts = rotated(allocation.hosts, rotation)
-                launched = _launch(topology, system, allocation, hosts, start, progress)
+                with Heartbeat(progress, "starting instances") as beat:
+                    launched = _launch(topology, system, allocation, hosts, start, beat)
                 deployment = _make_ready(
                     *launched, system, allocation, (client, key), start, progress
                 )
             yield deployment
         finally:
+            _end(allocation, processes, progress)
+
+
+def _end(allocation: Allocation, processes: Sequence[Process], progress: Progress) -> None:
+    """End *processes*, and take the secrets out of the logs that they wrote."""
+    try:
+        with Heartbeat(progress, "stopping"):
             allocation.stop(processes)
+    finally:
+        for process in processes:
+            redact_file(process.log)
 
 
 def _launch(
@@ -134,7 +151,6 @@ def _launch(
     progress: Progress,
 ) -> tuple[Launch, list[Server]]:
     """Plan and start all instances; anew with other ports where some turn out to be taken."""
-    named = {host.name: host for host in hosts}
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         plan = plan_launch(
             topology,
@@ -156,7 +172,7 @@ def _launch(
         Server(
             name=instance.name,
             role=instance.role.name,
-            url=None if instance.headless else endpoint_url(instance, named, plan.ports),
+            url=None if instance.headless else plan.url_of(instance),
             process=process,
             engines=instance.dp_size if not topology.disaggregated else instance.dp_local,
             ranks=instance.tp,
@@ -176,7 +192,6 @@ def _make_ready(
     progress: Progress,
 ) -> Deployment:
     client, key = access
-    placement = plan.placement
     began = time.monotonic()
     ready_s = wait_ready(
         servers,
@@ -185,24 +200,25 @@ def _make_ready(
         progress=progress,
         check=allocation.check,
     )
-    url = plan.url(allocation.hosts)
+    url = plan.url
     if plan.router is not None:
-        metrics_url = plan.router_metrics_url(allocation.hosts)
+        metrics_url = plan.router_metrics_url
         process = start([plan.router])[0]
         servers.append(
             Server(name="router", role="router", url=url, process=process, metrics_url=metrics_url)
         )
         _wait_router(servers[-1], servers, client, progress)
     deployment = Deployment(
-        topology=placement.topology,
+        topology=plan.placement.topology,
         system=system,
         allocation=allocation,
         url=url,
-        nodes=placement.nodes,
+        nodes=plan.placement.nodes,
         servers=tuple(servers),
         client=client,
         api_key=key,
         started=began,
+        progress=progress,
     )
     deployment.timings_s |= {"ready": ready_s, "warmup": _warm(deployment, progress)}
     return deployment
@@ -222,11 +238,12 @@ def _warm(deployment: Deployment, progress: Progress) -> float:
     began = time.monotonic()
     completions, client = deployment.completions, deployment.client
     try:
-        if deployment.topology.disaggregated:
-            warm_pairs(deployment.servers, completions, client, progress)
-        else:
-            warm_instances(deployment.servers, completions)
-        prove_path(deployment.url, deployment.servers, completions, client, progress)
+        with Heartbeat(progress, "warming up, and proving the path") as beat:
+            if deployment.topology.disaggregated:
+                warm_pairs(deployment.servers, completions, client, beat)
+            else:
+                warm_instances(deployment.servers, completions)
+            prove_path(deployment.url, deployment.servers, completions, client, beat)
     except Exception:
         deployment.check_alive()
         raise
@@ -235,25 +252,49 @@ def _warm(deployment: Deployment, progress: Progress) -> float:
 
 @contextlib.contextmanager
 def _attach(
-    allocation: Allocation, endpoint: Endpoint, topology: Topology, system: System
+    endpoint: Endpoint,
+    allocation: Allocation,
+    topology: Topology,
+    system: System,
+    progress: Progress,
 ) -> Iterator[Deployment]:
-    """Use servers that run already; the instances behind the endpoint cannot be asked.
+    """Use servers that run already; only instances that were named can be asked for counters.
 
-    :raises NotReadyError: if it does not answer.
+    :raises NotReadyError: if the endpoint does not answer.
+    :raises PathError: if requests do not reach the instances that were named.
     """
-    key = endpoint.api_key
+    if is_tiny(system):
+        make_tiny_model(Path(system.model.path))  # for its tokenizer
+    began, key = time.monotonic(), endpoint.api_key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(headers=headers, timeout=30.0) as client:
-        server = Server(name="endpoint", role="router", url=endpoint.url, process=None)
-        wait_ready([server], client, limit_s=_ATTACH_S, progress=lambda _: None)
-        yield Deployment(
+    with httpx.Client(headers=headers, timeout=30.0, limits=_AT_ONCE) as client:
+        with Heartbeat(progress, f"asking {endpoint.url} for its model"):
+            served = find_model(client, endpoint, system)
+        measured, foreign = serving(system, served)
+        made = f", and prompts are made with the tokenizer of {foreign}" if foreign else ""
+        progress(f"endpoint {endpoint.url} serves {served.name}{made}")
+        deployment = Deployment(
             topology=topology,
-            system=system,
+            system=measured,
             url=endpoint.url,
             nodes=(),
-            servers=(),
+            servers=named_servers(endpoint, topology, measured),
             client=client,
             allocation=allocation,
             api_key=key,
-            started=time.monotonic(),
+            started=began,
+            served_model=served.name,
+            foreign_tokenizer=foreign,
+            progress=progress,
         )
+        _prove_endpoint(deployment, endpoint)
+        yield deployment
+
+
+def _prove_endpoint(deployment: Deployment, endpoint: Endpoint) -> None:
+    """See that an endpoint that runs already answers, over the instances that were named."""
+    servers, completions = deployment.servers, deployment.completions
+    with Heartbeat(deployment.progress, f"asking {endpoint.url} for answers") as beat:
+        check_answers(completions, endpoint, deployment.system)
+        if servers:
+            prove_path(deployment.url, servers, completions, deployment.client, beat)

@@ -12,12 +12,17 @@ from typing import Any
 import httpx
 
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.serving.answers import Answered
+from pytest_pdserve.serving.answers import AnswerError
+from pytest_pdserve.serving.answers import AnswerLimits
+from pytest_pdserve.serving.answers import printable
+from pytest_pdserve.serving.answers import read_answer
 from pytest_pdserve.serving.provenance import endpoint_versions
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
+from pytest_pdserve.serving.server_logs import ServerLogs
 from pytest_pdserve.serving.streams import Answer
-from pytest_pdserve.serving.streams import RefusedError
 from pytest_pdserve.serving.streams import read_stream
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
@@ -57,10 +62,18 @@ def prompts() -> Iterator[str]:
 class Completions:
     """Sends completion requests for one model."""
 
-    def __init__(self, client: httpx.Client, model: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        client: httpx.Client,
+        model: str,
+        timeout_s: float,
+        *,
+        logs: ServerLogs | None = None,
+    ) -> None:
         self._client = client
         self._model = model
         self._timeout_s = timeout_s
+        self._logs = logs or ServerLogs(servers=())
 
     def ask(
         self,
@@ -77,23 +90,25 @@ class Completions:
         :param rank: data-parallel rank that must serve it.
         :raises PathError: if it fails.
         """
-        body = self._body(prompt, tokens, fields)
         headers = {} if rank is None else {"X-data-parallel-rank": str(rank)}
-        try:
-            response = self._client.post(
-                f"{url}/v1/completions", json=body, headers=headers, timeout=self._timeout_s
-            )
-            response.raise_for_status()
-            answer: dict[str, Any] = response.json()
-        except httpx.HTTPStatusError as error:
-            text = error.response.text.strip()[:300]
-            raise PathError(
-                f"{url} answered a completion with {error.response.status_code}: {text}"
-            ) from error
-        except (httpx.HTTPError, ValueError) as error:
-            said = str(error) or type(error).__name__
-            raise PathError(f"{url} did not answer a completion: {said}") from error
+        body, limits = self._body(prompt, tokens, fields), AnswerLimits(time_s=self._timeout_s)
+        with self._logs.telling(f"{url}/v1/completions"):
+            answered = self._post(url, body, limits, headers=headers).checked()
+        answer = answered.json()
+        if not isinstance(answer, dict):
+            raise AnswerError(answered.url, f"{answered.said}; expected a JSON object")
         return answer
+
+    def _post(
+        self,
+        url: str,
+        body: Mapping[str, Any],
+        limits: AnswerLimits,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answered:
+        target = f"{url}/v1/completions"
+        return read_answer(self._client, "POST", target, limits=limits, data=body, headers=headers)
 
     def _body(
         self, prompt: str | Sequence[int], tokens: int, fields: Mapping[str, Any]
@@ -108,26 +123,17 @@ class Completions:
             **fields,
         }
 
-    def stream(self, url: str, prompt: str, *, tokens: int) -> Answer:
+    def stream(self, url: str, prompt: str, *, tokens: int, **fields: Any) -> Answer:
         """One greedy completion, streamed and read to its end.
 
+        :raises RefusedError: if the server rejects the request.
         :raises PathError: if it is no answer.
         """
-        streamed = {"stream": True, "stream_options": {"include_usage": True}}
-        body = self._body(prompt, tokens, streamed)
-        target = f"{url}/v1/completions"
-        try:
-            with self._client.stream(
-                "POST", target, json=body, timeout=self._timeout_s
-            ) as response:
-                if response.is_error:
-                    said = response.read().decode(errors="replace").strip()[:300]
-                    kind = RefusedError if response.is_client_error else PathError
-                    raise kind(f"{url} answered a completion with {response.status_code}: {said}")
-                return read_stream(response.iter_lines(), url)
-        except httpx.HTTPError as error:
-            said = str(error) or type(error).__name__
-            raise PathError(f"{url} broke off a completion: {said}") from error
+        streamed = {"stream": True, "stream_options": {"include_usage": True}, **fields}
+        limits = AnswerLimits(time_s=self._timeout_s, size_mib=1)  # some KB for few tokens
+        with self._logs.telling(f"{url}/v1/completions"):
+            answered = self._post(url, self._body(prompt, tokens, streamed), limits).checked()
+            return read_stream(answered.lines, url)
 
     def text(self, url: str, prompt: str, *, tokens: int, **fields: Any) -> str:
         """Text of one greedy completion.
@@ -138,7 +144,17 @@ class Completions:
         try:
             return str(answer["choices"][0]["text"])
         except (KeyError, IndexError, TypeError) as error:
-            raise PathError(f"{url} answered a completion without text: {answer}") from error
+            said = printable(str(answer))
+            raise PathError(f"{url} answered a completion without text: {said}") from error
+
+    def count_tokens(self, url: str, text: str) -> int | None:
+        """Tokens that the server counts in *text*, sent as a prompt; None if it does not say."""
+        try:
+            usage = self.ask(url, text, tokens=1).get("usage")
+        except PathError:
+            return None
+        said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return said if isinstance(said, int) else None
 
     def ask_engine(
         self, engine: Engine, prompt: str | Sequence[int], *, tokens: int, **fields: Any

@@ -70,10 +70,11 @@ def project_of(config: pytest.Config, options: Any) -> Project:
     """
     rootdir = config.rootpath.resolve()
     runs = rootdir / (ini_value(config, "runs") or DEFAULT_RUNS)
-    if options.pdserve_runs is not None:
-        runs = config.invocation_params.dir / options.pdserve_runs
-    given = {name: getattr(options, f"pdserve_{name}") for name in ("system", "topology")}
-    for name, flag in given.items():
+    if (flag := flag_value(options, "runs")) is not None:
+        runs = config.invocation_params.dir / flag
+    given = {}
+    for name in ("system", "topology"):
+        flag = flag_value(options, name)
         if flag == "":
             raise ConfigError(f"--{name} '' is empty: name one, or leave it out")
         given[name] = flag or ini_value(config, name)
@@ -84,6 +85,18 @@ def project_of(config: pytest.Config, options: Any) -> Project:
         system=given["system"] or DEFAULT_SYSTEM,
         topology=given["topology"] or DEFAULT_TOPOLOGY,
     )
+
+
+def flag_value(options: Any, name: str) -> Any:
+    """Return what the flag of ``pdserve_<name>`` says; None where it was not given.
+
+    :raises ConfigError: if it says ``--``, which argparse before Python 3.13 makes a list of.
+    """
+    value = getattr(options, f"pdserve_{name}")
+    if value == [] or (isinstance(value, list) and [] in value):
+        flag = name if name in ("system", "topology") else f"pdserve-{name.replace('_', '-')}"
+        raise ConfigError(f"--{flag} '--' says nothing: give it a value, or leave it out")
+    return value
 
 
 def ini_value(config: pytest.Config, name: str) -> Any:

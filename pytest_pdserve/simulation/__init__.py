@@ -17,6 +17,7 @@ from pytest_pdserve.simulation.allocation import SimulatedAllocation
 from pytest_pdserve.simulation.constants import fitted
 from pytest_pdserve.simulation.deployment import deploy_simulated
 from pytest_pdserve.simulation.options import SimulationSpec
+from pytest_pdserve.simulation.options import check_size
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.system import System
@@ -30,7 +31,7 @@ class SimulatedBackend(Backend):
     unread = (
         *("cluster.shared_host", "cluster.memory_per_instance_gib", "cluster.bind_host"),
         *("model.serve_args", "programs", "container", "ports", "kv_transfer", "limits"),
-        *("env", "pd_env", "router", "bench"),
+        *("env", "pd_env", "pass_env", "router", "bench"),
     )
     simulated = True
     knows_hardware = True
@@ -49,8 +50,10 @@ class SimulatedBackend(Backend):
         return [distribution_row("simpy", extra="simulate")]
 
     def check_file(self, system: System) -> None:
-        """Refuse drift out of all measure."""
+        """Refuse drift out of all measure, and loads that would be computed for hours."""
         system.table("simulation", SimulationSpec).check()
+        for load in system.sweep.workloads():
+            check_size(load)
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[Allocation]:

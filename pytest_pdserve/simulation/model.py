@@ -14,6 +14,7 @@ from pytest_pdserve.simulation.noise import delay_first_tokens
 from pytest_pdserve.simulation.noise import draw
 from pytest_pdserve.simulation.noise import slowed
 from pytest_pdserve.simulation.options import SimulationSpec
+from pytest_pdserve.simulation.options import check_size
 from pytest_pdserve.simulation.result import bench_result
 from pytest_pdserve.simulation.service import Caches
 from pytest_pdserve.simulation.service import Outcome
@@ -38,9 +39,11 @@ class SimulatedRun:
 def check_workload(workload: Workload) -> None:
     """Make sure that *workload* can be simulated.
 
-    :raises ConfigError: if the model says nothing of its data set, options or arrivals.
+    :raises ConfigError: if it is too large, or the model says nothing of its data set, options or
+        arrivals.
     """
     load = workload.known()
+    check_size(workload)
     for name, default in (("burstiness", 1.0), ("ramp_up", None)):
         if getattr(workload, name) != default:
             raise ConfigError(f"a load with {name} cannot be simulated; leave it out")

@@ -12,14 +12,40 @@ from typing import Literal
 from msgspec import Meta
 
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.workload import Workload
 
 MOST_DRIFT = 1000.0
 """How many times slower or faster drift may make a night."""
+MAX_PROMPTS = 100_000
+"""Requests of a load, which take 10 s."""
+MAX_LENGTH = 163_840
+"""Tokens of a prompt or an output, which are all that the model takes."""
+MAX_GENERATED = 20_000_000
+"""Tokens that a load generates, five times the article's most: they take 10 s and 1 GB."""
 
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 Word = Annotated[str, Meta(pattern=r"^[^\s]+$")]
+
+
+def check_size(load: Workload) -> None:
+    """Refuse a load that would be computed for hours.
+
+    :raises ConfigError: naming what is too large.
+    """
+    inputs, outputs = load.lengths or (1, 1)
+    prompts = load.num_prompts if isinstance(load.num_prompts, int) else 1
+    for what, size, most in (
+        ("num_prompts", prompts, MAX_PROMPTS),
+        ("input_len", inputs, MAX_LENGTH),
+        ("output_len", outputs, MAX_LENGTH),
+        ("num_prompts x output_len", prompts * outputs, MAX_GENERATED),
+    ):
+        if size > most:
+            raise ConfigError(
+                f"load {load.id} cannot be simulated: {what} = {size:,}, expected {most:,} at most"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

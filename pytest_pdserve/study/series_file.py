@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import TextIO
 
+from pytest_pdserve.results.calibration import MAX_SERIES_MIB
+from pytest_pdserve.results.reading import read_bytes
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 
@@ -77,12 +80,12 @@ def load_series(path: Path) -> SeriesFile:
         column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_rows(path, file))
-    except OSError as error:
-        raise ConfigError(f"--series {path} cannot be read: {error.strerror}") from error
+        content = read_bytes(path, MAX_SERIES_MIB).decode("utf-8-sig")
+    except ConfigError as error:
+        raise ConfigError(f"--series {error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"--series {path} is not UTF-8 text: {error.reason}") from error
+    rows = list(_rows(path, io.StringIO(content, newline="")))
     if not rows:
         raise ConfigError(f"{path} has no rows, expected a value in each")
     by_night: dict[str, list[_Row]] = {}

@@ -95,6 +95,13 @@ def test_an_endpoint_that_answers_right_is_valid(way: str, house: House) -> None
     assert f"pdserve dp: endpoint {server.url} serves {MODEL}, " in " ".join(result.outlines)
 
 
+def test_a_fault_of_one_request_in_four_is_met_by_four_prompts_in_a_row(house: House) -> None:
+    house.suites("sweep")
+    with endpoint() as server:
+        house.run("--topology", "dp", "--pdserve-base-url", server.url, "-k", "32-8")
+    assert server.streamed[-8:] == [True] * 4 + [False] * 4
+
+
 def test_the_client_asks_for_the_model_that_the_endpoint_names(house: House) -> None:
     house.suites("sweep")
     with endpoint({"/v1/models": models("first", "second")}) as server:

@@ -81,6 +81,14 @@ SYSTEM: Tables = {
     },
 }
 
+UNREAD = {
+    "attached": (
+        *("ports", "kv_transfer", "programs.router", "limits.ready_s"),
+        *("cluster.bind_host", "cluster.memory_per_instance_gib"),
+    )
+}
+"""What of :data:`SYSTEM` a kind of system does not read, and refuses."""
+
 WORKLOAD = "random-32-8-n8-c4"
 """Id of the one workload in the sweep of :data:`SYSTEM`."""
 
@@ -110,6 +118,12 @@ class House:
         for key, changes in tables.items():
             title = key.replace("judgement_floors", "judgement.floors")
             merged[title] = {**merged.get(title, {}), **changes}
+        for each in UNREAD.get(str(merged["cluster"]["kind"]), ()):
+            unread, _, key = each.partition(".")
+            if key:
+                merged[unread] = {k: v for k, v in merged.get(unread, {}).items() if k != key}
+            elif each not in tables:
+                merged.pop(unread, None)
         lines = ["schema_version = 1", 'description = "stub engines"']
         for title, table in merged.items():
             lines += [f"[{title}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]

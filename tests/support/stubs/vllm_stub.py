@@ -32,9 +32,14 @@ from urllib.parse import urlsplit
 
 FAULTS: dict[str, Any] = {
     "exit_at_start": None,  # exit code, before anything is answered
+    "log_at_start": None,  # file whose text is logged at once, before anything else
     "exit_after_streams": None,  # die within the N-th streamed request
     "never_ready": False,  # /health answers 503
-    "fail_streams": False,  # answer every streamed request with 500
+    "tell_environment": False,  # print all variables
+    "tell_key": False,  # answer streamed requests with 500 and the key that they showed
+    "hang_after_streams": None,  # answer so many streamed requests, and no more
+    "refuse_handshake": None,  # file whose text is logged instead of a transfer; answer 500
+    "fail_streams": False,  # answer every streamed request with 500; a file's text is logged
     "first_ms": 10.0,  # to the first token
     "token_ms": 3.0,  # from token to token
     "chunk_tokens": 1,  # tokens per streamed chunk
@@ -96,6 +101,7 @@ class Engine:
 
     def __init__(self, model: str, kv_role: str | None, faults: dict[str, Any]) -> None:
         self.faults = faults
+        self.model = model
         self.started = time.time()
         self.streams = 0
         self.running = 0
@@ -145,6 +151,11 @@ class Engine:
             ]
         return "\n".join(lines) + "\n"
 
+    def refuses(self, body: dict[str, Any]) -> bool:
+        """Whether it is asked for a transfer that it refuses."""
+        asked = body.get("kv_transfer_params") or {}
+        return bool(self.faults["refuse_handshake"] and asked.get("do_remote_prefill"))
+
     def take(
         self, body: dict[str, Any], *, streamed: bool = False
     ) -> tuple[list[str], dict[str, Any] | None]:
@@ -187,6 +198,11 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(503 if self.engine.faults["never_ready"] else 200, b"")
         elif path == "/version":
             self.reply(200, json.dumps({"version": self.engine.faults["version"]}).encode())
+        elif path == "/v1/models" and self.refused():
+            self.reply(401, b'{"error": "Unauthorized"}')
+        elif path == "/v1/models":
+            models = [{"id": self.engine.model, "root": self.engine.model}]
+            self.reply(200, json.dumps({"object": "list", "data": models}).encode())
         elif path == "/metrics":
             self.reply(200, self.engine.metrics().encode(), "text/plain; version=0.0.4")
         else:
@@ -194,15 +210,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"null")
-        key = os.environ.get("VLLM_API_KEY")
         if urlsplit(self.path).path == "/reset_prefix_cache":
             offered = os.environ.get("VLLM_SERVER_DEV_MODE") == "1"
             self.reply(200 if offered else 404, b'{"success": true}' if offered else b"{}")
             return
-        if key and self.headers.get("Authorization") != f"Bearer {key}":
+        if self.refused():
             self.reply(401, b'{"error": "Unauthorized"}')
         elif body.get("stream"):
             self.stream(body)
+        elif self.engine.refuses(body):
+            print(Path(self.engine.faults["refuse_handshake"]).read_text(), flush=True)
+            self.reply(500, b'{"error": {"message": "Internal server error"}}')
         else:
             words, offer = self.engine.take(body)
             self.pause(len(words))
@@ -213,13 +231,27 @@ class Handler(BaseHTTPRequestHandler):
             }
             self.reply(200, json.dumps(answer).encode())
 
+    def refused(self) -> bool:
+        key = os.environ.get("VLLM_API_KEY")
+        return bool(key) and self.headers.get("Authorization") != f"Bearer {key}"
+
     def stream(self, body: dict[str, Any]) -> None:
         faults = self.engine.faults
         self.engine.streams += 1
         if self.engine.streams == faults["exit_after_streams"]:
             print("stub: engine core died", flush=True)
             os._exit(3)
+        if faults["tell_key"]:
+            said = f"no: {self.headers['Authorization']} {os.environ.get('MY_LOGIN')}"
+            self.reply(500, json.dumps({"error": said}).encode())
+            return
+        hang = faults["hang_after_streams"]
+        if hang is not None and self.engine.streams > hang:
+            self.engine.running += 1
+            time.sleep(3600)
         if faults["fail_streams"]:
+            if isinstance(faults["fail_streams"], str):
+                print(Path(faults["fail_streams"]).read_text(), flush=True)
             self.reply(500, b'{"error": "stub: asked to fail"}')
             return
         words, _ = self.engine.take(body, streamed=True)
@@ -280,6 +312,10 @@ def serve(argv: list[str]) -> None:
     options, _ = parser.parse_known_args(argv)
     faults = faults_of(name_of_process())
     print(f"stub: {name_of_process()} starts", flush=True)
+    if faults["tell_environment"]:
+        print(dict(os.environ), json.dumps(dict(os.environ)), flush=True)
+    if faults["log_at_start"]:
+        print(Path(faults["log_at_start"]).read_text(), flush=True)
     if faults["ignore_term"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if faults["child"]:
@@ -302,7 +338,7 @@ def send(url: str, body: dict[str, Any], due: float) -> dict[str, Any]:
     tokens, text, error = 0, "", ""
     try:
         for at, data in events(url, body):
-            if data["choices"]:
+            if data.get("choices"):
                 times.append(at)
                 text += data["choices"][0]["text"]
             tokens = data.get("usage", {}).get("completion_tokens", tokens)
@@ -330,7 +366,7 @@ def events(url: str, body: dict[str, Any]) -> Iterator[tuple[float, dict[str, An
     connection.request("POST", "/v1/completions", json.dumps(body), headers)
     response = connection.getresponse()
     if response.status != 200:
-        raise ValueError(f"{response.status} {response.reason}")
+        raise ValueError(f"{response.status} {response.reason} {response.read().decode()}")
     while line := response.readline():
         if line.startswith(b"data: {"):
             yield time.perf_counter(), json.loads(line[6:])
@@ -348,6 +384,8 @@ def bench(argv: list[str]) -> None:
     options, _ = parser.parse_known_args(argv)
     faults = faults_of("bench")
     print("stub: bench starts", flush=True)
+    if faults["tell_environment"]:
+        print(dict(os.environ), flush=True)
     if faults["hang"]:
         time.sleep(3600)
     if faults["exit_bench"] is not None:

@@ -1,0 +1,245 @@
+"""Answers of servers, read within limits of time and size: reading any of them ends."""
+
+from __future__ import annotations
+
+import json
+import queue
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from typing import TypeVar
+
+import httpx
+
+from pytest_pdserve.results.redaction import environment_redactor
+from pytest_pdserve.values.errors import PathError
+
+T = TypeVar("T")
+
+_SHOWN = 300
+"""Characters of an answer that a message shows."""
+_MIB = 2**20
+
+
+class AnswerError(PathError):
+    """There is no answer that can be used."""
+
+    def __init__(self, url: str, why: str, *, status: int | None = None) -> None:
+        super().__init__(f"{url} {why}")
+        self.why = why
+        """What it did, without its subject, e.g. ``answered 404 Not Found``."""
+        self.status = status
+        """HTTP status; None if there is none."""
+
+
+class RefusedError(AnswerError):
+    """The server rejected the request (HTTP 4xx)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerLimits:
+    """Within which an answer must end."""
+
+    time_s: float
+    """From sending the request to the last byte."""
+    size_mib: int = 4
+    """Of the whole body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A whole answer."""
+
+    url: str
+    status: int
+    reason: str
+    """Reason phrase, or empty."""
+    body: bytes
+    excerpt: str
+    """The beginning of the body in one printable line, without the API key."""
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8; what is not is replaced."""
+        return self.body.decode(errors="replace")
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the body, as server-sent events have them: U+2028 and such end none."""
+        return self.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+    @property
+    def said(self) -> str:
+        """What it answered, without its subject: ``answered 404 Not Found: no such page``."""
+        status = f"answered {self.status} {self.reason}".rstrip()
+        return f"{status}: {self.excerpt}" if self.excerpt else status
+
+    def checked(self) -> Answered:
+        """Return this answer if its status is 2xx.
+
+        :raises RefusedError: if it is 4xx.
+        :raises AnswerError: if it is another.
+        """
+        if httpx.codes.is_success(self.status):
+            return self
+        kind = RefusedError if httpx.codes.is_client_error(self.status) else AnswerError
+        raise kind(self.url, self.said, status=self.status)
+
+    def json(self) -> Any:
+        """Return the value of the body.
+
+        :raises AnswerError: if it is not JSON.
+        """
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise AnswerError(self.url, f"{self.said}; expected JSON") from error
+
+
+def read_answer(
+    client: httpx.Client,
+    method: str,
+    url: str,
+    *,
+    limits: AnswerLimits,
+    data: Any = None,
+    headers: Mapping[str, str] | None = None,
+) -> Answered:
+    """Send a request and read its answer, whatever its status, within *limits*.
+
+    Redirects are not followed: they would take the API key elsewhere. Compressed answers are
+    refused, as their size is not known beforehand.
+
+    :param data: sent as JSON.
+
+    :raises AnswerError: if the server cannot be reached, breaks off, redirects, compresses, or does
+        not end in time or size.
+    """
+    try:
+        return _within(
+            limits.time_s, lambda: _read(client, method, url, limits, data=data, headers=headers)
+        )
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise AnswerError(url, f"did not answer within {limits.time_s:g} s") from error
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise AnswerError(url, _trouble(error)) from error
+
+
+def printable(text: str) -> str:
+    """Return the beginning of a server's *text* in one line that a terminal shows as it is.
+
+    Secrets are taken out before it is cut.
+    """
+    redacted = environment_redactor().text(text)
+    shown = "".join(each if each.isprintable() else " " for each in redacted[: 4 * _SHOWN])
+    return " ".join(shown.split())[:_SHOWN]
+
+
+def _within(limit_s: float, work: Callable[[], T]) -> T:
+    """Return what *work* returns, or raise what it raises.
+
+    It runs in a thread: resolving a name, and reading headers that come a byte at a time, have no
+    limit of their own.
+
+    :raises TimeoutError: after *limit_s*; the thread is left to itself.
+    """
+    done: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except Exception as error:  # raised again below
+            done.put((None, error))
+
+    threading.Thread(target=run, name="pdserve answer", daemon=True).start()
+    try:
+        result, error = done.get(timeout=limit_s)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # None only if work returns it
+
+
+def _read(
+    client: httpx.Client,
+    method: str,
+    url: str,
+    limits: AnswerLimits,
+    *,
+    data: Any,
+    headers: Mapping[str, str] | None,
+) -> Answered:
+    deadline = time.monotonic() + limits.time_s
+    body = bytearray()
+    with client.stream(
+        method,
+        url,
+        json=data,
+        headers={"Accept-Encoding": "identity", **(headers or {})},
+        timeout=limits.time_s,
+        follow_redirects=False,
+    ) as response:
+        _check_headers(url, response)
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > limits.size_mib * _MIB:
+                raise AnswerError(url, f"answered with more than {limits.size_mib} MiB")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+    return Answered(
+        url=url,
+        status=response.status_code,
+        reason=printable(response.reason_phrase),
+        body=bytes(body),
+        excerpt=_excerpt(bytes(body[: 8 * _SHOWN]), client),
+    )
+
+
+def _check_headers(url: str, response: httpx.Response) -> None:
+    """Refuse redirects and compressed answers.
+
+    :raises AnswerError: if it is one.
+    """
+    if response.has_redirect_location:
+        target = printable(response.headers["Location"])
+        raise AnswerError(
+            url,
+            f"answered {response.status_code} with a redirect to {target}; redirects are not "
+            "followed, name the endpoint's own URL",
+        )
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise AnswerError(
+            url, f"answered compressed ({printable(encoding)}), which was not asked for"
+        )
+
+
+def _excerpt(body: bytes, client: httpx.Client) -> str:
+    text = body.decode(errors="replace")
+    key = client.headers.get("Authorization", "").removeprefix("Bearer ")
+    return printable(text.replace(key, "<API key>") if key else text)
+
+
+def _trouble(error: Exception) -> str:
+    """Return why there was no answer, without its subject, and what to do where that is known."""
+    said = printable(str(error)) or type(error).__name__
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+        causes.append(cause)
+    if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes):
+        return (
+            f"has a certificate that is not trusted: {said}; name the file of its authority in "
+            "SSL_CERT_FILE"
+        )
+    if any(isinstance(each, ssl.SSLError) for each in causes):
+        return f"does not speak TLS as asked: {said}; try http:// in place of https://"
+    if isinstance(error, httpx.ConnectError):
+        return f"cannot be reached: {said}"
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
+        return f"cannot be asked: {said}"
+    return f"broke off its answer: {said}"
