@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Refuse ``--option=--``, of which argparse before Python 3.13 makes an empty list."""
-        found = super()._get_values(action, arg_strings)  # type: ignore[misc]
+        found = super()._get_values(action, arg_strings)
         if found == [] and action.nargs is None:
             raise argparse.ArgumentError(action, "expected a value, not '--'")
         return found
