@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def _session(runs: Path, name: str, system: str | None) -> StoredSession:
     from pytest_pdserve.results.history import stored_session
 
     folder = runs / name
-    if Path(name).name != name or name in ("", "..") or not folder.is_dir():
+    if Path(name).name != name or name in ("", "..") or not os.path.isdir(folder):
         raise ConfigError(f"RUN {name!r:.80}: expected the name of a folder in {runs}")
     found = session_of(folder)
     if found is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.kinds import SESSION
+from pytest_pdserve.results.reading import is_there
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import SESSION_FILE
 from pytest_pdserve.results.store import load_record
@@ -221,7 +222,7 @@ def unknown_folders(runs: Path) -> list[tuple[Path, str]]:
 def _trouble(folder: Path) -> str:
     """Why nothing of a run folder can be read; empty if it is not a run folder."""
     try:
-        if (folder / SESSION_FILE).exists():
+        if is_there(folder / SESSION_FILE):
             _session_file(folder)
         for path in _record_paths(folder):
             load_record(path)
@@ -289,7 +290,7 @@ def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
 
 def _record_paths(folder: Path) -> list[Path]:
     """Files that hold a record each; before version 2 of records all but the client's results."""
-    if (folder / SESSION_FILE).exists():
+    if is_there(folder / SESSION_FILE):
         return sorted(folder.glob(f"*/*{RECORD_SUFFIX}"))
     old = (path for path in folder.glob("*/*.json") if not path.name.endswith(".bench.json"))
     return sorted(old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ def _rows(paths: Sequence[Path], left_out: list[str]) -> Iterator[Row]:
     count = 0
     for path in paths:
         files: Sequence[Path] = (path,)
-        if path.is_dir():
+        if os.path.isdir(path):
             (folder_reader,) = (each for each in readers().values() if hasattr(each, "files_in"))
             found = folder_reader.files_in(path)
             files = found.results

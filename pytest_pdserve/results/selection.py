@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -197,7 +198,7 @@ def _check_read(folder: Path, system: System) -> None:
             f"{folder}: none of its {len(torn)} records can be read, so that it cannot be judged; "
             f"the first: {torn[0]}"
         )
-    if folder.is_dir():
+    if os.path.isdir(folder):
         raise ConfigError(
             f"{_lacks(folder, system)}: that session measured nothing, or nothing yet; name the "
             "RUN that is to be judged"

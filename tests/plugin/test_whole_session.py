@@ -74,8 +74,8 @@ def test_each_of_five_topologies_is_stood_up_once(house: House) -> None:
 
 
 def properties(path: Path) -> dict[str, str]:
-    """Properties of a JUnit file, by name."""
-    found = ElementTree.parse(path).iter("property")
+    """Properties of the tests of a JUnit file, by name."""
+    found = ElementTree.parse(path).iterfind(".//testcase//property")
     return {element.attrib["name"]: element.attrib["value"] for element in found}
 
 
@@ -88,6 +88,7 @@ def test_a_run_is_in_the_summary_in_junit_and_in_benchmarks(house: House) -> Non
     (record,) = house.records()
     assert Path(said.pop("pdserve_record")).name == f"{WORKLOAD}.0.record.json"
     assert said.pop("pdserve_verdict") == "NEW"
+    assert (said.pop("pdserve_topology"), said.pop("pdserve_workload")) == ("1p1d", WORKLOAD)
     assert {name: float(text) for name, text in said.items()} == record["metrics"]
 
     benchmark = ("-p", "pytest_benchmark.plugin", "--benchmark-json", "benchmark.json")

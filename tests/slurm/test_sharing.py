@@ -49,7 +49,7 @@ def test_two_sessions_run_and_a_third_waits(slurm_house: House, slurm: OneHost) 
     for process, log in two:
         wait_text(process, log, "path proven")
     third, third_log = start("third", "hold")
-    wait_text(third, third_log, " waits, 1 of 1 in pd: ")
+    wait_text(third, third_log, ", 1 of 1 in pd): ")
     assert sorted(slurm.jobs("%T")) == ["PENDING", "RUNNING", "RUNNING"]
     for process, log in [*two, (third, third_log)]:
         process.wait(60)

@@ -132,6 +132,7 @@ def start_session(
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
+    threading.Thread(target=process.wait, daemon=True).start()  # reaped whoever ends it
     wait_until(lambda: (run / "ready").exists() and is_up(run / LOG), 30)
     return live_session(process)
 

@@ -16,7 +16,7 @@ def writable_row(what: str, folder: Path, *, needed: bool, advice: str) -> Prere
     :param advice: what to do where it cannot be written.
     """
     trouble = write_trouble(folder)
-    found = trouble or "can be written" if folder.exists() else trouble or "can be made"
+    found = trouble or "can be written" if os.path.exists(folder) else trouble or "can be made"
     if not needed:
         return unneeded(what, found)
     return required(what, found=found, needed="writable", there=trouble is None, advice=advice)
