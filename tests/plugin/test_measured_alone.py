@@ -90,5 +90,7 @@ def test_a_real_process_is_seen_and_its_children_are_ours() -> None:
         busy.communicate(b"\n")
     assert own is not None
     assert foreign is not None
-    assert foreign["other_cores"] > own["other_cores"]
+    # Equal where others use all cores: what other processes used is at most what was busy.
+    assert foreign["other_cores"] >= own["other_cores"]
+    assert foreign["other_cores"] > 0
     assert foreign["busy_cores"] > 0

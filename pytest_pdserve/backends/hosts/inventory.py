@@ -62,7 +62,7 @@ class HostId:
 class ProcessId:
     """A process, told from a later one of the same id."""
 
-    pid: Annotated[int, msgspec.Meta(ge=1)]
+    pid: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
     """Its id."""
     started: Annotated[int, msgspec.Meta(ge=0)]
     """Clock ticks from boot to its start; unlike a time of day, these never change."""
@@ -171,7 +171,7 @@ def parse_inventory(content: bytes) -> Inventory:
     """
     try:
         found = msgspec.json.decode(content, type=Inventory)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedInventoryError(str(error)) from error
     if found.schema_version != _VERSION:
         raise MalformedInventoryError(

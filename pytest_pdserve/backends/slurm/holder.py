@@ -86,7 +86,7 @@ def read_reports(folder: Path, nodes: Sequence[str]) -> dict[str, NodeFacts]:
     """What :func:`report` wrote of those of *nodes* that have reported so far."""
     found = {}
     for node in nodes:
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # malformed, too
             data = (folder / NODES / f"{node}.json").read_bytes()
             found[node] = msgspec.json.decode(data, type=NodeFacts)
     return found
