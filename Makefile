@@ -30,7 +30,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-fast test-slurm test-serving lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
+.PHONY: help setup run test test-all test-fast test-slurm test-serving fuzz lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM an
 	@$(PHASE) lint $(MAKE) --no-print-directory lint
 	@$(PHASE) typecheck $(MAKE) --no-print-directory typecheck
 	-@$(PYTHON) docker/slurm/onehost.py install
-	@$(PHASE) "tests side by side" $(PYTEST) tests/unit tests/plugin tests/slurm tests/package -m "not vllm $(FEWER)" \
+	@$(PHASE) "tests side by side" $(PYTEST) tests/unit tests/plugin tests/fuzz tests/slurm tests/package -m "not vllm $(FEWER)" \
 		$(BESIDE) --junitxml .pytest_cache/beside.xml $(ARGS)
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" \
 		--junitxml .pytest_cache/vllm.xml $(ARGS)
@@ -65,6 +65,11 @@ test-slurm: setup ## Run the tests of a real Slurm with stub engines
 test-serving: setup ## Run the tests of real vLLM, NIXL and vllm-router
 	-@$(PYTHON) docker/slurm/onehost.py install
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" $(ARGS)
+
+# TRIES: how many. SEED and ONLY repeat one, as a fault that is found says.
+TRIES ?= 10000
+fuzz: setup ## Try TRIES odd inputs of every kind: no traceback, no hang, no write elsewhere (5 minutes)
+	@$(BIN)/python -m tests.support.fuzz.run --tries $(TRIES) $(if $(SEED),--seed '$(SEED)') $(if $(ONLY),--only $(ONLY))
 
 # Not `pre-commit run --all-files`: it needs a git repository, and passes over files that are not added yet.
 lint: setup ## Check code, baselines, workflows and spelling

@@ -107,7 +107,7 @@ def last_object(log: Path) -> dict[str, Any] | None:
     """Return the JSON object in the last line of a log; None if there is none."""
     try:
         found = json.loads(log.read_text().strip().rpartition("\n")[2])
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterator
@@ -290,6 +291,8 @@ def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
 
 def _record_paths(folder: Path) -> list[Path]:
     """Files that hold a record each; before version 2 of records all but the client's results."""
+    if not os.path.isdir(folder):
+        return []
     if is_there(folder / SESSION_FILE):
         return sorted(folder.glob(f"*/*{RECORD_SUFFIX}"))
     old = (path for path in folder.glob("*/*.json") if not path.name.endswith(".bench.json"))

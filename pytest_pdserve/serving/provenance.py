@@ -46,7 +46,7 @@ def longest_model_len(client: httpx.Client, url: str) -> int | None:
         models = read_answer(client, "GET", f"{url}/v1/models", limits=_LIMITS).json()["data"]
         said = [model["max_model_len"] for model in models if model.get("max_model_len")]
         return max(map(int, said), default=None)
-    except (AnswerError, ValueError, KeyError, TypeError, AttributeError):
+    except (AnswerError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -195,6 +195,20 @@ def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(
     assert str(refused.value) == f"{path} {said}"
 
 
+def test_spreads_that_no_number_holds_are_endless(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "runs.csv"
+    rows = [
+        LINE.replace(",1,0,", f",{start},{order},").replace("5.0", value)
+        for start in range(5)
+        for order, value in enumerate(("1e-300", "1e18")[:: 1 if start % 2 else -1])
+    ]
+    path.write_text(HEAD + "".join(rows))
+    assert main(["calibrate", "--series", str(path)]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_runs_without_an_order_are_counted_on_each_start(tmp_path: Path) -> None:
     path = tmp_path / "series.csv"
     with path.open("w", newline="") as file:

@@ -144,6 +144,8 @@ def test_a_sweep_that_does_not_fit_is_refused(
     ("status", "body", "limit"),
     [
         (200, '{"data": [{"id": "m", "max_model_len": 4096}]}', 4096),
+        (200, '{"data": [{"id": "m", "max_model_len": 1e999}]}', None),
+        (200, f'{{"data": [{{"id": "m", "max_model_len": "{"9" * 5000}"}}]}}', None),
         (200, '{"data": [{"id": "m"}]}', None),
         (200, '{"data": []}', None),
         (200, "[]", None),

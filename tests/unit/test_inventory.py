@@ -174,6 +174,14 @@ def test_a_folder_that_hangs_is_said_once_and_not_waited_for_again(
             "Expected `int` >= 1 - at `$.groups[0].leader.pid`",
         ),
         (
+            lambda text: text.replace('"pid":100', f'"pid":{2**63}'),
+            "Expected `int` <= 2147483647 - at `$.groups[0].leader.pid`",
+        ),
+        (
+            lambda text: text[:-1] + ',"x":' + "[" * 100_000,
+            "maximum recursion depth exceeded",
+        ),
+        (
             lambda text: text.replace('"commands":[]', '"commands":[{"kind":"file"}]'),
             "Invalid enum value 'file' - at `$.commands[0].kind`",
         ),
@@ -192,6 +200,8 @@ def test_a_folder_that_hangs_is_said_once_and_not_waited_for_again(
         "a group that is everything",
         "a guard that is everything",
         "a negative id",
+        "an id that no system has",
+        "deep",
         "another kind",
         "a field that is missing",
         "a name that steers the terminal",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,14 @@ def test_whole_blocks_are_moved(tokens: int, block: int, moved: int) -> None:
         ("{", None),
         ("[]", None),
         (None, None),
+        ('{"a":' * 100_000, None),
+        ("\ufeff{}", None),
+        (
+            json.dumps({**DEEPSEEK_V2_LITE, "time_step_limit": [0.0, math.inf]}),
+            KvShape(bytes_per_token=31104),
+        ),
     ],
-    ids=["sound", "cut", "a list", "a hub name"],
+    ids=["sound", "cut", "a list", "a hub name", "deep", "a byte order mark", "infinity"],
 )
 def test_a_shape_is_read_from_the_models_folder(
     tmp_path: Path, text: str | None, shape: KvShape | None

@@ -229,8 +229,10 @@ def test_what_a_node_lost_is_named(after: NodeFacts, said: str) -> None:
         (FACTS_TEXT.replace(b'"gpus":8,', b""), {}),
         (FACTS_TEXT.replace(b'"gpus":8,', b'"gpus":"8",'), {}),
         (b"\xff", {}),
+        (FACTS_TEXT.replace(b"8", b'"\xfe"'), {}),
+        (b'{"x":' + b"[" * 100_000, {}),
     ],
-    ids=["whole", "torn", "a field is missing", "text for a number", "no text"],
+    ids=["whole", "torn", "a field is missing", "text for a number", "no text", "a byte", "deep"],
 )
 def test_what_a_node_says_survives_its_file_or_is_not_said_yet(
     text: bytes, found: dict[str, NodeFacts], tmp_path: Path

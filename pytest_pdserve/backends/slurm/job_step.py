@@ -201,7 +201,7 @@ class JobStep:
     def _listen(self) -> None:
         assert self._srun.stdout is not None
         for line in self._srun.stdout:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
                 event = json.loads(line)
                 self._by_name[event["name"]].hear(event)
 

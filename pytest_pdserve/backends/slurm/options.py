@@ -16,6 +16,7 @@ from pytest_pdserve.values.system import ClusterSpec
 from pytest_pdserve.values.system import Gib
 from pytest_pdserve.values.system import Seconds
 
+Device = Annotated[str, Meta(pattern="^/dev/")]
 Word = Annotated[str, Meta(pattern=r"^\S+(?![\s\S])")]
 
 
@@ -72,9 +73,7 @@ class Preflight:
 
     gpus: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     """GPUs that ``nvidia-smi`` must list."""
-    devices: Mapping[Annotated[str, Meta(pattern="^/dev/")], Annotated[int, Meta(ge=1)]] = field(
-        default_factory=dict
-    )
+    devices: Mapping[Device, Annotated[int, Meta(ge=1, le=1_000_000)]] = field(default_factory=dict)
     """Glob of device files and how many there must be, e.g. ``/dev/infiniband/uverbs*``, 32."""
     memory_gib: Gib = 0.0
     """Memory that must be available, GiB."""

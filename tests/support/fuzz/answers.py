@@ -1,4 +1,4 @@
-"""Tries that change what a server answers, what a command of a cluster prints, and what logs say."""
+"""Tries that change what servers answer, what a cluster's commands print, and what logs say."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -296,7 +297,8 @@ def _counts(rng: random.Random) -> Iterator[ServedCounts]:
         if rng.random() < 0.3:
             number = value(rng)
             odd = float(number) if isinstance(number, int | float) and abs(number) < 1e300 else 0.0
-            counts = replace(counts, **{rng.choice(("requests", "kv_bytes", "preemptions")): odd})
+            changes: dict[str, Any] = {rng.choice(("requests", "kv_bytes", "preemptions")): odd}
+            counts = replace(counts, **changes)
         yield counts
 
 

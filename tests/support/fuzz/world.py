@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
@@ -21,6 +22,7 @@ import pytest
 
 from pytest_pdserve.commands.main import main
 from pytest_pdserve.values.errors import PdserveError
+from pytest_pdserve.values.exit_codes import ExitCode
 
 LIMIT_S = 30.0
 """How long one try may take before it counts as one that hangs."""
@@ -36,6 +38,8 @@ _CHANGES = (
 )
 
 
+_OF_PDSERVE = {*ExitCode} - {ExitCode.FAULT_OF_PDSERVE, ExitCode.INTERRUPTED}
+_OF_PYTEST = {*pytest.ExitCode} - {pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.INTERRUPTED}
 _OWN = ("around", "cache", "home", "state", "template", "tmp")
 
 
@@ -53,6 +57,20 @@ class Outcome:
     """What it printed."""
     trouble: list[str] = field(default_factory=list)
     """What is wrong, a text each."""
+
+
+def wrong_end(outcome: Outcome, codes: Collection[int]) -> list[str]:
+    """Return what is wrong with an exit code, or with what was printed."""
+    trouble = [] if outcome.code in codes else [f"exit code {outcome.code}"]
+    # In the words of an input that a message quotes, the end of a line is escaped.
+    if (
+        "Traceback (most recent call last):\n" in outcome.output
+        or "INTERNALERROR" in outcome.output
+    ):
+        trouble.append("a traceback was printed")
+    if outcome.code in (ExitCode.BAD_INPUT, ExitCode.ERROR) and not outcome.output.strip():
+        trouble.append(f"exit code {outcome.code} without a word")
+    return trouble
 
 
 class World:
@@ -99,35 +117,18 @@ class World:
     ) -> Outcome:
         """Run ``pdserve``; return its exit code, and what is wrong with how it ended."""
         outcome = self.watch(lambda: main(argv), encoding=encoding, allowed=allowed)
-        if outcome.code == 3 or not -1 < outcome.code < 8:
-            outcome.trouble.append(f"exit code {outcome.code}")
-        if "Traceback (most recent call last)" in outcome.output:
-            outcome.trouble.append("a traceback")
-        if outcome.code in (4, 7) and not outcome.output.strip():
-            outcome.trouble.append(f"exit code {outcome.code} without a word")
+        outcome.trouble += wrong_end(outcome, _OF_PDSERVE)
         return outcome
 
     def pytest(self, *argv: str, encoding: str = "utf-8", allowed: tuple[str, ...] = ()) -> Outcome:
         """Run pytest in the project, with the plugin and nothing else."""
         watching = _Raised()
-        own = (
-            "-p",
-            "pytest_pdserve.plugin.hooks",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:faulthandler",
-        )
+        plugins = ("pytest_pdserve.plugin.hooks", "no:cacheprovider", "no:faulthandler")
+        own = ["-s", *(word for name in plugins for word in ("-p", name)), *argv]
         outcome = self.watch(
-            lambda: int(pytest.main(["-s", *own, *argv], plugins=[watching])),
-            encoding=encoding,
-            allowed=allowed,
+            lambda: int(pytest.main(own, plugins=[watching])), encoding=encoding, allowed=allowed
         )
-        if outcome.code not in (0, 1, 4, 5):
-            outcome.trouble.append(f"exit code {outcome.code}")
-        if "INTERNALERROR" in outcome.output or "Traceback (most" in outcome.output:
-            outcome.trouble.append("a traceback")
-        outcome.trouble += watching.faults
+        outcome.trouble += [*wrong_end(outcome, _OF_PYTEST), *watching.faults]
         return outcome
 
     def library(self, function: Callable[[], Any]) -> Outcome:
@@ -245,8 +246,10 @@ class _Raised:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
         """Note an error that is neither of pdserve nor an end of a test."""
-        known = (PdserveError, AssertionError, pytest.skip.Exception, pytest.fail.Exception)
-        known += (KeyboardInterrupt, pytest.xfail.Exception)
+        known = (
+            *(PdserveError, AssertionError, KeyboardInterrupt),
+            *(pytest.skip.Exception, pytest.fail.Exception, pytest.xfail.Exception),
+        )
         if call.excinfo is not None and not isinstance(call.excinfo.value, known):
             error = call.excinfo.value
             said = "".join(traceback.format_exception(error)[-6:])
