@@ -29,6 +29,7 @@ from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.slurm.planning import step_argv
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.folders import SHIPPED
+from pytest_pdserve.serving.clients import bench_client
 from pytest_pdserve.serving.stand_up import stand_up
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
@@ -102,9 +103,17 @@ def measure(folder: Path, nodes: int, number: int) -> dict[str, float]:
         allocation.start = timed  # type: ignore[method-assign]
         clock()
         topology = Topology.parse(f"route{nodes}")
-        with stand_up(
-            allocation, topology, system, logs=run / "logs", progress=lambda _: None
-        ) as up:
+        with (
+            bench_client(system, allocation, run / "client", measuring=False) as bench,
+            stand_up(
+                allocation,
+                topology,
+                system,
+                bench=bench,
+                logs=run / "logs",
+                progress=lambda _: None,
+            ) as up,
+        ):
             took["launch"], took["ready"] = sum(launches), up.timings_s["ready"]
             took["warm"] = clock() - took["launch"] - took["ready"]
         took["stop"] = clock()

@@ -56,8 +56,14 @@ class Process(Protocol):
     def cpu_samples(self) -> Sequence[tuple[float, float]]:
         """Time on its node's clock and CPU time, seconds, of every look so far; may look again."""
 
+    def watch(self) -> None:
+        """Begin anew to watch how busy its node is, if it is watched."""
+
     def node_load(self) -> NodeLoad | None:
-        """How busy its node was from its start until now, or until its end; None if not watched."""
+        """How busy its node was since :meth:`watch`, or its start, until now or until its end.
+
+        None if it is not watched.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from pytest_pdserve.plan.ports import unclaimed
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.prerequisites import required
+from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
@@ -103,6 +104,10 @@ class Backend:
         """
         del system
 
+    def client_kind(self, system: System) -> ClientKind:
+        """Return the kind of the benchmark client: what the system file says, else ``vllm``."""
+        return system.bench.client or "vllm"
+
     def check_launch(self, system: System, launch: Launch) -> None:
         """Refuse what cannot be started now, before anything is.
 
@@ -141,6 +146,14 @@ class Backend:
     def describe_hardware(self, system: System) -> Mapping[str, str]:
         """Return what is known of the hardware before nodes are acquired."""
         raise NotImplementedError
+
+    def has_gpus(self, system: System) -> bool | None:
+        """Whether the nodes have GPUs, as far as that is known before they are acquired.
+
+        :returns: None where it is not: a CPU may be a slot that counts as a GPU.
+        """
+        del system
+        return None
 
     def plan_lines(self, system: System) -> Sequence[str]:
         """Return what ``pdserve plan`` says of how nodes are asked for, as comment lines."""

@@ -15,6 +15,7 @@ from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.allocation import log_tail
+from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.container import image_command
@@ -24,7 +25,7 @@ from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import LaunchError
 
 _POLL_S = 0.2
-_REPORT_S = 15.0
+_REPORT_S = 14.0
 _VERSIONS_S = 120.0
 Start = Callable[[Sequence[Command], Sequence[Path]], Sequence[Process]]
 Stop = Callable[[Sequence[Process]], None]
@@ -82,6 +83,7 @@ def versions_of(
     *,
     start: Callable[..., Sequence[Process]],
     stop: Stop,
+    progress: Progress,
 ) -> dict[str, str]:
     """Return what is installed where servers of *node* run.
 
@@ -90,13 +92,14 @@ def versions_of(
     """
     command = Command(name="versions", node=node, argv=(python, str(script)))
     log = script.with_suffix(".log")
-    (process,) = start(containment.wrap([command]), logs=[log], secrets={})
-    try:
-        deadline = time.monotonic() + _VERSIONS_S
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-    finally:
-        stop([process])
+    with Heartbeat(progress, f"asking {node} what is installed there"):
+        (process,) = start(containment.wrap([command]), logs=[log], secrets={})
+        try:
+            deadline = time.monotonic() + _VERSIONS_S
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        finally:
+            stop([process])
     installed = last_object(log)
     if process.poll() != 0 or installed is None:
         raise LaunchError(f"{node} could not tell versions; {log} ends:\n{log_tail(log)}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pytest_pdserve.backends.passing import check_passed
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.router_flags import check_router_args
 from pytest_pdserve.plan.bench import bench_command
+from pytest_pdserve.plan.bench import worker_command
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.launch import Launch
@@ -30,7 +33,10 @@ class Planned:
     launch: Launch
     """Instances and router."""
     client: tuple[Command, ...]
-    """The client's command of every workload of the sweep, for the first run."""
+    """The client's command of every workload of the sweep, for the first run.
+
+    Of the client ``vllm`` its process first, and then the commands that its runs stand for.
+    """
 
     @property
     def commands(self) -> Sequence[Command]:
@@ -69,15 +75,18 @@ def plan_topology(system: System, topology: Topology, *, starting: bool = False)
     if launch.router is not None:
         check_router_args(system)
     client = _client_commands(system, topology, node=hosts[0].name, url=launch.url)
-    return Planned(launch=launch, client=containment.wrap(client))
+    contained = backend.client_kind(system) != "precise"
+    return Planned(launch=launch, client=containment.wrap(client) if contained else tuple(client))
 
 
 def _client_commands(system: System, topology: Topology, *, node: str, url: str) -> list[Command]:
     folder = PurePosixPath(RUN_FOLDER, topology.id)
-    return [
+    kind = backend_of(system).client_kind(system)
+    commands = [
         bench_command(
             workload,
             system,
+            kind,
             node=node,
             base_url=url,
             seed=SEED,
@@ -85,3 +94,13 @@ def _client_commands(system: System, topology: Topology, *, node: str, url: str)
         )
         for workload in system.sweep.workloads()
     ]
+    if kind != "vllm":
+        return commands
+    worker = worker_command(
+        system,
+        node=node,
+        python="python3" if system.container.contained else sys.executable,
+        script=f"{RUN_FOLDER}/client/worker-1/vllm_worker.py",
+        folder=f"{RUN_FOLDER}/client/worker-1",
+    )
+    return [worker, *(replace(each, name=f"{each.name}, by the client") for each in commands)]

@@ -9,6 +9,8 @@ from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import BACKENDS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
+from pytest_pdserve.values.system import UNNAMED_CLIENT
+from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import System
 
 OWN = {
@@ -80,3 +82,8 @@ def _added() -> dict[str, Backend]:
             )
         added[name] = kind()
     return added
+
+
+def client_kind(system: System) -> ClientKind:
+    """Return the kind of the benchmark client of *system*; of figures, that of the published."""
+    return backend_of(system).client_kind(system) if system.cluster.kind else UNNAMED_CLIENT

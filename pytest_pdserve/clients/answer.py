@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 _SHOWN = 300
+MAX_EVENT_BYTES = 1 << 20
+"""No event of a completion is longer."""
 FINISHED = (None, "length", "stop")
 """Finish reasons of a request that was answered."""
 
@@ -23,17 +25,18 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
 class _Event(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+_NO_EVENT = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class Answer:
@@ -43,14 +46,31 @@ class Answer:
     the first ends the time to first token, each later one is a gap.
     """
 
-    __slots__ = ("_rest", "chunks_ns", "done", "error", "merged", "status", "texts", "tokens")
+    __slots__ = (
+        "_at_ns",
+        "_rest",
+        "chunks_ns",
+        "done",
+        "doubts",
+        "error",
+        "merged",
+        "prompt_tokens",
+        "status",
+        "texts",
+        "tokens",
+    )
 
     def __init__(self) -> None:
         self.chunks_ns = array("q")
         """Arrival of each chunk."""
+        self.doubts: list[tuple[int, int, int]] = []
+        """Chunks that may have arrived earlier: place of the first, how many, and by how much at
+        most, ns."""
         self.texts: list[str] = []
         self.tokens: int | None = None
         """Generated tokens, as the server's ``usage`` says."""
+        self.prompt_tokens: int | None = None
+        """Prompt tokens, likewise."""
         self.merged = 0
         """Chunks that were read together with the one before: their gap is not known."""
         self.error = ""
@@ -59,6 +79,7 @@ class Answer:
         self.done = False
         """Whether ``[DONE]`` came."""
         self._rest = b""
+        self._at_ns = 0
 
     def fail(self, why: str) -> None:
         """Keep the first reason."""
@@ -66,16 +87,26 @@ class Answer:
 
     def feed(self, body: bytes, at_ns: int) -> None:
         """Take a part of the body that arrived at *at_ns*."""
+        self._at_ns = at_ns
         data = self._rest + body if self._rest else body
         if self.status != 200:
             self._rest = data[: 2 * _SHOWN]
             return
         *events, self._rest = data.split(b"\n\n") if b"\r" not in data else _split(data)
-        before = len(self.chunks_ns)
         for event in events:
-            if event.startswith(b"data:"):
+            if event.startswith(b"data:") and b"\n" not in event:
                 self._take(event[5:].strip(), at_ns)
-        self.merged += max(0, len(self.chunks_ns) - before - 1)
+            else:
+                self._take_lines(event, at_ns)
+        if len(self._rest) > MAX_EVENT_BYTES:
+            self.fail(f"streamed an event of more than {MAX_EVENT_BYTES} bytes")
+            self._rest = b""
+
+    def _take_lines(self, event: bytes, at_ns: int) -> None:
+        """Take an event of several lines: comments and names are passed over."""
+        for line in event.split(b"\n"):
+            if line.startswith(b"data:"):
+                self._take(line[5:].strip(), at_ns)
 
     def _take(self, content: bytes, at_ns: int) -> None:
         if content == b"[DONE]":
@@ -83,7 +114,7 @@ class Answer:
             return
         try:
             event = _decode(content)
-        except msgspec.MsgspecError:
+        except _NO_EVENT:
             self.fail(f"streamed {content[:_SHOWN]!r}, which is not an event of a completion")
             return
         if event.error is not None:
@@ -91,28 +122,47 @@ class Answer:
             self.fail(f"error in the stream: {str(said or event.error)[:_SHOWN]}")
         if event.choices:
             choice = event.choices[0]
+            self.merged += bool(self.chunks_ns) and self.chunks_ns[-1] == at_ns
             self.chunks_ns.append(at_ns)
             text = choice.text or (choice.delta.content if choice.delta else None)
             if text:
                 self.texts.append(text)
             if choice.finish_reason not in FINISHED:
                 self.fail(f"finish_reason {choice.finish_reason!r}")
-        if event.usage is not None and event.usage.completion_tokens is not None:
-            self.tokens = event.usage.completion_tokens
+        if event.usage is not None:
+            self.tokens = _known(event.usage.completion_tokens, self.tokens)
+            self.prompt_tokens = _known(event.usage.prompt_tokens, self.prompt_tokens)
 
     def end(self) -> None:
         """The body is complete: see whether it is an answer."""
         if self.status != 200:
             self.fail(f"HTTP {self.status}: {self._rest.decode(errors='replace')[:_SHOWN]}")
         elif self._rest.strip():
-            self.feed(b"\n\n", self.chunks_ns[-1] if self.chunks_ns else 0)
+            self.feed(b"\n\n", self._at_ns)
         if not self.chunks_ns:
             self.fail("the answer has no chunk")
+
+    def earliest_ns(self) -> array[int]:
+        """Return when each chunk arrived if those of which it is in doubt came as early as can be.
+
+        Chunks that were read together are spread evenly over the time in doubt.
+        """
+        early = array("q", self.chunks_ns)
+        for first, count, doubt_ns in self.doubts:
+            before = early[first - 1] if first else 0
+            for place in range(count):
+                back = doubt_ns * (count - place) // count
+                early[first + place] = max(before, early[first + place] - back)
+        return early
 
     @property
     def text(self) -> str:
         """All that was generated."""
         return "".join(self.texts)
+
+
+def _known(count: int | None, before: int | None) -> int | None:
+    return before if count is None else count
 
 
 def _split(data: bytes) -> list[bytes]:

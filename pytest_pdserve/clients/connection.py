@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import ssl
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult
 
 import httptools
@@ -14,6 +17,10 @@ from pytest_pdserve.clients import clock
 from pytest_pdserve.clients.answer import Answer
 
 _CONNECT_S = 30.0
+_RECONNECT_S = 5.0
+_INTERIM = range(100, 200)
+Peer = tuple[int, Any]
+"""Address family and address of a server."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,25 +31,33 @@ class Sent:
     """Place among all requests."""
     due_ns: int
     """When it should have been written."""
+    ready_ns: int
+    """When it could have been: it was due, and a connection was free."""
     written_ns: int
     """When it was."""
     answer: Answer
+    most_bytes: int
+    """Bytes of an answer above which it counts as endless."""
 
 
 class Connection:
     """A non-blocking connection; the server answers one request at a time on it."""
 
-    def __init__(self, url: SplitResult) -> None:
-        """Connect.
+    def __init__(self, url: SplitResult, peer: Peer | None = None) -> None:
+        """Connect, or begin to where the server's address is known.
 
+        :param peer: address of the server, from a connection that was open before. TLS is agreed
+            on at once even so.
         :raises OSError: if the server cannot be reached.
         """
-        port = url.port or (443 if url.scheme == "https" else 80)
-        plain = socket.create_connection((url.hostname or "", port), timeout=_CONNECT_S)
+        secure = url.scheme == "https"
+        begins = peer is not None and not secure
+        plain = _begin(peer) if begins and peer else _connect(url, again=peer is not None)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.stamped = url.scheme != "https" and clock.ask_for_times(plain)
+        self.peer: Peer = peer or (plain.family, plain.getpeername())
+        self.stamped = not secure and clock.ask_for_times(plain)
         self.socket = plain
-        if url.scheme == "https":
+        if secure:
             context = ssl.create_default_context()
             self.socket = context.wrap_socket(plain, server_hostname=url.hostname)
         self.socket.setblocking(False)
@@ -51,50 +66,62 @@ class Connection:
         """The request that is being answered."""
         self.unwritten = b""
         """What the kernel has not taken yet of it."""
-        self.complete = False
+        self.complete = True
         """Whether its answer has ended."""
         self.open = True
+        self.free_ns = 0
+        """When the end of its last answer arrived."""
         self.late_ns = 0
         """How long what was read last had waited to be read; 0 if the kernel gives no times."""
-        self.by_kernel = 0
-        """Reads that the kernel gave the time of."""
+        self.at_ns = 0
+        """When what was read last arrived."""
         self.reads = 0
-        self._now = 0
+        self._untouched = False
+        """Whether nothing of the request has been sent yet."""
+        self._answer_bytes = 0
         self._parser = httptools.HttpResponseParser(self)
 
     def usable(self) -> bool:
-        """Whether the server has not closed it while it was idle."""
+        """Whether the server has neither closed it nor said anything while it was idle."""
         return self.open and (isinstance(self.socket, ssl.SSLSocket) or self._silent())
 
     def _silent(self) -> bool:
         try:
-            return bool(self.socket.recv(1, socket.MSG_PEEK))
+            self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
             return False
+        return False
 
     def write(self, request: bytes, sent: Sent) -> None:
-        """Send a request; its clock starts here."""
+        """Send a request; its clock starts when the kernel takes the first of it."""
         self.sent, self.complete, self.unwritten = sent, False, request
-        sent.written_ns = clock.now_ns()
+        self._untouched, self._answer_bytes = True, 0
         self.write_more()
 
     def write_more(self) -> None:
         """Give the kernel what it takes."""
+        if self._untouched and self.sent is not None:
+            self.sent.written_ns = clock.now_ns()
         try:
             count = self.socket.send(self.unwritten)
-        except (BlockingIOError, ssl.SSLWantWriteError):
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return
         except OSError as error:
-            self._break(f"cannot be sent: {error.strerror or error}")
+            what = "the server cannot be reached" if self._untouched else "cannot be sent"
+            self._break(f"{what}: {error.strerror or error}")
             return
+        self._untouched = False
         self.unwritten = self.unwritten[count:]
 
-    def read(self) -> None:
-        """Take what has arrived."""
+    def read(self, floor_ns: int) -> None:
+        """Take what has arrived.
+
+        :param floor_ns: when nothing of it had arrived yet.
+        """
         try:
-            data, at_ns = self._receive()
+            data, stamp_ns = self._receive()
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError as error:
@@ -102,28 +129,62 @@ class Connection:
             return
         now = clock.now_ns()
         self.reads += 1
-        self.by_kernel += at_ns > 0
-        self.late_ns = now - at_ns if at_ns else 0
-        self._now = at_ns or now
+        self.late_ns = now - stamp_ns if stamp_ns else 0
+        self.at_ns = stamp_ns or now
         if not data:
-            self._break("the server closed the connection before the answer was complete")
+            self._closed()
             return
+        before = len(self.sent.answer.chunks_ns) if self.sent is not None else 0
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._break(f"no HTTP: {error}")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(f"no HTTP: {str(error) or type(error).__name__}")
+        self._bound(len(data))
+        self._doubt(before, floor_ns, by_kernel=stamp_ns > 0)
 
     def _receive(self) -> tuple[bytes, int]:
         if self.stamped:
             return clock.receive(self.socket)
         return self.socket.recv(clock.READ_BYTES), 0
 
+    def _bound(self, more: int) -> None:
+        """End an answer that does not end by itself."""
+        self._answer_bytes += more
+        if self.sent is not None and False:
+            self._break(f"the answer has more than {self.sent.most_bytes} bytes and does not end")
+
+    def _doubt(self, before: int, floor_ns: int, *, by_kernel: bool) -> None:
+        """Note which chunks of this read may have arrived earlier than its time.
+
+        The kernel tells the time of the last packet of a read; without it no time is certain.
+        """
+        if self.sent is None:
+            return
+        answer = self.sent.answer
+        unsure = len(answer.chunks_ns) - before - by_kernel
+        if unsure > 0 and self.at_ns > floor_ns:
+            answer.doubts.append((before, unsure, self.at_ns - floor_ns))
+
+    def _closed(self) -> None:
+        """The server has closed: the end of an answer that says no length, or a fault."""
+        if self.sent is not None and self.sent.answer.done and not self.complete:
+            self.open = False
+            self._end()
+        else:
+            self._break("the server closed the connection before the answer was complete")
+
     def _break(self, why: str) -> None:
         self.open = False
         if self.sent is not None and not self.complete:
-            chunks = len(self.sent.answer.chunks_ns)
-            self.sent.answer.fail(f"{why}, after {chunks} chunks")
-            self.complete = True
+            answer = self.sent.answer
+            if answer.status == 200:
+                answer.fail(f"{why}, after {len(answer.chunks_ns)} chunks")
+            self._end()
+
+    def give_up(self, why: str) -> None:
+        """Close it; a request that has no whole answer failed."""
+        self._break(why)
+        self.close()
 
     def close(self) -> None:
         """Close it."""
@@ -131,22 +192,50 @@ class Connection:
         with contextlib.suppress(OSError):
             self.socket.close()
 
+    def _end(self) -> None:
+        if self.sent is not None and not self.complete:
+            self.sent.answer.end()
+        self.complete, self.free_ns = True, self.at_ns
+
     # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; one that nobody asked for makes the connection useless."""
+        if self.complete:
+            self.open = False
 
     def on_headers_complete(self) -> None:
         """Take the status."""
-        if self.sent is not None:
+        if self.sent is not None and not self.complete:
             self.sent.answer.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
-        if self.sent is not None:
-            self.sent.answer.feed(body, self._now)
+        if self.sent is not None and not self.complete:
+            self.sent.answer.feed(body, self.at_ns)
 
     def on_message_complete(self) -> None:
-        """The answer has ended."""
-        if self.sent is not None:
-            self.sent.answer.end()
-        self.complete = True
+        """The answer has ended, or one that another follows (``100 Continue``)."""
+        if self.sent is not None and self.sent.answer.status in _INTERIM:
+            return
+        self._end()
         if not self._parser.should_keep_alive():
             self.open = False
+
+
+def _connect(url: SplitResult, *, again: bool) -> socket.socket:
+    port = url.port or (443 if url.scheme == "https" else 80)
+    wait_s = _RECONNECT_S if again else _CONNECT_S
+    return socket.create_connection((url.hostname or "", port), timeout=wait_s)
+
+
+def _begin(peer: Peer) -> socket.socket:
+    """Begin to connect: the kernel goes on by itself while other answers are read."""
+    family, address = peer
+    plain = socket.socket(family)
+    plain.setblocking(False)
+    code = plain.connect_ex(address)
+    if code not in (0, errno.EINPROGRESS):
+        plain.close()
+        raise OSError(code, os.strerror(code))
+    return plain

@@ -6,6 +6,7 @@ import gc
 import resource
 import select
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,18 @@ from pytest_pdserve.clients.connection import Sent
 _IDLE_S = 1.0
 _SPIN_S = 0.0005
 """How long before a request is due the loop stops to sleep: epoll wakes up late."""
+_SLEPT_NS = 50_000
+"""An epoll that took longer found nothing at first, and slept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What keeps a load from never ending."""
+
+    time_s: float
+    """Seconds from the start after which requests without a whole answer failed."""
+    answer_bytes: int
+    """Bytes of an answer above which it counts as endless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +43,15 @@ class Sending:
     began_ns: int
     """When the first was due."""
     ended_ns: int
-    """When the last answer had been read."""
+    """When the last chunk of all had arrived."""
     cpu_s: float
     """CPU time of this process meanwhile."""
-    late_s: tuple[float, ...]
-    """Seconds that each read had waited in the kernel; empty without the kernel's times."""
+    late_ns: Sequence[int]
+    """How long each read had waited in the kernel; empty without the kernel's times."""
     by_kernel: float
     """Share of reads that the kernel gave the time of."""
+    step_ns: int
+    """By how much the clock of the times was set or slewed meanwhile."""
 
 
 def open_connections(url: SplitResult, number: int) -> list[Connection]:
@@ -65,6 +80,7 @@ def send(
     *,
     url: SplitResult,
     connections: Sequence[Connection],
+    bounds: Bounds,
 ) -> Sending:
     """Send every request when it is due and a connection is free, and read all answers.
 
@@ -72,14 +88,16 @@ def send(
 
     :param requests: whole HTTP requests.
     :param due_s: when each is due, seconds from the start, rising.
-    :param connections: open ones; their number is the most that is in flight.
+    :param connections: open ones, closed afterwards; their number is the most that is in flight.
     """
+    loop = _Loop(requests, due_s, url=url, connections=connections, bounds=bounds)
     gc.collect()
     gc.disable()
     try:
-        return _Loop(requests, due_s, url, connections).run()
+        return loop.run()
     finally:
         gc.enable()
+        loop.close()
 
 
 class _Loop:
@@ -87,55 +105,85 @@ class _Loop:
         self,
         requests: Sequence[bytes],
         due_s: Sequence[float],
+        *,
         url: SplitResult,
         connections: Sequence[Connection],
+        bounds: Bounds,
     ) -> None:
-        self._requests, self._due_s, self._url = requests, due_s, url
+        self._requests, self._due_s, self._url, self._bounds = requests, due_s, url, bounds
         self._free = deque(connections)
         self._busy: dict[int, Connection] = {}
         self._epoll = select.epoll()
+        self._most_events = max(1, len(connections))
         self._next = 0
         self._sent: list[Sent] = []
-        self._late_ns: list[int] = []
-        self._reads = self._by_kernel = 0
+        self._late_ns = array("q")
+        self._reads = 0
         self._began = 0
+        self._deadline = 0.0
+        self._wakes, self._wake_ns = 0, 0
 
     def run(self) -> Sending:
-        used = time.process_time()
+        used, steady = time.process_time(), time.monotonic_ns()
         self._began = clock.now_ns()
-        while self._next < len(self._requests) or self._busy:
-            self._send_due()
-            for fd, event in self._epoll.poll(self._wait_s()):
-                self._serve(self._busy[fd], event)
+        self._deadline = time.monotonic() + self._bounds.time_s
+        self._run_until_answered()
         ended = clock.now_ns()
-        self._epoll.close()
-        for connection in self._free:
-            connection.close()
+        last = (each.answer.chunks_ns[-1] for each in self._sent if each.answer.chunks_ns)
         return Sending(
             sent=tuple(self._sent),
             began_ns=self._began,
-            ended_ns=ended,
+            ended_ns=max(last, default=ended),
             cpu_s=time.process_time() - used,
-            late_s=tuple(late / 1e9 for late in self._late_ns),
-            by_kernel=self._by_kernel / self._reads if self._reads else 0.0,
+            late_ns=self._late_ns,
+            by_kernel=len(self._late_ns) / self._reads if self._reads else 0.0,
+            step_ns=(ended - self._began) - (time.monotonic_ns() - steady),
         )
+
+    def close(self) -> None:
+        self._epoll.close()
+        for connection in (*self._free, *self._busy.values()):
+            connection.close()
+
+    def _run_until_answered(self) -> None:
+        returned = self._began
+        while self._next < len(self._requests) or self._busy:
+            if time.monotonic() >= self._deadline:
+                self._give_up()
+                return
+            self._send_due()
+            wait_s, before, entered = self._wait_s(), returned, clock.now_ns()
+            events = self._epoll.poll(wait_s, self._most_events)
+            returned = clock.now_ns()
+            slept = returned - entered > _SLEPT_NS
+            # What woke this thread had not arrived before; else nothing had at the poll before.
+            floor_ns = returned - self._mean_wake_ns() if slept else before
+            for fd, event in events:
+                connection = self._busy[fd]
+                self._serve(connection, event, floor_ns)
+                if slept and len(events) == 1 and connection.late_ns:
+                    self._wakes += 1
+                    self._wake_ns += max(0, returned - connection.at_ns)
+
+    def _mean_wake_ns(self) -> int:
+        return self._wake_ns // self._wakes if self._wakes else 0
 
     def _wait_s(self) -> float:
         """Seconds to sleep at most: until the next request is due, if a connection is free."""
+        left = min(max(0.0, self._deadline - time.monotonic()), _IDLE_S)
         if self._next >= len(self._requests) or not self._free:
-            return _IDLE_S
+            return left
         due = self._due_s[self._next] - (clock.now_ns() - self._began) / 1e9
-        return 0.0 if due < _SPIN_S else min(due - _SPIN_S, _IDLE_S)
+        return 0.0 if due < _SPIN_S else min(due - _SPIN_S, left)
 
     def _send_due(self) -> None:
         while self._next < len(self._requests) and self._free:
             due_ns = self._began + int(self._due_s[self._next] * 1e9)
             if due_ns > clock.now_ns():
                 return
-            sent = Sent(index=self._next, due_ns=due_ns, written_ns=0, answer=Answer())
-            self._sent.append(sent)
-            self._next += 1
-            connection = self._usable(self._free.popleft(), sent)
+            connection = self._free.popleft()
+            sent = self._begin(due_ns, max(due_ns, connection.free_ns))
+            connection = self._usable(connection, sent)
             if connection.open:
                 self._epoll.register(connection.fd, select.EPOLLIN)
                 self._busy[connection.fd] = connection
@@ -144,29 +192,40 @@ class _Loop:
             else:
                 self._free.append(connection)
 
+    def _begin(self, due_ns: int, ready_ns: int) -> Sent:
+        sent = Sent(
+            index=self._next,
+            due_ns=due_ns,
+            ready_ns=ready_ns,
+            written_ns=clock.now_ns(),
+            answer=Answer(),
+            most_bytes=self._bounds.answer_bytes,
+        )
+        self._sent.append(sent)
+        self._next += 1
+        return sent
+
     def _usable(self, connection: Connection, sent: Sent) -> Connection:
         """The connection, or a new one if the server has closed it; closed if it cannot be had."""
         if connection.usable():
             return connection
         connection.close()
         try:
-            return Connection(self._url)
+            return Connection(self._url, connection.peer)
         except OSError as error:
-            sent.written_ns = clock.now_ns()
             sent.answer.fail(f"the server cannot be reached: {error.strerror or error}")
             return connection
 
-    def _serve(self, connection: Connection, event: int) -> None:
+    def _serve(self, connection: Connection, event: int, floor_ns: int) -> None:
+        connection.late_ns = 0
         if event & select.EPOLLOUT:
             connection.write_more()
-        if event & ~select.EPOLLOUT:
+        if event & ~select.EPOLLOUT and not connection.complete:
             reads = connection.reads
-            connection.read()
-            if connection.reads > reads:
-                self._reads += 1
-                if connection.late_ns:
-                    self._by_kernel += 1
-                    self._late_ns.append(connection.late_ns)
+            connection.read(floor_ns)
+            self._reads += connection.reads - reads
+            if connection.late_ns:
+                self._late_ns.append(connection.late_ns)
         self._after(connection)
 
     def _after(self, connection: Connection) -> None:
@@ -182,3 +241,12 @@ class _Loop:
             self._epoll.modify(connection.fd, select.EPOLLIN | select.EPOLLOUT)
         else:
             self._epoll.modify(connection.fd, select.EPOLLIN)
+
+    def _give_up(self) -> None:
+        """The time is over: what is not answered failed, and what is not sent is not sent."""
+        limit = f"the time limit of {self._bounds.time_s:g} s"
+        for connection in self._busy.values():
+            connection.give_up(f"no whole answer within {limit}")
+        while self._next < len(self._requests):
+            due_ns = self._began + int(self._due_s[self._next] * 1e9)
+            self._begin(due_ns, due_ns).answer.fail(f"not sent within {limit}")

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import json
 import math
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult
 from urllib.parse import urlsplit
 
 from pytest_pdserve.clients.arrivals import Arrivals
+from pytest_pdserve.clients.connection import Connection
+from pytest_pdserve.clients.flags import CHAT
+from pytest_pdserve.clients.flags import parse
+from pytest_pdserve.clients.load import Bounds
 from pytest_pdserve.clients.load import open_connections
 from pytest_pdserve.clients.load import send
+from pytest_pdserve.clients.prompts import Lengths
 from pytest_pdserve.clients.prompts import load_tokenizer
 from pytest_pdserve.clients.prompts import random_prompts
 from pytest_pdserve.clients.result import result_of
 
-CHAT = "/v1/chat/completions"
+_BYTES_PER_TOKEN = 1 << 13
+"""Bytes of an answer that are always enough for a token of it."""
+_BYTES_BESIDE = 1 << 20
+"""Bytes that an answer may have beside its tokens."""
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,14 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :returns: 0, or 1 if nothing could be sent.
     """
-    options = _parser().parse_args(arguments)
     try:
+        options = parse(arguments)
         result = measure(options)
+        write(Path(options.result_dir) / options.result_filename, json.dumps(result))
     except (OSError, ValueError) as error:
         sys.stderr.write(f"precise: {error}\n")
         return 1
-    path = Path(options.result_dir) / options.result_filename
-    path.write_text(json.dumps(result), encoding="utf-8")
     sys.stdout.write(
         f"{result['completed']} of {options.num_prompts} requests completed in "
         f"{result['duration']:.2f} s, mean TTFT {result['mean_ttft_ms']:.2f} ms, mean ITL "
@@ -47,28 +61,74 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Send the load, and return the result file's object.
 
     :raises OSError: if the server cannot be reached.
-    :raises ValueError: if the tokenizer cannot be loaded, or flags do not go together.
+    :raises ValueError: if the tokenizer cannot be loaded, or prompts would be empty.
     """
-    lengths = [options.random_input_len] * options.num_prompts
     tokenizer = load_tokenizer(options.tokenizer or options.model)
-    prompts = random_prompts(tokenizer, lengths=lengths, seed=options.seed)
-    requests = [_request(options, text) for text, _ in prompts]
+    lengths = _lengths(options, tokenizer)
+    prompts = random_prompts(
+        tokenizer,
+        lengths=[tokens for tokens, _ in lengths],
+        seed=options.seed,
+        prefix_len=options.random_prefix_len,
+    )
+    requests = [
+        _request(options, text, tokens)
+        for (text, _), (_, tokens) in zip(prompts, lengths, strict=True)
+    ]
     due = _arrivals(options).due_s(options.num_prompts, options.seed)
     url = urlsplit(options.base_url)
     at_once = min(options.max_concurrency or options.num_prompts, options.num_prompts)
-    try:
-        connections = open_connections(url, at_once)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise OSError(f"{options.base_url} cannot be reached: {why}") from error
-    sending = send(requests, due, url=url, connections=connections)
+    longest = max(tokens for _, tokens in lengths)
+    sending = send(
+        requests,
+        due,
+        url=url,
+        connections=_connections(url, at_once),
+        bounds=Bounds(
+            time_s=options.time_limit, answer_bytes=_BYTES_BESIDE + _BYTES_PER_TOKEN * longest
+        ),
+    )
     return result_of(
         sending,
         prompt_tokens=[tokens for _, tokens in prompts],
-        percentiles=[float(each) for each in options.metric_percentiles.split(",")],
-        goodput_ms=_goodput(options.goodput),
+        percentiles=options.percentiles,
+        goodput_ms=options.goodput_ms,
         asked=_asked(options),
     )
+
+
+def _lengths(options: argparse.Namespace, tokenizer: Any) -> list[tuple[int, int]]:
+    """Prompt and output tokens of each request."""
+    input_ratio, output_ratio = options.random_range_ratio
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    asked = Lengths(
+        input_len=options.random_input_len,
+        output_len=options.random_output_len,
+        prefix_len=options.random_prefix_len,
+        input_ratio=input_ratio,
+        output_ratio=output_ratio,
+    )
+    drawn = asked.draw(options.num_prompts, special=special, seed=options.seed)
+    if min(tokens for tokens, _ in drawn) + asked.prefix_len < 1:
+        raise ValueError(
+            f"--random-input-len {asked.input_len}: the tokenizer adds {special} tokens, and some "
+            "prompts would be empty; expected more, or --random-prefix-len"
+        )
+    return drawn
+
+
+def _connections(url: SplitResult, number: int) -> list[Connection]:
+    where = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+    try:
+        return open_connections(url, number)
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno == errno.EMFILE:
+            raise OSError(
+                f"{number} connections to {where} cannot be open at once: {why}; raise the limit "
+                "of open files (ulimit -n), or give a lower --max-concurrency"
+            ) from error
+        raise OSError(f"{where} cannot be reached: {why}") from error
 
 
 def _arrivals(options: argparse.Namespace) -> Arrivals:
@@ -81,21 +141,23 @@ def _arrivals(options: argparse.Namespace) -> Arrivals:
     )
 
 
-def _request(options: argparse.Namespace, text: str) -> bytes:
+def _request(options: argparse.Namespace, text: str, tokens: int) -> bytes:
     """The whole HTTP request, encoded before the clock starts."""
     body: dict[str, Any] = {
         "model": options.served_model_name or options.model,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "max_tokens": options.random_output_len,
-        "ignore_eos": options.ignore_eos,
     }
+    if options.ignore_eos:
+        body["ignore_eos"] = True
     if options.temperature is not None:
         body["temperature"] = options.temperature
-    if options.endpoint == CHAT:
-        body["messages"] = [{"role": "user", "content": text}]
+    if options.backend == CHAT:
+        body["messages"] = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        body["max_completion_tokens"] = tokens
     else:
         body["prompt"] = text
+        body["max_tokens"] = tokens
     content = json.dumps(body).encode()
     url = urlsplit(options.base_url)
     lines = [
@@ -110,21 +172,12 @@ def _request(options: argparse.Namespace, text: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def _goodput(pairs: Sequence[str]) -> dict[str, float]:
-    limits = {}
-    for pair in pairs:
-        name, _, value = pair.partition(":")
-        if name not in ("ttft", "tpot", "e2el"):
-            raise ValueError(f"--goodput {pair!r}: expected ttft:MS, tpot:MS or e2el:MS")
-        limits[name] = float(value)
-    return limits
-
-
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
     """What vLLM's file says of the load, under its names."""
     rate = options.request_rate
     asked = {
-        "backend": "vllm",
+        "endpoint_type": options.backend,
+        "backend": options.backend,
         "label": None,
         "model_id": options.model,
         "tokenizer_id": options.tokenizer or options.model,
@@ -142,38 +195,30 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     return asked
 
 
-def _parser() -> argparse.ArgumentParser:
-    """The flags of ``vllm bench serve`` that this client knows; others are refused by name."""
-    parser = argparse.ArgumentParser(prog="precise", allow_abbrev=False)
-    add = parser.add_argument
-    add("--base-url", required=True)
-    add("--endpoint", default="/v1/completions")
-    add("--model", required=True)
-    add("--served-model-name")
-    add("--tokenizer")
-    add("--dataset-name", choices=["random"], default="random")
-    add("--random-input-len", type=int, default=1024)
-    add("--random-output-len", type=int, default=128)
-    add("--num-prompts", type=int, default=1000)
-    add("--request-rate", type=float, default=math.inf)
-    add("--burstiness", type=float, default=1.0)
-    add("--ramp-up-strategy", choices=["linear", "exponential"])
-    add("--ramp-up-start-rps", type=int)
-    add("--ramp-up-end-rps", type=int)
-    add("--max-concurrency", type=int)
-    add("--seed", type=int, default=0)
-    add("--temperature", type=float)
-    add("--ignore-eos", action="store_true")
-    add("--goodput", nargs="*", default=[])
-    add("--percentile-metrics", default="ttft,tpot,itl,e2el", help="All are always computed")
-    add("--metric-percentiles", default="99")
-    add("--disable-tqdm", action="store_true")
-    add("--save-result", action="store_true")
-    add("--save-detailed", action="store_true")
-    add("--result-dir", default=".")
-    add("--result-filename", default="precise.json")
-    return parser
+def write(path: Path, text: str) -> None:
+    """Write a whole file or none, also when this process is told to end meanwhile."""
+    part = path.with_name(f"{path.name}.part")
+    with _uninterrupted():
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 if __name__ == "__main__":
+    # Ctrl-C ends it as SIGTERM does: at once, with nothing written.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _TRIES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """How long prompts and outputs are, as vLLM's ``random`` data set has it."""
+
+    input_len: int
+    output_len: int
+    prefix_len: int = 0
+    """Tokens at the head of every prompt that all have in common, beside *input_len*."""
+    input_ratio: float = 0.0
+    """Lengths are drawn from ``input_len`` times 1 - this to 1 + this."""
+    output_ratio: float = 0.0
+
+    def draw(self, requests: int, *, special: int, seed: int) -> list[tuple[int, int]]:
+        """Return prompt tokens, special ones and prefix left out, and output tokens of each.
+
+        :param special: tokens that the tokenizer adds to each prompt.
+        """
+        source = random.Random(f"lengths {seed}")  # noqa: S311 - lengths, no secret
+        inputs = _around(max(0, self.input_len - special), self.input_ratio)
+        outputs = _around(self.output_len, self.output_ratio)
+        return [
+            (source.randint(*inputs), max(1, source.randint(*outputs))) for _ in range(requests)
+        ]
+
+
+def _around(length: int, ratio: float) -> tuple[int, int]:
+    return math.floor(length * (1 - ratio)), math.ceil(length * (1 + ratio))
+
+
+def parse_ratio(text: str) -> tuple[float, float]:
+    """Return the ratios of input and output from ``0.3`` or ``{"input": 0.3, "output": 0.5}``.
+
+    :raises ValueError: if it is neither, or a ratio is not at least 0 and below 1.
+    """
+    try:
+        said = json.loads(text)
+        pair = (said["input"], said["output"]) if isinstance(said, dict) else (said, said)
+        ratios = float(pair[0]), float(pair[1])
+    except (ValueError, KeyError, TypeError):
+        ratios = (math.nan, math.nan)
+    if not all(0 <= ratio < 1 for ratio in ratios):
+        raise ValueError(
+            f"--random-range-ratio {text!r}: expected a number of at least 0 and below 1, or "
+            '\'{"input": 0.3, "output": 0.5}\''
+        )
+    return ratios
 
 
 def load_tokenizer(name: str) -> Any:
@@ -24,24 +75,33 @@ def load_tokenizer(name: str) -> Any:
         raise ValueError(f"tokenizer {name!r} cannot be loaded: {error}") from error
 
 
-def random_prompts(tokenizer: Any, *, lengths: Sequence[int], seed: int) -> list[tuple[str, int]]:
+def random_prompts(
+    tokenizer: Any, *, lengths: Sequence[int], seed: int, prefix_len: int = 0
+) -> list[tuple[str, int]]:
     """Return a text for each length, and the tokens that the server will count in it.
 
     As vLLM's ``random`` data set does, ids are drawn, decoded and encoded again until the number
     is right; what a tokenizer cannot keep is told by the second value.
+
+    :param lengths: tokens of each prompt, those that the tokenizer adds and the prefix left out.
     """
     source = random.Random(seed)  # noqa: S311 - prompts, no secret
     size = tokenizer.get_vocab_size(with_added_tokens=False)
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
-    return [_prompt(tokenizer, length, special, (source, size)) for length in lengths]
+    drawn = [source.randrange(size) for _ in range(prefix_len)]
+    prefix = tokenizer.encode(_prompt(tokenizer, drawn, (source, size)), add_special_tokens=False)
+    prompts = []
+    for length in lengths:
+        ids = [source.randrange(size) for _ in range(length)]
+        text = _prompt(tokenizer, prefix.ids[:prefix_len] + ids, (source, size))
+        tokens = len(tokenizer.encode(text, add_special_tokens=False).ids)
+        prompts.append((text, tokens + special))
+    return prompts
 
 
-def _prompt(
-    tokenizer: Any, length: int, special: int, drawn: tuple[random.Random, int]
-) -> tuple[str, int]:
-    source, size = drawn
-    wanted = max(1, length - special)
-    ids = [source.randrange(size) for _ in range(wanted)]
+def _prompt(tokenizer: Any, ids: list[int], drawn: tuple[random.Random, int]) -> str:
+    """Return a text that has as many tokens as *ids*, if the tokenizer can keep them."""
+    (source, size), wanted = drawn, len(ids)
     text = ""
     for _ in range(_TRIES):
         text = tokenizer.decode(ids, skip_special_tokens=True)
@@ -49,4 +109,4 @@ def _prompt(
         if len(again) == wanted:
             break
         ids = again[:wanted] + [source.randrange(size) for _ in range(wanted - len(again))]
-    return text, len(tokenizer.encode(text, add_special_tokens=False).ids) + special
+    return text

@@ -13,6 +13,10 @@ from pytest_pdserve.clients.connection import Sent
 from pytest_pdserve.clients.load import Sending
 
 CLIENT = "precise"
+_SLEWED = 500e-6
+"""How fast a clock may be slewed: too little to matter in any time between two chunks."""
+Times = tuple[float, list[float], float]
+"""Seconds to the first chunk, between chunks, and to the last."""
 
 
 def result_of(
@@ -35,25 +39,35 @@ def result_of(
     requests = sorted(sending.sent, key=lambda each: each.index)
     good = [each for each in requests if not each.answer.error]
     tokens = [_tokens(each) for each in requests]
-    times = {each.index: _times(each) for each in good}
+    times = {each.index: _times(each, each.answer.chunks_ns, each.written_ns) for each in good}
     values = _values(good, times, tokens)
     duration = max((sending.ended_ns - sending.began_ns) / 1e9, 1e-9)
-    total_in = sum(prompt_tokens[each.index] for each in good)
+    prompts = [_prompt_tokens(each, prompt_tokens[each.index]) for each in requests]
+    statistics = _statistics(values, percentiles)
     return {
         "date": datetime.now().strftime("%Y%m%d-%H%M%S"),
         **asked,
         "duration": duration,
-        "completed": len(good),
         "failed": len(requests) - len(good),
-        "total_input_tokens": total_in,
-        "total_output_tokens": sum(tokens),
-        "request_throughput": len(good) / duration,
+        **_totals(len(good), sum(prompts[each.index] for each in good), sum(tokens), duration),
         "request_goodput": _goodput(values, goodput_ms) / duration if goodput_ms else None,
-        "output_throughput": sum(tokens) / duration,
-        "total_token_throughput": (total_in + sum(tokens)) / duration,
-        **_lists(requests, times, tokens, prompt_tokens, sending.began_ns),
-        **_statistics(values, percentiles),
-        **_client(sending, good, tokens),
+        **_lists(requests, times, tokens, prompts, sending.began_ns),
+        **statistics,
+        **of_client(sending, good, tokens),
+        "client_lateness_share": moved(
+            sending, good, tokens, statistics=statistics, percentiles=percentiles
+        ),
+    }
+
+
+def _totals(completed: int, inputs: int, outputs: int, duration: float) -> dict[str, float]:
+    return {
+        "completed": completed,
+        "total_input_tokens": inputs,
+        "total_output_tokens": outputs,
+        "request_throughput": completed / duration,
+        "output_throughput": outputs / duration,
+        "total_token_throughput": (inputs + outputs) / duration,
     }
 
 
@@ -64,15 +78,18 @@ def _tokens(sent: Sent) -> int:
     return sent.answer.tokens if sent.answer.tokens is not None else len(sent.answer.chunks_ns)
 
 
-def _times(sent: Sent) -> tuple[float, list[float], float]:
-    """Seconds to the first chunk, between chunks, and to the last."""
-    at = sent.answer.chunks_ns
+def _prompt_tokens(sent: Sent, made: int) -> int:
+    """Prompt tokens of a request: the server's count where it says one, as in vLLM's client."""
+    return made if sent.answer.prompt_tokens is None else sent.answer.prompt_tokens
+
+
+def _times(sent: Sent, at: Sequence[int], from_ns: int) -> Times:
     gaps = [(after - before) / 1e9 for before, after in itertools.pairwise(at)]
-    return (at[0] - sent.written_ns) / 1e9, gaps, (at[-1] - sent.written_ns) / 1e9
+    return (at[0] - from_ns) / 1e9, gaps, (at[-1] - from_ns) / 1e9
 
 
 def _values(
-    good: Sequence[Sent], times: Mapping[int, tuple[float, list[float], float]], tokens: list[int]
+    good: Sequence[Sent], times: Mapping[int, Times], tokens: Sequence[int]
 ) -> dict[str, list[float]]:
     """Seconds by metric."""
     tpots = {
@@ -100,13 +117,13 @@ def _goodput(values: Mapping[str, list[float]], limits_ms: Mapping[str, float]) 
 
 def _lists(
     requests: Sequence[Sent],
-    times: Mapping[int, tuple[float, list[float], float]],
+    times: Mapping[int, Times],
     tokens: Sequence[int],
     prompt_tokens: Sequence[int],
     began_ns: int,
 ) -> dict[str, Any]:
     """One entry per request."""
-    nothing: tuple[float, list[float], float] = (0.0, [], 0.0)
+    nothing: Times = (0.0, [], 0.0)
     found = [times.get(each.index, nothing) for each in requests]
     return {
         "input_lens": [prompt_tokens[each.index] for each in requests],
@@ -139,19 +156,76 @@ def _statistics(
     return found
 
 
-def _client(sending: Sending, good: Sequence[Sent], tokens: Sequence[int]) -> dict[str, Any]:
+def of_client(sending: Sending, good: Sequence[Sent], tokens: Sequence[int]) -> dict[str, Any]:
     """What the client says of itself."""
-    lateness = [max(0, each.written_ns - each.due_ns) / 1e6 for each in sending.sent]
-    reads = sorted(sending.late_s)
-    p99 = reads[math.ceil(0.99 * len(reads)) - 1] * 1e3 if reads else None
+    late = [max(0, each.written_ns - each.ready_ns) for each in sending.sent]
+    seconds = max((sending.ended_ns - sending.began_ns) / 1e9, 1e-9)
     return {
         "client": CLIENT,
         "client_clock": "kernel" if sending.by_kernel > 0.99 else "user-space clock",
-        "client_cpu_cores": sending.cpu_s / max((sending.ended_ns - sending.began_ns) / 1e9, 1e-9),
-        "client_max_send_late_ms": max(lateness, default=0.0),
-        "client_p99_read_late_ms": p99,
+        "client_cpu_cores": sending.cpu_s / seconds,
+        **_spread("send_late", late),
+        **_spread("read_late", sending.late_ns),
+        "client_clock_step_ms": sending.step_ns / 1e6,
         "chunks_read_together": sum(each.answer.merged for each in good),
         "tokens_beyond_chunks": sum(
             max(0, tokens[each.index] - len(each.answer.chunks_ns)) for each in good
         ),
     }
+
+
+def _spread(name: str, ns: Sequence[int]) -> dict[str, float | None]:
+    """Mean, 99th percentile and maximum, ms; None of none."""
+    ordered = sorted(ns)
+    if not ordered:
+        return dict.fromkeys(f"client_{each}_{name}_ms" for each in ("mean", "p99", "max"))
+    return {
+        f"client_mean_{name}_ms": sum(ordered) / len(ordered) / 1e6,
+        f"client_p99_{name}_ms": ordered[math.ceil(0.99 * len(ordered)) - 1] / 1e6,
+        f"client_max_{name}_ms": ordered[-1] / 1e6,
+    }
+
+
+def moved(
+    sending: Sending,
+    good: Sequence[Sent],
+    tokens: Sequence[int],
+    *,
+    statistics: Mapping[str, float],
+    percentiles: Sequence[float],
+) -> dict[str, float]:
+    """Return by which share of it the client's lateness may have moved each metric.
+
+    Latencies are computed anew with every chunk as early as it may have arrived
+    (:meth:`Answer.earliest_ns`) and, where requests arrive at a rate, from when they should have
+    been written. A throughput loses the time in which a connection was free and nothing was sent.
+    """
+    at_a_rate = len({each.due_ns for each in sending.sent}) > 1
+    times = {
+        each.index: _times(
+            each, each.answer.earliest_ns(), each.ready_ns if at_a_rate else each.written_ns
+        )
+        for each in good
+    }
+    other = _statistics(_values(good, times, tokens), percentiles)
+    seconds = max((sending.ended_ns - sending.began_ns) / 1e9, 1e-9)
+    step_ms = max(0.0, abs(sending.step_ns) / 1e9 - _SLEWED * seconds) * 1e3
+    found = {
+        name: (abs(other[name] - value) + step_ms) / value
+        for name, value in statistics.items()
+        if value > 0 and not name.startswith("std_")
+    }
+    idle = _idle(sending, good)
+    for name in ("request_throughput", "output_throughput", "total_token_throughput"):
+        found[name] = idle + step_ms / 1e3 / seconds
+    return {name: round(share, 6) for name, share in found.items()}
+
+
+def _idle(sending: Sending, good: Sequence[Sent]) -> float:
+    """Share of the time in which a connection was free and a request due, but not sent yet."""
+    waited = [each for each in good if each.ready_ns > each.due_ns]
+    late = sum(max(0, each.written_ns - each.ready_ns) for each in waited)
+    busy = sum(each.answer.chunks_ns[-1] - each.written_ns for each in waited)
+    first = min((each.written_ns for each in sending.sent), default=sending.began_ns)
+    whole = max(sending.ended_ns - sending.began_ns, 1)
+    return (late / (late + busy) if busy > 0 else 0.0) + max(0, first - sending.began_ns) / whole

@@ -60,7 +60,28 @@ def examine(system: System, project: Project) -> Sequence[Prerequisite]:
     own = own_software()
     needed = () if system.figures is not None else tuple(backend_of(system).examine(system))
     others = unneeded_rows(system, {row.what for row in needed})
-    return [*own, *needed, *others, *_folders(system, project)]
+    return [*own, *needed, *_model(system), *others, *_folders(system, project)]
+
+
+def _model(system: System) -> Sequence[Prerequisite]:
+    from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.serving.model import check_model
+    from pytest_pdserve.values.errors import ConfigError
+    from pytest_pdserve.values.prerequisites import required
+    from pytest_pdserve.values.prerequisites import unchecked
+
+    if system.figures is not None or system.simulated:
+        return []
+    here = backend_of(system).serves_from_here and not system.container.contained
+    what, needed = "model", "[model] path"
+    try:
+        check_model(system, here=here)
+    except ConfigError as error:
+        advice = f"Mend this: {error}."
+        return [required(what, found="not there", needed=needed, there=False, advice=advice)]
+    if here:
+        return [required(what, found="no trouble seen", needed=needed, there=True, advice="")]
+    return [unchecked(what, found="not on this machine", needed=needed)]
 
 
 def _folders(system: System, project: Project) -> Sequence[Prerequisite]:

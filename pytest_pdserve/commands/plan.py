@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.arguments import add_topology
 from pytest_pdserve.commands.project import find_project
@@ -12,6 +15,7 @@ from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
+    from pytest_pdserve.session.project import Project
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
 
@@ -23,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_topology(parser)
     add_system(parser)
+    add_runs(parser)
     _add_explore(parser)
 
 
@@ -48,8 +53,33 @@ def run(options: argparse.Namespace) -> int:
     system = system_in(project)
     if options.explore:
         return _explore(options, system)
-    print("\n".join(plan_text(system, topology) for topology in topologies))
+    texts = [plan_text(system, topology) for topology in topologies]
+    print("\n".join([*_forecast_lines(project, system, topologies), *texts]))
     return 0
+
+
+def _forecast_lines(
+    project: Project, system: System, topologies: Sequence[Topology]
+) -> Iterator[str]:
+    """What a session of smoke and sweep on *topologies* would take."""
+    from pytest_pdserve.report.phases import forecast_line
+    from pytest_pdserve.session.forecasting import Asked
+    from pytest_pdserve.session.forecasting import forecast_session
+    from pytest_pdserve.session.forecasting import known_cells
+
+    if system.simulated or system.figures is not None:
+        return
+    names = [topology.id for topology in topologies]
+    asked = Asked(
+        cells=dict.fromkeys(names, system.sweep.workloads()),
+        other_tests=names,
+        repeats=project.repeats(system),
+        first_runs=project.first_runs,
+    )
+    known = known_cells(system, project)
+    made = forecast_session(system, asked, runs=project.runs, known=known)
+    if made is not None:
+        yield f"# {forecast_line(made)}"
 
 
 def plan_text(system: System, topology: Topology) -> str:

@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.results.redaction import redacting_files
     from pytest_pdserve.results.store import check_runs_folder
     from pytest_pdserve.results.store import create_run
+    from pytest_pdserve.serving.clients import bench_client
     from pytest_pdserve.serving.stand_up import stand_up
 
     project = find_project(options)
@@ -69,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
     with (
         redacting_files(store.folder),
         backend.acquire(system, asked) as nodes,
-        stand_up(nodes, topology, system, logs=logs, progress=progress) as deployment,
+        bench_client(system, nodes, store.folder / "client", measuring=False) as bench,
+        stand_up(nodes, topology, system, bench=bench, logs=logs, progress=progress) as deployment,
     ):
         _hold(deployment, logs, project, options.config_file)
     return 0

@@ -11,6 +11,7 @@ from pytest_pdserve.judge.findings import unproven
 from pytest_pdserve.judge.lateness import lateness_s
 from pytest_pdserve.judge.lateness import offered_rate
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.numbers import finite
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.workload import UNKNOWN
@@ -273,6 +274,8 @@ def check_client(seen: Observation) -> Iterator[Finding]:
     late = lateness_s(seen.result, seen.workload)
     cpu = "" if seen.client_cpu is None else f"; it used {seen.client_cpu:.0%} of a core"
     if not late:
+        if finite(seen.result.raw.get("client_mean_send_late_ms")) is not None:
+            return  # it says so itself: ``client_lateness``
         if seen.client_cpu is None or seen.client_cpu > BUSIEST_CLIENT:
             yield unproven("client", f"how late the client sent its requests is not known{cpu}")
         return

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from pytest_pdserve.judge import client_checks as client
 from pytest_pdserve.judge import server_checks as servers
+from pytest_pdserve.judge.client_lateness import check_client_lateness
 from pytest_pdserve.judge.figure_checks import check_figures
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import CHECKS_GROUP
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     servers.check_router,
     servers.check_stalls,
     client.check_client,
+    check_client_lateness,
     client.check_offered,
     client.check_client_node,
 )

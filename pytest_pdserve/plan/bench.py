@@ -1,16 +1,19 @@
-"""The ``vllm bench serve`` command of one run."""
+"""The benchmark client's command of one run, and that of the process which runs many."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.command import options_of
 from pytest_pdserve.plan.router import API_KEY_VARIABLE
 from pytest_pdserve.values.counters import release_of
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import Limits
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import LENGTH_FLAGS
@@ -25,6 +28,7 @@ UNKNOWN_TOKENS = 2048
 def bench_command(
     workload: Workload,
     system: System,
+    kind: ClientKind,
     *,
     node: str,
     base_url: str,
@@ -33,17 +37,60 @@ def bench_command(
 ) -> Command:
     """The client's command; it writes its result, with one entry per request, to *result*.
 
+    Of the client ``vllm`` it is the command that the worker's run stands for.
+
     :param seed: of its prompts; ``--seed`` in the system's arguments, which come last, pins it.
     """
-    argv = [
-        system.programs.vllm,
-        "bench",
-        "serve",
-        "--base-url",
-        base_url,
-        "--model",
-        system.model.path,
-    ]
+    flags = bench_flags(workload, system, base_url=base_url, seed=seed, result=result)
+    return Command(
+        name=f"bench {workload.id}",
+        node=node,
+        argv=(*_program(system, kind), *flags),
+        **_environment(system),
+    )
+
+
+def worker_command(system: System, *, node: str, python: str, script: str, folder: str) -> Command:
+    """The command of the process that runs vLLM's client again and again.
+
+    :param python: runs the script where the system names no Python for its client; the script then
+        looks for that of vLLM.
+    :param script: ``clients/vllm_worker.py``, where the node finds it.
+    :param folder: where it looks for jobs.
+    """
+    own = system.bench.python
+    program = () if own else ("--program", system.programs.vllm)
+    return Command(
+        name="client",
+        node=node,
+        argv=(own or python, script, *program, folder),
+        **_environment(system),
+    )
+
+
+def _environment(system: System) -> dict[str, Any]:
+    """What every client is given beside its arguments."""
+    return {
+        "env": tuple((k, v) for k, v in system.env.items() if k.startswith("HF_")),
+        "secrets": (API_KEY_VARIABLE,),
+        "passed": system.pass_env,
+        "watched": True,
+    }
+
+
+def _program(system: System, kind: ClientKind) -> tuple[str, ...]:
+    if kind == "precise":
+        return (sys.executable, "-m", "pytest_pdserve.clients.precise")
+    if (python := system.bench.python) is not None:
+        return (python, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
+    return (system.programs.vllm, "bench", "serve")
+
+
+def bench_flags(
+    workload: Workload, system: System, *, base_url: str, seed: int | str, result: PurePath
+) -> tuple[str, ...]:
+    """Return the arguments of ``vllm bench serve``, which every client takes."""
+    argv = ["--base-url", base_url, "--model", system.model.path]
     argv += ["--dataset-name", workload.dataset]
     argv += _load_flags(workload)
     argv += ["--seed", str(seed), "--ignore-eos", "--disable-tqdm"]
@@ -51,16 +98,7 @@ def bench_command(
         argv += [f"--{flag}", value]
     argv += ["--save-result", "--save-detailed"]
     argv += ["--result-dir", str(result.parent), "--result-filename", result.name]
-    argv += system.bench.args
-    return Command(
-        name=f"bench {workload.id}",
-        node=node,
-        argv=tuple(argv),
-        env=tuple((k, v) for k, v in system.env.items() if k.startswith("HF_")),
-        secrets=(API_KEY_VARIABLE,),
-        passed=system.pass_env,
-        watched=True,
-    )
+    return (*argv, *system.bench.args)
 
 
 def _load_flags(workload: Workload) -> Iterator[str]:
@@ -83,15 +121,21 @@ def _load_flags(workload: Workload) -> Iterator[str]:
         yield from ("--max-concurrency", str(load.max_concurrency))
 
 
-def extra_requests(workload: Workload, system: System, vllm: str | None) -> int:
+def extra_requests(
+    workload: Workload, system: System, vllm: str | None, *, kind: ClientKind
+) -> int:
     """Return the requests that the client sends beside those asked, all with the first prompt.
+
+    ``precise`` sends none.
 
     These are its warm-ups (``--num-warmups``), and the one that tells whether the endpoint is
     ready: before vLLM 0.14 by itself (pull request 30975), since then where
     ``--ready-check-timeout-sec`` asks for it.
 
-    :param vllm: version of the client; None if it is not known.
+    :param vllm: version of the client's vLLM; None if it is not known.
     """
+    if kind == "precise":
+        return 0
     options = client_options(workload, system)
     release = release_of(vllm)
     probes = "600" if release is not None and release < _NO_PROBE else "0"

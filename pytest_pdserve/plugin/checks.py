@@ -23,6 +23,7 @@ from pytest_pdserve.results.expected import load_expected
 from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.results.store import RUNS
 from pytest_pdserve.results.store import check_runs_folder
+from pytest_pdserve.serving.model import check_model
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.session.settings import Settings
@@ -46,9 +47,7 @@ def check_before_start(
         for topology in topologies:
             check_topology(system, topology, starting=starting)
         if starting:
-            backend_of(system).check(system)
-            if measuring:
-                backend_of(system).check_client(system)
+            _check_prerequisites(system, measuring=measuring)
         _load_baselines(settings)
         load_expected(expected_path(system, settings.project.rootdir))
         check_runs_folder(settings.project.runs)
@@ -56,6 +55,19 @@ def check_before_start(
             _try_to_write(settings.project.runs)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _check_prerequisites(system: System, *, measuring: bool) -> None:
+    """Refuse a system of which this machine lacks something, whatever the topology.
+
+    :raises ConfigError: naming it, and what to do.
+    """
+    backend = backend_of(system)
+    backend.check(system)
+    if measuring:
+        backend.check_client(system)
+    if not system.simulated:
+        check_model(system, here=backend.serves_from_here and not system.container.contained)
 
 
 def _try_to_write(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -14,11 +13,15 @@ import pytest
 from pytest_pdserve.judge.verdict import UNSETTLED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.plugin.forecast import tell_forecast
 from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.ordering import workloads_on
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.progress import progress_to
 from pytest_pdserve.plugin.putting_off import suspicion_key
 from pytest_pdserve.plugin.putting_off import times_key
+from pytest_pdserve.plugin.servers import starter
+from pytest_pdserve.plugin.trouble import BENCH
 from pytest_pdserve.plugin.trouble import NODES
 from pytest_pdserve.plugin.trouble import SESSION
 from pytest_pdserve.plugin.trouble import allocation_key
@@ -29,6 +32,7 @@ from pytest_pdserve.values.errors import BaselineRegression
 
 if TYPE_CHECKING:
     from pytest_pdserve.backends.allocation import Allocation
+    from pytest_pdserve.serving.client import BenchClient
     from pytest_pdserve.serving.restartable import RestartableDeployment
     from pytest_pdserve.serving.restartable import Servers
     from pytest_pdserve.session.cell import Cell
@@ -86,8 +90,10 @@ def pdserve_cluster(
                 job_id=settings.job_id,
             )
             backend.check(system)
-            store = _pdserve_session.store
-            with redacting_files(store.folder), backend.acquire(system, asked) as allocation:
+            tell_forecast(_pdserve_session, request.session.items, asked.progress)
+            folder, phases = _pdserve_session.store.folder, _pdserve_session.phases
+            acquiring = phases.holding(system, backend.acquire(system, asked))
+            with redacting_files(folder), acquiring as allocation:
                 _pdserve_session.set_nodes(allocation)
                 _pdserve_session.session_judge.check_hardware()
                 request.config.stash[allocation_key] = allocation
@@ -97,6 +103,28 @@ def pdserve_cluster(
                     del request.config.stash[allocation_key]
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(scope="session")
+def _pdserve_bench(
+    request: pytest.FixtureRequest, _pdserve_session: Session, pdserve_cluster: Allocation
+) -> Iterator[BenchClient | None]:
+    """The benchmark client of all cells; None where no server is asked."""
+    from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.serving.clients import bench_client
+
+    system = _pdserve_session.system
+    if backend_of(system).deployer is not None:
+        yield None
+        return
+    folder = _pdserve_session.store.folder / "client"
+    measuring = any("pdserve_run" in getattr(i, "fixturenames", ()) for i in request.session.items)
+    starting = bench_client(system, pdserve_cluster, folder, measuring=measuring)
+    with (
+        without_traceback(lost=BENCH),
+        _pdserve_session.phases.entered("client", starting) as bench,
+    ):
+        yield bench
 
 
 @pytest.fixture(scope="session")
@@ -116,37 +144,20 @@ def _pdserve_restartable(
     pdserve_topology: Topology,
     _pdserve_session: Session,
     pdserve_cluster: Allocation,
+    _pdserve_bench: BenchClient | None,
 ) -> Iterator[RestartableDeployment]:
     """Servers of the topology, started when a test first needs them, and anew for further runs."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.serving.restartable import RestartableDeployment
-    from pytest_pdserve.serving.stand_up import stand_up
 
     topology, session = pdserve_topology, _pdserve_session
-    progress = session.progress = progress_to(request.config, topology.id)
-    backend = backend_of(session.system)
-    deploy = backend.deployer or stand_up
-
-    @contextlib.contextmanager
-    def start(number: int) -> Iterator[Servers]:
-        logs = session.store.logs(topology.id, number)
-        rotation = session.rotation(number)
-        with deploy(
-            pdserve_cluster,
-            topology,
-            session.system,
-            logs=logs,
-            progress=progress,
-            rotation=rotation,
-        ) as deployment:
-            session.set_versions(deployment.versions)
-            yield deployment
-            if backend.starts_servers and not session.system.simulated:
-                progress("stopping")
-
+    session.progress = progress_to(request.config, topology.id)
     if topology.id not in session.deployments:
+        asked = workloads_on(topology, request.session.items)
         session.deployments[topology.id] = RestartableDeployment(
-            start, topology, restartable=backend.starts_servers
+            starter(topology, session, pdserve_cluster, _pdserve_bench, asked),
+            topology,
+            restartable=backend_of(session.system).starts_servers,
         )
     with without_traceback(), session.deployments[topology.id] as deployed:
         yield deployed

@@ -12,6 +12,7 @@ import pytest
 from pytest_pdserve.judge.verdict import JUDGED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.failures import show_verdict_alone
+from pytest_pdserve.plugin.fixtures import _pdserve_bench as _pdserve_bench
 from pytest_pdserve.plugin.fixtures import _pdserve_restartable as _pdserve_restartable
 from pytest_pdserve.plugin.fixtures import _pdserve_session as _pdserve_session
 from pytest_pdserve.plugin.fixtures import pdserve_apply_verdict as pdserve_apply_verdict
@@ -27,6 +28,7 @@ from pytest_pdserve.plugin.fixtures import pdserve_workload as pdserve_workload
 from pytest_pdserve.plugin.fixtures import session_key
 from pytest_pdserve.plugin.fixtures import suite_property_key
 from pytest_pdserve.plugin.fixtures import verdict_key
+from pytest_pdserve.plugin.forecast import asks_servers
 from pytest_pdserve.plugin.markers import SIGNATURES
 from pytest_pdserve.plugin.markers import check_requires
 from pytest_pdserve.plugin.markers import claims_file
@@ -173,6 +175,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Count the time of a test that sends requests of its own."""
+    session = item.config.stash.get(session_key, None)
+    if session is None or not asks_servers(item):
+        return (yield)
+    with session.phases.of("other tests"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -231,6 +243,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     measured = session.config.stash.get(session_key, None)
     if measured is not None:
         measured.close()
+        measured.phases.end()
         _record_suite_properties(session.config, measured)
     keep_for_last_failed(session.config)
     yield

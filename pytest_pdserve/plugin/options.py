@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.plugin.dependencies import check_dependencies
 from pytest_pdserve.session.project import DEFAULT_RUNS
 from pytest_pdserve.session.project import DEFAULT_SYSTEM
 from pytest_pdserve.session.project import DEFAULT_TOPOLOGY
@@ -28,8 +29,6 @@ _FLAGS = (
     *("repeats", "first_runs"),
     *_SWITCHES,
 )
-_MAX_DIGITS = 4
-"""Of a number of runs: ten thousand never end."""
 
 settings_key = pytest.StashKey["Settings"]()
 
@@ -151,6 +150,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def _read(config: pytest.Config) -> Settings:
+    check_dependencies()
     from pytest_pdserve.backends.attached import with_endpoint
     from pytest_pdserve.backends.systems import load_system
     from pytest_pdserve.session.project import project_of
@@ -176,8 +176,8 @@ def _read(config: pytest.Config) -> Settings:
         topologies=topologies,
         system=attached,
         project=project,
-        repeats=_number("repeats", _value(config, "repeats", system.sweep.repeats or 1)),
-        first_runs=_number("first-runs", _value(config, "first_runs", RULE.first_starts)),
+        repeats=project.repeats(system),
+        first_runs=project.first_runs,
         record=not _value(config, "no_record", default=False),
         strict=bool(_value(config, "strict", default=False)),
         job_id=job_id,
@@ -190,15 +190,6 @@ def _value(config: pytest.Config, name: str, default: Any) -> Any:
         return flag
     ini = ini_value(config, name)
     return default if ini is None else ini
-
-
-def _number(option: str, text: object) -> int:
-    digits = str(text).lstrip("0")
-    if not (digits.isascii() and digits.isdecimal()):
-        raise ConfigError(f"--pdserve-{option} {text!r:.80} is not a whole number of at least 1")
-    if len(digits) > _MAX_DIGITS:
-        raise ConfigError(f"--pdserve-{option} {text!r:.80}: expected at most {'9' * _MAX_DIGITS}")
-    return int(digits)
 
 
 def _job_id(text: str | None, system: System) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_pdserve.values.topology import Topology
+    from pytest_pdserve.values.workload import Workload
 
 _CELL, _WHOLE_TOPOLOGY, _LAST = range(3)
 """Cells and all other tests first, then topologies as a whole, then what looks at all of them."""
@@ -18,6 +19,20 @@ def topology_of(item: pytest.Item) -> Topology | None:
     """Return the topology that a test runs on, or None of a test that needs none."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("pdserve_topology") if callspec is not None else None
+
+
+def workloads_on(topology: Topology, items: Sequence[pytest.Item]) -> list[Workload]:
+    """Return the workloads that tests measure on a topology, in their order."""
+    from pytest_pdserve.values.workload import Workload
+
+    params = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    return [
+        each["pdserve_workload"]
+        for each in params
+        if each.get("pdserve_topology") == topology
+        # A parameter of a project's own fixture may be anything.
+        and isinstance(each.get("pdserve_workload"), Workload)
+    ]
 
 
 def looks_at_others(item: pytest.Item) -> bool:

@@ -3,37 +3,75 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import textwrap
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from pytest_pdserve.serving.run_progress import RunState
 
 QUIET_S = 50.0
 """Least time between lines under ``-q``: with one to tell every 15 s, one a minute is written."""
 
 
-def progress_to(config: pytest.Config, label: str) -> Callable[[str], None]:
+def progress_to(config: pytest.Config, label: str) -> TerminalProgress:
     """Return a function that writes a line to the terminal, past pytest's capture."""
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-    capture = config.pluginmanager.getplugin("capturemanager")
     pace = config.stash.setdefault(pace_key, Pace(said_s=time.monotonic()))
+    return TerminalProgress(config=config, label=label, pace=pace)
 
-    def progress(text: str) -> None:
-        if terminal is None or not pace.is_due(terminal.verbosity, time.monotonic()):
+
+@dataclass(slots=True, kw_only=True)
+class TerminalProgress:
+    """Writes lines to the terminal and draws runs on it, past pytest's capture."""
+
+    config: pytest.Config
+    label: str
+    """What lines begin with: a topology, or the system."""
+    pace: Pace
+    """How often lines are written."""
+    _drawn: bool = False
+    """Whether a run is drawn now: it says what lines would say."""
+
+    def __call__(self, text: str) -> None:
+        """Write a line."""
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is None or self._drawn:
             return
+        if not self.pace.is_due(terminal.verbosity, time.monotonic()):
+            return
+        capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             terminal.ensure_newline()
-            writer = config.get_terminal_writer()
+            writer = self.config.get_terminal_writer()
             if writer.width_of_current_line:
                 terminal.line("")
-            for line in folded(f"pdserve {label}: {text}", _width(terminal, writer.fullwidth)):
+            width = _width(terminal, writer.fullwidth)
+            for line in folded(f"pdserve {self.label}: {text}", width):
                 terminal.write_line(line, flush=True)
 
-    return progress
+    @contextlib.contextmanager
+    def drawing(self, state: Callable[[], RunState]) -> Iterator[None]:
+        """Draw a run until the block is left, where a person looks at the terminal."""
+        from pytest_pdserve.plugin.bar import drawn
+        from pytest_pdserve.plugin.bar import draws
+
+        if not draws(self.config.pluginmanager.getplugin("terminalreporter"), os.environ):
+            yield
+            return
+        self._drawn = True
+        try:
+            with drawn(self.config, self.label, state):
+                yield
+        finally:
+            self._drawn = False
 
 
 @dataclass(slots=True, kw_only=True)

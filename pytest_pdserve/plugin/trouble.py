@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import topology_of
+from pytest_pdserve.plugin.progress import progress_to
 from pytest_pdserve.plugin.putting_off import times_key
 from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import ClientUnusableError
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.errors import StuckError
+from pytest_pdserve.values.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pytest_pdserve.backends.allocation import Allocation
@@ -33,7 +37,7 @@ broken_key = pytest.StashKey[set[str]]()
 """Topologies that ended in an ERROR."""
 allocation_key: pytest.StashKey[Allocation] = pytest.StashKey()
 """The nodes, while the session holds them."""
-SESSION, NODES = "_pdserve_session", "pdserve_cluster"
+SESSION, NODES, BENCH = "_pdserve_session", "pdserve_cluster", "_pdserve_bench"
 """Fixtures that the tests of a session share."""
 _OF_SERVERS = (LaunchError, NotReadyError, StuckError)
 """Errors after which the servers of a topology are of no use."""
@@ -58,9 +62,12 @@ def without_traceback(lost: str = "") -> Iterator[None]:
     """Show trouble with machines as its one message: in a fixture, pytest makes that an ERROR.
 
     :param lost: fixture that cannot be had then, for no test.
+    :raises pytest.exit.Exception: if the benchmark client can measure nothing: the session ends.
     """
     try:
         yield
+    except ClientUnusableError as error:
+        pytest.exit(str(error), returncode=ExitCode.BAD_INPUT)
     except PdserveError as error:
         raise Trouble(error, lost) from None
 
@@ -68,11 +75,16 @@ def without_traceback(lost: str = "") -> Iterator[None]:
 def cause_of(config: pytest.Config, error: PdserveError) -> PdserveError:
     """Return what trouble in a test comes from: that of the nodes, if they are what was lost."""
     allocation = config.stash.get(allocation_key, None)
-    if allocation is not None:
-        try:
+    if allocation is None:
+        return error
+    from pytest_pdserve.backends.heartbeat import Heartbeat
+
+    progress = progress_to(config, settings_of(config).system.name)
+    try:
+        with Heartbeat(progress, "asking the nodes what they have lost"):
             allocation.diagnose()
-        except PdserveError as lost:
-            return lost
+    except PdserveError as lost:
+        return lost
     return error
 
 

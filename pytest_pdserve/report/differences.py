@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pytest_pdserve.judge.cells import References
 from pytest_pdserve.judge.cells import references_of
 from pytest_pdserve.judge.limits import Reference
 from pytest_pdserve.judge.limits import as_change
@@ -23,6 +24,8 @@ from pytest_pdserve.values.metrics import METRICS
 class Difference:
     """One metric of one cell in two baselines."""
 
+    client: str
+    """Kind of the benchmark client."""
     key: Key
     """Topology and workload id."""
     metric: str
@@ -41,12 +44,21 @@ class Difference:
 def differences(
     old: Baseline | None, new: Baseline, floors: Mapping[str, float]
 ) -> Iterator[Difference]:
-    """All metrics of all cells of two baselines."""
-    for key in sorted({*(old.keys if old else ()), *new.keys}):
-        cells = [baseline.cell(key) if baseline else None for baseline in (old, new)]
-        before, after = (references_of(cell, floors) if cell else {} for cell in cells)
-        for name in {**before, **after}:
-            yield Difference(key=key, metric=name, old=before.get(name), new=after.get(name))
+    """All metrics of all cells of two baselines, by kind of client."""
+    for client in sorted({*(old.clients if old else ()), *new.clients}):
+        before = _references(old.of_client(client), floors) if old else {}
+        after = _references(new.of_client(client), floors)
+        for key in sorted({*before, *after}):
+            one, other = before.get(key, {}), after.get(key, {})
+            for name in {**one, **other}:
+                yield Difference(
+                    client=client, key=key, metric=name, old=one.get(name), new=other.get(name)
+                )
+
+
+def _references(baseline: Baseline, floors: Mapping[str, float]) -> dict[Key, References]:
+    cells = {key: baseline.cells[key[0]][key[1]] for key in baseline.keys}
+    return {key: references_of(cell, floors) for key, cell in cells.items()}
 
 
 def difference_lines(
@@ -61,18 +73,28 @@ def difference_lines(
         d for d in found if d.worse is not None and abs(d.worse) > math.log1p(floors[d.metric])
     ]
     gone = [d for d in found if d.new is None]
+    several = len({d.client for d in found}) > 1
     shown = found if everything else [*large, *gone]
     rows = [
         (
-            *(*d.key, d.metric, METRICS[d.metric].unit),
+            *(*((d.client,) if several else ()), *d.key, d.metric, METRICS[d.metric].unit),
             *(_value(d.metric, d.old), _value(d.metric, d.new), _change(d)),
         )
         for d in shown
     ]
-    columns = ("topology", "workload", "metric", "unit", "old", "new", "change")
+    columns = (
+        *(("client",) if several else ()),
+        "topology",
+        "workload",
+        "metric",
+        "unit",
+        "old",
+        "new",
+        "change",
+    )
     worse = sum((d.worse or 0) > 0 for d in large)
     return [
-        *(text_table(columns, rows, "llllrrr") if rows else []),
+        *(text_table(columns, rows, "l" * several + "llllrrr") if rows else []),
         f"{worse} metrics worse and {len(large) - worse} better by more than their floor, "
         f"{sum(d.old is None for d in found)} new, {len(gone)} gone, {len(found)} in all"
         + ("" if len(shown) == len(found) else "; the others with --all"),

@@ -7,7 +7,9 @@ from pytest_pdserve.report.cells import cell_table
 from pytest_pdserve.report.cells import finding_lines
 from pytest_pdserve.report.claims import claim_lines
 from pytest_pdserve.report.nights import night_lines
+from pytest_pdserve.report.phases import phase_line
 from pytest_pdserve.session.joining import not_recorded
+from pytest_pdserve.session.joining import other_clients
 from pytest_pdserve.session.session import Session
 
 
@@ -31,6 +33,8 @@ def summary_lines(session: Session) -> list[str]:
     lines += finding_lines(cells, severities=("unproven", "note"))
     lines += claim_lines(session)
     lines += _new_lines(session)
+    if not session.system.simulated and not figures:
+        lines.append(phase_line(session.phases.times))
     if not figures:
         lines.append(f"records and logs: {session.store.folder}")
     return lines
@@ -38,11 +42,14 @@ def summary_lines(session: Session) -> list[str]:
 
 def _new_lines(session: Session) -> list[str]:
     """How many cells were new, and where their references are."""
-    new = sum(verdict.status is Status.NEW for verdict in session.verdicts.values())
+    keys = [key for key, verdict in session.verdicts.items() if verdict.status is Status.NEW]
+    new = len(keys)
     lines = []
     if new:
         where = not_recorded(session) or f"as reference in {session.session_judge.path}"
         lines.append(f"NEW: {_cells(new)}, recorded {where}")
+        if others := other_clients(session, keys):
+            lines.append(f"client {others}")
     if waiting := session.waiting - session.verdicts.keys():
         lines.append(
             f"not judged: {_cells(len(waiting))} without a reference, measured on fewer than "

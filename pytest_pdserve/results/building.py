@@ -18,6 +18,7 @@ from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.system import UNNAMED_CLIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Provenance:
     """Digest of :attr:`host`."""
     cluster: Mapping[str, Any] = field(default_factory=dict)
     """Cluster kind, and what is particular to the allocation."""
+    client_kind: str = UNNAMED_CLIENT
+    """Kind of the benchmark client, as of :attr:`.record.Record.client_kind`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,7 @@ def _record(
         prefix_cache_reset=facts.prefix_cache_reset,
         client_node=seen.client_node,
         router=seen.router,
+        client_kind=provenance.client_kind,
         client=seen.result.raw,
         metrics=METRICS.measure(seen),
         served=seen.served,

@@ -19,6 +19,7 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.numbers import finite
 from pytest_pdserve.values.result import ARRAYS
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.system import UNNAMED_CLIENT
 from pytest_pdserve.values.workload import UNKNOWN
 
 MAX_TEXT = 300
@@ -48,6 +49,8 @@ class ForeignRun:
     be compared."""
     instances: Mapping[str, int] = field(default_factory=dict)
     """Instances by role, as far as the file says them; prefill 0 is a topology without roles."""
+    client_kind: str = UNNAMED_CLIENT
+    """Kind of the benchmark client, as of :attr:`.record.Record.client_kind`."""
     start: int | None = None
     """Start of the servers that it ran on; None where nobody knows."""
     notes: tuple[str, ...] = ()

@@ -76,6 +76,11 @@ class StoredSession:
         """Digest of hardware and system file: what makes nights comparable."""
         return self.records[0].fingerprint
 
+    @property
+    def client_kind(self) -> str:
+        """Kind of its benchmark client: a session has one."""
+        return self.records[0].client_kind
+
     def valid(self) -> dict[Key, list[Record]]:
         """Its runs by cell, without cells of which a run was invalid: those ended in an ERROR."""
         cells: dict[Key, list[Record]] = {}
@@ -109,12 +114,13 @@ def past_nights(
     runs: Path,
     *,
     fingerprint: str,
+    client_kind: str,
     system: str,
     tonight: SessionRef,
     cells: Collection[Key],
     each: int,
 ) -> History:
-    """Return the nights in *runs* of the same system and hardware, before tonight.
+    """Return the nights in *runs* of the same system, hardware and kind of client, before tonight.
 
     Of several sessions of one night the first that has a cell counts.
 
@@ -132,7 +138,8 @@ def past_nights(
         if session.night not in seen and (len(seen) >= FARTHEST or _enough(nights, cells, each)):
             break
         seen.add(session.night)
-        if session.fingerprint == fingerprint and session.runs():
+        alike = (session.fingerprint, session.client_kind) == (fingerprint, client_kind)
+        if alike and session.runs():
             join(nights, session)
     return History(
         nights=tuple(PastNight(name=name, runs=there) for name, there in nights.items()),

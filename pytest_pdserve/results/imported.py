@@ -256,6 +256,7 @@ def _import(
         timings_s={} if isnan(bench_s) else {"bench": bench_s},
     )
     provenance = Provenance(
+        client_kind=run.client_kind,
         versions=versions,
         host=run.served_by,
         fingerprint=_fingerprint(run.served_by),

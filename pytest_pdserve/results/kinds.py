@@ -32,6 +32,7 @@ from pytest_pdserve.values.claim import ClaimsFile
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.expected import ExpectedFile
 from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.phases import SessionTimes
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.sessions import StoredRef
@@ -283,6 +284,7 @@ RECORD = Kind(
     migrations={1: migrations.record_from_1},
 )
 SESSION = Kind(name="session", title="session", type=StoredRef, version=1)
+PHASES = Kind(name="phases", title="phases of a session", type=SessionTimes, version=1)
 BASELINE = Kind(
     name="baseline",
     title="baseline",
@@ -341,5 +343,8 @@ FIGURES = Kind(
     placed=("source",),
     advice=_WRITTEN,
 )
-KINDS: tuple[Kind[Any], ...] = (RECORD, SESSION, BASELINE, EXPECTED, SYSTEM, CLAIMS, FIGURES)
+KINDS: tuple[Kind[Any], ...] = (
+    *(RECORD, SESSION, PHASES),
+    *(BASELINE, EXPECTED, SYSTEM, CLAIMS, FIGURES),
+)
 """Every kind."""

@@ -23,7 +23,12 @@ def night_of_runs(runs: Sequence[Record]) -> Night | None:
             values[name] = statistics.median(present)
     if not values:
         return None
-    return Night(session=runs[0].session.id, starts=len(runs), values=values)
+    return Night(
+        session=runs[0].session.id,
+        starts=len(runs),
+        values=values,
+        client=runs[0].client_kind,
+    )
 
 
 def counts_of(run: Record) -> dict[str, float]:

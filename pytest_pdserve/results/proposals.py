@@ -71,7 +71,7 @@ def propose(
 
     :param selection: sessions, each a night of its own.
     :param path: file of the baseline.
-    :param current: the baseline that it would replace.
+    :param current: the baseline that it would replace; nights of other clients are taken from it.
     :raises ConfigError: if no run has a metric that is judged.
     """
     cells, used = _cells(_columns(selection, last))
@@ -91,14 +91,15 @@ def propose(
     )
     counts = [len(cell.nights) for there in cells.values() for cell in there.values()]
     nights_used = [s for s in selection.sessions if any(r.session.id in used for r in s.records)]
+    same = current.of_client(newest.client_kind) if current else None
     return Proposal(
-        baseline=baseline,
+        baseline=baseline.with_other_clients(current) if current else baseline,
         reasons=(
             f"{len(counts)} cells of {_span(counts)} nights, {len(nights_used)} in all "
             f"({replace(selection, sessions=nights_used).period})",
             *(f"left out: {why}" for why in selection.left_out),
         ),
-        warnings=tuple(_warnings(baseline, current, system)),
+        warnings=tuple(_warnings(baseline, same, system)),
     )
 
 

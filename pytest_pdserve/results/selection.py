@@ -1,4 +1,4 @@
-"""Stored sessions that belong together: of one system, one hardware, the same serving versions."""
+"""Stored sessions that belong together: of one system, hardware, client and serving versions."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _check_alike(found: Sequence[StoredSession], alike: Sequence[StoredSession])
         if other not in alike:
             raise ConfigError(
                 f"{other.run_id} ({_origin(other)}) cannot be mixed with {found[0].run_id} "
-                f"({_origin(found[0])}): hardware and serving versions must be the same"
+                f"({_origin(found[0])}): hardware, client and serving versions must be the same"
             )
 
 
@@ -245,7 +245,7 @@ def _others(found: Sequence[StoredSession], kept: StoredSession, allowed: Allowe
     kinds = Counter(", ".join(_differences(s, kept, allowed)) for s in found)
     for difference, number in kinds.items():
         if difference:
-            yield from _several(number, f"of other hardware or versions: {difference}")
+            yield from _several(number, f"of another client, hardware or version: {difference}")
 
 
 def _differences(session: StoredSession, kept: StoredSession, allowed: Allowed) -> Iterator[str]:
@@ -253,6 +253,8 @@ def _differences(session: StoredSession, kept: StoredSession, allowed: Allowed) 
     if theirs != ours and not (allowed.load and _only_load_differs(session, kept)):
         said = changes(kept.records[0].host, session.records[0].host)
         yield f"fingerprint {theirs}, not {ours}" + (f" ({'; '.join(said)})" if said else "")
+    if session.client_kind != kept.client_kind:
+        yield f"client {session.client_kind}, not {kept.client_kind}"
     versions, wanted = session.records[0].versions, kept.records[0].versions
     for name in () if allowed.version else SERVING:
         has, wants = versions.get(name, "unknown"), wanted.get(name, "unknown")
@@ -273,4 +275,5 @@ def _several(number: int, why: str) -> list[str]:
 def _origin(session: StoredSession) -> str:
     versions = session.records[0].versions
     said = [f"{name} {versions[name]}" for name in SERVING if name in versions]
-    return ", ".join([*said, f"fingerprint {session.fingerprint}"])
+    said += [f"client {session.client_kind}", f"fingerprint {session.fingerprint}"]
+    return ", ".join(said)

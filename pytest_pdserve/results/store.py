@@ -1,4 +1,4 @@
-"""The runs folder: one folder per session, one record per run, nothing ever overwritten."""
+"""The runs folder: one folder per session, one record per run, and no record ever overwritten."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.kinds import PHASES
 from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.kinds import SESSION
+from pytest_pdserve.results.reading import is_there
 from pytest_pdserve.results.requests import requests_bytes
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
+from pytest_pdserve.values.phases import SessionTimes
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.sessions import SessionRef
@@ -29,6 +32,7 @@ from pytest_pdserve.values.workload import Workload
 
 RECORD_SUFFIX = ".record.json"
 SESSION_FILE = "session.json"
+PHASES_FILE = "phases.json"
 MAX_RESULT_MIB = 4096
 """Size of the result file of a run of ours, with every gap between tokens."""
 LONGEST_NAME = 180
@@ -154,6 +158,14 @@ class RunStore:
         write_json(path, RECORD.dump(record, path), otherwise=f"choose another {RUNS}")
         return path
 
+    def write_times(self, times: SessionTimes) -> None:
+        """Write where the session's time went, over what was written before.
+
+        :raises StoreError: if the disk does not take it.
+        """
+        path = self.folder / PHASES_FILE
+        write_json(path, PHASES.dump(times, path), otherwise=f"choose another {RUNS}")
+
 
 def load_record(path: Path) -> Record:
     """Read a record of any schema version.
@@ -161,6 +173,15 @@ def load_record(path: Path) -> Record:
     :raises ConfigError: if it is malformed.
     """
     return RECORD.parse(load_json(path), path)
+
+
+def load_times(folder: Path) -> SessionTimes | None:
+    """Read where the time of a session went; None where its run folder does not say it.
+
+    :raises ConfigError: if the file is malformed.
+    """
+    path = folder / PHASES_FILE
+    return PHASES.parse(load_json(path), path) if is_there(path) else None
 
 
 def load_bench_result(path: Path) -> BenchResult:

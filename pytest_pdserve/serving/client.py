@@ -1,4 +1,4 @@
-"""One run of ``vllm bench serve``: started, watched, timed out, read."""
+"""One run of a benchmark client: started, watched, timed out, read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
+from typing import Protocol
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Process
@@ -14,19 +16,68 @@ from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.allocation import log_tail
 from pytest_pdserve.backends.allocation import log_tells
 from pytest_pdserve.backends.passing import unwritten_values
+from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.system import ClientKind
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.workload import Workload
 
 POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a client is asked for."""
+
+    workload: Workload
+    """Load."""
+    system: System
+    """System with the model's name as the servers know it."""
+    seed: int
+    """Of the prompts."""
+    base_url: str
+    """Base URL that is asked."""
+    result: Path
+    """File that the client writes; its log lies beside it."""
+
+    def command(self, kind: ClientKind, node: str) -> Command:
+        """Return the command of a client of *kind*."""
+        return bench_command(
+            self.workload,
+            self.system,
+            kind,
+            node=node,
+            base_url=self.base_url,
+            seed=self.seed,
+            result=self.result,
+        )
+
+    @property
+    def log(self) -> Path:
+        """Output of the client."""
+        return self.result.with_suffix(".log")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is looked at while a client runs."""
+
+    limit_s: float
+    """Seconds that it may take."""
+    check_servers: Callable[[], None]
+    """Raises when a server has ended."""
+    hung: Callable[[str, str], ClientError]
+    """Makes the error of a client that takes too long, of that and what its log tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRun:
-    """What one client left behind."""
+    """What one run of a client left behind."""
 
     command: Command
     """What ran, container included."""
@@ -39,90 +90,142 @@ class ClientRun:
     node_load: NodeLoad | None
     """How busy its node was meanwhile."""
     wall_s: float
-    """Seconds from start to exit, imports included."""
+    """Seconds from the order to the end, imports of a command included."""
 
 
-def run_client(
-    allocation: Allocation,
-    command: Command,
-    *,
-    result: Path,
-    api_key: str,
-    limit_s: float,
-    check_servers: Callable[[], None],
-    hung: Callable[[str, str], ClientError],
-) -> ClientRun:
-    """Run the client to its end, watching the servers meanwhile.
+class BenchClient(Protocol):
+    """Sends loads and measures them; one for all cells of a session."""
 
-    :param result: file that the client was told to write.
-    :param check_servers: raises when a server has ended.
-    :param hung: makes the error of a client that takes too long, of that and what its log tells.
-    :raises ClientError: if it fails, takes longer than *limit_s*, or leaves no result.
+    @property
+    def kind(self) -> ClientKind:
+        """What it is, as in ``[bench] client``."""
+
+    @property
+    def api_key(self) -> str:
+        """The session's API key."""
+
+    @property
+    def version(self) -> str | None:
+        """Version of its program; None if it is not known, or not yet."""
+
+    def prepare(self, loads: Sequence[Load]) -> None:
+        """Have prompts made beforehand, where the client can; nothing is waited for."""
+
+    def run(self, load: Load, watch: Watch) -> ClientRun:
+        """Measure one load, watching the servers meanwhile.
+
+        :raises ClientError: if the client fails, takes too long, or leaves no result.
+        :raises ClientUnusableError: if no run of it can succeed.
+        """
+
+    def close(self) -> None:
+        """End what still runs of it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CommandClient:
+    """A command for each run: ``vllm bench serve``, or that of the client ``precise``."""
+
+    kind: ClientKind
+    """What it is."""
+    allocation: Allocation
+    """Nodes of the session."""
+    api_key: str = field(repr=False)
+    """The session's API key."""
+    version: str | None = None
+    """Version, where it is known beforehand."""
+
+    def prepare(self, loads: Sequence[Load]) -> None:
+        """Nothing: each command makes its own prompts."""
+
+    def run(self, load: Load, watch: Watch) -> ClientRun:
+        """Run the command to its end."""
+        command = load.command(self.kind, self.allocation.client_node)
+        if self.kind != "precise":  # which is a part of this package, not of the image
+            (command,) = self.allocation.containment.wrap([command])
+        began = time.monotonic()
+        secrets = unwritten_values([command], self.api_key)
+        (process,) = self.allocation.start([command], logs=[load.log], secrets=secrets)
+        try:
+            used = wait_for(process, process.poll, watch, name=command.name, log=load.log)
+        finally:
+            try:
+                self.allocation.stop([process])
+            finally:
+                redact_files(load)
+        code = process.poll()
+        if code:
+            watch.check_servers()
+            raise ClientError(f"{command.name} {exit_text(code)}; {log_tells(load.log)}")
+        return finished(load, process.command, process, used, began=began)
+
+    def close(self) -> None:
+        """Nothing: each command has ended."""
+
+
+def redact_files(load: Load) -> None:
+    """Take the secrets out of the files that a client wrote."""
+    for path in (load.log, load.result):
+        redact_file(path)
+
+
+def wait_for(
+    process: Process, done: Callable[[], object], watch: Watch, *, name: str, log: Path
+) -> Sequence[tuple[float, float]]:
+    """Wait until a client is *done*, that is, returns something but None; return its use of CPUs.
+
+    :raises ClientError: if that takes too long.
     """
-    log = result.with_suffix(".log")
-    began = time.monotonic()
-    secrets = unwritten_values([command], api_key)
-    (process,) = allocation.start([command], logs=[log], secrets=secrets)
-    try:
-        code, used = _wait(process, limit_s, check_servers, hung)
-    finally:
-        _end(allocation, process, (log, result))
+    deadline = time.monotonic() + watch.limit_s
+    used: Sequence[tuple[float, float]] = ()
+    while done() is None:
+        used = process.cpu_samples()
+        watch.check_servers()
+        if time.monotonic() > deadline:
+            raise watch.hung(
+                f"{name} did not end within {watch.limit_s:.0f} s, the time for the work "
+                "asked (limits.slowest_tok_s)",
+                log_tells(log),
+            )
+        time.sleep(POLL_S)
+    return used
+
+
+def finished(
+    load: Load,
+    command: Command,
+    process: Process,
+    used: Sequence[tuple[float, float]],
+    *,
+    began: float,
+) -> ClientRun:
+    """Return what a run that ended well left.
+
+    :param command: what ran.
+    :param process: process that measured.
+    :param used: its use of the CPU.
+    :param began: monotonic time of the order.
+    :raises ClientError: if there is no result.
+    """
     wall_s = time.monotonic() - began
-    if code != 0:
-        check_servers()
-        raise ClientError(f"{command.name} {exit_text(code)}; {log_tells(log)}")
-    read = _read_result(command, result, log)
+    if not load.result.exists():
+        raise ClientError(
+            f"{command.name} ended well but wrote no {load.result}; {load.log} ends:\n"
+            f"{log_tail(load.log)}"
+        )
+    read = load_bench_result(load.result)
     return ClientRun(
-        command=process.command,
+        command=command,
         result=read,
-        log=log,
+        log=load.log,
         cpu=cpu_share(used, read.duration_s),
         node_load=process.node_load(),
         wall_s=wall_s,
     )
 
 
-def _end(allocation: Allocation, process: Process, files: Sequence[Path]) -> None:
-    """End *process*, and take the secrets out of the files that it wrote."""
-    try:
-        allocation.stop([process])
-    finally:
-        for path in files:
-            redact_file(path)
-
-
-def _wait(
-    process: Process,
-    limit_s: float,
-    check_servers: Callable[[], None],
-    hung: Callable[[str, str], ClientError],
-) -> tuple[int, Sequence[tuple[float, float]]]:
-    """Return the client's exit code, and its use of the CPU."""
-    deadline = time.monotonic() + limit_s
-    used: Sequence[tuple[float, float]] = ()
-    while (code := process.poll()) is None:
-        used = process.cpu_samples()
-        check_servers()
-        if time.monotonic() > deadline:
-            raise hung(
-                f"{process.command.name} did not end within {limit_s:.0f} s, the time for the work "
-                "asked (limits.slowest_tok_s)",
-                log_tells(process.log),
-            )
-        time.sleep(POLL_S)
-    return code, used
-
-
-def _read_result(command: Command, result: Path, log: Path) -> BenchResult:
-    if not result.exists():
-        raise ClientError(
-            f"{command.name} ended well but wrote no {result}; {log} ends:\n{log_tail(log)}"
-        )
-    return load_bench_result(result)
-
-
 def cpu_share(used: Sequence[tuple[float, float]], duration_s: float) -> float | None:
-    """Cores used over the last *duration_s* of a client's life, when it measured.
+    """Cores used over the last *duration_s* of a client's run, when it measured.
 
     :param used: time and CPU seconds so far, in order.
     :returns: None without two samples that far apart.

@@ -21,6 +21,7 @@ from pytest_pdserve.plan.fits import check_fits
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.answers import RefusedError
+from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.kv_probe import probe_bytes
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import load_kv_shape
@@ -72,8 +73,8 @@ class Deployment:
     """HTTP with the session's API key."""
     allocation: Allocation
     """Nodes that hold the servers, or the client of servers that run already."""
-    api_key: str = field(repr=False)
-    """The session's API key; never written anywhere, tracebacks included."""
+    bench: BenchClient
+    """What measures them."""
     started: float = 0.0
     """Monotonic time of the start."""
     timings_s: dict[str, float] = field(default_factory=dict)
@@ -88,6 +89,11 @@ class Deployment:
     """Name of the model in requests; None takes its path."""
     foreign_tokenizer: str | None = None
     """Tokenizer of the client's prompts where nothing says that it is the model's own."""
+
+    @property
+    def api_key(self) -> str:
+        """The session's API key; never written anywhere."""
+        return self.bench.api_key
 
     @property
     def instances(self) -> tuple[Server, ...]:

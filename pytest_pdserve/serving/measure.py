@@ -17,23 +17,24 @@ from typing import Protocol
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.judge.sanity import check_sanity
-from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
 from pytest_pdserve.plan.bench import client_options
 from pytest_pdserve.plan.bench import extra_requests
-from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.building import RunFacts
 from pytest_pdserve.results.building import build_record
 from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.client import ClientRun
-from pytest_pdserve.serving.client import run_client
-from pytest_pdserve.serving.heartbeat import Heartbeat
+from pytest_pdserve.serving.client import Load
+from pytest_pdserve.serving.client import Watch
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.run_progress import RunProgress
+from pytest_pdserve.serving.run_progress import drawing
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.serving.server_logs import ServerLogs
@@ -65,7 +66,7 @@ class Served(Protocol):
     nodes: tuple[str, ...]
     servers: tuple[Server, ...]
     allocation: Allocation
-    api_key: str
+    bench: BenchClient
     timings_s: dict[str, float]
     foreign_tokenizer: str | None
 
@@ -154,6 +155,8 @@ def measure(
     facts = _facts(deployment, ran, store, repeat=repeat, start=start)
     findings = (*check_sanity(seen), *lost)
     findings = (*findings, *_logged(ran, findings))
+    if (version := deployment.bench.version) is not None:
+        provenance = replace(provenance, versions={**provenance.versions, "client": version})
     record, path = build_record(seen, facts, provenance, store, findings=findings)
     result_path.unlink(missing_ok=True)  # its values are in the record, its lists in the parquet
     if lost:
@@ -168,6 +171,8 @@ class _Run:
     started: datetime
     warm: Mapping[str, float]
     """What the servers were sent to warm them up, so far."""
+    warm_s: float
+    """Seconds of warming up for this run."""
     router: Mapping[str, float]
     """What the router counted."""
     kv_bytes: Mapping[int, float]
@@ -191,12 +196,11 @@ class _Run:
 def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path) -> _Run:
     """Run the client, and scrape the counters before and after it."""
     allocation = deployment.allocation
-    command = _client_command(deployment, workload, seed=seed, result_path=result_path)
+    load = _load(deployment, workload, seed=seed, result_path=result_path)
+    deployment.bench.prepare([load])
     waiting = Heartbeat(deployment.progress, f"{workload.id}: warming up")
     with diagnosing_nodes(allocation, deployment.progress), waiting:
-        deployment.check_alive()
-        deployment.check_fits(workload)
-        warm, kv_bytes = deployment.warm_for(workload), deployment.probe_kv_bytes(workload)
+        warm, kv_bytes, warm_s = _warm(deployment, workload)
         reset = deployment.reset_prefix_caches()
         started = datetime.now(UTC)
         routed, before = deployment.scrape_router(), deployment.scrape()
@@ -204,7 +208,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         with deployment.watching_stalls() as stalls:
             far = _progress(deployment, workload, before, stalls)
             waiting.now(lambda: str(far))
-            client = _client(deployment, command, result_path, far)
+            client = _client(deployment, load, far)
         waiting.now(f"{workload.id}: reading counters")
         deployment.check_alive()
         scraped, after = time.monotonic(), deployment.scrape()
@@ -212,6 +216,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         return _Run(
             started=started,
             warm=warm,
+            warm_s=warm_s,
             router=router,
             kv_bytes=kv_bytes,
             controls=_controls(deployment, client),
@@ -223,6 +228,27 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
             after=after,
             scraped=scraped,
         )
+
+
+def _load(deployment: Served, workload: Workload, *, seed: int, result_path: Path) -> Load:
+    return Load(
+        workload=workload,
+        system=deployment.system,
+        seed=seed,
+        base_url=deployment.url,
+        result=result_path,
+    )
+
+
+def _warm(
+    deployment: Served, workload: Workload
+) -> tuple[Mapping[str, float], Mapping[int, float], float]:
+    """Warm up for a run; return all that was sent so far, bytes of KV cache, and its seconds."""
+    deployment.check_alive()
+    deployment.check_fits(workload)
+    began = time.monotonic()
+    warm, kv_bytes = deployment.warm_for(workload), deployment.probe_kv_bytes(workload)
+    return warm, kv_bytes, time.monotonic() - began
 
 
 def _progress(
@@ -237,18 +263,12 @@ def _progress(
     )
 
 
-def _client(deployment: Served, command: Command, result_path: Path, far: RunProgress) -> ClientRun:
+def _client(deployment: Served, load: Load, far: RunProgress) -> ClientRun:
     """Run the client; if it fails on an endpoint that is up, see whether that answers at all."""
+    watch = Watch(limit_s=far.limit_s, check_servers=deployment.check_alive, hung=far.hung)
     try:
-        return run_client(
-            deployment.allocation,
-            command,
-            result=result_path,
-            api_key=deployment.api_key,
-            limit_s=far.limit_s,
-            check_servers=deployment.check_alive,
-            hung=far.hung,
-        )
+        with drawing(deployment.progress, far):
+            return deployment.bench.run(load, watch)
     except StuckError:
         raise
     except ClientError as error:
@@ -271,29 +291,9 @@ def _controls(deployment: Served, client: ClientRun) -> ControlAnswers | None:
     return deployment.ask_controls() if blind else None
 
 
-def _client_command(
-    deployment: Served, workload: Workload, *, seed: int, result_path: Path
-) -> Command:
-    """Return the client's command, in its container where it has one."""
-    allocation = deployment.allocation
-    (command,) = allocation.containment.wrap(
-        [
-            bench_command(
-                workload,
-                deployment.system,
-                node=allocation.client_node,
-                base_url=deployment.url,
-                seed=seed,
-                result=result_path,
-            )
-        ]
-    )
-    return command
-
-
 def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observation:
     system = deployment.system
-    vllm = deployment.vllm_version
+    vllm, bench = deployment.vllm_version, deployment.bench
     served = tuple(
         replace(
             difference(server.name, server.role, ran.before[server.name], ran.after[server.name]),
@@ -313,7 +313,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         ranks=max((server.ranks for server in deployment.instances), default=1),
         options=client_options(workload, system),
         controls=ran.controls,
-        extra_expected=extra_requests(workload, system, vllm),
+        extra_expected=extra_requests(workload, system, bench.version or vllm, kind=bench.kind),
         vllm_version=vllm,
         sanity=system.sanity,
         client_cpu=ran.client.cpu,
@@ -354,6 +354,7 @@ def _facts(
 def _timings(deployment: Served, ran: _Run) -> dict[str, float]:
     return {
         **deployment.timings_s,
+        "warm": ran.warm_s,
         "client": ran.client.wall_s,
         "bench": ran.client.result.duration_s,
         "scrape": time.monotonic() - ran.scraped,

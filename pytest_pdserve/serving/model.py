@@ -11,8 +11,10 @@ import itertools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,8 @@ CONFIG: Mapping[str, Any] = {
     "eos_token_id": 2,
     "tie_word_embeddings": False,
 }
+_MAKERS = ("numpy", "safetensors", "tokenizers")
+"""Packages that write it."""
 _SEED = 20260310
 _RECIPE = 1
 """Counts changes of how weights and tokens are made."""
@@ -66,6 +70,28 @@ def with_model_path(system: System) -> System:
 def is_tiny(system: System) -> bool:
     """Whether *system*, as :func:`with_model_path` left it, serves the tiny model."""
     return Path(system.model.path).name.startswith(f"{TINY}-")
+
+
+def check_model(system: System, *, here: bool) -> None:
+    """Refuse a model that is not there, or cannot be made, before anything is started.
+
+    :param here: whether servers read it from a folder of this machine.
+    :raises ConfigError: naming what is missing, and what to do.
+    """
+    path = system.model.path
+    if path == TINY:
+        made = os.path.exists(Path(with_model_path(system).model.path) / "config.json")
+        missing = [] if made else [name for name in _MAKERS if find_spec(name) is None]
+        if missing:
+            raise ConfigError(
+                f"the tiny model needs {', '.join(missing)}, which {sys.executable} does not have; "
+                "install pytest-pdserve[serve], or run `make setup` in a checkout"
+            )
+    elif here and path.startswith(("/", "./", "../")) and not os.path.exists(path):
+        raise ConfigError(
+            f"model {path} does not exist, and system {system.name!r} serves it from this machine; "
+            f"put it there, or name another in [model] path of {system.source}"
+        )
 
 
 def make_tiny_model(folder: Path) -> None:

@@ -27,6 +27,11 @@ _IRRELEVANT = (
     *("figures", "simulated", "pass_env"),
 )
 """Parts of a system that leave a measurement as it is."""
+_IRRELEVANT_KEYS = (
+    *(("container", "image"), ("container", "tag"), ("sweep", "repeats")),
+    *(("bench", "client"), ("bench", "python")),  # references name their client themselves
+    *(("cluster", "price_per_gpu_hour"), ("cluster", "currency")),
+)
 _EARLIER_BIND_HOST = "0.0.0.0"  # noqa: S104 - digested, not bound
 """The default of earlier releases; with it in the digest, baselines of then still hold."""
 
@@ -77,7 +82,7 @@ def measured_on(hardware: Mapping[str, str], system: System) -> dict[str, str]:
     asked = asdict(system)
     for name in _IRRELEVANT:
         del asked[name]
-    for table, name in (("container", "image"), ("container", "tag"), ("sweep", "repeats")):
+    for table, name in _IRRELEVANT_KEYS:
         del asked[table][name]
     asked["model"]["path"] = Path(system.model.path).name
     for table in ("model", "kv_transfer"):

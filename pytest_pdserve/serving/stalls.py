@@ -32,6 +32,7 @@ _SILENT_S = 10.0
 _TOKENS = (*BY_NAME["prompt_tokens"].samples, *BY_NAME["generation_tokens"].samples)
 _RUNNING, _WAITING = _REQUESTS = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _FINISHED = BY_NAME["requests"].samples
+_MADE = BY_NAME["generation_tokens"].samples
 _WANTED = (*_TOKENS, *_REQUESTS, *_FINISHED)
 
 
@@ -47,6 +48,8 @@ class EngineWork:
     """Of these, requests that wait."""
     finished: float = 0.0
     """Requests that it has finished so far."""
+    made: float = 0.0
+    """Tokens made so far."""
 
 
 def read_work(text: str) -> dict[str, EngineWork]:
@@ -60,7 +63,7 @@ def read_work(text: str) -> dict[str, EngineWork]:
         for family in text_string_to_metric_families("\n".join([*wanted, ""])):
             for sample in family.samples:
                 engine = sample.labels.get("engine", "")
-                for group in (_TOKENS, _REQUESTS, (_WAITING,), _FINISHED):
+                for group in (_TOKENS, _REQUESTS, (_WAITING,), _FINISHED, _MADE):
                     if sample.name in group:
                         sums[engine, group] = sums.get((engine, group), 0.0) + sample.value
     except ValueError:
@@ -71,6 +74,7 @@ def read_work(text: str) -> dict[str, EngineWork]:
             sums[engine, _REQUESTS],
             sums.get((engine, (_WAITING,)), 0.0),
             sums.get((engine, _FINISHED), 0.0),
+            sums.get((engine, _MADE), 0.0),
         )
         for engine in dict.fromkeys(engine for engine, _ in sums)
         if (engine, _TOKENS) in sums and (engine, _REQUESTS) in sums
@@ -138,6 +142,11 @@ class Stalls:
         """
         works = self._works(instance)
         return sum(work.finished for _, work in works) if works else None
+
+    def made(self, instance: str) -> float | None:
+        """Return the tokens that *instance* had made when it was last looked at, likewise."""
+        works = self._works(instance)
+        return sum(work.made for _, work in works) if works else None
 
     def standings(self, now: float) -> list[Standing]:
         """Return what each instance was doing at the last look, at the monotonic time *now*."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.passing import unwritten_values
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import Host
@@ -23,12 +23,12 @@ from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.placement import rotated
 from pytest_pdserve.results.redaction import redact_file
+from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.endpoint import check_answers
 from pytest_pdserve.serving.endpoint import find_model
 from pytest_pdserve.serving.endpoint import named_servers
 from pytest_pdserve.serving.endpoint import serving
-from pytest_pdserve.serving.heartbeat import Heartbeat
 from pytest_pdserve.serving.measure import diagnosing_nodes
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import make_tiny_model
@@ -42,7 +42,6 @@ from pytest_pdserve.serving.warmup import warm_pairs
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PortTakenError
-from pytest_pdserve.values.secrets import SESSION_KEY_PREFIX
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
@@ -55,17 +54,13 @@ Start = Callable[[Sequence[Command]], tuple[Process, ...]]
 """Starts commands with the session's key, and remembers to stop them."""
 
 
-def new_api_key() -> str:
-    """A fresh key for the endpoints of one session, of a form that is found in any text."""
-    return SESSION_KEY_PREFIX + secrets.token_urlsafe(24)
-
-
 @contextlib.contextmanager
 def stand_up(
     allocation: Allocation,
     topology: Topology,
     system: System,
     *,
+    bench: BenchClient,
     logs: Path,
     progress: Progress,
     rotation: int = 0,
@@ -74,6 +69,7 @@ def stand_up(
 
     Servers that run already are only asked whether they answer, and by which path.
 
+    :param bench: measures them, and knows the session's API key.
     :param logs: folder of one log per process.
     :param rotation: places by which nodes are rotated before instances are put on them.
     :raises PlacementError: if it does not fit.
@@ -82,10 +78,16 @@ def stand_up(
     :raises PathError: if requests do not take the topology's path.
     """
     if allocation.endpoint is not None:
-        servers = _attach(allocation.endpoint, allocation, topology, system, progress)
+        servers = _attach(allocation.endpoint, allocation, topology, system, bench, progress)
     else:
         servers = _start_servers(
-            allocation, topology, system, logs=logs, progress=progress, rotation=rotation
+            allocation,
+            topology,
+            system,
+            bench=bench,
+            logs=logs,
+            progress=progress,
+            rotation=rotation,
         )
     with servers as deployment:
         yield deployment
@@ -97,6 +99,7 @@ def _start_servers(
     topology: Topology,
     system: System,
     *,
+    bench: BenchClient,
     logs: Path,
     progress: Progress,
     rotation: int = 0,
@@ -104,7 +107,7 @@ def _start_servers(
     """Start servers, make them ready, and end all of them on leaving."""
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
-    key = new_api_key()
+    key = bench.api_key
     processes: list[Process] = []
 
     def start(commands: Sequence[Command]) -> tuple[Process, ...]:
@@ -125,7 +128,7 @@ def _start_servers(
                 with Heartbeat(progress, "starting instances") as beat:
                     launched = _launch(topology, system, allocation, hosts, start, beat)
                 deployment = _make_ready(
-                    *launched, system, allocation, (client, key), start, progress
+                    *launched, system, allocation, (client, bench), start, progress
                 )
             yield deployment
         finally:
@@ -187,11 +190,11 @@ def _make_ready(
     servers: list[Server],
     system: System,
     allocation: Allocation,
-    access: tuple[httpx.Client, str],
+    access: tuple[httpx.Client, BenchClient],
     start: Start,
     progress: Progress,
 ) -> Deployment:
-    client, key = access
+    client, bench = access
     began = time.monotonic()
     ready_s = wait_ready(
         servers,
@@ -200,28 +203,35 @@ def _make_ready(
         progress=progress,
         check=allocation.check,
     )
-    url = plan.url
     if plan.router is not None:
-        metrics_url = plan.router_metrics_url
-        process = start([plan.router])[0]
-        servers.append(
-            Server(name="router", role="router", url=url, process=process, metrics_url=metrics_url)
-        )
+        servers.append(_start_router(plan, plan.router, start, progress))
         _wait_router(servers[-1], servers, client, progress)
     deployment = Deployment(
         topology=plan.placement.topology,
         system=system,
         allocation=allocation,
-        url=url,
+        url=plan.url,
         nodes=plan.placement.nodes,
         servers=tuple(servers),
         client=client,
-        api_key=key,
+        bench=bench,
         started=began,
         progress=progress,
     )
     deployment.timings_s |= {"ready": ready_s, "warmup": _warm(deployment, progress)}
     return deployment
+
+
+def _start_router(plan: Launch, router: Command, start: Start, progress: Progress) -> Server:
+    with Heartbeat(progress, "starting the router"):
+        (process,) = start([router])
+    return Server(
+        name="router",
+        role="router",
+        url=plan.url,
+        process=process,
+        metrics_url=plan.router_metrics_url,
+    )
 
 
 def _wait_router(
@@ -256,6 +266,7 @@ def _attach(
     allocation: Allocation,
     topology: Topology,
     system: System,
+    bench: BenchClient,
     progress: Progress,
 ) -> Iterator[Deployment]:
     """Use servers that run already; only instances that were named can be asked for counters.
@@ -281,7 +292,7 @@ def _attach(
             servers=named_servers(endpoint, topology, measured),
             client=client,
             allocation=allocation,
-            api_key=key,
+            bench=bench,
             started=began,
             served_model=served.name,
             foreign_tokenizer=foreign,

@@ -35,7 +35,10 @@ from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sessions import night_of
 from pytest_pdserve.values.system import System
 
-_COMPONENTS = ("vllm", "nixl", "vllm-router", "torch", "cuda", "driver", "libfabric", "image")
+_COMPONENTS = (
+    *("vllm", "nixl", "vllm-router", "torch", "cuda", "driver", "libfabric", "image"),
+    "client",
+)
 """What is compared with the baseline's newest session."""
 _LABELS = dict(LABELS)
 
@@ -92,9 +95,27 @@ class Evidence:
         """
         _ = self.baseline
 
+    @property
+    def client_kind(self) -> str:
+        """Kind of this session's benchmark client."""
+        return self.provenance.client_kind
+
     @cached_property
     def baseline(self) -> Baseline | None:
-        """What runs are held against: the system's baseline, else what this host showed.
+        """What runs are held against: nights of the same kind of client, of :attr:`stored`.
+
+        :raises ConfigError: as :attr:`stored`.
+        """
+        return self.stored.of_client(self.client_kind) if self.stored is not None else None
+
+    def other_clients(self, key: Key) -> tuple[str, ...]:
+        """Return the other kinds of client that nights of a cell were measured with."""
+        cell = self.stored.cell(key) if self.stored is not None else None
+        return tuple(kind for kind in (cell.clients if cell else ()) if kind != self.client_kind)
+
+    @cached_property
+    def stored(self) -> Baseline | None:
+        """The system's baseline, else what this host showed, of every kind of client.
 
         :raises ConfigError: if it is malformed or of other hardware.
         """
@@ -192,6 +213,7 @@ class Evidence:
         return past_nights(
             self.runs,
             fingerprint=self.provenance.fingerprint,
+            client_kind=self.client_kind,
             system=self.system.name,
             tonight=self.session,
             cells=tuple(self.references),

@@ -17,6 +17,7 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import voided_in
 
 if TYPE_CHECKING:
+    from pytest_pdserve.results.history import Key
     from pytest_pdserve.session.cell import Cell
     from pytest_pdserve.session.session import Session
 
@@ -41,7 +42,18 @@ def judge_new(session: Session, cell: Cell) -> Verdict:
         where = f"in {session.session_judge.path}"
     several = "s" if night.starts > 1 else ""
     said = f"the median of {night.starts} start{several}, recorded {where}"
-    return Verdict(status=Status.NEW, subject=subject, evidence=(("reference", said),))
+    evidence = [("reference", said)]
+    if others := other_clients(session, [(cell.topology, cell.workload.id)]):
+        evidence.append(("client", others))
+    return Verdict(status=Status.NEW, subject=subject, evidence=tuple(evidence))
+
+
+def other_clients(session: Session, keys: Sequence[Key]) -> str:
+    """Return which other clients references of new cells are of; empty if there are none."""
+    judge = session.session_judge
+    kinds = sorted({kind for key in keys for kind in judge.other_clients(key)})
+    ours = judge.client_kind
+    return f"{ours}; references of {', '.join(kinds)} are not compared with it" if kinds else ""
 
 
 def not_recorded(session: Session) -> str:

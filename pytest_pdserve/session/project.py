@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.rules import RULE
 
 if TYPE_CHECKING:
     from pytest_pdserve.values.system import System
@@ -19,6 +22,9 @@ DEFAULT_SYSTEM = "local-cpu"
 DEFAULT_RUNS = "runs"
 INI_LISTS = ("instance_url",)
 """Ini keys that may have several values."""
+COUNTS = ("repeats", "first_runs")
+_MAX_DIGITS = 4
+"""Of a number of runs: ten thousand never end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,8 @@ class Project:
     """Topologies, as ``--topology`` takes them."""
     chosen: frozenset[str] = frozenset()
     """``system`` and ``topology``, as far as a flag or an ini key chose them."""
+    counts: Mapping[str, object] = field(default_factory=dict)
+    """``repeats`` and ``first_runs``, as far as a flag or an ini key says them, unchecked."""
 
     @property
     def baseline_folders(self) -> tuple[Path, ...]:
@@ -42,6 +50,21 @@ class Project:
         from pytest_pdserve.results.folders import baseline_folders
 
         return baseline_folders(self.rootdir)
+
+    def repeats(self, system: System) -> int:
+        """Return the runs of a cell on each start of its servers.
+
+        :raises ConfigError: if a flag or an ini key says anything but a number.
+        """
+        return _number("repeats", self.counts.get("repeats", system.sweep.repeats or 1))
+
+    @property
+    def first_runs(self) -> int:
+        """Fresh starts on which a cell without a reference is measured.
+
+        :raises ConfigError: as :meth:`repeats`.
+        """
+        return _number("first-runs", self.counts.get("first_runs", RULE.first_starts))
 
     def describe(self, system: System) -> str:
         """Return which folders a session of *system* uses, relative to the root below it."""
@@ -64,8 +87,8 @@ def project_of(config: pytest.Config, options: Any) -> Project:
     A flag on the command line comes before an ini key. A folder that a flag names is relative to
     the working folder, one that an ini key names to pytest's root.
 
-    :param options: has ``pdserve_system``, ``pdserve_topology`` and ``pdserve_runs``, each None
-        where no flag was given.
+    :param options: has ``pdserve_system``, ``pdserve_topology``, ``pdserve_runs``,
+        ``pdserve_repeats`` and ``pdserve_first_runs``, each None where no flag was given.
     :raises ConfigError: if a flag is empty, or an ini key is of a wrong type.
     """
     rootdir = config.rootpath.resolve()
@@ -82,9 +105,26 @@ def project_of(config: pytest.Config, options: Any) -> Project:
         rootdir=rootdir,
         runs=runs,
         chosen=frozenset(name for name, value in given.items() if value),
+        counts={
+            name: said for name in COUNTS if (said := _said(config, options, name)) is not None
+        },
         system=given["system"] or DEFAULT_SYSTEM,
         topology=given["topology"] or DEFAULT_TOPOLOGY,
     )
+
+
+def _said(config: pytest.Config, options: Any, name: str) -> object:
+    flag = flag_value(options, name)
+    return ini_value(config, name) if flag is None else flag
+
+
+def _number(option: str, text: object) -> int:
+    digits = str(text).lstrip("0")
+    if not (digits.isascii() and digits.isdecimal()):
+        raise ConfigError(f"--pdserve-{option} {text!r:.80} is not a whole number of at least 1")
+    if len(digits) > _MAX_DIGITS:
+        raise ConfigError(f"--pdserve-{option} {text!r:.80}: expected at most {'9' * _MAX_DIGITS}")
+    return int(digits)
 
 
 def flag_value(options: Any, name: str) -> Any:

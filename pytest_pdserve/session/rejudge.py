@@ -160,6 +160,7 @@ def _judge_of(
     return SessionJudge(
         system=system,
         provenance=Provenance(
+            client_kind=session.client_kind,
             versions=first.versions,
             host=first.host,
             fingerprint=first.fingerprint,

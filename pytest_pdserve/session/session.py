@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -13,6 +13,7 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.backends.registry import client_kind
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
@@ -29,6 +30,8 @@ from pytest_pdserve.serving.restartable import RestartableDeployment
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.joining import join_nights
 from pytest_pdserve.session.joining import judge_new
+from pytest_pdserve.session.phases import SessionPhases
+from pytest_pdserve.session.pointers import pointers
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.session.session_judge import brief
 from pytest_pdserve.session.settings import Settings
@@ -42,8 +45,6 @@ from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
 
-_SELECTABLE = re.compile(r"[\w.+:/-]+")
-"""What an expression of pytest's ``-k`` may hold as a name."""
 _LOST = "it could not run again, as the topology ended in an ERROR"
 _ENDED = "the session ended before it could run again"
 NEW_SUSPICION = RULE.suspicious_share / 2
@@ -86,6 +87,8 @@ class Session:
     """Where to say that a cell is run again."""
     claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
     """Verdict of each claim."""
+    phases: SessionPhases = field(default_factory=SessionPhases)
+    """Where its time goes."""
     _judge_made: SessionJudge | None = None
 
     @classmethod
@@ -100,11 +103,14 @@ class Session:
         commit = git_commit(settings.project.rootdir)
         if commit is not None:
             versions["commit"] = commit
+        store = _store(settings.project.runs, system)
         return cls(
             settings=settings,
             system=system,
-            store=_store(settings.project.runs, system),
+            store=store,
+            phases=SessionPhases(None if system.simulated or system.figures else store),
             provenance=Provenance(
+                client_kind=client_kind(system),
                 versions=versions,
                 host=measured_on(hardware, system),
                 fingerprint=fingerprint(hardware, system),
@@ -171,10 +177,12 @@ class Session:
         :raises InvalidRunError: as :meth:`measure`.
         """
         made = {record.start for record in before.records}
-        if deployed.restartable and deployed.starts and deployed.starts - 1 in made:
-            deployed.restart()
-        cell = self._measured(deployed, before.workload, before)
-        if not self.is_new((cell.topology, cell.workload.id)):
+        new = self.is_new((before.topology, before.workload.id))
+        with contextlib.nullcontext() if new else self.phases.rerunning():
+            if deployed.restartable and deployed.starts and deployed.starts - 1 in made:
+                deployed.restart()
+            cell = self._measured(deployed, before.workload, before)
+        if not new:
             self.reruns += 1
         return cell
 
@@ -284,13 +292,17 @@ class Session:
         workload: Workload,
         repeat: int,
     ) -> tuple[Record, Path]:
-        return deployed.deployment.measure(
-            workload,
-            repeat=repeat,
-            start=deployed.starts - 1 if deployed.restartable else None,
-            store=self.store,
-            provenance=self.provenance,
+        record, path = self.phases.measured(
+            lambda: deployed.deployment.measure(
+                workload,
+                repeat=repeat,
+                start=deployed.starts - 1 if deployed.restartable else None,
+                store=self.store,
+                provenance=self.provenance,
+            )
         )
+        self.set_versions(record.versions)
+        return record, path
 
     def judge(self, cell: Cell) -> Verdict:
         """Hold a cell against its baseline; a cell without one is NEW, and its runs become it.
@@ -303,7 +315,7 @@ class Session:
             verdict = judge_new(self, cell)
         else:
             verdict = self.session_judge.judge(key, cell.records)
-        verdict = verdict.beside(*self._pointers(cell))
+        verdict = verdict.beside(*pointers(self, cell))
         self.waiting.discard(key)
         self.verdicts[key] = verdict
         return verdict
@@ -342,10 +354,11 @@ class Session:
             return False
         over = f"{brief(worst)}, over {len(cells)} cells"
         self.progress(f"{over}: all of them run again on {deployed.where_again}")
-        if deployed.restartable and deployed.starts:
-            deployed.restart()
-        for cell in cells:
-            self.measure_again(deployed, cell)
+        with self.phases.rerunning():
+            if deployed.restartable and deployed.starts:
+                deployed.restart()
+            for cell in cells:
+                self.measure_again(deployed, cell)
         return True
 
     def close(self) -> None:
@@ -377,20 +390,6 @@ class Session:
     def tonight(self) -> dict[Key, tuple[Record, ...]]:
         """Return the valid runs of this session by cell."""
         return {key: cell.records for key, cell in self.cells.items()}
-
-    def _pointers(self, cell: Cell) -> tuple[tuple[str, str], ...]:
-        notes = {f.message for record in cell.records for f in record.findings if f.is_note}
-        name = self.system.name
-        known = {point.id: point.test_id for point in self.system.sweep.points()}
-        short = known.get(cell.workload.id, cell.workload.id)
-        only = f' -k "{cell.topology} and {short}"' if _SELECTABLE.fullmatch(short) else ""
-        again = f"pytest suites/sweep --topology {cell.topology} --system {name}{only}"
-        return (
-            *(("note", note) for note in sorted(notes)),
-            *(("record", str(path)) for path in cell.paths),
-            ("rerun", again),
-            ("accept", self.session_judge.how_to_accept),
-        )
 
 
 def _store(runs: Path, system: System) -> RunStore:

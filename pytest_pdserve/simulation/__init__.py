@@ -20,6 +20,8 @@ from pytest_pdserve.simulation.options import SimulationSpec
 from pytest_pdserve.simulation.options import check_size
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.prerequisites import Prerequisite
+from pytest_pdserve.values.system import UNNAMED_CLIENT
+from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import System
 
 
@@ -36,6 +38,11 @@ class SimulatedBackend(Backend):
     simulated = True
     knows_hardware = True
     deployer = staticmethod(deploy_simulated)
+
+    def client_kind(self, system: System) -> ClientKind:
+        """Return the client whose figures the model was fitted to."""
+        del system
+        return UNNAMED_CLIENT
 
     def check(self, system: System) -> None:
         """Refuse an installation without simpy."""

@@ -14,6 +14,7 @@ from msgspec import Meta
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.system import UNNAMED_CLIENT
 from pytest_pdserve.values.text import Day
 from pytest_pdserve.values.text import Line
 from pytest_pdserve.values.text import Utc
@@ -35,6 +36,8 @@ class Night:
     """Fresh starts that each value is the median of."""
     values: Annotated[Mapping[Word, Positive], Meta(min_length=1)]
     """Value by metric, in the metric's unit."""
+    client: Word = UNNAMED_CLIENT
+    """Kind of the benchmark client, as of :attr:`.record.Record.client_kind`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,22 @@ class CellBaseline:
     def values(self, metric: str) -> tuple[float, ...]:
         """Return the value of *metric* in each night that has one, oldest first."""
         return tuple(night.values[metric] for night in self.nights if metric in night.values)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Kinds of client that nights were measured with."""
+        return tuple(dict.fromkeys(night.client for night in self.nights))
+
+    def of_client(self, kind: str) -> CellBaseline | None:
+        """Return the nights of one kind of client; None if there is none.
+
+        Counts are those of the first night: another client may send other prompts.
+        """
+        nights = tuple(night for night in self.nights if night.client == kind)
+        if not nights:
+            return None
+        counts = self.counts if self.nights[0].client == kind else {}
+        return replace(self, nights=nights, counts=counts)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -118,6 +137,39 @@ class Baseline:
         """Return the baseline of one cell; None if there is none."""
         return self.cells.get(key[0], {}).get(key[1])
 
+    def of_client(self, kind: str) -> Self:
+        """Return what was measured with one kind of client: cells, and sessions of their nights."""
+        cells: dict[str, dict[str, CellBaseline]] = {}
+        for topology, workload in self.keys:
+            cell = self.cells[topology][workload].of_client(kind)
+            if cell is not None:
+                cells.setdefault(topology, {})[workload] = cell
+        nights = [n for there in cells.values() for cell in there.values() for n in cell.nights]
+        used = {night.session for night in nights}
+        sessions = tuple(source for source in self.sessions if source.id in used)
+        return replace(self, cells=cells, sessions=sessions)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Kinds of client that nights were measured with."""
+        cells = (cell for there in self.cells.values() for cell in there.values())
+        return tuple(sorted({kind for cell in cells for kind in cell.clients}))
+
+    def with_other_clients(self, other: Baseline) -> Self:
+        """Return this with the nights of *other* that are of other kinds of client."""
+        cells = {topology: dict(there) for topology, there in self.cells.items()}
+        sources = {source.id: source for source in self.sessions}
+        for kind in (kind for kind in other.clients if kind not in self.clients):
+            theirs = other.of_client(kind)
+            sources = {**{source.id: source for source in theirs.sessions}, **sources}
+            for topology, workload in theirs.keys:
+                cell = theirs.cells[topology][workload]
+                ours = cells.setdefault(topology, {}).get(workload)
+                nights = (*(ours.nights if ours else ()), *cell.nights)
+                cells[topology][workload] = replace(ours or cell, nights=nights)
+        sessions = sorted(sources.values(), key=lambda source: source.started_at or "")
+        return replace(self, cells=cells, sessions=tuple(sessions))
+
     @property
     def keys(self) -> tuple[Key, ...]:
         """Topology and workload id of every cell."""
@@ -142,11 +194,13 @@ class Baseline:
     def joined(self, key: Key, night: Night, counts: Mapping[str, float], source: Source) -> Self:
         """Return the baseline with one more night of a cell.
 
-        Nothing changes where the cell has the night already, or all that join by themselves.
+        Nothing changes where the cell has the night already, or all that join by themselves of one
+        kind of client.
         """
         old = self.cell(key)
         nights = old.nights if old else ()
-        if len(nights) >= RULE.max_nights or any(n.session == night.session for n in nights):
+        alike = [each for each in nights if each.client == night.client]
+        if len(alike) >= RULE.max_nights or any(n.session == night.session for n in alike):
             return self
         cell = CellBaseline(counts=(old.counts if old else counts), nights=(*nights, night))
         cells = {topology: dict(there) for topology, there in self.cells.items()}

@@ -39,6 +39,10 @@ class ClientError(PdserveError):
     """Raised when the benchmark client fails, hangs or leaves no result that can be read."""
 
 
+class ClientUnusableError(ConfigError):
+    """Raised when no run of the benchmark client can succeed, such as with another vLLM inside."""
+
+
 class StuckError(ClientError):
     """Raised when a run hangs because a server with requests makes no token, or does not answer."""
 

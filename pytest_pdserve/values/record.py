@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.system import UNNAMED_CLIENT
 from pytest_pdserve.values.text import Utc
 from pytest_pdserve.values.workload import Workload
 
@@ -167,6 +168,9 @@ class Record:
     """Servers and client."""
     endpoint: str
     """URL that the client asked."""
+    client_kind: Text = UNNAMED_CLIENT
+    """Kind of the benchmark client: ``[bench] client``, or the tool that an imported result is of;
+    values of different kinds are not compared."""
     client: Mapping[str, Any]
     """The client's result as it wrote it, without its lists."""
     metrics: Mapping[str, Value]
@@ -174,7 +178,8 @@ class Record:
     served: tuple[ServedCounts, ...]
     """Counts of each instance during the run."""
     timings_s: Mapping[str, Annotated[float, Meta(ge=0)]]
-    """Seconds of each phase: ready, warmup, client, bench."""
+    """Seconds of each phase: ready and warmup of the start, warm (for this run), client, bench (the
+    load in it), scrape."""
     findings: tuple[Finding, ...]
     """What sanity says."""
     requests: str | None

@@ -46,6 +46,10 @@ class ClusterSpec:
     bind_host: Text | None = None
     """Address that servers listen on, e.g. ``0.0.0.0`` for all of a node; None for that of the
     chosen interface alone: the router asks nobody for a key."""
+    price_per_gpu_hour: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
+    """What a GPU costs by the hour, held by a session; None where nobody says."""
+    currency: Text = "USD"
+    """Of the price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,12 +191,23 @@ class Sanity:
     """Share of prompt tokens, without each prompt's last, that decode instances compute."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
-    """Further arguments of a program."""
+ClientKind = Literal["vllm", "vllm-command", "precise"]
+UNNAMED_CLIENT: ClientKind = "vllm-command"
+"""Client of records and references that do not name theirs: the only one of earlier releases."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSpec:
+    """The benchmark client."""
+
+    client: ClientKind | None = None
+    """``vllm``: vLLM's own client, in one process for all cells; ``vllm-command``: the command
+    ``vllm bench serve`` for each cell; ``precise``: times are taken at the socket. None: ``vllm``,
+    or ``precise`` for an endpoint that is up where vLLM is not installed."""
+    python: Text | None = None
+    """Python of another environment, whose vLLM is the client; None takes that of the servers."""
     args: tuple[str, ...] = ()
-    """As on its command line."""
+    """Further arguments, as on the command line of ``vllm bench serve``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,8 +268,8 @@ class System:
     their values are never written."""
     router: RouterSpec = field(default_factory=RouterSpec)
     """The router."""
-    bench: Arguments = field(default_factory=Arguments)
-    """Further arguments of ``vllm bench serve``."""
+    bench: BenchSpec = field(default_factory=BenchSpec)
+    """The benchmark client."""
 
     def serve_args(self, role: str) -> tuple[str, ...]:
         """Return the arguments of ``vllm serve`` for instances of *role*."""

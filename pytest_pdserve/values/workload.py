@@ -32,6 +32,8 @@ LENGTH_FLAGS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "random": ("random-input-len", "random-output-len"),
         "random-mm": ("random-input-len", "random-output-len"),
+        # Gone in vLLM 0.32, whose client says so itself; earlier ones and their result files have
+        # it, and which vLLM the client will be is not known where a load is read.
         "sonnet": ("sonnet-input-len", "sonnet-output-len"),
     }
 )

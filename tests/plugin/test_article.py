@@ -53,7 +53,7 @@ def test_it_needs_neither_servers_nor_slurm(
 ) -> None:
     project.makepyfile(
         sitecustomize="import sys\n"
-        "for name in ('vllm', 'submitit', 'simpy', 'nixl', 'scipy', 'torch'):\n"
+        "for name in ('vllm', 'submitit', 'simpy', 'nixl', 'torch'):\n"
         "    sys.modules[name] = None\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{project.path}:{ROOT}")

@@ -39,11 +39,12 @@ def test_plan_of_the_articles_cluster(capsys: pytest.CaptureFixture[str]) -> Non
         "prefill[0] on node0",
         *(f"decode[{n}] on node{n + 1}" for n in range(3)),
         "router on node0",
-        *(f"bench random-{n}-256-n1024 on node0" for n in (512, 1024, 2048, 4096)),
-        *(f"bench random-512-{n}-n1024 on node0" for n in (512, 1024, 2048, 4096)),
+        "client on node0",
+        *(f"bench random-{n}-256-n1024, by the client on node0" for n in (512, 1024, 2048, 4096)),
+        *(f"bench random-512-{n}-n1024, by the client on node0" for n in (512, 1024, 2048, 4096)),
     ]
     for name, words in planned.items():
-        if name.startswith(("router", "bench")):
+        if name.startswith(("router", "bench", "client")):
             continue
         role = "kv_producer" if name.startswith("prefill") else "kv_consumer"
         text = " ".join(words)
@@ -68,7 +69,8 @@ def test_plan_of_a_machine_touches_nothing(
     assert main(["plan", "--topology", "dp"]) == 0
     planned = commands(capsys.readouterr().out)
     assert sum(name.startswith("aggregated[0]") for name in planned) == 4
-    assert sum(name.startswith("bench ") for name in planned) == len(planned) - 4 == 8
+    assert "client on local0" in planned
+    assert sum(name.startswith("bench ") for name in planned) == len(planned) - 5 == 8
     assert sum("--headless" in words for words in planned.values()) == 3
     assert set(house.path.iterdir()) == before
 

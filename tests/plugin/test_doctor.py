@@ -114,6 +114,18 @@ def test_what_is_missing_is_named_with_what_to_do(
     ) in printed
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("{house}/model", "ok"), ("/no/such/model", "missing"), ("some/name", "ok")],
+    ids=["a folder", "no folder", "a name of a hub"],
+)
+def test_a_model_must_be_there(
+    path: str, status: str, stub: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.system(model={"path": path.replace("{house}", str(stub.path))})
+    assert examined(capsys, "--system", "stub")["model"][0] == status
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     """A port that somebody else has."""

@@ -186,9 +186,9 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("kib", "said"),
     [
-        (16, "(the disk is full: 0 KiB free)"),
-        (24, ".requests.parquet cannot be written: No space left on device; free space, or choose"),
-        (32, ".record.json cannot be written: No space left on device; free space, or choose"),
+        (20, "(the disk is full: 0 KiB free)"),
+        (28, ".requests.parquet cannot be written: No space left on device; free space, or choose"),
+        (36, ".record.json cannot be written: No space left on device; free space, or choose"),
     ],
 )
 def test_a_full_disk(kib: int, said: str, house: House) -> None:

@@ -38,8 +38,10 @@ from tests.support.endpoints import redirect
 from tests.support.endpoints import reset
 from tests.support.endpoints import sending
 from tests.support.endpoints import silent
+from tests.support.endpoints import trickling
 
 KEY = "sk-open:sesame"
+PATIENCE_S = 5.0
 
 
 @pytest.fixture(autouse=True)
@@ -298,12 +300,23 @@ def test_a_proxy_that_stands_between_is_named(
     )
 
 
-@pytest.mark.parametrize("reply", [silent, dripping], ids=["silent", "a byte at a time"])
+@pytest.mark.parametrize(
+    "reply",
+    [silent, dripping, trickling],
+    ids=["silent", "a byte of a header at a time", "a byte of the body at a time"],
+)
 def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_allowed(reply: Reply) -> None:
     with endpoint({"/slow": reply}) as server, httpx.Client() as client:
         with pytest.raises(AnswerError) as refused:
             read_answer(client, "GET", f"{server.url}/slow", limits=AnswerLimits(time_s=0.2))
         assert str(refused.value) == f"{server.url}/slow did not answer within 0.2 s"
+
+
+def test_an_answer_that_is_no_longer_waited_for_is_no_longer_read() -> None:
+    with endpoint({"/slow": trickling}) as server, httpx.Client() as client:
+        with pytest.raises(AnswerError):
+            read_answer(client, "GET", f"{server.url}/slow", limits=AnswerLimits(time_s=0.2))
+        assert server.left.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("size_mib", [200, None], ids=["200 MiB", "without end"])

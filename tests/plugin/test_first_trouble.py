@@ -1,7 +1,4 @@
-"""The first trouble of a session is one message: exit 4 before anything runs, else one ERROR.
-
-Tests that depend on it are skipped and point to it.
-"""
+"""The first trouble of a session is one ERROR, and tests that depend on it point to it."""
 
 from __future__ import annotations
 
@@ -11,13 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_slurm import FakeSlurm
-from tests.support.house import ENDPOINT_PORT
 from tests.support.house import WORKLOAD
 from tests.support.house import House
-from tests.support.house import only_sentence
 from tests.support.onehost import TABLES
 
-URL = f"http://127.0.0.1:{ENDPOINT_PORT}"
 LOGS = Path(__file__).parents[1] / "data" / "logs"
 SMOKE = "suites/smoke/test_smoke.py"
 SWEEP = "suites/sweep/test_sweep.py"
@@ -45,62 +39,6 @@ def text_of(result: pytest.RunResult, house: House) -> str:
     """What a session prints, without its folder and the times of its processes."""
     text = result.stdout.str().replace(f"{house.path}/", "")
     return re.sub(r"runs/\d{8}T\d{6}-stub", "RUN", re.sub(r"\d+ s after", "N s after", text))
-
-
-@pytest.mark.parametrize(
-    ("programs", "missing"),
-    [
-        ({"vllm": "no-such-vllm"}, "vLLM is missing: system 'stub' needs 'no-such-vllm', "),
-        ({"router": "no-such-router"}, "the router is missing: system 'stub' needs 'no-such-rou"),
-    ],
-    ids=["vLLM", "router"],
-)
-def test_a_program_that_is_not_installed_is_one_sentence(
-    programs: dict[str, str], missing: str, both: House
-) -> None:
-    path = both.system(programs=programs)
-    said = only_sentence(both.run("--topology", "1p1d"))
-    (key,) = programs
-    assert said.startswith(missing)
-    assert said.endswith(
-        "; install pytest-pdserve[serve], run `make setup` in a checkout, or name the program in "
-        f"[programs] {key} of {path}"
-    )
-    assert not both.runs.exists()
-
-
-def test_a_router_that_no_topology_needs_may_be_missing(both: House) -> None:
-    both.system(programs={"router": "no-such-router"})
-    both.run("--topology", "dp", "-k", "answers").assert_outcomes(passed=1)
-
-
-def test_an_endpoint_without_vllm_for_its_client_is_one_sentence(both: House) -> None:
-    both.system(programs={"vllm": "no-such-vllm"})
-    assert only_sentence(both.run("--pdserve-base-url", URL)).startswith(
-        "vLLM is missing: the client `vllm bench serve` needs 'no-such-vllm', which is neither "
-        "beside "
-    )
-    assert not both.runs.exists()
-
-
-def test_an_endpoint_of_which_nothing_is_measured_needs_no_client(both: House) -> None:
-    both.system(programs={"vllm": "no-such-vllm"})
-    result = both.run("--pdserve-base-url", URL, "-k", "answers")
-    result.assert_outcomes(errors=1)
-    assert f"{URL}/v1/models cannot be reached: " in result.stdout.str()
-
-
-def test_a_runs_folder_that_cannot_be_made_is_one_sentence(both: House) -> None:
-    said = only_sentence(both.run("--topology", "dp", "--pdserve-runs", "/proc/pdserve"))
-    assert said.startswith("runs folder /proc/pdserve cannot be used: ")
-    assert said.endswith("; choose another with --pdserve-runs (of pytest) or --runs (of pdserve)")
-
-
-def test_a_runs_folder_is_tried_and_nothing_is_left_of_that(both: House) -> None:
-    before = {path.name for path in both.path.iterdir()}
-    both.run("--topology", "dp", "--collect-only")
-    both.run("--topology", "dp", "-k", "answers")
-    assert {path.name for path in both.path.iterdir()} - before <= {"runs", "suites", "state"}
 
 
 def test_a_refused_sbatch_is_one_error_and_all_else_points_to_it(

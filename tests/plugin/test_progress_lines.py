@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pytest_pdserve.serving import heartbeat
+from pytest_pdserve.backends import heartbeat
 from tests.support.house import WORKLOAD
 from tests.support.house import House
 
@@ -33,6 +33,42 @@ def test_a_cell_says_how_many_requests_are_done(slow: House) -> None:
     assert len(counts) > 2
     assert counts == sorted(counts)
     assert 4 in counts
+
+
+LOST = """
+import threading
+
+from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import LaunchError
+
+def test_lost(pdserve_cluster, pytestconfig):
+    terminal = pytestconfig.pluginmanager.getplugin("terminalreporter")
+    write, said = terminal.write_line, threading.Event()
+
+    def write_line(line, **markup):
+        write(line, **markup)
+        said.set()
+
+    def diagnose():
+        assert said.wait(20)
+        raise AllocationError("node local0 is down")
+
+    terminal.write_line = write_line
+    pdserve_cluster.diagnose = diagnose
+    raise LaunchError("decode[0] is gone")
+"""
+
+
+def test_nodes_that_are_asked_after_a_test_failed_are_waited_for_with_a_line(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.1)
+    house.suites("smoke")
+    (house.path / "suites" / "test_lost.py").write_text(LOST)
+    result = house.run("-k", "lost")
+    result.assert_outcomes(errors=1)
+    assert "pdserve stub: asking the nodes what they have lost, 0 s" in result.outlines
+    assert "node local0 is down" in result.outlines
 
 
 def test_a_cell_of_few_seconds_says_nothing(house: House) -> None:

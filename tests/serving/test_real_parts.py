@@ -26,6 +26,7 @@ from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.requests import read_requests
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import load_record
+from pytest_pdserve.serving.clients import bench_client
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.measure import measure
 from pytest_pdserve.serving.model import with_model_path
@@ -69,10 +70,12 @@ def stood_up(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
     asked = Request(folder=folder / "local", progress=lambda _: None)
     with (
         backend_of(system).acquire(system, asked) as allocation,
+        bench_client(system, allocation, folder / "client") as bench,
         stand_up(
             allocation,
             Topology.parse(topology),
             system,
+            bench=bench,
             logs=store.logs(topology),
             progress=lambda _: None,
         ) as deployment,

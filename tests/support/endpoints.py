@@ -75,6 +75,8 @@ class Server(ThreadingHTTPServer):
         super().__init__((address, 0), Asked)
         self.routes = routes
         self.over = threading.Event()
+        self.left = threading.Event()
+        """Set once a client that was sent :func:`trickling` is gone."""
         self.asked: list[str] = []
         self.streamed: list[bool] = []
         self.count = 0
@@ -160,6 +162,17 @@ def dripping(asked: Asked) -> None:
     while not asked.server.over.wait(0.01):
         asked.wfile.write(b"a")
         asked.wfile.flush()
+
+
+def trickling(asked: Asked) -> None:
+    """Send a body that never ends, a byte at a time."""
+    asked.begin("text/plain")
+    try:
+        while not asked.server.over.wait(0.01):
+            asked.wfile.write(b"a")
+            asked.wfile.flush()
+    except OSError:
+        asked.server.left.set()
 
 
 def sending(size_mib: int | None) -> Reply:

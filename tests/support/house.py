@@ -69,6 +69,8 @@ SYSTEM: Tables = {
         "num_prompts": 8,
         "max_concurrency": 4,
     },
+    # The stub is a program, and not the package that other clients are parts of.
+    "bench": {"client": "vllm-command"},
     "judgement": {"claims": "report"},
     # Nothing that one run may show of a stub on a busy machine is worse; tests that judge say less.
     "judgement.floors": {

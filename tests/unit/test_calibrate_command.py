@@ -326,7 +326,10 @@ def test_sessions_of_other_hardware_are_left_out(
     five_starts(shelf, 1, fingerprint="cd9876543210", host={"cpu": "EPYC"})
     five_starts(shelf, 2)
     said = calibrate(capsys, "--system", "p5-efa")
-    assert "left out: 1 session of other hardware or versions: fingerprint cd9876543210" in said
+    assert (
+        "left out: 1 session of another client, hardware or version: fingerprint cd9876543210"
+        in said
+    )
 
 
 def test_an_invalid_run_is_left_out_and_the_others_of_its_cell_count(

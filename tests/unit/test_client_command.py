@@ -11,7 +11,7 @@ from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.bench import bench_timeout
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.system import Arguments
+from pytest_pdserve.values.system import BenchSpec
 from pytest_pdserve.values.system import Limits
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import UNKNOWN
@@ -31,6 +31,7 @@ def bench(workload: Workload, system: System, repeat: int = 0) -> Command:
     return bench_command(
         workload,
         system,
+        "vllm-command",
         node="node0",
         base_url="http://node0:8001",
         seed=workload.seed(repeat),
@@ -125,5 +126,5 @@ def test_a_load_of_which_something_is_unknown_is_never_run(p5_efa: System) -> No
 
 
 def test_a_system_files_own_words_come_last(p5_efa: System) -> None:
-    system = replace(p5_efa, bench=Arguments(args=("--temperature", "0")))
+    system = replace(p5_efa, bench=BenchSpec(args=("--temperature", "0")))
     assert bench(WORKLOAD, system).argv[-2:] == ("--temperature", "0")

@@ -33,7 +33,6 @@ IMAGE = (
     ("UCX_TLS", "^cuda_ipc"),
     ("UCX_NET_DEVICES", "all"),
     ("VLLM_USE_DEEP_GEMM", "1"),
-    ("VLLM_RPC_TIMEOUT", "3600000"),
     ("VLLM_ENGINE_READY_TIMEOUT_S", "3600"),
 )
 

@@ -76,8 +76,7 @@ docker run --rm --init --pull never --name pdserve-20260822T101500-p5-efa-prefil
 --env NCCL_SOCKET_IFNAME=ens32 --env GLOO_SOCKET_IFNAME=ens32 --env VLLM_HOST_IP=10.0.0.0
 --env FI_PROVIDER=efa --env FI_EFA_FORK_SAFE=1 --env FI_EFA_USE_DEVICE_RDMA=1
 --env FI_LOG_LEVEL=warn --env UCX_TLS=^cuda_ipc --env UCX_NET_DEVICES=all
---env VLLM_USE_DEEP_GEMM=1 --env VLLM_RPC_TIMEOUT=3600000
---env VLLM_ENGINE_READY_TIMEOUT_S=3600
+--env VLLM_USE_DEEP_GEMM=1 --env VLLM_ENGINE_READY_TIMEOUT_S=3600
 --env VLLM_NIXL_SIDE_CHANNEL_HOST=10.0.0.0 --env VLLM_NIXL_SIDE_CHANNEL_PORT=5600
 --env VLLM_API_KEY --entrypoint vllm nixl:latest
 serve /fsx/models/deepseek-ai/DeepSeek-V2-Lite --gpu-memory-utilization 0.9

@@ -15,7 +15,7 @@ from pytest_pdserve.plan.fits import tokens_of
 from pytest_pdserve.serving.provenance import longest_model_len
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.sweep import Sweep
-from pytest_pdserve.values.system import Arguments
+from pytest_pdserve.values.system import BenchSpec
 from pytest_pdserve.values.system import ClusterSpec
 from pytest_pdserve.values.system import ModelSpec
 from pytest_pdserve.values.system import RoleServing
@@ -40,7 +40,7 @@ def system(
         model=ModelSpec(
             path="m", serve_args=args, roles={"decode": RoleServing(serve_args=decode)}
         ),
-        bench=Arguments(args=bench),
+        bench=BenchSpec(args=bench),
         sweep=sweep or Sweep(input_lens=(512,), output_lens=(256, 512)),
     )
 
@@ -88,7 +88,9 @@ def test_the_longest_request_of_a_load(
 def test_requests_that_the_client_sends_by_itself(
     bench: tuple[str, ...], version: str | None, extra: int
 ) -> None:
-    assert extra_requests(LOAD, system(bench=bench), version) == extra
+    own = system(bench=bench)
+    assert extra_requests(LOAD, own, version, kind="vllm-command") == extra
+    assert extra_requests(LOAD, own, version, kind="precise") == 0
 
 
 def test_a_data_set_with_lengths_of_its_own_is_not_refused() -> None:

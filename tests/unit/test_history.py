@@ -45,7 +45,8 @@ def shelf(tmp_path: Path, make_record: Callable[..., Record]) -> Shelf:
 
 
 def past(shelf: Shelf, **given: Any) -> History:
-    asked = {"fingerprint": "0123456789ab", "tonight": TONIGHT, "cells": (), "each": 6}
+    asked = {"fingerprint": "0123456789ab", "client_kind": "vllm-command", "tonight": TONIGHT}
+    asked |= {"cells": (), "each": 6}
     return past_nights(shelf.runs, system="p5-efa", **{**asked, **given})
 
 

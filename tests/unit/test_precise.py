@@ -13,6 +13,8 @@ from pytest_pdserve.clients.answer import Answer
 from pytest_pdserve.clients.arrivals import Arrivals
 from pytest_pdserve.clients.connection import Sent
 from pytest_pdserve.clients.load import Sending
+from pytest_pdserve.clients.prompts import Lengths
+from pytest_pdserve.clients.prompts import parse_ratio
 from pytest_pdserve.clients.result import result_of
 
 MS = 1_000_000
@@ -137,7 +139,14 @@ def sent(index: int, written_ms: float, *chunks_ms: float, tokens: int, error: s
     answer = Answer()
     answer.chunks_ns.extend(int(at * MS) for at in chunks_ms)
     answer.tokens, answer.error = tokens, error
-    return Sent(index=index, due_ns=0, written_ns=int(written_ms * MS), answer=answer)
+    return Sent(
+        index=index,
+        due_ns=0,
+        ready_ns=0,
+        written_ns=int(written_ms * MS),
+        answer=answer,
+        most_bytes=1 << 20,
+    )
 
 
 def result(*requests: Sent, **given: Any) -> dict[str, Any]:
@@ -146,8 +155,9 @@ def result(*requests: Sent, **given: Any) -> dict[str, Any]:
         began_ns=0,
         ended_ns=2_000 * MS,
         cpu_s=0.5,
-        late_s=(0.001, 0.002),
-        by_kernel=1.0,
+        late_ns=(MS, 2 * MS),
+        by_kernel=given.get("by_kernel", 1.0),
+        step_ns=given.get("step_ns", 0),
     )
     return result_of(
         sending,
@@ -193,3 +203,126 @@ def test_the_client_says_how_late_it_was() -> None:
     assert found["client_p99_read_late_ms"] == 2.0
     assert found["client_cpu_cores"] == 0.25
     assert found["client_clock"] == "kernel"
+
+
+# What its lateness moves.
+
+CERTAIN = {
+    "mean_ttft_ms": 0,
+    "p99_ttft_ms": 0,
+    "mean_itl_ms": 0,
+    "mean_tpot_ms": 0,
+    "mean_e2el_ms": 0,
+    "output_throughput": 0,
+}
+
+
+def in_doubt(request: Sent, *doubts: tuple[int, int, int]) -> Sent:
+    request.answer.doubts.extend((first, count, ns * MS) for first, count, ns in doubts)
+    return request
+
+
+def due_at(request: Sent, due_ms: float, ready_ms: float) -> Sent:
+    request.due_ns, request.ready_ns = int(due_ms * MS), int(ready_ms * MS)
+    return request
+
+
+MOVED: dict[str, tuple[tuple[Sent, ...], dict[str, Any], dict[str, float]]] = {
+    "all-certain": ((sent(0, 0, 200, 300, 400, tokens=3),), {}, {}),
+    "first-chunk-read-with-the-next": (
+        (in_doubt(sent(0, 0, 200, 200, 400, tokens=3), (0, 1, 10)),),
+        {},
+        {
+            "mean_ttft_ms": 0.05,
+            "p99_ttft_ms": 0.05,
+            "mean_itl_ms": 0.05,
+            "mean_tpot_ms": 0.05,
+        },
+    ),
+    "later-chunk-read-with-the-next": (
+        (in_doubt(sent(0, 0, 200, 300, 300, 400, tokens=4), (1, 1, 20)),),
+        {},
+        {"p99_itl_ms": 0.004},
+    ),
+    "user-space-clock": (
+        (in_doubt(sent(0, 0, 200, 300, tokens=2), (0, 1, 10), (1, 1, 10)),),
+        {},
+        {"mean_ttft_ms": 0.05, "p99_ttft_ms": 0.05, "mean_e2el_ms": 10 / 300},
+    ),
+    "sent-late-at-a-rate": (
+        (
+            due_at(sent(0, 0, 200, 300, tokens=2), 0, 0),
+            due_at(sent(1, 110, 310, 410, tokens=2), 100, 100),
+        ),
+        {},
+        {"mean_ttft_ms": 0.025, "p99_ttft_ms": 0.0495, "mean_e2el_ms": 5 / 300},
+    ),
+    "connection-free-and-nothing-sent": (
+        (
+            due_at(sent(0, 0, 200, 300, tokens=2), 0, 0),
+            due_at(sent(1, 310, 500, 600, tokens=2), 0, 300),
+        ),
+        {},
+        {"output_throughput": 10 / 300},
+    ),
+    "clock-that-is-set": (
+        (sent(0, 0, 200, 300, 400, tokens=3),),
+        {"step_ns": 5 * MS},
+        {
+            "mean_ttft_ms": 4 / 200,
+            "p99_ttft_ms": 4 / 200,
+            "mean_itl_ms": 4 / 100,
+            "mean_tpot_ms": 4 / 100,
+            "mean_e2el_ms": 4 / 400,
+            "output_throughput": 4 / 2000,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("requests", "given", "moved"), MOVED.values(), ids=MOVED)
+def test_the_client_says_which_metrics_its_lateness_moves(
+    requests: tuple[Sent, ...], given: dict[str, Any], moved: dict[str, float]
+) -> None:
+    shares = result(*requests, **given)["client_lateness_share"]
+    expected = {**CERTAIN, **moved}
+    assert {name: shares[name] for name in expected} == pytest.approx(expected, abs=2e-6)
+
+
+def test_chunks_that_were_read_together_came_at_the_earliest_evenly_before() -> None:
+    request = in_doubt(sent(0, 0, 200, 300, 300, 300, tokens=4), (1, 2, 40))
+    assert [at // MS for at in request.answer.earliest_ns()] == [200, 260, 280, 300]
+
+
+def test_no_chunk_came_before_the_one_before_it() -> None:
+    request = in_doubt(sent(0, 0, 200, 210, 210, tokens=3), (1, 1, 40))
+    assert [at // MS for at in request.answer.earliest_ns()] == [200, 200, 210]
+
+
+# Lengths.
+
+
+@pytest.mark.parametrize(
+    ("text", "ratios"), [("0.3", (0.3, 0.3)), ('{"input": 0, "output": 0.5}', (0.0, 0.5))]
+)
+def test_a_ratio_is_a_number_or_one_of_input_and_one_of_output(
+    text: str, ratios: tuple[float, float]
+) -> None:
+    assert parse_ratio(text) == ratios
+
+
+@pytest.mark.parametrize("text", ["1", "-0.1", "much", '{"input": 0.1}', "[0.1, 0.1]", "null"])
+def test_what_is_no_ratio_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--random-range-ratio .* expected a number"):
+        parse_ratio(text)
+
+
+def test_lengths_are_drawn_from_both_sides_of_what_is_asked() -> None:
+    asked = Lengths(input_len=102, output_len=10, input_ratio=0.25, output_ratio=0.95)
+    inputs, outputs = zip(*asked.draw(5000, special=2, seed=1), strict=True)
+    assert (min(inputs), max(inputs)) == (75, 125)
+    assert (min(outputs), max(outputs)) == (1, 20)
+
+
+def test_without_a_ratio_all_lengths_are_those_asked() -> None:
+    assert set(Lengths(input_len=102, output_len=10).draw(9, special=2, seed=1)) == {(100, 10)}

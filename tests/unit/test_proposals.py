@@ -298,7 +298,10 @@ def test_only_the_newest_versions_are_taken(shelf: Shelf, pdserve: Pdserve) -> N
     shelf.nights(5)
     new = shelf.nights(5, first=11, versions={"vllm": "0.16.0", "nixl": "0.10.1"})
     said = pdserve("propose")
-    assert "left out: 5 sessions of other hardware or versions: vllm 0.15.1, not 0.16.0\n" in said
+    assert (
+        "left out: 5 sessions of another client, hardware or version: vllm 0.15.1, not 0.16.0\n"
+        in said
+    )
     assert session_ids(proposed(shelf)) == new
 
 
@@ -310,7 +313,10 @@ def test_nights_of_every_version_are_taken_on_request(shelf: Shelf, pdserve: Pds
     said = pdserve("propose", "--any-version", *old, *new)
     assert "2 cells of 10 nights, 10 in all" in said
     said = pdserve("propose", "--any-version")
-    assert "left out: 1 session of other hardware or versions: fingerprint ffffffffffff" in said
+    assert (
+        "left out: 1 session of another client, hardware or version: fingerprint ffffffffffff"
+        in said
+    )
     assert other not in session_ids(proposed(shelf))
     assert session_ids(proposed(shelf))[:10] == [*old, *new]
 
@@ -325,8 +331,8 @@ def test_what_differs_in_sessions_that_are_left_out_is_said(shelf: Shelf, pdserv
     shelf.session(5, versions={"vllm": "0.15.1", "torch": "2.9", "cuda": "12.9"})
     shelf.session(6, versions=stack, fingerprint="ffffffffffff")
     shelf.session(7, versions=stack)
-    said = [row.strip() for row in pdserve("propose").splitlines() if "of other" in row]
-    kind = "of other hardware or versions"
+    said = [row.strip() for row in pdserve("propose").splitlines() if "of another" in row]
+    kind = "of another client, hardware or version"
     assert said == [
         f"left out: 1 session {kind}: fingerprint ffffffffffff, not 0123456789ab",
         f"left out: 1 session {kind}: libfabric unknown, not 2.1",
@@ -340,7 +346,8 @@ def test_named_runs_must_agree(shelf: Shelf, pdserve: Pdserve) -> None:
     old = shelf.session(1)
     new = shelf.session(2, versions={"vllm": "0.16.0"})
     said = pdserve("propose", old, new, code=4)
-    assert f"{old} (vllm 0.15.1, nixl 0.10.1, fingerprint 0123456789ab) cannot be mixed" in said
+    kind = "vllm 0.15.1, nixl 0.10.1, client vllm-command, fingerprint 0123456789ab"
+    assert f"{old} ({kind}) cannot be mixed" in said
 
 
 def test_an_unknown_run_is_refused(shelf: Shelf, pdserve: Pdserve) -> None:

@@ -28,6 +28,11 @@ def test_a_new_image_is_what_an_upgrade_brings_and_no_other_host(mark: str, p5_e
     assert fingerprint(HOST, newer) == mark
 
 
+def test_what_a_machine_costs_does_not_matter(mark: str, p5_efa: System) -> None:
+    priced = replace(p5_efa.cluster, price_per_gpu_hour=2.5, currency="EUR")
+    assert fingerprint(HOST, replace(p5_efa, cluster=priced)) == mark
+
+
 def test_how_nodes_are_had_does_not_matter(mark: str, p5_efa: System) -> None:
     slurm = p5_efa.table("slurm", SlurmSpec)
     preflight = p5_efa.table("preflight", Preflight)

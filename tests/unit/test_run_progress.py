@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pytest_pdserve.serving.readiness import Server
+from pytest_pdserve.serving.run_progress import Rate
 from pytest_pdserve.serving.run_progress import RunProgress
+from pytest_pdserve.serving.run_progress import RunState
+from pytest_pdserve.serving.run_progress import words_of
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.stalls import EngineWork
 from pytest_pdserve.serving.stalls import Stalls
@@ -87,3 +92,57 @@ def test_a_run_that_hangs_says_what_is_missing_before_the_clients_log() -> None:
 
 def test_a_run_of_instances_that_show_nothing_hangs_with_the_clients_log_alone() -> None:
     assert str(run_of({}).hung("it did not end", "its log")) == "it did not end; its log"
+
+
+def far(**fields: Any) -> RunState:
+    """640 of 1,024 requests, and half of the tokens."""
+    known = {"workload": "w", "done": 640, "asked": 1024, "made": 500.0, "to_make": 1000.0}
+    return RunState(**{**known, **fields})
+
+
+@pytest.mark.parametrize(
+    ("state", "tok_s", "words"),
+    [
+        (far(), 3214.4, "640/1,024 requests, 3,214 tok/s, 1:10 left"),
+        (far(to_make=None), 10.0, "640/1,024 requests, 10 tok/s, 0:42 left"),
+        (far(done=0, made=0.0), None, "0/1,024 requests"),
+        (far(done=1025, made=1010.0), 0.0, "1,024/1,024 requests, 0 tok/s, 0:00 left"),
+        (far(done=None), None, "70 s"),
+    ],
+    ids=["by tokens", "of unknown lengths", "at the start", "more than asked", "blind"],
+)
+def test_a_bar_says_requests_done_tokens_and_the_time_left(
+    state: RunState, tok_s: float | None, words: str
+) -> None:
+    assert words_of(state, tok_s=tok_s, elapsed_s=70.0) == words
+
+
+def test_tokens_per_second_are_those_of_the_last_five_seconds() -> None:
+    rate = Rate()
+    counts = [(0, 0), (2, 200), (4, 400), (6, 400), (8, 400), (10, 400)]
+    assert [rate.at(now, count) for now, count in counts] == [
+        None,
+        100,
+        100,
+        *(200 / 4, 0, 0),
+    ]
+
+
+def test_the_state_of_a_run_is_what_is_counted_since_it_began() -> None:
+    stalls = Stalls()
+    stalls.see("decode[0]", 0.0, {"0": EngineWork(1.0, 1.0, 0.0, 300.0, made=9000.0)})
+    stalls.see("prefill[0]", 0.0, {"0": EngineWork(1.0, 1.0, 0.0, 900.0, made=900.0)})
+    names = ("prefill[0]", "decode[0]")
+    run = replace(
+        run_of({}),
+        stalls=stalls,
+        instances=[
+            Server(name=name, role=name.partition("[")[0], url="http://x", process=None)
+            for name in names
+        ],
+        before={n: Counters(counts={"requests": 100.0, "generation_tokens": 808}) for n in names},
+    )
+    assert run.state() == RunState(
+        workload=WORKLOAD.id, done=200, asked=1024, made=8192.0, to_make=1024.0 * 256
+    )
+    assert run.state().share == 1 / 32

@@ -157,6 +157,7 @@ def test_instances_and_client_get_what_is_passed_and_the_router_does_not(tmp_pat
         "prefill[0]": passed,
         "decode[0]": passed,
         "router": (),
+        "client": passed,
         "bench": passed,
     }
     assert "HF_TOKEN=<passed through>" in by_name["decode[0]"].render()

@@ -38,6 +38,8 @@ class Logging:
     def cpu_samples(self) -> Sequence[tuple[float, float]]:
         return ()
 
+    def watch(self) -> None: ...
+
     def node_load(self) -> NodeLoad | None:
         return None
 

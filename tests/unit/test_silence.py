@@ -7,9 +7,10 @@ import re
 
 import pytest
 
+from pytest_pdserve.backends import heartbeat
+from pytest_pdserve.backends.heartbeat import Heartbeat
+from pytest_pdserve.plugin.bar import draws
 from pytest_pdserve.plugin.progress import Pace
-from pytest_pdserve.serving import heartbeat
-from pytest_pdserve.serving.heartbeat import Heartbeat
 from pytest_pdserve.serving.readiness import REPORT_S
 
 PATIENCE_S = 20.0
@@ -83,3 +84,33 @@ def written(verbosity: int, seconds: range) -> list[int]:
 )
 def test_lines_are_written_as_often_as_asked(verbosity: int, written_at: list[int]) -> None:
     assert written(verbosity, range(15, 140, 15)) == written_at
+
+
+class Terminal:
+    """What pytest's reporter says of its terminal."""
+
+    def __init__(self, *, isatty: bool = True, verbosity: int = 0) -> None:
+        self.isatty, self.verbosity = isatty, verbosity
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "drawn"),
+    [
+        (Terminal(), {"TERM": "xterm"}, True),
+        (Terminal(verbosity=1), {"TERM": "xterm"}, True),
+        (Terminal(verbosity=-1), {"TERM": "xterm"}, False),
+        (Terminal(isatty=False), {"TERM": "xterm"}, False),
+        (Terminal(), {"TERM": "dumb"}, False),
+        (Terminal(), {"TERM": "xterm", "CI": "true"}, False),
+    ],
+    ids=["a terminal", "-v", "-q", "a file", "no cursor", "CI"],
+)
+def test_a_bar_is_drawn_where_a_person_looks(
+    terminal: Terminal,
+    environment: dict[str, str],
+    drawn: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not draws(terminal, environment)  # of a plugin that draws by itself
+    monkeypatch.setattr(Terminal, "__module__", "_pytest.terminal")
+    assert draws(terminal, environment) == drawn

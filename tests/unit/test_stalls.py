@@ -32,7 +32,10 @@ vllm:generation_tokens_total{engine="1",model_name="m"} 0.0
 
 
 def test_the_work_of_each_engine_is_read_by_itself() -> None:
-    assert read_work(TWO_ENGINES) == {"0": EngineWork(532.0, 3.0, 1.0), "1": EngineWork(30.0, 0.0)}
+    assert read_work(TWO_ENGINES) == {
+        "0": EngineWork(532.0, 3.0, 1.0, made=20.0),
+        "1": EngineWork(30.0, 0.0),
+    }
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from pytest_pdserve.backends.attached.naming import read_api_key
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.backend import Request
 from pytest_pdserve.backends.examining.software import program_row
+from pytest_pdserve.backends.hosts.facts import program_path
 from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.backends.programs import check_program
 from pytest_pdserve.values.container import ContainerSpec
@@ -28,6 +29,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.prerequisites import unchecked
 from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.system import Text
 from pytest_pdserve.values.topology import Topology
@@ -102,9 +104,18 @@ class AttachedBackend(Backend):
         """Refuse a system that names no endpoint, and a key that no header carries."""
         endpoint_of(system)
 
+    def client_kind(self, system: System) -> ClientKind:
+        """Return what the system file says; else ``vllm``, or ``precise`` where that is missing."""
+        if system.bench.client is not None:
+            return system.bench.client
+        there = system.bench.python or program_path(system.programs.vllm)
+        return "vllm" if there else "precise"
+
     def check_client(self, system: System) -> None:
-        """Refuse a machine without vLLM: the client that asks the endpoint is a part of it."""
-        check_program(system, "vllm", needed_for="the client `vllm bench serve`")
+        """Refuse a machine without vLLM where its client was asked for."""
+        if system.bench.client in (None, "precise") or system.bench.python is not None:
+            return
+        check_program(system, "vllm", needed_for=f"[bench] client = {system.bench.client!r}")
 
     def serves(self, topology: Topology, system: System) -> None:
         """Refuse a topology that has other instances than those that were named."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-_COMMAND_S = 20.0
+_COMMAND_S = 14.0
+"""Nothing is said meanwhile, and silence is never longer than 15 s."""
 
 
 def describe_hardware() -> dict[str, str]:

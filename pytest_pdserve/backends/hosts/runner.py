@@ -2,8 +2,8 @@
 
 A script that imports the standard library and what lies beside it, because it also runs inside of
 containers; started once per node by one ``srun``. The step file says which command is this node's.
-Standard output carries events, one JSON object a line; standard input carries ``stop NAME``, and
-its end means that the session is gone. So does a lease without heartbeats.
+Standard output carries events, one JSON object a line; standard input carries ``stop NAME`` and
+``watch NAME``, and its end means that the session is gone. So does a lease without heartbeats.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class Runner:
         self._name: str = item["name"]
         self._lease = lease
         self._stop = threading.Event()
+        self._watch_anew = threading.Event()
         self._kept: list[contextlib.ExitStack] = []
 
     def run(self) -> None:
@@ -116,6 +117,8 @@ class Runner:
         for line in sys.stdin:
             if line.strip() == f"stop {self._name}":
                 self._stop.set()
+            elif line.strip() == f"watch {self._name}":
+                self._watch_anew.set()
         self._stop.set()
 
     def _keep_ports(self) -> list[int]:
@@ -153,6 +156,10 @@ class Runner:
                 watched = watched or _printed_pid(self._item["pid_argv"])
                 if watched is not None and (used := _cpu_seconds(watched)) is not None:
                     self._tell("cpu", at=looked, s=used)
+            if self._watch_anew.is_set() and self._item["watch_cpu"]:
+                self._watch_anew.clear()
+                self._tell_load(before)
+                before = sample_node()
         self._tell_load(before)
 
     def _tell_load(self, before: NodeSample | None) -> None:

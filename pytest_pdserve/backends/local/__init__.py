@@ -13,10 +13,15 @@ import psutil
 
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.hosts.facts import describe_hardware
+from pytest_pdserve.backends.hosts.facts import list_gpus
+from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.backends.local.allocation import slots
 from pytest_pdserve.backends.local.examining import examine_machine
+from pytest_pdserve.backends.programs import check_containers
+from pytest_pdserve.backends.programs import check_nixl
 from pytest_pdserve.backends.programs import check_program
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
@@ -61,11 +66,15 @@ class LocalBackend(Backend):
         return examine_machine(system)
 
     def check_launch(self, system: System, launch: Launch) -> None:
-        """Refuse programs that are not installed, and more instances than memory is free for."""
-        if not system.container.contained:
+        """Refuse what is not installed, and more instances than memory is free for."""
+        if system.container.contained:
+            check_containers(system)
+        else:
             check_program(system, "vllm", needed_for=f"system {system.name!r}")
             if launch.router is not None:
                 check_program(system, "router", needed_for=f"system {system.name!r}")
+            if launch.placement.topology.disaggregated:
+                check_nixl(system)
         check_memory(system, len(launch.instances))
 
     @contextlib.contextmanager
@@ -74,10 +83,16 @@ class LocalBackend(Backend):
         allocation = LocalAllocation(system, folder=request.folder, progress=request.progress)
         try:
             if system.container.contained:
-                allocation.make_image_present(request.progress)
+                with Heartbeat(request.progress, "making the image present") as said:
+                    allocation.make_image_present(said)
             yield allocation
         finally:
             allocation.release()
+
+    def has_gpus(self, system: System) -> bool | None:
+        """Return whether this machine has GPUs, and a PyTorch that uses them where it serves."""
+        on_cpus = find_versions().get("torch", "").endswith("+cpu")
+        return not (on_cpus and not system.container.contained) and bool(list_gpus())
 
     def describe_hardware(self, system: System) -> Mapping[str, str]:
         """Return this machine's hardware."""

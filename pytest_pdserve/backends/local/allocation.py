@@ -23,6 +23,7 @@ from msgspec import convert
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.hosts import image
 from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.hosts.facts import describe_drivers
@@ -86,9 +87,11 @@ class LocalProcess:
     samples: list[tuple[float, float]] = field(default_factory=list)
     """Time and CPU seconds, as often as it was looked at."""
     first: NodeSample | None = None
-    """This machine when it was started, if it is watched."""
-    groups: frozenset[int] = frozenset()
-    """Groups of the session when it was started."""
+    """This machine when it was last watched anew."""
+    groups: Groups
+    """Groups of the session."""
+    ours: frozenset[int] = frozenset()
+    """Those that were running when it was last watched anew."""
 
     @property
     def pid(self) -> int:
@@ -119,12 +122,16 @@ class LocalProcess:
             self.samples.append((time.monotonic(), used))
         return self.samples
 
+    def watch(self) -> None:
+        """Begin anew to watch how busy this machine is, if it is watched."""
+        if self.command.watched:
+            self.first, self.ours = sample_node(), self.groups.pids
+
     def node_load(self) -> NodeLoad | None:
-        """How busy this machine was since it was started, if it is watched."""
+        """How busy this machine was since it was last watched anew, if it is watched."""
         roots = None if self.command.pid_argv else {os.getpid()}
-        load = load_between(
-            self.first, self.first and sample_node(), roots=roots, groups=self.groups
-        )
+        groups = self.ours | self.groups.pids
+        load = load_between(self.first, self.first and sample_node(), roots=roots, groups=groups)
         return None if load is None else convert(load, NodeLoad)
 
 
@@ -149,6 +156,7 @@ class LocalAllocation:
         self._container = system.container
         self._cpus = {host.name: host.cpus for host in self.hosts}
         self._reserved: list[contextlib.ExitStack] = []
+        self._progress = progress
         self._groups = Groups(system.limits.stop_s, folder.parent, progress)
         self._cleanups: dict[int, tuple[tuple[str, ...], ...]] = {}
 
@@ -221,10 +229,9 @@ class LocalAllocation:
         if cpus := self._cpus.get(command.node):
             with contextlib.suppress(psutil.Error):
                 psutil.Process(popen.pid).cpu_affinity(list(cpus))
-        first = sample_node() if command.watched else None
-        return LocalProcess(
-            command=command, log=log, popen=popen, first=first, groups=self._groups.pids
-        )
+        process = LocalProcess(command=command, log=log, popen=popen, groups=self._groups)
+        process.watch()
+        return process
 
     def stop(self, processes: Sequence[Process]) -> None:
         """End the groups of *processes* together: SIGTERM, then SIGKILL; then clean up."""
@@ -257,7 +264,13 @@ class LocalAllocation:
         self._folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(str(versions.__file__), script)
         return versions_of(
-            self.containment, self.client_node, script, "python3", start=self.start, stop=self.stop
+            self.containment,
+            self.client_node,
+            script,
+            "python3",
+            start=self.start,
+            stop=self.stop,
+            progress=self._progress,
         )
 
     def describe_nodes(self) -> dict[str, str]:
@@ -278,12 +291,13 @@ class LocalAllocation:
 
     def release(self) -> None:
         """End what still runs, give ports back, and let the guard go."""
-        try:
-            self._groups.close()
-        finally:
-            for pid in list(self._cleanups):
-                self._clean_up(pid)
-            self.unclaim()
+        with Heartbeat(self._progress, "ending what still runs"):
+            try:
+                self._groups.close()
+            finally:
+                for pid in list(self._cleanups):
+                    self._clean_up(pid)
+                self.unclaim()
 
 
 def find_program(name: str) -> str:

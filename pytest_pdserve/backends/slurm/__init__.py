@@ -67,6 +67,13 @@ class SlurmBackend(Backend):
         """Return the login node's hardware, until the nodes have told theirs."""
         return describe_hardware()
 
+    def has_gpus(self, system: System) -> bool | None:
+        """Return whether the preflight asks for GPUs, or the job for any as a resource."""
+        asked = system.table("preflight", Preflight).gpus
+        if asked is not None:
+            return asked > 0
+        return True if "gpu" in (system.table("slurm", SlurmSpec).gres or "") else None
+
     def plan_lines(self, system: System) -> Sequence[str]:
         """Return the parameters of the job."""
         spec = system.table("slurm", SlurmSpec)

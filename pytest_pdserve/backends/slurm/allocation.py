@@ -80,6 +80,7 @@ class SlurmAllocation:
         described: Mapping[str, Any],
         config: HolderConfig,
         label: str,
+        progress: Progress,
     ) -> None:
         self._system = system
         self._folder = folder
@@ -89,7 +90,7 @@ class SlurmAllocation:
         self._watch = watch
         self._described = described
         self._config = config
-        self._label = label
+        self._progress = progress
         self._image = Image(name=system.container.image, digest="")
         self.endpoint: Endpoint | None = None
         self._steps: list[JobStep] = []
@@ -138,6 +139,7 @@ class SlurmAllocation:
             python,
             start=self.start,
             stop=self.stop,
+            progress=self._progress,
         )
         return {**_joined([seen.versions for seen in self._facts]), **installed}
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import log_tail
+from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.hosts.groups import Groups
+from pytest_pdserve.backends.slurm import lease
 from pytest_pdserve.backends.slurm.allocation import SlurmAllocation
 from pytest_pdserve.backends.slurm.allocation import step_environment
 from pytest_pdserve.backends.slurm.controller import Controller
@@ -26,7 +28,6 @@ from pytest_pdserve.backends.slurm.holder import NODES
 from pytest_pdserve.backends.slurm.holder import HolderConfig
 from pytest_pdserve.backends.slurm.holder import holder_argv
 from pytest_pdserve.backends.slurm.holder import read_reports
-from pytest_pdserve.backends.slurm.lease import Heartbeat
 from pytest_pdserve.backends.slurm.node_states import nodes_text
 from pytest_pdserve.backends.slurm.options import NodeFacts
 from pytest_pdserve.backends.slurm.options import Preflight
@@ -63,33 +64,50 @@ def acquired(
     :param job: a running job whose nodes are used, or None to submit one.
     :raises AllocationError: if nodes cannot be had in time, are not fit, or lack the image.
     """
-    folder = folder.absolute()
-    with contextlib.ExitStack() as stack:
-        groups = Groups(system.limits.stop_s, folder.parent, progress)
-        stack.callback(groups.close)
-        held = Job(system, folder, progress, groups)
-        stack.callback(held.end)
-        beat = Heartbeat(folder / LEASE, system.table("slurm", SlurmSpec).beat_s)
-        stack.callback(beat.end)
-        facts = held.submit() if job is None else held.borrow(job)
-        nodes = [seen.node for seen in facts]
-        watch = held.watch(nodes)
-        stack.callback(watch.end)
-        allocation = SlurmAllocation(
-            system,
-            folder,
-            held.id,
-            facts,
-            groups=groups,
-            watch=watch,
-            described=held.describe(),
-            config=held.config,
-            label=held.label,
-        )
-        stack.callback(allocation.release)
-        progress(held.text(nodes))
-        allocation.make_image_present(progress)
+    stack = contextlib.ExitStack()
+    try:
+        with Heartbeat(progress, "acquiring nodes") as said:
+            allocation = _acquire(stack, system, folder.absolute(), job, said)
         yield allocation
+    finally:
+        with Heartbeat(progress, "giving the nodes back"):
+            stack.close()
+
+
+def _acquire(
+    stack: contextlib.ExitStack,
+    system: System,
+    folder: Path,
+    job: str | None,
+    progress: Progress,
+) -> SlurmAllocation:
+    """Hold nodes until *stack* is closed."""
+    groups = Groups(system.limits.stop_s, folder.parent, progress)
+    stack.callback(groups.close)
+    held = Job(system, folder, progress, groups)
+    stack.callback(held.end)
+    beat = lease.Heartbeat(folder / LEASE, system.table("slurm", SlurmSpec).beat_s)
+    stack.callback(beat.end)
+    facts = held.submit() if job is None else held.borrow(job)
+    nodes = [seen.node for seen in facts]
+    watch = held.watch(nodes)
+    stack.callback(watch.end)
+    allocation = SlurmAllocation(
+        system,
+        folder,
+        held.id,
+        facts,
+        groups=groups,
+        watch=watch,
+        described=held.describe(),
+        config=held.config,
+        label=held.label,
+        progress=progress,
+    )
+    stack.callback(allocation.release)
+    progress(held.text(nodes))
+    allocation.make_image_present(progress)
+    return allocation
 
 
 class Job:

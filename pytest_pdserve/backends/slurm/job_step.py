@@ -54,7 +54,11 @@ class SlurmProcess:
     samples: list[tuple[float, float]] = field(default_factory=list)
     """Time on its node's clock and CPU seconds."""
     load: NodeLoad | None = None
-    """How busy its node was, once it has ended."""
+    """How busy its node was, as its runner last said."""
+    asked: int = 0
+    """How often its runner was asked for that."""
+    told: int = 0
+    """How often it said it."""
 
     @property
     def answered(self) -> bool:
@@ -76,8 +80,16 @@ class SlurmProcess:
         """What its runner has seen of its CPU time."""
         return tuple(self.samples)
 
+    def watch(self) -> None:
+        """Have its runner watch its node anew."""
+        self.asked += 1
+        self.step.tell("watch", [self])
+
     def node_load(self) -> NodeLoad | None:
-        """How busy its node was, as its runner reported."""
+        """How busy its node was, as its runner reports."""
+        if not self.over and self.command.watched:
+            self.watch()
+            self.step.wait(lambda: self.over or self.told >= self.asked, _PATIENCE_S)
         return self.load
 
     def hear(self, event: Mapping[str, Any]) -> None:
@@ -95,6 +107,7 @@ class SlurmProcess:
                 self.samples.append((event["at"], event["s"]))
             case "load":
                 self.load = convert(event["load"], NodeLoad)
+                self.told += 1
 
 
 class JobStep:
@@ -150,7 +163,7 @@ class JobStep:
         :raises PortTakenError: if one found a port taken.
         :raises LaunchError: naming nodes that did not start theirs, and why.
         """
-        self._wait(lambda: all(p.answered for p in self.processes), limit_s)
+        self.wait(lambda: all(p.answered for p in self.processes), limit_s)
         for process in self.processes:
             if process.failed is not None:
                 where = f"{process.command.name} cannot be started on {process.command.node}"
@@ -176,15 +189,13 @@ class JobStep:
         if self._srun.stdin is not None:
             with contextlib.suppress(OSError):
                 if rest:
-                    lines = "".join(f"stop {p.command.name}\n" for p in going)
-                    self._srun.stdin.write(lines.encode())
-                    self._srun.stdin.flush()
+                    self.tell("stop", going)
                 else:
                     self._srun.stdin.close()
-        self._wait(lambda: all(p.over for p in going), limit_s)
+        self.wait(lambda: all(p.over for p in going), limit_s)
         left = [process for process in going if process.poll() is None]
         if not rest:
-            self._wait(lambda: False, _PATIENCE_S)  # srun ends with its last task
+            self.wait(lambda: False, _PATIENCE_S)  # srun ends with its last task
             self._groups.stop([self._srun.pid], grace_s=_PATIENCE_S)
             self._listener.join(_PATIENCE_S)
             if self._srun.stdout is not None and not self.listening:
@@ -193,7 +204,16 @@ class JobStep:
             nodes = ", ".join(process.command.node for process in left)
             raise LaunchError(f"{self._names(left)} on {nodes} did not end in {limit_s:.0f} s")
 
-    def _wait(self, done: Callable[[], bool], limit_s: float) -> None:
+    def tell(self, word: str, processes: Sequence[SlurmProcess]) -> None:
+        """Tell the runners of *processes* to ``stop``, or to ``watch`` anew."""
+        if self._srun.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                lines = "".join(f"{word} {p.command.name}\n" for p in processes)
+                self._srun.stdin.write(lines.encode())
+                self._srun.stdin.flush()
+
+    def wait(self, done: Callable[[], bool], limit_s: float) -> None:
+        """Wait until *done*, no more is heard, or the time is over."""
         deadline = time.monotonic() + limit_s
         while self.listening and not done() and time.monotonic() < deadline:
             time.sleep(_POLL_S)

@@ -66,6 +66,7 @@ def _raw(row: Row) -> ForeignRun:
     result = bench_result(fields, measured, throughputs)
     fields.skip_matching(_NOT_NEEDED)
     return ForeignRun(
+        client_kind="inferencex",
         where=row.where,
         asked=asked,
         result=result,
@@ -99,6 +100,7 @@ def _aggregated(row: Row) -> ForeignRun:
     servers = {"model": model, **{name: fields.fact(name) for name in _SERVERS}, **_router(fields)}
     fields.skip_matching(_NOT_NEEDED)
     return ForeignRun(
+        client_kind="inferencex",
         where=row.where,
         asked=asked,
         result=BenchResult(

@@ -71,6 +71,7 @@ def read(row: Row) -> ForeignRun:
     latency.skip("normalized_time_per_output_token")
     throughput.skip("input_token_rate")
     return ForeignRun(
+        client_kind="llm-d",
         where=row.where,
         asked=asked,
         result=_result(counts, measured),

@@ -54,6 +54,7 @@ def read(row: Row) -> ForeignRun:
     server = fields.table("server_info")
     version, model = server.text("version"), server.text("model_path")
     return ForeignRun(
+        client_kind="sglang",
         where=row.where,
         asked=asked,
         result=result,

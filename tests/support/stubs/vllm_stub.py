@@ -58,6 +58,7 @@ FAULTS: dict[str, Any] = {
     "child": False,  # have a child that stays through SIGTERM
     "hang": False,  # bench: never end
     "exit_bench": None,  # bench: exit code, without a result
+    "kill_once": None,  # bench: SIGKILL itself where this file is not there yet
     "no_result": False,  # bench: end well without a result
 }
 BLOCK_SIZE = 16
@@ -388,6 +389,9 @@ def bench(argv: list[str]) -> None:
         print(dict(os.environ), flush=True)
     if faults["hang"]:
         time.sleep(3600)
+    if faults["kill_once"] and not os.path.exists(faults["kill_once"]):
+        Path(faults["kill_once"]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     if faults["exit_bench"] is not None:
         print("stub: bench cannot", flush=True)
         sys.exit(faults["exit_bench"])

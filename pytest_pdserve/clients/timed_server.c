@@ -2,7 +2,7 @@
  *
  *   timed_server PORT FIRST_MS GAP_MS TOKENS
  *
- * Every POST is answered with TOKENS chunks: the first FIRST_MS after the request arrived (the
+ * Every POST is answered with TOKENS chunks, of chat where its path says so: the first FIRST_MS after the request arrived (the
  * kernel's time of receipt), each later one GAP_MS after the one before. GET /truth returns one line
  * per request: arrival, first chunk, last chunk (ns, CLOCK_REALTIME), chunks; and forgets them.
  * Listens on loopback only. One thread, epoll, no allocation while it serves.
@@ -29,11 +29,11 @@
 
 typedef struct { int64_t arrival, first, last; int chunks; } truth_t;
 typedef struct {
-    int active, sent, slot;
+    int active, sent, slot, chat;
     size_t have, need; /* bytes of the request so far, and in all; 0 while its head is unknown */
     char head[4096];
 } conn_t;
-typedef struct { int64_t due; int fd; } due_t;
+typedef struct { int64_t due; int fd, slot; } due_t;
 
 static conn_t conns[MAX_FD];
 static truth_t truths[MAX_REQUESTS];
@@ -42,8 +42,8 @@ static due_t heap[MAX_FD];
 static int heaped;
 static int64_t first_ns, gap_ns;
 static int tokens;
-static char chunk[512], last_chunk[1024];
-static size_t chunk_len, last_len;
+static char chunk[2][512], last_chunk[2][1024]; /* of completions, of chat */
+static size_t chunk_len[2], last_len[2];
 static const char *HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
                           "Transfer-Encoding: chunked\r\n\r\n";
 
@@ -53,13 +53,13 @@ static int64_t now_ns(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void push(int64_t due, int fd) {
+static void push(int64_t due, int fd, int slot) {
     int at = heaped++;
     while (at > 0 && heap[(at - 1) / 2].due > due) {
         heap[at] = heap[(at - 1) / 2];
         at = (at - 1) / 2;
     }
-    heap[at] = (due_t){due, fd};
+    heap[at] = (due_t){due, fd, slot};
 }
 
 static due_t pop(void) {
@@ -91,20 +91,21 @@ static size_t as_chunk(char *out, size_t size, const char *body) {
     return snprintf(out, size, "%zx\r\n%s\r\n", strlen(body), body);
 }
 
-static void prepare(void) {
-    char body[900];
-    chunk_len = as_chunk(chunk, sizeof chunk,
-                         "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"model\":\"timed\","
-                         "\"choices\":[{\"index\":0,\"text\":\" word\",\"finish_reason\":null}]}\n\n");
-    snprintf(body, sizeof body,
-             "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"model\":\"timed\","
-             "\"choices\":[{\"index\":0,\"text\":\" word\",\"finish_reason\":\"length\"}]}\n\n"
-             "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"model\":\"timed\",\"choices\":[],"
+static void prepare(int chat) {
+    const char *kind = chat ? "chat.completion.chunk" : "text_completion";
+    const char *text = chat ? "\"delta\":{\"content\":\" word\"}" : "\"text\":\" word\"";
+    char word[300], body[900];
+    snprintf(word, sizeof word, "data: {\"id\":\"cmpl-1\",\"object\":\"%s\",\"model\":\"timed\","
+             "\"choices\":[{\"index\":0,%s,\"finish_reason\":", kind, text);
+    snprintf(body, sizeof body, "%snull}]}\n\n", word);
+    chunk_len[chat] = as_chunk(chunk[chat], sizeof chunk[chat], body);
+    snprintf(body, sizeof body, "%s\"length\"}]}\n\n"
+             "data: {\"id\":\"cmpl-1\",\"object\":\"%s\",\"model\":\"timed\",\"choices\":[],"
              "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":%d,\"total_tokens\":%d}}\n\n"
-             "data: [DONE]\n\n", tokens, tokens + 1);
-    last_len = as_chunk(last_chunk, sizeof last_chunk, body);
-    memcpy(last_chunk + last_len, "0\r\n\r\n", 5);
-    last_len += 5;
+             "data: [DONE]\n\n", word, kind, tokens, tokens + 1);
+    last_len[chat] = as_chunk(last_chunk[chat], sizeof last_chunk[chat], body);
+    memcpy(last_chunk[chat] + last_len[chat], "0\r\n\r\n", 5);
+    last_len[chat] += 5;
 }
 
 static void say_truth(int fd) {
@@ -130,11 +131,13 @@ static void answer(int fd, conn_t *c, int64_t arrival) {
         return;
     }
     if (requests == MAX_REQUESTS) { close(fd); return; }
+    char *line_end = strstr(c->head, "\r\n"), *chat = strstr(c->head, "/chat/");
+    c->chat = chat && chat < line_end;
     c->active = 1;
     c->sent = 0;
     c->slot = requests++;
     truths[c->slot] = (truth_t){arrival, 0, 0, 0};
-    push(arrival + first_ns, fd);
+    push(arrival + first_ns, fd, c->slot);
 }
 
 static void take(int fd) {
@@ -173,18 +176,18 @@ static void serve_due(int64_t now) {
     while (heaped && heap[0].due <= now) {
         due_t next = pop();
         conn_t *c = &conns[next.fd];
-        if (!c->active) continue;
+        if (!c->active || c->slot != next.slot) continue; /* the client closed meanwhile */
         truth_t *t = &truths[c->slot];
         if (c->sent == 0) put(next.fd, HEAD, strlen(HEAD));
         int64_t at = now_ns();
         c->sent++;
-        if (c->sent == tokens) put(next.fd, last_chunk, last_len);
-        else put(next.fd, chunk, chunk_len);
+        if (c->sent == tokens) put(next.fd, last_chunk[c->chat], last_len[c->chat]);
+        else put(next.fd, chunk[c->chat], chunk_len[c->chat]);
         if (c->sent == 1) t->first = at;
         t->last = at;
         t->chunks = c->sent;
         if (c->sent == tokens) c->active = 0;
-        else push(next.due + gap_ns, next.fd);
+        else push(next.due + gap_ns, next.fd, next.slot);
         now = now_ns();
     }
 }
@@ -194,7 +197,8 @@ int main(int argc, char **argv) {
     first_ns = (int64_t)(atof(argv[2]) * 1e6);
     gap_ns = (int64_t)(atof(argv[3]) * 1e6);
     tokens = atoi(argv[4]);
-    prepare();
+    prepare(0);
+    prepare(1);
     struct rlimit files = {MAX_FD, MAX_FD};
     setrlimit(RLIMIT_NOFILE, &files);
     int one = 1, stamps = SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;

@@ -1,0 +1,60 @@
+"""Where the time of a session went, and what one will take, in a line each."""
+
+from __future__ import annotations
+
+from pytest_pdserve.plan.forecast import DEFAULTS
+from pytest_pdserve.plan.forecast import Forecast
+from pytest_pdserve.values.phases import Phase
+from pytest_pdserve.values.phases import SessionTimes
+from pytest_pdserve.values.phases import duration_words
+
+_LEAST = 0.005
+"""Share below which a phase is not shown."""
+
+
+def phase_line(times: SessionTimes) -> str:
+    """Return the session's time by phase, the longest first and ours last, and what it held."""
+    total_s = times.total_s
+    shares = {phase: seconds / total_s for phase, seconds in times.seconds.items() if total_s}
+
+    def place(phase: Phase) -> tuple[bool, float]:
+        return phase == "ours", -shares[phase]
+
+    said = [
+        f"{phase} {100 * shares[phase]:.0f} %"
+        for phase in sorted(shares, key=place)
+        if shares[phase] >= _LEAST
+    ]
+    parts = [f"{duration_words(total_s)}: {', '.join(said)}"]
+    if times.rerun_s:
+        parts.append(f"of this, {duration_words(times.rerun_s)} for reruns")
+    if times.held.words:
+        parts.append(times.held.words)
+    if times.forecast_s is not None:
+        parts.append(f"forecast {duration_words(times.forecast_s)}")
+        aside_s = total_s - times.forecastable_s
+        if aside_s >= _LEAST * total_s:
+            parts[-1] += (
+                f", it took {duration_words(times.forecastable_s)} without queue and reruns"
+            )
+    return "; ".join(parts)
+
+
+def forecast_line(forecast: Forecast) -> str:
+    """Return what a session will take, and how that is known."""
+    plural = "s" if forecast.sessions > 1 else ""
+    sources = [f"from {forecast.sessions} earlier session{plural}"] if forecast.sessions else []
+    sources += [f"from {DEFAULTS}"] if forecast.guessed else []
+    starts = f"{_counted(forecast.starts, 'start')} {duration_words(forecast.start_s)}"
+    runs = duration_words(forecast.load_s + forecast.rest_s)
+    parts = [
+        *([starts] if forecast.starts else []),
+        f"{_counted(forecast.runs, 'run')} {runs} (load {duration_words(forecast.load_s)})",
+    ]
+    held = f"; {forecast.held.words}" if forecast.held.words else ""
+    about = duration_words(forecast.total_s)
+    return f"about {about} ({'; '.join(sources)}): {', '.join(parts)}{held}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,84 @@
+"""The benchmark client of a session, chosen by its kind."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.serving.client import BenchClient
+from pytest_pdserve.serving.client import CommandClient
+from pytest_pdserve.serving.client import Load
+from pytest_pdserve.serving.worker import WorkerClient
+from pytest_pdserve.values.secrets import SESSION_KEY_PREFIX
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+
+def new_api_key() -> str:
+    """A fresh key for the endpoints of one session, of a form that is found in any text."""
+    return SESSION_KEY_PREFIX + secrets.token_urlsafe(24)
+
+
+@contextlib.contextmanager
+def bench_client(
+    system: System, allocation: Allocation, folder: Path, *, measuring: bool = True
+) -> Iterator[BenchClient]:
+    """Provide the client of *system*; what still runs of it is ended on leaving.
+
+    :param folder: of its own, in the run folder, which need not exist.
+    :param measuring: whether it will be asked to measure: then what it needs is loaded at once.
+    :raises LaunchError: if it cannot be started.
+    """
+    kind = backend_of(system).client_kind(system)
+    endpoint = allocation.endpoint
+    key = new_api_key() if endpoint is None else endpoint.api_key
+    client: BenchClient
+    if kind == "vllm":
+        client = worker = WorkerClient(
+            system=system, allocation=allocation, folder=folder, api_key=key
+        )
+        if measuring:
+            worker.start()
+    else:
+        known = version("pytest-pdserve") if kind == "precise" else None
+        client = CommandClient(kind=kind, allocation=allocation, api_key=key, version=known)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def prepare(
+    bench: BenchClient,
+    workloads: Sequence[Workload],
+    topology: Topology,
+    system: System,
+    *,
+    store: RunStore,
+) -> None:
+    """Have the prompts of the next run of each workload made, while servers start.
+
+    Not where others serve: they are asked for their model first.
+    """
+    if not backend_of(system).starts_servers:
+        return
+    bench.prepare(
+        [
+            Load(
+                workload=workload,
+                system=system,
+                seed=workload.seed(store.next_repeat(topology.id, workload), store.session.id),
+                base_url="http://127.0.0.1:1",  # which is not asked
+                result=store.folder / "none",
+            )
+            for workload in workloads
+        ]
+    )

@@ -1,0 +1,226 @@
+"""The client ``vllm``: a process that imports vLLM once and measures every cell of a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Process
+from pytest_pdserve.backends.allocation import exit_text
+from pytest_pdserve.backends.allocation import log_tells
+from pytest_pdserve.backends.passing import unwritten_values
+from pytest_pdserve.clients import vllm_worker
+from pytest_pdserve.plan.bench import bench_flags
+from pytest_pdserve.plan.bench import worker_command
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.results.redaction import redact_file
+from pytest_pdserve.serving.client import ClientRun
+from pytest_pdserve.serving.client import Load
+from pytest_pdserve.serving.client import Watch
+from pytest_pdserve.serving.client import finished
+from pytest_pdserve.serving.client import redact_files
+from pytest_pdserve.serving.client import wait_for
+from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.errors import ClientUnusableError
+from pytest_pdserve.values.system import ClientKind
+from pytest_pdserve.values.system import System
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerClient:
+    """A worker on the client's node, which is given jobs as files of a folder that both see."""
+
+    system: System
+    """What it is started for."""
+    allocation: Allocation
+    """Nodes of the session."""
+    folder: Path
+    """Of its own, in the run folder."""
+    api_key: str = field(repr=False)
+    """The session's API key."""
+    kind: ClientKind = "vllm"
+    """What it is."""
+    version: str | None = None
+    """Version of its vLLM, once it has said it."""
+    _process: Process | None = None
+    _starts: int = 0
+    _jobs: int = 0
+    _prepared: set[tuple[str, int]] = field(default_factory=set)
+
+    def start(self) -> None:
+        """Have vLLM imported; nothing is waited for.
+
+        :raises LaunchError: if the worker cannot be started.
+        """
+        self._starts += 1
+        self._jobs = 0
+        self._prepared.clear()
+        self._here.mkdir(parents=True)
+        script = shutil.copy(str(vllm_worker.__file__), self._here)
+        (command,) = self.allocation.containment.wrap(
+            [
+                worker_command(
+                    self.system,
+                    node=self.allocation.client_node,
+                    python="python3" if self.system.container.contained else sys.executable,
+                    script=str(script),
+                    folder=str(self._here),
+                )
+            ]
+        )
+        secrets = unwritten_values([command], self.api_key)
+        (self._process,) = self.allocation.start([command], logs=[self._log], secrets=secrets)
+
+    @property
+    def _here(self) -> Path:
+        """Folder of the present worker."""
+        return self.folder / f"worker-{self._starts}"
+
+    @property
+    def _log(self) -> Path:
+        return self._here / "worker.log"
+
+    def prepare(self, loads: Sequence[Load]) -> None:
+        """Have prompts made beforehand; nothing is waited for."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        for load in loads:
+            key = (load.workload.id, load.seed)
+            if key not in self._prepared:
+                self._prepared.add(key)
+                self._ask(load, prepare=True)
+
+    def run(self, load: Load, watch: Watch) -> ClientRun:
+        """Have one load measured; a worker that has ended is started anew."""
+        if self._process is None:
+            self.start()
+        assert self._process is not None
+        process, well = self._process, False
+        try:
+            self._wait_ready(process, watch)
+            began = time.monotonic()
+            process.watch()
+            number = self._ask(load, prepare=False)
+            name, done = load.command(self.kind, self.allocation.client_node).name, self._done
+            used = wait_for(process, lambda: done(number), watch, name=name, log=load.log)
+            self._check(load, number, watch, name)
+            well = True
+        finally:
+            if not well:
+                self.close()
+            redact_files(load)
+        return finished(load, self._stands_for(load, process), process, used, began=began)
+
+    def _stands_for(self, load: Load, process: Process) -> Command:
+        """The worker's command with the arguments of one job, as records keep it."""
+        command = load.command(self.kind, self.allocation.client_node)
+        return replace(command, argv=(*process.command.argv, *self._flags(load)))
+
+    def _flags(self, load: Load) -> tuple[str, ...]:
+        return bench_flags(
+            load.workload,
+            load.system,
+            base_url=load.base_url,
+            seed=load.seed,
+            result=load.result,
+        )
+
+    def _ask(self, load: Load, *, prepare: bool) -> int:
+        """Write a job; return its number."""
+        self._jobs += 1
+        job = {"argv": self._flags(load), "log": str(load.log), "prepare": prepare}
+        if prepare:
+            job["log"] = str(self._here / "prompts.log")
+        else:
+            load.log.parent.mkdir(parents=True, exist_ok=True)
+        vllm_worker.write(self._here / f"{self._jobs}.job.json", job)
+        return self._jobs
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return what a file of the worker says; None as long as it is not there.
+
+        A listing asks a file server for what is new, a look at one name does not.
+        """
+        if name not in os.listdir(self._here):
+            return None
+        said: dict[str, Any] = json.loads((self._here / name).read_text(encoding="utf-8"))
+        return said
+
+    def _done(self, number: int) -> object:
+        """Return the exit code of a job, or of the worker; None while both go on."""
+        said = self._read(f"{number}.done.json")
+        if said is not None:
+            return said["code"]
+        assert self._process is not None
+        return self._process.poll()
+
+    def _check(self, load: Load, number: int, watch: Watch, name: str) -> None:
+        """Make sure that a job ended well.
+
+        :raises ClientError: if it did not.
+        """
+        said = self._read(f"{number}.done.json")
+        if said is not None and said["code"] == 0:
+            return
+        watch.check_servers()
+        if said is not None:
+            raise ClientError(f"{name} {exit_text(said['code'])}; {log_tells(load.log)}")
+        assert self._process is not None
+        code = self._process.poll()
+        ended = exit_text(code) if code is not None else "has ended"
+        raise ClientError(
+            f"{name}: the process of the client {ended} in the middle of it; {log_tells(load.log)}"
+        )
+
+    def _wait_ready(self, process: Process, watch: Watch) -> None:
+        """Wait until vLLM is imported.
+
+        :raises ClientUnusableError: if it cannot be.
+        :raises ClientError: if the worker ends, or does not say so in time.
+        """
+        limited = replace(watch, limit_s=self.system.limits.bench_start_s, hung=_slow_import)
+        wait_for(
+            process,
+            lambda: self._read("ready.json") or process.poll(),
+            limited,
+            name="the client",
+            log=self._log,
+        )
+        said = self._read("ready.json")
+        if said is None:
+            code = process.poll()
+            ended = "has ended" if code is None else exit_text(code)
+            raise ClientError(f"the process of the client {ended}; {log_tells(self._log)}")
+        if said["error"] is not None:
+            raise ClientUnusableError(
+                f"[bench] client = 'vllm' cannot be used: {said['error']} ({self._log}); set "
+                f"client = 'vllm-command' in {self.system.source}"
+            )
+        self.version = said["version"]
+
+    def close(self) -> None:
+        """End the worker, and take the secrets out of its log."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            self.allocation.stop([process])
+        finally:
+            for path in (self._log, self._here / "prompts.log"):
+                redact_file(path)
+            shutil.rmtree(self._here / "prompts", ignore_errors=True)
+
+
+def _slow_import(said: str, log: str) -> ClientError:
+    del said
+    return ClientError(f"the client did not import vLLM in time (limits.bench_start_s); {log}")
