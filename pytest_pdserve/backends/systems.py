@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def _read(path: Path, name: str) -> System:
                     "/figures: is read where [cluster] has no 'kind': a system is measured, or "
                     "its figures are judged; remove one of the two"
                 )
+        _check_sharing(system)
         if system.cluster.kind is None and system.figures is None:
             raise ConfigError(
                 f"/cluster: needs 'kind', one of {', '.join(backends())}, or the file needs "
@@ -176,3 +178,25 @@ def _check_floors(judgement: Judgement, path: Path) -> None:
                     f"{path}: /judgement/{table}/{name}: is not a judged metric; these are "
                     f"{', '.join(METRICS.times)}"
                 )
+
+
+def sharing_engines(system: System) -> System:
+    """Return *system* with instances that topologies share.
+
+    :raises ConfigError: if the session starts no instances.
+    """
+    shared = replace(system, cluster=replace(system.cluster, share_engines=True))
+    _check_sharing(shared)
+    return shared
+
+
+def _check_sharing(system: System) -> None:
+    """Refuse to share what the session does not start."""
+    backend = find_backend(system.cluster.kind) if system.cluster.kind else None
+    if system.cluster.share_engines and (
+        backend is None or backend.deployer is not None or not backend.starts_servers
+    ):
+        raise ConfigError(
+            "[cluster] share_engines (--pdserve-share-engines) is for systems whose instances the "
+            f"session starts; {system.name!r} is not one"
+        )

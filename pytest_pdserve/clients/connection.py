@@ -150,7 +150,7 @@ class Connection:
     def _bound(self, more: int) -> None:
         """End an answer that does not end by itself."""
         self._answer_bytes += more
-        if self.sent is not None and False:
+        if self.sent is not None and self._answer_bytes > self.sent.most_bytes:
             self._break(f"the answer has more than {self.sent.most_bytes} bytes and does not end")
 
     def _doubt(self, before: int, floor_ns: int, *, by_kernel: bool) -> None:

@@ -29,6 +29,7 @@ from pytest_pdserve.clients.prompts import Lengths
 from pytest_pdserve.clients.prompts import load_tokenizer
 from pytest_pdserve.clients.prompts import random_prompts
 from pytest_pdserve.clients.result import result_of
+from pytest_pdserve.clients.vllm_worker import sampled
 
 _BYTES_PER_TOKEN = 1 << 13
 """Bytes of an answer that are always enough for a token of it."""
@@ -88,13 +89,25 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             time_s=options.time_limit, answer_bytes=_BYTES_BESIDE + _BYTES_PER_TOKEN * longest
         ),
     )
-    return result_of(
+    result = result_of(
         sending,
         prompt_tokens=[tokens for _, tokens in prompts],
         percentiles=options.percentiles,
         goodput_ms=options.goodput_ms,
         asked=_asked(options),
     )
+    return {**result, "kept_requests": _kept(options, [text for text, _ in prompts])}
+
+
+def _kept(options: argparse.Namespace, prompts: Sequence[str]) -> list[dict[str, Any]]:
+    """A few completions as they were sent, so that they can be asked again."""
+    if options.backend == CHAT:
+        return []
+    fields: dict[str, Any] = {"ignore_eos": options.ignore_eos}
+    if options.temperature is not None:
+        fields["temperature"] = options.temperature
+    places = sampled(len(prompts))
+    return [{"index": place, "prompt": prompts[place], "fields": fields} for place in places]
 
 
 def _lengths(options: argparse.Namespace, tokenizer: Any) -> list[tuple[int, int]]:

@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ _NOT_OF_PROMPTS = re.compile(
     r".*rate|burstiness|ramp_up_.*|max_concurrency|label|ready_check_.*|header|profile"
 )
 """Arguments that prompts do not depend on."""
+KEPT = 8
+"""Requests that the result file holds whole, so that they can be asked again."""
+COMPLETIONS = ("openai", "vllm")
+"""Values of ``--backend`` that send completions."""
 
 
 def python_of(program: str) -> str | None:
@@ -84,6 +89,9 @@ class Client:
         self._sample = serve.get_samples
         self._tokenizers: dict[str, Any] = {}
         self._load_tokenizer = serve.get_tokenizer
+        if (benchmark := getattr(serve, "benchmark", None)) is not None:
+            self._benchmark = benchmark
+            serve.benchmark = self._measure
         serve.get_samples = self._samples
         serve.get_tokenizer = self._tokenizer
 
@@ -99,6 +107,13 @@ class Client:
                 self.run(argv)
         finally:
             self._preparing = False
+
+    async def _measure(self, *args: Any, **options: Any) -> Any:
+        """Measure, and add a few of the requests to the result, as they were sent."""
+        result = await self._benchmark(*args, **options)
+        if isinstance(result, dict):
+            result["kept_requests"] = kept_requests(options)
+        return result
 
     def _tokenizer(self, name: Any, *args: Any, **options: Any) -> Any:
         """A tokenizer that was loaded is kept."""
@@ -129,6 +144,39 @@ class Client:
             part.rename(path)
             raise _Prepared
         return made
+
+
+def kept_requests(options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a sample of the requests that ``benchmark`` of vLLM sends with *options*.
+
+    None that is no text completion, or is sent to a model of its own.
+    """
+    if options.get("endpoint_type") not in COMPLETIONS or options.get("lora_modules"):
+        return []
+    requests = options.get("input_requests") or ()
+    # The client asks for no penalty, whatever the model's generation_config.json says.
+    fields = {"repetition_penalty": 1.0, "ignore_eos": bool(options.get("ignore_eos"))}
+    fields |= options.get("extra_body") or {}
+    return [
+        {"index": index, "prompt": requests[index].prompt, "fields": fields}
+        for index in sampled(len(requests))
+        if _is_plain(requests[index])
+    ]
+
+
+def sampled(count: int) -> Sequence[int]:
+    """Return the places of :data:`KEPT` of *count* requests, spread over all of them."""
+    return sorted({count * number // KEPT for number in range(KEPT)} if count else ())
+
+
+def _is_plain(request: Any) -> bool:
+    """Whether prompt and common fields are all that a request consists of."""
+    own = ("multi_modal_data", "request_overrides", "chat_messages", "lora_request")
+    prompt = request.prompt
+    listed = isinstance(prompt, list) and all(isinstance(each, int) for each in prompt)
+    return (isinstance(prompt, str) or listed) and not any(
+        getattr(request, name, None) for name in own
+    )
 
 
 class _Prepared(BaseException):

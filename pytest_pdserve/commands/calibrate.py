@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.calibration import Series
     from pytest_pdserve.values.system import System
 
+MAX = 10_000
+"""Requests in flight at once, at most."""
 NAME = "calibrate"
 TEXT = "Say how noisy a system is when nothing changes, and propose floors and longer loads"
 
@@ -36,6 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Take sessions of all versions of vLLM, NIXL and the router, not only the newest's",
     )
     parser.add_argument(
+        "--client",
+        action="store_true",
+        help="Measure how far off the system's benchmark client is, on this machine, and keep it",
+    )
+    parser.add_argument(
+        "--streams",
+        default="1,64,256,1024",
+        metavar="N[,N…]",
+        help="With --client: requests in flight at once (%(default)s)",
+    )
+    parser.add_argument(
         "run_ids", nargs="*", metavar="RUN", help="Folders of --runs (default: all that are alike)"
     )
 
@@ -50,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.study.calibration import calibrate
     from pytest_pdserve.values.system import Judgement
 
+    if options.client:
+        return _client(options)
     system, series = _system_and_series(options)
     found = calibrate(series, system.judgement if system else Judgement())
     if not found.noise:
@@ -80,3 +95,31 @@ def _system_and_series(options: argparse.Namespace) -> tuple[System | None, Seri
     sessions = len(selection.sessions)
     source = f"{sessions} session{'s' * (sessions > 1)} of {project.runs} ({selection.period})"
     return system, stored_series(selection, source)
+
+
+def _client(options: argparse.Namespace) -> int:
+    """Hold the system's client against a server of known timing, and keep what was found."""
+    from pytest_pdserve.report.client_offsets import offset_lines
+    from pytest_pdserve.results.client_offsets import write_offsets
+    from pytest_pdserve.study.client_calibration import measure_client
+
+    streams = _streams(options.streams)
+    project = find_project(options)
+    system = system_in(project)
+    found = measure_client(system, streams, progress=lambda text: print(f"pdserve: {text}"))
+    path = write_offsets(found, system, project.rootdir)
+    print("\n".join([*offset_lines(found), f"kept in   {path}"]))
+    return 0
+
+
+def _streams(text: str) -> tuple[int, ...]:
+    """Read ``--streams``.
+
+    :raises ConfigError: if it is not a list of numbers from 1 to 10,000.
+    """
+    words = text.split(",")
+    if not all(word.isascii() and word.isdecimal() and 1 <= int(word) <= MAX for word in words):
+        raise ConfigError(
+            f"--streams {text!r:.80}: expected numbers from 1 to {MAX:,} with commas between"
+        )
+    return tuple(sorted({int(word) for word in words}))

@@ -94,8 +94,9 @@ def check_answers(seen: Observation) -> Iterator[Finding]:
     if (short := _short_text(seen)) is not None:
         yield invalid("answers", short)
         return
-    if not seen.result.answers_identical or few:
-        return
+    again = seen.repeated.answers if seen.repeated else ()
+    if not seen.result.answers_identical or few or len(again) > 1:
+        return  # the same requests, asked again, tell more: ``answers_under_load``
     said = f"all {len(seen.result.answer_digests)} answers are the same text"
     if not alone or seen.workload.dataset != "random":
         yield unproven("answers", f"{said}; whether they should differ is not known")

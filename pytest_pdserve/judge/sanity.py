@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from pytest_pdserve.judge import client_checks as client
 from pytest_pdserve.judge import server_checks as servers
+from pytest_pdserve.judge.answers_under_load import check_answers_under_load
 from pytest_pdserve.judge.client_lateness import check_client_lateness
+from pytest_pdserve.judge.client_offset import check_client_offset
 from pytest_pdserve.judge.figure_checks import check_figures
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import CHECKS_GROUP
@@ -22,6 +24,7 @@ Check = Callable[[Observation], Iterable[Finding]]
 CHECKS: tuple[Check, ...] = (
     client.check_completed,
     client.check_answers,
+    check_answers_under_load,
     client.check_tokens,
     check_figures,
     client.check_zeros,
@@ -37,6 +40,7 @@ CHECKS: tuple[Check, ...] = (
     servers.check_stalls,
     client.check_client,
     check_client_lateness,
+    check_client_offset,
     client.check_offered,
     client.check_client_node,
 )

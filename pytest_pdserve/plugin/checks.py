@@ -12,12 +12,14 @@ import pytest
 
 from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.backends.registry import client_kind
 from pytest_pdserve.judge.sanity import checks as sanity_checks
 from pytest_pdserve.plan.fits import check_sweep_fits
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import present_path
 from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.client_offsets import load_offsets
 from pytest_pdserve.results.expected import expected_path
 from pytest_pdserve.results.expected import load_expected
 from pytest_pdserve.results.folders import SHIPPED
@@ -49,6 +51,7 @@ def check_before_start(
         if starting:
             _check_prerequisites(system, measuring=measuring)
         _load_baselines(settings)
+        load_offsets(system, settings.project.rootdir, client_kind(system))
         load_expected(expected_path(system, settings.project.rootdir))
         check_runs_folder(settings.project.runs)
         if starting and system.figures is None:

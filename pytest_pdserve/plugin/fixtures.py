@@ -15,12 +15,12 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.plugin.forecast import tell_forecast
 from pytest_pdserve.plugin.options import settings_of
-from pytest_pdserve.plugin.ordering import workloads_on
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.progress import progress_to
 from pytest_pdserve.plugin.putting_off import suspicion_key
 from pytest_pdserve.plugin.putting_off import times_key
 from pytest_pdserve.plugin.servers import starter
+from pytest_pdserve.plugin.servers import stop_shared
 from pytest_pdserve.plugin.trouble import BENCH
 from pytest_pdserve.plugin.trouble import NODES
 from pytest_pdserve.plugin.trouble import SESSION
@@ -124,7 +124,10 @@ def _pdserve_bench(
         without_traceback(lost=BENCH),
         _pdserve_session.phases.entered("client", starting) as bench,
     ):
-        yield bench
+        try:
+            yield bench
+        finally:
+            stop_shared(_pdserve_session)
 
 
 @pytest.fixture(scope="session")
@@ -153,9 +156,8 @@ def _pdserve_restartable(
     topology, session = pdserve_topology, _pdserve_session
     session.progress = progress_to(request.config, topology.id)
     if topology.id not in session.deployments:
-        asked = workloads_on(topology, request.session.items)
         session.deployments[topology.id] = RestartableDeployment(
-            starter(topology, session, pdserve_cluster, _pdserve_bench, asked),
+            starter(topology, session, pdserve_cluster, _pdserve_bench, request.session.items),
             topology,
             restartable=backend_of(session.system).starts_servers,
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.settings import Settings
     from pytest_pdserve.values.system import System
 
-_SWITCHES = ("no_record", "strict")
+_SWITCHES = ("no_record", "strict", "share_engines")
 _FLAGS = (
     *("topology", "system", "base_url", "model", "instance_url", "job_id", "runs"),
     *("repeats", "first_runs"),
@@ -107,6 +107,13 @@ def _add_how(add: Callable[..., None]) -> None:
         f"limits are wide for the first nights (default: {RULE.first_starts})",
     )
     add(
+        "--pdserve-share-engines",
+        action="store_true",
+        default=None,
+        help="Start instances once for all topologies whose instances are alike but for their role "
+        "(default: off, or what the system file says)",
+    )
+    add(
         "--pdserve-no-record",
         action="store_true",
         default=None,
@@ -153,6 +160,7 @@ def _read(config: pytest.Config) -> Settings:
     check_dependencies()
     from pytest_pdserve.backends.attached import with_endpoint
     from pytest_pdserve.backends.systems import load_system
+    from pytest_pdserve.backends.systems import sharing_engines
     from pytest_pdserve.session.project import project_of
     from pytest_pdserve.session.settings import Settings
 
@@ -171,6 +179,8 @@ def _read(config: pytest.Config) -> Settings:
             f"--pdserve-base-url {base_url} cannot be measured as system {system.name!r}, which is "
             "figures without a machine; name another --system"
         )
+    if _value(config, "share_engines", default=False):
+        attached = sharing_engines(attached)
     job_id = _job_id(_value(config, "job_id", default=None), system)
     return Settings(
         topologies=topologies,

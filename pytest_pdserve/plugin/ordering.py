@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -45,19 +46,27 @@ def is_last(item: pytest.Item) -> bool:
     return _rank(item) == _LAST
 
 
-def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+def in_order(
+    items: Sequence[pytest.Item], together: Mapping[str, object] | None = None
+) -> list[pytest.Item]:
     """Return tests in the order in which they run.
 
     Tests of a topology stay where its first one is, so that no topology is stood up twice;
     otherwise the order is kept.
+
+    :param together: by topology id, the same for topologies whose tests follow each other.
     """
-    groups: dict[tuple[int, str], int] = {}
+    together = together or {}
+    groups: dict[tuple[int, object], int] = {}
     keys = []
     for place, item in enumerate(items):
         rank, topology = _rank(item), topology_of(item)
-        group = place if topology is None else groups.setdefault((rank, topology.id), place)
-        keys.append((rank, group, place))
-    return [items[place] for _, _, place in sorted(keys)]
+        if topology is None:
+            keys.append((rank, place, place, place))
+            continue
+        group = groups.setdefault((rank, together.get(topology.id, topology.id)), place)
+        keys.append((rank, group, groups.setdefault((rank, (topology.id,)), place), place))
+    return [items[place] for *_, place in sorted(keys)]
 
 
 def _rank(item: pytest.Item) -> int:

@@ -12,6 +12,8 @@ import pytest
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import in_order
 from pytest_pdserve.plugin.ordering import looks_at_others
+from pytest_pdserve.plugin.ordering import topology_of
+from pytest_pdserve.plugin.servers import groups_of
 from pytest_pdserve.plugin.unmeasured import remember_collected_cells
 from pytest_pdserve.plugin.unmeasured import remember_deselected_tests
 
@@ -45,7 +47,8 @@ class OtherPlugins:
             config.workeroutput[REFUSED] = str(error)
             items.clear()
         remember_collected_cells(config, items)
-        items[:] = in_order(items)
+        if any(topology_of(item) for item in items):
+            items[:] = in_order(items, groups_of(items, settings_of(config).system))
 
     def _leave_out(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Leave out of ``--lf`` what looks at tests that it does not run.

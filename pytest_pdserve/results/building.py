@@ -13,6 +13,7 @@ from typing import Any
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.results.redaction import environment_redactor
 from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.values.client_offsets import ClientOffsets
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
@@ -35,6 +36,8 @@ class Provenance:
     """Cluster kind, and what is particular to the allocation."""
     client_kind: str = UNNAMED_CLIENT
     """Kind of the benchmark client, as of :attr:`.record.Record.client_kind`."""
+    client_offsets: ClientOffsets | None = None
+    """How far off the client is; None where that was not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,8 @@ class RunFacts:
     """Counts runs of one cell from 0."""
     start: int | None
     """Start of the servers, counted from 0 in the session; None where nobody knows."""
+    shared_start: int | None = None
+    """As :attr:`.record.Record.shared_start`."""
     started_at: str
     """UTC, ISO 8601."""
     finished_at: str
@@ -105,6 +110,7 @@ def _record(
         workload=seen.workload,
         repeat=facts.repeat,
         start=facts.start,
+        shared_start=facts.shared_start,
         started_at=facts.started_at,
         finished_at=facts.finished_at,
         versions=provenance.versions,
@@ -116,6 +122,7 @@ def _record(
         warm_load=facts.warm_load,
         prefix_cache_reset=facts.prefix_cache_reset,
         client_node=seen.client_node,
+        client_offset_ms=seen.client_offset_ms,
         router=seen.router,
         client_kind=provenance.client_kind,
         client=seen.result.raw,

@@ -29,6 +29,7 @@ from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import pointer_text
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.claim import ClaimsFile
+from pytest_pdserve.values.client_offsets import ClientOffsets
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.expected import ExpectedFile
 from pytest_pdserve.values.figures import Figures
@@ -296,6 +297,13 @@ BASELINE = Kind(
     advice="use the pytest-pdserve that wrote it, or move it away: the next session records a new "
     "reference",
 )
+CLIENT_OFFSETS = Kind(
+    name="client",
+    title="offsets of a benchmark client",
+    type=ClientOffsets,
+    version=1,
+    advice="measure them again with pdserve calibrate --client",
+)
 EXPECTED = Kind(
     name="expected",
     title="expected changes",
@@ -344,7 +352,7 @@ FIGURES = Kind(
     advice=_WRITTEN,
 )
 KINDS: tuple[Kind[Any], ...] = (
-    *(RECORD, SESSION, PHASES),
+    *(RECORD, SESSION, PHASES, CLIENT_OFFSETS),
     *(BASELINE, EXPECTED, SYSTEM, CLAIMS, FIGURES),
 )
 """Every kind."""

@@ -23,8 +23,10 @@ from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 POLL_S = 0.25
@@ -61,6 +63,23 @@ class Load:
     def log(self) -> Path:
         """Output of the client."""
         return self.result.with_suffix(".log")
+
+
+def streams_of(workload: Workload) -> int:
+    """Return how many requests of a load are in flight at once, at most."""
+    load = workload.known()
+    return min(load.num_prompts, load.max_concurrency or load.num_prompts)
+
+
+def seed_of(
+    workload: Workload, repeat: int, session: SessionRef, topology: Topology, *, shares: bool
+) -> int:
+    """Return the seed of a run's prompts.
+
+    :param shares: whether topologies share instances, whose prefix caches then know the prompts of
+        the others: each topology is sent its own.
+    """
+    return workload.seed(repeat, f"{session.id}/{topology.id}" if shares else session.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

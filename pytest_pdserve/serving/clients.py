@@ -15,6 +15,7 @@ from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.client import CommandClient
 from pytest_pdserve.serving.client import Load
+from pytest_pdserve.serving.client import seed_of
 from pytest_pdserve.serving.worker import WorkerClient
 from pytest_pdserve.values.secrets import SESSION_KEY_PREFIX
 from pytest_pdserve.values.system import System
@@ -63,10 +64,13 @@ def prepare(
     system: System,
     *,
     store: RunStore,
+    shares: bool,
 ) -> None:
     """Have the prompts of the next run of each workload made, while servers start.
 
     Not where others serve: they are asked for their model first.
+
+    :param shares: whether the topology shares its instances with others.
     """
     if not backend_of(system).starts_servers:
         return
@@ -75,7 +79,13 @@ def prepare(
             Load(
                 workload=workload,
                 system=system,
-                seed=workload.seed(store.next_repeat(topology.id, workload), store.session.id),
+                seed=seed_of(
+                    workload,
+                    store.next_repeat(topology.id, workload),
+                    store.session,
+                    topology,
+                    shares=shares,
+                ),
                 base_url="http://127.0.0.1:1",  # which is not asked
                 result=store.folder / "none",
             )

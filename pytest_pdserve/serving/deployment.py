@@ -17,10 +17,13 @@ import httpx
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.plan.bench import client_options
 from pytest_pdserve.plan.fits import check_fits
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.answers import RefusedError
+from pytest_pdserve.serving.asking_again import ask_again
+from pytest_pdserve.serving.asking_again import why_not_asked
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.kv_probe import probe_bytes
 from pytest_pdserve.serving.measure import measure
@@ -46,7 +49,9 @@ from pytest_pdserve.serving.warmup import prompts
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.model import SMALL_VOCABULARY
 from pytest_pdserve.values.observation import ControlAnswers
+from pytest_pdserve.values.observation import RepeatedAnswers
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -85,6 +90,8 @@ class Deployment:
     """Bytes of KV cache by prompt length, as far as they had to be learned."""
     progress: Progress = field(default=lambda _: None)
     """Told how far a measurement is."""
+    shared_start: int | None = None
+    """Start of its instances that other topologies share too, counted from 0."""
     served_model: str | None = None
     """Name of the model in requests; None takes its path."""
     foreign_tokenizer: str | None = None
@@ -213,6 +220,15 @@ class Deployment:
             answers.append(answer)
         texts = tuple(each.text for each in answers)
         return ControlAnswers(answers=texts, recounted=tuple(self._recounted(answers)))
+
+    def ask_again(self, workload: Workload, result: BenchResult) -> RepeatedAnswers | None:
+        """Ask measured requests again over the same path, one after the other.
+
+        :returns: None where answers are not known to be greedy.
+        """
+        if greedy := [request for request in result.kept if request.greedy]:
+            return ask_again(greedy, self.url, self.completions)
+        return why_not_asked(result, client_options(workload, self.system), self.bench.kind)
 
     def _recounted(self, answers: Sequence[Answer]) -> Iterator[tuple[int, int]]:
         """Yield the tokens that a server of somebody else claims of each answer, and counts."""

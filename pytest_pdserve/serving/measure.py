@@ -30,12 +30,15 @@ from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import Load
 from pytest_pdserve.serving.client import Watch
+from pytest_pdserve.serving.client import seed_of
+from pytest_pdserve.serving.client import streams_of
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.run_progress import RunProgress
 from pytest_pdserve.serving.run_progress import drawing
 from pytest_pdserve.serving.scrape import Counters
+from pytest_pdserve.serving.scrape import counted_between
 from pytest_pdserve.serving.scrape import difference
 from pytest_pdserve.serving.server_logs import ServerLogs
 from pytest_pdserve.serving.stalls import Stalls
@@ -47,9 +50,11 @@ from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.errors import StuckError
 from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.observation import RepeatedAnswers
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.system import System
@@ -68,6 +73,7 @@ class Served(Protocol):
     allocation: Allocation
     bench: BenchClient
     timings_s: dict[str, float]
+    shared_start: int | None
     foreign_tokenizer: str | None
 
     @property
@@ -103,6 +109,9 @@ class Served(Protocol):
 
     def ask_controls(self) -> ControlAnswers:
         """Ask a few different prompts, one after the other."""
+
+    def ask_again(self, workload: Workload, result: BenchResult) -> RepeatedAnswers | None:
+        """Ask measured requests again, one after the other, where answers are greedy."""
 
     def scrape_router(self) -> Mapping[str, float]:
         """Counters of the router by name."""
@@ -148,10 +157,13 @@ def measure(
     """
     stem = store.stem(deployment.topology.id, workload, repeat)
     result_path = stem.with_name(f"{stem.name}.bench.json")
-    seed = workload.seed(repeat, store.session.id)
+    shares = deployment.shared_start is not None
+    seed = seed_of(workload, repeat, store.session, deployment.topology, shares=shares)
     ran = _run(deployment, workload, seed=seed, result_path=result_path)
     lost = _lost(deployment.allocation)
     seen = _observation(deployment, workload, ran)
+    if provenance.client_offsets is not None:
+        seen = replace(seen, client_offset_ms=provenance.client_offsets.at(streams_of(workload)))
     facts = _facts(deployment, ran, store, repeat=repeat, start=start)
     findings = (*check_sanity(seen), *lost)
     findings = (*findings, *_logged(ran, findings))
@@ -179,6 +191,8 @@ class _Run:
     """Bytes of KV cache by prompt length, where they had to be learned."""
     controls: ControlAnswers | None
     """Other prompts, asked one by one, where the answers alone do not tell that they are right."""
+    repeated: RepeatedAnswers | None
+    """Measured requests, asked again, where answers are greedy."""
     reset: bool | None
     """Whether the prefix caches were emptied before."""
     stall_s: Mapping[str, float]
@@ -212,7 +226,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         waiting.now(f"{workload.id}: reading counters")
         deployment.check_alive()
         scraped, after = time.monotonic(), deployment.scrape()
-        router = _counted(routed, deployment.scrape_router())
+        router = counted_between(routed, deployment.scrape_router())
         return _Run(
             started=started,
             warm=warm,
@@ -220,6 +234,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
             router=router,
             kv_bytes=kv_bytes,
             controls=_controls(deployment, client),
+            repeated=deployment.ask_again(workload, client.result),
             reset=reset,
             stall_s=stalls.longest_s,
             logged=logs.told_since(sizes) if client.result.failed else "",
@@ -278,12 +293,6 @@ def _client(deployment: Served, load: Load, far: RunProgress) -> ClientRun:
         raise
 
 
-def _counted(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Return what was counted between two looks, without what was not."""
-    differences = {name: count - before.get(name, 0.0) for name, count in after.items()}
-    return {name: count for name, count in differences.items() if count}
-
-
 def _controls(deployment: Served, client: ClientRun) -> ControlAnswers | None:
     """Ask a few prompts by themselves, where neither answers nor counters tell that all is well."""
     unknown = deployment.allocation.endpoint is not None or not deployment.instances
@@ -313,6 +322,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         ranks=max((server.ranks for server in deployment.instances), default=1),
         options=client_options(workload, system),
         controls=ran.controls,
+        repeated=ran.repeated,
         extra_expected=extra_requests(workload, system, bench.version or vllm, kind=bench.kind),
         vllm_version=vllm,
         sanity=system.sanity,
@@ -340,6 +350,7 @@ def _facts(
         system=deployment.system.name,
         repeat=repeat,
         start=start,
+        shared_start=deployment.shared_start,
         started_at=utc_text(ran.started),
         finished_at=utc_text(datetime.now(UTC)),
         endpoint=deployment.url,

@@ -84,6 +84,8 @@ def measured_on(hardware: Mapping[str, str], system: System) -> dict[str, str]:
         del asked[name]
     for table, name in _IRRELEVANT_KEYS:
         del asked[table][name]
+    if not system.cluster.share_engines:  # as in baselines of earlier releases
+        del asked["cluster"]["share_engines"]
     asked["model"]["path"] = Path(system.model.path).name
     for table in ("model", "kv_transfer"):
         asked[table].update(asked[table].pop("roles"))

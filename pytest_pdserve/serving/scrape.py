@@ -100,6 +100,12 @@ def scrape(client: httpx.Client, url: str) -> Counters:
         raise PathError(f"{target} cannot be read: {printable(str(error))}") from error
 
 
+def counted_between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Return what was counted between two looks, without what was not."""
+    differences = {name: count - before.get(name, 0.0) for name, count in after.items()}
+    return {name: count for name, count in differences.items() if count}
+
+
 def scrape_router(client: httpx.Client, url: str) -> dict[str, float]:
     """Ask the router for its counters, by name, summed over workers and routes.
 

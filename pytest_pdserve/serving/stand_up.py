@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -22,6 +23,7 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.placement import rotated
+from pytest_pdserve.plan.sharing import SharedLaunch
 from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.deployment import Deployment
@@ -50,6 +52,7 @@ _PORT_ATTEMPTS = 5
 _AT_ONCE = httpx.Limits(max_connections=MAX_CONNECTIONS)
 
 
+Planned = TypeVar("Planned", Launch, SharedLaunch)
 Start = Callable[[Sequence[Command]], tuple[Process, ...]]
 """Starts commands with the session's key, and remembers to stop them."""
 
@@ -105,6 +108,25 @@ def _start_servers(
     rotation: int = 0,
 ) -> Iterator[Deployment]:
     """Start servers, make them ready, and end all of them on leaving."""
+    with starting(allocation, system, bench, logs=logs, progress=progress) as (client, start):
+        with diagnosing_nodes(allocation, progress):
+            hosts = rotated(allocation.hosts, rotation)
+            with Heartbeat(progress, "starting instances") as beat:
+                launched = _launch(topology, system, allocation, hosts, start, beat)
+            deployment = _make_ready(
+                *launched, system, allocation, (client, bench), start, progress
+            )
+        yield deployment
+
+
+@contextlib.contextmanager
+def starting(
+    allocation: Allocation, system: System, bench: BenchClient, *, logs: Path, progress: Progress
+) -> Iterator[tuple[httpx.Client, Start]]:
+    """Provide HTTP with the session's key, and what starts commands; end these on leaving.
+
+    :param logs: folder of one log per process.
+    """
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
     key = bench.api_key
@@ -123,14 +145,7 @@ def _start_servers(
     # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
     with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
         try:
-            with diagnosing_nodes(allocation, progress):
-                hosts = rotated(allocation.hosts, rotation)
-                with Heartbeat(progress, "starting instances") as beat:
-                    launched = _launch(topology, system, allocation, hosts, start, beat)
-                deployment = _make_ready(
-                    *launched, system, allocation, (client, bench), start, progress
-                )
-            yield deployment
+            yield client, start
         finally:
             _end(allocation, processes, progress)
 
@@ -153,36 +168,52 @@ def _launch(
     start: Start,
     progress: Progress,
 ) -> tuple[Launch, list[Server]]:
-    """Plan and start all instances; anew with other ports where some turn out to be taken."""
-    for attempt in range(1, _PORT_ATTEMPTS + 1):
-        plan = plan_launch(
+    """Plan and start all instances; return them too."""
+    plan, processes = start_planned(
+        lambda: plan_launch(
             topology,
             system,
             hosts=hosts,
             claim=allocation.claim,
             containment=allocation.containment,
-        )
-        nodes = len(plan.placement.nodes)
-        progress(f"starting {len(plan.instances)} instances on {nodes} nodes")
+        ),
+        start,
+        progress,
+    )
+    return plan, servers_of(plan, processes)
+
+
+def start_planned(
+    plan: Callable[[], Planned], start: Start, progress: Progress
+) -> tuple[Planned, tuple[Process, ...]]:
+    """Start all instances of a plan; of a new one where some of its ports turn out to be taken."""
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        made = plan()
+        nodes = len({command.node for command in made.instances})
+        progress(f"starting {len(made.instances)} instances on {nodes} nodes")
         try:
-            processes = start(plan.instances)
-            break
+            return made, start(made.instances)
         except PortTakenError as error:
             if attempt == _PORT_ATTEMPTS:
                 raise
             progress(f"{error}; trying others")
-    servers = [
+    raise AssertionError
+
+
+def servers_of(plan: Launch, processes: Sequence[Process]) -> list[Server]:
+    """Return the instances of a plan as servers, in the placement's order."""
+    disaggregated = plan.placement.topology.disaggregated
+    return [
         Server(
             name=instance.name,
             role=instance.role.name,
             url=None if instance.headless else plan.url_of(instance),
             process=process,
-            engines=instance.dp_size if not topology.disaggregated else instance.dp_local,
+            engines=instance.dp_local if disaggregated else instance.dp_size,
             ranks=instance.tp,
         )
         for instance, process in zip(plan.placement.instances, processes, strict=True)
     ]
-    return plan, servers
 
 
 def _make_ready(
@@ -203,6 +234,25 @@ def _make_ready(
         progress=progress,
         check=allocation.check,
     )
+    deployment = deployed(plan, servers, system, allocation, (client, bench), start, progress)
+    deployment.started = began
+    deployment.timings_s["ready"] = ready_s
+    return deployment
+
+
+def deployed(
+    plan: Launch,
+    servers: Sequence[Server],
+    system: System,
+    allocation: Allocation,
+    access: tuple[httpx.Client, BenchClient],
+    start: Start,
+    progress: Progress,
+) -> Deployment:
+    """Start the router in front of instances that are ready, warm them up and prove the path."""
+    client, bench = access
+    servers = list(servers)
+    began = time.monotonic()
     if plan.router is not None:
         servers.append(_start_router(plan, plan.router, start, progress))
         _wait_router(servers[-1], servers, client, progress)
@@ -218,7 +268,7 @@ def _make_ready(
         started=began,
         progress=progress,
     )
-    deployment.timings_s |= {"ready": ready_s, "warmup": _warm(deployment, progress)}
+    deployment.timings_s["warmup"] = _warm(deployment, progress)
     return deployment
 
 

@@ -123,7 +123,9 @@ class Completions:
             **fields,
         }
 
-    def stream(self, url: str, prompt: str, *, tokens: int, **fields: Any) -> Answer:
+    def stream(
+        self, url: str, prompt: str | Sequence[int], *, tokens: int, **fields: Any
+    ) -> Answer:
         """One greedy completion, streamed and read to its end.
 
         :raises RefusedError: if the server rejects the request.

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pytest_pdserve.plan.forecast import Forecast
 from pytest_pdserve.plan.forecast import PastSession
 from pytest_pdserve.plan.forecast import TopologyWork
 from pytest_pdserve.plan.forecast import forecast
+from pytest_pdserve.plan.sharing import sharing_groups
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.history import stored_sessions
@@ -27,6 +29,7 @@ from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 SESSIONS = 3
@@ -58,8 +61,9 @@ def forecast_session(
     if system.simulated or system.figures is not None:
         return None
     backend, cluster = backend_of(system), system.cluster
+    work = [_work(topology, asked, known, backend.starts_servers) for topology in asked.cells]
     return forecast(
-        [_work(topology, asked, known, backend.starts_servers) for topology in asked.cells],
+        _with_shared_starts(work, system),
         past_sessions(runs, system.name),
         client_kind=backend.client_kind(system),
         gpus=cluster.nodes * cluster.gpus_per_node,
@@ -79,6 +83,21 @@ def _work(
         runs=(*workloads, *new * (starts - 1)) * asked.repeats,
         other_tests=topology in asked.other_tests,
     )
+
+
+def _with_shared_starts(work: Sequence[TopologyWork], system: System) -> Sequence[TopologyWork]:
+    """Count the starts that topologies share with their first one only."""
+    if not system.cluster.share_engines:
+        return work
+    topologies = [Topology.parse(each.topology) for each in work]
+    groups = sharing_groups(topologies, system)
+    most = {each.topology: each.starts for each in work}
+    counted = []
+    for each in work:
+        group = [topology.id for topology in groups.get(each.topology, ())]
+        starts = each.starts if not group else max(most[name] for name in group)
+        counted.append(replace(each, starts=starts if group[:1] in ([], [each.topology]) else 0))
+    return counted
 
 
 def past_sessions(runs: Path, system: str) -> tuple[PastSession, ...]:

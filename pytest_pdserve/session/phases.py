@@ -110,13 +110,14 @@ class SessionPhases:
             timings_s = getattr(servers, "timings_s", {})  # of what starts nothing there are none
             took_s = self._now().get("start", 0.0) - before
             warmup_s = self._move("start", "warm-up", min(timings_s.get("warmup", 0.0), took_s))
-            self._starts.append(
-                StartTimes(
-                    topology=topology,
-                    ready_s=round(took_s - warmup_s, 3),
-                    warmup_s=round(warmup_s, 3),
+            if "ready" in timings_s or getattr(servers, "shared_start", None) is None:
+                self._starts.append(
+                    StartTimes(
+                        topology=topology,
+                        ready_s=round(took_s - warmup_s, 3),
+                        warmup_s=round(warmup_s, 3),
+                    )
                 )
-            )
             self._write()
             yield servers
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
-from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.registry import backend_of
-from pytest_pdserve.backends.registry import client_kind
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
@@ -24,14 +22,15 @@ from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_run
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.serving.provenance import fingerprint
-from pytest_pdserve.serving.provenance import git_commit
 from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.serving.restartable import RestartableDeployment
+from pytest_pdserve.serving.shared import SharedEngines
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.session.joining import join_nights
 from pytest_pdserve.session.joining import judge_new
 from pytest_pdserve.session.phases import SessionPhases
 from pytest_pdserve.session.pointers import pointers
+from pytest_pdserve.session.provenance import provenance_before
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.session.session_judge import brief
 from pytest_pdserve.session.settings import Settings
@@ -81,6 +80,8 @@ class Session:
     """Cells that were put off and have not been judged since."""
     deployments: dict[str, RestartableDeployment] = field(default_factory=dict)
     """Every topology that had its turn, by its id."""
+    shared: dict[str, SharedEngines] = field(default_factory=dict)
+    """Instances that topologies share, by topology id."""
     trouble: list[str] = field(default_factory=list)
     """What went wrong after the tests."""
     progress: Progress = print
@@ -95,26 +96,16 @@ class Session:
     def start(cls, settings: Settings) -> Session:
         """Make the run folder and look at host and versions.
 
+        :raises ConfigError: if what is known of the client cannot be read.
         :raises StoreError: if the folder cannot be made.
         """
         system = with_model_path(settings.system)
-        hardware = {} if system.figures else backend_of(system).describe_hardware(system)
-        versions = {k: v for k, v in find_versions().items() if k == "pytest-pdserve"}
-        commit = git_commit(settings.project.rootdir)
-        if commit is not None:
-            versions["commit"] = commit
-        store = _store(settings.project.runs, system)
         return cls(
             settings=settings,
             system=system,
-            store=store,
+            store=(store := _store(settings.project.runs, system)),
             phases=SessionPhases(None if system.simulated or system.figures else store),
-            provenance=Provenance(
-                client_kind=client_kind(system),
-                versions=versions,
-                host=measured_on(hardware, system),
-                fingerprint=fingerprint(hardware, system),
-            ),
+            provenance=provenance_before(system, settings.project.rootdir),
             state=state_folder(),
         )
 

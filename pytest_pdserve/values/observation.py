@@ -32,6 +32,50 @@ class ControlAnswers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedAnswer:
+    """One measured request, asked twice more after the run, with nothing else in flight."""
+
+    index: int
+    """Its place among the measured requests."""
+    measured: str
+    """The whole greedy text of the measured request."""
+    alone: str
+    """Its first tokens, asked alone."""
+    again: str
+    """The same, asked alone once more: how far the servers agree with themselves."""
+    gap_nats: float | None = None
+    """By how much the next words of :attr:`measured`, where it leaves :attr:`alone`, are less
+    likely than the likeliest; None if it does not leave it, or the server does not say."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the measured text is another than that asked alone."""
+        return not _begins(self.measured, self.alone)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether both texts asked alone are equal."""
+        return _begins(self.again, self.alone) or _begins(self.alone, self.again)
+
+
+def _begins(text: str, start: str) -> bool:
+    # The last character of an answer may still lack some of its bytes.
+    return text.startswith(start.rstrip("\ufffd"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedAnswers:
+    """A sample of the measured requests, asked again."""
+
+    answers: tuple[RepeatedAnswer, ...] = ()
+    """Those that were answered again."""
+    not_kept: str = ""
+    """Why none could be asked again, if so."""
+    fault: str = ""
+    """Why one was not answered again, if so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """All that was seen of one run."""
 
@@ -64,6 +108,8 @@ class Observation:
     """Further options that the client got; None takes the workload's."""
     controls: ControlAnswers | None = None
     """What was asked one by one after the run; None if nothing was."""
+    repeated: RepeatedAnswers | None = None
+    """Measured requests that were asked again; None where answers are not greedy."""
     extra_expected: int = 0
     """Requests that the client sends beside those asked, with the first prompt: warm-ups and the
     readiness request."""
@@ -75,6 +121,8 @@ class Observation:
     """Cores that the client used while it measured; None if not seen."""
     client_node: NodeLoad | None = None
     """How busy the client's node was; None if not seen."""
+    client_offset_ms: Mapping[str, float] = field(default_factory=dict)
+    """As :attr:`.record.Record.client_offset_ms`."""
 
     @property
     def client_options(self) -> Mapping[str, str]:

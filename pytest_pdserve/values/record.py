@@ -152,6 +152,9 @@ class Record:
     start: Annotated[int, Meta(ge=0)] | None
     """Start of the servers that it ran on, counted from 0 in the session; None where nobody knows:
     such a run is taken for a start of its own."""
+    shared_start: Annotated[int, Meta(ge=0)] | None = None
+    """Start of instances that several topologies shared, counted from 0 in the session; None where
+    they were this topology's own."""
     started_at: Utc
     """UTC, ISO 8601."""
     finished_at: Utc
@@ -194,6 +197,10 @@ class Record:
     """Whether the prefix caches were emptied before the run; None if no instance offers it."""
     client_node: NodeLoad | None = None
     """How busy the client's node was; None where that was not seen."""
+
+    client_offset_ms: Mapping[str, Value] = field(default_factory=dict)
+    """By metric, ms that the client reports too much at such a load, as ``pdserve calibrate
+    --client`` found; empty where that was not measured."""
 
     @property
     def cell(self) -> str:

@@ -26,12 +26,34 @@ ARRAYS = (
     "generated_texts",
 )
 """Lists of one entry per request."""
-
+KEPT = "kept_requests"
+"""List of a few requests as they were sent, which clients of this package add."""
 
 SIMULATED_BACKEND = "simulated"
 """What stands as ``backend`` in a result that no server answered."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredRequest:
+    """One measured request that the client kept whole, so that it can be asked again."""
+
+    index: int
+    """Its place among all requests."""
+    prompt: str | tuple[int, ...]
+    """Text, or token ids."""
+    fields: Mapping[str, Any]
+    """What else was asked that an answer depends on, e.g. ``temperature``."""
+    text: str
+    """What was answered."""
+    tokens: int
+    """Tokens of the answer."""
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token was asked for each time."""
+        return finite(self.fields.get("temperature")) == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +88,8 @@ class BenchResult:
     """Error text of each request, empty where it completed."""
     answer_digests: tuple[str, ...] = ()
     """Digest of the text of each request, empty where there was none."""
+    kept: tuple[MeasuredRequest, ...] = ()
+    """Answered requests of which the client says prompt and text; never stored."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """All single values as the client wrote them, in its order: metrics are read from here."""
 
@@ -134,6 +158,7 @@ class BenchResult:
             errors=_entries(
                 lists, "errors", lambda text: "" if text is None else str(text), source
             ),
+            kept=_kept(data, lists, source),
             raw={key: value for key, value in data.items() if not isinstance(value, list)},
         )
 
@@ -181,6 +206,33 @@ def _entries(
                 f"{source}: {key}[{index}] is {said}, not what it should be"
             ) from error
     return tuple(read_entries)
+
+
+def _kept(
+    data: Mapping[str, Any], lists: Mapping[str, list[Any]], source: str
+) -> tuple[MeasuredRequest, ...]:
+    """Return the requests of :data:`KEPT` that were answered.
+
+    :raises ClientError: if one is not what a client of this package writes.
+    """
+    texts, lens = lists["generated_texts"], lists["output_lens"]
+    kept = []
+    for entry in _list(data, KEPT, source):
+        try:
+            index, prompt, fields = _length(entry["index"]), entry["prompt"], dict(entry["fields"])
+            text, tokens = texts[index], _length(lens[index])
+            if not isinstance(prompt, str):
+                prompt = tuple(map(_length, prompt))
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
+            said = repr(entry)[:60]
+            raise ClientError(f"{source}: {KEPT} has {said}, not what it should be") from error
+        if text and tokens:
+            kept.append(
+                MeasuredRequest(
+                    index=index, prompt=prompt, fields=fields, text=str(text), tokens=tokens
+                )
+            )
+    return tuple(kept)
 
 
 def _digest(entry: Any) -> str:

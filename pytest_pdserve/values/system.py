@@ -39,6 +39,9 @@ class ClusterSpec:
     """Nodes; on a local system, slots of this machine."""
     gpus_per_node: Annotated[int, Meta(ge=1, le=1024)]
     """GPUs of a node; a CPU slot counts as one."""
+    share_engines: bool = False
+    """Whether one start of instances serves every topology whose instances are alike but for their
+    role; ``--pdserve-share-engines`` sets it."""
     shared_host: bool = False
     """Whether all nodes are one machine, so that instances compete for its cores."""
     memory_per_instance_gib: Gib = 0.0

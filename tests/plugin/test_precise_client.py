@@ -118,7 +118,7 @@ def run(url: str, tmp_path: Path, *flags: str, prompts: int = 4, code: int = 0) 
 def arguments(url: str, folder: Path, *, prompts: int) -> list[str]:
     words = ["--base-url", url, "--model", str(folder), "--random-input-len", "16"]
     words += ["--random-output-len", str(TOKENS), "--num-prompts", str(prompts)]
-    return [*words, "--result-dir", str(folder)]
+    return [*words, "--result-dir", str(folder), "--time-limit", "20"]
 
 
 def test_times_are_the_servers(server: Server, tmp_path: Path) -> None:

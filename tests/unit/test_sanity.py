@@ -1033,7 +1033,7 @@ def test_aggregated_instances_move_no_cache(
 
 def test_every_check_has_its_place() -> None:
     assert [check.__name__.removeprefix("check_") for check in checks()] == [
-        *("completed", "answers", "tokens", "figures", "zeros", "chunks"),
+        *("completed", "answers", "answers_under_load", "tokens", "figures", "zeros", "chunks"),
         *("served", "foreign_requests"),
         *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache"),
         *("router", "stalls"),

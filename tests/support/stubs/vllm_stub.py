@@ -50,7 +50,7 @@ FAULTS: dict[str, Any] = {
     "preempted": 0,  # count so many preemptions per request
     "prefill_again": False,  # compute the prompt although it came over a transfer
     "foreign": 0,  # count so many requests of others per streamed request
-    "under_load": None,  # the one text of every streamed answer to a long prompt
+    "under_load": None,  # the one text of every streamed answer to a long prompt, the first time
     "log_stats": True,  # show what vLLM shows without --disable-log-stats
     "nixl_counters": True,  # show what the NIXL connector shows
     "version": "0.32.0+stub",
@@ -106,6 +106,7 @@ class Engine:
         self.started = time.time()
         self.streams = 0
         self.running = 0
+        self.asked: set[str] = set()
         self._kv_role = kv_role
         self._kv_bytes = bytes_per_token(model)
         self._lock = threading.Lock()
@@ -165,9 +166,11 @@ class Engine:
         asked = body.get("kv_transfer_params") or {}
         count = len(prompt.split())
         offer = None
-        if self._kv_role == "kv_producer" and asked.get("do_remote_decode"):
+        if self._kv_role in ("kv_producer", "kv_both") and asked.get("do_remote_decode"):
             offer = {"do_remote_prefill": True, "do_remote_decode": False, "remote_block_ids": [1]}
-        fetched = self._kv_role == "kv_consumer" and bool(asked.get("do_remote_prefill"))
+        fetched = self._kv_role in ("kv_consumer", "kv_both") and bool(
+            asked.get("do_remote_prefill")
+        )
         with self._lock:
             self._counts["request_success"] += 1 + (self.faults["foreign"] if streamed else 0)
             self._counts["num_preemptions"] += self.faults["preempted"]
@@ -256,8 +259,11 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(500, b'{"error": "stub: asked to fail"}')
             return
         words, _ = self.engine.take(body, streamed=True)
-        if faults["under_load"] is not None and len(str(body["prompt"]).split()) > 20:
-            words = [faults["under_load"]] * len(words)
+        prompt = str(body["prompt"])
+        if faults["under_load"] is not None and len(prompt.split()) > 20:
+            if prompt not in self.engine.asked:
+                words = [faults["under_load"]] * len(words)
+            self.engine.asked.add(prompt)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -375,6 +381,12 @@ def events(url: str, body: dict[str, Any]) -> Iterator[tuple[float, dict[str, An
 
 
 def bench(argv: list[str]) -> None:
+    options = read(argv)
+    save(options, load(options, made_for(options)))
+
+
+def read(argv: list[str]) -> argparse.Namespace:
+    """The client's options; it ends here if it is told to."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for name in ("base-url", "model", "result-dir", "result-filename"):
         parser.add_argument(f"--{name}", required=True)
@@ -395,8 +407,13 @@ def bench(argv: list[str]) -> None:
     if faults["exit_bench"] is not None:
         print("stub: bench cannot", flush=True)
         sys.exit(faults["exit_bench"])
+    return options
+
+
+def made_for(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The requests of a load."""
     chance = random.Random(options.seed)
-    bodies = [
+    return [
         {
             "model": options.model,
             "prompt": " ".join(word(str(chance.random())) for _ in range(options.random_input_len)),
@@ -405,13 +422,20 @@ def bench(argv: list[str]) -> None:
         }
         for _ in range(options.num_prompts)
     ]
+
+
+def load(options: argparse.Namespace, bodies: list[dict[str, Any]]) -> dict[str, Any]:
+    """Send requests; return the result."""
     began = time.perf_counter()
     with ThreadPoolExecutor(options.max_concurrency or len(bodies)) as pool:
         due = [began + number / options.request_rate for number in range(len(bodies))]
         answers = list(pool.map(lambda *each: send(options.base_url, *each), bodies, due))
-    result = summary(options, answers, time.perf_counter() - began)
+    return summary(options, answers, time.perf_counter() - began)
+
+
+def save(options: argparse.Namespace, result: dict[str, Any]) -> None:
     time.sleep(BENCH_REST_S)
-    if not faults["no_result"]:
+    if not faults_of("bench")["no_result"]:
         path = Path(options.result_dir) / options.result_filename
         # Tenths of a microsecond: digits more would make the file's size a matter of luck.
         short = json.loads(json.dumps(result), parse_float=lambda digits: round(float(digits), 7))

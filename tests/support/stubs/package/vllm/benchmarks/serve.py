@@ -1,4 +1,4 @@
-"""A stand-in for ``vllm.benchmarks.serve``: its four names, with the client of the stub behind."""
+"""A stand-in for ``vllm.benchmarks.serve``: its five names, with the client of the stub behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import importlib.util
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 if os.environ.get("PDSTUB_MOVED"):
     raise ImportError("cannot import name 'main_async' from 'vllm.benchmarks'")
@@ -47,4 +49,17 @@ async def main_async(args: argparse.Namespace) -> None:
     samples = get_samples(args, get_tokenizer(args.model))
     assert samples == [args.seed] * int(args.num_prompts)
     given = {k.replace("_", "-"): v for k, v in vars(args).items() if isinstance(v, str)}
-    stub.bench([word for flag, value in given.items() for word in (f"--{flag}", value)])
+    options = stub.read([word for flag, value in given.items() for word in (f"--{flag}", value)])
+    result = await benchmark(
+        endpoint_type="openai",
+        input_requests=[SimpleNamespace(**body) for body in stub.made_for(options)],
+        lora_modules=None,
+        ignore_eos=args.ignore_eos,
+        extra_body={} if args.temperature is None else {"temperature": float(args.temperature)},
+        options=options,
+    )
+    stub.save(options, result)
+
+
+async def benchmark(**asked: Any) -> Any:
+    return stub.load(asked["options"], [vars(each) for each in asked["input_requests"]])

@@ -1,0 +1,119 @@
+"""Whether measured requests have the greedy answers that they have when nothing else is asked.
+
+Another batch sums in another order, so that where two tokens are nearly equally likely either may
+follow, and all that comes after it differs: bfloat16 on a GPU does this every night. Therefore a
+text that differs is held against two things. The server says how much less likely the measured
+words were; above :data:`MAX_TIE_NATS` no order of sums explains them. And every request is asked
+alone twice: where those two differ as often, load has nothing to do with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from pytest_pdserve.judge.client_checks import MIN_COMPARED_TOKENS
+from pytest_pdserve.judge.findings import invalid
+from pytest_pdserve.judge.findings import note
+from pytest_pdserve.judge.findings import unproven
+from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.observation import RepeatedAnswer
+from pytest_pdserve.values.record import Finding
+
+MAX_TIE_NATS = 1.0
+"""How much less likely than the likeliest token one may be that another order of sums chooses."""
+MAX_CHANCE = 1e-3
+"""A run is invalid if load and no load would differ so much less often than this by chance. Of 8
+requests that repeat themselves, 7 must differ: only gross trouble is proven."""
+
+
+def check_answers_under_load(seen: Observation) -> Iterator[Finding]:
+    """Greedy answers under load are those of the same requests asked alone."""
+    repeated = seen.repeated
+    if repeated is None:
+        return
+    if repeated.not_kept:
+        yield note(
+            "answers_under_load", f"no measured request was asked again: {repeated.not_kept}"
+        )
+    if repeated.fault:
+        yield unproven(
+            "answers_under_load", f"a measured request, asked again after the run: {repeated.fault}"
+        )
+    answers = repeated.answers
+    if not answers:
+        return
+    tokens, completed = seen.result.total_output_tokens or 0, seen.result.completed or 0
+    alike = seen.result.answers_identical and tokens >= MIN_COMPARED_TOKENS * completed
+    if alike and len(answers) > 1:
+        yield _all_alike(len(seen.result.answer_digests), answers)
+    else:
+        yield from _differing(answers)
+
+
+def _all_alike(count: int, answers: Sequence[RepeatedAnswer]) -> Finding:
+    """What a run is whose answers are all the same text."""
+    alone = {each.alone for each in answers}
+    said = f"all {count} answers are the same text"
+    if len(alone) > 1:
+        return invalid(
+            "answers_under_load",
+            f"{said}, but {len(answers)} of the same requests, asked alone, have {len(alone)} "
+            "different ones: what was served under load is wrong",
+        )
+    return unproven(
+        "answers_under_load",
+        f"{said}, as are those of {len(answers)} of these requests asked alone: a wrong answer "
+        "would not show",
+    )
+
+
+def _differing(answers: Sequence[RepeatedAnswer]) -> Iterator[Finding]:
+    """What follows from single answers that differ."""
+    differing = [each for each in answers if each.differs]
+    if not differing:
+        return
+    restless = sum(not each.repeats for each in answers)
+    gaps = [each.gap_nats for each in differing if each.gap_nats is not None]
+    wrong = sum(gap > MAX_TIE_NATS for gap in gaps)
+    unexplained = wrong + len(differing) - len(gaps)
+    said = _said(answers, differing, gaps, restless)
+    if chance(wrong, restless, len(answers)) < MAX_CHANCE:
+        yield invalid("answers_under_load", f"{said}: what was served under load is wrong")
+    elif wrong > restless or chance(unexplained, restless, len(answers)) < MAX_CHANCE:
+        yield unproven(
+            "answers_under_load", f"{said}; whether load changes answers is not settled by so few"
+        )
+    else:
+        yield note("answers_under_load", said)
+
+
+def chance(differing: int, restless: int, asked: int) -> float:
+    """Return how often *differing* of *asked* requests or more would differ if load did nothing.
+
+    Fisher's exact test, one-sided.
+
+    :param restless: requests whose two answers alone differ.
+    """
+    from scipy.stats import fisher_exact
+
+    table = [[differing, asked - differing], [restless, asked - restless]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
+
+
+def _said(
+    answers: Sequence[RepeatedAnswer],
+    differing: Sequence[RepeatedAnswer],
+    gaps: Sequence[float],
+    restless: int,
+) -> str:
+    """The numbers, without a text: prompts may be somebody's."""
+    rows = ", ".join(str(each.index) for each in differing)
+    silent = len(differing) - len(gaps)
+    known = [f"up to {max(gaps):.2g} nats (limit {MAX_TIE_NATS:g})"] if gaps else []
+    unknown = [f"unknown of {silent}"] if silent else []
+    return (
+        f"{len(differing)} of {len(answers)} measured requests (rows {rows}) have another greedy "
+        f"text than asked alone, {restless} if asked alone twice; how much less likely than the "
+        f"likeliest their words are: {', '.join(known + unknown)}"
+    )

@@ -1,0 +1,128 @@
+"""Topologies whose instances are alike but for their role: one start serves all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+
+from pytest_pdserve.plan.addresses import client_addresses
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import Containment
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.launch import Launch
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.ports import Claim
+from pytest_pdserve.plan.ports import PortBook
+from pytest_pdserve.plan.ports import Ports
+from pytest_pdserve.plan.ports import assign_ports
+from pytest_pdserve.plan.router import router_command
+from pytest_pdserve.plan.vllm import instance_commands
+from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.roles import Role
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+
+SHARED = Role(name="shared", kv_role="kv_both")
+"""Role of an instance that prefills, decodes or does both, as the router in front has it."""
+
+
+def sharing_groups(
+    topologies: Sequence[Topology], system: System
+) -> Mapping[str, tuple[Topology, ...]]:
+    """Return, by topology id, which topologies one start of instances can serve.
+
+    These have instances of the same size on the same nodes, each on a node of its own. A system
+    whose roles are given different arguments has none.
+
+    :returns: groups of at least two; topologies that share with no other are absent.
+    """
+    if system.model.roles or system.kv_transfer.roles:
+        return {}
+    alike: dict[tuple[object, ...], list[Topology]] = {}
+    for topology in dict.fromkeys(topologies):
+        try:
+            placement = _placed(topology, system, _names(system))
+        except PlacementError:
+            continue
+        if not any(each.headless or each.spans_nodes for each in placement.instances):
+            key = tuple((each.node, each.tp, each.dp_local) for each in placement.instances)
+            alike.setdefault(key, []).append(topology)
+    groups = [tuple(group) for group in alike.values() if len(group) > 1]
+    return {topology.id: group for group in groups for topology in group}
+
+
+def _names(system: System) -> tuple[str, ...]:
+    return tuple(f"node{number}" for number in range(system.cluster.nodes))
+
+
+def _placed(topology: Topology, system: System, nodes: tuple[str, ...]) -> Placement:
+    cluster = system.cluster
+    return place(topology, nodes, cluster.gpus_per_node, default_tp=system.tensor_parallel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedLaunch:
+    """Instances that several topologies share, and each topology's router in front of them."""
+
+    engines: Placement
+    """The instances, as ``shared[0]``, …."""
+    instances: tuple[Command, ...]
+    """Their commands, in the placement's order."""
+    launches: Mapping[str, Launch]
+    """By topology id: its instances are these, by node."""
+
+
+def plan_shared(
+    topologies: Sequence[Topology],
+    system: System,
+    *,
+    hosts: Sequence[Host],
+    claim: Claim,
+    containment: Containment,
+) -> SharedLaunch:
+    """Plan one start of instances for *topologies*, which :func:`sharing_groups` put together.
+
+    :param claim: asked once for every port.
+    :raises PlacementError: if they do not fit.
+    """
+    named = {host.name: host for host in hosts}
+    placements = [_placed(topology, system, tuple(named)) for topology in topologies]
+    engines = replace(
+        placements[0],
+        instances=tuple(
+            replace(each, name=f"shared[{number}]", role=SHARED, group=number)
+            for number, each in enumerate(placements[0].instances)
+        ),
+    )
+    ports = assign_ports(engines, system.ports, claim)
+    book = PortBook(system.ports, claim)
+    by_node = {each.node: ports.instances[each.name] for each in engines.instances}
+    addresses = client_addresses(named, system)
+    launches = {}
+    for number, placement in enumerate(placements):
+        own = Ports(
+            instances={each.name: by_node[each.node] for each in placement.instances},
+            router=book.take(placement.head, "http", len(engines.instances) + 2 * number),
+            router_metrics=book.take(placement.head, "http", len(engines.instances) + 2 * number),
+        )
+        router = router_command(placement, system, hosts=named, ports=own)
+        launches[placement.topology.id] = Launch(
+            placement=placement,
+            ports=own,
+            instances=(),
+            router=None if router is None else containment.wrap([router])[0],
+            addresses=addresses,
+        )
+    head, *others = instance_commands(engines, system, hosts=named, ports=ports)
+    routed = [
+        p for each in launches.values() for p in (each.ports.router, each.ports.router_metrics)
+    ]
+    kept = (*head.ports, *(port for port in routed if port is not None))
+    return SharedLaunch(
+        engines=engines,
+        instances=containment.wrap((replace(head, ports=kept), *others)),
+        launches=launches,
+    )

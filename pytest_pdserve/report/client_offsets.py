@@ -1,0 +1,20 @@
+"""What ``pdserve calibrate --client`` prints."""
+
+from __future__ import annotations
+
+from pytest_pdserve.report.table import text_table
+from pytest_pdserve.values.client_offsets import ClientOffsets
+
+
+def offset_lines(found: ClientOffsets) -> list[str]:
+    """Return a table of what a client reports too much, ms, by requests in flight."""
+    names = tuple(dict.fromkeys(name for row in found.rows for name in row.off_ms))
+    rows = [
+        (f"{row.streams:,}", *(f"{row.off_ms[n]:+.2f}" if n in row.off_ms else "-" for n in names))
+        for row in found.rows
+    ]
+    version = f" ({found.version})" if found.version else ""
+    return [
+        f"client {found.client}{version} reports too much, ms:",
+        *text_table(("streams", *names), rows, "r" * (len(names) + 1)),
+    ]

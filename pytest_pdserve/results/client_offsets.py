@@ -1,0 +1,47 @@
+"""Where it is kept how far off a client is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_pdserve.results.files import load_json
+from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.folders import own_folder
+from pytest_pdserve.results.kinds import CLIENT_OFFSETS
+from pytest_pdserve.results.reading import is_there
+from pytest_pdserve.values.client_offsets import ClientOffsets
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+
+
+def offsets_path(system: System, rootdir: Path, kind: str) -> Path:
+    """File of one kind of client: beside the system's baseline."""
+    return own_folder(system, rootdir) / f"client.{kind}.json"
+
+
+def load_offsets(system: System, rootdir: Path, kind: str) -> ClientOffsets | None:
+    """Return how far off a kind of client is; None where that was not measured.
+
+    :raises ConfigError: if the file is malformed, or of another client.
+    """
+    path = offsets_path(system, rootdir, kind)
+    if not is_there(path):
+        return None
+    found = CLIENT_OFFSETS.parse(load_json(path), path)
+    if found.client != kind:
+        raise ConfigError(f"{path}: /client: is {found.client!r}, expected {kind!r}")
+    numbers = [row.streams for row in found.rows]
+    if numbers != sorted(set(numbers)):
+        raise ConfigError(f"{path}: /rows: streams {numbers}, expected each once, fewest first")
+    return found
+
+
+def write_offsets(offsets: ClientOffsets, system: System, rootdir: Path) -> Path:
+    """Keep how far off a kind of client is; return the file.
+
+    :raises StoreError: if it cannot be written.
+    """
+    path = offsets_path(system, rootdir, offsets.client)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, CLIENT_OFFSETS.dump(offsets, path))
+    return path

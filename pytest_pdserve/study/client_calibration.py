@@ -1,0 +1,128 @@
+"""Holds a system's benchmark client against a server of known timing, on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.hosts.facts import describe_hardware
+from pytest_pdserve.backends.local.allocation import LocalAllocation
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.serving.client import BenchClient
+from pytest_pdserve.serving.client import Load
+from pytest_pdserve.serving.client import Watch
+from pytest_pdserve.serving.clients import bench_client
+from pytest_pdserve.serving.model import is_tiny
+from pytest_pdserve.serving.model import make_tiny_model
+from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.study.client_offset import TimedLoad
+from pytest_pdserve.study.client_offset import measure_offsets
+from pytest_pdserve.study.client_offset import timed_server
+from pytest_pdserve.values.client_offsets import ClientOffsets
+from pytest_pdserve.values.client_offsets import OffsetAt
+from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.workload import Workload
+
+_TIMES = ("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_tpot_ms")
+_LIMIT_S = 300.0
+"""For one load: two seconds and what the client takes to start."""
+
+
+def measure_client(system: System, streams: Sequence[int], *, progress: Progress) -> ClientOffsets:
+    """Return what the client of *system* reports too much at each number of streams.
+
+    It runs on this machine, as a session on it would start it; each number is measured once after
+    a load that is thrown away.
+
+    :raises ConfigError: if the client runs in a container.
+    :raises ClientError: if it fails.
+    """
+    if system.container.contained:
+        raise ConfigError(
+            f"system {system.name!r} runs its client in a container, where it cannot be held "
+            "against a server of this machine; calibrate a system without [container]"
+        )
+    system = with_model_path(system)
+    if is_tiny(system):
+        make_tiny_model(Path(system.model.path))
+    with tempfile.TemporaryDirectory(prefix="pdserve-client-") as name:
+        folder = Path(name)
+        one = replace(system, cluster=replace(system.cluster, nodes=1))
+        allocation = LocalAllocation(one, folder=folder / "local", progress=progress)
+        try:
+            with (
+                timed_server(folder) as server,
+                bench_client(system, allocation, folder / "client") as bench,
+            ):
+                progress(f"client {bench.kind} against a {server.kind} server of known timing")
+                asking = _Asking(bench=bench, system=system, folder=folder, progress=progress)
+                numbers = (min(streams), *streams)
+                found = measure_offsets(asking, server, streams=numbers)[1:]
+                version = bench.version
+        finally:
+            allocation.release()
+    return ClientOffsets(
+        client=backend_of(system).client_kind(system),
+        version=version,
+        measured_on=datetime.now(UTC).date().isoformat(),
+        machine=describe_hardware(),
+        rows=tuple(
+            OffsetAt(
+                streams=each.streams,
+                off_ms={
+                    metric: round(each.reported[metric] - each.true[metric], 3)
+                    for metric in _TIMES
+                    if metric in each.reported
+                },
+            )
+            for each in found
+        ),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asking:
+    """Has a session's client send what is asked, as :data:`.client_offset.Client`."""
+
+    bench: BenchClient
+    system: System
+    folder: Path
+    progress: Progress
+    loads: int = 0
+
+    def __call__(self, load: TimedLoad) -> Mapping[str, Any]:
+        self.loads += 1
+        self.progress(f"{load.requests} requests at once")
+        asked = Load(
+            workload=Workload(
+                input_len=load.input_tokens,
+                output_len=load.output_tokens,
+                num_prompts=load.requests,
+            ),
+            system=self.system,
+            seed=load.seed,
+            base_url=load.base_url,
+            result=self.folder / f"{self.loads}.bench.json",
+        )
+        watch = Watch(limit_s=_LIMIT_S, check_servers=lambda: None, hung=_hung)
+        result = self.bench.run(asked, watch).result
+        if result.failed or not result.completed:
+            raise ClientError(
+                f"client {self.bench.kind}: {result.failed} of {load.requests} requests to the "
+                "server of known timing failed"
+            )
+        return result.raw
+
+
+def _hung(said: str, log: str) -> ClientError:
+    return ClientError(f"{said}; {log}")

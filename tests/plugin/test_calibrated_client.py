@@ -1,0 +1,86 @@
+"""``pdserve calibrate --client``, and what records then say of the client."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from pytest_pdserve.commands.main import main
+from tests.support.house import House
+from tests.support.tokenizers import write_tokenizer
+
+
+@pytest.fixture
+def precise_house(house: House) -> House:
+    """A project with a system ``stub`` that is measured by ``precise``."""
+    write_tokenizer(house.path / "model")
+    house.system(bench={"client": "precise"})
+    return house
+
+
+def test_what_the_client_adds_is_kept_and_said_of_records(
+    precise_house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "--client", "--system", "stub", "--streams", "4,1"]) == 0
+    said = capsys.readouterr().out
+    assert "client precise (0.1.0) reports too much, ms:" in said
+    path = precise_house.path / "baselines" / "stub" / "client.precise.json"
+    assert f"kept in   {path}" in said
+    kept = json.loads(path.read_text())
+    assert [row["streams"] for row in kept["rows"]] == [1, 4]
+    assert all(math.isfinite(ms) for row in kept["rows"] for ms in row["off_ms"].values())
+    kept["rows"][1]["off_ms"] = {"mean_ttft_ms": 4.0, "mean_itl_ms": 0.0001}
+    path.write_text(json.dumps(kept))
+    precise_house.suites("sweep")
+    result = precise_house.run("--topology", "dp")
+    result.assert_outcomes(passed=1, skipped=1)
+    (record,) = precise_house.records()
+    assert record["client_kind"] == "precise"
+    assert record["client_offset_ms"] == {"mean_ttft_ms": 4.0, "mean_itl_ms": 0.0001}
+    note = "at such a load the client itself adds mean_ttft_ms +4.0 of "
+    assert note in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("streams", "said"),
+    [
+        ("0", "--streams '0': expected numbers from 1 to 10,000 with commas between"),
+        ("4,x", "--streams '4,x': expected numbers"),
+        ("", "--streams '': expected numbers"),
+    ],
+)
+def test_odd_numbers_of_streams_are_refused(
+    streams: str, said: str, precise_house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "--client", "--system", "stub", "--streams", streams]) == 4
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"client": "vllm"}, "/client: is 'vllm', expected 'precise'"),
+        ({"rows": []}, "/rows: [] should be non-empty"),
+        ({"measured_on": "then"}, "/measured_on: 'then' does not match"),
+    ],
+    ids=["of another client", "empty", "no date"],
+)
+def test_a_malformed_file_ends_a_session_before_it_starts(
+    change: dict[str, object], said: str, precise_house: House
+) -> None:
+    row = {"streams": 1, "off_ms": {"mean_ttft_ms": 1.0}}
+    kept = {
+        "schema_version": 1,
+        "client": "precise",
+        "measured_on": "2026-11-28",
+        "machine": {"cores": "2"},
+        "rows": [row],
+    }
+    path = precise_house.path / "baselines" / "stub" / "client.precise.json"
+    path.write_text(json.dumps({**kept, **change}))
+    precise_house.suites("sweep")
+    result = precise_house.run("--topology", "dp")
+    assert result.ret == 4
+    assert f"client.precise.json: {said}" in result.stderr.str()

@@ -1,0 +1,356 @@
+"""Measured requests that were asked again: what follows from what they answer alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from pytest_pdserve.clients import vllm_worker
+from pytest_pdserve.judge.sanity import check_sanity
+from pytest_pdserve.serving.asking_again import MAX_S
+from pytest_pdserve.serving.asking_again import ask_again
+from pytest_pdserve.serving.asking_again import gap_of
+from pytest_pdserve.serving.asking_again import why_not_asked
+from pytest_pdserve.serving.warmup import Completions
+from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.observation import RepeatedAnswer
+from pytest_pdserve.values.observation import RepeatedAnswers
+from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.result import MeasuredRequest
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.workload import Workload
+
+MakeSeen = Callable[..., Observation]
+Finding = tuple[str, str]
+URL = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def make_seen(make_result: Callable[..., BenchResult]) -> MakeSeen:
+    """A factory of what was seen of a run; ``result`` replaces fields of its result."""
+
+    def make(result: dict[str, Any] | None = None, **fields: Any) -> Observation:
+        return Observation(
+            topology=Topology.parse("dp"),
+            workload=Workload(input_len=512, output_len=256, num_prompts=4),
+            result=make_result(**(result or {})),
+            **fields,
+        )
+
+    return make
+
+
+def same(index: int) -> RepeatedAnswer:
+    return RepeatedAnswer(
+        index=index, measured=f" {index} is what it is", alone=f" {index} is", again=f" {index} is"
+    )
+
+
+def other(index: int, gap: float | None = None, *, restless: bool = False) -> RepeatedAnswer:
+    """One whose measured text is another than alone."""
+    return RepeatedAnswer(
+        index=index,
+        measured=f" {index} was what it was",
+        alone=f" {index} is",
+        again=f" {index} has" if restless else f" {index} is",
+        gap_nats=gap,
+    )
+
+
+def answers(*others: RepeatedAnswer) -> RepeatedAnswers:
+    """Eight requests, the first of which are *others*."""
+    return RepeatedAnswers(answers=(*others, *(same(n) for n in range(len(others), 8))))
+
+
+def found(seen: Observation) -> list[Finding]:
+    return [(f.severity, f.message) for f in check_sanity(seen) if f.check.startswith("answers")]
+
+
+def said(count: int, restless: int, gaps: str) -> str:
+    rows = ", ".join(map(str, range(count)))
+    return (
+        f"{count} of 8 measured requests (rows {rows}) have another greedy text than asked alone, "
+        f"{restless} if asked alone twice; how much less likely than the likeliest their words "
+        f"are: {gaps}"
+    )
+
+
+WRONG = ": what was served under load is wrong"
+UNSETTLED = "; whether load changes answers is not settled by so few"
+
+
+@pytest.mark.parametrize(
+    ("repeated", "expected"),
+    [
+        (None, []),
+        (answers(), []),
+        (
+            answers(*(other(n, 5.0) for n in range(8))),
+            [("invalid", said(8, 0, "up to 5 nats (limit 1)") + WRONG)],
+        ),
+        (
+            answers(*(other(n, 5.0) for n in range(7))),
+            [("invalid", said(7, 0, "up to 5 nats (limit 1)") + WRONG)],
+        ),
+        (
+            answers(*(other(n, 5.0) for n in range(6))),
+            [("unproven", said(6, 0, "up to 5 nats (limit 1)") + UNSETTLED)],
+        ),
+        (answers(other(0, 5.0)), [("unproven", said(1, 0, "up to 5 nats (limit 1)") + UNSETTLED)]),
+        (
+            answers(*(other(n) for n in range(8))),
+            [("unproven", said(8, 0, "unknown of 8") + UNSETTLED)],
+        ),
+        (answers(other(0)), [("note", said(1, 0, "unknown of 1"))]),
+        (
+            answers(*(other(n, 0.25) for n in range(8))),
+            [("note", said(8, 0, "up to 0.25 nats (limit 1)"))],
+        ),
+        (
+            answers(other(0, 0.25), other(1)),
+            [("note", said(2, 0, "up to 0.25 nats (limit 1), unknown of 1"))],
+        ),
+        (
+            answers(*(other(n, 5.0, restless=True) for n in range(8))),
+            [("note", said(8, 8, "up to 5 nats (limit 1)"))],
+        ),
+        (
+            RepeatedAnswers(not_kept="the client does not say"),
+            [("note", "no measured request was asked again: the client does not say")],
+        ),
+        (
+            RepeatedAnswers(fault="it hung"),
+            [("unproven", "a measured request, asked again after the run: it hung")],
+        ),
+    ],
+    ids=[
+        *("not greedy", "all the same", "all wrong", "7 wrong", "6 wrong", "1 wrong"),
+        *("all differ, nobody says how much", "1 differs", "near ties", "near tie and unknown"),
+        *("servers that never repeat themselves", "not kept", "a fault"),
+    ],
+)
+def test_answers_that_differ_from_those_alone(
+    repeated: RepeatedAnswers | None, expected: list[Finding], make_seen: MakeSeen
+) -> None:
+    assert found(make_seen(repeated=repeated)) == expected
+
+
+@pytest.mark.parametrize(
+    ("alone", "severity", "message"),
+    [
+        (
+            (" a", " b", " a"),
+            "invalid",
+            "all 4 answers are the same text, but 3 of the same requests, asked alone, have 2 "
+            "different ones: what was served under load is wrong",
+        ),
+        (
+            (" a", " a", " a"),
+            "unproven",
+            "all 4 answers are the same text, as are those of 3 of these requests asked alone: a "
+            "wrong answer would not show",
+        ),
+    ],
+    ids=["different alone", "alike alone"],
+)
+def test_answers_that_are_all_alike_under_load(
+    alone: tuple[str, ...], severity: str, message: str, make_seen: MakeSeen
+) -> None:
+    repeated = RepeatedAnswers(
+        answers=tuple(
+            RepeatedAnswer(index=n, measured=" a a", alone=text, again=text)
+            for n, text in enumerate(alone)
+        )
+    )
+    seen = make_seen(result={"answer_digests": ("a",) * 4}, repeated=repeated)
+    assert found(seen) == [(severity, message)]
+
+
+def test_a_character_whose_bytes_are_not_all_there_is_not_compared() -> None:
+    cut = RepeatedAnswer(index=0, measured=" caf\u00e9", alone=" caf\ufffd", again=" caf")
+    assert not cut.differs
+    assert cut.repeats
+
+
+def top(**likely: float) -> dict[str, Any]:
+    return {"choices": [{"text": "", "logprobs": {"top_logprobs": [likely]}}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "gap"),
+    [
+        (top(bado=-0.5, fego=-0.75), " fego bado", 0.25),
+        (top(bado=-0.5, fego=-0.75), " bado", 0.0),
+        (top(bado=-0.5, fego=-0.75, kulo=-7.5), " gibo", 7.0),
+        (top(bado=-0.5, fego=-0.75), "", None),
+        (top(bado=-0.5), " bado", None),
+        ({"choices": [{"logprobs": {"top_logprobs": [{" ": -1.0, "a": -2.0}]}}]}, "a", None),
+        ({"choices": [{"logprobs": None}]}, "a", None),
+        ({}, "a", None),
+    ],
+    ids=["near", "likeliest", "not listed", "no words", "one", "a blank", "none", "no answer"],
+)
+def test_how_much_less_likely_words_are(
+    answer: dict[str, Any], words: str, gap: float | None
+) -> None:
+    assert gap_of(answer, words) == gap
+
+
+REQUEST = MeasuredRequest(
+    index=3,
+    prompt="one two",
+    fields={"temperature": 0.0, "repetition_penalty": 1.0},
+    text=" bado fego",
+    tokens=2,
+)
+
+
+def completions(asked: list[dict[str, Any]], text: str) -> Completions:
+    """Servers that answer every streamed request with *text*."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        asked.append(body)
+        if not body.get("stream"):
+            return httpx.Response(200, json=top(bado=-0.5, kulo=-1.0, fego=-4.5))
+        event = {"choices": [{"index": 0, "text": text, "finish_reason": "length"}]}
+        return httpx.Response(200, text=f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
+
+    return Completions(httpx.Client(transport=httpx.MockTransport(answer)), "model", 10.0)
+
+
+def test_a_request_is_asked_again_as_it_was_sent_and_without_any_cache() -> None:
+    asked: list[dict[str, Any]] = []
+    (answer,) = ask_again([REQUEST], URL, completions(asked, " bado fego")).answers
+    assert answer == RepeatedAnswer(
+        index=3, measured=" bado fego", alone=" bado fego", again=" bado fego"
+    )
+    assert [each.pop("cache_salt") for each in asked] == ["alone", "again"]
+    for body in asked:
+        assert (body["prompt"], body["max_tokens"], body["stream"]) == ("one two", 2, True)
+        assert body["repetition_penalty"] == 1.0
+
+
+def test_where_a_text_differs_the_server_is_asked_how_likely_it_is() -> None:
+    asked: list[dict[str, Any]] = []
+    (answer,) = ask_again([REQUEST], URL, completions(asked, " bado kulo")).answers
+    assert answer.gap_nats == 4.0
+    assert (asked[-1]["prompt"], asked[-1]["logprobs"]) == ("one two bado", 5)
+
+
+@pytest.mark.parametrize(
+    ("status", "field"), [(400, "not_kept"), (500, "fault")], ids=["refused", "broken"]
+)
+def test_a_request_that_is_not_answered_again_is_told(status: int, field: str) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, text="no"))
+    repeated = ask_again([REQUEST], URL, Completions(httpx.Client(transport=transport), "m", 10.0))
+    assert str(status) in getattr(repeated, field)
+    assert repeated.answers == ()
+
+
+def test_asking_again_takes_seconds_at_most() -> None:
+    def clock() -> Iterator[float]:
+        yield from (0.0, MAX_S - 1, MAX_S + 1)
+
+    ticks = clock()
+    repeated = ask_again([REQUEST] * 8, URL, completions([], " bado fego"), lambda: next(ticks))
+    assert len(repeated.answers) == 2
+
+
+FILE = {
+    "completed": 2,
+    "failed": 0,
+    "duration": 1.0,
+    "total_input_tokens": 4,
+    "total_output_tokens": 4,
+    "output_lens": [2, 0],
+    "generated_texts": [" a b", ""],
+}
+KEPT = {"index": 0, "prompt": "one two", "fields": {"temperature": 0}}
+
+
+def read(kept: Any, **more: Any) -> BenchResult:
+    return BenchResult.from_json({**FILE, "kept_requests": kept, **more}, source="x.json")
+
+
+def test_requests_that_a_client_kept_are_read_if_they_were_answered() -> None:
+    result = read([KEPT, {**KEPT, "index": 1}])
+    assert result.kept == (
+        MeasuredRequest(
+            index=0, prompt="one two", fields={"temperature": 0}, text=" a b", tokens=2
+        ),
+    )
+    assert result.kept[0].greedy
+    assert "kept_requests" not in result.raw
+    (ids,) = read([{**KEPT, "prompt": [5, 6], "fields": {"temperature": 0.7}}]).kept
+    assert ids.prompt == (5, 6)
+    assert not ids.greedy
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [None, {}, {**KEPT, "index": 2}, {**KEPT, "index": -1}, {**KEPT, "prompt": None}, [1]],
+    ids=str,
+)
+def test_what_no_client_keeps_is_refused(entry: Any) -> None:
+    with pytest.raises(ClientError, match=r"x\.json: kept_requests has .*, not what it "):
+        read([entry])
+
+
+@pytest.mark.parametrize(
+    ("kept", "temperature", "told"),
+    [([], "0", True), ([], "0.7", False), ([], None, False), ([], "", False), ([KEPT], "0", False)],
+)
+def test_a_client_that_does_not_say_what_it_sent_is_named_where_answers_are_greedy(
+    kept: list[Any], temperature: str | None, told: bool
+) -> None:
+    options = {} if temperature is None else {"temperature": temperature}
+    repeated = why_not_asked(read(kept), options, "vllm-command")
+    assert (repeated is not None) == told
+    if repeated is not None:
+        assert repeated.not_kept.startswith("the client vllm-command does not say what it sent")
+
+
+class Sample:
+    """A request of vLLM's client."""
+
+    def __init__(self, prompt: Any, **more: Any) -> None:
+        self.prompt = prompt
+        vars(self).update(more)
+
+
+ASKED: dict[str, Any] = {"endpoint_type": "openai", "ignore_eos": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ({"input_requests": [Sample("a")] * 48}, [0, 6, 12, 18, 24, 30, 36, 42]),
+        ({"input_requests": [Sample("a")] * 3}, [0, 1, 2]),
+        ({"input_requests": [Sample([1, 2])]}, [0]),
+        ({"input_requests": []}, []),
+        ({}, []),
+        ({"input_requests": [Sample("a")], "endpoint_type": "openai-chat"}, []),
+        ({"input_requests": [Sample("a")], "lora_modules": ["x"]}, []),
+        ({"input_requests": [Sample("a", multi_modal_data={"image": 1}), Sample("b")]}, [1]),
+        ({"input_requests": [Sample(["a", "b"])]}, []),
+    ],
+    ids=["48", "3", "token ids", "0", "none", "chat", "LoRA", "an image", "a batch"],
+)
+def test_the_worker_keeps_eight_requests_that_can_be_asked_again(
+    options: dict[str, Any], places: list[int]
+) -> None:
+    kept = vllm_worker.kept_requests({**ASKED, "extra_body": {"temperature": 0.0}, **options})
+    assert [each["index"] for each in kept] == places
+    for each in kept:
+        assert each["fields"] == {
+            "repetition_penalty": 1.0,
+            "ignore_eos": True,
+            "temperature": 0.0,
+        }
