@@ -152,7 +152,9 @@ class Launcher:
                     raise WayError(f"{log} ended with code {code}: {_end(folder / log)}")
             now = time.monotonic()
             if now > min(began + limit_s, self.deadline):
-                raise WayError(f"{', '.join(waiting)} did not answer within {now - began:.0f} s")
+                over = "limits.ready_s" if now <= self.deadline else "--limit"
+                late_s, who = now - began, ", ".join(sorted(waiting))
+                raise WayError(f"{who} did not answer within {late_s:.0f} s ({over})")
             time.sleep(LOOK_S)
         late = -(time.monotonic() - began) % poll_s
         time.sleep(late)

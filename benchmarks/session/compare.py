@@ -203,8 +203,8 @@ def markdown(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        times = (row.total_s, row.load_s, row.outside_s, row.start_s)
-        times = (*times, row.client_s, row.stop_s, row.rest_s)
+        times = [row.total_s, row.load_s, row.outside_s, row.start_s]
+        times += [row.client_s, row.stop_s, row.rest_s]
         ratio = "-" if theirs is None else f"{row.outside_s / theirs.outside_s:.2f}"
         said = " | ".join(f"{value:.1f}" for value in times)
         lines.append(f"| {row.way} | {said} | {row.starts} | {row.cells} | {ratio} |")
@@ -298,7 +298,7 @@ def asked() -> argparse.Namespace:
         "--keep",
         type=_absolute,
         metavar="DIR",
-        help="where logs and records stay (default: deleted)",
+        help="where logs and records stay (default: nowhere)",
     )
     options = parser.parse_args()
     options.only = options.only.split(",")

@@ -96,11 +96,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         goodput_ms=options.goodput_ms,
         asked=_asked(options),
     )
-    return {**result, "kept_requests": _kept(options, [text for text, _ in prompts])}
+    return {**result, "kept_requests": kept_requests(options, [text for text, _ in prompts])}
 
 
-def _kept(options: argparse.Namespace, prompts: Sequence[str]) -> list[dict[str, Any]]:
-    """A few completions as they were sent, so that they can be asked again."""
+def kept_requests(options: argparse.Namespace, prompts: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a few completions as they were sent, so that they can be asked again."""
     if options.backend == CHAT:
         return []
     fields: dict[str, Any] = {"ignore_eos": options.ignore_eos}

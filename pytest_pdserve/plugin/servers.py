@@ -44,7 +44,15 @@ def starter(
         deploying = _deploying(topology, session, allocation, bench, shared, number)
         if bench is not None:
             asked = workloads_on(topology, items)
-            prepare(bench, asked, topology, system, store=session.store, shares=bool(shared))
+            prepare(
+                bench,
+                asked,
+                topology,
+                system,
+                store=session.store,
+                repeats=session.settings.repeats,
+                shares=shared is not None,
+            )
         with session.phases.serving(topology.id, deploying) as deployment:
             session.set_versions(deployment.versions)
             yield deployment

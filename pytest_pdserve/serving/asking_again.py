@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pytest_pdserve.serving.answers import RefusedError
@@ -18,12 +19,12 @@ from pytest_pdserve.values.observation import RepeatedAnswers
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.result import MeasuredRequest
 
-MAX_TOKENS = 32
+MAX_TOKENS = 16
 """Tokens of an answer that are asked for again: the more, the more texts part by a near tie."""
 MAX_S = 5.0
-"""Seconds after which no further request is asked again."""
-_LIKELIEST = 5
-"""Tokens of which the server is asked how likely they are."""
+"""Seconds after which no further request is asked again, unless a text differs."""
+_LIKELIEST = 20
+"""Tokens of which the server is asked how likely they are: as many as vLLM tells by default."""
 
 
 def ask_again(
@@ -32,14 +33,14 @@ def ask_again(
     completions: Completions,
     clock: Callable[[], float] = time.monotonic,
 ) -> RepeatedAnswers:
-    """Ask each of *kept* alone twice, and again where its text differs: how likely is that.
+    """Ask each of *kept* alone; where its text differs, once more, and how likely the other is.
 
     Answers are salted, so that none is made of what a measured request left in a prefix cache.
     """
     began = clock()
     answers: list[RepeatedAnswer] = []
     for request in kept:
-        if answers and clock() - began > MAX_S:
+        if clock() - began > MAX_S and not any(answer.differs for answer in answers):
             break
         try:
             answers.append(_ask_again(request, url, completions))
@@ -51,31 +52,31 @@ def ask_again(
 
 
 def _ask_again(request: MeasuredRequest, url: str, completions: Completions) -> RepeatedAnswer:
-    alone, again = (
-        completions.stream(
-            url,
-            request.prompt,
-            tokens=min(MAX_TOKENS, request.tokens),
-            **{**request.fields, "cache_salt": salt},
-        ).text
-        for salt in ("alone", "again")
-    )
-    answer = RepeatedAnswer(index=request.index, measured=request.text, alone=alone, again=again)
-    if not answer.differs or not isinstance(request.prompt, str):
+    def ask(salt: str) -> str:
+        fields = {**request.fields, "cache_salt": salt}
+        tokens = min(MAX_TOKENS, request.tokens)
+        return completions.stream(url, request.prompt, tokens=tokens, **fields).text
+
+    answer = RepeatedAnswer(index=request.index, measured=request.text, alone=ask("alone"))
+    if not answer.differs:
         return answer
+    gap = _ask_gap(request, answer.alone, url, completions)
+    return replace(answer, again=ask("again"), gap_nats=gap)
+
+
+def _ask_gap(
+    request: MeasuredRequest, alone: str, url: str, completions: Completions
+) -> float | None:
+    """Return :attr:`.RepeatedAnswer.gap_nats`; prompts of token ids cannot be continued by text."""
+    if not isinstance(request.prompt, str):
+        return None
     same = common(alone, request.text)
-    gap = gap_of(
-        completions.ask(
-            url,
-            request.prompt + same,
-            tokens=1,
-            **{**request.fields, "cache_salt": "gap", "logprobs": _LIKELIEST},
-        ),
-        request.text[len(same) :],
-    )
-    return RepeatedAnswer(
-        index=request.index, measured=request.text, alone=alone, again=again, gap_nats=gap
-    )
+    fields = {**request.fields, "cache_salt": "gap", "logprobs": _LIKELIEST}
+    try:
+        answer = completions.ask(url, request.prompt + same, tokens=1, **fields)
+    except RefusedError:
+        return None  # a server that does not tell how likely tokens are
+    return gap_of(answer, request.text[len(same) :])
 
 
 def why_not_asked(

@@ -64,31 +64,30 @@ def prepare(
     system: System,
     *,
     store: RunStore,
+    repeats: int,
     shares: bool,
 ) -> None:
-    """Have the prompts of the next run of each workload made, while servers start.
+    """Have the prompts of the next runs of each workload made, while servers start.
 
     Not where others serve: they are asked for their model first.
 
+    :param repeats: runs of each on this start.
     :param shares: whether the topology shares its instances with others.
     """
     if not backend_of(system).starts_servers:
         return
-    bench.prepare(
-        [
-            Load(
-                workload=workload,
-                system=system,
-                seed=seed_of(
-                    workload,
-                    store.next_repeat(topology.id, workload),
-                    store.session,
-                    topology,
-                    shares=shares,
-                ),
-                base_url="http://127.0.0.1:1",  # which is not asked
-                result=store.folder / "none",
+    loads = []
+    for workload in workloads:
+        first = store.next_repeat(topology.id, workload)
+        for repeat in range(first, first + repeats):
+            seed = seed_of(workload, repeat, store.session, topology, shares=shares)
+            loads.append(
+                Load(
+                    workload=workload,
+                    system=system,
+                    seed=seed,
+                    base_url="http://127.0.0.1:1",  # which is not asked
+                    result=store.folder / "none",
+                )
             )
-            for workload in workloads
-        ]
-    )
+    bench.prepare(loads)

@@ -33,7 +33,7 @@ class ControlAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedAnswer:
-    """One measured request, asked twice more after the run, with nothing else in flight."""
+    """One measured request, asked again after the run, with nothing else in flight."""
 
     index: int
     """Its place among the measured requests."""
@@ -41,8 +41,9 @@ class RepeatedAnswer:
     """The whole greedy text of the measured request."""
     alone: str
     """Its first tokens, asked alone."""
-    again: str
-    """The same, asked alone once more: how far the servers agree with themselves."""
+    again: str | None = None
+    """The same, asked alone once more: how far the servers agree with themselves; None where
+    :attr:`measured` is no other."""
     gap_nats: float | None = None
     """By how much the next words of :attr:`measured`, where it leaves :attr:`alone`, are less
     likely than the likeliest; None if it does not leave it, or the server does not say."""
@@ -54,7 +55,9 @@ class RepeatedAnswer:
 
     @property
     def repeats(self) -> bool:
-        """Whether both texts asked alone are equal."""
+        """Whether both texts asked alone are equal, as far as that was asked."""
+        if self.again is None:
+            return True
         return _begins(self.again, self.alone) or _begins(self.alone, self.again)
 
 

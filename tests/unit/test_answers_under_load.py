@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from argparse import Namespace
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from pytest_pdserve.clients import precise
 from pytest_pdserve.clients import vllm_worker
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.serving.asking_again import MAX_S
@@ -47,9 +49,7 @@ def make_seen(make_result: Callable[..., BenchResult]) -> MakeSeen:
 
 
 def same(index: int) -> RepeatedAnswer:
-    return RepeatedAnswer(
-        index=index, measured=f" {index} is what it is", alone=f" {index} is", again=f" {index} is"
-    )
+    return RepeatedAnswer(index=index, measured=f" {index} is what it is", alone=f" {index} is")
 
 
 def other(index: int, gap: float | None = None, *, restless: bool = False) -> RepeatedAnswer:
@@ -92,17 +92,20 @@ UNSETTLED = "; whether load changes answers is not settled by so few"
         (answers(), []),
         (
             answers(*(other(n, 5.0) for n in range(8))),
-            [("invalid", said(8, 0, "up to 5 nats (limit 1)") + WRONG)],
+            [("invalid", said(8, 0, "up to 5 nats (limit 0.5)") + WRONG)],
         ),
         (
             answers(*(other(n, 5.0) for n in range(7))),
-            [("invalid", said(7, 0, "up to 5 nats (limit 1)") + WRONG)],
+            [("invalid", said(7, 0, "up to 5 nats (limit 0.5)") + WRONG)],
         ),
         (
             answers(*(other(n, 5.0) for n in range(6))),
-            [("unproven", said(6, 0, "up to 5 nats (limit 1)") + UNSETTLED)],
+            [("unproven", said(6, 0, "up to 5 nats (limit 0.5)") + UNSETTLED)],
         ),
-        (answers(other(0, 5.0)), [("unproven", said(1, 0, "up to 5 nats (limit 1)") + UNSETTLED)]),
+        (
+            answers(other(0, 5.0)),
+            [("unproven", said(1, 0, "up to 5 nats (limit 0.5)") + UNSETTLED)],
+        ),
         (
             answers(*(other(n) for n in range(8))),
             [("unproven", said(8, 0, "unknown of 8") + UNSETTLED)],
@@ -110,15 +113,15 @@ UNSETTLED = "; whether load changes answers is not settled by so few"
         (answers(other(0)), [("note", said(1, 0, "unknown of 1"))]),
         (
             answers(*(other(n, 0.25) for n in range(8))),
-            [("note", said(8, 0, "up to 0.25 nats (limit 1)"))],
+            [("note", said(8, 0, "up to 0.25 nats (limit 0.5)"))],
         ),
         (
             answers(other(0, 0.25), other(1)),
-            [("note", said(2, 0, "up to 0.25 nats (limit 1), unknown of 1"))],
+            [("note", said(2, 0, "up to 0.25 nats (limit 0.5), unknown of 1"))],
         ),
         (
             answers(*(other(n, 5.0, restless=True) for n in range(8))),
-            [("note", said(8, 8, "up to 5 nats (limit 1)"))],
+            [("note", said(8, 8, "up to 5 nats (limit 0.5)"))],
         ),
         (
             RepeatedAnswers(not_kept="the client does not say"),
@@ -173,7 +176,7 @@ def test_answers_that_are_all_alike_under_load(
 
 
 def test_a_character_whose_bytes_are_not_all_there_is_not_compared() -> None:
-    cut = RepeatedAnswer(index=0, measured=" caf\u00e9", alone=" caf\ufffd", again=" caf")
+    cut = RepeatedAnswer(index=0, measured=" na\u00efve", alone=" na\ufffd", again=" na")
     assert not cut.differs
     assert cut.repeats
 
@@ -211,14 +214,14 @@ REQUEST = MeasuredRequest(
 )
 
 
-def completions(asked: list[dict[str, Any]], text: str) -> Completions:
-    """Servers that answer every streamed request with *text*."""
+def completions(asked: list[dict[str, Any]], text: str, *, tells: bool = True) -> Completions:
+    """Servers that answer streamed requests with *text*, and may tell how likely tokens are."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
         asked.append(body)
         if not body.get("stream"):
-            return httpx.Response(200, json=top(bado=-0.5, kulo=-1.0, fego=-4.5))
+            return httpx.Response(200 if tells else 400, json=top(bado=-0.5, kulo=-1.0, fego=-4.5))
         event = {"choices": [{"index": 0, "text": text, "finish_reason": "length"}]}
         return httpx.Response(200, text=f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
 
@@ -228,20 +231,25 @@ def completions(asked: list[dict[str, Any]], text: str) -> Completions:
 def test_a_request_is_asked_again_as_it_was_sent_and_without_any_cache() -> None:
     asked: list[dict[str, Any]] = []
     (answer,) = ask_again([REQUEST], URL, completions(asked, " bado fego")).answers
-    assert answer == RepeatedAnswer(
-        index=3, measured=" bado fego", alone=" bado fego", again=" bado fego"
-    )
-    assert [each.pop("cache_salt") for each in asked] == ["alone", "again"]
-    for body in asked:
-        assert (body["prompt"], body["max_tokens"], body["stream"]) == ("one two", 2, True)
-        assert body["repetition_penalty"] == 1.0
+    assert answer == RepeatedAnswer(index=3, measured=" bado fego", alone=" bado fego")
+    (body,) = asked
+    assert (body["prompt"], body["max_tokens"], body["stream"]) == ("one two", 2, True)
+    assert (body["repetition_penalty"], body["cache_salt"]) == (1.0, "alone")
 
 
-def test_where_a_text_differs_the_server_is_asked_how_likely_it_is() -> None:
+def test_where_a_text_differs_it_is_asked_once_more_and_how_likely_it_is() -> None:
     asked: list[dict[str, Any]] = []
     (answer,) = ask_again([REQUEST], URL, completions(asked, " bado kulo")).answers
-    assert answer.gap_nats == 4.0
-    assert (asked[-1]["prompt"], asked[-1]["logprobs"]) == ("one two bado", 5)
+    assert (answer.again, answer.gap_nats) == (" bado kulo", 4.0)
+    _, gap, again = asked
+    assert (gap["prompt"], gap["logprobs"]) == ("one two bado", 20)
+    assert (again["prompt"], again["cache_salt"]) == ("one two", "again")
+
+
+def test_a_server_that_refuses_to_tell_how_likely_tokens_are_is_compared_all_the_same() -> None:
+    (answer,) = ask_again([REQUEST], URL, completions([], " bado kulo", tells=False)).answers
+    assert answer.differs
+    assert answer.gap_nats is None
 
 
 @pytest.mark.parametrize(
@@ -254,13 +262,11 @@ def test_a_request_that_is_not_answered_again_is_told(status: int, field: str) -
     assert repeated.answers == ()
 
 
-def test_asking_again_takes_seconds_at_most() -> None:
-    def clock() -> Iterator[float]:
-        yield from (0.0, MAX_S - 1, MAX_S + 1)
-
-    ticks = clock()
-    repeated = ask_again([REQUEST] * 8, URL, completions([], " bado fego"), lambda: next(ticks))
-    assert len(repeated.answers) == 2
+@pytest.mark.parametrize(("text", "count"), [(" bado fego", 2), (" bado kulo", 8)])
+def test_asking_again_ends_after_seconds_unless_a_text_differs(text: str, count: int) -> None:
+    seconds = itertools.count(0.0, MAX_S / 2)
+    repeated = ask_again([REQUEST] * 8, URL, completions([], text), lambda: next(seconds))
+    assert len(repeated.answers) == count
 
 
 FILE = {
@@ -354,3 +360,23 @@ def test_the_worker_keeps_eight_requests_that_can_be_asked_again(
             "ignore_eos": True,
             "temperature": 0.0,
         }
+
+
+@pytest.mark.parametrize(
+    ("backend", "temperature", "kept"),
+    [
+        (
+            "openai",
+            0.0,
+            [{"index": 0, "prompt": "a b", "fields": {"ignore_eos": True, "temperature": 0.0}}],
+        ),
+        ("vllm", None, [{"index": 0, "prompt": "a b", "fields": {"ignore_eos": True}}]),
+        ("openai-chat", 0.0, []),
+    ],
+    ids=["greedy", "no temperature", "chat"],
+)
+def test_precise_keeps_what_it_sent(
+    backend: str, temperature: float | None, kept: list[dict[str, Any]]
+) -> None:
+    options = Namespace(backend=backend, temperature=temperature, ignore_eos=True)
+    assert precise.kept_requests(options, ["a b"]) == kept
