@@ -23,7 +23,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     :raises ValueError: if one has a value that this client cannot use; the text is a sentence.
     """
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]} is a flag that the client precise does not know; measure with the "
+            "client vllm or vllm-command"
+        )
     _check_dataset(options)
     _check_endpoint(options)
     _check_arrivals(options)

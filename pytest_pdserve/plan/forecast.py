@@ -19,13 +19,16 @@ from pytest_pdserve.values.workload import Workload
 
 START_S = 180.0
 """Default of a start of servers, warm-up and end included."""
-RUN_S = 15.0
+RUN_S = 5.0
 """Default of a run, beside its load: warm-up, client, counters."""
-GPU_TOK_S = 2000.0
-"""Default of tokens of prompt and output that a GPU works off in a second."""
+GPU_TOK_S, CPU_TOK_S = 10_000.0, 50.0
+"""Defaults of tokens of prompt and output that a GPU, or a CPU slot, works off in a second.
+
+Two H200 worked off 37,000 to 60,000 each with DeepSeek-V2-Lite's shape; larger models are slower.
+"""
 DEFAULTS = (
     f"defaults: {START_S:.0f} s a start, {RUN_S:.0f} s a run beside its load, "
-    f"{GPU_TOK_S:,.0f} tokens/s a GPU"
+    f"{GPU_TOK_S:,.0f} tokens/s a GPU, {CPU_TOK_S:.0f} a CPU slot"
 )
 
 
@@ -96,7 +99,7 @@ def forecast(
     :param gpus: of the system, CPU slots that count as one included.
     :param held: nodes of the session, for no time yet.
     """
-    known = _Known(past=past, client=client_kind, gpus=gpus)
+    known = _Known(past=past, client=client_kind, gpus=gpus, has_gpus=held.gpus > 0)
     starts = sum(each.starts for each in work)
     runs = [(each.topology, workload) for each in work for workload in each.runs]
     start_s = sum(each.starts * known.start_s(each.topology) for each in work if each.starts)
@@ -128,6 +131,7 @@ class _Known:
     past: Sequence[PastSession]
     client: str
     gpus: int
+    has_gpus: bool
     used: set[int] = field(default_factory=set)
     """Places in :attr:`past`."""
     guessed: bool = False
@@ -157,7 +161,8 @@ class _Known:
             lambda s: (_load(r) / _tokens(r.workload) for r in _measured(s)),
         )
         if per_token_s is None:
-            per_token_s = self._default(1 / (GPU_TOK_S * self.gpus))
+            rate = GPU_TOK_S if self.has_gpus else CPU_TOK_S
+            per_token_s = self._default(1 / (rate * self.gpus))
         return max(per_token_s * _tokens(workload), _arrivals_s(workload))
 
     def client_start_s(self) -> float:

@@ -15,6 +15,7 @@ from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import Claim
+from pytest_pdserve.plan.ports import InstancePorts
 from pytest_pdserve.plan.ports import PortBook
 from pytest_pdserve.plan.ports import Ports
 from pytest_pdserve.plan.ports import assign_ports
@@ -90,39 +91,48 @@ def plan_shared(
     """
     named = {host.name: host for host in hosts}
     placements = [_placed(topology, system, tuple(named)) for topology in topologies]
-    engines = replace(
-        placements[0],
-        instances=tuple(
-            replace(each, name=f"shared[{number}]", role=SHARED, group=number)
-            for number, each in enumerate(placements[0].instances)
-        ),
-    )
+    engines = _shared_by(placements[0])
     ports = assign_ports(engines, system.ports, claim)
     book = PortBook(system.ports, claim)
     by_node = {each.node: ports.instances[each.name] for each in engines.instances}
-    addresses = client_addresses(named, system)
     launches = {}
-    for number, placement in enumerate(placements):
-        own = Ports(
-            instances={each.name: by_node[each.node] for each in placement.instances},
-            router=book.take(placement.head, "http", len(engines.instances) + 2 * number),
-            router_metrics=book.take(placement.head, "http", len(engines.instances) + 2 * number),
-        )
+    for placement in placements:
+        own = _own_ports(placement, book, by_node)
         router = router_command(placement, system, hosts=named, ports=own)
         launches[placement.topology.id] = Launch(
             placement=placement,
             ports=own,
             instances=(),
             router=None if router is None else containment.wrap([router])[0],
-            addresses=addresses,
+            addresses=client_addresses(named, system),
         )
     head, *others = instance_commands(engines, system, hosts=named, ports=ports)
-    routed = [
-        p for each in launches.values() for p in (each.ports.router, each.ports.router_metrics)
-    ]
-    kept = (*head.ports, *(port for port in routed if port is not None))
+    # Ports of all routers are kept from the start, so that nobody has them when these come.
+    pairs = [(each.ports.router, each.ports.router_metrics) for each in launches.values()]
+    kept = (*head.ports, *(port for pair in pairs for port in pair if port is not None))
     return SharedLaunch(
         engines=engines,
         instances=containment.wrap((replace(head, ports=kept), *others)),
         launches=launches,
+    )
+
+
+def _shared_by(placement: Placement) -> Placement:
+    """The instances of a placement, each as what several topologies share."""
+    return replace(
+        placement,
+        instances=tuple(
+            replace(each, name=f"shared[{number}]", role=SHARED, group=number)
+            for number, each in enumerate(placement.instances)
+        ),
+    )
+
+
+def _own_ports(placement: Placement, book: PortBook, by_node: Mapping[str, InstancePorts]) -> Ports:
+    """Ports of a topology: those of the shared instances, and its own router's."""
+    offset = len(placement.instances)
+    return Ports(
+        instances={each.name: by_node[each.node] for each in placement.instances},
+        router=book.take(placement.head, "http", offset),
+        router_metrics=book.take(placement.head, "http", offset),
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterable
 from collections.abc import Sequence
 from pathlib import Path
+from pathlib import PurePath
 
 import pytest
 
 from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.registry import client_kind
+from pytest_pdserve.clients.flags import parse as parse_flags
 from pytest_pdserve.judge.sanity import checks as sanity_checks
+from pytest_pdserve.plan.bench import bench_flags
 from pytest_pdserve.plan.fits import check_sweep_fits
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
@@ -69,8 +74,34 @@ def _check_prerequisites(system: System, *, measuring: bool) -> None:
     backend.check(system)
     if measuring:
         backend.check_client(system)
+        if backend.client_kind(system) == "precise":
+            _check_precise(system)
     if not system.simulated:
         check_model(system, here=backend.serves_from_here and not system.container.contained)
+
+
+def _check_precise(system: System) -> None:
+    """Refuse what the client ``precise`` cannot send.
+
+    :raises ConfigError: naming the workload of the sweep, or the package that is missing.
+    """
+    if importlib.util.find_spec("tokenizers") is None:
+        raise ConfigError(
+            f"the client precise makes its prompts with the package tokenizers, not installed for "
+            f"{sys.executable}; install pytest-pdserve[precise]"
+        )
+    for workload in system.sweep.workloads():
+        flags = bench_flags(
+            workload,
+            system,
+            base_url="http://127.0.0.1",
+            seed=0,
+            result=PurePath(tempfile.gettempdir(), "result.json"),
+        )
+        try:
+            parse_flags(flags)
+        except ValueError as error:
+            raise ConfigError(f"{system.source}: workload {workload.id}: {error}") from error
 
 
 def _try_to_write(folder: Path) -> None:

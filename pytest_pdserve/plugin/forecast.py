@@ -43,6 +43,6 @@ def tell_forecast(
         made = forecast_session(session.system, asked, runs=settings.project.runs, known=known)
     except ConfigError:  # of a baseline, and said where it is judged by
         return
-    if made is not None:
+    if made is not None and made.starts + made.runs:
         session.phases.forecast_s = made.total_s
         progress(f"the session will take {forecast_line(made)}")

@@ -23,6 +23,7 @@ from pytest_pdserve.serving.clients import bench_client
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import make_tiny_model
 from pytest_pdserve.serving.model import with_model_path
+from pytest_pdserve.study.client_offset import ClientOffset
 from pytest_pdserve.study.client_offset import TimedLoad
 from pytest_pdserve.study.client_offset import measure_offsets
 from pytest_pdserve.study.client_offset import timed_server
@@ -76,18 +77,14 @@ def measure_client(system: System, streams: Sequence[int], *, progress: Progress
         version=version,
         measured_on=datetime.now(UTC).date().isoformat(),
         machine=describe_hardware(),
-        rows=tuple(
-            OffsetAt(
-                streams=each.streams,
-                off_ms={
-                    metric: round(each.reported[metric] - each.true[metric], 3)
-                    for metric in _TIMES
-                    if metric in each.reported
-                },
-            )
-            for each in found
-        ),
+        rows=tuple(OffsetAt(streams=each.streams, off_ms=_off_ms(each)) for each in found),
     )
+
+
+def _off_ms(found: ClientOffset) -> dict[str, float]:
+    """Reported minus true of each time that the client reports, ms."""
+    reported, true = found.reported, found.true
+    return {name: round(reported[name] - true[name], 3) for name in _TIMES if name in reported}
 
 
 @dataclass(slots=True, kw_only=True)

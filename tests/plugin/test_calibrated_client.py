@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,29 @@ def test_a_malformed_file_ends_a_session_before_it_starts(
     result = precise_house.run("--topology", "dp")
     assert result.ret == 4
     assert f"client.precise.json: {said}" in result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        (
+            {"bench": {"client": "precise", "args": ["--dataset-name", "sharegpt"]}},
+            "--dataset-name 'sharegpt': the client precise has random prompts only; measure this "
+            "data set with the client vllm or vllm-command",
+        ),
+        (
+            {"bench": {"client": "precise", "args": ["--top-k", "1"]}},
+            "--top-k is a flag that the client precise does not know; measure with the client vllm "
+            "or vllm-command",
+        ),
+    ],
+    ids=["another data set", "another flag"],
+)
+def test_what_the_client_cannot_send_is_refused_before_the_start(
+    tables: dict[str, dict[str, Any]], said: str, precise_house: House
+) -> None:
+    precise_house.system(**tables)
+    precise_house.suites("sweep")
+    result = precise_house.run("--topology", "dp")
+    assert result.ret == 4
+    assert said in result.stderr.str()

@@ -87,7 +87,7 @@ def test_addopts_choose_for_pdserve_too(
     )
     monkeypatch.chdir(project)
     assert main(["plan", "--topology", "dp"]) == 0
-    assert capsys.readouterr().out.startswith("# dp on p5-efa ")
+    assert capsys.readouterr().out.partition("\n")[2].startswith("# dp on p5-efa ")
 
 
 def test_without_settings_the_working_folder_is_the_project(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.house import STUBS
 from tests.support.house import SYSTEM
 from tests.support.house import WORKLOAD
 from tests.support.house import House
@@ -275,3 +276,19 @@ def test_a_node_for_the_client(slurm_house: House) -> None:
     assert record["cluster"]["client_node"] == "pd4"
     assert record["processes"][-1]["name"] == f"bench {WORKLOAD}"
     assert [p["name"] for p in record["processes"] if p["node"] == "pd4"] == [f"bench {WORKLOAD}"]
+
+
+def test_a_client_of_one_process_measures_on_its_own_node(
+    slurm_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(STUBS / "package"))
+    sweep = {"input_lens": [32, 64], "output_lens": [8]}
+    slurm_house.system(slurm={"client_node": True}, bench={"client": "vllm"}, sweep=sweep)
+    slurm_house.run("--topology", "1p1d").assert_outcomes(passed=2, skipped=1)
+    records = slurm_house.records()
+    assert [each["client_kind"] for each in records] == ["vllm"] * 2
+    assert {each["processes"][-1]["node"] for each in records} == {"pd4"}
+    # Its runner told how busy the node was during each run, not since the client's start.
+    assert all(each["client_node"]["cores"] >= 1 for each in records)
+    (folder,) = slurm_house.runs.glob("*/client")
+    assert [each.name for each in folder.iterdir()] == ["worker-1"]

@@ -88,6 +88,8 @@ def plant(patch: pytest.MonkeyPatch, module: str, source: str) -> None:
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.startswith(AGAIN) and name != __name__]:
         parent, _, leaf = name.rpartition(".")
+        if parent not in sys.modules:  # a folder without a module of its own, already set aside
+            continue
         patch.setattr(sys.modules[parent], leaf, sys.modules[name])  # undone with the rest
         patch.delitem(sys.modules, name)
     patch.setattr(sys, "meta_path", [_Finder(module, source), *sys.meta_path])

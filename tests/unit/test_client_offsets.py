@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,8 @@ def test_a_load_takes_the_next_larger_number_of_streams(streams: int, ttft: floa
     ids=["all at once", "bounded", "a bound above all"],
 )
 def test_requests_in_flight_at_once(load: Mapping[str, int], streams: int) -> None:
-    assert streams_of(Workload(input_len=8, output_len=8, **load)) == streams
+    asked: dict[str, Any] = {**load}
+    assert streams_of(Workload(input_len=8, output_len=8, **asked)) == streams
 
 
 @pytest.mark.parametrize(

@@ -1037,7 +1037,7 @@ def test_every_check_has_its_place() -> None:
         *("served", "foreign_requests"),
         *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache"),
         *("router", "stalls"),
-        *("client", "client_lateness", "offered", "client_node"),
+        *("client", "client_lateness", "client_offset", "offered", "client_node"),
     ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Annotated
 
 from msgspec import Meta
@@ -27,6 +28,7 @@ from pytest_pdserve.backends.programs import check_program
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.prerequisites import Prerequisite
+from pytest_pdserve.values.prerequisites import required
 from pytest_pdserve.values.prerequisites import unchecked
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.system import ClientKind
@@ -132,9 +134,22 @@ class AttachedBackend(Backend):
         url = system.table("attached", AttachedSpec).base_url
         advice = "" if url else "Give --pdserve-base-url to pytest, or write [attached] base_url."
         return [
-            program_row("vLLM", system.programs.vllm, key="vllm"),
+            self._client_row(system),
             unchecked("endpoint", found=url or "none is named", needed="its URL", advice=advice),
         ]
+
+    def _client_row(self, system: System) -> Prerequisite:
+        """What of the benchmark client is here: vLLM's, or ours where that is missing."""
+        if self.client_kind(system) != "precise":
+            return program_row("vLLM", system.programs.vllm, key="vllm")
+        there = find_spec("tokenizers") is not None
+        return required(
+            "client precise",
+            found="tokenizers is installed" if there else "tokenizers is missing",
+            needed="tokenizers",
+            there=there,
+            advice="Install pytest-pdserve[precise].",
+        )
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[AttachedAllocation]:
