@@ -102,7 +102,8 @@ class WorkerClient:
 
     def run(self, load: Load, watch: Watch) -> ClientRun:
         """Have one load measured; a worker that has ended is started anew."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
             self.start()
         assert self._process is not None
         process, well = self._process, False
