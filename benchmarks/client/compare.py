@@ -91,7 +91,7 @@ def run_one(contender: Contender, server: TimedServer, streams: int, number: int
         return row | {"error": str(error)}
     load = rows[-streams:]
     return row | {
-        "said": dict(found.reported),
+        "reported": dict(found.reported),
         "true": dict(found.true),
         "reached": found.reached,
         "answered": found.answered,

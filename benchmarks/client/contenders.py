@@ -24,8 +24,9 @@ from pytest_pdserve.study.client_offset import TimedLoad
 
 LIMIT_S = 120.0
 PACKAGES = {"guidellm": ("guidellm==0.8.1", "torch==2.13.0"), "aiperf": ("aiperf==0.13.0",)}
-"""What is installed for a client that has an environment of its own. torch without CUDA is found
-by ``--find-links``; guidellm imports it for its data loader."""
+"""Packages to install for a client that needs its own environment.
+
+guidellm imports torch for its data loader; ``--find-links`` offers a build without CUDA."""
 WHEELS = Path("/opt/wheels")
 CLIENTS = ("vllm-command", "vllm", "precise", *PACKAGES)
 
@@ -36,7 +37,7 @@ class ContenderError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a client says, under the names of ``vllm bench serve``."""
+    """The metrics that a client reports, under the names of ``vllm bench serve``."""
 
     metrics: Mapping[str, float]
     duration_s: float
@@ -109,28 +110,28 @@ def aiperf_words(load: TimedLoad, model: str, result: Path) -> list[str]:
 
 def read_vllm(result: Path) -> Report:
     """Read the file of vLLM's client or of ``precise``."""
-    said = json.loads(result.read_text())
+    read = json.loads(result.read_text())
     return Report(
-        metrics={name: said[name] for name in METRICS},
-        duration_s=said["duration"],
-        failed=said["failed"],
+        metrics={name: read[name] for name in METRICS},
+        duration_s=read["duration"],
+        failed=read["failed"],
     )
 
 
 def read_guidellm(result: Path) -> Report:
     """Read guidellm's file; its time per output token counts the first one, and is left out."""
     (run,) = json.loads(result.read_text())["benchmarks"]
-    said = {
+    read = {
         name: value["successful"]
         for name, value in run["metrics"].items()
         if value and "successful" in value
     }
     return Report(
         metrics={
-            "mean_ttft_ms": said["time_to_first_token_ms"]["mean"],
-            "p99_ttft_ms": said["time_to_first_token_ms"]["percentiles"]["p99"],
-            "mean_itl_ms": said["inter_token_latency_ms"]["mean"],
-            "output_throughput": said["output_tokens_per_second"]["mean"],
+            "mean_ttft_ms": read["time_to_first_token_ms"]["mean"],
+            "p99_ttft_ms": read["time_to_first_token_ms"]["percentiles"]["p99"],
+            "mean_itl_ms": read["inter_token_latency_ms"]["mean"],
+            "output_throughput": read["output_tokens_per_second"]["mean"],
         },
         duration_s=run["duration"],
         failed=run["metrics"]["request_totals"]["errored"],
@@ -139,17 +140,17 @@ def read_guidellm(result: Path) -> Report:
 
 def read_aiperf(result: Path) -> Report:
     """Read aiperf's file; what it calls inter-token latency is vLLM's time per output token."""
-    said = json.loads((result.parent / "profile_export_aiperf.json").read_text())
+    read = json.loads((result.parent / "profile_export_aiperf.json").read_text())
     return Report(
         metrics={
-            "mean_ttft_ms": said["time_to_first_token"]["avg"],
-            "p99_ttft_ms": said["time_to_first_token"]["p99"],
-            "mean_tpot_ms": said["inter_token_latency"]["avg"],
-            "mean_itl_ms": said["inter_chunk_latency"]["avg"],
-            "output_throughput": said["output_token_throughput"]["avg"],
+            "mean_ttft_ms": read["time_to_first_token"]["avg"],
+            "p99_ttft_ms": read["time_to_first_token"]["p99"],
+            "mean_tpot_ms": read["inter_token_latency"]["avg"],
+            "mean_itl_ms": read["inter_chunk_latency"]["avg"],
+            "output_throughput": read["output_token_throughput"]["avg"],
         },
-        duration_s=said["benchmark_duration"]["avg"],
-        failed=int(said.get("error_request_count", {}).get("avg", 0)),
+        duration_s=read["benchmark_duration"]["avg"],
+        failed=int(read.get("error_request_count", {}).get("avg", 0)),
     )
 
 

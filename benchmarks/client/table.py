@@ -40,18 +40,20 @@ def _line(streams: int, client: str, runs: Sequence[Row]) -> str:
     good = [run for run in runs if "error" not in run]
     if not good:
         return f"| {streams} | `{client}` | {runs[0]['error']} |" + " |" * (len(HEADINGS) - 3)
-    said = {name: _median(run["said"].get(name) for run in good) for name in good[0]["said"]}
+    reported = {
+        name: _median(run["reported"].get(name) for run in good) for name in good[0]["reported"]
+    }
     true = {name: _median(run["true"][name] for run in good) for name in good[0]["true"]}
     reached = min(run["reached"] for run in good)
     name = f"`{client}`" + (f", reached {reached:,} of {streams:,}" if reached < streams else "")
     off = None
-    if said.get("output_throughput"):
-        off = said["output_throughput"] / true["output_throughput"] - 1
+    if reported.get("output_throughput"):
+        off = reported["output_throughput"] / true["output_throughput"] - 1
     cells = [
         *(f"{streams:,}", name),
-        *(_ms(said.get("mean_ttft_ms"), 1), _ms(true["mean_ttft_ms"], 1)),
-        *(_ms(said.get("p99_ttft_ms"), 1), _ms(true["p99_ttft_ms"], 1)),
-        *(_ms(said.get("mean_itl_ms"), 3), _ms(said.get("mean_tpot_ms"), 3)),
+        *(_ms(reported.get("mean_ttft_ms"), 1), _ms(true["mean_ttft_ms"], 1)),
+        *(_ms(reported.get("p99_ttft_ms"), 1), _ms(true["p99_ttft_ms"], 1)),
+        *(_ms(reported.get("mean_itl_ms"), 3), _ms(reported.get("mean_tpot_ms"), 3)),
         *(_ms(true["mean_itl_ms"], 3), "–" if off is None else f"{off:+.1%}"),
         _ms(_median(run["outside_s"] for run in good), 1),
         _ms(_median(run["cpu_s"] for run in good), 1),
@@ -87,8 +89,8 @@ def targets(rows: Sequence[Row]) -> str:
 
 
 def _target(name: str, share: float, ms: float, runs: Sequence[Row]) -> str:
-    worst = max(runs, key=lambda run: abs(run["said"][name] - run["true"][name]))
-    true, off = worst["true"][name], worst["said"][name] - worst["true"][name]
+    worst = max(runs, key=lambda run: abs(run["reported"][name] - run["true"][name]))
+    true, off = worst["true"][name], worst["reported"][name] - worst["true"][name]
     within = f"{share:.1%}" + (f" or {ms:g} ms" if ms else "")
     return (
         f"| {name} within {within} | {worst['streams']:,} | {off:+.3f} ms ({off / true:+.2%}) "

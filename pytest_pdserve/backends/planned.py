@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
+from pytest_pdserve.values.system import CLIENTS_OF_VLLM
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
@@ -75,7 +75,7 @@ def plan_topology(system: System, topology: Topology, *, starting: bool = False)
     if launch.router is not None:
         check_router_args(system)
     client = _client_commands(system, topology, node=hosts[0].name, url=launch.url)
-    contained = backend.client_kind(system) != "precise"
+    contained = backend.client_kind(system) in CLIENTS_OF_VLLM
     return Planned(launch=launch, client=containment.wrap(client) if contained else tuple(client))
 
 
@@ -99,7 +99,6 @@ def _client_commands(system: System, topology: Topology, *, node: str, url: str)
     worker = worker_command(
         system,
         node=node,
-        python="python3" if system.container.contained else sys.executable,
         script=f"{RUN_FOLDER}/client/worker-1/vllm_worker.py",
         folder=f"{RUN_FOLDER}/client/worker-1",
     )

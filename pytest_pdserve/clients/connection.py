@@ -109,7 +109,9 @@ class Connection:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return
         except OSError as error:
-            what = "the server cannot be reached" if self._untouched else "cannot be sent"
+            what = (
+                "the server cannot be reached" if self._untouched else "the request cannot be sent"
+            )
             self._break(f"{what}: {error.strerror or error}")
             return
         self._untouched = False
@@ -138,7 +140,7 @@ class Connection:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._break(f"no HTTP: {str(error) or type(error).__name__}")
+            self._break(f"not an HTTP response: {str(error) or type(error).__name__}")
         self._bound(len(data))
         self._doubt(before, floor_ns, by_kernel=stamp_ns > 0)
 
@@ -151,7 +153,8 @@ class Connection:
         """End an answer that does not end by itself."""
         self._answer_bytes += more
         if self.sent is not None and self._answer_bytes > self.sent.most_bytes:
-            self._break(f"the answer has more than {self.sent.most_bytes} bytes and does not end")
+            limit = self.sent.most_bytes
+            self._break(f"the answer exceeds {limit} bytes, the most that its tokens may take")
 
     def _doubt(self, before: int, floor_ns: int, *, by_kernel: bool) -> None:
         """Note which chunks of this read may have arrived earlier than its time.

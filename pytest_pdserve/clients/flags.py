@@ -36,7 +36,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         _check(options, name, least=1)
     _check(options, "random_prefix_len", least=0)
     if not options.time_limit > 0:
-        raise ValueError(f"--time-limit {options.time_limit:g}: expected seconds above 0")
+        raise ValueError(
+            f"--time-limit {options.time_limit:g}: expected a number of seconds above 0"
+        )
     options.random_range_ratio = parse_ratio(options.random_range_ratio)
     options.percentiles = _percentiles(options.metric_percentiles)
     options.goodput_ms = _goodput(options.goodput)
@@ -110,7 +112,7 @@ def _check_dataset(options: argparse.Namespace) -> None:
 def _check_endpoint(options: argparse.Namespace) -> None:
     url = urlsplit(options.base_url)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError(f"--base-url {options.base_url!r}: expected http://HOST:PORT")
+        raise ValueError(f"--base-url {options.base_url!r}: expected http(s)://HOST[:PORT]")
     if options.backend not in BACKENDS:
         raise ValueError(
             f"--backend {options.backend!r}: the client precise knows {', '.join(BACKENDS)} only"

@@ -246,7 +246,7 @@ class _Loop:
         """The time is over: what is not answered failed, and what is not sent is not sent."""
         limit = f"the time limit of {self._bounds.time_s:g} s"
         for connection in self._busy.values():
-            connection.give_up(f"no whole answer within {limit}")
+            connection.give_up(f"no complete answer within {limit}")
         while self._next < len(self._requests):
             due_ns = self._began + int(self._due_s[self._next] * 1e9)
             self._begin(due_ns, due_ns).answer.fail(f"not sent within {limit}")

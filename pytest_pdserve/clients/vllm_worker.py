@@ -64,6 +64,10 @@ def python_of(program: str) -> str | None:
     return found["quoted"] or found["plain"] or shutil.which(found["name"])
 
 
+class MovedError(Exception):
+    """Raised when this vLLM does not have its client where it is looked for."""
+
+
 class Client:
     """vLLM's client as functions of its arguments."""
 
@@ -71,23 +75,31 @@ class Client:
         """Import vLLM.
 
         :param prompts: folder of prompts that were made beforehand.
-        :raises ImportError: if this vLLM has no such client, or its internals moved.
-        :raises AttributeError: likewise.
+        :raises MovedError: if this vLLM has no such client, or has it elsewhere.
+        :raises Exception: whatever an import of vLLM raises.
         """
         import numpy
         import vllm
-        from vllm.benchmarks import serve
 
-        parser = getattr(serve, "FlexibleArgumentParser", argparse.ArgumentParser)
         self.version = str(vllm.__version__)
+        try:
+            from vllm.benchmarks import serve
+
+            self._take_over(serve, numpy.random)
+        except (ImportError, AttributeError) as error:
+            raise MovedError(f"{type(error).__name__}: {error}") from error
+        self._prompts = prompts
+        self._preparing = False
+        self._tokenizers: dict[str, Any] = {}
+
+    def _take_over(self, serve: Any, numpy_random: Any) -> None:
+        """Have the functions of vLLM's client ask this for prompts and tokenizers."""
+        parser = getattr(serve, "FlexibleArgumentParser", argparse.ArgumentParser)
         self._parser = parser(add_help=False)
         serve.add_cli_args(self._parser)
         self._run = serve.main_async
-        self._prompts = prompts
-        self._preparing = False
-        self._numpy_random = numpy.random
+        self._numpy_random = numpy_random
         self._sample = serve.get_samples
-        self._tokenizers: dict[str, Any] = {}
         self._load_tokenizer = serve.get_tokenizer
         if (benchmark := getattr(serve, "benchmark", None)) is not None:
             self._benchmark = benchmark
@@ -116,14 +128,14 @@ class Client:
         return result
 
     def _tokenizer(self, name: Any, *args: Any, **options: Any) -> Any:
-        """A tokenizer that was loaded is kept."""
+        """Return a tokenizer; it is loaded once."""
         key = repr((name, args, sorted(options.items())))
         if key not in self._tokenizers:
             self._tokenizers[key] = self._load_tokenizer(name, *args, **options)
         return self._tokenizers[key]
 
     def _samples(self, args: argparse.Namespace, tokenizer: Any) -> Any:
-        """The prompts of a load: those that were made before, if they were.
+        """Return the prompts of a load: those that were made before, if they were.
 
         Random numbers go on from where making them left off: arrivals are drawn from them too.
         """
@@ -149,7 +161,7 @@ class Client:
 def kept_requests(options: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a sample of the requests that ``benchmark`` of vLLM sends with *options*.
 
-    None that is no text completion, or is sent to a model of its own.
+    Only text completions, and none that is sent to a LoRA adapter.
     """
     if options.get("endpoint_type") not in COMPLETIONS or options.get("lora_modules"):
         return []
@@ -255,15 +267,20 @@ def main() -> int:
     if options.program is not None:
         python = python_of(options.program)
         if python is None:
-            why = f"{options.program} is not there, or is not a script that names its Python"
-            write(folder / "ready.json", {"error": why})
+            why = f"{options.program} was not found, or is not a script that names its Python"
+            write(folder / "ready.json", {"error": why, "moved": False})
             return 1
         os.execv(python, [python, __file__, str(folder)])  # noqa: S606 - there is no shell
     try:
         client = Client(folder / "prompts")
+    except MovedError as error:
+        traceback.print_exc()
+        write(folder / "ready.json", {"error": str(error), "moved": True})
+        return 1
     except Exception as error:  # whatever an import of vLLM raises
         traceback.print_exc()
-        write(folder / "ready.json", {"error": f"{type(error).__name__}: {error}"})
+        why = f"vLLM cannot be imported: {type(error).__name__}: {error}"
+        write(folder / "ready.json", {"error": why, "moved": False})
         return 1
     write(folder / "ready.json", {"error": None, "version": client.version})
     serve_jobs(folder, client)

@@ -120,6 +120,6 @@ def _streams(text: str) -> tuple[int, ...]:
     words = text.split(",")
     if not all(word.isascii() and word.isdecimal() and 1 <= int(word) <= MAX for word in words):
         raise ConfigError(
-            f"--streams {text!r:.80}: expected numbers from 1 to {MAX:,} with commas between"
+            f"--streams {text!r:.80}: expected comma-separated numbers from 1 to {MAX:,}"
         )
     return tuple(sorted({int(word) for word in words}))

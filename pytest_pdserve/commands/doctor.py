@@ -77,10 +77,18 @@ def _model(system: System) -> Sequence[Prerequisite]:
     try:
         check_model(system, here=here)
     except ConfigError as error:
-        advice = f"Mend this: {error}."
-        return [required(what, found="not there", needed=needed, there=False, advice=advice)]
+        advice = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        return [required(what, found="cannot be used", needed=needed, there=False, advice=advice)]
     if here:
-        return [required(what, found="no trouble seen", needed=needed, there=True, advice="")]
+        return [
+            required(
+                what,
+                found="nothing seems to be missing",
+                needed=needed,
+                there=True,
+                advice="",
+            )
+        ]
     return [unchecked(what, found="not on this machine", needed=needed)]
 
 

@@ -79,7 +79,7 @@ def _forecast_lines(
     known = known_cells(system, project)
     made = forecast_session(system, asked, runs=project.runs, known=known)
     if made is not None:
-        yield f"# {forecast_line(made)}"
+        yield f"# a session takes {forecast_line(made)}"
 
 
 def plan_text(system: System, topology: Topology) -> str:

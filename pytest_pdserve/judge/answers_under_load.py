@@ -42,32 +42,38 @@ def check_answers_under_load(seen: Observation) -> Iterator[Finding]:
         )
     if repeated.fault:
         yield unproven(
-            "answers_under_load", f"a measured request, asked again after the run: {repeated.fault}"
+            "answers_under_load",
+            f"a measured request could not be asked again after the run: {repeated.fault}",
         )
     answers = repeated.answers
     if not answers:
         return
     tokens, completed = seen.result.total_output_tokens or 0, seen.result.completed or 0
     alike = seen.result.answers_identical and tokens >= MIN_COMPARED_TOKENS * completed
-    if alike and len(answers) > 1:
+    if alike and len(answers) > 1 and not _share_another(answers):
         yield _all_alike(len(seen.result.answer_digests), answers)
     else:
         yield from _differing(answers)
 
 
+def _share_another(answers: Sequence[RepeatedAnswer]) -> bool:
+    """Whether the answers alone are all one text too, but not that under load."""
+    return len({each.alone for each in answers}) == 1 and any(each.differs for each in answers)
+
+
 def _all_alike(count: int, answers: Sequence[RepeatedAnswer]) -> Finding:
-    """What a run is whose answers are all the same text."""
+    """Judge a run whose answers are all the same text."""
     alone = {each.alone for each in answers}
     said = f"all {count} answers are the same text"
     if len(alone) > 1:
         return invalid(
             "answers_under_load",
-            f"{said}, but {len(answers)} of the same requests, asked alone, have {len(alone)} "
-            "different ones: what was served under load is wrong",
+            f"{said}, but {len(answers)} of these requests, asked alone, get {len(alone)} "
+            "different texts: what was served under load is wrong",
         )
     return unproven(
         "answers_under_load",
-        f"{said}, as are those of {len(answers)} of these requests asked alone: a wrong answer "
+        f"{said}, and {len(answers)} of these requests, asked alone, get it too: a wrong answer "
         "would not show",
     )
 
@@ -86,7 +92,8 @@ def _differing(answers: Sequence[RepeatedAnswer]) -> Iterator[Finding]:
         yield invalid("answers_under_load", f"{said}: what was served under load is wrong")
     elif wrong > restless or chance(unexplained, restless, len(answers)) < MAX_CHANCE:
         yield unproven(
-            "answers_under_load", f"{said}; whether load changes answers is not settled by so few"
+            "answers_under_load",
+            f"{said}; so few requests do not tell whether load changes answers",
         )
     else:
         yield note("answers_under_load", said)
@@ -112,13 +119,13 @@ def _said(
     gaps: Sequence[float],
     restless: int,
 ) -> str:
-    """The numbers, without a text: prompts may be somebody's."""
+    """Return the numbers, without a text: prompts may be private."""
     rows = ", ".join(str(each.index) for each in differing)
     silent = len(differing) - len(gaps)
     known = [f"up to {max(gaps):.2g} nats (limit {MAX_TIE_NATS:g})"] if gaps else []
-    unknown = [f"unknown of {silent}"] if silent else []
+    unknown = [f"for {silent} the server does not say"] if silent else []
     return (
-        f"{len(differing)} of {len(answers)} measured requests (rows {rows}) have another greedy "
-        f"text than asked alone, {restless} if asked alone twice; how much less likely than the "
-        f"likeliest their words are: {', '.join(known + unknown)}"
+        f"{len(differing)} of {len(answers)} measured requests (rows {rows}) have a different "
+        f"greedy text when asked alone, {restless} differ between two times alone; how much less "
+        f"likely than the top token the measured text was: {', '.join(known + unknown)}"
     )

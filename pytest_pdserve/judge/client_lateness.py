@@ -1,4 +1,4 @@
-"""What a client that says how late it was leaves to be judged: ``precise``.
+"""What may be judged of a client that reports its own lateness: ``precise``.
 
 Its result says by which share its lateness may have moved each metric
 (``client_lateness_share``), which clock it used (``client_clock``), and how many tokens came
@@ -43,8 +43,8 @@ def _clock(raw: Mapping[str, Any]) -> Iterator[Finding]:
     if clock != KERNEL_CLOCK:
         yield unproven(
             "client_lateness",
-            f"times of chunks are those of the client's own {clock}, not the kernel's: a chunk "
-            "that waited to be read counts as late",
+            "the kernel did not say of every chunk when it arrived (client_clock = "
+            f"{clock or 'unknown'}): one that waited to be read counts as late",
         )
 
 
@@ -63,7 +63,7 @@ def _moved(seen: Observation, raw: Mapping[str, Any]) -> Iterator[Finding]:
     if moved:
         worst = max(moved, key=lambda name: moved[name])
         late = finite(raw.get("client_p99_read_late_ms"))
-        read = "" if late is None else f"; it read up to {late:.1f} ms late (p99)"
+        read = "" if late is None else f"; p99 of its reads is {late:.1f} ms late"
         yield note(
             "client_lateness",
             f"the client's own lateness may move {worst} by {moved[worst]:.1%}, limit "
@@ -90,12 +90,12 @@ def _together(seen: Observation, raw: Mapping[str, Any]) -> Iterator[Finding]:
     if 0 < beyond <= tokens * (1 - MIN_CHUNKS_PER_TOKEN):  # more is the matter of ``chunks``
         said.append(
             f"{beyond} of {tokens} tokens came in a chunk with others, "
-            "so that there is no gap before them"
+            "so they have no inter-token latency"
         )
     if merged > MAX_TOGETHER * chunks:
         said.append(
             f"{merged} of {chunks} chunks were read together with the one "
-            "before, with the time of the last"
+            "before, and share one time"
         )
     if said:
         yield note("client_lateness", "; ".join(said))

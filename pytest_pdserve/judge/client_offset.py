@@ -24,5 +24,6 @@ def check_client_offset(seen: Observation) -> Iterator[Finding]:
     if said:
         yield note(
             "client_offset",
-            f"at such a load the client itself adds {', '.join(said)} (pdserve calibrate --client)",
+            f"the client reports {', '.join(said)} too much at this concurrency or the next larger "
+            "one that pdserve calibrate --client measured (negative: too little)",
         )

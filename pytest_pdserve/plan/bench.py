@@ -13,6 +13,7 @@ from pytest_pdserve.plan.command import options_of
 from pytest_pdserve.plan.router import API_KEY_VARIABLE
 from pytest_pdserve.values.counters import release_of
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.system import CLIENTS_OF_VLLM
 from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import Limits
 from pytest_pdserve.values.system import System
@@ -50,20 +51,22 @@ def bench_command(
     )
 
 
-def worker_command(system: System, *, node: str, python: str, script: str, folder: str) -> Command:
+def worker_command(system: System, *, node: str, script: str, folder: str) -> Command:
     """The command of the process that runs vLLM's client again and again.
 
-    :param python: runs the script where the system names no Python for its client; the script then
-        looks for that of vLLM.
+    Where the system names no Python for its client, another runs the script, which then looks for
+    that of vLLM.
+
     :param script: ``clients/vllm_worker.py``, where the node finds it.
     :param folder: where it looks for jobs.
     """
     own = system.bench.python
     program = () if own else ("--program", system.programs.vllm)
+    python = own or ("python3" if system.container.contained else sys.executable)
     return Command(
         name="client",
         node=node,
-        argv=(own or python, script, *program, folder),
+        argv=(python, script, *program, folder),
         **_environment(system),
     )
 
@@ -79,7 +82,7 @@ def _environment(system: System) -> dict[str, Any]:
 
 
 def _program(system: System, kind: ClientKind) -> tuple[str, ...]:
-    if kind == "precise":
+    if kind not in CLIENTS_OF_VLLM:
         return (sys.executable, "-m", "pytest_pdserve.clients.precise")
     if (python := system.bench.python) is not None:
         return (python, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
@@ -126,7 +129,7 @@ def extra_requests(
 ) -> int:
     """Return the requests that the client sends beside those asked, all with the first prompt.
 
-    ``precise`` sends none.
+    Only clients that are a part of vLLM send any.
 
     These are its warm-ups (``--num-warmups``), and the one that tells whether the endpoint is
     ready: before vLLM 0.14 by itself (pull request 30975), since then where
@@ -134,7 +137,7 @@ def extra_requests(
 
     :param vllm: version of the client's vLLM; None if it is not known.
     """
-    if kind == "precise":
+    if kind not in CLIENTS_OF_VLLM:
         return 0
     options = client_options(workload, system)
     release = release_of(vllm)

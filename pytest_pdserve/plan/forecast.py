@@ -182,7 +182,7 @@ class _Known:
         )
         if found is None:
             return self._default(RUN_S)
-        return found + (self._newest(_ours) or 0.0)
+        return found + (self._newest(_overhead) or 0.0)
 
     def _newest(self, *takes: Take) -> float | None:
         """Mean of what the newest session tells that tells anything, by the first way that does."""
@@ -232,10 +232,10 @@ def _other_tests(session: PastSession) -> Iterator[float]:
         yield session.times.seconds["other tests"] / max(len(topologies), 1)
 
 
-def _ours(session: PastSession) -> Iterator[float]:
+def _overhead(session: PastSession) -> Iterator[float]:
     """Yield the seconds that belong to no start and no run, for each run."""
     if session.times is not None and session.times.ended and session.times.runs:
-        yield session.times.seconds.get("ours", 0.0) / session.times.runs
+        yield session.times.seconds.get("overhead", 0.0) / session.times.runs
 
 
 def _measured(session: PastSession, topology: str | None = None) -> Iterator[Record]:

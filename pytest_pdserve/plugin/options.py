@@ -110,8 +110,8 @@ def _add_how(add: Callable[..., None]) -> None:
         "--pdserve-share-engines",
         action="store_true",
         default=None,
-        help="Start instances once for all topologies whose instances are alike but for their role "
-        "(default: off, or what the system file says)",
+        help="Start instances once for all topologies that differ only in the roles of their "
+        "instances (default: off, or what the system file says)",
     )
     add(
         "--pdserve-no-record",

@@ -15,6 +15,6 @@ def offset_lines(found: ClientOffsets) -> list[str]:
     ]
     version = f" ({found.version})" if found.version else ""
     return [
-        f"client {found.client}{version} reports too much, ms:",
+        f"client {found.client}{version} reports, ms more than is true:",
         *text_table(("streams", *names), rows, "r" * (len(names) + 1)),
     ]

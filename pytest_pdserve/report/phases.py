@@ -13,12 +13,12 @@ _LEAST = 0.005
 
 
 def phase_line(times: SessionTimes) -> str:
-    """Return the session's time by phase, the longest first and ours last, and what it held."""
+    """Return the session's time by phase, the longest first and overhead last, and what it held."""
     total_s = times.total_s
     shares = {phase: seconds / total_s for phase, seconds in times.seconds.items() if total_s}
 
     def place(phase: Phase) -> tuple[bool, float]:
-        return phase == "ours", -shares[phase]
+        return phase == "overhead", -shares[phase]
 
     said = [
         f"{phase} {100 * shares[phase]:.0f} %"
@@ -47,9 +47,10 @@ def forecast_line(forecast: Forecast) -> str:
     sources += [f"from {DEFAULTS}"] if forecast.guessed else []
     starts = f"{_counted(forecast.starts, 'start')} {duration_words(forecast.start_s)}"
     runs = duration_words(forecast.load_s + forecast.rest_s)
+    counted = f"{_counted(forecast.runs, 'run')} and all else" if forecast.runs else "all else"
     parts = [
         *([starts] if forecast.starts else []),
-        f"{_counted(forecast.runs, 'run')} {runs} (load {duration_words(forecast.load_s)})",
+        f"{counted} {runs} (load {duration_words(forecast.load_s)})",
     ]
     held = f"; {forecast.held.words}" if forecast.held.words else ""
     about = duration_words(forecast.total_s)

@@ -45,7 +45,9 @@ def ask_again(
         try:
             answers.append(_ask_again(request, url, completions))
         except RefusedError as error:
-            return RepeatedAnswers(answers=tuple(answers), not_kept=str(error))
+            if not answers:
+                return RepeatedAnswers(not_kept=str(error))
+            return RepeatedAnswers(answers=tuple(answers), fault=str(error))
         except PathError as error:
             return RepeatedAnswers(answers=tuple(answers), fault=str(error))
     return RepeatedAnswers(answers=tuple(answers))
@@ -94,7 +96,7 @@ def why_not_asked(
     if result.kept or not result.completed or not greedy:
         return None
     return RepeatedAnswers(
-        not_kept=f"the client {kind} does not say what it sent; vllm and precise do of text "
+        not_kept=f"the client {kind} keeps no requests of such a load; vllm and precise keep text "
         "completions"
     )
 

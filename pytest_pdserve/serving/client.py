@@ -24,6 +24,7 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.system import CLIENTS_OF_VLLM
 from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
@@ -160,7 +161,7 @@ class CommandClient:
     def run(self, load: Load, watch: Watch) -> ClientRun:
         """Run the command to its end."""
         command = load.command(self.kind, self.allocation.client_node)
-        if self.kind != "precise":  # which is a part of this package, not of the image
+        if self.kind in CLIENTS_OF_VLLM:
             (command,) = self.allocation.containment.wrap([command])
         began = time.monotonic()
         secrets = unwritten_values([command], self.api_key)

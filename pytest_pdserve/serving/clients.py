@@ -6,10 +6,10 @@ import contextlib
 import secrets
 from collections.abc import Iterator
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import BenchClient
@@ -18,6 +18,7 @@ from pytest_pdserve.serving.client import Load
 from pytest_pdserve.serving.client import seed_of
 from pytest_pdserve.serving.worker import WorkerClient
 from pytest_pdserve.values.secrets import SESSION_KEY_PREFIX
+from pytest_pdserve.values.system import CLIENTS_OF_VLLM
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -49,7 +50,7 @@ def bench_client(
         if measuring:
             worker.start()
     else:
-        known = version("pytest-pdserve") if kind == "precise" else None
+        known = None if kind in CLIENTS_OF_VLLM else find_versions().get("pytest-pdserve")
         client = CommandClient(kind=kind, allocation=allocation, api_key=key, version=known)
     try:
         yield client

@@ -95,8 +95,9 @@ def measure(
     ran = _run(deployment, workload, seed=seed, result_path=result_path)
     lost = _lost(deployment.allocation)
     seen = _observation(deployment, workload, ran)
-    if provenance.client_offsets is not None:
-        seen = replace(seen, client_offset_ms=provenance.client_offsets.at(streams_of(workload)))
+    offsets = provenance.client_offsets
+    if offsets is not None and offsets.is_of(provenance.host):
+        seen = replace(seen, client_offset_ms=offsets.at(streams_of(workload)))
     facts = _facts(deployment, ran, store, repeat=repeat, start=start)
     findings = (*check_sanity(seen), *lost)
     findings = (*findings, *_logged(ran, findings))

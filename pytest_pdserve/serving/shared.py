@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 
-import httpx
-
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
-from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.plan.placement import rotated
 from pytest_pdserve.plan.sharing import SharedLaunch
 from pytest_pdserve.plan.sharing import plan_shared
@@ -23,10 +20,8 @@ from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.measure import diagnosing_nodes
 from pytest_pdserve.serving.readiness import Server
-from pytest_pdserve.serving.readiness import wait_ready
 from pytest_pdserve.serving.stand_up import deployed
 from pytest_pdserve.serving.stand_up import servers_of
-from pytest_pdserve.serving.stand_up import start_planned
 from pytest_pdserve.serving.stand_up import starting
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.system import System
@@ -39,7 +34,6 @@ class _Engines:
 
     plan: SharedLaunch
     processes: tuple[Process, ...]
-    client: httpx.Client
     ready_s: float
     """Seconds until they answered."""
 
@@ -82,7 +76,7 @@ class SharedEngines:
         :raises PdserveError: as :func:`.stand_up.stand_up`; of instances that did not come up, the
             same for each topology.
         """
-        if topology.id in self._used:
+        if topology.id in self._used or self._lost:
             self.stop()
         if self._trouble is not None:
             raise self._trouble
@@ -90,24 +84,23 @@ class SharedEngines:
         engines = self._up or self._start(progress)
         self._used.add(topology.id)
         launch = engines.plan.launches[topology.id]
-        by_node = dict(zip(_nodes(engines.plan), engines.processes, strict=True))
+        nodes = [each.node for each in engines.plan.engines.instances]
+        by_node = dict(zip(nodes, engines.processes, strict=True))
         processes = [by_node[each.node] for each in launch.placement.instances]
         opening = starting(self.allocation, self.system, self.bench, logs=logs, progress=progress)
-        with opening as (client, start):
+        with opening as launcher:
             with diagnosing_nodes(self.allocation, progress):
-                deployment = deployed(
-                    launch,
-                    servers_of(launch, processes),
-                    self.system,
-                    self.allocation,
-                    (client, self.bench),
-                    start,
-                    progress,
-                )
+                deployment = deployed(launcher, launch, servers_of(launch, processes))
             deployment.shared_start = self.starts - 1
             if started:
                 deployment.timings_s["ready"] = engines.ready_s
             yield deployment
+
+    @property
+    def _lost(self) -> bool:
+        """Whether an instance has ended: what is left serves no topology."""
+        processes = self._up.processes if self._up is not None else ()
+        return any(process.poll() is not None for process in processes)
 
     def _start(self, progress: Progress) -> _Engines:
         """Start the instances and wait until they answer."""
@@ -126,29 +119,20 @@ class SharedEngines:
         opening = starting(
             allocation, self.system, self.bench, logs=self.logs(number), progress=progress
         )
-        with opening as (client, start):
+        with opening as launcher:
             with diagnosing_nodes(allocation, progress):
-                progress(f"one start of instances for {names}")
-                with Heartbeat(progress, "starting instances") as beat:
-                    plan, processes = start_planned(
-                        lambda: plan_shared(
-                            self.topologies,
-                            self.system,
-                            hosts=hosts,
-                            claim=allocation.claim,
-                            containment=allocation.containment,
-                        ),
-                        start,
-                        beat,
+                progress(f"starting instances that {names} share")
+                plan, processes = launcher.start_planned(
+                    lambda: plan_shared(
+                        self.topologies,
+                        self.system,
+                        hosts=hosts,
+                        claim=allocation.claim,
+                        containment=allocation.containment,
                     )
-                ready_s = wait_ready(
-                    _servers(plan, processes),
-                    client,
-                    limit_s=self.system.limits.ready_s,
-                    progress=progress,
-                    check=allocation.check,
                 )
-            yield _Engines(plan=plan, processes=processes, client=client, ready_s=ready_s)
+                ready_s = launcher.wait_ready(_servers(plan, processes))
+            yield _Engines(plan=plan, processes=processes, ready_s=ready_s)
 
     def stop(self) -> None:
         """End the instances, if they are up; they are started anew when they are asked for.
@@ -158,10 +142,6 @@ class SharedEngines:
         self._up, self._trouble = None, None
         self._used.clear()
         self._stack.close()
-
-
-def _nodes(plan: SharedLaunch) -> list[str]:
-    return [each.node for each in plan.engines.instances]
 
 
 def _servers(plan: SharedLaunch, processes: Sequence[Process]) -> list[Server]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +21,6 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.passing import unwritten_values
 from pytest_pdserve.plan.command import Command
-from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.plan.placement import rotated
@@ -53,8 +54,67 @@ _AT_ONCE = httpx.Limits(max_connections=MAX_CONNECTIONS)
 
 
 Planned = TypeVar("Planned", Launch, SharedLaunch)
-Start = Callable[[Sequence[Command]], tuple[Process, ...]]
-"""Starts commands with the session's key, and remembers to stop them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """Starts commands of a session with its key, and asks what they start."""
+
+    allocation: Allocation
+    """Nodes of the session."""
+    system: System
+    """What the commands are of."""
+    bench: BenchClient
+    """What will measure."""
+    logs: Path
+    """Folder of one log per process."""
+    progress: Progress
+    """Told what is being waited for."""
+    client: httpx.Client
+    """HTTP with the session's key."""
+    processes: list[Process] = field(default_factory=list)
+    """All that was started."""
+
+    def start(self, commands: Sequence[Command]) -> tuple[Process, ...]:
+        """Start *commands*, all at once where the cluster can.
+
+        :raises LaunchError: if one cannot be started.
+        """
+        started = self.allocation.start(
+            commands,
+            logs=[self.logs / command.log_name for command in commands],
+            secrets=unwritten_values(commands, self.bench.api_key),
+        )
+        self.processes.extend(started)
+        return started
+
+    def start_planned(self, plan: Callable[[], Planned]) -> tuple[Planned, tuple[Process, ...]]:
+        """Start all instances of a plan; of a new one where some of its ports turn out taken.
+
+        :raises PortTakenError: if that happens again and again.
+        """
+        with Heartbeat(self.progress, "starting instances") as beat:
+            for attempt in range(1, _PORT_ATTEMPTS + 1):
+                made = plan()
+                nodes = len({command.node for command in made.instances})
+                beat(f"starting {len(made.instances)} instances on {nodes} nodes")
+                try:
+                    return made, self.start(made.instances)
+                except PortTakenError as error:
+                    if attempt == _PORT_ATTEMPTS:
+                        raise
+                    beat(f"{error}; trying other ports")
+        raise AssertionError
+
+    def wait_ready(self, servers: Sequence[Server]) -> float:
+        """Wait until *servers* answer; return the seconds that it took."""
+        return wait_ready(
+            servers,
+            self.client,
+            limit_s=self.system.limits.ready_s,
+            progress=self.progress,
+            check=self.allocation.check,
+        )
 
 
 @contextlib.contextmanager
@@ -108,46 +168,51 @@ def _start_servers(
     rotation: int = 0,
 ) -> Iterator[Deployment]:
     """Start servers, make them ready, and end all of them on leaving."""
-    with starting(allocation, system, bench, logs=logs, progress=progress) as (client, start):
+    with starting(allocation, system, bench, logs=logs, progress=progress) as launcher:
         with diagnosing_nodes(allocation, progress):
             hosts = rotated(allocation.hosts, rotation)
-            with Heartbeat(progress, "starting instances") as beat:
-                launched = _launch(topology, system, allocation, hosts, start, beat)
-            deployment = _make_ready(
-                *launched, system, allocation, (client, bench), start, progress
+            plan, processes = launcher.start_planned(
+                lambda: plan_launch(
+                    topology,
+                    system,
+                    hosts=hosts,
+                    claim=allocation.claim,
+                    containment=allocation.containment,
+                )
             )
+            servers = servers_of(plan, processes)
+            began, ready_s = time.monotonic(), launcher.wait_ready(servers)
+            deployment = deployed(launcher, plan, servers)
+            deployment.started = began
+            deployment.timings_s["ready"] = ready_s
         yield deployment
 
 
 @contextlib.contextmanager
 def starting(
     allocation: Allocation, system: System, bench: BenchClient, *, logs: Path, progress: Progress
-) -> Iterator[tuple[httpx.Client, Start]]:
-    """Provide HTTP with the session's key, and what starts commands; end these on leaving.
+) -> Iterator[Launcher]:
+    """Provide what starts commands; end all that it started on leaving.
 
     :param logs: folder of one log per process.
     """
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
-    key = bench.api_key
-    processes: list[Process] = []
-
-    def start(commands: Sequence[Command]) -> tuple[Process, ...]:
-        started = allocation.start(
-            commands,
-            logs=[logs / command.log_name for command in commands],
-            secrets=unwritten_values(commands, key),
-        )
-        processes.extend(started)
-        return started
-
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = {"Authorization": f"Bearer {bench.api_key}"}
     # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
     with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
+        launcher = Launcher(
+            allocation=allocation,
+            system=system,
+            bench=bench,
+            logs=logs,
+            progress=progress,
+            client=client,
+        )
         try:
-            yield client, start
+            yield launcher
         finally:
-            _end(allocation, processes, progress)
+            _end(allocation, launcher.processes, progress)
 
 
 def _end(allocation: Allocation, processes: Sequence[Process], progress: Progress) -> None:
@@ -158,46 +223,6 @@ def _end(allocation: Allocation, processes: Sequence[Process], progress: Progres
     finally:
         for process in processes:
             redact_file(process.log)
-
-
-def _launch(
-    topology: Topology,
-    system: System,
-    allocation: Allocation,
-    hosts: Sequence[Host],
-    start: Start,
-    progress: Progress,
-) -> tuple[Launch, list[Server]]:
-    """Plan and start all instances; return them too."""
-    plan, processes = start_planned(
-        lambda: plan_launch(
-            topology,
-            system,
-            hosts=hosts,
-            claim=allocation.claim,
-            containment=allocation.containment,
-        ),
-        start,
-        progress,
-    )
-    return plan, servers_of(plan, processes)
-
-
-def start_planned(
-    plan: Callable[[], Planned], start: Start, progress: Progress
-) -> tuple[Planned, tuple[Process, ...]]:
-    """Start all instances of a plan; of a new one where some of its ports turn out to be taken."""
-    for attempt in range(1, _PORT_ATTEMPTS + 1):
-        made = plan()
-        nodes = len({command.node for command in made.instances})
-        progress(f"starting {len(made.instances)} instances on {nodes} nodes")
-        try:
-            return made, start(made.instances)
-        except PortTakenError as error:
-            if attempt == _PORT_ATTEMPTS:
-                raise
-            progress(f"{error}; trying others")
-    raise AssertionError
 
 
 def servers_of(plan: Launch, processes: Sequence[Process]) -> list[Server]:
@@ -216,65 +241,31 @@ def servers_of(plan: Launch, processes: Sequence[Process]) -> list[Server]:
     ]
 
 
-def _make_ready(
-    plan: Launch,
-    servers: list[Server],
-    system: System,
-    allocation: Allocation,
-    access: tuple[httpx.Client, BenchClient],
-    start: Start,
-    progress: Progress,
-) -> Deployment:
-    client, bench = access
-    began = time.monotonic()
-    ready_s = wait_ready(
-        servers,
-        client,
-        limit_s=system.limits.ready_s,
-        progress=progress,
-        check=allocation.check,
-    )
-    deployment = deployed(plan, servers, system, allocation, (client, bench), start, progress)
-    deployment.started = began
-    deployment.timings_s["ready"] = ready_s
-    return deployment
-
-
-def deployed(
-    plan: Launch,
-    servers: Sequence[Server],
-    system: System,
-    allocation: Allocation,
-    access: tuple[httpx.Client, BenchClient],
-    start: Start,
-    progress: Progress,
-) -> Deployment:
+def deployed(launcher: Launcher, plan: Launch, instances: Sequence[Server]) -> Deployment:
     """Start the router in front of instances that are ready, warm them up and prove the path."""
-    client, bench = access
-    servers = list(servers)
-    began = time.monotonic()
+    servers, began = list(instances), time.monotonic()
     if plan.router is not None:
-        servers.append(_start_router(plan, plan.router, start, progress))
-        _wait_router(servers[-1], servers, client, progress)
+        servers.append(_start_router(launcher, plan, plan.router))
+        _wait_router(servers[-1], servers, launcher)
     deployment = Deployment(
         topology=plan.placement.topology,
-        system=system,
-        allocation=allocation,
+        system=launcher.system,
+        allocation=launcher.allocation,
         url=plan.url,
         nodes=plan.placement.nodes,
         servers=tuple(servers),
-        client=client,
-        bench=bench,
+        client=launcher.client,
+        bench=launcher.bench,
         started=began,
-        progress=progress,
+        progress=launcher.progress,
     )
-    deployment.timings_s["warmup"] = _warm(deployment, progress)
+    deployment.timings_s["warmup"] = _warm(deployment, launcher.progress)
     return deployment
 
 
-def _start_router(plan: Launch, router: Command, start: Start, progress: Progress) -> Server:
-    with Heartbeat(progress, "starting the router"):
-        (process,) = start([router])
+def _start_router(launcher: Launcher, plan: Launch, router: Command) -> Server:
+    with Heartbeat(launcher.progress, "starting the router"):
+        (process,) = launcher.start([router])
     return Server(
         name="router",
         role="router",
@@ -284,11 +275,9 @@ def _start_router(plan: Launch, router: Command, start: Start, progress: Progres
     )
 
 
-def _wait_router(
-    router: Server, servers: list[Server], client: httpx.Client, progress: Progress
-) -> None:
+def _wait_router(router: Server, servers: Sequence[Server], launcher: Launcher) -> None:
     try:
-        wait_ready([router], client, limit_s=_ROUTER_READY_S, progress=progress)
+        wait_ready([router], launcher.client, limit_s=_ROUTER_READY_S, progress=launcher.progress)
     except (LaunchError, NotReadyError):
         check_alive([s for s in servers if s is not router], 0.0, 0.0)
         raise

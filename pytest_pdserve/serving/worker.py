@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +71,6 @@ class WorkerClient:
                 worker_command(
                     self.system,
                     node=self.allocation.client_node,
-                    python="python3" if self.system.container.contained else sys.executable,
                     script=str(script),
                     folder=str(self._here),
                 )
@@ -180,7 +178,7 @@ class WorkerClient:
         code = self._process.poll()
         ended = exit_text(code) if code is not None else "has ended"
         raise ClientError(
-            f"{name}: the process of the client {ended} in the middle of it; {log_tells(load.log)}"
+            f"{name}: the client process {ended} during the run; {log_tells(load.log)}"
         )
 
     def _wait_ready(self, process: Process, watch: Watch) -> None:
@@ -189,7 +187,7 @@ class WorkerClient:
         :raises ClientUnusableError: if it cannot be.
         :raises ClientError: if the worker ends, or does not say so in time.
         """
-        limited = replace(watch, limit_s=self.system.limits.bench_start_s, hung=_slow_import)
+        limited = replace(watch, limit_s=self.system.limits.bench_start_s, hung=self._slow_import)
         wait_for(
             process,
             lambda: self._read("ready.json") or process.poll(),
@@ -201,13 +199,22 @@ class WorkerClient:
         if said is None:
             code = process.poll()
             ended = "has ended" if code is None else exit_text(code)
-            raise ClientError(f"the process of the client {ended}; {log_tells(self._log)}")
+            raise ClientError(f"the client process {ended}; {log_tells(self._log)}")
         if said["error"] is not None:
+            advice = "mend that installation, or name another Python in [bench] python of"
+            if said["moved"]:
+                advice = "set client = 'vllm-command' in"
             raise ClientUnusableError(
-                f"[bench] client = 'vllm' cannot be used: {said['error']} ({self._log}); set "
-                f"client = 'vllm-command' in {self.system.source}"
+                f"[bench] client = 'vllm' cannot be used: {said['error']} ({self._log}); "
+                f"{advice} {self.system.source}"
             )
         self.version = said["version"]
+
+    def _slow_import(self, _: str, log: str) -> ClientError:
+        limit_s = self.system.limits.bench_start_s
+        return ClientError(
+            f"the client did not import vLLM within {limit_s:.0f} s (limits.bench_start_s); {log}"
+        )
 
     def close(self) -> None:
         """End the worker, and take the secrets out of its log."""
@@ -220,8 +227,3 @@ class WorkerClient:
             for path in (self._log, self._here / "prompts.log"):
                 redact_file(path)
             shutil.rmtree(self._here / "prompts", ignore_errors=True)
-
-
-def _slow_import(said: str, log: str) -> ClientError:
-    del said
-    return ClientError(f"the client did not import vLLM in time (limits.bench_start_s); {log}")

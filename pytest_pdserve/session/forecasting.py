@@ -17,14 +17,12 @@ from pytest_pdserve.plan.forecast import TopologyWork
 from pytest_pdserve.plan.forecast import forecast
 from pytest_pdserve.plan.sharing import sharing_groups
 from pytest_pdserve.results.baselines import state_folder
-from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.history import stored_sessions
 from pytest_pdserve.results.store import load_times
-from pytest_pdserve.serving.provenance import fingerprint
-from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.session.evidence import Evidence
 from pytest_pdserve.session.phases import held_by
 from pytest_pdserve.session.project import Project
+from pytest_pdserve.session.provenance import provenance_before
 from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.sessions import SessionRef
@@ -117,16 +115,10 @@ def known_cells(system: System, project: Project) -> Collection[Key]:
 
     :raises ConfigError: if the baseline cannot be used.
     """
-    backend = backend_of(system)
-    hardware = backend.describe_hardware(system)
     evidence = Evidence(
         system=system,
-        provenance=Provenance(
-            versions={},
-            host=measured_on(hardware, system),
-            fingerprint=fingerprint(hardware, system),
-        ),
-        nodes_known=backend.knows_hardware,
+        provenance=provenance_before(system, project.rootdir),
+        nodes_known=backend_of(system).knows_hardware,
         session=SessionRef(id="plan"),
         runs=project.runs,
         state=state_folder(),

@@ -53,7 +53,7 @@ def other_clients(session: Session, keys: Sequence[Key]) -> str:
     judge = session.session_judge
     kinds = sorted({kind for key in keys for kind in judge.other_clients(key)})
     ours = judge.client_kind
-    return f"{ours}; references of {', '.join(kinds)} are not compared with it" if kinds else ""
+    return f"{ours}, to which references of {', '.join(kinds)} are not compared" if kinds else ""
 
 
 def not_recorded(session: Session) -> str:

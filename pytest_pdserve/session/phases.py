@@ -43,7 +43,7 @@ class SessionPhases:
         """
         self._store, self._clock = store, clock
         self._seconds: dict[Phase, float] = {}
-        self._phases: list[Phase] = ["ours"]
+        self._phases: list[Phase] = ["overhead"]
         self._last = clock()
         self._starts: list[StartTimes] = []
         self._runs = 0
@@ -98,7 +98,7 @@ class SessionPhases:
         """Seconds of acquiring nodes that went into preparing them, where the queue is known."""
         took_s = self._now().get("queue", 0.0)
         queued_s = allocation.describe().get("queued_s", took_s)
-        return self._move("queue", "ours", took_s - min(queued_s, took_s))
+        return self._move("queue", "overhead", took_s - min(queued_s, took_s))
 
     @contextlib.contextmanager
     def serving(
@@ -132,7 +132,7 @@ class SessionPhases:
             "load": load_s,
             "client": timings_s.get("client", load_s) - load_s,
             "warm-up": timings_s.get("warm", 0.0),
-            "ours": took_s,  # what is left
+            "overhead": took_s,  # what is left
         }
         for phase, seconds in parts.items():
             took_s -= self._move("failed runs", phase, min(seconds, took_s))

@@ -115,8 +115,8 @@ class _Asking:
         result = self.bench.run(asked, watch).result
         if result.failed or not result.completed:
             raise ClientError(
-                f"client {self.bench.kind}: {result.failed} of {load.requests} requests to the "
-                "server of known timing failed"
+                f"client {self.bench.kind}: of {load.requests} requests to the timed server "
+                f"{result.completed} were answered and {result.failed} failed"
             )
         return result.raw
 

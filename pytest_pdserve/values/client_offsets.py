@@ -42,6 +42,10 @@ class ClientOffsets:
     rows: Annotated[tuple[OffsetAt, ...], Meta(min_length=1)]
     """By number of streams, fewest first."""
 
+    def is_of(self, host: Mapping[str, str]) -> bool:
+        """Whether nothing that is known of *host* differs from the machine that it ran on."""
+        return all(host.get(name, value) == value for name, value in self.machine.items())
+
     def at(self, streams: int) -> Mapping[str, float]:
         """Return what the client reports too much with *streams* requests in flight, ms.
 

@@ -21,7 +21,7 @@ Phase = Literal[
     "stop",
     "other tests",
     "failed runs",
-    "ours",
+    "overhead",
 ]
 """What a session spends time on: waiting for nodes; starting servers until they answer; warming
 them up; the client before and after the load; the load; ending servers and giving nodes back; tests

@@ -195,6 +195,8 @@ class Sanity:
 
 
 ClientKind = Literal["vllm", "vllm-command", "precise"]
+CLIENTS_OF_VLLM: tuple[ClientKind, ...] = ("vllm", "vllm-command")
+"""Clients that are a part of vLLM: they run where it is installed, in an image too."""
 UNNAMED_CLIENT: ClientKind = "vllm-command"
 """Client of records and references that do not name theirs: the only one of earlier releases."""
 

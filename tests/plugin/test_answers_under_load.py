@@ -37,8 +37,8 @@ def test_garbage_under_load_is_invalid_where_the_same_requests_alone_differ(
     assert findings(greedy_house) == [
         (
             "invalid",
-            "all 8 answers are the same text, but 8 of the same requests, asked alone, have 8 "
-            "different ones: what was served under load is wrong",
+            "all 8 answers are the same text, but 8 of these requests, asked alone, get 8 "
+            "different texts: what was served under load is wrong",
         )
     ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pdserve.commands.main import main
 from tests.support.house import STUBS
 from tests.support.house import WORKLOAD
 from tests.support.house import House
@@ -57,10 +58,18 @@ def test_a_worker_that_is_killed_in_a_cell_is_named_and_started_anew(
     worker_house.faults(bench={"kill_once": str(killed)})
     result = worker_house.run(*SWEEP)
     result.assert_outcomes(passed=1, errors=1, skipped=1)
-    said = "the process of the client was ended by signal 9 (SIGKILL) in the middle of it"
+    said = "the client process was ended by signal 9 (SIGKILL) during the run"
     assert f"bench {WORKLOAD}: {said}" in result.stdout.str()
     (record,) = worker_house.records()
     assert record["workload"]["input_len"] == 64
+    assert sorted(each.name for each in folder(worker_house).iterdir()) == ["worker-1", "worker-2"]
+
+
+def test_a_worker_that_ends_between_two_runs_is_started_anew(
+    worker_house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSTUB_LEAVE_ONCE", str(tmp_path / "left"))
+    worker_house.run(*SWEEP).assert_outcomes(passed=2, skipped=1)
     assert sorted(each.name for each in folder(worker_house).iterdir()) == ["worker-1", "worker-2"]
 
 
@@ -100,14 +109,16 @@ def test_a_vllm_whose_internals_moved_ends_the_session_and_names_the_other_clien
     assert worker_house.records() == []
 
 
-def test_references_of_another_client_are_kept_and_not_compared(worker_house: House) -> None:
+def test_references_of_another_client_are_kept_and_not_compared(
+    worker_house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
     only = (*SWEEP, "-k", "32-8")
     worker_house.system(bench={"client": "vllm-command"})
     assert "NEW: 1 cell, recorded" in worker_house.run(*only).stdout.str()
     worker_house.system(bench={"client": "vllm"})
     said = worker_house.run(*only).stdout.str()
     assert "NEW: 1 cell, recorded" in said
-    assert "client vllm; references of vllm-command are not compared with it" in said
+    assert "client vllm, to which references of vllm-command are not compared" in said
     (path,) = worker_house.path.rglob("sweep.json")
     (night, other) = json.loads(path.read_text())["cells"]["1p1d"][WORKLOAD]["nights"]
     assert (night.get("client"), other["client"]) == (None, "vllm")
@@ -116,3 +127,10 @@ def test_references_of_another_client_are_kept_and_not_compared(worker_house: Ho
         said = worker_house.run(*only).stdout.str()
         assert "NEW" not in said
         assert "PASS" in said
+    # What is planned knows the references of the client that will measure.
+    worker_house.ini("pdserve_first_runs = 3")
+    for client, starts in (("vllm", "1 start "), ("precise", "3 starts ")):
+        worker_house.system(bench={"client": client})
+        capsys.readouterr()
+        assert main(["plan", "--topology", "1p1d", "--system", "stub"]) == 0
+        assert f": {starts}" in capsys.readouterr().out.splitlines()[0]

@@ -26,7 +26,7 @@ def test_what_the_client_adds_is_kept_and_said_of_records(
 ) -> None:
     assert main(["calibrate", "--client", "--system", "stub", "--streams", "4,1"]) == 0
     said = capsys.readouterr().out
-    assert "client precise (0.1.0) reports too much, ms:" in said
+    assert "client precise (0.1.0) reports, ms more than is true:" in said
     path = precise_house.path / "baselines" / "stub" / "client.precise.json"
     assert f"kept in   {path}" in said
     kept = json.loads(path.read_text())
@@ -40,16 +40,16 @@ def test_what_the_client_adds_is_kept_and_said_of_records(
     (record,) = precise_house.records()
     assert record["client_kind"] == "precise"
     assert record["client_offset_ms"] == {"mean_ttft_ms": 4.0, "mean_itl_ms": 0.0001}
-    note = "at such a load the client itself adds mean_ttft_ms +4.0 of "
+    note = "the client reports mean_ttft_ms +4.0 of "
     assert note in result.stdout.str()
 
 
 @pytest.mark.parametrize(
     ("streams", "said"),
     [
-        ("0", "--streams '0': expected numbers from 1 to 10,000 with commas between"),
-        ("4,x", "--streams '4,x': expected numbers"),
-        ("", "--streams '': expected numbers"),
+        ("0", "--streams '0': expected comma-separated numbers from 1 to 10,000"),
+        ("4,x", "--streams '4,x': expected comma-separated numbers"),
+        ("", "--streams '': expected comma-separated numbers"),
     ],
 )
 def test_odd_numbers_of_streams_are_refused(

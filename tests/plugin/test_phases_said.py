@@ -39,7 +39,9 @@ def test_a_session_says_what_it_will_take_and_took_and_the_next_one_knows(
 ) -> None:
     house.system(cluster={"price_per_gpu_hour": 2.5, "currency": "EUR"})
     house.suites("sweep")
-    assert planned(house, capsys).startswith("# about 3.1 min (from defaults: 180 s a start, ")
+    assert planned(house, capsys).startswith(
+        "# a session takes about 3.1 min (from defaults: 180 s a start, "
+    )
     result = house.run("--topology", "1p1d")
     result.stdout.fnmatch_lines(
         [
@@ -51,12 +53,10 @@ def test_a_session_says_what_it_will_take_and_took_and_the_next_one_knows(
     assert times["ended"]
     assert times["runs"] == 1
     assert [start["topology"] for start in times["starts"]] == ["1p1d"]
-    assert {"start", "warm-up", "client", "load", "stop", "ours"} <= times["seconds"].keys()
+    assert {"start", "warm-up", "client", "load", "stop", "overhead"} <= times["seconds"].keys()
     held = times["held"]
     assert (held["nodes"], held["gpus"], held["price_per_gpu_hour"]) == (1, 4, 2.5)
-    said = (
-        r"# about \d+ s \(from 1 earlier session\): 1 start \d+ s, 1 run \d+ s \(load \d+ s\); .+"
-    )
+    said = r"# a session takes about \d+ s \(from 1 earlier session\): 1 start \d+ s, 1 run and all else \d+ s \(load \d+ s\); .+"
     line = planned(house, capsys)
     assert re.fullmatch(said, line)
     assert line.endswith(" EUR")

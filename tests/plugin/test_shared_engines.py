@@ -75,6 +75,15 @@ def test_instances_that_do_not_come_up_are_told_once_for_each_topology(house: Ho
     assert not list(house.runs.glob("*/shared/logs-2"))
 
 
+def test_instances_that_ended_are_started_anew_for_the_next_topology(house: House) -> None:
+    house.suites("sweep")
+    # The first cell sends two requests to each instance.
+    house.faults(shared_1={"exit_after_streams": 2})
+    house.run("--topology", "route4,1p3d", "--pdserve-share-engines")
+    logs = sorted(path.name for path in next(house.runs.glob("*/shared")).iterdir())
+    assert logs == ["logs", "logs-2"]
+
+
 def test_an_endpoint_is_not_shared(house: House) -> None:
     house.suites("sweep")
     result = house.run("--pdserve-base-url", "http://127.0.0.1:1", "--pdserve-share-engines")

@@ -75,14 +75,14 @@ def found(seen: Observation) -> list[Finding]:
 def said(count: int, restless: int, gaps: str) -> str:
     rows = ", ".join(map(str, range(count)))
     return (
-        f"{count} of 8 measured requests (rows {rows}) have another greedy text than asked alone, "
-        f"{restless} if asked alone twice; how much less likely than the likeliest their words "
-        f"are: {gaps}"
+        f"{count} of 8 measured requests (rows {rows}) have a different greedy text when asked "
+        f"alone, {restless} differ between two times alone; how much less likely than the top "
+        f"token the measured text was: {gaps}"
     )
 
 
 WRONG = ": what was served under load is wrong"
-UNSETTLED = "; whether load changes answers is not settled by so few"
+UNSETTLED = "; so few requests do not tell whether load changes answers"
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ UNSETTLED = "; whether load changes answers is not settled by so few"
         ),
         (
             answers(*(other(n) for n in range(8))),
-            [("unproven", said(8, 0, "unknown of 8") + UNSETTLED)],
+            [("unproven", said(8, 0, "for 8 the server does not say") + UNSETTLED)],
         ),
-        (answers(other(0)), [("note", said(1, 0, "unknown of 1"))]),
+        (answers(other(0)), [("note", said(1, 0, "for 1 the server does not say"))]),
         (
             answers(*(other(n, 0.25) for n in range(8))),
             [("note", said(8, 0, "up to 0.25 nats (limit 0.5)"))],
         ),
         (
             answers(other(0, 0.25), other(1)),
-            [("note", said(2, 0, "up to 0.25 nats (limit 0.5), unknown of 1"))],
+            [("note", said(2, 0, "up to 0.25 nats (limit 0.5), for 1 the server does not say"))],
         ),
         (
             answers(*(other(n, 5.0, restless=True) for n in range(8))),
@@ -129,7 +129,7 @@ UNSETTLED = "; whether load changes answers is not settled by so few"
         ),
         (
             RepeatedAnswers(fault="it hung"),
-            [("unproven", "a measured request, asked again after the run: it hung")],
+            [("unproven", "a measured request could not be asked again after the run: it hung")],
         ),
     ],
     ids=[
@@ -150,13 +150,13 @@ def test_answers_that_differ_from_those_alone(
         (
             (" a", " b", " a"),
             "invalid",
-            "all 4 answers are the same text, but 3 of the same requests, asked alone, have 2 "
-            "different ones: what was served under load is wrong",
+            "all 4 answers are the same text, but 3 of these requests, asked alone, get 2 "
+            "different texts: what was served under load is wrong",
         ),
         (
             (" a", " a", " a"),
             "unproven",
-            "all 4 answers are the same text, as are those of 3 of these requests asked alone: a "
+            "all 4 answers are the same text, and 3 of these requests, asked alone, get it too: a "
             "wrong answer would not show",
         ),
     ],
@@ -173,6 +173,19 @@ def test_answers_that_are_all_alike_under_load(
     )
     seen = make_seen(result={"answer_digests": ("a",) * 4}, repeated=repeated)
     assert found(seen) == [(severity, message)]
+
+
+def test_one_text_under_load_and_another_alone_is_judged_by_how_likely_it_was(
+    make_seen: MakeSeen,
+) -> None:
+    repeated = RepeatedAnswers(
+        answers=tuple(
+            RepeatedAnswer(index=n, measured=" a a", alone=" b b", again=" b b", gap_nats=5.0)
+            for n in range(8)
+        )
+    )
+    seen = make_seen(result={"answer_digests": ("a",) * 4}, repeated=repeated)
+    assert found(seen) == [("invalid", said(8, 0, "up to 5 nats (limit 0.5)") + WRONG)]
 
 
 def test_a_character_whose_bytes_are_not_all_there_is_not_compared() -> None:
@@ -214,12 +227,16 @@ REQUEST = MeasuredRequest(
 )
 
 
-def completions(asked: list[dict[str, Any]], text: str, *, tells: bool = True) -> Completions:
+def completions(
+    asked: list[dict[str, Any]], text: str, *, tells: bool = True, refuses_after: int = 99
+) -> Completions:
     """Servers that answer streamed requests with *text*, and may tell how likely tokens are."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
         asked.append(body)
+        if len(asked) > refuses_after:
+            return httpx.Response(400, text="no")
         if not body.get("stream"):
             return httpx.Response(200 if tells else 400, json=top(bado=-0.5, kulo=-1.0, fego=-4.5))
         event = {"choices": [{"index": 0, "text": text, "finish_reason": "length"}]}
@@ -260,6 +277,13 @@ def test_a_request_that_is_not_answered_again_is_told(status: int, field: str) -
     repeated = ask_again([REQUEST], URL, Completions(httpx.Client(transport=transport), "m", 10.0))
     assert str(status) in getattr(repeated, field)
     assert repeated.answers == ()
+
+
+def test_a_refusal_after_some_answers_is_told_with_these() -> None:
+    repeated = ask_again([REQUEST] * 3, URL, completions([], " bado fego", refuses_after=1))
+    assert len(repeated.answers) == 1
+    assert "400" in repeated.fault
+    assert repeated.not_kept == ""
 
 
 @pytest.mark.parametrize(("text", "count"), [(" bado fego", 2), (" bado kulo", 8)])
@@ -320,7 +344,9 @@ def test_a_client_that_does_not_say_what_it_sent_is_named_where_answers_are_gree
     repeated = why_not_asked(read(kept), options, "vllm-command")
     assert (repeated is not None) == told
     if repeated is not None:
-        assert repeated.not_kept.startswith("the client vllm-command does not say what it sent")
+        assert repeated.not_kept.startswith(
+            "the client vllm-command keeps no requests of such a load"
+        )
 
 
 class Sample:

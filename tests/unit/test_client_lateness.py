@@ -53,8 +53,8 @@ CASES = {
     "moved": (
         {"client_lateness_share": {"mean_ttft_ms": 0.034, "p99_ttft_ms": 0.0101, "std": 9}},
         "note",
-        "the client's own lateness may move mean_ttft_ms by 3.4%, limit 1%; it read up to 2.1 ms "
-        "late (p99); mean_ttft_ms, p99_ttft_ms, mean_ttft_including_client_queue_ms, "
+        "the client's own lateness may move mean_ttft_ms by 3.4%, limit 1%; p99 of its reads is "
+        "2.1 ms late; mean_ttft_ms, p99_ttft_ms, mean_ttft_including_client_queue_ms, "
         "p99_ttft_including_client_queue_ms are not judged: give the client more CPU, or a lower "
         "max_concurrency",
         (
@@ -74,8 +74,8 @@ CASES = {
     "user-space-clock": (
         {"client_clock": "user-space clock"},
         "unproven",
-        "times of chunks are those of the client's own user-space clock, not the kernel's: a "
-        "chunk that waited to be read counts as late",
+        "the kernel did not say of every chunk when it arrived (client_clock = user-space clock): "
+        "one that waited to be read counts as late",
         (),
     ),
     "shares-unknown": (
@@ -87,13 +87,13 @@ CASES = {
     "tokens-in-one-chunk": (
         {"tokens_beyond_chunks": 7},
         "note",
-        "7 of 1024 tokens came in a chunk with others, so that there is no gap before them",
+        "7 of 1024 tokens came in a chunk with others, so they have no inter-token latency",
         (),
     ),
     "chunks-read-together": (
         {"chunks_read_together": 11},
         "note",
-        "11 of 1024 chunks were read together with the one before, with the time of the last",
+        "11 of 1024 chunks were read together with the one before, and share one time",
         (),
     ),
 }

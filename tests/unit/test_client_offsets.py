@@ -75,6 +75,21 @@ def test_what_is_worth_a_note(
     assert all(text in each.message for text, each in zip(said, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("host", "same"),
+    [
+        ({"cores": "2", "gpu": "H200"}, True),
+        ({"endpoint": "http://10.0.0.7"}, True),
+        ({"cores": "64"}, False),
+    ],
+    ids=["the same machine", "not known", "another machine"],
+)
+def test_offsets_hold_on_the_machine_that_they_were_measured_on(
+    host: Mapping[str, str], same: bool
+) -> None:
+    assert FOUND.is_of(host) is same
+
+
 def test_the_table_has_a_row_for_each_number() -> None:
     assert [line.split() for line in offset_lines(FOUND)][1:] == [
         ["streams", "mean_ttft_ms", "mean_itl_ms"],

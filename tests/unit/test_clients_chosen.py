@@ -87,7 +87,7 @@ def test_every_client_is_given_the_same_arguments(
 @pytest.mark.parametrize(
     ("python", "argv"),
     [
-        (None, ("/p", "/s.py", "--program", "vllm", "/f")),
+        (None, ("python3", "/s.py", "--program", "vllm", "/f")),
         ("/bench/python", ("/bench/python", "/s.py", "/f")),
     ],
 )
@@ -95,7 +95,7 @@ def test_the_worker_runs_in_the_environment_of_vllm_or_in_its_own(
     python: str | None, argv: tuple[str, ...]
 ) -> None:
     system = replace(load_system("p5-efa", SHIPPED), bench=BenchSpec(python=python))
-    command = worker_command(system, node="n", python="/p", script="/s.py", folder="/f")
+    command = worker_command(system, node="n", script="/s.py", folder="/f")
     assert command.argv == argv
     assert command.secrets == ("OPENAI_API_KEY",)
 

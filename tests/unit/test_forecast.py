@@ -25,7 +25,7 @@ SHORT = Workload(input_len=512, output_len=256, num_prompts=100)
 LONG = Workload(input_len=512, output_len=1024, num_prompts=100)
 LATE = replace(SHORT, request_rate=0.5)
 TIMES = SessionTimes(
-    seconds={"load": 20, "client": 14, "stop": 6, "other tests": 8, "ours": 4},
+    seconds={"load": 20, "client": 14, "stop": 6, "other tests": 8, "overhead": 4},
     starts=(
         StartTimes(topology="1p3d", ready_s=50, warmup_s=10),
         StartTimes(topology="dp", ready_s=80, warmup_s=4),
@@ -135,7 +135,7 @@ def test_without_earlier_sessions_it_takes_the_defaults_and_says_so() -> None:
     found = made(starts=3, runs=(SHORT,) * 3, held=Held(nodes=4, gpus=32))
     assert forecast_line(found) == (
         "about 9.3 min (from defaults: 180 s a start, 5 s a run beside its load, 10,000 tokens/s "
-        "a GPU, 50 a CPU slot): 3 starts 9.0 min, 3 runs 21 s (load 6 s); 5 GPU-hours"
+        "a GPU, 50 a CPU slot): 3 starts 9.0 min, 3 runs and all else 21 s (load 6 s); 5 GPU-hours"
     )
 
 
@@ -148,6 +148,6 @@ def test_imported_results_say_nothing(make_record: MakeRecord) -> None:
 def test_the_line_of_a_forecast_says_where_it_comes_from(past: PastSession) -> None:
     held = Held(nodes=4, gpus=32, price_per_gpu_hour=2.5, currency="EUR")
     assert forecast_line(made(past, past, starts=2, runs=(SHORT,) * 2, held=held)) == (
-        "about 2.8 min (from 1 earlier session): 2 starts 2.1 min, 2 runs 44 s (load 24 s); "
-        "1.5 GPU-hours, 3.78 EUR"
+        "about 2.8 min (from 1 earlier session): 2 starts 2.1 min, 2 runs and all else 44 s "
+        "(load 24 s); 1.5 GPU-hours, 3.78 EUR"
     )

@@ -96,14 +96,14 @@ def test_each_moment_counts_for_the_innermost_phase_and_else_for_the_session_its
             told.takes(100)
         told.takes(20)
     told.takes(2)
-    assert told.times.seconds == {"ours": 3, "other tests": 30, "start": 100}
+    assert told.times.seconds == {"overhead": 3, "other tests": 30, "start": 100}
     assert told.times.total_s == told.now
 
 
 def test_a_start_is_told_from_its_warm_up_and_from_the_end_of_the_servers(told: Told) -> None:
     with told.phases.serving("1p3d", told.block(75, 5, Warm())):
         told.takes(1)
-    assert told.times.seconds == {"start": 55, "warm-up": 20, "ours": 1, "stop": 5}
+    assert told.times.seconds == {"start": 55, "warm-up": 20, "overhead": 1, "stop": 5}
     assert told.times.starts == (StartTimes(topology="1p3d", ready_s=55, warmup_s=20),)
 
 
@@ -141,7 +141,7 @@ def test_a_run_is_divided_as_its_record_says(told: Told, make_record: MakeRecord
         return record, Path("x")
 
     assert told.phases.measured(measure) == (record, Path("x"))
-    assert told.times.seconds == {"load": 20, "client": 10, "warm-up": 3, "ours": 2}
+    assert told.times.seconds == {"load": 20, "client": 10, "warm-up": 3, "overhead": 2}
     assert told.times.runs == 1
 
 
@@ -170,14 +170,14 @@ def test_reruns_are_counted_once_whatever_their_phases(told: Told) -> None:
 @pytest.mark.parametrize(
     ("nodes", "held", "seconds"),
     [
-        (Nodes(gpu="H100"), Held(nodes=4, gpus=32, seconds=60), {"queue": 300, "ours": 55}),
-        (Nodes(), Held(nodes=4, seconds=60), {"queue": 300, "ours": 55}),
+        (Nodes(gpu="H100"), Held(nodes=4, gpus=32, seconds=60), {"queue": 300, "overhead": 55}),
+        (Nodes(), Held(nodes=4, seconds=60), {"queue": 300, "overhead": 55}),
         (
             Nodes(gpu="H100", queued_s=280.0),
             Held(nodes=4, gpus=32, seconds=80),
-            {"queue": 280, "ours": 75},
+            {"queue": 280, "overhead": 75},
         ),
-        (Nodes(endpoint="http://h1"), Held(seconds=60), {"queue": 300, "ours": 55}),
+        (Nodes(endpoint="http://h1"), Held(seconds=60), {"queue": 300, "overhead": 55}),
     ],
     ids=["GPUs", "no GPUs", "prepared after the queue", "somebody else's servers"],
 )
@@ -216,15 +216,15 @@ def test_a_duration_is_said_in_the_unit_that_people_use(seconds: float, words: s
     assert duration_words(seconds) == words
 
 
-def test_the_summary_has_a_line_of_phases_the_longest_first_and_ours_last() -> None:
+def test_the_summary_has_a_line_of_phases_the_longest_first_and_overhead_last() -> None:
     times = SessionTimes(
-        seconds={"ours": 55, "queue": 22, "start": 240, "load": 775, "stop": 2},
+        seconds={"overhead": 55, "queue": 22, "start": 240, "load": 775, "stop": 2},
         rerun_s=180,
         held=Held(nodes=4, gpus=32, seconds=1080),
         forecast_s=900,
     )
     assert phase_line(times) == (
-        "18.2 min: load 71 %, start 22 %, queue 2 %, ours 5 %; of this, 3.0 min for reruns; "
+        "18.2 min: load 71 %, start 22 %, queue 2 %, overhead 5 %; of this, 3.0 min for reruns; "
         "9.6 GPU-hours; forecast 15.0 min, it took 14.9 min without queue and reruns"
     )
 
