@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--streams",
-        default="1,64,256,1024",
         metavar="N[,N…]",
-        help="With --client: requests in flight at once (%(default)s)",
+        help="With --client: requests in flight at once (default: 1, 64, 256, 1024 and those of "
+        "the system's own cells)",
     )
     parser.add_argument(
         "run_ids", nargs="*", metavar="RUN", help="Folders of --runs (default: all that are alike)"
@@ -101,11 +101,12 @@ def _client(options: argparse.Namespace) -> int:
     """Hold the system's client against a server of known timing, and keep what was found."""
     from pytest_pdserve.report.client_offsets import offset_lines
     from pytest_pdserve.results.client_offsets import write_offsets
+    from pytest_pdserve.study.client_calibration import default_streams
     from pytest_pdserve.study.client_calibration import measure_client
 
-    streams = _streams(options.streams)
     project = find_project(options)
     system = system_in(project)
+    streams = default_streams(system) if options.streams is None else _streams(options.streams)
     found = measure_client(system, streams, progress=lambda text: print(f"pdserve: {text}"))
     path = write_offsets(found, system, project.rootdir)
     print("\n".join([*offset_lines(found), f"kept in   {path}"]))

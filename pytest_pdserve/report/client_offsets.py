@@ -10,7 +10,7 @@ def offset_lines(found: ClientOffsets) -> list[str]:
     """Return a table of what a client reports too much, ms, by requests in flight."""
     names = tuple(dict.fromkeys(name for row in found.rows for name in row.off_ms))
     rows = [
-        (f"{row.streams:,}", *(f"{row.off_ms[n]:+.2f}" if n in row.off_ms else "-" for n in names))
+        (f"{row.streams:,}", *(_signed(row.off_ms.get(name)) for name in names))
         for row in found.rows
     ]
     version = f" ({found.version})" if found.version else ""
@@ -18,3 +18,7 @@ def offset_lines(found: ClientOffsets) -> list[str]:
         f"client {found.client}{version} reports, ms more than is true:",
         *text_table(("streams", *names), rows, "r" * (len(names) + 1)),
     ]
+
+
+def _signed(off_ms: float | None) -> str:
+    return "-" if off_ms is None else f"{off_ms + 0.0:+.2f}"  # no -0.00

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.files import load_json
 from pytest_pdserve.results.files import write_json
 from pytest_pdserve.results.folders import own_folder
@@ -15,8 +16,10 @@ from pytest_pdserve.values.system import System
 
 
 def offsets_path(system: System, rootdir: Path, kind: str) -> Path:
-    """File of one kind of client: beside the system's baseline."""
-    return own_folder(system, rootdir) / f"client.{kind}.json"
+    """File of one kind of client: with the system's baseline, or this host's where each has one."""
+    by_host = system.judgement.host_references
+    folder = state_folder() / "baselines" / system.name if by_host else own_folder(system, rootdir)
+    return folder / f"client.{kind}.json"
 
 
 def load_offsets(system: System, rootdir: Path, kind: str) -> ClientOffsets | None:

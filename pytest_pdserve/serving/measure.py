@@ -32,6 +32,7 @@ from pytest_pdserve.serving.client import seed_of
 from pytest_pdserve.serving.client import streams_of
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
+from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.run_progress import RunProgress
 from pytest_pdserve.serving.run_progress import drawing
 from pytest_pdserve.serving.scrape import Counters
@@ -51,6 +52,7 @@ from pytest_pdserve.values.observation import RepeatedAnswers
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.workload import Workload
@@ -237,13 +239,7 @@ def _controls(deployment: Served, client: ClientRun) -> ControlAnswers | None:
 def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observation:
     system = deployment.system
     vllm, bench = deployment.vllm_version, deployment.bench
-    served = tuple(
-        replace(
-            difference(server.name, server.role, ran.before[server.name], ran.after[server.name]),
-            stall_s=ran.stall_s.get(server.name),
-        )
-        for server in deployment.instances
-    )
+    served = tuple(_served(server, ran) for server in deployment.instances)
     return Observation(
         topology=deployment.topology,
         workload=workload,
@@ -266,6 +262,18 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         foreign_tokenizer=deployment.foreign_tokenizer,
         earlier_requests=0.0 if ran.reset else _earlier(deployment, ran),
     )
+
+
+def _served(server: Server, ran: _Run) -> ServedCounts:
+    """Return what an instance counted.
+
+    One of several API servers shows no start time; a process of the session that still runs after
+    the run has not restarted.
+    """
+    counts = difference(server.name, server.role, ran.before[server.name], ran.after[server.name])
+    ours = server.process is not None
+    restarted = False if counts.restarted is None and ours else counts.restarted
+    return replace(counts, stall_s=ran.stall_s.get(server.name), restarted=restarted)
 
 
 def _earlier(deployment: Served, ran: _Run) -> float:

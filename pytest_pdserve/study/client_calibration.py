@@ -19,6 +19,7 @@ from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.client import Load
 from pytest_pdserve.serving.client import Watch
+from pytest_pdserve.serving.client import streams_of
 from pytest_pdserve.serving.clients import bench_client
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import make_tiny_model
@@ -39,20 +40,25 @@ _LIMIT_S = 300.0
 """For one load: two seconds and what the client takes to start."""
 
 
+STREAMS = (1, 64, 256, 1024)
+"""Requests in flight at once that every client is measured with."""
+
+
+def default_streams(system: System) -> tuple[int, ...]:
+    """Return :data:`STREAMS` and the concurrencies of the system's own cells."""
+    return tuple(sorted({*STREAMS, *map(streams_of, system.sweep.workloads())}))
+
+
 def measure_client(system: System, streams: Sequence[int], *, progress: Progress) -> ClientOffsets:
     """Return what the client of *system* reports too much at each number of streams.
 
     It runs on this machine, as a session on it would start it; each number is measured once after
     a load that is thrown away.
 
-    :raises ConfigError: if the client runs in a container.
+    :raises ConfigError: if the system has no client, or runs it in a container.
     :raises ClientError: if it fails.
     """
-    if system.container.contained:
-        raise ConfigError(
-            f"system {system.name!r} runs its client in a container, where it cannot be held "
-            "against a server of this machine; calibrate a system without [container]"
-        )
+    _check(system)
     system = with_model_path(system)
     if is_tiny(system):
         make_tiny_model(Path(system.model.path))
@@ -81,6 +87,19 @@ def measure_client(system: System, streams: Sequence[int], *, progress: Progress
     )
 
 
+def _check(system: System) -> None:
+    """Refuse a system whose client cannot be started on this machine."""
+    if system.figures is not None or backend_of(system).deployer is not None:
+        raise ConfigError(
+            f"system {system.name!r} starts no benchmark client; name one that does with --system"
+        )
+    if system.container.contained:
+        raise ConfigError(
+            f"system {system.name!r} runs its client in a container, where it cannot be held "
+            "against a server of this machine; calibrate a system without [container]"
+        )
+
+
 def _off_ms(found: ClientOffset) -> dict[str, float]:
     """Reported minus true of each time that the client reports, ms."""
     reported, true = found.reported, found.true
@@ -99,7 +118,8 @@ class _Asking:
 
     def __call__(self, load: TimedLoad) -> Mapping[str, Any]:
         self.loads += 1
-        self.progress(f"{load.requests} requests at once")
+        plural = "s" if load.requests > 1 else ""
+        self.progress(f"{load.requests:,} request{plural} at once")
         asked = Load(
             workload=Workload(
                 input_len=load.input_tokens,

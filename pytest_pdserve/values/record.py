@@ -90,7 +90,8 @@ class ServedCounts:
     block_size: int | None = None
     """KV block, tokens, from ``vllm:cache_config_info``."""
     restarted: bool | None = None
-    """Whether the process start time changed between the scrapes; None if one did not show it."""
+    """Whether the process start time changed between the scrapes; None if one did not show it, and
+    the process is not the session's own."""
     stall_s: float | None = None
     """Longest time, seconds, without a token while an engine had requests, sampled once a second: a
     lower bound; None if not sampled."""

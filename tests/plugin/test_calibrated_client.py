@@ -111,3 +111,11 @@ def test_what_the_client_cannot_send_is_refused_before_the_start(
     result = precise_house.run("--topology", "dp")
     assert result.ret == 4
     assert said in result.stderr.str()
+
+
+def test_a_system_without_a_client_is_refused_at_once(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "--client", "--system", "simulated"]) == 4
+    said = "system 'simulated' starts no benchmark client; name one that does with --system"
+    assert said in capsys.readouterr().err

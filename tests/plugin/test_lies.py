@@ -105,6 +105,15 @@ def test_what_servers_do_not_count_is_unproven(
     strict.assert_outcomes(failed=1, deselected=1)
 
 
+def test_a_server_of_the_session_that_does_not_show_its_start_has_not_restarted(
+    house: House,
+) -> None:
+    house.faults(every={"start_time": False})
+    assert "does not show when its process started" not in said(house, "dp")
+    (record,) = house.records()
+    assert [each["restarted"] for each in record["served"]] == [False]
+
+
 def test_a_load_that_does_not_fit_is_refused_before_the_start(house: House) -> None:
     house.suites("sweep")
     house.system(model={"serve_args": ["--max-model-len", "39"]})

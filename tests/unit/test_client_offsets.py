@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.judge.client_offset import check_client_offset
 from pytest_pdserve.report.client_offsets import offset_lines
+from pytest_pdserve.results.baselines import state_folder
+from pytest_pdserve.results.client_offsets import offsets_path
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.serving.client import streams_of
+from pytest_pdserve.study.client_calibration import default_streams
 from pytest_pdserve.values.client_offsets import ClientOffsets
 from pytest_pdserve.values.client_offsets import OffsetAt
 from pytest_pdserve.values.observation import Observation
@@ -88,6 +94,24 @@ def test_offsets_hold_on_the_machine_that_they_were_measured_on(
     host: Mapping[str, str], same: bool
 ) -> None:
     assert FOUND.is_of(host) is same
+
+
+@pytest.mark.parametrize(
+    ("name", "streams", "folder"),
+    [
+        ("local-cpu", (1, 4, 64, 256, 1024), "state/baselines/local-cpu"),
+        ("p5-efa", (1, 64, 256, 1024), "project/baselines/p5-efa"),
+    ],
+)
+def test_a_client_is_measured_at_the_systems_own_concurrency_and_kept_with_its_baseline(
+    name: str, streams: tuple[int, ...], folder: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    system = load_system(name, SHIPPED)
+    assert default_streams(system) == streams
+    path = offsets_path(system, tmp_path / "project", "vllm")
+    kept = str(path.parent).replace(str(state_folder()), f"{tmp_path}/state")
+    assert (kept, path.name) == (f"{tmp_path}/{folder}", "client.vllm.json")
 
 
 def test_the_table_has_a_row_for_each_number() -> None:

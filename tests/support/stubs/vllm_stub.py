@@ -51,6 +51,7 @@ FAULTS: dict[str, Any] = {
     "prefill_again": False,  # compute the prompt although it came over a transfer
     "foreign": 0,  # count so many requests of others per streamed request
     "under_load": None,  # the one text of every streamed answer to a long prompt, the first time
+    "start_time": True,  # show when the process started: several API servers do not
     "log_stats": True,  # show what vLLM shows without --disable-log-stats
     "nixl_counters": True,  # show what the NIXL connector shows
     "version": "0.32.0+stub",
@@ -123,6 +124,8 @@ class Engine:
         ]
         if not self.faults["log_stats"]:
             return "\n".join(lines[:1]) + "\n"
+        if not self.faults["start_time"]:
+            del lines[0]
         lines += [
             f'vllm:num_requests_running{{engine="0",model_name="stub"}} {self.running}',
             'vllm:num_requests_waiting{engine="0",model_name="stub"} 0',
