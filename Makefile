@@ -30,7 +30,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-fast test-slurm test-serving fuzz lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
+.PHONY: help setup run test test-all test-fast test-slurm test-serving test-gpu fuzz lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ test-slurm: setup ## Run the tests of a real Slurm with stub engines
 test-serving: setup ## Run the tests of real vLLM, NIXL and vllm-router
 	-@$(PYTHON) docker/slurm/onehost.py install
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" $(ARGS)
+
+test-gpu: setup ## Run the tests that need four NVIDIA GPUs on this machine (4 minutes on H200)
+	@$(PHASE) "GPU tests" $(PYTEST) tests/gpu -s $(ARGS)
 
 # TRIES: how many. SEED and ONLY repeat one, as a fault that is found says.
 TRIES ?= 10000

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol
 
+from pytest_pdserve.backends.hosts.gpu_watch import GpuWatch
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
@@ -145,6 +147,9 @@ class Allocation(Protocol):
 
     def describe_nodes(self) -> Mapping[str, str]:
         """Hardware that decides how fast the nodes serve."""
+
+    def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
+        """Watch the session's GPUs on this machine, if it has any, until the block is left."""
 
     def diagnose(self) -> None:
         """See whether trouble with servers comes from nodes; asks them, so it may take a while.

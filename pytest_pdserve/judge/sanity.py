@@ -12,6 +12,7 @@ from pytest_pdserve.judge.answers_under_load import check_answers_under_load
 from pytest_pdserve.judge.client_lateness import check_client_lateness
 from pytest_pdserve.judge.client_offset import check_client_offset
 from pytest_pdserve.judge.figure_checks import check_figures
+from pytest_pdserve.judge.gpu_checks import check_gpus
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import CHECKS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
@@ -43,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     check_client_offset,
     client.check_offered,
     client.check_client_node,
+    check_gpus,
 )
 """This package's checks, the most telling first."""
 

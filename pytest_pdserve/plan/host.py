@@ -19,3 +19,11 @@ class Host:
     """Cores its processes are pinned to; empty is no pinning."""
     devices: tuple[str, ...] = ()
     """Device files that a container needs and this node has, e.g. ``/dev/infiniband/uverbs0``."""
+    gpus: tuple[str, ...] = ()
+    """GPUs that its instances see, as ``CUDA_VISIBLE_DEVICES`` names them; empty leaves it to
+    vLLM."""
+    transfer_env: tuple[tuple[str, str], ...] = ()
+    """Environment of instances that move KV caches: where this node has the libraries for it;
+    empty leaves it to the environment."""
+    compile_cache: str = ""
+    """Folder in which compiled kernels are kept between starts; empty leaves it to vLLM."""

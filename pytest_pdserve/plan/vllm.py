@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from pytest_pdserve.plan.addresses import listening_address
+from pytest_pdserve.plan.capture import capture_args
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.placement import Instance
@@ -16,6 +17,8 @@ from pytest_pdserve.values.system import System
 
 API_KEY_VARIABLE = "VLLM_API_KEY"
 """Where ``vllm serve`` reads its API key; an argument would show it in ``ps``."""
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""Which GPUs a process sees."""
 
 
 def instance_commands(
@@ -40,6 +43,7 @@ def _instance_command(
 ) -> Command:
     argv = [system.programs.vllm, "serve", system.model.path]
     argv += system.serve_args(instance.role.name)
+    argv += capture_args(system, instance.role.name)
     if instance.headless:
         argv += ["--headless", "--data-parallel-start-rank", str(instance.dp_start)]
     else:
@@ -51,12 +55,14 @@ def _instance_command(
         "NCCL_SOCKET_IFNAME": host.interface,
         "GLOO_SOCKET_IFNAME": host.interface,
         "VLLM_HOST_IP": host.address,
+        **gpu_env(host),
         **system.env,
     }
     if ports.side_channel is not None:
         env |= {
             "VLLM_NIXL_SIDE_CHANNEL_HOST": host.address,
             "VLLM_NIXL_SIDE_CHANNEL_PORT": str(ports.side_channel),
+            **dict(host.transfer_env),
             **system.pd_env,
         }
     env |= system.role_env(instance.role.name)
@@ -69,6 +75,18 @@ def _instance_command(
         passed=system.pass_env,
         ports=_listened_on(instance, ports),
     )
+
+
+def gpu_env(host: Host) -> dict[str, str]:
+    """Return what shows an instance the GPUs of *host* alone, and keeps compiled kernels."""
+    env: dict[str, str] = {}
+    if host.gpus:
+        # Without the order, CUDA counts from the fastest GPU, and NVML from the first on the bus.
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", GPUS_VARIABLE: ",".join(host.gpus)}
+    if host.compile_cache:
+        env["VLLM_CACHE_ROOT"] = f"{host.compile_cache}/vllm"
+        env["TRITON_CACHE_DIR"] = f"{host.compile_cache}/triton"
+    return env
 
 
 def _listened_on(instance: Instance, ports: InstancePorts) -> tuple[int, ...]:

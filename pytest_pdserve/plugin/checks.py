@@ -19,6 +19,7 @@ from pytest_pdserve.backends.registry import client_kind
 from pytest_pdserve.clients.flags import parse as parse_flags
 from pytest_pdserve.judge.sanity import checks as sanity_checks
 from pytest_pdserve.plan.bench import bench_flags
+from pytest_pdserve.plan.capture import check_captured
 from pytest_pdserve.plan.fits import check_sweep_fits
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
@@ -149,6 +150,8 @@ def check_topology(system: System, topology: Topology, *, starting: bool) -> Non
         backend.serves(topology, system)
         return
     check_sweep_fits(system, topology)
+    for workload in system.sweep.workloads():
+        check_captured(workload, system, topology)
     planned = plan_topology(system, topology, starting=starting)
     if starting:
         backend.check_launch(system, planned.launch)

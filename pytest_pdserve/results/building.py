@@ -16,6 +16,7 @@ from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.values.client_offsets import ClientOffsets
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.record import Compiled
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
@@ -70,6 +71,8 @@ class RunFacts:
     """What the servers were warmed with before."""
     prefix_cache_reset: bool | None = None
     """Whether the prefix caches were emptied before."""
+    compiled: Compiled | None = None
+    """As :attr:`.record.Record.compiled`."""
 
 
 def build_record(
@@ -100,7 +103,6 @@ def _record(
     store: RunStore,
     findings: Sequence[Finding] | None,
 ) -> Record:
-    stem = store.stem(seen.topology.id, seen.workload, facts.repeat)
     return Record(
         session=store.session,
         system=facts.system,
@@ -122,6 +124,8 @@ def _record(
         warm_load=facts.warm_load,
         prefix_cache_reset=facts.prefix_cache_reset,
         client_node=seen.client_node,
+        gpus=seen.gpus,
+        compiled=facts.compiled,
         client_offset_ms=seen.client_offset_ms,
         router=seen.router,
         client_kind=provenance.client_kind,
@@ -130,5 +134,11 @@ def _record(
         served=seen.served,
         timings_s={name: round(value, 3) for name, value in facts.timings_s.items()},
         findings=tuple(check_sanity(seen) if findings is None else findings),
-        requests=f"{stem.name}.requests.parquet" if seen.result.detailed else None,
+        requests=_requests_file(seen, facts, store),
     )
+
+
+def _requests_file(seen: Observation, facts: RunFacts, store: RunStore) -> str | None:
+    """Return the name of the file of one row per request; None where the client tells no rows."""
+    stem = store.stem(seen.topology.id, seen.workload, facts.repeat)
+    return f"{stem.name}.requests.parquet" if seen.result.detailed else None

@@ -18,6 +18,7 @@ import httpx
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.plan.bench import client_options
+from pytest_pdserve.plan.capture import check_captured
 from pytest_pdserve.plan.fits import check_fits
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
@@ -178,12 +179,16 @@ class Deployment:
     def check_fits(self, workload: Workload) -> None:
         """Refuse a load that is longer than the model takes, as far as the endpoint says that.
 
+        And one whose batches are larger than the CUDA graphs of servers that the session started.
+
         :raises ConfigError: with both numbers.
         """
         url = str(self.instances[0].url) if self.instances else self.url
         limit = longest_model_len(self.client, url)
         if limit is not None:
             check_fits(workload, self.system, limit, f"max_model_len at {url}/v1/models")
+        if not self.attached:
+            check_captured(workload, self.system, self.topology)
 
     def probe_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
         """Bytes of KV cache by prompt length, where the model's shape does not tell them.

@@ -20,7 +20,7 @@ from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.answers import AnswerLimits
 from pytest_pdserve.serving.answers import printable
 from pytest_pdserve.serving.answers import read_answer
-from pytest_pdserve.serving.model import is_tiny
+from pytest_pdserve.serving.model import is_made_here
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prompts
@@ -162,8 +162,8 @@ def serving(system: System, served: ServedModel) -> tuple[System, str | None]:
     own, args = system.model.path, system.bench.args
     if served.name == own:
         return system, None
-    tiny = is_tiny(system) and Path(served.name).name == Path(own).name
-    if tiny or served.root == own:
+    ours = is_made_here(system) and Path(served.name).name == Path(own).name
+    if ours or served.root == own:
         args = (*args, "--served-model-name", served.name)
         return replace(system, bench=replace(system.bench, args=args)), None
     foreign = None

@@ -46,6 +46,7 @@ from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.errors import StuckError
+from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.observation import RepeatedAnswers
@@ -135,6 +136,8 @@ class _Run:
     """The longest stall by instance."""
     logged: str
     """What servers logged of requests that failed; empty if none did, or nothing was logged."""
+    gpus: tuple[GpuRun, ...]
+    """GPUs before, during and after."""
     client: ClientRun
     before: Mapping[str, Counters]
     """Counters by instance."""
@@ -155,7 +158,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         started = datetime.now(UTC)
         routed, before = deployment.scrape_router(), deployment.scrape()
         logs, sizes = deployment.logs, deployment.logs.sizes()
-        with deployment.watching_stalls() as stalls:
+        with deployment.watching_stalls() as stalls, allocation.watching_gpus() as gpus:
             far = _progress(deployment, workload, before, stalls)
             waiting.now(lambda: str(far))
             client = _client(deployment, load, far)
@@ -174,6 +177,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
             reset=reset,
             stall_s=stalls.longest_s,
             logged=logs.told_since(sizes) if client.result.failed else "",
+            gpus=gpus.runs,
             client=client,
             before=before,
             after=after,
@@ -258,6 +262,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         sanity=system.sanity,
         client_cpu=ran.client.cpu,
         client_node=ran.client.node_load,
+        gpus=ran.gpus,
         vocabulary=load_vocabulary(system.model.path),
         foreign_tokenizer=deployment.foreign_tokenizer,
         earlier_requests=0.0 if ran.reset else _earlier(deployment, ran),
@@ -299,6 +304,7 @@ def _facts(
         timings_s=_timings(deployment, ran),
         warm_load=ran.warm,
         prefix_cache_reset=ran.reset,
+        compiled=deployment.logs.compiled(),
         nodes=deployment.nodes,
         processes=_processes(deployment, ran.client, store),
     )

@@ -22,9 +22,16 @@ import platformdirs
 
 from pytest_pdserve.plan.command import value_of
 from pytest_pdserve.results.files import load_json
+from pytest_pdserve.serving.shapes import LOAD_FORMAT
+from pytest_pdserve.serving.shapes import load_shape
+from pytest_pdserve.serving.shapes import shape_folder
+from pytest_pdserve.serving.shapes import vocabulary_size
+from pytest_pdserve.serving.shapes import write_shape
+from pytest_pdserve.serving.shapes import write_tokenizer
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.system import System
 
@@ -59,17 +66,49 @@ _RECIPE = 1
 
 
 def with_model_path(system: System) -> System:
-    """*system* with the folder of the tiny model in place of its name; touches nothing."""
-    if system.model.path != TINY:
+    """*system* with the folder of a model that is made here; touches nothing.
+
+    :raises ConfigError: if it names an unknown shape.
+    """
+    cache = Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False))
+    model = system.model
+    if model.shape is not None and not model.path:
+        drawn = () if "--load-format" in model.serve_args else LOAD_FORMAT
+        folder, args = shape_folder(model.shape, cache), (*model.serve_args, *drawn)
+        return replace(system, model=replace(model, path=str(folder), serve_args=args))
+    if model.path != TINY:
         return system
     digest = hashlib.sha256(json.dumps([_RECIPE, _SEED, dict(CONFIG)]).encode()).hexdigest()[:12]
-    cache = Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False))
-    return replace(system, model=replace(system.model, path=str(cache / f"tiny-{digest}")))
+    return replace(system, model=replace(model, path=str(cache / f"tiny-{digest}")))
+
+
+def make_model(system: System) -> None:
+    """Write the model of *system*, as :func:`with_model_path` left it, if it is made here.
+
+    :raises ConfigError: if a package that writes it is missing.
+    :raises StoreError: if the disk does not take it.
+    """
+    path, shape = Path(system.model.path), system.model.shape
+    if is_tiny(system):
+        make_tiny_model(path)
+    elif shape is not None:
+        write_shape(shape, path, words(vocabulary_size(load_shape(shape)) or 0))
+
+
+def has_random_weights(system: System) -> bool:
+    """Whether instances of *system* serve weights that were drawn, so that answers mean nothing."""
+    args = [word for role in ROLES for word in system.serve_args(role)]
+    return value_of(args, "--load-format") == "dummy"
 
 
 def is_tiny(system: System) -> bool:
     """Whether *system*, as :func:`with_model_path` left it, serves the tiny model."""
     return Path(system.model.path).name.startswith(f"{TINY}-")
+
+
+def is_made_here(system: System) -> bool:
+    """Whether :func:`make_model` writes the model of *system*."""
+    return is_tiny(system) or system.model.shape is not None
 
 
 def check_model(system: System, *, here: bool) -> None:
@@ -78,7 +117,9 @@ def check_model(system: System, *, here: bool) -> None:
     :param here: whether servers read it from a folder of this machine.
     :raises ConfigError: naming what is missing, and what to do.
     """
-    path = system.model.path
+    path, shape = system.model.path, system.model.shape
+    if shape is not None:
+        load_shape(shape)
     if path == TINY:
         made = os.path.exists(Path(with_model_path(system).model.path) / "config.json")
         missing = [] if made else [name for name in _MAKERS if find_spec(name) is None]
@@ -105,7 +146,7 @@ def make_tiny_model(folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        _write_tokenizer(partial)
+        write_tokenizer(partial, words(), max_length=CONFIG["max_position_embeddings"])
         _write_weights(partial)
         (partial / "config.json").write_text(json.dumps(dict(CONFIG), indent=1))
         partial.replace(folder)
@@ -163,33 +204,12 @@ def kv_dtype(system: System) -> str | None:
     return None
 
 
-def words() -> tuple[str, ...]:
-    """The vocabulary: three special tokens, then pronounceable words of two or three syllables."""
+def words(size: int = CONFIG["vocab_size"]) -> tuple[str, ...]:
+    """Return a vocabulary: three special tokens, then pronounceable words of syllables."""
     syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-    made = map("".join, itertools.product(syllables, repeat=2))
-    rest = ("ka" + "".join(pair) for pair in itertools.product(syllables, repeat=2))
-    vocabulary = itertools.chain(("<unk>", "<s>", "</s>"), made, rest)
-    return tuple(itertools.islice(vocabulary, CONFIG["vocab_size"]))
-
-
-def _write_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer
-    from tokenizers import models
-    from tokenizers import pre_tokenizers
-
-    vocabulary = {word: index for index, word in enumerate(words())}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "model_max_length": CONFIG["max_position_embeddings"],
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    made = (map("".join, itertools.product(syllables, repeat=count)) for count in range(2, 5))
+    vocabulary = itertools.chain(("<unk>", "<s>", "</s>"), *made)
+    return tuple(itertools.islice(vocabulary, size))
 
 
 def _write_weights(folder: Path) -> None:

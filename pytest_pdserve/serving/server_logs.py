@@ -23,6 +23,7 @@ from pytest_pdserve.values.handshakes import differences
 from pytest_pdserve.values.handshakes import engine_facts
 from pytest_pdserve.values.handshakes import is_engine
 from pytest_pdserve.values.handshakes import refused_engine
+from pytest_pdserve.values.record import Compiled
 from pytest_pdserve.values.root_cause import RootCause
 
 PATIENCE_S = 2.0
@@ -30,6 +31,10 @@ PATIENCE_S = 2.0
 _STEP_S = 0.2
 _START_LINES = 2000
 """Of a log: within them, an instance has said what it is."""
+_COMPILED = "Compiling a graph for compile range"
+"""In a line of vLLM's log, 0.11 to 0.32 (``compilation/backends.py``); older ones end otherwise."""
+_LOADED = "Directly load "
+"""Likewise: a graph, or all that was compiled ahead of time, came from the cache."""
 Sizes = Mapping[Path, int]
 """Bytes of each log at one time."""
 
@@ -89,6 +94,16 @@ class ServerLogs:
                 break
             sleep(_STEP_S)
         return ""
+
+    def compiled(self) -> Compiled | None:
+        """Return whether the servers found their compiled kernels at their start, or made them.
+
+        :returns: None if no log says it; ``cold`` if one of them compiled.
+        """
+        said = [line for log in self._logs for line in _beginning(log)]
+        if any(_COMPILED in line for line in said):
+            return "cold"
+        return "warm" if any(_LOADED in line for line in said) else None
 
     def _plain(self, log: Path, cause: RootCause) -> str:
         return f"{self._logs[log].name} logged meanwhile, {cause_text(cause, log)}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.serving.model import has_random_weights
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
@@ -132,6 +133,9 @@ def judge_parity(deployment: Deployment) -> Verdict:
     subject = f"greedy tokens of {deployment.topology.id}"
     if not deployment.instances:
         why = "the instances behind this endpoint cannot be asked by themselves"
+        return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
+    if has_random_weights(deployment.system):
+        why = "weights are random (--load-format dummy), so a wrong answer would not show"
         return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
     server, ask = deployment.instances[-1], deployment.completions.text
     alone = str(server.url)

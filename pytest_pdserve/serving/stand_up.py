@@ -33,8 +33,7 @@ from pytest_pdserve.serving.endpoint import find_model
 from pytest_pdserve.serving.endpoint import named_servers
 from pytest_pdserve.serving.endpoint import serving
 from pytest_pdserve.serving.measure import diagnosing_nodes
-from pytest_pdserve.serving.model import is_tiny
-from pytest_pdserve.serving.model import make_tiny_model
+from pytest_pdserve.serving.model import make_model
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.readiness import check_alive
 from pytest_pdserve.serving.readiness import wait_ready
@@ -196,8 +195,7 @@ def starting(
 
     :param logs: folder of one log per process.
     """
-    if is_tiny(system):
-        make_tiny_model(Path(system.model.path))
+    make_model(system)
     headers = {"Authorization": f"Bearer {bench.api_key}"}
     # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
     with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
@@ -313,8 +311,7 @@ def _attach(
     :raises NotReadyError: if the endpoint does not answer.
     :raises PathError: if requests do not reach the instances that were named.
     """
-    if is_tiny(system):
-        make_tiny_model(Path(system.model.path))  # for its tokenizer
+    make_model(system)  # for its tokenizer
     began, key = time.monotonic(), endpoint.api_key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(headers=headers, timeout=30.0, limits=_AT_ONCE) as client:

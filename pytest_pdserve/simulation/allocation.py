@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
+from pytest_pdserve.backends.hosts.gpu_watch import GpuWatch
+from pytest_pdserve.backends.hosts.gpu_watch import unwatched
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
@@ -58,6 +61,10 @@ class SimulatedAllocation:
         """The model's constants, which decide how fast the nodes serve."""
         constants = {name: f"{value:g}" for name, value in asdict(fitted()).items()}
         return {"simulated": "yes", "replay": str(self._spec.replay)} | constants
+
+    def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
+        """Nothing: GPUs of other machines are not watched."""
+        return unwatched()
 
     def diagnose(self) -> None:
         """Nothing to ask."""

@@ -21,8 +21,7 @@ from pytest_pdserve.serving.client import Load
 from pytest_pdserve.serving.client import Watch
 from pytest_pdserve.serving.client import streams_of
 from pytest_pdserve.serving.clients import bench_client
-from pytest_pdserve.serving.model import is_tiny
-from pytest_pdserve.serving.model import make_tiny_model
+from pytest_pdserve.serving.model import make_model
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.study.client_offset import ClientOffset
 from pytest_pdserve.study.client_offset import TimedLoad
@@ -60,8 +59,7 @@ def measure_client(system: System, streams: Sequence[int], *, progress: Progress
     """
     _check(system)
     system = with_model_path(system)
-    if is_tiny(system):
-        make_tiny_model(Path(system.model.path))
+    make_model(system)
     with tempfile.TemporaryDirectory(prefix="pdserve-client-") as name:
         folder = Path(name)
         one = replace(system, cluster=replace(system.cluster, nodes=1))

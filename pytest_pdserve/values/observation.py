@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from pytest_pdserve.values.counters import release_of
+from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.record import ServedCounts
@@ -124,6 +125,8 @@ class Observation:
     """Cores that the client used while it measured; None if not seen."""
     client_node: NodeLoad | None = None
     """How busy the client's node was; None if not seen."""
+    gpus: tuple[GpuRun, ...] = ()
+    """GPUs of the instances; empty where they were not watched."""
     client_offset_ms: Mapping[str, float] = field(default_factory=dict)
     """As :attr:`.record.Record.client_offset_ms`."""
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from msgspec import Meta
 
+from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.numbers import LARGEST
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import UNNAMED_CLIENT
@@ -20,6 +21,7 @@ from pytest_pdserve.values.workload import Workload
 
 Text = Annotated[str, Meta(min_length=1)]
 Value = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Compiled = Literal["cold", "warm"]
 Severity = Literal["invalid", "unproven", "note"]
 
 
@@ -199,6 +201,12 @@ class Record:
     client_node: NodeLoad | None = None
     """How busy the client's node was; None where that was not seen."""
 
+    gpus: tuple[GpuRun, ...] = ()
+    """GPUs of the instances, before, during and after the load; empty where they were not
+    watched."""
+    compiled: Compiled | None = None
+    """Whether compiled kernels were there before the start (``warm``) or were compiled in it; None
+    where no log says it."""
     client_offset_ms: Mapping[str, Value] = field(default_factory=dict)
     """By metric, ms that the client reports too much at such a load, as ``pdserve calibrate
     --client`` found; empty where that was not measured."""

@@ -18,6 +18,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.secrets_in_files import SESSION_KEYS
 from pytest_pdserve.values.sweep import Sweep
+from pytest_pdserve.values.transfer import TransferSpec
 
 T = TypeVar("T")
 Text = Annotated[str, Meta(min_length=1)]
@@ -39,6 +40,9 @@ class ClusterSpec:
     """Nodes; on a local system, slots of this machine."""
     gpus_per_node: Annotated[int, Meta(ge=1, le=1024)]
     """GPUs of a node; a CPU slot counts as one."""
+    device: Literal["cpu", "gpu"] | None = None
+    """What instances compute on. On a local system ``gpu`` gives each slot GPUs of its own; None
+    leaves GPUs to vLLM."""
     share_engines: bool = False
     """Whether one start of instances serves every topology whose instances are alike but for their
     role; ``--pdserve-share-engines`` sets it."""
@@ -70,6 +74,8 @@ class PortScheme:
 
 
 Extra = Mapping[Text, str | int | float | bool]
+FABRIC_LIBRARIES = "fabric"
+"""What ``[kv_transfer] libraries`` writes for the folder that ``pdserve fabric install`` makes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +100,12 @@ class RoleTransfer:
 class ModelSpec:
     """What is served."""
 
-    path: Text
-    """Folder or hub name, as ``vllm serve`` takes it; ``tiny`` is made on the spot."""
+    path: Text = ""
+    """Folder or hub name, as ``vllm serve`` takes it; ``tiny`` is made on the spot. Empty where
+    :attr:`shape` is given."""
+    shape: Text | None = None
+    """Model whose size is served with random weights, in place of :attr:`path`: a name, e.g.
+    ``deepseek-v2-lite``, or a folder with a ``config.json``."""
     serve_args: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``, for every instance."""
     roles: Mapping[str, RoleServing] = field(default_factory=dict)
@@ -122,6 +132,9 @@ class KvTransfer:
     """NIXL backend: ``LIBFABRIC`` or ``UCX``."""
     buffer_device: Text | None = None
     """``kv_buffer_device``; None keeps vLLM's default."""
+    libraries: Text | None = None
+    """Where instances have NIXL and libfabric from: ``fabric`` is the folder that ``pdserve fabric
+    install`` makes, a path another such folder; None leaves it to the environment."""
     load_failure_policy: Literal["fail", "recompute"] = "fail"
     """``fail`` shows a lost transfer as an error; ``recompute`` would hide it."""
     extra_config: Extra = field(default_factory=dict)
@@ -275,6 +288,8 @@ class System:
     """The router."""
     bench: BenchSpec = field(default_factory=BenchSpec)
     """The benchmark client."""
+    transfer: TransferSpec = field(default_factory=TransferSpec)
+    """What is measured between nodes without a model."""
 
     def serve_args(self, role: str) -> tuple[str, ...]:
         """Return the arguments of ``vllm serve`` for instances of *role*."""
@@ -303,8 +318,22 @@ class System:
         """
         self.sweep.points()
         self.container.check()
+        self._check_model()
         self._check_passed()
         self._check_extra()
+
+    def _check_model(self) -> None:
+        """Refuse a system that names no model, or two."""
+        if not self.model.path and self.model.shape is None:
+            raise ConfigError(
+                "/model: names no model; write path = a folder or hub name, or shape = "
+                "'deepseek-v2-lite' for a model of that size with random weights"
+            )
+        if self.model.path and self.model.shape is not None:
+            raise ConfigError(
+                f"/model: path = {self.model.path!r} and shape = {self.model.shape!r} name two "
+                "models; remove one"
+            )
 
     def _check_extra(self) -> None:
         """Refuse numbers that the JSON of the KV connector's arguments cannot hold."""

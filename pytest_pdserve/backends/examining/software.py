@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from pytest_pdserve.backends.hosts.facts import program_path
 from pytest_pdserve.backends.hosts.facts import run_quietly
@@ -99,8 +100,13 @@ def distribution_row(name: str, *, extra: str) -> Prerequisite:
     )
 
 
-def serving_software(system: System) -> list[Prerequisite]:
-    """Return the rows of what servers run: vLLM, NIXL where KV caches move over it, the router."""
+def serving_software(
+    system: System, own: Mapping[str, str] = MappingProxyType({})
+) -> list[Prerequisite]:
+    """Return the rows of what servers run: vLLM, NIXL where KV caches move over it, the router.
+
+    :param own: versions of the libraries that only this system's servers use, by distribution.
+    """
     elsewhere, nixl = software_elsewhere(system), known_packages()["NIXL"]
     if system.container.contained:
         rows = [unchecked(what, found=str(elsewhere), needed="yes") for what in ("vLLM", "router")]
@@ -113,7 +119,8 @@ def serving_software(system: System) -> list[Prerequisite]:
         return rows
     if elsewhere is not None:
         return [*rows, unchecked("NIXL", found=elsewhere, needed="yes")]
-    return [*rows, package_row(nixl, installed_version(nixl), advice=INSTALL_SERVE)]
+    version = own.get("nixl") or installed_version(nixl)
+    return [*rows, package_row(nixl, version, advice=INSTALL_SERVE)]
 
 
 def software_elsewhere(system: System) -> str | None:

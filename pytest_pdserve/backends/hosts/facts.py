@@ -54,6 +54,16 @@ def run_quietly(argv: Sequence[str]) -> str | None:
         return None
 
 
+def process_text(pid: int) -> str:
+    """Return a process in words: its id, and its command where that can be seen."""
+    try:
+        words = psutil.Process(pid).cmdline()[:3]
+    except psutil.Error:
+        return f"process {pid}"
+    names = [Path(word).name if word.startswith("/") else word for word in words]
+    return f"process {pid} ({' '.join(names):.60})" if names else f"process {pid}"
+
+
 def list_gpus() -> list[str] | None:
     """Return a line per GPU: name and driver; None without a driver that answers."""
     lines = said(

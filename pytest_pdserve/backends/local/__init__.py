@@ -13,6 +13,7 @@ import psutil
 
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.fabric.checking import check_libraries
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.hosts.facts import describe_hardware
 from pytest_pdserve.backends.hosts.facts import list_gpus
@@ -20,6 +21,9 @@ from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.backends.local.allocation import slots
 from pytest_pdserve.backends.local.examining import examine_machine
+from pytest_pdserve.backends.local.gpus import check_gpus
+from pytest_pdserve.backends.local.gpus import holding_gpus
+from pytest_pdserve.backends.local.gpus import planned_gpus
 from pytest_pdserve.backends.programs import check_containers
 from pytest_pdserve.backends.programs import check_nixl
 from pytest_pdserve.backends.programs import check_program
@@ -27,6 +31,7 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.ports import Claim
 from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.system import System
@@ -41,9 +46,20 @@ class LocalBackend(Backend):
     knows_hardware = True
     serves_from_here = True
 
+    def check_file(self, system: System) -> None:
+        """Refuse libraries of this machine for servers in containers, which have their own."""
+        if system.kv_transfer.libraries is not None and system.container.contained:
+            raise ConfigError(
+                "/kv_transfer/libraries: is not read where servers run in containers, whose image "
+                "has the libraries; remove it"
+            )
+
     def hosts(self, system: System) -> tuple[Host, ...]:
-        """Return the slots: on loopback, each with its share of the cores."""
-        return slots(system, os.cpu_count() or 1)
+        """Return the slots: on loopback, each with its share of the cores, and GPUs.
+
+        On a machine without GPUs, numbers stand for those of a system that has some.
+        """
+        return slots(system, os.cpu_count() or 1, planned_gpus(system, os.environ))
 
     def port_claim(self, system: System, *, starting: bool) -> Claim:
         """Ask the kernel whether a port is free where servers will start; keep none."""
@@ -75,19 +91,24 @@ class LocalBackend(Backend):
                 check_program(system, "router", needed_for=f"system {system.name!r}")
             if launch.placement.topology.disaggregated:
                 check_nixl(system)
+                check_libraries(system)
+        check_gpus(system, os.environ)
         check_memory(system, len(launch.instances))
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[LocalAllocation]:
         """Hold the slots of this machine; what still runs on them is ended on leaving."""
-        allocation = LocalAllocation(system, folder=request.folder, progress=request.progress)
-        try:
-            if system.container.contained:
-                with Heartbeat(request.progress, "making the image present") as said:
-                    allocation.make_image_present(said)
-            yield allocation
-        finally:
-            allocation.release()
+        with holding_gpus(system, os.environ) as gpus:
+            allocation = LocalAllocation(
+                system, folder=request.folder, progress=request.progress, gpus=gpus
+            )
+            try:
+                if system.container.contained:
+                    with Heartbeat(request.progress, "making the image present") as said:
+                        allocation.make_image_present(said)
+                yield allocation
+            finally:
+                allocation.release()
 
     def has_gpus(self, system: System) -> bool | None:
         """Return whether this machine has GPUs, and a PyTorch that uses them where it serves."""
@@ -96,7 +117,9 @@ class LocalBackend(Backend):
 
     def describe_hardware(self, system: System) -> Mapping[str, str]:
         """Return this machine's hardware."""
-        return describe_hardware()
+        gpus = planned_gpus(system, os.environ)
+        model = {"gpu": gpus[0].gpu.name} if gpus and gpus[0].gpu.name else {}
+        return {**describe_hardware(), **model}
 
 
 def check_memory(system: System, instances: int, available_gib: float | None = None) -> None:

@@ -17,27 +17,37 @@ from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 
+import platformdirs
 import psutil
 from msgspec import convert
 
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.fabric.checking import provider_used
+from pytest_pdserve.backends.fabric.folder import library_versions
+from pytest_pdserve.backends.fabric.folder import transfer_env
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.hosts import image
 from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.hosts.facts import describe_drivers
 from pytest_pdserve.backends.hosts.facts import describe_hardware
 from pytest_pdserve.backends.hosts.facts import program_path
+from pytest_pdserve.backends.hosts.gpu_watch import GpuWatch
+from pytest_pdserve.backends.hosts.gpu_watch import unwatched
+from pytest_pdserve.backends.hosts.gpu_watch import watching_gpus
 from pytest_pdserve.backends.hosts.groups import Groups
 from pytest_pdserve.backends.hosts.node_load import NodeSample
 from pytest_pdserve.backends.hosts.node_load import load_between
 from pytest_pdserve.backends.hosts.node_load import sample_node
+from pytest_pdserve.backends.hosts.nvml import driver_versions
 from pytest_pdserve.backends.hosts.runner import keep_port
 from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.images import Image
 from pytest_pdserve.backends.images import make_image_present
 from pytest_pdserve.backends.images import versions_of
+from pytest_pdserve.backends.local.gpus import VisibleGpu
+from pytest_pdserve.backends.local.gpus import shares_of_cores
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
@@ -46,15 +56,38 @@ from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.system import System
 
 
-def slots(system: System, cores: int) -> tuple[Host, ...]:
-    """Return the nodes of *system* as slots of this machine, each with its share of *cores*."""
-    nodes = system.cluster.nodes
+def slots(system: System, cores: int, gpus: Sequence[VisibleGpu] = ()) -> tuple[Host, ...]:
+    """Return the nodes of *system* as slots of this machine, each with its share of *cores*.
+
+    :param gpus: those of the session, where slots have GPUs of their own; each slot then has its
+        part of them, and of the cores next to these.
+    """
+    nodes, each = system.cluster.nodes, system.cluster.gpus_per_node
     shares = slot_cpus(cores, nodes)
+    parts = [tuple(gpus[n * each : (n + 1) * each]) for n in range(nodes)]
+    if gpus:
+        shares = shares_of_cores(parts, sorted(os.sched_getaffinity(0)))
     devices = tuple(sorted({p for pattern in system.container.devices for p in glob.glob(pattern)}))
     return tuple(
-        Host(name=f"local{n}", address="127.0.0.1", interface="lo", cpus=shares[n], devices=devices)
+        Host(
+            name=f"local{n}",
+            address="127.0.0.1",
+            interface="lo",
+            cpus=shares[n],
+            devices=devices,
+            gpus=tuple(gpu.name for gpu in parts[n]),
+            transfer_env=tuple(transfer_env(system, os.environ).items()),
+            compile_cache=_compile_cache(system),
+        )
         for n in range(nodes)
     )
+
+
+def _compile_cache(system: System) -> str:
+    """Return where compiled kernels are kept; empty where servers compile none, or elsewhere."""
+    if system.cluster.device != "gpu" or system.container.contained:
+        return ""
+    return str(Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False)) / "compiled")
 
 
 def slot_cpus(cores: int, slots: int) -> tuple[tuple[int, ...], ...]:
@@ -142,8 +175,20 @@ class LocalAllocation:
     image = Image(name="", digest="")
     endpoint: Endpoint | None = None
 
-    def __init__(self, system: System, *, folder: Path, progress: Progress = print) -> None:
-        self.hosts = slots(system, os.cpu_count() or 1)
+    def __init__(
+        self,
+        system: System,
+        *,
+        folder: Path,
+        progress: Progress = print,
+        gpus: Sequence[VisibleGpu] = (),
+    ) -> None:
+        self.hosts = slots(system, os.cpu_count() or 1, gpus)
+        each = system.cluster.gpus_per_node
+        self._gpus = {
+            host.name: tuple(visible.gpu for visible in gpus[n * each : (n + 1) * each])
+            for n, host in enumerate(self.hosts)
+        }
         self.client_node = self.hosts[0].name
         self.containment = containment_of(
             system,
@@ -152,6 +197,7 @@ class LocalAllocation:
             run_id=f"{folder.parent.name}-{token_hex(2)}",
             run_folder=str(folder.parent.absolute()),
         )
+        self._system = system
         self._folder = folder
         self._container = system.container
         self._cpus = {host.name: host.cpus for host in self.hosts}
@@ -254,7 +300,9 @@ class LocalAllocation:
 
     def find_versions(self) -> dict[str, str]:
         """What is installed where servers run, and the kernel below."""
-        return {**describe_drivers(), **(self._versions_inside() or find_versions())}
+        drivers = {**describe_drivers(), **(driver_versions() if any(self._gpus.values()) else {})}
+        here = {**find_versions(), **library_versions(self._system)}
+        return {**drivers, **(self._versions_inside() or here)}
 
     def _versions_inside(self) -> dict[str, str]:
         """What is installed in the containers; empty where there are none."""
@@ -275,7 +323,21 @@ class LocalAllocation:
 
     def describe_nodes(self) -> dict[str, str]:
         """The hardware of this machine."""
-        return describe_hardware()
+        gpus = [gpu for each in self._gpus.values() for gpu in each]
+        return {**describe_hardware(), **({"gpu": gpus[0].name} if gpus else {})}
+
+    def watching_gpus(self) -> contextlib.AbstractContextManager[GpuWatch]:
+        """Watch the GPUs of the slots; nothing where these have none of their own."""
+        if not any(self._gpus.values()):
+            return unwatched()
+        return watching_gpus(self._gpus, self._is_ours)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell whether a process was started by this session, in whatever container."""
+        try:
+            return self._container.contained or os.getpgid(pid) in self._groups.pids
+        except OSError:
+            return False
 
     def diagnose(self) -> None:
         """Nothing to ask."""
@@ -287,7 +349,13 @@ class LocalAllocation:
             "image": self.image.name,
             "image_digest": self.image.digest,
         }
-        return {"kind": self.kind, **(contained if self._container.contained else {})}
+        gpus = {"gpus": {host.name: list(host.gpus) for host in self.hosts}}
+        return {
+            "kind": self.kind,
+            **(contained if self._container.contained else {}),
+            **provider_used(self._system),
+            **(gpus if any(self._gpus.values()) else {}),
+        }
 
     def release(self) -> None:
         """End what still runs, give ports back, and let the guard go."""

@@ -6,8 +6,12 @@ from collections.abc import Iterable
 
 from pytest_pdserve.backends.examining import machine
 from pytest_pdserve.backends.examining import software
+from pytest_pdserve.backends.fabric.checking import library_rows
+from pytest_pdserve.backends.fabric.checking import with_libraries
+from pytest_pdserve.backends.fabric.folder import library_versions
 from pytest_pdserve.backends.hosts.facts import list_gpus
 from pytest_pdserve.backends.hosts.runner import keep_port
+from pytest_pdserve.backends.local.gpus import slot_gpus
 from pytest_pdserve.results.compatibility import installed_version
 from pytest_pdserve.results.compatibility import known_packages
 from pytest_pdserve.values.prerequisites import Prerequisite
@@ -19,8 +23,11 @@ def examine_machine(system: System) -> list[Prerequisite]:
     """Return a row for each thing that servers on this machine need."""
     vllm = installed_version(known_packages()["vLLM"])
     return [
-        *software.serving_software(system),
-        *software.plugin_rows(system, needed=software.nixl_plugin(system), here=True),
+        *software.serving_software(system, library_versions(system)),
+        *library_rows(system),
+        *software.plugin_rows(
+            with_libraries(system), needed=software.nixl_plugin(system), here=True
+        ),
         machine.gpus_row(gpus_needed(system, vllm), list_gpus()),
         machine.fabric_row(machine.names_efa(system), *machine.fabric_facts()),
         machine.engine_row(system),
@@ -37,6 +44,8 @@ def gpus_needed(system: System, vllm: str | None) -> int:
 
     :param vllm: version of the vLLM installed here.
     """
+    if system.cluster.device is not None:
+        return slot_gpus(system)
     on_cpu = system.kv_transfer.buffer_device == "cpu"
     built_for_cpu = "+cpu" in (vllm or "") and not system.container.contained
     return 0 if on_cpu or built_for_cpu else system.cluster.nodes * system.cluster.gpus_per_node

@@ -26,6 +26,7 @@ class SlurmBackend(Backend):
     """Nodes from Slurm."""
 
     name = "slurm"
+    unread = ("kv_transfer.libraries",)
     tables: Mapping[str, type] = {"slurm": SlurmSpec, "preflight": Preflight}
     takes_jobs = True
 

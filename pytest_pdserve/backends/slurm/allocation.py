@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from pytest_pdserve.backends.hosts import node_load
 from pytest_pdserve.backends.hosts import runner
 from pytest_pdserve.backends.hosts import tarball
 from pytest_pdserve.backends.hosts import versions
+from pytest_pdserve.backends.hosts.gpu_watch import GpuWatch
+from pytest_pdserve.backends.hosts.gpu_watch import unwatched
 from pytest_pdserve.backends.hosts.groups import Groups
 from pytest_pdserve.backends.hosts.runner import CLEANUP_S
 from pytest_pdserve.backends.hosts.runner import GONE_S
@@ -261,6 +264,10 @@ class SlurmAllocation:
         trouble = self._watch.look() if fresh else self._watch.trouble
         if trouble:
             raise AllocationError(trouble)
+
+    def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
+        """Nothing: GPUs of other machines are not watched."""
+        return unwatched()
 
     def diagnose(self) -> None:
         """Ask Slurm, and then every node what it still has.

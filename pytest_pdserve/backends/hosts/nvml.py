@@ -1,0 +1,249 @@
+"""GPUs of this machine, as NVIDIA's management library (NVML) shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+from typing import TypeVar
+
+from pytest_pdserve.values.gpus import GpuState
+
+T = TypeVar("T")
+_THROTTLING = {
+    "hardware slowdown": "nvmlClocksEventReasonHwSlowdown",
+    "hardware thermal slowdown": "nvmlClocksEventReasonHwThermalSlowdown",
+    "software thermal slowdown": "nvmlClocksEventReasonSwThermalSlowdown",
+    "power brake": "nvmlClocksEventReasonHwPowerBrakeSlowdown",
+    "power cap": "nvmlClocksEventReasonSwPowerCap",
+}
+"""Why clocks are lower than asked, by NVML's name of the bit."""
+
+
+class NoGpusError(Exception):
+    """Raised when NVML shows no GPU; the message is a clause that says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUser:
+    """A process that computes on a GPU."""
+
+    pid: int
+    """As the driver counts; in a container it may name no process there."""
+    used_gib: float | None
+    """Memory of the GPU, GiB; None where NVML does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU, or a MIG slice of one."""
+
+    index: int
+    """Of the GPU, in the order of the PCI bus."""
+    uuid: str
+    """Its own: ``GPU-…``, of a slice ``MIG-…``."""
+    gpu_uuid: str
+    """That of the GPU that it is, or is a slice of."""
+    name: str
+    """Model."""
+    bus_id: str
+    """PCI bus id of the GPU, as in ``/sys/bus/pci/devices``."""
+    memory_gib: float
+    """In all."""
+    used_gib: float
+    """In use, without what the driver keeps for itself."""
+    users: tuple[GpuUser, ...] = ()
+    """Processes that compute on it."""
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is a MIG slice."""
+        return self.uuid != self.gpu_uuid
+
+    @property
+    def label(self) -> str:
+        """Name in messages."""
+        kind = f"MIG slice {self.uuid} of GPU" if self.is_slice else "GPU"
+        return f"{kind} {self.index} ({self.name})"
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[ModuleType]:
+    """Provide the library, initialised.
+
+    :raises NoGpusError: if the driver does not answer.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise NoGpusError(f"NVML says: {error}") from error
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs of this machine in the order of the PCI bus; of one with MIG, its slices.
+
+    :raises NoGpusError: if NVML shows none.
+    """
+    with _nvml() as nvml:
+        try:
+            found = [
+                gpu
+                for index in range(nvml.nvmlDeviceGetCount())
+                for gpu in _read(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index))
+            ]
+        except nvml.NVMLError as error:
+            raise NoGpusError(f"NVML says: {error}") from error
+    if not found:
+        raise NoGpusError("NVML shows no GPU")
+    return tuple(found)
+
+
+def driver_versions() -> dict[str, str]:
+    """Return the versions of driver and CUDA; empty without a driver that answers."""
+    with contextlib.suppress(NoGpusError), _nvml() as nvml:
+        cuda = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+        return {
+            "driver": str(nvml.nvmlSystemGetDriverVersion()),
+            "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+        }
+    return {}
+
+
+def _read(nvml: ModuleType, index: int, handle: Any) -> Iterator[Gpu]:
+    uuid, bus_id = nvml.nvmlDeviceGetUUID(handle), _bus_id(nvml.nvmlDeviceGetPciInfo(handle).busId)
+    make = functools.partial(_gpu, nvml, index=index, gpu_uuid=uuid, bus_id=bus_id)
+    slices = list(_slices(nvml, handle))
+    for part in slices or [handle]:
+        yield make(part, name=nvml.nvmlDeviceGetName(handle))
+
+
+def _gpu(
+    nvml: ModuleType, handle: Any, *, index: int, gpu_uuid: str, bus_id: str, name: str
+) -> Gpu:
+    memory = _asked(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
+    users = _asked(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    return Gpu(
+        index=index,
+        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+        gpu_uuid=str(gpu_uuid),
+        name=str(name),
+        bus_id=bus_id,
+        memory_gib=memory.total / 2**30 if memory else 0.0,
+        used_gib=memory.used / 2**30 if memory else 0.0,
+        users=tuple(_user(each) for each in users),
+    )
+
+
+def _user(process: Any) -> GpuUser:
+    used = process.usedGpuMemory
+    return GpuUser(pid=int(process.pid), used_gib=None if used is None else used / 2**30)
+
+
+def _slices(nvml: ModuleType, handle: Any) -> Iterator[Any]:
+    """Handles of the MIG slices of a GPU; none without MIG."""
+    count = _asked(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0
+    for number in range(count):
+        ask = functools.partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
+        part = _asked(nvml, ask)
+        if part is not None:
+            yield part
+
+
+def _bus_id(said: str | bytes) -> str:
+    """Return NVML's ``00000000:1B:00.0`` as the kernel writes it, ``0000:1b:00.0``."""
+    text = said.decode() if isinstance(said, bytes) else said
+    domain, _, rest = text.lower().partition(":")
+    return f"{domain[-4:]}:{rest}"
+
+
+def _asked(nvml: ModuleType, ask: Callable[[], T]) -> T | None:
+    """What NVML answers; None where this GPU, or this driver, does not."""
+    try:
+        return ask()
+    except nvml.NVMLError:
+        return None
+
+
+class GpuReader:
+    """Reads clocks, power and temperature of some GPUs again and again."""
+
+    def __init__(self, nvml: ModuleType, handles: dict[str, Any]) -> None:
+        self._nvml = nvml
+        self._handles = handles
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """Of the GPUs that it reads."""
+        return tuple(self._handles)
+
+    def read(self, uuid: str) -> GpuState:
+        """Return the state of a GPU now; what it does not tell is None."""
+        nvml, handle = self._nvml, self._handles[uuid]
+        power = self._ask("nvmlDeviceGetPowerUsage", handle)
+        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", handle) or 0
+        return GpuState(
+            sm_mhz=self._ask("nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_SM),
+            memory_mhz=self._ask("nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_MEM),
+            power_w=None if power is None else power / 1000,
+            temperature_c=self._ask("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
+            throttled=tuple(
+                name for name, bit in _THROTTLING.items() if reasons & getattr(nvml, bit)
+            ),
+            ecc_uncorrected=self._ask(
+                "nvmlDeviceGetTotalEccErrors",
+                handle,
+                nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+                nvml.NVML_VOLATILE_ECC,
+            ),
+        )
+
+    def facts(self, uuid: str) -> dict[str, float]:
+        """Return what does not change while a load runs; what the GPU does not tell is absent."""
+        nvml, handle = self._nvml, self._handles[uuid]
+        cap = self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)
+        found = {
+            "sm_mhz_max": self._ask("nvmlDeviceGetMaxClockInfo", handle, nvml.NVML_CLOCK_SM),
+            "power_cap_w": None if cap is None else cap / 1000,
+            "nvlinks_up": self._nvlinks(handle),
+        }
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+    def users(self, uuid: str) -> tuple[int, ...]:
+        """Return the ids of the processes that compute on a GPU."""
+        found = self._ask("nvmlDeviceGetComputeRunningProcesses", self._handles[uuid]) or ()
+        return tuple(int(each.pid) for each in found)
+
+    def _nvlinks(self, handle: Any) -> int | None:
+        states = [
+            self._ask("nvmlDeviceGetNvLinkState", handle, link)
+            for link in range(self._nvml.NVML_NVLINK_MAX_LINKS)
+        ]
+        told = [state for state in states if state is not None]
+        return sum(told) if told else None
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return _asked(self._nvml, lambda: getattr(self._nvml, name)(*arguments))
+
+
+@contextlib.contextmanager
+def reading(uuids: tuple[str, ...]) -> Iterator[GpuReader]:
+    """Provide a reader of the GPUs *uuids*, without those that NVML does not know.
+
+    :raises NoGpusError: if the driver does not answer.
+    """
+    with _nvml() as nvml:
+        handles = {
+            uuid: _asked(nvml, functools.partial(nvml.nvmlDeviceGetHandleByUUID, uuid))
+            for uuid in uuids
+        }
+        yield GpuReader(nvml, {uuid: handle for uuid, handle in handles.items() if handle})

@@ -1,0 +1,256 @@
+"""Which GPUs of this machine a session may have, and the locks that keep two sessions apart."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pdserve.backends.hosts.facts import process_text
+from pytest_pdserve.backends.hosts.nvml import Gpu
+from pytest_pdserve.backends.hosts.nvml import NoGpusError
+from pytest_pdserve.backends.hosts.nvml import find_gpus
+from pytest_pdserve.plan.vllm import GPUS_VARIABLE
+from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import PlacementError
+from pytest_pdserve.values.system import System
+
+_IDLE_GIB = 1.0
+"""Memory in use on a GPU that nobody computes on, at most: a display, a persistent driver."""
+_PEER = struct.Struct("3i")
+"""``struct ucred`` of the kernel: process, user, group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisibleGpu:
+    """A GPU, or a slice, that this session may use."""
+
+    gpu: Gpu
+    """What it is."""
+    name: str
+    """As ``CUDA_VISIBLE_DEVICES`` names it: a number, or the id of a slice."""
+
+
+def slot_gpus(system: System) -> int:
+    """Return how many GPUs of this machine the slots of *system* have; 0 if none of their own."""
+    cluster = system.cluster
+    return cluster.nodes * cluster.gpus_per_node if cluster.device == "gpu" else 0
+
+
+def visible_gpus(gpus: Sequence[Gpu], said: str | None) -> tuple[VisibleGpu, ...]:
+    """Return the GPUs that a process with ``CUDA_VISIBLE_DEVICES`` = *said* may use, in its order.
+
+    :param said: numbers, or beginnings of ids as CUDA takes them; None shows all.
+    :raises ConfigError: if it names one that is not there, where CUDA would silently stop reading.
+    """
+    if said is None:
+        return tuple(_visible(gpu) for gpu in gpus)
+    names = [name.strip() for name in said.split(",") if name.strip()]
+    if names in ([], ["-1"], ["NoDevFiles"]):
+        return ()
+    found: list[VisibleGpu] = []
+    for name in names:
+        matching = [gpu for gpu in gpus if _is_named(gpu, name)]
+        if not matching:
+            known = ", ".join(_visible(gpu).name for gpu in gpus) or "none"
+            raise ConfigError(
+                f"{GPUS_VARIABLE} = {said!r} names {name!r}, which is not a GPU of this machine "
+                f"({known}); change or unset it"
+            )
+        found += [_visible(gpu) for gpu in matching if _visible(gpu) not in found]
+    return tuple(found)
+
+
+def _visible(gpu: Gpu) -> VisibleGpu:
+    return VisibleGpu(gpu=gpu, name=gpu.uuid if gpu.is_slice else str(gpu.index))
+
+
+def _is_named(gpu: Gpu, name: str) -> bool:
+    if name.isdecimal():
+        return gpu.index == int(name)
+    return gpu.uuid.startswith(name) or gpu.gpu_uuid.startswith(name)
+
+
+def planned_gpus(system: System, environment: Mapping[str, str]) -> tuple[VisibleGpu, ...]:
+    """Return the GPUs that the slots of *system* would have if all were free.
+
+    Where this machine shows fewer, numbers stand for them.
+    """
+    needed = slot_gpus(system)
+    if not needed:
+        return ()
+    try:
+        visible = visible_gpus(find_gpus(), environment.get(GPUS_VARIABLE))
+    except (NoGpusError, ConfigError):
+        visible = ()
+    if len(visible) >= needed:
+        return visible[:needed]
+    return tuple(_unseen(number) for number in range(needed))
+
+
+def _unseen(number: int) -> VisibleGpu:
+    gpu = Gpu(index=number, uuid="", gpu_uuid="", name="", bus_id="", memory_gib=0.0, used_gib=0.0)
+    return VisibleGpu(gpu=gpu, name=str(number))
+
+
+def check_gpus(system: System, environment: Mapping[str, str]) -> None:
+    """Refuse a system whose slots have more GPUs than this machine shows, or GPUs set twice.
+
+    :raises PlacementError: with both numbers.
+    :raises ConfigError: if the system file sets ``CUDA_VISIBLE_DEVICES``.
+    """
+    if not (needed := slot_gpus(system)):
+        return
+    for table in (system.env, system.pd_env):
+        if GPUS_VARIABLE in table:
+            raise ConfigError(
+                f"{GPUS_VARIABLE} in {system.source} is set by the plan, a GPU for each slot; "
+                "remove it, and set it in the environment of pytest to choose among GPUs"
+            )
+    try:
+        visible = visible_gpus(find_gpus(), environment.get(GPUS_VARIABLE))
+        why = _shown(environment)
+    except NoGpusError as error:
+        visible, why = (), f"{error}"
+    if len(visible) < needed:
+        cluster = system.cluster
+        raise PlacementError(
+            f"system {system.name!r} has {cluster.nodes} nodes with {cluster.gpus_per_node} GPUs "
+            f"each, {needed} in all, but this machine shows {len(visible)} ({why}); lower nodes or "
+            f"gpus_per_node in {system.source}, or choose another system by --system"
+        )
+
+
+def _shown(environment: Mapping[str, str]) -> str:
+    said = environment.get(GPUS_VARIABLE)
+    return "all that NVML shows" if said is None else f"{GPUS_VARIABLE} = {said!r}"
+
+
+@contextlib.contextmanager
+def holding_gpus(
+    system: System, environment: Mapping[str, str]
+) -> Iterator[tuple[VisibleGpu, ...]]:
+    """Hold as many free GPUs as the slots of *system* have, the first ones, until the end.
+
+    A session that is killed holds none: the kernel ends the locks with it.
+
+    :raises AllocationError: if too few are free, naming each that is not and who uses it.
+    """
+    needed = slot_gpus(system)
+    if not needed:
+        yield ()
+        return
+    try:
+        visible = visible_gpus(find_gpus(), environment.get(GPUS_VARIABLE))
+    except NoGpusError as error:
+        raise AllocationError(f"this machine shows no GPU any more: {error}") from error
+    with contextlib.ExitStack() as held:
+        free: list[VisibleGpu] = []
+        refused: list[str] = []
+        for each in visible:
+            if len(free) == needed:
+                break
+            with contextlib.ExitStack() as lock:
+                if why := _lock(each.gpu, lock) or _in_use(each.gpu):
+                    refused.append(f"{each.gpu.label} {why}")
+                    continue
+                held.enter_context(lock.pop_all())
+            free.append(each)
+        if len(free) < needed:
+            raise AllocationError(
+                f"system {system.name!r} needs {needed} free GPUs and {len(free)} of "
+                f"{len(visible)} are: {'; '.join(refused) or 'this machine shows no others'}"
+            )
+        yield tuple(free)
+
+
+def _in_use(gpu: Gpu) -> str:
+    """Return who uses a GPU; empty if nobody does."""
+    if gpu.users:
+        return "is in use by " + ", ".join(
+            process_text(user.pid)
+            + ("" if user.used_gib is None else f" with {user.used_gib:.1f} GiB")
+            for user in gpu.users
+        )
+    if gpu.used_gib > _IDLE_GIB:
+        return (
+            f"has {gpu.used_gib:.1f} of {gpu.memory_gib:.0f} GiB in use, by processes that are not "
+            "shown here"
+        )
+    return ""
+
+
+def _lock(gpu: Gpu, held: contextlib.ExitStack) -> str:
+    """Lock a GPU until *held* closes; return by whom it is locked already, or the empty string.
+
+    A socket in the abstract name space: nobody can have it twice, it ends with its process, and
+    the kernel tells who has it.
+    """
+    name = f"\0pdserve-gpu-{gpu.uuid}"
+    lock = socket.socket(socket.AF_UNIX)
+    try:
+        lock.bind(name)
+        lock.listen(8)
+    except OSError:
+        lock.close()
+        return f"is held by the session of {_holder(name)}"
+    held.enter_context(lock)
+    return ""
+
+
+def _holder(name: str) -> str:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(1.0)
+        try:
+            asking.connect(name)
+            peer = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        except OSError:
+            return "another process"
+    return process_text(_PEER.unpack(peer)[0])
+
+
+def shares_of_cores(
+    groups: Sequence[Sequence[VisibleGpu]], usable: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """Return for each slot the cores next to its GPUs, shared with the slots of the same cores.
+
+    The first core of *usable* is left to router and client. With fewer than two cores a slot, or
+    where the kernel does not tell, a slot is not pinned.
+
+    :param groups: GPUs of each slot.
+    :param usable: cores that this process may use.
+    """
+    near = [_near_cores(group, usable[1:]) for group in groups]
+    shares: list[tuple[int, ...]] = []
+    for position, cores in enumerate(near):
+        alike = [other for other, each in enumerate(near) if each == cores]
+        size, place = len(cores) // len(alike), alike.index(position)
+        shares.append(tuple(cores[place * size : (place + 1) * size]) if size >= 2 else ())
+    return tuple(shares)
+
+
+def _near_cores(group: Sequence[VisibleGpu], usable: Sequence[int]) -> tuple[int, ...]:
+    near: set[int] = set()
+    for each in group:
+        with contextlib.suppress(OSError, ValueError):
+            path = Path("/sys/bus/pci/devices", each.gpu.bus_id, "local_cpulist")
+            near |= set(parse_cores(path.read_text()))
+    return tuple(core for core in usable if core in near)
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """Return the cores of a list as the kernel writes it, e.g. ``0-3,8``.
+
+    :raises ValueError: if it is not one.
+    """
+    cores: list[int] = []
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        cores += range(int(first), int(last or first) + 1)
+    return tuple(cores)
