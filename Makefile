@@ -48,6 +48,7 @@ test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM an
 	-@$(PYTHON) docker/slurm/onehost.py install
 	@$(PHASE) "tests side by side" $(PYTEST) tests/unit tests/plugin tests/fuzz tests/slurm tests/package -m "not vllm $(FEWER)" \
 		$(BESIDE) --junitxml .pytest_cache/beside.xml $(ARGS)
+	-@$(BIN)/pdserve fabric install
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" \
 		--junitxml .pytest_cache/vllm.xml $(ARGS)
 	@$(BIN)/python tests/support/slowest.py .pytest_cache/beside.xml .pytest_cache/vllm.xml
@@ -64,6 +65,7 @@ test-slurm: setup ## Run the tests of a real Slurm with stub engines
 
 test-serving: setup ## Run the tests of real vLLM, NIXL and vllm-router
 	-@$(PYTHON) docker/slurm/onehost.py install
+	-@$(BIN)/pdserve fabric install
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" $(ARGS)
 
 test-gpu: setup ## Run the tests that need four NVIDIA GPUs on this machine (4 minutes on H200)

@@ -1,1 +1,1 @@
-"""The suites that users run: smoke, sweep, claims."""
+"""The suites that users run: smoke, sweep, claims, and by name transfer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import signal
@@ -45,6 +46,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of every later search for garbage.
+
+    Each pytest that runs in this process searches for it five times at its end, in all that is
+    there: 113 such runs took 53 s, and 20 s with this (two cores, 2026-11-28).
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def loaded() -> None:
     """Import what runs in this process use; pytester unloads the rest, and some load only once."""
@@ -58,6 +69,7 @@ def loaded() -> None:
     for name in OWN:
         find_backend(name)
     pd.DataFrame({"a": [1]}).to_parquet(io.BytesIO())
+    gc.freeze()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from pytest_pdserve.values.system import System
 
 _UNREAD_OF_FIGURES = (
     *("container", "ports", "router", "bench", "env", "pd_env", "pass_env", "programs", "limits"),
+    "transfer",
     "cluster.bind_host",
 )
 """What a file of figures does not read: no server is ever started."""
@@ -84,6 +85,7 @@ def _read(path: Path, name: str) -> System:
                     "its figures are judged; remove one of the two"
                 )
         _check_sharing(system)
+        _check_libraries(system, backend)
         if system.cluster.kind is None and system.figures is None:
             raise ConfigError(
                 f"/cluster: needs 'kind', one of {', '.join(backends())}, or the file needs "
@@ -178,6 +180,16 @@ def _check_floors(judgement: Judgement, path: Path) -> None:
                     f"{path}: /judgement/{table}/{name}: is not a judged metric; these are "
                     f"{', '.join(METRICS.times)}"
                 )
+
+
+def _check_libraries(system: System, backend: Backend | None) -> None:
+    """Refuse libraries of this machine for servers that have others, or that are not started."""
+    here = backend is not None and backend.serves_from_here and not system.container.contained
+    if system.kv_transfer.libraries is not None and not here:
+        raise ConfigError(
+            "/kv_transfer/libraries: is for servers that run from the environment of this Python; "
+            "remove it: nodes and images have libraries of their own"
+        )
 
 
 def sharing_engines(system: System) -> System:

@@ -17,6 +17,8 @@ from pytest_pdserve.values.topology import parse_topologies
 if TYPE_CHECKING:
     from pytest_pdserve.session.project import Project
 
+DEFAULT_HISTORY = "history"
+
 
 def add_system(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_SYSTEM) -> None:
     """Add ``--system``, and what chooses the project that has it.
@@ -56,6 +58,22 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
         help="Folder of records and logs (default: ini key pdserve_runs, else "
         f"{DEFAULT_RUNS} in the project's root)",
     )
+
+
+def add_history(parser: argparse.ArgumentParser) -> None:
+    """Add ``--history``."""
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="DIR",
+        help=f"Folder of the history (default: {DEFAULT_HISTORY} in the project's root)",
+    )
+
+
+def history_folder(options: argparse.Namespace, project: Project) -> Path:
+    """Return the folder of the history that *options* names, else the project's own."""
+    given: Path | None = options.history
+    return project.rootdir / DEFAULT_HISTORY if given is None else given
 
 
 def add_topology(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_TOPOLOGY) -> None:

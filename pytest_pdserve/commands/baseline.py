@@ -1,8 +1,11 @@
-"""``pdserve baseline propose|diff|accept``: baselines made of stored nights."""
+"""``pdserve baseline show|propose|diff|accept``: baselines made of stored nights."""
 
 from __future__ import annotations
 
 import argparse
+from datetime import UTC
+from datetime import date
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -17,17 +20,24 @@ from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sources import changes
 
 if TYPE_CHECKING:
+    from pytest_pdserve.results.history import Recalled
     from pytest_pdserve.session.project import Project
+    from pytest_pdserve.values.baseline import Baseline
     from pytest_pdserve.values.system import System
 
 NAME = "baseline"
-TEXT = "Make a baseline of stored nights: propose, look at the difference, accept"
+TEXT = "Show a baseline, or make one of stored nights: propose, look at the difference, accept"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_propose(steps)
+    text = (
+        "Show what each cell's nights lead to expect: median, spread, limit, age, what it can see"
+    )
+    show = steps.add_parser("show", help=text, description=text)
+    add_system(show)
     text = "Show how the proposal differs from the baseline"
     diff = steps.add_parser("diff", help=text, description=text)
     add_system(diff)
@@ -60,12 +70,21 @@ def _add_propose(steps: Any) -> None:
         action="store_true",
         help="Take nights of all versions of vLLM, NIXL and the router, not only the newest's",
     )
+    propose.add_argument(
+        "--history",
+        type=Path,
+        metavar="DIR",
+        help="Take nights of this history too, without those that it excludes (default: none)",
+    )
+    propose.add_argument(
+        "--before", metavar="DATE", help="Only nights before this one, e.g. 2026-11-28"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Do one step, and print what there is to say."""
     project = find_project(options)
-    steps = {"propose": _propose, "diff": _diff, "accept": _accept}
+    steps = {"show": _show, "propose": _propose, "diff": _diff, "accept": _accept}
     print(steps[options.step](options, project, system_in(project)))
     return 0
 
@@ -85,6 +104,21 @@ def _path(project: Project, system: System) -> Path:
     return baseline_path(system, project.rootdir)
 
 
+def _show(_: argparse.Namespace, project: Project, system: System) -> str:
+    from pytest_pdserve.report.references import reference_lines
+    from pytest_pdserve.results.baselines import load_baseline
+    from pytest_pdserve.results.baselines import present_path
+
+    path = present_path(system, project.rootdir)
+    baseline = load_baseline(path, system=system)
+    if baseline is None:
+        raise ConfigError(
+            f"{path} does not exist; make it with pdserve baseline propose --system {system.name}"
+        )
+    today = datetime.now(UTC).date()
+    return "\n".join(reference_lines(baseline, system.judgement.all_floors, today))
+
+
 def _propose(options: argparse.Namespace, project: Project, system: System) -> str:
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.baselines import present_path
@@ -95,7 +129,15 @@ def _propose(options: argparse.Namespace, project: Project, system: System) -> s
     if options.last < 1:
         raise ConfigError(f"--last {options.last}: at least one night is needed")
     path = _path(project, system)
-    selection = select(project.runs, system, options.run_ids, any_version=options.any_version)
+    selection = select(
+        project.runs,
+        system,
+        options.run_ids,
+        any_version=options.any_version,
+        recalled=_recalled(options, system),
+    )
+    if options.before is not None:
+        selection = selection.before(_date(options.before))
     if not options.every_session:
         selection = selection.one_a_night()
     current = load_baseline(present_path(system, project.rootdir), system=system)
@@ -106,9 +148,42 @@ def _propose(options: argparse.Namespace, project: Project, system: System) -> s
             f"proposal for {path}",
             *(f"  {reason}" for reason in proposal.reasons),
             *(f"  WARNING: {warning}" for warning in proposal.warnings),
+            *(_moves(current, proposal.baseline, system) if current else ()),
             *next_lines(f"pdserve baseline diff --system {system.name}", written),
         ]
     )
+
+
+def _recalled(options: argparse.Namespace, system: System) -> Recalled:
+    from pytest_pdserve.history.recall import recall
+    from pytest_pdserve.history.store import Store
+    from pytest_pdserve.results.history import FARTHEST
+    from pytest_pdserve.results.history import NOTHING_RECALLED
+
+    if options.history is None:
+        return NOTHING_RECALLED
+    newest = FARTHEST + options.last
+    return recall(Store.open(options.history), system.name, newest)
+
+
+def _date(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise ConfigError(f"--before {text!r:.80}: expected a date such as 2026-11-28") from error
+
+
+def _moves(old: Baseline, new: Baseline, system: System) -> list[str]:
+    """Return what moves against the present baseline, by how much, and what changed between."""
+    from pytest_pdserve.report.differences import difference_lines
+
+    before, after = (each.newest.versions if each.newest else {} for each in (old, new))
+    why = [*changes(old.host, new.host), *changes(before, after)]
+    return [
+        f"  against {old.origin}",
+        *(f"  changed: {each}" for each in why or ["nothing that sessions tell"]),
+        *difference_lines(old, new, system.judgement.all_floors, everything=False),
+    ]
 
 
 def _diff(options: argparse.Namespace, project: Project, system: System) -> str:

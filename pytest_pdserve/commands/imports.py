@@ -18,14 +18,15 @@ from pytest_pdserve.values.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_pdserve.results.imported import Imported
+    from pytest_pdserve.results.imported import Readable
     from pytest_pdserve.session.project import Project
     from pytest_pdserve.values.system import System
 
 NAME = "import"
 TEXT = "Make records of results that were measured elsewhere"
 DESCRIPTION = (
-    f"{TEXT}: by vllm bench serve, vllm bench sweep, sglang, InferenceX or llm-d "
-    "(docs/importing.md). What a file does not say stays unknown"
+    f"{TEXT}: by vllm bench serve, vllm bench sweep, sglang, InferenceX or llm-d, and CSV tables "
+    "of nightly values (docs/importing.md). What a file does not say stays unknown"
 )
 
 
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RESULT",
-        help="File of one or more results, or folder of vllm bench sweep",
+        help="File of one or more results, folder of vllm bench sweep, or of CSV tables",
     )
 
 
@@ -57,14 +58,19 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.results.imported import read_results
     from pytest_pdserve.results.imported import store_results
     from pytest_pdserve.results.store import check_runs_folder
+    from pytest_pdserve.results.tables import tables_at
 
     project = find_project(options)
-    _check_chosen(project)
-    topology, system = one_topology(project, NAME), system_in(project)
+    tables = all(map(tables_at, options.results))
+    _check_chosen(project, ("system",) if tables else ("topology", "system"))
+    chosen = not tables or "topology" in project.chosen
+    topology, system = one_topology(project, NAME) if chosen else None, system_in(project)
     _check_measurable(system)
     _check_dataset(options.dataset)
     check_runs_folder(project.runs)
     results, left_out = read_results(options.results, options.dataset)
+    if topology is None:
+        _check_topologies(results)
     for sentence in left_out:
         print(f"left out: {sentence}")
     imported = store_results(
@@ -95,12 +101,24 @@ def _lines(imported: Sequence[Imported]) -> Iterator[str]:
     yield from ([" all records:", *common] if common else [])
 
 
-def _check_chosen(project: Project) -> None:
+def _check_topologies(results: Sequence[Readable]) -> None:
+    """Refuse results that do not say their topology, before anything is written.
+
+    :raises ConfigError: if one does not.
+    """
+    lacking = next((each.run.where for each in results if each.run.topology is None), None)
+    if lacking is not None:
+        raise ConfigError(
+            f"{lacking}: the table has no topology; give it with --topology, or add the column"
+        )
+
+
+def _check_chosen(project: Project, needed: Sequence[str]) -> None:
     """Refuse to guess what served: no result says it.
 
     :raises ConfigError: if neither a flag nor an ini key does.
     """
-    missing = [name for name in ("topology", "system") if name not in project.chosen]
+    missing = [name for name in needed if name not in project.chosen]
     if missing:
         flags = " and ".join(f"--{name}" for name in missing)
         keys = " and ".join(f"pdserve_{name}" for name in missing)

@@ -28,7 +28,10 @@ _ERRORS = "pdserve-ascii"
 """Name of the error handler of standard output."""
 _LOOKALIKES = str.maketrans({"…": "...", "─": "-"})
 """What our own tables and sentences have beside ASCII; all else is escaped, so that it is told."""
-_NOT_COMMANDS = ("arguments", "main", "project", "schemas")
+_NOT_COMMANDS = (
+    *("arguments", "main", "project", "schemas"),
+    *("history_prune", "history_trend"),  # steps of `pdserve history`
+)
 
 
 class _Parser(argparse.ArgumentParser):

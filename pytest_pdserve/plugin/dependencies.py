@@ -11,7 +11,7 @@ from importlib import metadata
 from pytest_pdserve.values.errors import ConfigError
 
 _NAME = re.compile(r"[\w.-]+")
-_MODULES = {"pyyaml": "yaml"}
+_MODULES = {"nvidia-ml-py": "pynvml", "pyyaml": "yaml"}
 """Packages whose module has another name."""
 
 

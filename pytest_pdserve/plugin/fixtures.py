@@ -15,12 +15,15 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.plugin.forecast import tell_forecast
 from pytest_pdserve.plugin.options import settings_of
+from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.progress import progress_to
 from pytest_pdserve.plugin.putting_off import suspicion_key
 from pytest_pdserve.plugin.putting_off import times_key
 from pytest_pdserve.plugin.servers import starter
 from pytest_pdserve.plugin.servers import stop_shared
+from pytest_pdserve.plugin.transfers import _pdserve_transfers as _pdserve_transfers
+from pytest_pdserve.plugin.transfers import pdserve_transfer as pdserve_transfer
 from pytest_pdserve.plugin.trouble import BENCH
 from pytest_pdserve.plugin.trouble import NODES
 from pytest_pdserve.plugin.trouble import SESSION
@@ -361,8 +364,10 @@ def end_with(
     item.user_properties.append(("pdserve_verdict", str(status)))
     if compared:
         item.stash[verdict_key] = str(status)
-    elif status is Status.FAIL:
-        pytest.fail(verdict.message, pytrace=False)
+    else:
+        _keep_for_report(verdict, item)
+        if status is Status.FAIL:
+            pytest.fail(verdict.message, pytrace=False)
     if status is Status.FAIL:
         raise BaselineRegression(verdict.message)
     if status is Status.EXPECTED:
@@ -375,3 +380,10 @@ def end_with(
         pytest.fail(f"unproven: {'; '.join(unproven)}\n(--pdserve-strict)", pytrace=False)
     if status is Status.NOT_JUDGED:
         pytest.skip(verdict.reason)
+
+
+def _keep_for_report(verdict: Verdict, item: pytest.Item) -> None:
+    """Keep a verdict of a test's own, which no baseline or claim gives."""
+    session, topology = item.config.stash.get(session_key, None), topology_of(item)
+    if session is not None:
+        session.smoke[item.nodeid] = (topology.id if topology else "", verdict)

@@ -15,6 +15,7 @@ from pytest_pdserve.plugin.failures import show_verdict_alone
 from pytest_pdserve.plugin.fixtures import _pdserve_bench as _pdserve_bench
 from pytest_pdserve.plugin.fixtures import _pdserve_restartable as _pdserve_restartable
 from pytest_pdserve.plugin.fixtures import _pdserve_session as _pdserve_session
+from pytest_pdserve.plugin.fixtures import _pdserve_transfers as _pdserve_transfers
 from pytest_pdserve.plugin.fixtures import pdserve_apply_verdict as pdserve_apply_verdict
 from pytest_pdserve.plugin.fixtures import pdserve_claim as pdserve_claim
 from pytest_pdserve.plugin.fixtures import pdserve_cluster as pdserve_cluster
@@ -24,6 +25,7 @@ from pytest_pdserve.plugin.fixtures import pdserve_judge_claim as pdserve_judge_
 from pytest_pdserve.plugin.fixtures import pdserve_judge_topology as pdserve_judge_topology
 from pytest_pdserve.plugin.fixtures import pdserve_run as pdserve_run
 from pytest_pdserve.plugin.fixtures import pdserve_topology as pdserve_topology
+from pytest_pdserve.plugin.fixtures import pdserve_transfer as pdserve_transfer
 from pytest_pdserve.plugin.fixtures import pdserve_workload as pdserve_workload
 from pytest_pdserve.plugin.fixtures import session_key
 from pytest_pdserve.plugin.fixtures import suite_property_key
@@ -42,6 +44,10 @@ from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.other_plugins import OtherPlugins
 from pytest_pdserve.plugin.putting_off import run_or_put_off
+from pytest_pdserve.plugin.reporting import make_report
+from pytest_pdserve.plugin.reporting import replace_earlier_report
+from pytest_pdserve.plugin.reporting import report_key
+from pytest_pdserve.plugin.reporting import report_lines
 from pytest_pdserve.plugin.trouble import Trouble
 from pytest_pdserve.plugin.trouble import broken_key
 from pytest_pdserve.plugin.trouble import cause_of
@@ -80,6 +86,12 @@ def pytest_configure(config: pytest.Config) -> None:
         settings_of(config)
         if config.getoption("dist", default="no") != "no" and not config.option.collectonly:
             raise pytest.UsageError(ONE_PROCESS)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Replace the report of an earlier session, where a file for it is named."""
+    if _starts(session.config):
+        replace_earlier_report(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -136,11 +148,15 @@ def _check(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
 
         paths = {item.path for item in items if topology_of(item)}
         check_one_project(sorted(paths), settings_of(config).project.rootdir)
-        starting = not any(config.getoption(name, default=False) for name in LOOKING)
         unique = list({topology.id: topology for topology in topologies}.values())
         measuring = any("pdserve_run" in getattr(item, "fixturenames", ()) for item in items)
         settings = settings_of(config)
-        check_before_start(settings, unique, starting=starting, measuring=measuring)
+        check_before_start(settings, unique, starting=_starts(config), measuring=measuring)
+
+
+def _starts(config: pytest.Config) -> bool:
+    """Whether tests are run, not only shown."""
+    return not any(config.getoption(name, default=False) for name in LOOKING)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -210,6 +226,8 @@ def pytest_runtest_makereport(
         item.config.stash.setdefault(verdicts_key, set()).add(verdict)
     topology = topology_of(item)
     invalid = isinstance(error, InvalidRunError)  # that loses its cell, while the servers stand
+    in_report = (invalid or verdict_key in item.stash) and call.when != "teardown"
+    report.pdserve_in_report = in_report  # type: ignore[attr-defined]
     if report.failed and report.when == "setup" and not invalid and topology is not None:
         item.config.stash.setdefault(broken_key, set()).add(topology.id)
     return report
@@ -244,7 +262,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     if measured is not None:
         measured.close()
         measured.phases.end()
-        _record_suite_properties(session.config, measured)
+    if _starts(session.config):
+        make_report(session, measured, lambda: _notes(session.config, measured))
+        _record_suite_properties(session.config)
     keep_for_last_failed(session.config)
     yield
     if session.exitstatus != pytest.ExitCode.OK:
@@ -256,16 +276,17 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def _record_suite_properties(config: pytest.Config, measured: Session) -> None:
+def _record_suite_properties(config: pytest.Config) -> None:
     """Add to the report for JUnit which system and versions were measured, and where it is kept."""
-    record = config.stash.get(suite_property_key, None)
-    if record is None:
+    record, report = config.stash.get(suite_property_key, None), config.stash.get(report_key, None)
+    if record is None or report is None:
         return
-    record("pdserve_system", measured.system.name)
-    for name, version in sorted(measured.provenance.versions.items()):
+    record("pdserve_system", report.system)
+    record("pdserve_headline", report.headline)
+    for name, version in sorted(report.versions.items()):
         record(f"pdserve_version_{name}", version)
-    if measured.system.figures is None:
-        record("pdserve_run_folder", str(measured.store.folder))
+    if report.folder:
+        record("pdserve_run_folder", report.folder)
 
 
 def _lacks(config: pytest.Config, measured: Session) -> bool:
@@ -285,6 +306,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Table of cells and claims, and where the records lie; nothing when nothing ran."""
     session = config.stash.get(session_key, None)
     lines = [*dependence_lines(config), *(_summary_lines(config, session) if session else ())]
+    lines += report_lines(config)
     if lines:
         terminalreporter.write_sep("=", "pdserve")
         for line in lines:
@@ -293,10 +315,20 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _summary_lines(config: pytest.Config, session: Session) -> list[str]:
     """Table of cells and claims, where the records lie, and what tests do not look at."""
-    from pytest_pdserve.plugin.claims import unknown_names
     from pytest_pdserve.report.terminal import summary_lines
 
-    lines = [*summary_lines(session), *unknown_names(config, session)]
+    report, lines = config.stash.get(report_key, None), summary_lines(session)
+    first = [report.headline] if report is not None and lines else []
+    return [*first, *lines, *_notes(config, session)]
+
+
+def _notes(config: pytest.Config, session: Session | None) -> list[str]:
+    """Return what tests do not look at, though the project names it."""
+    if session is None:
+        return []
+    from pytest_pdserve.plugin.claims import unknown_names
+
+    lines = unknown_names(config, session)
     if vanished := unmeasured_cells(config, session):
         cells = ", ".join(" ".join(key) for key in vanished)
         lines.append(f"cells of the baseline that no test measures any more: {cells}")
@@ -314,6 +346,11 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
             indirect=True,
             scope="session",
         )
+    if "pdserve_transfer" in metafunc.fixturenames:
+        from pytest_pdserve.plan.transfer import transfer_cases
+
+        cases = transfer_cases(settings_of(metafunc.config).system)
+        metafunc.parametrize("pdserve_transfer", cases, ids=lambda case: case.id, indirect=True)
     if panels := metafunc.definition.get_closest_marker("pdserve_panels"):
         named = panels_of(panels)
         points = settings_of(metafunc.config).system.sweep.points()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -20,13 +21,14 @@ from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
+    from pytest_pdserve.session.project import Project
     from pytest_pdserve.session.settings import Settings
     from pytest_pdserve.values.system import System
 
 _SWITCHES = ("no_record", "strict", "share_engines")
 _FLAGS = (
     *("topology", "system", "base_url", "model", "instance_url", "job_id", "runs"),
-    *("repeats", "first_runs"),
+    *("repeats", "first_runs", "report"),
     *_SWITCHES,
 )
 
@@ -67,6 +69,12 @@ def _add_where(add: Callable[..., None]) -> None:
         "--pdserve-runs",
         metavar="DIR",
         help=f"Folder for records and logs (default: {DEFAULT_RUNS})",
+    )
+    add(
+        "--pdserve-report",
+        metavar="FILE",
+        help="Write the session's report to this file too, as its suffix says: .md, .json or "
+        ".prom, for Prometheus (default: none)",
     )
 
 
@@ -143,6 +151,19 @@ def asked(config: pytest.Config) -> bool:
     return any(config.getoption(f"pdserve_{name}") is not None for name in _FLAGS)
 
 
+def wants_report(config: pytest.Config) -> bool:
+    """Whether a flag or an ini key names a file for the session's report.
+
+    :raises pytest.UsageError: if that cannot be read.
+    """
+    if hasattr(config, "workerinput"):  # a process of xdist, which is not the session
+        return False
+    try:
+        return _value(config, "report", default=None) is not None
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
 def settings_of(config: pytest.Config) -> Settings:
     """The session's settings, read once.
 
@@ -191,6 +212,7 @@ def _read(config: pytest.Config) -> Settings:
         record=not _value(config, "no_record", default=False),
         strict=bool(_value(config, "strict", default=False)),
         job_id=job_id,
+        report=_report_path(config, project),
     )
 
 
@@ -200,6 +222,22 @@ def _value(config: pytest.Config, name: str, default: Any) -> Any:
         return flag
     ini = ini_value(config, name)
     return default if ini is None else ini
+
+
+def _report_path(config: pytest.Config, project: Project) -> Path | None:
+    """Return the file for the report; one of an ini key is relative to pytest's root.
+
+    :raises ConfigError: if its suffix names no format.
+    """
+    from pytest_pdserve.report.writing import format_of
+
+    flag, ini = flag_value(config.option, "report"), ini_value(config, "report")
+    if flag is None and ini is None:
+        return None
+    folder = project.rootdir if flag is None else config.invocation_params.dir
+    path = folder / str(ini if flag is None else flag)
+    format_of(path)
+    return path
 
 
 def _job_id(text: str | None, system: System) -> str | None:

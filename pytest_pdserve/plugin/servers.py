@@ -41,6 +41,8 @@ def starter(
     @contextlib.contextmanager
     def start(number: int) -> Iterator[Servers]:
         stop_shared(session, but=shared)
+        if number == 0 and system.transfer.preflight and backend.starts_servers:
+            _check_pairs(topology, session, allocation)
         deploying = _deploying(topology, session, allocation, bench, shared, number)
         if bench is not None:
             asked = workloads_on(topology, items)
@@ -60,6 +62,28 @@ def starter(
                 progress("stopping")
 
     return start
+
+
+def _check_pairs(topology: Topology, session: Session, allocation: Allocation) -> None:
+    """Measure the pairs that a topology will use, before a model loads.
+
+    :raises TransferError: naming pairs and nodes that are slower than they must be.
+    """
+    from pytest_pdserve.results.transfer import load_transfer_baseline
+    from pytest_pdserve.transfer.preflight import Preflight
+
+    system, digest = session.system, session.provenance.fingerprint
+    rootdir = session.settings.project.rootdir
+    with session.phases.of("start"):
+        preflight = Preflight(
+            allocation=allocation,
+            system=system,
+            baseline=load_transfer_baseline(system, rootdir, digest, session.state),
+            store=session.store,
+            fingerprint=digest,
+            progress=session.progress,
+        )
+        preflight.check(topology, rotation=session.rotation(0))
 
 
 def _deploying(

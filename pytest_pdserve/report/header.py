@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from pytest_pdserve.backends.fabric.folder import library_versions
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.results.compatibility import installed_version
 from pytest_pdserve.results.compatibility import known_packages
@@ -17,12 +18,13 @@ _OWN = ("Python", "pytest")
 
 def header(system: System, topologies: Sequence[str]) -> str:
     """System, topologies and the versions that serve, or where those are found out."""
-    packages = known_packages()
-    versions = {
-        name: version
+    packages, own = known_packages(), library_versions(system)
+    found = {
+        name: next((own[each] for each in packages[name].distributions if each in own), None)
+        or installed_version(packages[name])
         for name in (*_OWN, *_SERVING)
-        if (version := installed_version(packages[name])) is not None
     }
+    versions = {name: version for name, version in found.items() if version is not None}
     return "\n".join([_measured(system, topologies, versions), *warnings(system, versions)])
 
 

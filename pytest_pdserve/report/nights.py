@@ -21,16 +21,24 @@ _MOST = 5
 
 def night_lines(session: Session) -> list[str]:
     """Return a line for each verdict that is not settled or not a PASS, and what the night took."""
-    named = {(*key,): verdict for key, verdict in session.verdicts.items()}
+    return [*session.trouble, *_worst(_verdicts(session)), *night_notes(session)]
+
+
+def _verdicts(session: Session) -> dict[Key, Verdict]:
+    """Return every verdict on a topology and on a cell, by the names that lines give them."""
     wholes = {(name, "as a whole"): said for name, said in session.topology_verdicts.items()}
-    verdicts = {**wholes, **named}
-    lines = [*session.trouble, *_worst(verdicts)]
+    return {**wholes, **session.verdicts}
+
+
+def night_notes(session: Session) -> list[str]:
+    """Return what the night took and what it cannot see, a sentence each."""
+    verdicts = _verdicts(session)
     if not any(verdict.metrics for verdict in verdicts.values()):
-        return [*lines, *session.session_judge.expected.troubles]
+        return [*session.session_judge.expected.troubles]
     cells = [cell for key, cell in session.cells.items() if not session.is_new(key)]
     runs = sum(len(cell.records) for cell in cells)
     counted = f"{_count(len(cells), 'cell')} in {_count(runs, 'run')}"
-    lines.append(f"judged: {counted}, {session.reruns} of them reruns")
+    lines = [f"judged: {counted}, {session.reruns} of them reruns"]
     lines += _blind(session)
     lines += _better(verdicts, session)
     judge = session.session_judge

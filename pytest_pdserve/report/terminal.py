@@ -32,7 +32,7 @@ def summary_lines(session: Session) -> list[str]:
     cells = (*session.cells.values(), *session.invalid.values())
     lines += finding_lines(cells, severities=("unproven", "note"))
     lines += claim_lines(session)
-    lines += _new_lines(session)
+    lines += new_lines(session)
     if not session.system.simulated and not figures:
         lines.append(phase_line(session.phases.times))
     if not figures:
@@ -40,8 +40,8 @@ def summary_lines(session: Session) -> list[str]:
     return lines
 
 
-def _new_lines(session: Session) -> list[str]:
-    """How many cells were new, and where their references are."""
+def new_lines(session: Session) -> list[str]:
+    """Return how many cells were new, where their references are, and how many still wait."""
     keys = [key for key, verdict in session.verdicts.items() if verdict.status is Status.NEW]
     new = len(keys)
     lines = []

@@ -53,6 +53,8 @@ class ForeignRun:
     """Kind of the benchmark client, as of :attr:`.record.Record.client_kind`."""
     start: int | None = None
     """Start of the servers that it ran on; None where nobody knows."""
+    topology: str | None = None
+    """Id of the topology; None where the file does not say it."""
     notes: tuple[str, ...] = ()
     """What was read otherwise than it is written, a sentence each."""
     not_understood: tuple[str, ...] = ()

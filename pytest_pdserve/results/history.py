@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 from pytest_pdserve.results.files import load_json
@@ -93,6 +96,33 @@ class StoredSession:
         return {key: one_a_start(runs) for key, runs in self.valid().items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """What a history adds to a runs folder."""
+
+    sessions: Sequence[StoredSession] = ()
+    """Its sessions that are not excluded."""
+    known: frozenset[str] = frozenset()
+    """Ids of all that it holds: these need not be read elsewhere."""
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Id and reason of those that are."""
+    torn: tuple[str, ...] = ()
+    """What of it cannot be read, a sentence each."""
+
+    def joined(self, found: Iterable[StoredSession]) -> list[StoredSession]:
+        """Return *found*, sessions that it does not know, and its own, newest first."""
+        both = [*found, *self.sessions]
+        return sorted(both, key=lambda each: _age(each.session), reverse=True)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A sentence on each session that is excluded, and on what is torn."""
+        return (*(f"excluded: {name}: {why}" for name, why in self.excluded.items()), *self.torn)
+
+
+NOTHING_RECALLED = Recalled()
+
+
 def starts_of(runs: Sequence[Record]) -> list[list[Record]]:
     """Return runs of one cell and session by the start of their servers, oldest first.
 
@@ -167,17 +197,19 @@ def stored_sessions(
     system: str,
     unreadable: list[str],
     newest: SessionRef | None = None,
+    known: Collection[str] = (),
 ) -> Iterator[StoredSession]:
     """What sessions left of *system*, newest first.
 
     :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
     :param newest: what nights are counted back from, and neither it nor what is later is read;
         None for the newest that is found.
+    :param known: ids of sessions that need not be read.
     """
     passed, last = (newest.id, newest.began) if newest else (None, None)
     for folder, found in session_folders(runs):
         began = found.session.began
-        if folder.name == passed or found.system != system:
+        if folder.name == passed or found.system != system or folder.name in known:
             continue
         if began and last and began > last:
             continue
@@ -188,18 +220,24 @@ def stored_sessions(
 
 
 def stored_session(
-    folder: Path, *, system: str, unreadable: list[str], newest: SessionRef | None = None
+    folder: Path,
+    *,
+    system: str,
+    unreadable: list[str],
+    newest: SessionRef | None = None,
+    load: Callable[[Path], Record] = load_record,
 ) -> StoredSession | None:
     """What the session of *folder* left of *system*; None if nothing.
 
     :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
     :param newest: what its night is counted back from; None for itself.
+    :param load: reads one record.
     """
     found = session_of(folder)
     if found is None or found.system != system:
         return None
     torn: list[str] = []
-    records = tuple(r for r in records_of(folder, torn) if r.system == system)
+    records = tuple(r for r in records_of(folder, torn, load) if r.system == system)
     unreadable.extend(torn)
     if not records:
         return None
@@ -232,7 +270,7 @@ def _trouble(folder: Path) -> str:
     try:
         if is_there(folder / SESSION_FILE):
             _session_file(folder)
-        for path in _record_paths(folder):
+        for path in record_paths(folder):
             load_record(path)
     except ConfigError as error:
         return str(error)
@@ -268,7 +306,7 @@ def session_of(folder: Path) -> StoredRef | None:
     """
     with contextlib.suppress(ConfigError):
         return _session_file(folder)
-    for path in _record_paths(folder):
+    for path in record_paths(folder):
         try:
             record = load_record(path)
         except ConfigError:
@@ -277,15 +315,18 @@ def session_of(folder: Path) -> StoredRef | None:
     return None
 
 
-def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
+def records_of(
+    folder: Path, unreadable: list[str], load: Callable[[Path], Record] = load_record
+) -> Iterator[Record]:
     """Records of one run folder by topology and workload, first repeats first.
 
     :param unreadable: gets a sentence for each file that is no record, or of another session.
+    :param load: reads one record.
     """
     found = []
-    for path in _record_paths(folder):
+    for path in record_paths(folder):
         try:
-            record = load_record(path)
+            record = load(path)
         except ConfigError as error:
             unreadable.append(str(error))
             continue
@@ -296,8 +337,11 @@ def records_of(folder: Path, unreadable: list[str]) -> Iterator[Record]:
     yield from sorted(found, key=lambda r: (r.topology, r.workload.id, r.repeat))
 
 
-def _record_paths(folder: Path) -> list[Path]:
-    """Files that hold a record each; before version 2 of records all but the client's results."""
+def record_paths(folder: Path) -> list[Path]:
+    """Return the files that hold a record each.
+
+    Before version 2 of records these are all but the client's results.
+    """
     if not os.path.isdir(folder):
         return []
     if is_there(folder / SESSION_FILE):

@@ -29,9 +29,12 @@ from pytest_pdserve.results.documents import load_rows
 from pytest_pdserve.results.foreign import ForeignRun
 from pytest_pdserve.results.readers import read_row
 from pytest_pdserve.results.readers import readers
+from pytest_pdserve.results.readers.table import CLIENT as TABLE
 from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_import
+from pytest_pdserve.results.tables import load_table
+from pytest_pdserve.results.tables import tables_at
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.numbers import finite
 from pytest_pdserve.values.observation import Observation
@@ -39,6 +42,7 @@ from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import utc_text
 from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.topology import parse_topologies
 from pytest_pdserve.values.workload import LENGTH_FLAGS
 from pytest_pdserve.values.workload import NAME
 from pytest_pdserve.values.workload import UNKNOWN
@@ -90,7 +94,7 @@ def read_results(
     found = []
     for row in _rows(paths, left_out):
         run = read_row(row)
-        if not run.has_latency:
+        if not (run.has_latency or run.client_kind == TABLE):
             raise ConfigError(
                 f"{row.where}: it has no latency (TTFT, ITL, TPOT, E2EL) under a known name, so "
                 "there is nothing to judge"
@@ -107,6 +111,9 @@ def _rows(paths: Sequence[Path], left_out: list[str]) -> Iterator[Row]:
     count = 0
     for path in paths:
         files: Sequence[Path] = (path,)
+        if tables_at(path):
+            yield from _table_rows(path, left_out)
+            continue
         if os.path.isdir(path):
             (folder_reader,) = (each for each in readers().values() if hasattr(each, "files_in"))
             found = folder_reader.files_in(path)
@@ -118,6 +125,31 @@ def _rows(paths: Sequence[Path], left_out: list[str]) -> Iterator[Row]:
             if count > MAX_ROWS:
                 raise ConfigError(f"{path}: more than {MAX_ROWS} results: import them in parts")
             yield from rows
+
+
+def _table_rows(path: Path, left_out: list[str]) -> Iterator[Row]:
+    """Return the runs of a CSV table, or of all tables of a folder that have its form.
+
+    :raises ConfigError: if the table cannot be read, or no table of the folder can.
+    """
+    if not path.is_dir():
+        rows, empty = load_table(path)
+        left_out += empty
+        yield from rows
+        return
+    refused = []
+    tables = tables_at(path)
+    for table in tables:
+        try:
+            rows, empty = load_table(table)
+        except ConfigError as error:
+            refused.append(str(error))
+            continue
+        left_out += empty
+        yield from rows
+    left_out += refused
+    if len(refused) == len(tables):
+        raise ConfigError(f"{path}: no table of nightly values; {refused[0]}")
 
 
 def workload_of(run: ForeignRun, dataset: str | None) -> Workload:
@@ -178,7 +210,7 @@ def _may_be(burstiness: Any) -> bool:
 def store_results(
     results: Sequence[Readable],
     *,
-    topology: Topology,
+    topology: Topology | None,
     system: str,
     versions: Mapping[str, str],
     runs: Path,
@@ -187,6 +219,7 @@ def store_results(
 
     Results of the same servers are a session for each night.
 
+    :param topology: of the runs whose file does not say theirs; None if all do.
     :param versions: what served, beside what the files say.
     :raises StoreError: if a record cannot be written.
     """
@@ -238,11 +271,15 @@ def _import(
     read: Readable,
     store: RunStore,
     *,
-    topology: Topology,
+    topology: Topology | None,
     system: str,
     versions: Mapping[str, str],
 ) -> tuple[Record, Path]:
     run, workload = read.run, read.workload
+    if run.topology is not None:
+        (topology,) = parse_topologies(run.topology)
+    if topology is None:
+        raise ConfigError(f"{run.where}: it does not say its topology; give it with --topology")
     at = utc_text(run.date or datetime.now(UTC))
     versions = {**run.versions, **versions}
     bench_s = run.result.duration_s

@@ -30,16 +30,21 @@ from pytest_pdserve.results.files import pointer_text
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.claim import ClaimsFile
 from pytest_pdserve.values.client_offsets import ClientOffsets
+from pytest_pdserve.values.comparison import Comparison
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.exclusion import Exclusion
 from pytest_pdserve.values.expected import ExpectedFile
 from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.phases import SessionTimes
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.report import Report
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.text import MOMENT_FORMAT
 from pytest_pdserve.values.text import is_moment
+from pytest_pdserve.values.transfer import TransferBaseline
+from pytest_pdserve.values.transfer import TransferRecord
 
 T = TypeVar("T")
 Migration = Callable[..., dict[str, Any]]
@@ -99,7 +104,10 @@ class Kind(Generic[T]):
             raise ConfigError(f"{error} (as read from schema version {old})") from error
         data = current
         without = {key: value for key, value in data.items() if key != "schema_version"}
-        return msgspec.convert({**self.arrange(without), **placed}, self.type)
+        try:
+            return msgspec.convert({**self.arrange(without), **placed}, self.type)
+        except msgspec.ValidationError as error:  # what JSON schema cannot say, e.g. of a key
+            raise ConfigError(f"{source}: {error}") from error
 
     def dump(self, value: T, source: object) -> dict[str, Any]:
         """Return what a file of *value* holds.
@@ -286,6 +294,8 @@ RECORD = Kind(
 )
 SESSION = Kind(name="session", title="session", type=StoredRef, version=1)
 PHASES = Kind(name="phases", title="phases of a session", type=SessionTimes, version=1)
+COMPARISON = Kind(name="comparison", title="comparison", type=Comparison, version=1)
+REPORT = Kind(name="report", title="report of a session", type=Report, version=1, sparse=True)
 BASELINE = Kind(
     name="baseline",
     title="baseline",
@@ -310,6 +320,15 @@ EXPECTED = Kind(
     type=ExpectedFile,
     version=1,
     advice=_WRITTEN,
+)
+EXCLUSION = Kind(name="exclusion", title="exclusion of a session", type=Exclusion, version=1)
+TRANSFER = Kind(name="transfer", title="transfer record", type=TransferRecord, version=1)
+TRANSFER_BASELINE = Kind(
+    name="transfer-baseline",
+    title="baseline of transfers",
+    type=TransferBaseline,
+    version=1,
+    advice="move it away, and measure again with pdserve transfer --accept",
 )
 _BY_ROLE = {"model": ("ModelSpec", "RoleServing"), "kv_transfer": ("KvTransfer", "RoleTransfer")}
 """Tables that have one of their own for each role: their type, and that of a role's."""
@@ -352,7 +371,8 @@ FIGURES = Kind(
     advice=_WRITTEN,
 )
 KINDS: tuple[Kind[Any], ...] = (
-    *(RECORD, SESSION, PHASES, CLIENT_OFFSETS),
-    *(BASELINE, EXPECTED, SYSTEM, CLAIMS, FIGURES),
+    *(RECORD, SESSION, PHASES, REPORT, COMPARISON, CLIENT_OFFSETS),
+    *(BASELINE, EXPECTED, EXCLUSION, SYSTEM, CLAIMS, FIGURES),
+    *(TRANSFER, TRANSFER_BASELINE),
 )
 """Every kind."""

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
+from pytest_pdserve.results.history import NOTHING_RECALLED
 from pytest_pdserve.results.history import Key
+from pytest_pdserve.results.history import Recalled
 from pytest_pdserve.results.history import Runs
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import join
@@ -56,6 +59,17 @@ class Selection:
             left_out=(*self.left_out, *_several(more, why)),
         )
 
+    def before(self, night: str) -> Selection:
+        """The sessions of nights before one.
+
+        :param night: its date, ISO 8601.
+        :raises ConfigError: if there are none.
+        """
+        kept = [session for session in self.sessions if session.night < night]
+        if not kept:
+            raise ConfigError(f"--before {night}: the first night is {self.sessions[0].night}")
+        return replace(self, sessions=kept)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
@@ -81,6 +95,7 @@ def select(
     *,
     any_version: bool = False,
     any_load: bool = False,
+    recalled: Recalled = NOTHING_RECALLED,
 ) -> Selection:
     """Sessions of *system* below *runs* that can be compared with each other.
 
@@ -89,11 +104,12 @@ def select(
 
     :param any_version: whether serving versions may differ.
     :param any_load: whether ``[sweep]`` of the system file may differ.
+    :param recalled: sessions of a history: of what it knows nothing is read in *runs*.
     :raises ConfigError: if there is none; if one was simulated and the system is real, or the other
         way round; if one of *run_ids* does not exist, is of another system, or does not agree.
     """
     unreadable: list[str] = []
-    found = _found(runs, system, run_ids, unreadable)
+    found = _found(runs, system, run_ids, unreadable, recalled)
     allowed = Allowed(version=any_version, load=any_load)
     alike = [s for s in found if not any(_differences(s, found[0], allowed))]
     if run_ids:
@@ -109,17 +125,24 @@ def select(
             *_several(len(alike) - len(valid), "without a valid run"),
             *(f"invalid: {r.session.id} {r.cell}: {r.invalid[0].message}" for r in invalid),
             *unreadable,
+            *recalled.left_out,
         ),
     )
 
 
 def _found(
-    runs: Path, system: System, run_ids: Sequence[str], unreadable: list[str]
+    runs: Path,
+    system: System,
+    run_ids: Sequence[str],
+    unreadable: list[str],
+    recalled: Recalled,
 ) -> list[StoredSession]:
     """All sessions of *system*, or those that are asked for: at least one, newest first."""
     if system.figures is not None:
         raise ConfigError(f"{system.name!r} is figures: nothing of it was ever measured")
-    found = list(stored_sessions(runs, system=system.name, unreadable=unreadable))
+    known = recalled.known
+    in_runs = stored_sessions(runs, system=system.name, unreadable=unreadable, known=known)
+    found = recalled.joined(in_runs)
     if run_ids:
         found = _chosen(found, run_ids, runs, system)
     _check_found(found, runs, system)

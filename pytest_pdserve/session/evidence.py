@@ -30,6 +30,7 @@ from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.figures import Figures
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.report import Difference
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sessions import night_of
@@ -221,21 +222,36 @@ class Evidence:
         )
 
     @cached_property
-    def differences(self) -> str:
-        """What of versions, image, driver, nodes and client is not as in the baseline."""
+    def changed_versions(self) -> tuple[Difference, ...]:
+        """What of versions, image, driver and client is not as in the baseline's newest session."""
         newest = self.baseline.newest if self.baseline else None
         if newest is None:
-            return ""
-        now = self.provenance.versions
-        said = [
-            f"{_LABELS.get(name, name)} {newest.versions.get(name, 'unknown')} -> "
-            f"{now.get(name, 'unknown')}"
+            return ()
+        old, now = newest.versions, self.provenance.versions
+        return tuple(
+            Difference(
+                what=_LABELS.get(name, name),
+                before=old.get(name, "unknown"),
+                now=now.get(name, "unknown"),
+            )
             for name in _COMPONENTS
-            if newest.versions.get(name) != now.get(name)
-        ]
+            if old.get(name) != now.get(name)
+        )
+
+    @property
+    def new_nodes(self) -> tuple[str, ...]:
+        """Nodes of this session that the baseline's newest session did not have."""
+        newest = self.baseline.newest if self.baseline else None
+        known = newest.nodes if newest else ()
         hosts = self.provenance.cluster.get("nodes") or ()
-        others = [name for name in hosts if newest.nodes and name not in newest.nodes]
-        return ", ".join([*said, *([f"nodes {', '.join(others)} are new"] if others else [])])
+        return tuple(name for name in hosts if known and name not in known)
+
+    @cached_property
+    def differences(self) -> str:
+        """What of versions, image, driver, nodes and client is not as in the baseline."""
+        said = [f"{each.what} {each.before} -> {each.now}" for each in self.changed_versions]
+        new = [f"nodes {', '.join(self.new_nodes)} are new"] if self.new_nodes else []
+        return ", ".join([*said, *new])
 
     @property
     def origin(self) -> str:

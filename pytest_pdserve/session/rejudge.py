@@ -17,6 +17,7 @@ from pytest_pdserve.results.selection import find_session
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.values.exit_codes import ExitCode
 from pytest_pdserve.values.exit_codes import first_of
+from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 
 if TYPE_CHECKING:
@@ -110,16 +111,13 @@ def rejudge(
     """
     session = find_session(runs, system, run_id)
     session_judge = _judge_of(session, system, runs=runs, state=state, rootdir=rootdir)
-    valid, counted = session.valid(), session.runs()
+    counted = session.runs()
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
     topology_verdicts = {name: session_judge.judge_topology(name, counted) for name, _ in keys}
     return Judged(
         session_judge=session_judge,
         session=session,
-        cells={
-            key: session_judge.judge(key, valid[key]) if key in valid else _invalid(session, key)
-            for key in keys
-        },
+        cells=dict(_judge_cells(session, session_judge)),
         topologies={
             name: verdict for name, verdict in topology_verdicts.items() if verdict is not None
         },
@@ -145,11 +143,20 @@ def _judge_claims(
         yield claim, judge.judge_claim(claim, lookup)
 
 
-def _invalid(session: StoredSession, key: Key) -> Verdict:
-    """Return what is said of a cell that has an invalid run."""
-    runs = [r for r in session.records if (r.topology, r.workload.id) == key]
+def invalid_verdict(runs: Sequence[Record]) -> Verdict:
+    """Return what is said of a cell that has an invalid run among *runs*."""
     said = [f"invalid: {finding.check}: {finding.message}" for r in runs for finding in r.invalid]
     return Verdict(status=Status.ERROR, subject=runs[0].cell, misses=tuple(dict.fromkeys(said)))
+
+
+def _judge_cells(session: StoredSession, judge: SessionJudge) -> Iterator[tuple[Key, Verdict]]:
+    """Judge every cell that was measured."""
+    valid = session.valid()
+    measured: dict[Key, list[Record]] = {}
+    for record in session.records:
+        measured.setdefault((record.topology, record.workload.id), []).append(record)
+    for key, runs in measured.items():
+        yield key, judge.judge(key, valid[key]) if key in valid else invalid_verdict(runs)
 
 
 def _judge_of(

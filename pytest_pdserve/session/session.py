@@ -88,6 +88,8 @@ class Session:
     """Where to say that a cell is run again."""
     claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
     """Verdict of each claim."""
+    smoke: dict[str, tuple[str, Verdict]] = field(default_factory=dict)
+    """Topology and verdict of each test that asked servers and compared nothing, by its node id."""
     phases: SessionPhases = field(default_factory=SessionPhases)
     """Where its time goes."""
     _judge_made: SessionJudge | None = None

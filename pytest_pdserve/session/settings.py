@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pytest_pdserve.session.project import Project
 from pytest_pdserve.values.system import System
@@ -29,3 +30,5 @@ class Settings:
     """Whether an unmet requirement or unproven check fails."""
     job_id: str | None = None
     """Running job whose nodes are used."""
+    report: Path | None = None
+    """File that the report is written to, beside the one in the run folder."""

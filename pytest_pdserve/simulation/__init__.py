@@ -33,7 +33,7 @@ class SimulatedBackend(Backend):
     unread = (
         *("cluster.shared_host", "cluster.memory_per_instance_gib", "cluster.bind_host"),
         *("model.serve_args", "programs", "container", "ports", "kv_transfer", "limits"),
-        *("env", "pd_env", "pass_env", "router", "bench"),
+        *("env", "pd_env", "pass_env", "router", "bench", "transfer"),
     )
     simulated = True
     knows_hardware = True

@@ -7,7 +7,6 @@ worse, as of :func:`~pytest_pdserve.judge.limits.signed_log`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +15,8 @@ import numpy.typing as npt
 from pytest_pdserve.values.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
+Shape = Literal["normal", "t3", "exponential"]
+"""Distribution of what differs from run to run."""
 SPREADS = {
     "mean_e2el_ms": 0.008,
     "mean_itl_ms": 0.008,
@@ -65,7 +66,7 @@ class Noise:
     """Name for ``--noise`` and tables."""
     about: str
     """What it is, in one sentence."""
-    shape: Literal["normal", "t3", "exponential"] = "normal"
+    shape: Shape = "normal"
     """Distribution of what differs from run to run, scaled to variance 1."""
     night_share: float = 0.2
     """Share of the variance that all runs of a cell in one night have in common."""
@@ -225,11 +226,12 @@ def draw(
     nights += baseline
     cells = (nights, STARTS, layout.cells, len(SIMULATED))
     own = 1 - noise.night_share - noise.start_share
-    drawn = np.sqrt(own) * _correlated(noise, rng, cells)
+    drawn = np.sqrt(own) * correlated(noise.shape, rng, cells)
     if noise.night_share:
         drawn += np.sqrt(noise.night_share) * _nights(noise, rng, layout=layout, nights=nights)
     if noise.start_share:
-        starts = _correlated(noise, rng, (nights, STARTS, layout.topologies, len(SIMULATED)))
+        there = (nights, STARTS, layout.topologies, len(SIMULATED))
+        starts = correlated(noise.shape, rng, there)
         drawn += np.sqrt(noise.start_share) * np.repeat(starts, layout.cells_each, axis=2)
     if noise.noisy_nights:
         drawn *= np.where(rng.random((nights, 1, 1, 1)) < noise.noisy_nights, 2.0, 1.0)
@@ -244,18 +246,21 @@ def draw(
     return whole
 
 
-def _correlated(noise: Noise, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Draw values of variance 1 that are correlated along the last axis, the metrics."""
-    common, own = (_standard(noise, rng, each) for each in ((*shape[:-1], 1), shape))
+def correlated(kind: Shape, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Draw values of variance 1 that are correlated along the last axis, the metrics.
+
+    :param kind: their distribution.
+    """
+    common, own = (_standard(kind, rng, each) for each in ((*shape[:-1], 1), shape))
     mixed: Floats = np.sqrt(CORRELATION) * common + np.sqrt(1 - CORRELATION) * own
     return mixed
 
 
-def _standard(noise: Noise, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    if noise.shape == "t3":
+def _standard(kind: Shape, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    if kind == "t3":
         heavy: Floats = rng.standard_t(3, shape) / np.sqrt(3)
         return heavy
-    if noise.shape == "exponential":
+    if kind == "exponential":
         slow: Floats = rng.standard_exponential(shape) - 1
         return slow
     return rng.standard_normal(shape)
@@ -263,8 +268,7 @@ def _standard(noise: Noise, rng: np.random.Generator, shape: tuple[int, ...]) ->
 
 def _nights(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: int) -> Floats:
     """What all runs of a cell in one night share, shape ``(nights, 1, cells, metrics)``."""
-    normal = replace(noise, shape="normal")
-    drawn = _correlated(normal, rng, (nights, 1, layout.cells, len(SIMULATED)))
+    drawn = correlated("normal", rng, (nights, 1, layout.cells, len(SIMULATED)))
     keep = noise.night_correlation
     if keep:
         for night in range(1, nights):
@@ -276,10 +280,10 @@ def _slowed_runs(noise: Noise, rng: np.random.Generator, *, layout: Layout, nigh
     """How much slower whole runs are, shape ``(nights, starts, cells)``."""
     slowed = np.zeros((nights, STARTS, layout.cells))
     if noise.slowed_runs:
-        slowed += _some(rng, slowed.shape, noise.slowed_runs)
+        slowed += slowdowns(rng, slowed.shape, noise.slowed_runs)
     if noise.slowed_nights:
         runs = slice(0, 1) if noise.reruns_elsewhere else slice(None)
-        slowed[:, runs] += _some(rng, (nights, 1, layout.cells), noise.slowed_nights)
+        slowed[:, runs] += slowdowns(rng, (nights, 1, layout.cells), noise.slowed_nights)
     if noise.slow_starts:
         slow = rng.random((nights, STARTS, layout.topologies)) < noise.slow_starts
         slowed += np.log1p(noise.slow_start) * np.repeat(slow, layout.cells_each, axis=2)
@@ -296,6 +300,7 @@ def _slow_node(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights
     return slower
 
 
-def _some(rng: np.random.Generator, shape: tuple[int, ...], share: float) -> Floats:
+def slowdowns(rng: np.random.Generator, shape: tuple[int, ...], share: float) -> Floats:
+    """Return how much slower whole runs are, logarithm; 0 for all but a share of them."""
     sizes = np.log1p(rng.uniform(*SLOWED, shape))
     return np.where(rng.random(shape) < share, sizes, 0.0)

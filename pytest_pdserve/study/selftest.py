@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from dataclasses import field
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from pytest_pdserve.study.rates import Tally
 from pytest_pdserve.study.trials import TRIALS
 from pytest_pdserve.values.errors import ConfigError
 
+AnyTask = TypeVar("AnyTask")
 MAX_NIGHTS = 1_000_000
 """Nights at most; so many take hours."""
 CHUNK = 5
@@ -157,16 +160,21 @@ def selftest(*, nights: int, seed: int, noise: str | None = None, workers: int =
     """
     if not 1 <= nights <= MAX_NIGHTS:
         raise ConfigError(f"--nights {nights!s:.30}: expected 1 to {MAX_NIGHTS:,}")
+    check_numbers(seed=seed, workers=workers)
+    kinds = [noise_named(noise)] if noise is not None else KINDS
+    tasks = list(_tasks(kinds, nights, seed))
+    tallies = {kind.name: {trial: Tally() for trial in TRIALS} for kind in kinds}
+    for (kind, trial, *_), tally in zip(tasks, counted(_count, tasks, workers), strict=True):
+        tallies[kind][trial].add(tally)
+    return Report(nights=nights, seed=seed, tallies=tallies)
+
+
+def check_numbers(*, seed: int, workers: int) -> None:
+    """Raise ConfigError if a seed or a number of processes is out of range."""
     if not 0 <= seed < 2**63:
         raise ConfigError(f"--seed {seed!s:.30}: expected 0 to 2^63 - 1")
     if not 1 <= workers <= 64:
         raise ConfigError(f"--workers {workers!s:.30}: expected 1 to 64")
-    kinds = [noise_named(noise)] if noise is not None else KINDS
-    tasks = list(_tasks(kinds, nights, seed))
-    tallies = {kind.name: {trial: Tally() for trial in TRIALS} for kind in kinds}
-    for (kind, trial, *_), counted in zip(tasks, _done(tasks, workers), strict=True):
-        tallies[kind][trial].add(counted)
-    return Report(nights=nights, seed=seed, tallies=tallies)
 
 
 Task = tuple[str, str, int, int, int]
@@ -181,15 +189,21 @@ def _tasks(kinds: Sequence[Noise], nights: int, seed: int) -> Iterator[Task]:
                 yield kind.name, trial, seed, chunk, min(CHUNK, series - first)
 
 
-def _done(tasks: Sequence[Task], workers: int) -> Iterable[Tally]:
-    """What each task counted, in their order."""
+def counted(
+    count: Callable[[AnyTask], Tally], tasks: Sequence[AnyTask], workers: int
+) -> Iterable[Tally]:
+    """Yield what each task counted, in their order.
+
+    :param count: a function of a module, which other processes import.
+    :param workers: processes.
+    """
     if workers == 1:
-        yield from map(_count, tasks)
+        yield from map(count, tasks)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
         try:
-            yield from pool.map(_count, tasks)
+            yield from pool.map(count, tasks)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -35,6 +35,10 @@ class PathError(PdserveError):
     """Raised when requests do not take the path that the topology stands for."""
 
 
+class TransferError(PdserveError):
+    """Raised when a transfer between two nodes fails, brings wrong bytes, or is far too slow."""
+
+
 class ClientError(PdserveError):
     """Raised when the benchmark client fails, hangs or leaves no result that can be read."""
 
@@ -45,6 +49,10 @@ class ClientUnusableError(ConfigError):
 
 class StuckError(ClientError):
     """Raised when a run hangs because a server with requests makes no token, or does not answer."""
+
+
+class InstallError(PdserveError):
+    """Raised when libraries that pdserve installs cannot be downloaded, built or used."""
 
 
 class StoreError(PdserveError):

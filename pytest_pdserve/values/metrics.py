@@ -39,6 +39,10 @@ TTFT_FLOOR = 0.10
 """Floor of mean TTFT."""
 TAIL_FLOOR = 0.40
 """Floor of p99 TTFT."""
+ITL_LIKE_MARGIN = 0.03
+"""Gate margin of mean E2EL, ITL and TPOT, and of output throughput."""
+TTFT_MARGIN = 0.10
+"""Gate margin of mean TTFT."""
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
@@ -76,6 +80,9 @@ class Metric:
     floor: float = DEFAULT_FLOOR
     """Least limit where a system file gives none, as a fraction of worse by ratio: 0.04 is 4 %.
     About five times the spread of a quiet system (docs/judging.md)."""
+    gate_margin: float | None = None
+    """How much worse by ratio a candidate may be in an upgrade gate, as a fraction; None for a
+    metric that a gate shows but does not judge (docs/gate-rule.md)."""
 
     @property
     def percentile(self) -> str | None:
@@ -172,6 +179,12 @@ class MetricTable(Mapping[str, Metric]):
         return tuple(name for name, row in self.items() if row.better != "equal")
 
     @property
+    def gate_margins(self) -> dict[str, float]:
+        """Margin of every metric that an upgrade gate judges, as a fraction, by name."""
+        margins = {name: row.gate_margin for name, row in self.items()}
+        return {name: margin for name, margin in margins.items() if margin is not None}
+
+    @property
     def latencies(self) -> tuple[str, ...]:
         """Latencies that need the asked rate, judged or not."""
         return self.voided_by("offered")
@@ -212,6 +225,7 @@ def _latency(quantity: str, statistic: str, *, heading: str | None = None) -> Me
         zero=gaps,
         min_tokens=2 if quantity in ("tpot", "itl") else 1,
         floor=TAIL_FLOOR if tail else TTFT_FLOOR if first else ITL_LIKE_FLOOR,
+        gate_margin=(TTFT_MARGIN if first else ITL_LIKE_MARGIN) if statistic == "mean" else None,
     )
 
 
@@ -287,6 +301,7 @@ def _rate(name: str, unit: str, *, heading: str | None = None, judged: bool = Fa
         heading=heading,
         min_tokens=0,
         floor=ITL_LIKE_FLOOR,
+        gate_margin=ITL_LIKE_MARGIN if judged else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 _BYTES = {
@@ -30,6 +31,11 @@ class KvShape:
 
     bytes_per_token: int
     """Bytes over all layers and all tensor-parallel ranks."""
+    regions: int = field(default=1, compare=False)
+    """Pieces of memory that a block of one rank lies in: keys and values of each layer, or one
+    latent of each layer. NIXL moves each by a descriptor of its own."""
+    shared_by_ranks: bool = field(default=False, compare=False)
+    """Whether every tensor-parallel rank keeps all of it, as of a latent."""
 
     def transfer_bytes(self, prompt_tokens: int, block_size: int) -> int:
         """Bytes that move for a prompt: whole blocks of *block_size* tokens."""
@@ -51,8 +57,9 @@ class KvShape:
         size = _BYTES.get(str(dtype or config.get("dtype") or config.get("torch_dtype")))
         if not _plain(config):
             return None
+        latent = config.get("kv_lora_rank") is not None
         try:
-            if config.get("kv_lora_rank") is not None:
+            if latent:
                 values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
             else:
                 heads = config["num_attention_heads"]
@@ -63,7 +70,11 @@ class KvShape:
             return None
         if size is None or not isinstance(per_value, int) or per_value <= 0:
             return None
-        return cls(bytes_per_token=per_value * size)
+        return cls(
+            bytes_per_token=per_value * size,
+            regions=config["num_hidden_layers"] * (1 if latent else 2),
+            shared_by_ranks=latent,
+        )
 
 
 _OTHER_LAYERS = (

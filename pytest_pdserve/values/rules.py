@@ -1,4 +1,4 @@
-"""The constants of the nightly rule, which docs/judging.md explains."""
+"""The constants of the rules: nights (docs/judging.md) and upgrade gates (docs/gate-rule.md)."""
 
 from __future__ import annotations
 
@@ -39,3 +39,30 @@ class Rule:
 
 RULE = Rule()
 """The rule that judges."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRule:
+    """How an upgrade gate is judged."""
+
+    spread_factor: float = 1.05
+    """A spread is so many times the median distance between two starts of one stack: for normal
+    noise one standard deviation of a run, since 1.05 x 0.6745 x sqrt 2 = 1.00."""
+    spreads: float = 1.85
+    """A limit is so many spreads, and at least :attr:`margin_share` of the margin."""
+    margin_share: float = 0.5
+    """Share of the margin that is the least limit."""
+    blocks_against: int = 3
+    """NO-GO needs so many blocks that count against the candidate, and two thirds of all."""
+    look_level: float = 0.01
+    """Probability that a metric is called good at one look if it is worse by exactly the margin."""
+    min_good_blocks: int = 2
+    """Blocks before which nothing is good."""
+    max_blocks: int = 8
+    """Blocks of a gate unless its budget says otherwise."""
+    forecast_factor: float = 1.7
+    """A forecast is for a bound so many times as far from the estimate as it is now."""
+
+
+GATE_RULE = GateRule()
+"""The rule of upgrade gates."""

@@ -81,8 +81,8 @@ STEPS = (
 ELSEWHERE = {
     r"pytest (?!.*--system (simulated|article)\b)": "servers, on this machine or on others",
     r"pdserve serve\b": "servers on this machine",
-    r"pdserve (judge|baseline|calibrate)\b": "nights that were stored before",
-    r"pdserve selftest$": "minutes",
+    r"pdserve (judge|baseline|calibrate|compare)\b": "nights that were stored before",
+    r"pdserve selftest( --gate)?$": "minutes",
     r"pdserve selftest --series\b": "a file of the user's own",
 }
 """Lines of README.md that are not run here, and what they need."""

@@ -22,7 +22,7 @@ FOLDERS = {
     "suites": "pytest_pdserve/suites",
 }
 """Folders of the repository that the wheel holds, and what they are called in it."""
-SUFFIXES = {".py", ".typed", ".toml", ".json", ".c"}
+SUFFIXES = {".py", ".txt", ".typed", ".toml", ".json", ".c"}
 NOT_IN_SDIST = (".ci/", ".github/")
 
 

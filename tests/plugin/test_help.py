@@ -15,8 +15,8 @@ from pytest_pdserve.plugin.markers import SIGNATURES
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    *("httpx", "jsonschema", "numpy", "pandas", "psutil", "pyarrow", "rich", "scipy", "simpy"),
-    *("submitit", "vllm"),
+    *("httpx", "jsonschema", "numpy", "pandas", "psutil", "pyarrow", "rich", "ruptures", "scipy"),
+    *("simpy", "submitit", "vllm"),
 )
 LOOK = """
 import json, sys

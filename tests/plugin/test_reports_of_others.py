@@ -125,7 +125,11 @@ def test_junit_says_of_the_suite_what_was_measured_and_where_it_is_kept(
     (folder,) = (sim.path / "runs").iterdir()
     version = said.pop("pdserve_version_pytest-pdserve")
     assert version == sim.records()[0]["versions"]["pytest-pdserve"]
-    assert said == {"pdserve_system": "sim", "pdserve_run_folder": str(folder)}
+    assert said == {
+        "pdserve_system": "sim",
+        "pdserve_headline": "NEW on sim (SIMULATED, no server ran): 1 NEW",
+        "pdserve_run_folder": str(folder),
+    }
 
 
 def test_junit_says_of_a_test_which_cell_it_is(sim: SimulatedProject) -> None:

@@ -236,7 +236,8 @@ def test_a_format_that_nobody_reads_is_refused(name: str, told: str) -> None:
         f"{FORMATS / name} row 1: an object of {told} is not a result that can be imported; "
         "known are: rows of InferenceX, and other results with times in seconds; llm-d Benchmark "
         "Reports 0.2 and 0.2.1; rows of sglang's bench_serving; results and folders of vllm bench "
-        "sweep; results of vllm bench serve"
+        "sweep; CSV tables of nightly values (night,topology,workload,metric,value); results of "
+        "vllm bench serve"
     )
 
 

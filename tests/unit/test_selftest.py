@@ -253,7 +253,7 @@ KNOWN = (
         (["--workers", "0"], "--workers 0: expected 1 to 64"),
         (
             ["--series", "nights.csv", "--seed", "1"],
-            "--seed is for simulated nights, and --series is given",
+            "--seed is for simulations, and --series is given",
         ),
     ],
 )

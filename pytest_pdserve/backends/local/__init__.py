@@ -31,7 +31,6 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.ports import Claim
 from pytest_pdserve.plan.ports import unclaimed
-from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.system import System
@@ -45,14 +44,6 @@ class LocalBackend(Backend):
     name = "local"
     knows_hardware = True
     serves_from_here = True
-
-    def check_file(self, system: System) -> None:
-        """Refuse libraries of this machine for servers in containers, which have their own."""
-        if system.kv_transfer.libraries is not None and system.container.contained:
-            raise ConfigError(
-                "/kv_transfer/libraries: is not read where servers run in containers, whose image "
-                "has the libraries; remove it"
-            )
 
     def hosts(self, system: System) -> tuple[Host, ...]:
         """Return the slots: on loopback, each with its share of the cores, and GPUs.

@@ -26,7 +26,6 @@ class SlurmBackend(Backend):
     """Nodes from Slurm."""
 
     name = "slurm"
-    unread = ("kv_transfer.libraries",)
     tables: Mapping[str, type] = {"slurm": SlurmSpec, "preflight": Preflight}
     takes_jobs = True
 

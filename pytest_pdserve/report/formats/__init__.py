@@ -6,10 +6,13 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+_NOT_FORMATS = ("markdown_text",)
+
 
 def formats() -> tuple[str, ...]:
     """Return the name of every format: a module of this folder."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in names if name not in _NOT_FORMATS))
 
 
 def format_named(name: str) -> ModuleType:

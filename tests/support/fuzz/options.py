@@ -44,6 +44,7 @@ _COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
             "": "run",
         },
     ),
+    "report": (("report",), {"--format": "text", "--rootdir": "place", "": "place"}),
     "show": (("show",), {**_COMMON, "--runs": "place", "--format": "text", "": "run"}),
     "doctor": (("doctor", "--system", "mine"), {"--runs": "place", "--format": "text"}),
     "calibrate": (
@@ -55,7 +56,8 @@ _COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {
             "--series": "place",
             "--noise": "name",
-            **dict.fromkeys(("--nights", "--seed", "--workers"), "number"),
+            "--gate": "",
+            **dict.fromkeys(("--nights", "--gates", "--seed", "--workers"), "number"),
         },
     ),
     "propose": (
@@ -100,6 +102,7 @@ _SESSION = {
     "--pdserve-job-id": "number",
     "--pdserve-repeats": "number",
     "--pdserve-first-runs": "number",
+    "--pdserve-report": "place",
     "--pdserve-no-record": "",
     "--pdserve-strict": "",
 }

@@ -1,0 +1,50 @@
+"""What the store keeps of a session beside its values, and what it keeps of an exclusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEntry:
+    """One session of one system."""
+
+    session: SessionRef
+    """The session."""
+    system: str
+    """System's name."""
+    simulated: bool = False
+    """Whether no server ever ran."""
+    fingerprint: str
+    """Digest of :attr:`host`."""
+    host: Mapping[str, str] = field(default_factory=dict)
+    """Hardware, and all in the system file that changes a measurement."""
+    client_kind: str
+    """Kind of the benchmark client."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package or component and version."""
+    nodes: tuple[str, ...] = ()
+    """Nodes that served."""
+    image: str = ""
+    """Container image; empty where there was none."""
+    workloads: Mapping[str, Workload] = field(default_factory=dict)
+    """What was asked, by workload id."""
+    runs: Mapping[str, int]
+    """Number of runs by status: valid, unproven, invalid."""
+    source: str
+    """Run folder or file that it was imported from."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """System and session id: what tells sessions apart."""
+        return self.system, self.session.id
+
+    @property
+    def run_count(self) -> int:
+        """Number of its runs."""
+        return sum(self.runs.values())

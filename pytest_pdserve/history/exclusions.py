@@ -1,0 +1,71 @@
+"""Sessions that are left out of a history, each with a reason: entries that are only ever added."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+
+from pytest_pdserve.results.files import load_json
+from pytest_pdserve.results.files import write_json
+from pytest_pdserve.results.kinds import EXCLUSION
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.exclusion import Exclusion
+from pytest_pdserve.values.sessions import utc_text
+
+EXCLUSIONS = "exclusions"
+"""Folder of the entries, one file each."""
+
+
+def add_exclusion(
+    folder: Path,
+    key: tuple[str, str],
+    reason: str,
+    *,
+    excluded: bool = True,
+    now: datetime | None = None,
+) -> Path:
+    """Write an entry and return its file; nothing that was written before is changed.
+
+    :param key: system and session id.
+    :param excluded: False takes the session back in.
+    :param now: time of the entry; None for the present.
+    :raises ConfigError: if *reason* is empty or not one line.
+    :raises StoreError: if the disk does not take it.
+    """
+    if not reason.strip():
+        raise ConfigError("--reason is empty: write why the session does not count")
+    moment = now or datetime.now(UTC)
+    system, session = key
+    entry = Exclusion(
+        system=system,
+        session=session,
+        excluded=excluded,
+        reason=reason.strip(),
+        at=utc_text(moment),
+    )
+    name = f"{moment.strftime('%Y%m%dT%H%M%S%f')}-{secrets.token_hex(4)}.json"
+    path = folder / EXCLUSIONS / name
+    write_json(path, EXCLUSION.dump(entry, "--reason"))
+    return path
+
+
+def read_exclusions(folder: Path) -> tuple[dict[tuple[str, str], Exclusion], list[str]]:
+    """Return the entry that counts of each session, and a sentence on each unreadable file."""
+    found: dict[tuple[str, str], Exclusion] = {}
+    torn: list[str] = []
+    for path in sorted((folder / EXCLUSIONS).glob("*.json")):  # their names begin with the time
+        try:
+            entry = EXCLUSION.parse(load_json(path), path)
+        except ConfigError as error:
+            torn.append(str(error))
+        else:
+            found[entry.key] = entry
+    return found, torn
+
+
+def reasons_of(entries: Mapping[tuple[str, str], Exclusion]) -> dict[tuple[str, str], str]:
+    """Return why each session that is left out is left out."""
+    return {key: entry.reason for key, entry in entries.items() if entry.excluded}

@@ -1,0 +1,148 @@
+"""Sessions of a runs folder, made into rows of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_pdserve.history.entries import SessionEntry
+from pytest_pdserve.history.files import file_schema
+from pytest_pdserve.history.store import Store
+from pytest_pdserve.results.history import StoredSession
+from pytest_pdserve.results.history import record_paths
+from pytest_pdserve.results.history import session_of
+from pytest_pdserve.results.history import stored_session
+from pytest_pdserve.results.history import unknown_folders
+from pytest_pdserve.results.store import load_own_record
+from pytest_pdserve.values.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedSession:
+    """What became of one run folder."""
+
+    folder: Path
+    """The run folder."""
+    entry: SessionEntry | None
+    """The session; None if it left no record that can be read."""
+    path: Path | None
+    """The new file of the store; None if nothing was added."""
+    unreadable: tuple[str, ...] = ()
+    """What of it could not be read, a sentence each."""
+
+
+def import_folders(
+    store: Store, folders: Sequence[Path], system: str | None = None
+) -> Iterator[ImportedSession]:
+    """Add the session of each run folder that the store lacks, or has fewer runs of.
+
+    :param system: only sessions of this one; None for any.
+    :raises StoreError: if the disk does not take a session; those before it are stored.
+    """
+    stored = {entry.key: entry for entry in store.entries()}
+    for folder in folders:
+        ref = session_of(folder)
+        if ref is None or system not in (None, ref.system):
+            continue
+        known = stored.get((ref.system, ref.session.id))
+        if known is not None and known.run_count == len(record_paths(folder)):
+            yield ImportedSession(folder=folder, entry=known, path=None)
+            continue
+        yield _import_one(store, folder, ref.system, known)
+
+
+def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the run folders among *paths* and in them, and a sentence on each torn one."""
+    found: dict[Path, None] = {}
+    torn: list[str] = []
+    for path in paths:
+        if session_of(path) is not None:
+            found[path] = None
+            continue
+        inner = sorted(each for each in path.iterdir() if each.is_dir())
+        found |= dict.fromkeys(each for each in inner if session_of(each) is not None)
+        torn += [why for _, why in unknown_folders(path)]
+    return list(found), torn
+
+
+def _import_one(
+    store: Store, folder: Path, system: str, known: SessionEntry | None
+) -> ImportedSession:
+    unreadable: list[str] = []
+    session = stored_session(folder, system=system, unreadable=unreadable, load=load_own_record)
+    if session is None:
+        return ImportedSession(folder=folder, entry=None, path=None, unreadable=tuple(unreadable))
+    entry = entry_of(session, str(folder))
+    newer = known is None or entry.run_count > known.run_count
+    path = store.add(entry, rows_of(session)) if newer else None
+    return ImportedSession(folder=folder, entry=entry, path=path, unreadable=tuple(unreadable))
+
+
+def entry_of(session: StoredSession, source: str) -> SessionEntry:
+    """Return what the store keeps of a session beside its values.
+
+    :param source: run folder or file.
+    """
+    first = session.records[0]
+    counts = {"valid": 0, "unproven": 0, "invalid": 0}
+    for record in session.records:
+        counts[_status(record)] += 1
+    return SessionEntry(
+        session=session.session,
+        system=first.system,
+        simulated=first.simulated,
+        fingerprint=first.fingerprint,
+        host=first.host,
+        client_kind=first.client_kind,
+        versions=first.versions,
+        nodes=tuple(dict.fromkeys(node for r in session.records for node in r.nodes)),
+        image=first.versions.get("image", ""),
+        workloads={record.workload.id: record.workload for record in session.records},
+        runs=counts,
+        source=source,
+    )
+
+
+def rows_of(session: StoredSession) -> Any:
+    """Return a pyarrow table with one row for each value of each run of a session."""
+    import pyarrow as pa
+
+    rows = [row for record in session.records for row in _rows(record)]
+    schema = file_schema()
+    plain = {name: [row[name] for row in rows] for name in schema.names}
+    arrays = [pa.array(plain[field.name]).cast(field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _rows(record: Record) -> Iterator[Mapping[str, Any]]:
+    status, why = _status(record), _why(record)
+    voids = {metric: f.message for f in record.findings for metric in f.voids}
+    for name, value in record.metrics.items():
+        voided = status != "invalid" and name in voids
+        yield {
+            "system": record.system,
+            "session": record.session.id,
+            "topology": record.topology,
+            "workload": record.workload.id,
+            "client_kind": record.client_kind,
+            "metric": name,
+            "value": value,
+            "status": "voided" if voided else status,
+            "start": record.start,
+            "repeat": record.repeat,
+            "why": voids[name] if voided else why,
+        }
+
+
+def _status(record: Record) -> str:
+    return "invalid" if record.invalid else "unproven" if record.unproven else "valid"
+
+
+def _why(record: Record) -> str:
+    """Return the first finding that makes a run invalid or unproven; empty if none does."""
+    found = (*record.invalid, *record.unproven)
+    return found[0].message if found else ""

@@ -1,0 +1,1 @@
+"""Upgrade gates: whether a candidate stack is worse than a baseline stack. Pure."""

@@ -1,0 +1,254 @@
+"""The rule of upgrade gates: blocks of runs in, a verdict with its evidence out. Pure.
+
+docs/gate-rule.md explains the rule; its constants are in :mod:`pytest_pdserve.values.rules`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_pdserve.judge.gate.levels import pairs_of
+from pytest_pdserve.judge.gate.looks import Bools
+from pytest_pdserve.judge.gate.looks import Bounds
+from pytest_pdserve.judge.gate.looks import Floats
+from pytest_pdserve.judge.gate.looks import Gates
+from pytest_pdserve.judge.gate.looks import Ints
+from pytest_pdserve.judge.gate.looks import Subjects
+from pytest_pdserve.judge.gate.looks import forecast
+from pytest_pdserve.judge.limits import signed_log
+from pytest_pdserve.values.baseline import Key
+from pytest_pdserve.values.gate import GatePolicy
+from pytest_pdserve.values.gate import GateVerdict
+from pytest_pdserve.values.gate import MetricEvidence
+from pytest_pdserve.values.gate import MetricState
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.numbers import growth
+
+Start = Mapping[Key, Mapping[str, float]]
+"""What one fresh start of a stack showed: value by metric, in the metric's unit, by cell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Two fresh starts of each stack, interleaved: A B B A or B A A B.
+
+    Cells that are finished, and metrics that a run does not have, are absent.
+    """
+
+    baseline: tuple[Start, Start]
+    """The starts of A."""
+    candidate: tuple[Start, Start]
+    """The starts of B."""
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """All four."""
+        return (*self.baseline, *self.candidate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateJudgement:
+    """What the blocks so far say of the candidate."""
+
+    verdict: GateVerdict | None
+    """None while more blocks can tell."""
+    blocks: int
+    """Blocks that it was judged by."""
+    evidence: tuple[MetricEvidence, ...]
+    """Every gated metric: worse, then undecided, then good; within these the largest change
+    first."""
+    cells: tuple[Key, ...]
+    """Cells that the next block measures; none after the verdict."""
+    without_metrics: tuple[Key, ...] = ()
+    """Cells of which no run had a gated metric: nothing is known of them, and the gate is no GO."""
+
+    @property
+    def noisiest(self) -> MetricEvidence | None:
+        """The undecided metric that needs the most blocks; None if a forecast of none is known."""
+        waiting = [each for each in self.evidence if each.forecast_blocks is not None]
+        return max(waiting, key=lambda each: each.forecast_blocks or 0, default=None)
+
+    @property
+    def forecast_blocks(self) -> int | None:
+        """Blocks that would decide everything if B is not worse; None if decided, or not known."""
+        if self.verdict in (GateVerdict.GO, GateVerdict.NO_GO):
+            return None
+        if not all(self._is_forecast(each) for each in self.evidence) or self.without_metrics:
+            return None
+        return self.noisiest.forecast_blocks if self.noisiest else None
+
+    @staticmethod
+    def _is_forecast(each: MetricEvidence) -> bool:
+        return each.state is not MetricState.UNDECIDED or each.forecast_blocks is not None
+
+
+def judge_gate(blocks: Sequence[Block], policy: GatePolicy) -> GateJudgement:
+    """Judge the candidate by all blocks so far, the oldest first.
+
+    A gate ends with its verdict: blocks after it are not read.
+
+    :raises ValueError: if there is no block, or a value is not positive and finite.
+    """
+    if not blocks:
+        raise ValueError("a gate is judged by at least one block")
+    cells = sorted({key for block in blocks for start in block.starts for key in start})
+    by_topology: dict[str, list[int]] = {}
+    for place, (topology, _) in enumerate(cells):
+        by_topology.setdefault(topology, []).append(place)
+    gate = Gates.unmeasured(
+        gates=1, members=list(by_topology.values()), margins=list(policy.margins.values())
+    )
+    verdict, read = None, 0
+    while verdict is None and read < len(blocks):
+        gate = gate.after(_logs(blocks[read], cells, tuple(policy.margins))[None])
+        read += 1
+        verdict = _verdict(gate, spent=read >= policy.max_blocks)
+    wanted, known = gate.wanted[0], gate.cells.known[0].any(axis=1)
+    values, topologies = _values(blocks[:read]), [(name, None) for name in by_topology]
+    evidence = [
+        *_evidence(_Seen.of(gate.cells, gate.margins), cells, policy, values=values),
+        *_evidence(_Seen.of(gate.topologies, gate.margins), topologies, policy, values={}),
+    ]
+    return GateJudgement(
+        verdict=verdict,
+        blocks=read,
+        evidence=tuple(sorted(evidence, key=_rank)),
+        cells=() if verdict else tuple(itertools.compress(cells, wanted)),
+        without_metrics=tuple(itertools.compress(cells, ~known)),
+    )
+
+
+def _verdict(gate: Gates, *, spent: bool) -> GateVerdict | None:
+    if gate.no_go[0]:
+        return GateVerdict.NO_GO
+    if gate.go[0]:
+        return GateVerdict.GO
+    return GateVerdict.NOT_ENOUGH if spent else None
+
+
+def _logs(block: Block, cells: Sequence[Key], metrics: Sequence[str]) -> Floats:
+    """Return a block as ``(stacks, starts, cells, metrics)``."""
+    return np.array(
+        [
+            [
+                [[_log(start.get(key, {}).get(name), name) for name in metrics] for key in cells]
+                for start in stack
+            ]
+            for stack in (block.baseline, block.candidate)
+        ]
+    )
+
+
+def _log(value: float | None, metric: str) -> float:
+    return math.nan if value is None else signed_log(value, METRICS[metric].better)
+
+
+Values = Mapping[tuple[Key, str], tuple[list[float], list[float]]]
+"""Runs of A and of B by cell and metric, in the metric's unit."""
+
+
+def _values(blocks: Sequence[Block]) -> Values:
+    found: dict[tuple[Key, str], tuple[list[float], list[float]]] = {}
+    for block in blocks:
+        for stack, starts in enumerate((block.baseline, block.candidate)):
+            for start in starts:
+                for key, metrics in start.items():
+                    for name, value in metrics.items():
+                        found.setdefault((key, name), ([], []))[stack].append(value)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What is known of all metrics of the cells, or of the topologies."""
+
+    subjects: Subjects
+    bounds: Bounds
+    allowed: Ints
+    beyond: Ints
+    against: Ints
+    worse: Bools
+    limits: Floats
+    needed: Floats
+
+    @classmethod
+    def of(cls, subjects: Subjects, margins: Floats) -> _Seen:
+        bounds = subjects.bounds
+        return cls(
+            subjects=subjects,
+            bounds=bounds,
+            allowed=subjects.pairs_allowed,
+            beyond=subjects.pairs_beyond(margins),
+            against=subjects.blocks_against(margins),
+            worse=subjects.worse(margins),
+            limits=subjects.limit(margins),
+            needed=forecast(subjects.blocks, bounds, margins),
+        )
+
+    def state(self, at: tuple[int, int, int]) -> MetricState:
+        """Return what is said of one metric."""
+        if self.worse[at]:
+            return MetricState.WORSE
+        return MetricState.GOOD if self.subjects.good[at] else MetricState.UNDECIDED
+
+
+def _evidence(
+    seen: _Seen,
+    names: Sequence[tuple[str, str | None]],
+    policy: GatePolicy,
+    *,
+    values: Values,
+) -> Iterator[MetricEvidence]:
+    """Tell what is known of every metric that a subject has."""
+    for place, (topology, workload) in enumerate(names):
+        for column, (metric, margin) in enumerate(policy.margins.items()):
+            at = 0, place, column
+            if not seen.subjects.known[at]:
+                continue
+            state, blocks = seen.state(at), int(seen.subjects.blocks[at])
+            a, b = values.get(((topology, workload or ""), metric), ((), ()))
+            yield MetricEvidence(
+                topology=topology,
+                workload=workload,
+                metric=metric,
+                state=state,
+                blocks=blocks,
+                blocks_against=int(seen.against[at]),
+                baseline=statistics.median(a) if a else None,
+                candidate=statistics.median(b) if b else None,
+                margin=margin,
+                limit=_change(seen.limits[at]),
+                estimate=_change(seen.bounds.estimate[at]),
+                low=_change(seen.bounds.low[at]),
+                high=_change(seen.bounds.high[at]),
+                pairs=pairs_of(blocks),
+                pairs_beyond=int(seen.beyond[at]),
+                pairs_allowed=int(seen.allowed[at]) if seen.allowed[at] >= 0 else None,
+                forecast_blocks=_blocks(seen.needed[at])
+                if state is MetricState.UNDECIDED
+                else None,
+            )
+
+
+def _change(log: float) -> float | None:
+    return None if math.isnan(log) else growth(float(log))
+
+
+def _blocks(needed: float) -> int | None:
+    return None if math.isnan(needed) else int(needed)
+
+
+_STATES = (MetricState.WORSE, MetricState.UNDECIDED, MetricState.GOOD)
+
+
+def _rank(each: MetricEvidence) -> tuple[int, float]:
+    estimate = -math.inf if each.estimate is None else each.estimate
+    return _STATES.index(each.state), -estimate

@@ -1,0 +1,210 @@
+"""Transfers without a model: which pairs, which shapes, and the commands of the agents."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.command import value_of
+from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.placement import Placement
+from pytest_pdserve.plan.vllm import gpu_env
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.model import KvShape
+from pytest_pdserve.values.roles import kv_pullers
+from pytest_pdserve.values.roles import kv_sources
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.transfer import Memory
+from pytest_pdserve.values.transfer import Pair
+from pytest_pdserve.values.transfer import TransferBackend
+from pytest_pdserve.values.transfer import TransferCase
+from pytest_pdserve.values.transfer import TransferShape
+
+_GPU_BLOCK, _CPU_BLOCK = 16, 128
+"""Tokens of a block where neither the file nor ``--block-size`` says them: vLLM's defaults (0.32)
+for GPUs, and for attention with key and value heads on CPUs."""
+_LATENT_CPU_BLOCK = 16
+"""The same for multi-head latent attention on CPUs."""
+
+
+def transfer_cases(system: System) -> tuple[TransferCase, ...]:
+    """Return what is measured between nodes of *system*: prompts, then sizes, by number in flight.
+
+    Without ``prompt_lens`` in the system file, prompts are the sweep's shortest and longest.
+    """
+    spec, points = system.transfer, system.sweep.points()
+    swept = [p.workload.input_len for p in points if isinstance(p.workload.input_len, int)]
+    lengths = spec.prompt_lens or tuple(sorted({min(swept), max(swept)} if swept else ()))
+    whats = [*((tokens, None) for tokens in lengths), *((None, mib) for mib in spec.sizes_mib)]
+    return tuple(
+        TransferCase(prompt_tokens=tokens, mib=mib, in_flight=number)
+        for tokens, mib in whats
+        for number in spec.in_flight
+    )
+
+
+def preflight_case(system: System, *, prompts: bool) -> TransferCase:
+    """Return what a session measures before it starts instances: the longest prompt, one at once.
+
+    :param prompts: whether the KV cache of the model is known; else it is the largest size.
+    """
+    longest = max(each.prompt_tokens or 0 for each in transfer_cases(system))
+    if prompts and longest:
+        return TransferCase(prompt_tokens=longest)
+    return TransferCase(mib=max(system.transfer.sizes_mib))
+
+
+def shape_of(case: TransferCase, system: System, kv: KvShape | None) -> TransferShape:
+    """Return what one tensor-parallel rank fetches of another in one transfer.
+
+    A prompt has a descriptor for each region of each of its blocks, as vLLM's NIXL connector makes
+    them; a size is one descriptor.
+
+    :param kv: KV cache of the model; None where it is not known.
+    :raises ConfigError: if the case is a prompt and the KV cache is not known.
+    """
+    if case.prompt_tokens is None:
+        count, size = 1, (case.mib or 1) * 2**20
+    elif kv is None:
+        raise ConfigError(
+            f"the KV cache of model {system.model.path!r} is not known here, so no transfer has "
+            f"the shape of its prompts; name a folder with a config.json in [model] path of "
+            f"{system.source}, or choose sizes with --case, e.g. --case 16MiB"
+        )
+    else:
+        block = block_size(system, kv)
+        ranks = 1 if kv.shared_by_ranks else tensor_parallel(system)
+        count = math.ceil(case.prompt_tokens / block) * kv.regions
+        size = max(block * kv.bytes_per_token // kv.regions // ranks, 1)
+    return TransferShape(
+        id=case.id, descriptors=count, descriptor_bytes=size, in_flight=case.in_flight
+    )
+
+
+def block_size(system: System, kv: KvShape) -> int:
+    """Return the tokens of a block of the KV cache, as far as the system file tells them."""
+    if system.transfer.block_size is not None:
+        return system.transfer.block_size
+    for role in kv_pullers():
+        said = value_of(system.serve_args(role), "--block-size")
+        if said is not None and said.isdecimal() and int(said) > 0:
+            return int(said)
+    if memory_of(system) != "DRAM":
+        return _GPU_BLOCK
+    return _LATENT_CPU_BLOCK if kv.shared_by_ranks else _CPU_BLOCK
+
+
+def tensor_parallel(system: System) -> int:
+    """Return the GPUs of an engine where a topology's name does not say them."""
+    return system.tensor_parallel or system.cluster.gpus_per_node
+
+
+def memory_of(system: System) -> Memory | None:
+    """Return what KV caches of *system* lie in for NIXL; None asks the node whether it has CUDA."""
+    if system.kv_transfer.buffer_device == "cpu" or system.cluster.device == "cpu":
+        return "DRAM"
+    return "VRAM" if system.cluster.device == "gpu" else None
+
+
+def transfer_backends(system: System) -> tuple[TransferBackend, ...]:
+    """Return the NIXL backends that are measured."""
+    return system.transfer.backends or (system.kv_transfer.backend,)
+
+
+def all_pairs(nodes: Sequence[str]) -> tuple[Pair, ...]:
+    """Return every two of *nodes*, in both directions."""
+    return tuple(
+        Pair(reader=reader, source=source) for reader, source in itertools.permutations(nodes, 2)
+    )
+
+
+def named_pairs(asked: Sequence[str], nodes: Sequence[str]) -> tuple[Pair, ...]:
+    """Return the pairs that ``--pair A,B`` names, each in both directions.
+
+    :param asked: each two nodes, by name or by position from 0.
+    :raises ConfigError: if one is not two nodes of *nodes*.
+    """
+    found: dict[Pair, None] = {}
+    for text in asked:
+        two = tuple(_node(word.strip(), nodes) for word in text.split(","))
+        if len(two) != 2 or None in two or two[0] == two[1]:
+            raise ConfigError(
+                f"--pair {text!r:.80}: expected two of the nodes {', '.join(nodes)}, by name or by "
+                "position from 0, e.g. --pair 0,1"
+            )
+        found |= dict.fromkeys(all_pairs([name for name in two if name is not None]))
+    return tuple(found)
+
+
+def _node(word: str, nodes: Sequence[str]) -> str | None:
+    if word in nodes:
+        return word
+    return nodes[int(word)] if word.isdecimal() and int(word[:9]) < len(nodes) else None
+
+
+def topology_pairs(placement: Placement) -> tuple[Pair, ...]:
+    """Return the pairs that move KV caches in a placed topology: decode reads from prefill."""
+    return tuple(
+        dict.fromkeys(
+            Pair(reader=reader.node, source=source.node)
+            for reader in (i for role in kv_pullers() for i in placement.of(role))
+            for source in (i for role in kv_sources() for i in placement.of(role))
+            if reader.node != source.node
+        )
+    )
+
+
+def pair_rounds(pairs: Sequence[Pair], *, one_machine: bool) -> tuple[tuple[Pair, ...], ...]:
+    """Divide *pairs* into rounds of pairs that are measured at once; no node is in two of a round.
+
+    :param one_machine: whether all nodes share cores and memory, so that each pair is alone.
+    """
+    rounds: list[list[Pair]] = []
+    for pair in pairs:
+        for each in rounds:
+            busy = {node for other in each for node in (other.reader, other.source)}
+            if not one_machine and busy.isdisjoint((pair.reader, pair.source)):
+                each.append(pair)
+                break
+        else:
+            rounds.append([pair])
+    return tuple(map(tuple, rounds))
+
+
+def agent_command(
+    system: System, host: Host, *, backend: TransferBackend, script: str, folder: str
+) -> Command:
+    """Return the command of the NIXL agent of one node, in the environment of its instances.
+
+    :param script: ``transfer/agent.py``, where the node finds it.
+    :param folder: where it looks for orders.
+    """
+    contained = system.container.contained
+    python = "python3" if contained else sys.executable
+    program = () if contained else ("--program", system.programs.vllm)
+    env = {**gpu_env(host), **system.env, **dict(host.transfer_env), **system.pd_env}
+    return Command(
+        name=f"agent[{host.name}]",
+        node=host.name,
+        argv=(python, script, *program, folder),
+        env=tuple(env.items()),
+        passed=system.pass_env,
+    )
+
+
+def provider_of(backend: TransferBackend, env: Mapping[str, str]) -> str:
+    """Return what an environment says of a backend's transport; empty where it says nothing."""
+    name = "UCX_TLS" if backend == "UCX" else "FI_PROVIDER"
+    return f"{name}={env[name]}" if name in env else ""
+
+
+def repeat_command(system: System, pair: Pair, backend: TransferBackend) -> str:
+    """Return the command that measures just one pair again, in both directions."""
+    return (
+        f"pdserve transfer --system {system.name} --backends {backend} "
+        f"--pair {pair.reader},{pair.source}"
+    )

@@ -1,0 +1,1 @@
+"""Transfers between nodes without a model: agents are started, measured, and ended."""

@@ -1,0 +1,287 @@
+"""The NIXL agent of one node, as a prefill and as a decode instance has one.
+
+A script that imports the standard library, NumPy, NIXL and, for GPU memory, PyTorch, and of this
+package only files that lie beside it, so that it also runs in an image. Its folder holds
+``agent.json``: its name, NIXL backend, memory and bytes. It fills memory with a pattern, registers
+it, and writes what others need to read it to ``ready.json``. In ``1.order.json``, ``2.order.json``,
+… it is told to read from another agent, and answers each with ``N.done.json``: times, or why there
+are none. Every repeat reads into memory that was cleared, and all bytes are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+POLL_S = 0.005
+SEED = 20260310
+"""Of the pattern; the same for all agents, so that a reader knows what it must find."""
+
+
+class TransferFailure(Exception):
+    """Raised when a transfer does not arrive, or brings wrong bytes."""
+
+
+class Buffer:
+    """Memory of one kind, filled with a pattern: what is read, and behind it where reads go."""
+
+    def __init__(self, memory: str, size: int) -> None:
+        """Allocate twice *size* bytes.
+
+        :param memory: ``DRAM`` or ``VRAM``.
+        """
+        import numpy
+
+        self.size, self.memory = size, memory
+        self.pattern = numpy.random.default_rng(SEED).integers(0, 256, size, numpy.uint8)
+        if memory == "VRAM":
+            import torch
+
+            self._whole = torch.zeros(2 * size, dtype=torch.uint8, device="cuda")
+            self._whole[:size] = torch.from_numpy(self.pattern)
+            torch.cuda.synchronize()
+            self.address, self.device = self._whole.data_ptr(), torch.cuda.current_device()
+        else:
+            self._whole = numpy.zeros(2 * size, numpy.uint8)
+            self._whole[:size] = self.pattern
+            self.address, self.device = self._whole.ctypes.data, 0
+
+    def clear(self, size: int) -> None:
+        """Set what the next reads overwrite to zero."""
+        self._whole[self.size : self.size + size] = 0
+
+    def received(self, size: int) -> Any:
+        """Return the bytes that were read, as an array."""
+        part = self._whole[self.size : self.size + size]
+        return part.cpu().numpy() if self.memory == "VRAM" else part
+
+
+class Agent:
+    """A NIXL agent with registered memory."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Start the agent and register its memory.
+
+        :raises Exception: whatever NIXL, NumPy or PyTorch raise.
+        """
+        if os.environ.get("PDSERVE_NIXL_PROGRESS_DELAY_US"):
+            import calm_nixl  # type: ignore[import-not-found]  # beside this file
+
+            calm_nixl.register()
+        from nixl._api import nixl_agent
+        from nixl._api import nixl_agent_config
+
+        self.backend = config["backend"]
+        memory = config["memory"] or ("VRAM" if _has_cuda() else "DRAM")
+        self._nixl = nixl_agent(config["name"], nixl_agent_config(backends=[self.backend]))
+        self.buffer = Buffer(memory, config["bytes"])
+        region = (self.buffer.address, 2 * self.buffer.size, self.buffer.device, "")
+        self._nixl.register_memory([region], memory, backends=[self.backend])
+        self._remote: dict[str, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what another agent needs to read this one's memory."""
+        metadata = self._nixl.get_agent_metadata()
+        return {
+            "error": None,
+            "memory": self.buffer.memory,
+            "address": self.buffer.address,
+            "device": self.buffer.device,
+            "metadata": base64.b64encode(metadata).decode(),
+            "versions": _versions(),
+            "env": {name: os.environ.get(name) for name in ("UCX_TLS", "FI_PROVIDER")},
+        }
+
+    def read(self, order: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+        """Read one shape from another agent, again and again; return its times, ms.
+
+        :raises TransferFailure: if a transfer fails, is late, or brings wrong bytes.
+        """
+        source = json.loads(Path(order["source"]).read_text(encoding="utf-8"))
+        if source["memory"] != self.buffer.memory:
+            raise TransferFailure(
+                f"it reads into {self.buffer.memory}, but the other has {source['memory']}"
+            )
+        if order["source"] not in self._remote:
+            name = self._nixl.add_remote_agent(base64.b64decode(source["metadata"]))
+            self._remote[order["source"]] = name.decode() if isinstance(name, bytes) else name
+        reads = [
+            Read(self._nixl, self.buffer, source, self._remote[order["source"]], shape, number)
+            for number in range(shape["in_flight"])
+        ]
+        size = shape["descriptors"] * shape["descriptor_bytes"] * shape["in_flight"]
+        times = []
+        for _ in range(order["repeats"] + 1):
+            self.buffer.clear(size)
+            times.append(self._read_once(reads, order["limit_s"]))
+            for each in reads:
+                each.compare()
+        return {
+            "shape": shape,
+            "first_ms": times[0][0],
+            "ms": [took for took, _ in times[1:]],
+            "posting_ms": [posting for _, posting in times[1:]],
+        }
+
+    def _read_once(self, reads: list[Read], limit_s: float) -> tuple[float, float]:
+        """Post all of *reads* and wait for them; return that time and that of posting, ms."""
+        handles = [each.prepare() for each in reads]
+        began = time.perf_counter()
+        left = [handle for handle in handles if self._nixl.transfer(handle) != "DONE"]
+        posted = time.perf_counter()
+        while left:
+            states = [self._nixl.check_xfer_state(handle) for handle in left]
+            if "ERR" in states:
+                raise TransferFailure("NIXL reports that the transfer failed (state ERR)")
+            left = [h for h, state in zip(left, states, strict=True) if state != "DONE"]
+            if left and time.perf_counter() - began > limit_s:
+                raise TransferFailure(f"{len(left)} transfers did not arrive within {limit_s:g} s")
+        ended = time.perf_counter()
+        for handle in handles:
+            self._nixl.release_xfer_handle(handle)
+        return (ended - began) * 1e3, (posted - began) * 1e3
+
+
+class Read:
+    """One of the transfers that are in flight at once: pieces in one order here, another there."""
+
+    def __init__(
+        self,
+        nixl: Any,
+        buffer: Buffer,
+        source: dict[str, Any],
+        remote: str,
+        shape: dict[str, Any],
+        number: int,
+    ) -> None:
+        """Prepare both lists of descriptors, as vLLM does once for each pair.
+
+        :param number: of the transfer, among those in flight.
+        """
+        import numpy
+
+        count, self._piece = shape["descriptors"], shape["descriptor_bytes"]
+        self._nixl, self._buffer = nixl, buffer
+        self._start = number * count * self._piece
+        order = numpy.random.default_rng(SEED + number)
+        self._here, self._there = order.permutation(count), order.permutation(count)
+        self._indices = list(range(count))
+        here = self._rows(buffer.address + buffer.size, self._here, buffer.device)
+        there = self._rows(source["address"], self._there, source["device"])
+        self._lists = (
+            nixl.prep_xfer_dlist("NIXL_INIT_AGENT", here, buffer.memory),
+            nixl.prep_xfer_dlist(remote, there, buffer.memory),
+        )
+
+    def _rows(self, address: int, pieces: Any, device: int) -> list[tuple[int, int, int]]:
+        first = address + self._start
+        return [(first + int(n) * self._piece, self._piece, device) for n in pieces]
+
+    def prepare(self) -> Any:
+        """Return the handle of one transfer that is not posted yet."""
+        local, remote = self._lists
+        return self._nixl.make_prepped_xfer("READ", local, self._indices, remote, self._indices)
+
+    def compare(self) -> None:
+        """Compare all bytes with the pattern of the other side.
+
+        :raises TransferFailure: with the number of wrong pieces.
+        """
+        end = self._start + len(self._here) * self._piece
+        got = self._buffer.received(end)[self._start :].reshape(-1, self._piece)
+        expected = self._buffer.pattern[self._start : end].reshape(-1, self._piece)
+        same = (got[self._here] == expected[self._there]).all(axis=1)
+        wrong = int((~same).sum())
+        if wrong:
+            raise TransferFailure(
+                f"{wrong} of {len(same)} pieces of {self._piece:,} bytes hold other bytes than "
+                "were sent"
+            )
+
+
+def _has_cuda() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what moves the bytes, as far as they are packages."""
+    from importlib import metadata
+
+    found = {}
+    for name in ("nixl", "torch"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write(path: Path, data: dict[str, Any]) -> None:
+    """Write a file of JSON whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(data), encoding="utf-8")
+    partial.replace(path)
+
+
+def serve_orders(folder: Path, agent: Agent) -> None:
+    """Do what is ordered until the parent is gone."""
+    parent, number = os.getppid(), 1
+    while os.getppid() == parent:
+        path = folder / f"{number}.order.json"
+        # A listing asks a file server for what is new, a look at one name gets what this node
+        # remembers.
+        if path.name not in os.listdir(folder):
+            time.sleep(POLL_S)
+            continue
+        order, figures, error = json.loads(path.read_text(encoding="utf-8")), [], None
+        for shape in order["shapes"]:
+            try:
+                figures.append(agent.read(order, shape))
+            except Exception as failed:  # whatever NIXL raises belongs to this pair
+                traceback.print_exc()
+                kind = "" if isinstance(failed, TransferFailure) else f"{type(failed).__name__}: "
+                error = f"{shape['id']}: {kind}{failed}"
+                break
+        write(folder / f"{number}.done.json", {"figures": figures, "error": error})
+        number += 1
+
+
+def main() -> int:
+    """Start the agent, say so, and do orders."""
+    parser = argparse.ArgumentParser(description="Read the memory of other NIXL agents.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--program", help="Run by the Python of this program, if it has one")
+    options = parser.parse_args()
+    folder: Path = options.folder
+    if options.program is not None:
+        from vllm_worker import python_of  # type: ignore[import-not-found]  # beside this file
+
+        python = python_of(options.program)
+        if python not in (None, sys.executable):
+            os.execv(python, [python, __file__, str(folder)])  # noqa: S606 - there is no shell
+    try:
+        config = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
+        agent = Agent(config)
+        ready = agent.describe()
+    except Exception as error:  # whatever an import, a plugin or a driver raises
+        traceback.print_exc()
+        write(folder / "ready.json", {"error": f"{type(error).__name__}: {error}"})
+        return 1
+    write(folder / "ready.json", ready)
+    serve_orders(folder, agent)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

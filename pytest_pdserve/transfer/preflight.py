@@ -1,0 +1,164 @@
+"""Whether the pairs that a topology will use are fast enough, before a model loads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.judge.transfer import below_floor
+from pytest_pdserve.judge.transfer import node_lines
+from pytest_pdserve.plan.placement import place
+from pytest_pdserve.plan.placement import rotated
+from pytest_pdserve.plan.transfer import preflight_case
+from pytest_pdserve.plan.transfer import repeat_command
+from pytest_pdserve.plan.transfer import shape_of
+from pytest_pdserve.plan.transfer import topology_pairs
+from pytest_pdserve.results.store import RunStore
+from pytest_pdserve.results.transfer import write_transfers
+from pytest_pdserve.serving.model import load_kv_shape
+from pytest_pdserve.serving.model import make_model
+from pytest_pdserve.transfer.measuring import TransferPlan
+from pytest_pdserve.transfer.measuring import measure_transfers
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.errors import TransferError
+from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.transfer import Pair
+from pytest_pdserve.values.transfer import PairFigures
+from pytest_pdserve.values.transfer import TransferBaseline
+from pytest_pdserve.values.transfer import TransferShape
+
+REPEATS = 5
+"""Times that a pair is measured: seconds in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """What every pair must reach."""
+
+    gb_s: float
+    """In 1e9 bytes a second."""
+    source: str
+    """What says so, for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight:
+    """What measures the pairs of topologies of one session."""
+
+    allocation: Allocation
+    """Nodes of the session."""
+    system: System
+    """What they are of."""
+    baseline: TransferBaseline | None
+    """What transfers are held against where the system file gives no floor."""
+    store: RunStore
+    """Where records go."""
+    fingerprint: str
+    """Digest of hardware and system file."""
+    progress: Progress
+    """Told what is being measured, and what came out."""
+
+    def check(self, topology: Topology, *, rotation: int = 0) -> tuple[PairFigures, ...]:
+        """Measure the pairs of *topology* with the KV cache of the longest prompt.
+
+        A pair below the floor is measured once more, so that one disturbance is not taken for a
+        slow node.
+
+        :param rotation: places by which nodes are rotated before instances are put on them.
+        :returns: nothing where the topology moves no KV cache between nodes.
+        :raises ConfigError: if nothing says how fast a pair must be.
+        :raises TransferError: naming pairs and nodes that are slower.
+        """
+        system = self.system
+        plan = _plan(self.allocation, topology, system, rotation)
+        if not plan.pairs:
+            return ()
+        if system.transfer.floor_gb_s is None and self.baseline is None:
+            raise ConfigError(_no_floor(system))
+        measured = self._measure(plan, topology.id)
+        floor = _floor(system, self.baseline, measured[0], plan.shapes[0])
+        slow = below_floor(measured, floor.gb_s, source=floor.source)
+        if slow:
+            again = self._measure(replace(plan, pairs=(*slow,)), f"{topology.id}-again")
+            slow = below_floor(again, floor.gb_s, source=floor.source)
+        if slow:
+            raise TransferError(_slow_text(plan.pairs, slow, system))
+        slowest = min(figure.gb_s for each in measured for figure in each.figures)
+        self.progress(
+            f"preflight: {plan.shapes[0].id} moves at {slowest:.3g} GB/s or more (pairs: "
+            f"{len(measured)}), expected at least {floor.gb_s:.3g} GB/s"
+        )
+        return measured
+
+    def _measure(self, plan: TransferPlan, label: str) -> tuple[PairFigures, ...]:
+        """Measure, and keep records."""
+        found = measure_transfers(
+            self.allocation,
+            self.system,
+            plan,
+            folder=self.store.folder,
+            progress=self.progress,
+            label=label,
+        )
+        write_transfers(
+            found, self.store, system=self.system, fingerprint=self.fingerprint, label=label
+        )
+        return found
+
+
+def _plan(
+    allocation: Allocation, topology: Topology, system: System, rotation: int
+) -> TransferPlan:
+    """Return the pairs and the one shape that are measured."""
+    hosts = rotated(allocation.hosts, rotation)
+    placement = place(
+        topology,
+        tuple(host.name for host in hosts),
+        system.cluster.gpus_per_node,
+        default_tp=system.tensor_parallel,
+    )
+    make_model(system)
+    kv = load_kv_shape(system)
+    return TransferPlan(
+        pairs=topology_pairs(placement),
+        backends=(system.kv_transfer.backend,),
+        shapes=(shape_of(preflight_case(system, prompts=kv is not None), system, kv),),
+        repeats=REPEATS,
+    )
+
+
+def _floor(
+    system: System, baseline: TransferBaseline | None, one: PairFigures, shape: TransferShape
+) -> Floor:
+    """Return what pairs must reach: what the system file says, else the baseline's limit."""
+    said = system.transfer.floor_gb_s
+    if said is not None:
+        return Floor(gb_s=said, source=f"[transfer] floor_gb_s of {system.source}")
+    found = baseline.find(one.backend, one.memory, shape) if baseline is not None else None
+    if found is None:
+        raise ConfigError(_no_floor(system))
+    return Floor(
+        gb_s=found.floor_gb_s,
+        source=f"baseline {found.gb_s:.2f} GB/s, limit {found.limit:+.0%} of time",
+    )
+
+
+def _no_floor(system: System) -> str:
+    return (
+        f"[transfer] preflight = true of {system.source}: nothing says how fast a pair must be; "
+        "write floor_gb_s beside it, or accept a baseline with pdserve transfer --system "
+        f"{system.name} --accept"
+    )
+
+
+def _slow_text(pairs: Sequence[Pair], slow: dict[Pair, str], system: System) -> str:
+    """Return which pairs are slow, which node that points at, and what repeats it."""
+    lines = [f"slow before any model is loaded: {len(slow)} of {len(pairs)} pairs"]
+    lines += node_lines({pair: pair in slow for pair in pairs})
+    for pair, text in slow.items():
+        lines += [text, f"  repeat  {repeat_command(system, pair, system.kv_transfer.backend)}"]
+    return "\n".join(lines)

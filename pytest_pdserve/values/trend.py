@@ -1,0 +1,163 @@
+"""When metrics changed in a history of nights, and what else changed then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+Kind = Literal["step", "drift"]
+"""A new level from one night on, or a slow way to it."""
+
+MIN_NIGHTS = 10
+"""Nights of a cell without which nothing is dated: too few to know their noise."""
+NEARBY = 3
+"""Nights to each side that are looked at where nothing changed on the night itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackDifference:
+    """One thing that differs between two nights."""
+
+    what: str
+    """Package, ``image``, ``nodes``, or ``system file`` for hardware and serving arguments."""
+    before: tuple[str, ...]
+    """What it was, sorted; empty if it was not there."""
+    after: tuple[str, ...]
+    """What it became."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackChange:
+    """What is different from one night on."""
+
+    night: date
+    """The first night that has it."""
+    nights_off: int
+    """Nights from the dated change to it: 0 on that night itself, negative before it."""
+    differences: tuple[StackDifference, ...]
+    """Versions first; at least one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class SeriesName:
+    """What one series of nights is of."""
+
+    system: str
+    client_kind: str
+    topology: str
+    workload: str
+    metric: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellChange:
+    """A step or a drift of one metric of one cell."""
+
+    name: SeriesName
+    """Metric and cell."""
+    kind: Kind
+    """Which of the two."""
+    since: date
+    """Last night at the old level."""
+    first: date
+    """The night after it that was measured: the first one that a step changes."""
+    last: date
+    """First night at the new level: of a drift its end, of a step the same as :attr:`first`."""
+    goes_on: bool
+    """Whether it is a drift that reaches the newest nights, so that its end is not known."""
+    before: float
+    """Level before it, in the metric's unit."""
+    after: float
+    """Level after it, in the metric's unit."""
+    strength: float
+    """How large it is, in standard deviations of a night."""
+
+    @property
+    def change(self) -> float:
+        """Change as a fraction: 0.04 is 4 % more."""
+        return self.after / self.before - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricChange:
+    """The cells of a topology whose metric rose, or fell."""
+
+    topology: str
+    metric: str
+    cells: tuple[CellChange, ...]
+    """Cells that changed, the largest change first."""
+    measured: int
+    """Cells of the topology that have this metric on enough nights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatedChange:
+    """Changes of one kind that are dated to the same nights."""
+
+    system: str
+    client_kind: str
+    kind: Kind
+    since: date
+    """Last night at the old level."""
+    first: date
+    """First night at another level, as most of the evidence has it."""
+    last: date
+    """First night at the new level: the same for a step."""
+    goes_on: bool
+    """Whether it is a drift that reaches the newest nights, so that its end is not known."""
+    metrics: tuple[MetricChange, ...]
+    """Metrics by topology, those of most cells first."""
+    stack: StackChange | None
+    """What changed that night, or on the nearest night; None if nothing that is recorded did."""
+    nodes_known: bool
+    """Whether it is recorded which nodes served before and after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenNight:
+    """A single night that is far from the nights around it; a change is not made of it."""
+
+    system: str
+    client_kind: str
+    night: date
+    series: int
+    """Metrics of cells that are far off."""
+    measured: int
+    """Metrics of cells that were measured that night."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excluded:
+    """A session that is left out."""
+
+    system: str
+    session: str
+    night: date | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """All that is found in a history."""
+
+    changes: tuple[DatedChange, ...]
+    """Oldest first."""
+    broken: tuple[BrokenNight, ...]
+    """Oldest first."""
+    excluded: tuple[Excluded, ...]
+    """Sessions that are left out, oldest first."""
+    cells: int
+    """Cells that have a metric on enough nights."""
+    series: int
+    """Metrics of cells that were looked at."""
+    short: int
+    """Metrics of cells that were measured on too few nights."""
+    nights: int
+    """Nights that were looked at, of all systems."""
+    first: date | None
+    """The oldest of them."""
+    last: date | None
+    """The newest of them."""
+    min_change: float
+    """Least change that is told, as a fraction."""

@@ -1,0 +1,1 @@
+"""Stands for NIXL in tests of transfers: see ``_api``."""
