@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from dataclasses import field
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *found: FakeGpu, fault: str = "") -
 def module(found: tuple[FakeGpu, ...], fault: str = "") -> ModuleType:
     """Return the library that shows *found*."""
     made = ModuleType("pynvml")
+    made.__spec__ = ModuleSpec("pynvml", None)
     by_uuid = {each.uuid: each for gpu in found for each in (gpu, *gpu.slices)}
 
     def init() -> None:

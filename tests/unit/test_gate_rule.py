@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_pdserve.judge.gate.levels import allowed_pairs
@@ -22,7 +23,9 @@ from pytest_pdserve.judge.gate.rule import Start
 from pytest_pdserve.judge.gate.rule import judge_gate
 from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.gate import GatedStack
 from pytest_pdserve.values.gate import GatePolicy
+from pytest_pdserve.values.gate import GateResult
 from pytest_pdserve.values.gate import GateVerdict
 from pytest_pdserve.values.gate import MetricEvidence
 from pytest_pdserve.values.gate import MetricState
@@ -367,6 +370,25 @@ def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, Any], messag
     with pytest.raises(ConfigError) as refused:
         GatePolicy(**options)
     assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("change", [equal, worse_in_first_cell], ids=["GO", "NO-GO"])
+def test_a_result_is_the_same_after_it_was_written_and_read(change: Change) -> None:
+    said = played(change=change)[-1]
+    assert said.verdict is not None
+    stack = GatedStack(name="vllm==0.32.0", components={"vllm": "0.32.0"})
+    result = GateResult(
+        verdict=said.verdict,
+        system="p5-efa",
+        baseline=stack,
+        candidate=stack,
+        policy=POLICY,
+        evidence=said.evidence,
+        blocks=said.blocks,
+        runs=60,
+        wall_s=1800.0,
+    )
+    assert msgspec.json.decode(msgspec.json.encode(result), type=GateResult) == result
 
 
 # The same rule again, written down from docs/gate-rule.md for one list of values at a time.
