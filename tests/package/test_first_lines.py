@@ -82,6 +82,8 @@ ELSEWHERE = {
     r"pytest (?!.*--system (simulated|article)\b)": "servers, on this machine or on others",
     r"pdserve serve\b": "servers on this machine",
     r"pdserve (judge|baseline|calibrate|compare)\b": "nights that were stored before",
+    r"pdserve transfer\b": "agents on nodes",
+    r"pdserve fabric install\b": "165 MB from a package index, and a compiler",
     r"pdserve selftest( --gate)?$": "minutes",
     r"pdserve selftest --series\b": "a file of the user's own",
 }
