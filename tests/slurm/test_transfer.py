@@ -10,7 +10,7 @@ import pytest
 from tests.support.house import STUBS
 from tests.support.house import House
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm-b")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm-b")]
 
 
 def test_every_two_nodes_of_a_job_are_measured(slurm_house: House) -> None:
