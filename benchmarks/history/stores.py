@@ -1,4 +1,4 @@
-"""What three libraries make of the same years of nights: import time, speed, size.
+"""Compare three libraries on the same years of nights: import time, speed, size.
 
 Simulated: 45 cells x 8 metrics, one file for each night, for 1 system x 365 nights and for
 3 systems x 3 x 365. Each step runs in a process of its own, the median of five is printed:

@@ -19,7 +19,7 @@ from pytest_pdserve.values.observation import RepeatedAnswers
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.result import MeasuredRequest
 
-MAX_TOKENS = 4
+MAX_TOKENS = 8
 """Tokens of an answer that are asked for again: the more, the more texts part by a near tie."""
 MAX_S = 5.0
 """Seconds after which no further request is asked again, unless a text differs."""

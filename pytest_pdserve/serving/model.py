@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,10 +25,10 @@ from pytest_pdserve.serving.shapes import LOAD_FORMAT
 from pytest_pdserve.serving.shapes import load_shape
 from pytest_pdserve.serving.shapes import shape_folder
 from pytest_pdserve.serving.shapes import vocabulary_size
+from pytest_pdserve.serving.shapes import write_model
 from pytest_pdserve.serving.shapes import write_shape
 from pytest_pdserve.serving.shapes import write_tokenizer
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.roles import kv_pullers
@@ -73,7 +72,7 @@ def with_model_path(system: System) -> System:
     cache = Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False))
     model = system.model
     if model.shape is not None and not model.path:
-        drawn = () if "--load-format" in model.serve_args else LOAD_FORMAT
+        drawn = LOAD_FORMAT if value_of(model.serve_args, LOAD_FORMAT[0]) is None else ()
         folder, args = shape_folder(model.shape, cache), (*model.serve_args, *drawn)
         return replace(system, model=replace(model, path=str(folder), serve_args=args))
     if model.path != TINY:
@@ -141,24 +140,13 @@ def make_tiny_model(folder: Path) -> None:
     :raises ConfigError: if ``tokenizers``, ``safetensors`` or ``numpy`` is missing.
     :raises StoreError: if the disk does not take it.
     """
-    if (folder / "config.json").exists():
-        return
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+
+    def write(partial: Path) -> None:
         write_tokenizer(partial, words(), max_length=CONFIG["max_position_embeddings"])
         _write_weights(partial)
         (partial / "config.json").write_text(json.dumps(dict(CONFIG), indent=1))
-        partial.replace(folder)
-    except ImportError as error:
-        raise ConfigError(
-            f"the tiny model needs {error.name}; install pytest-pdserve[serve] or run `make setup`"
-        ) from error
-    except OSError as error:
-        if not (folder / "config.json").exists():
-            raise StoreError(f"model {folder} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    write_model(folder, "the tiny model", write)
 
 
 def load_kv_shape(system: System) -> KvShape | None:

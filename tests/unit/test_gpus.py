@@ -131,10 +131,23 @@ def test_more_gpus_than_the_machine_shows_are_refused(
     assert said in str(caught.value)
 
 
-def test_gpus_that_the_system_file_sets_itself_are_refused(tmp_path: Path) -> None:
-    both = system(tmp_path, more='[env]\nCUDA_VISIBLE_DEVICES = "0"\n')
+@pytest.mark.parametrize(
+    "more",
+    [
+        '[env]\nCUDA_VISIBLE_DEVICES = "0"\n',
+        '[pd_env]\nCUDA_VISIBLE_DEVICES = "0"\n',
+        '[model.decode.env]\nCUDA_VISIBLE_DEVICES = "0"\n',
+    ],
+)
+def test_gpus_that_the_system_file_sets_itself_are_refused(more: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is set by the plan, a GPU for each slot"):
-        check_gpus(both, {})
+        check_gpus(system(tmp_path, more=more), {})
+
+
+def test_gpus_that_the_system_file_passes_through_are_refused(tmp_path: Path) -> None:
+    passing = replace(system(tmp_path), pass_env=("CUDA_VISIBLE_DEVICES",))
+    with pytest.raises(ConfigError, match="is set by the plan, a GPU for each slot"):
+        check_gpus(passing, {})
 
 
 def test_cores_are_those_next_to_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

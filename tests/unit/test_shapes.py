@@ -77,10 +77,12 @@ def test_any_configuration_is_a_shape(tmp_path: Path) -> None:
     assert Path(system.model.path).name.startswith("shape-my-model-")
 
 
-def test_a_shape_that_says_how_weights_are_loaded_keeps_it(tmp_path: Path) -> None:
-    more = 'serve_args = ["--load-format", "auto"]\n'
-    system = shaped(tmp_path, "llama-3.1-8b", more)
-    assert system.model.serve_args == ("--load-format", "auto")
+@pytest.mark.parametrize("args", [("--load-format", "auto"), ("--load-format=auto",)])
+def test_a_shape_that_says_how_weights_are_loaded_keeps_it(
+    args: tuple[str, ...], tmp_path: Path
+) -> None:
+    system = shaped(tmp_path, "llama-3.1-8b", f"serve_args = {list(args)}\n")
+    assert system.model.serve_args == args
     assert not has_random_weights(system)
 
 

@@ -107,7 +107,8 @@ def check_gpus(system: System, environment: Mapping[str, str]) -> None:
     """
     if not (needed := slot_gpus(system)):
         return
-    for table in (system.env, system.pd_env):
+    roles = (own.env for own in system.model.roles.values())
+    for table in (system.env, system.pd_env, system.pass_env, *roles):
         if GPUS_VARIABLE in table:
             raise ConfigError(
                 f"{GPUS_VARIABLE} in {system.source} is set by the plan, a GPU for each slot; "

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,17 +82,33 @@ def write_shape(name: str, folder: Path, words: tuple[str, ...]) -> None:
     :raises ConfigError: if there is no such shape, or ``tokenizers`` is missing.
     :raises StoreError: if the disk does not take it.
     """
+
+    def write(partial: Path) -> None:
+        write_tokenizer(partial, words, max_length=131_072)
+        (partial / "config.json").write_text(json.dumps(load_shape(name), indent=1))
+
+    write_model(folder, f"a model of shape {name!r}", write)
+
+
+def write_model(folder: Path, what: str, write: Callable[[Path], None]) -> None:
+    """Have *write* make the files of a model, and put them into *folder* all at once.
+
+    Nothing is done where the folder has a ``config.json``.
+
+    :param what: the model, for messages.
+    :raises ConfigError: if a package that writes it is missing.
+    :raises StoreError: if the disk does not take it.
+    """
     if (folder / "config.json").exists():
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        write_tokenizer(partial, words, max_length=131_072)
-        (partial / "config.json").write_text(json.dumps(load_shape(name), indent=1))
+        write(partial)
         partial.replace(folder)
     except ImportError as error:
         raise ConfigError(
-            f"a model of shape {name!r} needs {error.name}; install pytest-pdserve[serve]"
+            f"{what} needs {error.name}; install pytest-pdserve[serve] or run `make setup`"
         ) from error
     except OSError as error:
         if not (folder / "config.json").exists():
