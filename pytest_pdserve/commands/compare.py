@@ -94,7 +94,9 @@ def run(options: argparse.Namespace) -> int:
 
     most = _fraction(options.fail_worse)
     if options.partial and most is None:
-        raise ConfigError("--partial without --fail-worse says nothing: give both, or leave it out")
+        raise ConfigError(
+            "--partial without --fail-worse has no effect: give both, or leave it out"
+        )
     topology = None if options.topology is None else Topology.parse(options.topology)
     chosen = [_versions(letter, getattr(options, letter)) for letter in "ab"]
     project = find_project(options)

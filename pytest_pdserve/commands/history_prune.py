@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(_lines(planned, project.runs)))
     partials = _partials(history_folder(options, project), now)
     for path in partials:
-        print(f"left by a write that was cut off: {path}")
+        print(f"left by an interrupted write: {path}")
     if options.yes:
         for folder in (each for each in planned if each.goes):
             pruning.remove(folder)

@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     values = store.values(options.system, options.topology, options.workload, options.metric)
     if values.empty:
         raise ConfigError(
-            f"history {store.folder} holds no value that was asked for; see pdserve history list"
+            f"history {store.folder} holds no value that the options select; see pdserve history "
+            "list"
         )
     trend = trend_of(values, store.sessions(), min_change=least / 100, since=since)
     if options.format == "json":

@@ -190,7 +190,7 @@ class Store:
         imported while it ran was imported again later.
         """
         self.torn = [
-            f"{path} is what a write left that was cut off, or goes on now; nothing of it is read"
+            f"{path} was left by an interrupted write, or is being written now; it is not read"
             for path in partial_paths(self.folder)
         ]
         found: dict[Key, tuple[SessionEntry, Path]] = {}

@@ -61,7 +61,7 @@ def test_a_gpu_in_use_is_an_error_that_names_it(
     result = house.run("--topology", "1p3d")
     result.assert_outcomes(errors=1, skipped=1)
     named = f"GPU 3 (NVIDIA H200) is in use by process {os.getpid()} "
-    result.stdout.fnmatch_lines([f"*needs 4 free GPUs and 3 of 4 are: {named}*"])
+    result.stdout.fnmatch_lines([f"*needs 4 free GPUs, but 3 of 4 are free: {named}*"])
 
 
 def test_a_throttled_gpu_is_named_beside_the_verdict(

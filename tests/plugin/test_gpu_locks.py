@@ -50,7 +50,7 @@ def test_a_gpu_in_use_is_named_with_who_uses_it(
         holding_gpus(system(tmp_path), {}),
     ):
         pytest.fail("not free")
-    assert "needs 2 free GPUs and 1 of 2 are: " in str(caught.value)
+    assert "needs 2 free GPUs, but 1 of 2 are free: " in str(caught.value)
     assert said in str(caught.value)
 
 

@@ -351,7 +351,7 @@ def test_the_command_writes_json(folder: Path, capsys: pytest.CaptureFixture[str
     ("arguments", "said"),
     [
         (["--history", "nowhere"], "history 'nowhere': expected a folder"),
-        (["--metric", "mean_itl"], "holds no value that was asked for"),
+        (["--metric", "mean_itl"], "holds no value that the options select"),
         (["--since", "November"], "--since 'November': expected a date such as 2026-11-01"),
         (["--min-change", "-1"], "--min-change -1.0: expected percent, at least 0"),
         (["--min-change", "nan"], "--min-change nan: expected percent, at least 0"),

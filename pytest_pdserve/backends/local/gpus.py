@@ -165,8 +165,8 @@ def holding_gpus(
             free.append(each)
         if len(free) < needed:
             raise AllocationError(
-                f"system {system.name!r} needs {needed} free GPUs and {len(free)} of "
-                f"{len(visible)} are: {'; '.join(refused) or 'this machine shows no others'}"
+                f"system {system.name!r} needs {needed} free GPUs, but {len(free)} of "
+                f"{len(visible)} are free: {'; '.join(refused) or 'this machine shows no others'}"
             )
         yield tuple(free)
 
