@@ -282,14 +282,13 @@ def test_requests_without_an_answer_fail_at_the_time_limit(server: Server, tmp_p
 def test_a_server_that_dies_fails_what_is_in_flight_and_what_follows(
     server: Server, tmp_path: Path
 ) -> None:
-    died = threading.Event()
+    dying = threading.Lock()
 
     def serve(connection: socket.socket, number: int) -> None:
         if number < 2:
             answer(connection, number)
             return
-        if not died.is_set():
-            died.set()
+        with dying:  # both that are in flight: none is closed while another is still taken
             server.stop()
         closes(connection, number)
 
