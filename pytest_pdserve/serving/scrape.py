@@ -24,7 +24,7 @@ from pytest_pdserve.values.record import ServedCounts
 
 SETTLE_S = 5.0
 """Longest wait for counters to stand still after the last response."""
-_SETTLE_STEP_S = 0.2
+_SETTLE_STEP_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Annotated
@@ -93,52 +94,63 @@ class Sweep:
 
         :raises ConfigError: if a length cannot be divided, or the data set takes none.
         """
-        if self.dataset == UNKNOWN:
-            raise ConfigError("sweep.dataset = 'unknown': expected a --dataset-name of the client")
-        if self.dataset not in LENGTH_FLAGS:
-            for name in ("input_lens", "output_lens"):
-                if getattr(self, name) is not None:
-                    raise ConfigError(
-                        f"sweep.{name}: data set {self.dataset!r} brings lengths of its own; leave "
-                        "it out"
-                    )
-            return (Point(workload=self._workload(None, None), panels=PANELS),)
-        inputs = self.input_lens or ARTICLE_INPUT_LENS
-        outputs = self.output_lens or ARTICLE_OUTPUT_LENS
-        cells: dict[tuple[int, int], list[Panel]] = {}
-        for input_len in inputs:
-            cells.setdefault((input_len, outputs[0]), []).append("prefill")
-        for output_len in outputs:
-            cells.setdefault((inputs[0], output_len), []).append("decode")
-        return tuple(
-            Point(
-                workload=self._workload(*map(self._divided, lengths)),
-                panels=tuple(panels),
-                article_lengths=lengths,
-            )
-            for lengths, panels in cells.items()
-        )
+        return _points(self)
+
+    def __hash__(self) -> int:
+        return hash((self.input_lens, self.output_lens, self.dataset, self.num_prompts))
 
     def workloads(self) -> tuple[Workload, ...]:
         """Return the workloads of :meth:`points`."""
         return tuple(point.workload for point in self.points())
 
-    def _divided(self, length: int) -> int:
-        if length % self.length_divisor:
-            raise ConfigError(
-                f"sweep.length_divisor = {self.length_divisor} does not divide length {length}"
-            )
-        return length // self.length_divisor
 
-    def _workload(self, input_len: int | None, output_len: int | None) -> Workload:
-        return Workload(
-            input_len=input_len,
-            output_len=output_len,
-            num_prompts=self.num_prompts,
-            request_rate=self.request_rate,
-            burstiness=self.burstiness,
-            ramp_up=self.ramp_up,
-            max_concurrency=self.max_concurrency,
-            dataset=self.dataset,
-            options=self.options,
+@functools.lru_cache(maxsize=64)
+def _points(sweep: Sweep) -> tuple[Point, ...]:
+    """Make the points of a sweep once: a session asks for them all the time."""
+    if sweep.dataset == UNKNOWN:
+        raise ConfigError("sweep.dataset = 'unknown': expected a --dataset-name of the client")
+    if sweep.dataset not in LENGTH_FLAGS:
+        for name in ("input_lens", "output_lens"):
+            if getattr(sweep, name) is not None:
+                raise ConfigError(
+                    f"sweep.{name}: data set {sweep.dataset!r} brings lengths of its own; leave "
+                    "it out"
+                )
+        return (Point(workload=_workload(sweep, None, None), panels=PANELS),)
+    inputs = sweep.input_lens or ARTICLE_INPUT_LENS
+    outputs = sweep.output_lens or ARTICLE_OUTPUT_LENS
+    cells: dict[tuple[int, int], list[Panel]] = {}
+    for input_len in inputs:
+        cells.setdefault((input_len, outputs[0]), []).append("prefill")
+    for output_len in outputs:
+        cells.setdefault((inputs[0], output_len), []).append("decode")
+    return tuple(
+        Point(
+            workload=_workload(sweep, *(_divided(sweep, each) for each in lengths)),
+            panels=tuple(panels),
+            article_lengths=lengths,
         )
+        for lengths, panels in cells.items()
+    )
+
+
+def _divided(sweep: Sweep, length: int) -> int:
+    if length % sweep.length_divisor:
+        raise ConfigError(
+            f"sweep.length_divisor = {sweep.length_divisor} does not divide length {length}"
+        )
+    return length // sweep.length_divisor
+
+
+def _workload(sweep: Sweep, input_len: int | None, output_len: int | None) -> Workload:
+    return Workload(
+        input_len=input_len,
+        output_len=output_len,
+        num_prompts=sweep.num_prompts,
+        request_rate=sweep.request_rate,
+        burstiness=sweep.burstiness,
+        ramp_up=sweep.ramp_up,
+        max_concurrency=sweep.max_concurrency,
+        dataset=sweep.dataset,
+        options=sweep.options,
+    )

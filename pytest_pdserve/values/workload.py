@@ -120,8 +120,12 @@ class Workload:
     unknown: they tell its load from others."""
 
     def __post_init__(self) -> None:
-        for name, kind in _kinds().items():
-            _check(name, getattr(self, name), kind)
+        for name in _kinds():
+            value = getattr(self, name)
+            if type(value) in _SCALARS:
+                _check_scalar(name, value, type(value).__name__)
+            else:
+                _check(name, value)
         if self.dataset != UNKNOWN:
             self._check_lengths()
         elif (self.input_len is None) != (self.output_len is None):
@@ -193,7 +197,7 @@ class Workload:
     @property
     def parts(self) -> Mapping[str, str]:
         """What :attr:`id` is made of, in its order: the name of each part and its text."""
-        return MappingProxyType(dict((*self._load_parts(), *self._option_parts())))
+        return MappingProxyType(dict((*self._load_parts, *self._option_parts())))
 
     @property
     def id(self) -> str:
@@ -202,26 +206,21 @@ class Workload:
         Two loads that differ never share it. Defaults of the client are left out; what is not
         known is written ``unknown``.
         """
-        load = "-".join(text for _, text in self._load_parts())
+        load = "-".join(text for _, text in self._load_parts)
         return load + "".join(f"+{text}" for _, text in self._option_parts())
 
-    def _load_parts(self) -> Iterator[tuple[str, str]]:
-        # Quoted dashes: no data set's name ends like lengths.
-        yield "data set", re.sub(rf"-(?=\d|{UNKNOWN})", "%2D", self.dataset)
-        if self.input_len is not None or self.output_len is not None:
-            yield "lengths", f"{self.input_len}-{self.output_len}"
-        if self.counted_tokens is not None:
-            yield "tokens", "{}in-{}out".format(*self.counted_tokens)
-        yield "prompts", _tagged("n", self.num_prompts)
-        if self.request_rate is not None:
-            yield "rate", _tagged("rate", self.request_rate)
-        if self.burstiness != 1.0:
-            yield "burstiness", _tagged("burst", self.burstiness)
-        if (ramp := self.ramp_up) is not None:
-            ends = f"{ramp.start_rps}to{ramp.end_rps}"
-            yield "ramp-up", f"ramp-{ramp.strategy}-{ends}"
-        if self.max_concurrency is not None:
-            yield "concurrency", _tagged("c", self.max_concurrency)
+    @property
+    def _load_parts(self) -> tuple[tuple[str, str], ...]:
+        return _load_parts(
+            self.dataset,
+            (self.input_len, self.output_len),
+            self.counted_tokens,
+            self.num_prompts,
+            self.request_rate,
+            self.burstiness,
+            self.ramp_up,
+            self.max_concurrency,
+        )
 
     def _option_parts(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.options, str):
@@ -241,13 +240,52 @@ class Workload:
         return hash(self.id)
 
 
+@functools.lru_cache(maxsize=4096)
+def _load_parts(
+    dataset: str,
+    lengths: tuple[object, object],
+    counted_tokens: tuple[int, int] | None,
+    num_prompts: float | Unknown,
+    request_rate: float | Unknown | None,
+    burstiness: float | Unknown,
+    ramp: RampUp | None,
+    max_concurrency: float | Unknown | None,
+) -> tuple[tuple[str, str], ...]:
+    """Return name and text of each part; kept, since a session asks for them all the time."""
+    # Quoted dashes: no data set's name ends like lengths.
+    parts = [("data set", re.sub(rf"-(?=\d|{UNKNOWN})", "%2D", dataset))]
+    if lengths != (None, None):
+        parts.append(("lengths", "{}-{}".format(*lengths)))
+    if counted_tokens is not None:
+        parts.append(("tokens", "{}in-{}out".format(*counted_tokens)))
+    parts.append(("prompts", _tagged("n", num_prompts)))
+    if request_rate is not None:
+        parts.append(("rate", _tagged("rate", request_rate)))
+    if burstiness != 1.0:
+        parts.append(("burstiness", _tagged("burst", burstiness)))
+    if ramp is not None:
+        parts.append(("ramp-up", f"ramp-{ramp.strategy}-{ramp.start_rps}to{ramp.end_rps}"))
+    if max_concurrency is not None:
+        parts.append(("concurrency", _tagged("c", max_concurrency)))
+    return tuple(parts)
+
+
 @functools.cache
 def _kinds() -> Mapping[str, Any]:
     hints = get_type_hints(Workload, include_extras=True)
     return {each.name: hints[each.name] for each in fields(Workload)}
 
 
-def _check(name: str, value: Any, kind: Any) -> None:
+_SCALARS = frozenset({int, float, str, type(None)})
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_scalar(name: str, value: Any, _: str) -> None:
+    """Check a value once; its type tells 1 from 1.0."""
+    _check(name, value)
+
+
+def _check(name: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         all_at_once = "; leave it out to send all at once" if name == "request_rate" else ""
         raise ConfigError(f"workload {name} = {value}: expected a finite number{all_at_once}")
@@ -255,7 +293,7 @@ def _check(name: str, value: Any, kind: Any) -> None:
         if not _right(name, value):
             raise TypeError
         # `strict` takes no text for a number.
-        msgspec.convert(msgspec.to_builtins(value), kind, strict=True)
+        msgspec.convert(msgspec.to_builtins(value), _kinds()[name], strict=True)
     except (msgspec.ValidationError, TypeError, UnicodeError):
         raise ConfigError(f"workload {name} = {value!r:.80}: expected {_EXPECTED[name]}") from None
 

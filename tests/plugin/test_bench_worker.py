@@ -134,3 +134,20 @@ def test_references_of_another_client_are_kept_and_not_compared(
         capsys.readouterr()
         assert main(["plan", "--topology", "1p1d", "--system", "stub"]) == 0
         assert f": {starts}" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_command_of_another_environment_is_asked_for_its_version_once(house: House) -> None:
+    python = house.path / "python"
+    asked = house.path / "asked"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'if [ "$1" = -c ]; then echo >> "{asked}"; echo a warning; echo 9.8.7; exit; fi\n'
+        f'shift 2; exec "{house.programs["vllm"]}" "$@"\n'
+    )
+    python.chmod(0o755)
+    house.system(bench={"client": "vllm-command", "python": str(python)}, sweep=TWO)
+    house.suites("sweep")
+    house.run(*SWEEP).assert_outcomes(passed=2, skipped=1)
+    assert [each["versions"]["client"] for each in house.records()] == ["9.8.7"] * 2
+    assert asked.read_text() == "\n"
+    assert len([*house.runs.glob("*/*/client-version.log")]) == 1

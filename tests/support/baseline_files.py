@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
@@ -125,7 +124,7 @@ def at(data: Any, pointer: str) -> Any:
 
 def changed(*changes: tuple[str, Any], of: dict[str, Any] = SOUND) -> str:
     """A sound file with other values at some pointers; ``...`` removes one."""
-    data = copy.deepcopy(of)
+    data = json.loads(json.dumps(of))  # ten times as fast as copying
     for pointer, value in changes:
         above, _, last = pointer.rpartition("/")
         place: Any = at(data, above) if above else data

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from statsmodels.stats.proportion import proportion_confint
 
 from pytest_pdserve.commands.main import main
 from pytest_pdserve.judge.gate import levels
@@ -182,6 +181,8 @@ def test_a_change_is_planted_into_every_run_of_b_alone(where: Place, values: int
     ids=[trial.name for trial in TRIALS if not trial.size],
 )
 def test_equal_stacks_are_hardly_ever_no_go(trial: GateTrial) -> None:
+    from statsmodels.stats.proportion import proportion_confint  # slow to import
+
     tally = counted(trial, 60)
     low, _ = proportion_confint(tally.rate("NO-GO").hits, 60, alpha=0.001, method="beta")
     assert low < 0.01

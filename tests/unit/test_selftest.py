@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from statsmodels.stats.proportion import proportion_confint
 
 from pytest_pdserve.commands.main import main
 from pytest_pdserve.judge import nightly
@@ -103,6 +102,8 @@ def test_a_kind_is_found_by_its_name(kind: Noise) -> None:
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 50), (1, 50), (25, 50), (50, 50), (7, 2000)])
 def test_the_interval_of_independent_nights_is_wilsons(hits: int, of: int) -> None:
+    from statsmodels.stats.proportion import proportion_confint  # slow to import
+
     expected = proportion_confint(hits, of, alpha=0.05, method="wilson")
     assert Rate(hits=hits, of=of).interval == pytest.approx(expected, abs=1e-9)
 
