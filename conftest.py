@@ -13,12 +13,13 @@ from typing import NoReturn
 import pytest
 
 pytest_plugins = ["pytester"]
+UNIT = Path(__file__).parent / "tests" / "unit"  # pytest's root may be elsewhere: --rootdir
 
 
 @pytest.fixture(autouse=True)
 def no_effects(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forbid processes and sockets in ``tests/unit``."""
-    if "unit" not in request.path.relative_to(request.config.rootpath).parts:
+    if not request.path.is_relative_to(UNIT):
         return
 
     def refuse(*_: Any, **__: Any) -> NoReturn:
@@ -50,5 +51,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @functools.cache
 def _group_of(path: Path) -> str | None:
+    if not path.is_file():  # a test outside of the root
+        return None
     found = re.search(r'xdist_group\("([^"]+)"\)', path.read_text(encoding="utf-8"))
     return found[1] if found else None

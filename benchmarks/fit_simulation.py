@@ -22,6 +22,11 @@ from pathlib import Path
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.plan.placement import place
+from pytest_pdserve.report.figures.axes import lengths_axis
+from pytest_pdserve.report.figures.axes import metric_label
+from pytest_pdserve.report.figures.axes import scale
+from pytest_pdserve.report.figures.style import looks
+from pytest_pdserve.report.figures.style import settings
 from pytest_pdserve.simulation.constants import FITTED
 from pytest_pdserve.simulation.constants import Constants
 from pytest_pdserve.simulation.constants import fitted
@@ -226,49 +231,35 @@ def report(figures: Values, simulated: Values, constants: Constants, seconds: fl
 
 def draw(figures: Values, simulated: Values, path: Path) -> None:
     """Figures as lines, simulation as hollow marks of the same colour; the article's two panels."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(3, 2, figsize=(11, 11), sharey="row", layout="constrained")
-    panels = {
-        0: ("input length, output 256", sorted({i for _, i, o, _ in figures if o == 256})),
-        1: ("output length, input 512", sorted({o for _, i, o, _ in figures if i == 512})),
-    }
-    for (row, metric), (column, (label, lengths)) in itertools.product(
-        enumerate(SHOWN[:3]), panels.items()
-    ):
-        ax = axes[row][column]
-        for number, name in enumerate(ARTICLE_TOPOLOGIES):
-            keys = [
-                (name, n, 256, metric) if column == 0 else (name, 512, n, metric) for n in lengths
-            ]
-            color = f"C{number}"
-            ax.plot(lengths, [figures[k] for k in keys], color=color, lw=1.3, label=name)
-            ax.plot(
-                lengths,
-                [simulated[k] for k in keys],
-                color=color,
-                ls="none",
-                marker="osD^v"[number],
-                mfc="none",
-                ms=7,
-            )
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
-        ax.set_xticks(lengths, [str(n) for n in lengths])
-        ax.set_xlabel(label)
-        if column == 0:
-            ax.set_ylabel(f"{metric}, {METRICS[metric].unit}")
-        ax.grid(which="both", alpha=0.25)
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=5,
-        title="line: the article's figures; mark: simulation",
-    )
-    figure.savefig(path, dpi=90)
+    with settings():
+        figure = Figure(figsize=(11, 12), layout="constrained", facecolor="white")
+        axes = figure.subplots(3, 2, sharey="row")
+        for (row, metric), (column, length) in itertools.product(
+            enumerate(SHOWN[:3]), enumerate(("input length", "output length"))
+        ):
+            ax = axes[row][column]
+            cells = {key: value for key, value in figures.items() if key[3] == metric}
+            fixed = (256, 512)[column]
+            lengths = sorted({key[1 + column] for key in cells if key[2 - column] == fixed})
+            for name, look in looks(ARTICLE_TOPOLOGIES).items():
+                keys = [
+                    (name, n, 256, metric) if column == 0 else (name, 512, n, metric)
+                    for n in lengths
+                ]
+                ax.plot(lengths, [figures[k] for k in keys], color=look.color, label=name)
+                hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8}
+                read = [simulated[k] for k in keys]
+                ax.plot(lengths, read, color=look.color, ls="none", marker=look.mark, **hollow)
+            lengths_axis(ax, lengths, f"{length} (tokens)")
+            scale(ax.yaxis, [*cells.values(), *(simulated[key] for key in cells)])
+            ax.set_ylabel(metric_label(metric))
+            ax.set_title(f"{('Prefill', 'Decode')[column]} panel")
+        legend = axes[0][0].get_legend_handles_labels()
+        title = "line: the article's figures; mark: simulation"
+        figure.legend(*legend, loc="outside upper center", ncols=5, title=title)
+        figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.results.redaction import environment_redactor
+from pytest_pdserve.values.fabric import FabricState
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.root_cause import RootCause
 from pytest_pdserve.values.root_cause import find_root_cause
@@ -150,6 +151,12 @@ class Allocation(Protocol):
 
     def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
         """Watch the session's GPUs on this machine, if it has any, until the block is left."""
+
+    def read_fabric(self) -> Sequence[FabricState]:
+        """What the RDMA interfaces of the nodes have counted, a state for each node that has any.
+
+        Empty where nodes have none, or cannot tell.
+        """
 
     def diagnose(self) -> None:
         """See whether trouble with servers comes from nodes; asks them, so it may take a while.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pdserve.session.project import DEFAULT_HISTORY
 from pytest_pdserve.session.project import DEFAULT_RUNS
 from pytest_pdserve.session.project import DEFAULT_SYSTEM
 from pytest_pdserve.session.project import DEFAULT_TOPOLOGY
@@ -16,8 +17,6 @@ from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
     from pytest_pdserve.session.project import Project
-
-DEFAULT_HISTORY = "history"
 
 
 def add_system(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_SYSTEM) -> None:
@@ -66,14 +65,17 @@ def add_history(parser: argparse.ArgumentParser) -> None:
         "--history",
         type=Path,
         metavar="DIR",
-        help=f"Folder of the history (default: {DEFAULT_HISTORY} in the project's root)",
+        help="Folder of the history (default: ini key pdserve_history, else "
+        f"{DEFAULT_HISTORY} in the project's root)",
     )
 
 
 def history_folder(options: argparse.Namespace, project: Project) -> Path:
-    """Return the folder of the history that *options* names, else the project's own."""
+    """Return the folder of the history that *options* or an ini key names, else the project's."""
     given: Path | None = options.history
-    return project.rootdir / DEFAULT_HISTORY if given is None else given
+    if given is not None:
+        return given
+    return project.history or project.rootdir / DEFAULT_HISTORY
 
 
 def add_topology(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_TOPOLOGY) -> None:

@@ -21,6 +21,7 @@ from pytest_pdserve.values.sources import changes
 
 if TYPE_CHECKING:
     from pytest_pdserve.results.history import Recalled
+    from pytest_pdserve.results.selection import Selection
     from pytest_pdserve.session.project import Project
     from pytest_pdserve.values.baseline import Baseline
     from pytest_pdserve.values.system import System
@@ -74,7 +75,13 @@ def _add_propose(steps: Any) -> None:
         "--history",
         type=Path,
         metavar="DIR",
-        help="Take nights of this history too, without those that it excludes (default: none)",
+        help="Take nights of this history too, without those that it excludes or that FAILed "
+        "(default: none)",
+    )
+    propose.add_argument(
+        "--with-failed",
+        action="store_true",
+        help="With --history, take nights that FAILed too: to accept their level",
     )
     propose.add_argument(
         "--before", metavar="DATE", help="Only nights before this one, e.g. 2026-11-28"
@@ -124,22 +131,16 @@ def _propose(options: argparse.Namespace, project: Project, system: System) -> s
     from pytest_pdserve.results.baselines import present_path
     from pytest_pdserve.results.proposals import propose
     from pytest_pdserve.results.proposals import write_proposal
-    from pytest_pdserve.results.selection import select
 
     if options.last < 1:
         raise ConfigError(f"--last {options.last}: at least one night is needed")
+    if options.with_failed and options.history is None:
+        raise ConfigError(
+            "--with-failed without --history has no effect: such nights are taken anyway; leave it "
+            "out"
+        )
     path = _path(project, system)
-    selection = select(
-        project.runs,
-        system,
-        options.run_ids,
-        any_version=options.any_version,
-        recalled=_recalled(options, system),
-    )
-    if options.before is not None:
-        selection = selection.before(_date(options.before))
-    if not options.every_session:
-        selection = selection.one_a_night()
+    selection = _selected(options, project, system)
     current = load_baseline(present_path(system, project.rootdir), system=system)
     proposal = propose(selection, system, path=path, last=options.last, current=current)
     written = write_proposal(proposal)
@@ -152,6 +153,27 @@ def _propose(options: argparse.Namespace, project: Project, system: System) -> s
             *next_lines(f"pdserve baseline diff --system {system.name}", written),
         ]
     )
+
+
+def _selected(options: argparse.Namespace, project: Project, system: System) -> Selection:
+    """Return the sessions of which the proposal is made."""
+    from pytest_pdserve.results.selection import select
+    from pytest_pdserve.results.selection import without_failed
+
+    selection = select(
+        project.runs,
+        system,
+        options.run_ids,
+        any_version=options.any_version,
+        recalled=_recalled(options, system),
+    )
+    if options.history is not None and not (options.with_failed or options.run_ids):
+        selection = without_failed(selection, project.runs)
+    if options.before is not None:
+        selection = selection.before(_date(options.before))
+    if not options.every_session:
+        selection = selection.one_a_night()
+    return selection
 
 
 def _recalled(options: argparse.Namespace, system: System) -> Recalled:

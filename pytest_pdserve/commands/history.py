@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -14,7 +17,11 @@ from pytest_pdserve.commands import history_trend
 from pytest_pdserve.commands.arguments import add_history
 from pytest_pdserve.commands.arguments import add_project
 from pytest_pdserve.commands.arguments import add_runs
+from pytest_pdserve.commands.arguments import add_topology
 from pytest_pdserve.commands.arguments import history_folder
+from pytest_pdserve.commands.imports import add_unsaid
+from pytest_pdserve.commands.imports import check_dataset
+from pytest_pdserve.commands.imports import store_foreign
 from pytest_pdserve.commands.project import find_project
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.exit_codes import ExitCode
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
 
     from pytest_pdserve.history.importing import ImportedSession
     from pytest_pdserve.history.store import Store
+    from pytest_pdserve.results.loose import LooseFiles
+    from pytest_pdserve.session.project import Project
 
 NAME = "history"
 TEXT = "Keep years of nights in one folder: import, list, show, trend, exclude, prune"
@@ -49,15 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     exclude = _add_step(steps, "exclude", text, _exclude)
     exclude.add_argument("session", metavar="SESSION", help="Session, as list shows it")
     exclude.add_argument("--reason", required=True, metavar="TEXT", help="Why; kept with it")
-    exclude.add_argument("--undo", action="store_true", help="Take the session back in")
+    exclude.add_argument("--undo", action="store_true", help="End the exclusion of the session")
     history_trend.add_parser(steps)
     history_prune.add_parser(steps)
 
 
 def _add_step(
-    steps: Any, name: str, text: str, act: Any, *, last: bool = False
+    steps: Any, name: str, text: str, act: Any, *, last: bool = False, more: str | None = None
 ) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = steps.add_parser(name, help=text, description=text)
+    made: argparse.ArgumentParser = steps.add_parser(name, help=text, description=more or text)
     made.set_defaults(act=act)
     add_history(made)
     add_project(made)
@@ -73,14 +82,21 @@ def _add_step(
 
 def _add_import(steps: Any) -> None:
     text = "Add sessions that the history lacks; a session that it has is left as it is"
-    made = _add_step(steps, "import", text, _import)
+    more = (
+        f"{text}. Of files that are not of a session of pdserve, records are made in the runs "
+        "folder first, as pdserve import does"
+    )
+    made = _add_step(steps, "import", text, _import, more=more)
     add_runs(made)
+    add_topology(made, otherwise="it must be given where a result does not say it")
+    add_unsaid(made)
     made.add_argument(
         "paths",
         nargs="*",
         type=Path,
-        metavar="RUNS",
-        help="Run folders, or folders of them (default: the runs folder)",
+        metavar="PATH",
+        help="Run folders or folders of them; records; results of other tools and CSV tables, or a "
+        "folder of these (default: the runs folder)",
     )
 
 
@@ -108,33 +124,82 @@ def _warn(sentences: Sequence[str]) -> None:
 
 def _import(options: argparse.Namespace) -> int:
     from pytest_pdserve.history.compaction import compact
-    from pytest_pdserve.history.importing import import_folders
-    from pytest_pdserve.history.importing import run_folders
     from pytest_pdserve.history.store import Store
 
     project = find_project(options)
-    for path in options.paths:
-        if not path.is_dir():
-            raise ConfigError(
-                f"{path}: expected a run folder or a folder of them; result files become run "
-                "folders with pdserve import"
-            )
-    folders, torn = run_folders(options.paths or [project.runs])
+    check_dataset(options.dataset)
+    found = _find(options, project)
     store = Store.create(history_folder(options, project))
     before = len(store.entries())
     added = same = 0
-    for imported in import_folders(store, folders, options.system):
+    for imported in _imported(options, project, store, found):
         _warn(imported.unreadable)
         added += imported.path is not None
         same += imported.path is None and imported.entry is not None
         _say(imported)
     joined = compact(store)
-    _warn([*torn, *store.torn])
+    _warn([*found.torn, *store.torn])
     now = len(store.entries())
     print(f"{added} sessions imported, {same} were there, {now} in all ({before} before)")
     if joined:
         print(f"{joined} files of one session each were joined to one a month")
-    return ExitCode.OK if folders else ExitCode.NOT_JUDGED
+    return ExitCode.OK if found.folders or found.loose else ExitCode.NOT_JUDGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the paths of an import hold."""
+
+    folders: Sequence[Path]
+    torn: Sequence[str]
+    loose: LooseFiles | None
+
+
+def _find(options: argparse.Namespace, project: Project) -> _Found:
+    """Return the run folders of all paths, and what the other paths hold.
+
+    :raises ConfigError: if a path holds nothing that can be imported.
+    """
+    from pytest_pdserve.history.importing import run_folders
+    from pytest_pdserve.results.loose import read_loose
+
+    if not options.paths:
+        folders, torn = run_folders([project.runs])
+        return _Found(folders=folders, torn=torn, loose=None)
+    there: list[Path] = []
+    sentences: list[str] = []
+    others: list[Path] = []
+    for path in options.paths:
+        folders, torn = run_folders([path]) if os.path.isdir(path) else ([], [])
+        there += folders
+        sentences += torn
+        if not folders and not torn and not _is_empty(path):
+            others.append(path)
+    loose = read_loose(others, options.dataset) if others else None
+    return _Found(folders=there, torn=sentences, loose=loose)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether *path* is a folder without anything in it, such as a new runs folder."""
+    return os.path.isdir(path) and not os.listdir(path)
+
+
+def _imported(
+    options: argparse.Namespace, project: Project, store: Store, found: _Found
+) -> Iterator[ImportedSession]:
+    """Import everything that was found: results of other tools by way of the runs folder."""
+    from pytest_pdserve.history.importing import import_folders
+    from pytest_pdserve.history.importing import import_records
+
+    folders = [*found.folders]
+    if found.loose is not None:
+        for sentence in found.loose.left_out:
+            print(f"left out: {sentence}")
+        if found.loose.results:
+            made = store_foreign(options, project, found.loose.results, "history import")
+            folders += dict.fromkeys(each.path.parent.parent for each in made)
+        yield from import_records(store, found.loose.records, options.system)
+    yield from import_folders(store, folders, options.system)
 
 
 def _say(imported: ImportedSession) -> None:
@@ -170,7 +235,9 @@ def _show(options: argparse.Namespace) -> int:
         values = _one_cell(store.values(options.system, topology), workload)
         lines = cell_lines(values, options.last)
     else:
-        raise ConfigError(f"{len(options.what)} words: expected SESSION, or TOPOLOGY WORKLOAD")
+        raise ConfigError(
+            f"show takes one argument, SESSION, or two, TOPOLOGY WORKLOAD; got {len(options.what)}"
+        )
     print("\n".join(lines))
     _warn(store.torn)
     return ExitCode.OK
@@ -203,7 +270,9 @@ def _one_session(store: Store, name: str, system: str | None) -> Any:
     if len(found) == 1:
         return next(found.itertuples())
     if found.empty:
-        raise ConfigError(f"{store.folder} holds no session {name!r:.80}; pdserve history list")
+        raise ConfigError(
+            f"{store.folder} holds no session {name!r:.80}; pdserve history list shows all"
+        )
     raise ConfigError(f"session {name!r:.80} is of {len(found)} systems: choose with --system")
 
 
@@ -214,9 +283,9 @@ def _exclude(options: argparse.Namespace) -> int:
     session = _one_session(store, options.session, options.system)
     key = (session.system, session.session)
     if bool(session.excluded) is not options.undo:
-        state = "excluded" if session.excluded else "not excluded"
-        raise ConfigError(f"{options.session} is {state} already; nothing was written")
+        state = "already excluded" if session.excluded else "not excluded"
+        raise ConfigError(f"{options.session} is {state}; nothing was written")
     path = add_exclusion(store.folder, key, options.reason, excluded=not options.undo)
-    done = "taken back in" if options.undo else "excluded"
+    done = "no longer excluded" if options.undo else "excluded"
     print(f"{done}  {session.session}: {options.reason}\nwritten  {path}")
     return ExitCode.OK

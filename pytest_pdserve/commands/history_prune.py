@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if not (math.isfinite(days) and days >= 1):
         raise ConfigError(f"--older-than {days}: expected at least 1 day")
     if most is not None and not (math.isfinite(most) and most >= 0):
-        raise ConfigError(f"--max-size {most}: expected GiB, from 0")
+        raise ConfigError(f"--max-size {most}: expected a number of GiB, 0 or more")
     project, now = find_project(options), datetime.now(UTC)
     planned = pruning.plan_pruning(
         project.runs,

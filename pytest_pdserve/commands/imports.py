@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.results.imported import Readable
     from pytest_pdserve.session.project import Project
     from pytest_pdserve.values.system import System
+    from pytest_pdserve.values.topology import Topology
 
 NAME = "import"
 TEXT = "Make records of results that were measured elsewhere"
@@ -36,14 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_topology(parser, otherwise=needed)
     add_system(parser, otherwise=needed)
     add_runs(parser)
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="Data set of the runs (--dataset-name), where files do not say it (default: unknown)",
-    )
-    parser.add_argument(
-        "--vllm-version", metavar="VERSION", help="Version of vLLM that served (default: unknown)"
-    )
+    add_unsaid(parser)
     parser.add_argument(
         "results",
         nargs="+",
@@ -53,10 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unsaid(parser: argparse.ArgumentParser) -> None:
+    """Add what says of results what their files do not, besides system and topology."""
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="Data set of the runs (--dataset-name), where files do not say it (default: unknown)",
+    )
+    parser.add_argument(
+        "--vllm-version", metavar="VERSION", help="Version of vLLM that served (default: unknown)"
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Import each result, and print its record and what sanity says of it."""
     from pytest_pdserve.results.imported import read_results
-    from pytest_pdserve.results.imported import store_results
     from pytest_pdserve.results.store import check_runs_folder
     from pytest_pdserve.results.tables import tables_at
 
@@ -66,22 +71,53 @@ def run(options: argparse.Namespace) -> int:
     chosen = not tables or "topology" in project.chosen
     topology, system = one_topology(project, NAME) if chosen else None, system_in(project)
     _check_measurable(system)
-    _check_dataset(options.dataset)
+    check_dataset(options.dataset)
     check_runs_folder(project.runs)
     results, left_out = read_results(options.results, options.dataset)
     if topology is None:
         _check_topologies(results)
     for sentence in left_out:
         print(f"left out: {sentence}")
-    imported = store_results(
+    print("\n".join(_lines(_store(options, project, results, topology, system))))
+    return 0
+
+
+def store_foreign(
+    options: argparse.Namespace, project: Project, results: Sequence[Readable], command: str
+) -> Sequence[Imported]:
+    """Write the records of *results* to the runs folder, as ``pdserve import`` does.
+
+    :param command: name of the command, for messages.
+    :raises ConfigError: if it is not known what served them.
+    :raises StoreError: if a record cannot be written.
+    """
+    from pytest_pdserve.results.store import check_runs_folder
+
+    lacking = any(each.run.topology is None for each in results)
+    _check_chosen(project, ("topology", "system") if lacking else ("system",), command)
+    topology = one_topology(project, command) if "topology" in project.chosen else None
+    system = system_in(project)
+    _check_measurable(system)
+    check_runs_folder(project.runs)
+    return _store(options, project, results, topology, system)
+
+
+def _store(
+    options: argparse.Namespace,
+    project: Project,
+    results: Sequence[Readable],
+    topology: Topology | None,
+    system: System,
+) -> Sequence[Imported]:
+    from pytest_pdserve.results.imported import store_results
+
+    return store_results(
         results,
         topology=topology,
         system=system.name,
         versions={"vllm": options.vllm_version} if options.vllm_version else {},
         runs=project.runs,
     )
-    print("\n".join(_lines(imported)))
-    return 0
 
 
 def _lines(imported: Sequence[Imported]) -> Iterator[str]:
@@ -113,7 +149,7 @@ def _check_topologies(results: Sequence[Readable]) -> None:
         )
 
 
-def _check_chosen(project: Project, needed: Sequence[str]) -> None:
+def _check_chosen(project: Project, needed: Sequence[str], command: str = NAME) -> None:
     """Refuse to guess what served: no result says it.
 
     :raises ConfigError: if neither a flag nor an ini key does.
@@ -123,7 +159,7 @@ def _check_chosen(project: Project, needed: Sequence[str]) -> None:
         flags = " and ".join(f"--{name}" for name in missing)
         keys = " and ".join(f"pdserve_{name}" for name in missing)
         raise ConfigError(
-            f"pdserve import needs {flags}: no result says what served it; give {flags}, or set "
+            f"pdserve {command} needs {flags}: no result says what served it; give {flags}, or set "
             f"{keys} in the ini file"
         )
 
@@ -135,7 +171,11 @@ def _check_measurable(system: System) -> None:
         raise ConfigError(f"{system.name!r} is figures: results of real servers are not its own")
 
 
-def _check_dataset(name: str | None) -> None:
+def check_dataset(name: str | None) -> None:
+    """Refuse the name of a data set that no record can be filed by.
+
+    :raises ConfigError: if it is one.
+    """
     from pytest_pdserve.values.workload import NAME as DATASET
 
     if name is not None and not DATASET.fullmatch(name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pytest_pdserve.commands.arguments import add_history
 from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import add_system
 from pytest_pdserve.commands.project import find_project
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_system(parser)
     add_runs(parser)
+    add_history(parser)
     parser.add_argument(
         "--format", choices=formats(), default="text", help="Output format (%(default)s)"
     )
@@ -62,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         options.run_id,
         state=state_folder(),
         rootdir=project.rootdir,
+        history=project.history,
         claims=options.claims or sorted(project.rootdir.glob("suites/**/claims.toml")),
         partial=options.partial,
         strict=options.strict,

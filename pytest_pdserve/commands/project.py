@@ -84,7 +84,7 @@ class _Finder:
         :raises _FoundProject: always.
         """
         known = early_config.known_args_namespace
-        for name in ("system", "topology", "runs"):
+        for name in ("system", "topology", "runs", "history"):
             given = getattr(self._options, name, None)
             if given is not None:
                 setattr(known, f"pdserve_{name}", given)

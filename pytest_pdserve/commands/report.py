@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_pdserve.commands.arguments import add_history
 from pytest_pdserve.commands.arguments import add_project
 from pytest_pdserve.commands.project import find_project
 from pytest_pdserve.report.writing import FORMATS
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.sessions import StoredRef
 
 NAME = "report"
-TEXT = "Show the report of a stored session: Markdown, JSON, or text for Prometheus"
+TEXT = "Show the report of a stored session: Markdown, HTML, JSON, or text for Prometheus"
 DESCRIPTION = (
     f"{TEXT}. Exit code 0 whatever the verdicts are; pdserve judge has a code for each "
     "(docs/report.md)"
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Write it to this file, whole or not at all (default: standard output)",
     )
+    add_history(parser)
     add_project(parser)
     parser.add_argument(
         "runs",
@@ -57,23 +59,23 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.report.writing import report_text
     from pytest_pdserve.report.writing import write_report
 
-    report = _report(options)
+    report, folder = _report(options)
     if options.output is None:
-        sys.stdout.write(report_text(report, options.format))
+        sys.stdout.write(report_text(report, options.format, folder=folder))
     else:
-        write_report(report, options.output, options.format)
+        write_report(report, options.output, options.format, folder=folder)
         print(f"pdserve: written {options.output}", file=sys.stderr)
     return ExitCode.OK
 
 
-def _report(options: argparse.Namespace) -> Report:
-    """Return the report of the session that was asked for."""
+def _report(options: argparse.Namespace) -> tuple[Report, Path]:
+    """Return the report of the session that was asked for, and the session's folder."""
     from pytest_pdserve.results.store import load_report
 
     runs = options.runs if options.runs is not None else find_project(options).runs
     folder, found = _session(runs)
     stored = load_report(folder)
-    return _judged_again(options, folder, found) if stored is None else stored
+    return (_judged_again(options, folder, found) if stored is None else stored), folder
 
 
 def _session(runs: Path) -> tuple[Path, StoredRef]:
@@ -125,6 +127,7 @@ def _judged_again(options: argparse.Namespace, folder: Path, found: StoredRef) -
         folder.resolve().name,
         state=state_folder(),
         rootdir=project.rootdir,
+        history=project.history,
         claims=sorted(project.rootdir.glob("suites/**/claims.toml")),
     )
     return rejudged_report(judged, folder)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.project import Project
     from pytest_pdserve.transfer.measuring import TransferPlan
     from pytest_pdserve.values.system import System
+    from pytest_pdserve.values.transfer import BenchRates
     from pytest_pdserve.values.transfer import Pair
     from pytest_pdserve.values.transfer import PairFigures
     from pytest_pdserve.values.transfer import TransferBaseline
@@ -199,6 +200,23 @@ class _Measuring:
         write_transfers(found, self.store, system=self.system, fingerprint=self.digest, label=label)
         return found
 
+    def nixlbench(self, measured: Sequence[PairFigures]) -> BenchRates:
+        """Run NIXL's own benchmark between the same nodes; nothing where it is not installed."""
+        from pytest_pdserve.transfer.nixlbench import NixlBench
+        from pytest_pdserve.transfer.nixlbench import find_nixlbench
+
+        program = find_nixlbench(self.system)
+        if program is None:
+            return {}
+        bench = NixlBench(
+            allocation=self.allocation,
+            system=self.system,
+            program=program,
+            folder=self.store.folder,
+            progress=_progress,
+        )
+        return bench.measure(measured)
+
 
 def _check_pairs(plan: TransferPlan, system: System) -> None:
     if not plan.pairs:
@@ -226,11 +244,12 @@ def _judge(options: argparse.Namespace, project: Project, measuring: _Measuring)
         verdicts = judge_transfers(measured, baseline)
     else:
         verdicts = judged(measured, baseline, measure_again=lambda p: measuring.measure(p, "again"))
+    beside = measuring.nixlbench(measured)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print("\n".join(transfer_lines(verdicts, system, colour=colour)))
+    print("\n".join(transfer_lines(verdicts, system, colour=colour, beside=beside)))
     print(f"records   {measuring.store.folder / SUITE}")
     if options.json is not None:
-        write_json(options.json, {"system": system.name, "transfers": _rows(verdicts)})
+        write_json(options.json, {"system": system.name, "transfers": _rows(verdicts, beside)})
     if options.accept:
         path = _accept(project, measuring, baseline, measured)
         print(f"accepted  {path}")
@@ -260,8 +279,11 @@ def _accept(
     return path
 
 
-def _rows(verdicts: Sequence[TransferVerdict]) -> list[dict[str, object]]:
-    """Return figures and verdicts as ``--json`` writes them: units end the names."""
+def _rows(verdicts: Sequence[TransferVerdict], beside: BenchRates) -> list[dict[str, object]]:
+    """Return figures and verdicts as ``--json`` writes them: units end the names.
+
+    What nixlbench showed is in ``nixlbench_gb_s``, one value for every two nodes.
+    """
     from pytest_pdserve.values.transfer import relative_spread
 
     return [
@@ -284,6 +306,7 @@ def _rows(verdicts: Sequence[TransferVerdict]) -> list[dict[str, object]]:
             "verdict": str(each.status),
             "reference_ms": each.reference.ms if each.reference else None,
             "limit": each.reference.limit if each.reference else None,
+            "nixlbench_gb_s": beside.get((each.measured.backend, each.figure.shape.id)),
         }
         for each in verdicts
     ]

@@ -50,7 +50,7 @@ def _join(folder: Path, paths: list[Path]) -> int:
     for file in files:
         for entry in file.sessions:
             other = best.get(entry.key)
-            if other is None or entry.run_count > other[0].run_count:
+            if other is None or entry.completeness > other[0].completeness:
                 best[entry.key] = (entry, file.path)
     table = _rows(files, best)
     written = write_file(folder, [entry for entry, _ in best.values()], table)

@@ -9,6 +9,9 @@ from dataclasses import field
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.workload import Workload
 
+FORM = 2
+"""Form of rows that are written now: from 2 on they say the verdict and where instances ran."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEntry:
@@ -38,6 +41,10 @@ class SessionEntry:
     """Number of runs by status: valid, unproven, invalid."""
     source: str
     """Run folder or file that it was imported from."""
+    judged: bool = False
+    """Whether its rows have the verdicts of the session's own report."""
+    form: int = 1
+    """Form of its rows; :data:`FORM` is the newest."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -48,3 +55,8 @@ class SessionEntry:
     def run_count(self) -> int:
         """Number of its runs."""
         return sum(self.runs.values())
+
+    @property
+    def completeness(self) -> tuple[int, bool, int]:
+        """Runs, verdicts and form: of two entries of one session the greater counts."""
+        return self.run_count, self.judged, self.form

@@ -27,10 +27,10 @@ def add_exclusion(
     excluded: bool = True,
     now: datetime | None = None,
 ) -> Path:
-    """Write an entry and return its file; nothing that was written before is changed.
+    """Write an entry and return its file; earlier entries stay as they are.
 
     :param key: system and session id.
-    :param excluded: False takes the session back in.
+    :param excluded: False ends an earlier exclusion.
     :param now: time of the entry; None for the present.
     :raises ConfigError: if *reason* is empty or not one line.
     :raises StoreError: if the disk does not take it.
@@ -53,7 +53,7 @@ def add_exclusion(
 
 
 def read_exclusions(folder: Path) -> tuple[dict[tuple[str, str], Exclusion], list[str]]:
-    """Return the entry that counts of each session, and a sentence on each unreadable file."""
+    """Return the newest entry of each session, and a sentence on each file that cannot be read."""
     found: dict[tuple[str, str], Exclusion] = {}
     torn: list[str] = []
     for path in sorted((folder / EXCLUSIONS).glob("*.json")):  # their names begin with the time
@@ -67,5 +67,5 @@ def read_exclusions(folder: Path) -> tuple[dict[tuple[str, str], Exclusion], lis
 
 
 def reasons_of(entries: Mapping[tuple[str, str], Exclusion]) -> dict[tuple[str, str], str]:
-    """Return why each session that is left out is left out."""
+    """Return the reason of each session that is excluded."""
     return {key: entry.reason for key, entry in entries.items() if entry.excluded}

@@ -26,9 +26,9 @@ PARTIAL = ".partial"
 """Ending of what a write that was cut off leaves."""
 COLUMNS = (
     *("system", "session", "topology", "workload", "client_kind", "metric", "value", "status"),
-    *("start", "repeat", "why"),
+    *("start", "repeat", "why", "verdict", "seats"),
 )
-"""Columns of a file, in its order."""
+"""Columns of a file, in its order; the last two are null where an older version wrote it."""
 _KEY = b"pdserve"
 _VERSION = 1
 

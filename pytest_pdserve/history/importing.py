@@ -6,19 +6,27 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_pdserve.history.entries import FORM
 from pytest_pdserve.history.entries import SessionEntry
 from pytest_pdserve.history.files import file_schema
+from pytest_pdserve.history.recall import session_in
+from pytest_pdserve.history.seats import seats_text
 from pytest_pdserve.history.store import Store
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import record_paths
 from pytest_pdserve.results.history import session_of
 from pytest_pdserve.results.history import stored_session
 from pytest_pdserve.results.history import unknown_folders
+from pytest_pdserve.results.reading import is_there
+from pytest_pdserve.results.store import REPORT_FILE
 from pytest_pdserve.results.store import load_own_record
+from pytest_pdserve.results.verdicts import session_verdicts
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import night_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +34,7 @@ class ImportedSession:
     """What became of one run folder."""
 
     folder: Path
-    """The run folder."""
+    """The run folder, or the file of a record that was given by itself."""
     entry: SessionEntry | None
     """The session; None if it left no record that can be read."""
     path: Path | None
@@ -38,7 +46,7 @@ class ImportedSession:
 def import_folders(
     store: Store, folders: Sequence[Path], system: str | None = None
 ) -> Iterator[ImportedSession]:
-    """Add the session of each run folder that the store lacks, or has fewer runs of.
+    """Add the session of each run folder that the store lacks, or knows less of.
 
     :param system: only sessions of this one; None for any.
     :raises StoreError: if the disk does not take a session; those before it are stored.
@@ -49,10 +57,60 @@ def import_folders(
         if ref is None or system not in (None, ref.system):
             continue
         known = stored.get((ref.system, ref.session.id))
-        if known is not None and known.run_count == len(record_paths(folder)):
+        if known is not None and _knows_all(known, folder):
             yield ImportedSession(folder=folder, entry=known, path=None)
             continue
         yield _import_one(store, folder, ref.system, known)
+
+
+def import_records(
+    store: Store, records: Mapping[Path, Record], system: str | None = None
+) -> Iterator[ImportedSession]:
+    """Add records that were given one by one: each to its session, as far as the store lacks it.
+
+    :param records: record by its file.
+    :param system: only sessions of this one; None for any.
+    :raises StoreError: if the disk does not take a session; those before it are stored.
+    """
+    stored = {entry.key: entry for entry in store.entries()}
+    sessions: dict[tuple[str, str], dict[Path, Record]] = {}
+    for path, record in records.items():
+        if system in (None, record.system):
+            sessions.setdefault((record.system, record.session.id), {})[path] = record
+    for key, given in sessions.items():
+        known = stored.get(key)
+        before = session_in(store, known) if known is not None else None
+        there = {_run_of(record) for record in (before.records if before else ())}
+        new = {_run_of(r): r for r in given.values() if _run_of(r) not in there}
+        source = next(iter(given))
+        if not new:
+            yield ImportedSession(folder=source, entry=known, path=None)
+            continue
+        session = _with_records(before, [*new.values()])
+        entry = entry_of(session, str(source))
+        path = store.add(entry, rows_of(session))
+        yield ImportedSession(folder=source, entry=entry, path=path)
+
+
+def _run_of(record: Record) -> tuple[str, str, int]:
+    return record.topology, record.workload.id, record.repeat
+
+
+def _with_records(before: StoredSession | None, new: Sequence[Record]) -> StoredSession:
+    first = new[0].session
+    records = sorted([*(before.records if before else ()), *new], key=_run_of)
+    return StoredSession(
+        session=first,
+        night=night_of(first, first),
+        records=tuple(records),
+        verdicts=before.verdicts if before else None,
+    )
+
+
+def _knows_all(known: SessionEntry, folder: Path) -> bool:
+    """Whether a run folder has nothing that the store lacks of its session."""
+    has_verdicts = known.judged or not is_there(folder / REPORT_FILE)
+    return known.form == FORM and has_verdicts and known.run_count == len(record_paths(folder))
 
 
 def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -76,8 +134,9 @@ def _import_one(
     session = stored_session(folder, system=system, unreadable=unreadable, load=load_own_record)
     if session is None:
         return ImportedSession(folder=folder, entry=None, path=None, unreadable=tuple(unreadable))
+    session = replace(session, verdicts=session_verdicts(folder, unreadable))
     entry = entry_of(session, str(folder))
-    newer = known is None or entry.run_count > known.run_count
+    newer = known is None or entry.completeness > known.completeness
     path = store.add(entry, rows_of(session)) if newer else None
     return ImportedSession(folder=folder, entry=entry, path=path, unreadable=tuple(unreadable))
 
@@ -104,6 +163,8 @@ def entry_of(session: StoredSession, source: str) -> SessionEntry:
         workloads={record.workload.id: record.workload for record in session.records},
         runs=counts,
         source=source,
+        judged=session.verdicts is not None,
+        form=FORM,
     )
 
 
@@ -111,15 +172,20 @@ def rows_of(session: StoredSession) -> Any:
     """Return a pyarrow table with one row for each value of each run of a session."""
     import pyarrow as pa
 
-    rows = [row for record in session.records for row in _rows(record)]
+    verdicts = session.verdicts or {}
+    rows = [
+        row
+        for record in session.records
+        for row in _rows(record, verdicts.get((record.topology, record.workload.id)))
+    ]
     schema = file_schema()
     plain = {name: [row[name] for row in rows] for name in schema.names}
     arrays = [pa.array(plain[field.name]).cast(field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _rows(record: Record) -> Iterator[Mapping[str, Any]]:
-    status, why = _status(record), _why(record)
+def _rows(record: Record, verdict: str | None) -> Iterator[Mapping[str, Any]]:
+    status, why, seats = _status(record), _why(record), seats_text(record)
     voids = {metric: f.message for f in record.findings for metric in f.voids}
     for name, value in record.metrics.items():
         voided = status != "invalid" and name in voids
@@ -135,6 +201,8 @@ def _rows(record: Record) -> Iterator[Mapping[str, Any]]:
             "start": record.start,
             "repeat": record.repeat,
             "why": voids[name] if voided else why,
+            "verdict": verdict,
+            "seats": seats,
         }
 
 

@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from pytest_pdserve.history.seats import instances_of
 from pytest_pdserve.history.store import Store
 from pytest_pdserve.results.history import Recalled
 from pytest_pdserve.results.history import StoredSession
+from pytest_pdserve.results.history import record_paths
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import Severity
@@ -25,45 +29,96 @@ if TYPE_CHECKING:
 
 CHECK = "history"
 """Name of the check of findings that the store kept as a sentence."""
+_AT_ONCE = 30
+"""Sessions whose values are read together."""
+_CHECKED = 10
+"""Newest sessions of which a runs folder may have more: older ones had ended when the newest was
+imported."""
 _SEVERITIES: Mapping[str, Severity] = {"invalid": "invalid", "unproven": "unproven"}
 
 
-def recall(store: Store, system: str, newest: int) -> Recalled:
+def recall(
+    store: Store, system: str, newest: int | None = None, *, runs: Path | None = None
+) -> Recalled:
     """Return the newest sessions of a system, and which are excluded.
 
-    Their records have what the store keeps: values, versions, nodes, findings as one sentence.
+    Their records have what the store keeps: values, versions, nodes, findings as one sentence. The
+    values are read while the sessions are taken, a few sessions at a time.
 
-    :param newest: how many sessions, counted without the excluded ones.
+    :param newest: how many sessions, counted without the excluded ones; None for all.
+    :param runs: runs folder; a session that has more records there is left to it, as it was
+        imported while it ran.
     """
     reasons = store.reasons()
-    entries = [entry for entry in reversed(store.entries()) if entry.system == system]
+    entries = [entry for entry in store.entries() if entry.system == system]
+    entries.sort(key=_age, reverse=True)
+    if runs is not None:
+        grown = {entry.session.id for entry in entries[:_CHECKED] if _has_grown(entry, runs)}
+        entries = [e for e in entries if e.session.id not in grown or e.key in reasons]
+    excluded = {e.session.id: e for e in entries if e.key in reasons}
     kept = [entry for entry in entries if entry.key not in reasons][:newest]
-    rows = store.values(system=system, sessions=[entry.session.id for entry in kept])
-    by_session = dict(iter(rows.groupby("session", sort=False)))
-    found = []
-    for entry in kept:
-        records = tuple(_records(entry, by_session.get(entry.session.id)))
-        if records:
-            night = night_of(entry.session, kept[0].session)
-            found.append(StoredSession(session=entry.session, night=night, records=records))
     return Recalled(
-        sessions=found,
+        sessions=_Sessions(store, kept),
         known=frozenset(entry.session.id for entry in entries),
-        excluded={e.session.id: reasons[e.key] for e in entries if e.key in reasons},
+        excluded={name: reasons[entry.key] for name, entry in excluded.items()},
+        refs={name: entry.session for name, entry in excluded.items()},
         torn=tuple(dict.fromkeys(store.torn)),
     )
 
 
-def _records(entry: SessionEntry, rows: pd.DataFrame | None) -> Iterator[Record]:
+def session_in(store: Store, entry: SessionEntry) -> StoredSession | None:
+    """Return one session of a store; None if its values cannot be read."""
+    return next(iter(_Sessions(store, [entry])), None)
+
+
+def _age(entry: SessionEntry) -> tuple[str, str]:
+    """As run folders are ordered."""
+    return entry.session.started_at or "", entry.session.id
+
+
+def _has_grown(entry: SessionEntry, runs: Path) -> bool:
+    return len(record_paths(runs / entry.session.id)) > entry.run_count
+
+
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """Sessions of a store, newest first; each pass over them reads their values again."""
+
+    store: Store
+    entries: Sequence[SessionEntry]
+
+    def __iter__(self) -> Iterator[StoredSession]:
+        for first in range(0, len(self.entries), _AT_ONCE):
+            yield from self._read(self.entries[first : first + _AT_ONCE])
+
+    def _read(self, entries: Sequence[SessionEntry]) -> Iterator[StoredSession]:
+        ids = [entry.session.id for entry in entries]
+        rows = self.store.values(system=entries[0].system, sessions=ids)
+        by_session = dict(iter(rows.groupby("session", sort=False)))
+        for entry in entries:
+            of_session = by_session.get(entry.session.id)
+            if of_session is not None:
+                yield StoredSession(
+                    session=entry.session,
+                    night=night_of(entry.session, self.entries[0].session),
+                    records=tuple(_records(entry, of_session)),
+                    verdicts=_verdicts(of_session) if entry.judged else None,
+                )
+
+
+def _verdicts(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    said = zip(rows["topology"], rows["workload"], rows["verdict"], strict=True)
+    return {(topology, workload): verdict for topology, workload, verdict in said if verdict}
+
+
+def _records(entry: SessionEntry, rows: pd.DataFrame) -> Iterator[Record]:
     """Return the records of a session, as run folders have them."""
-    if rows is None:
-        return
-    columns = ("topology", "workload", "start", "repeat")
+    columns = ("topology", "workload", "start", "repeat", "seats")
     numbers = rows["start"].to_numpy(float, na_value=math.nan)
     starts = [None if math.isnan(number) else int(number) for number in numbers]
     cells: dict[tuple[Any, ...], list[Any]] = {}
     keys: Iterable[Any] = zip(
-        rows["topology"], rows["workload"], starts, rows["repeat"], strict=True
+        *(rows["topology"], rows["workload"], starts, rows["repeat"], rows["seats"]), strict=True
     )
     values = zip(rows["metric"], rows["value"], rows["status"], rows["reason"], strict=True)
     for key, value in zip(keys, values, strict=True):
@@ -74,6 +129,7 @@ def _records(entry: SessionEntry, rows: pd.DataFrame | None) -> Iterator[Record]
 
 def _record(entry: SessionEntry, cell: Mapping[str, Any], values: Sequence[Any]) -> Record:
     at = entry.session.started_at or "1970-01-01T00:00:00.000Z"
+    served, processes = instances_of(cell["seats"])
     return Record(
         session=entry.session,
         system=entry.system,
@@ -88,12 +144,12 @@ def _record(entry: SessionEntry, cell: Mapping[str, Any], values: Sequence[Any])
         versions=entry.versions,
         host=entry.host,
         nodes=entry.nodes,
-        processes=(),
+        processes=processes,
         endpoint=entry.source,
         client_kind=entry.client_kind,
         client={},
         metrics={metric: value for metric, value, _, _ in values},
-        served=(),
+        served=served,
         timings_s={},
         findings=tuple(_findings(values)),
         requests=None,

@@ -98,7 +98,9 @@ class Store:
         ``topology``, ``workload``, ``client_kind``, ``metric`` str; ``value`` float in the
         metric's unit; ``status`` str, of :data:`STATUSES`; ``start`` Int64, NA where unknown;
         ``repeat`` int; ``excluded`` bool; ``reason`` str: why the session is excluded, else why
-        the status is not valid, else empty.
+        the status is not valid, else empty; ``verdict`` str: what the session's report said of the
+        cell, e.g. ``FAIL``, empty where it is unknown; ``seats`` str: where the run's instances
+        ran, as :func:`.seats.seats_text` writes it, empty where it is unknown.
 
         :param system: only this one; None for all, as for the others.
         :param sessions: ids of the only sessions.
@@ -110,7 +112,8 @@ class Store:
         table, newest = self._rows(wanted)
         frame = table.to_pandas()
         for name in set(frame.columns) - {"value", "start", "repeat"}:
-            frame[name] = frame[name].astype(str)
+            known = frame[name].notna()
+            frame[name] = frame[name].astype(str).where(known, "")
         entries = [entry for entry, _ in newest.values()]
         return _with_nights(frame, _session_frame(entries, self.reasons()))
 
@@ -186,11 +189,11 @@ class Store:
     def _newest(self) -> dict[Key, tuple[SessionEntry, Path]]:
         """Return each session and the file that counts, oldest first.
 
-        Of several files that hold a session the one with the most runs counts: a session that was
-        imported while it ran was imported again later.
+        Of several files that hold a session the most complete one counts: a session that was
+        imported while it ran, or by an older version, is imported again later.
         """
         self.torn = [
-            f"{path} was left by an interrupted write, or is being written now; it is not read"
+            f"{path} is not read: an interrupted write left it, or it is being written now"
             for path in partial_paths(self.folder)
         ]
         found: dict[Key, tuple[SessionEntry, Path]] = {}
@@ -205,7 +208,7 @@ class Store:
                 continue
             for entry in scanned[path].sessions:
                 other = found.get(entry.key)
-                if other is None or entry.run_count > other[0].run_count:
+                if other is None or entry.completeness > other[0].completeness:
                     found[entry.key] = (entry, path)
         self._scanned = scanned
         return dict(sorted(found.items(), key=lambda each: _age(each[1][0])))
@@ -292,6 +295,6 @@ def _with_nights(frame: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFrame:
     made["reason"] = made["reason"].where(made["excluded"], made["why"])
     columns = [
         *("night", "session", "system", "topology", "workload", "client_kind", "metric", "value"),
-        *("status", "start", "repeat", "excluded", "reason"),
+        *("status", "start", "repeat", "excluded", "reason", "verdict", "seats"),
     ]
     return made[columns].sort_values("night", kind="stable", ignore_index=True)

@@ -26,6 +26,7 @@ from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import voided_in
+from pytest_pdserve.values.report import Since
 from pytest_pdserve.values.rules import RULE
 
 References = Mapping[str, Reference]
@@ -174,6 +175,8 @@ class MetricVerdict:
     """Whether it has been better than its reference for some nights."""
     expected: ExpectedChange | None = None
     """The entry that covers it, if one does."""
+    worse_since: Since | None = None
+    """Since when it is worse, and what changed then; None if it is not worse, or not told yet."""
 
     @property
     def severity(self) -> float:

@@ -11,6 +11,7 @@ from pytest_pdserve.judge import server_checks as servers
 from pytest_pdserve.judge.answers_under_load import check_answers_under_load
 from pytest_pdserve.judge.client_lateness import check_client_lateness
 from pytest_pdserve.judge.client_offset import check_client_offset
+from pytest_pdserve.judge.fabric_checks import check_fabric
 from pytest_pdserve.judge.figure_checks import check_figures
 from pytest_pdserve.judge.gpu_checks import check_gpus
 from pytest_pdserve.values.errors import ConfigError
@@ -45,6 +46,7 @@ CHECKS: tuple[Check, ...] = (
     client.check_offered,
     client.check_client_node,
     check_gpus,
+    check_fabric,
 )
 """This package's checks, the most telling first."""
 

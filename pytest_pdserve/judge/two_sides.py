@@ -49,7 +49,7 @@ def compare(
     too_much: tuple[str, ...] = ()
     if fail_worse is not None and not unlike:
         too_much = tuple(_too_much(cells, fail_worse))
-    found, same = _differences(ones, others)
+    found, same = fact_differences(ones, others)
     return Comparison(
         a=_side(a, [pair.a for pair in matched.pairs]),
         b=_side(b, [pair.b for pair in matched.pairs]),
@@ -104,7 +104,7 @@ def _unknown_metrics(runs: Sequence[MeasuredRun]) -> Iterator[str]:
         yield f"metrics that are not known here, left out: {', '.join(names)}"
 
 
-def _differences(
+def fact_differences(
     a: Sequence[MeasuredRun], b: Sequence[MeasuredRun]
 ) -> tuple[list[FactDifference], int]:
     """Return the facts that differ, and how many are the same; not of groups that a side lacks."""

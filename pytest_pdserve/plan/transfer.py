@@ -186,7 +186,7 @@ def agent_command(
     contained = system.container.contained
     python = "python3" if contained else sys.executable
     program = () if contained else ("--program", system.programs.vllm)
-    env = {**gpu_env(host), **system.env, **dict(host.transfer_env), **system.pd_env}
+    env = transfer_env(system, host)
     return Command(
         name=f"agent[{host.name}]",
         node=host.name,
@@ -196,10 +196,47 @@ def agent_command(
     )
 
 
+def transfer_env(system: System, host: Host) -> dict[str, str]:
+    """Return the environment of what moves bytes on a node as its instances do."""
+    return {**gpu_env(host), **system.env, **dict(host.transfer_env), **system.pd_env}
+
+
+def provider_asked(system: System) -> str:
+    """Return the provider of libfabric that the system file asks for; else EFA's."""
+    return {**system.env, **system.pd_env}.get("FI_PROVIDER") or "efa"
+
+
 def provider_of(backend: TransferBackend, env: Mapping[str, str]) -> str:
     """Return what an environment says of a backend's transport; empty where it says nothing."""
     name = "UCX_TLS" if backend == "UCX" else "FI_PROVIDER"
     return f"{name}={env[name]}" if name in env else ""
+
+
+def provider_in(system: System, role: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return what the environment of instances of *role* says of the backend's transport.
+
+    :param environ: what they inherit; None for nothing.
+    """
+    own = {**system.env, **system.pd_env, **system.role_env(role)}
+    return provider_of(system.kv_transfer.backend, {**(environ or {}), **own})
+
+
+def running_cases(system: System) -> tuple[TransferCase, ...]:
+    """Return the prompts that pairs of a running deployment are measured with: short and long.
+
+    They are the shortest and the longest of :func:`transfer_cases`; of one length also half of it.
+
+    :raises ConfigError: if the system file gives no length.
+    """
+    lengths = {each.prompt_tokens for each in transfer_cases(system) if each.prompt_tokens}
+    if not lengths:
+        raise ConfigError(
+            f"[transfer] of {system.source} promises a speed, but neither prompt_lens there nor "
+            "[sweep] gives the length of a prompt to measure it with; write prompt_lens"
+        )
+    longest, shortest = max(lengths), min(lengths)
+    short = shortest if shortest < longest else max(longest // 2, 1)
+    return tuple(TransferCase(prompt_tokens=tokens) for tokens in sorted({short, longest}))
 
 
 def repeat_command(system: System, pair: Pair, backend: TransferBackend) -> str:

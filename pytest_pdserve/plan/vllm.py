@@ -20,6 +20,9 @@ API_KEY_VARIABLE = "VLLM_API_KEY"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Which GPUs a process sees."""
 
+REVISION = "model"
+"""Name of the model in the folder of a revision: vLLM compares the paths of two instances."""
+
 
 def instance_commands(
     placement: Placement, system: System, *, hosts: Mapping[str, Host], ports: Ports
@@ -41,7 +44,7 @@ def instance_commands(
 def _instance_command(
     instance: Instance, system: System, *, host: Host, head: Host, ports: InstancePorts
 ) -> Command:
-    argv = [system.programs.vllm, "serve", system.model.path]
+    argv = _serve(instance.role.name, system)
     argv += system.serve_args(instance.role.name)
     argv += capture_args(system, instance.role.name)
     if instance.headless:
@@ -75,6 +78,15 @@ def _instance_command(
         passed=system.pass_env,
         ports=_listened_on(instance, ports),
     )
+
+
+def _serve(role: str, system: System) -> list[str]:
+    """Return the program and its model; a revision has the same path as every other one."""
+    program, revision = system.program(role), system.revision(role)
+    if revision is None:
+        return [program, "serve", system.model.path]
+    named = ("--served-model-name", system.model.path)
+    return ["env", f"--chdir={revision}", program, "serve", f"./{REVISION}", *named]
 
 
 def gpu_env(host: Host) -> dict[str, str]:

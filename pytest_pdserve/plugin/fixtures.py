@@ -13,6 +13,7 @@ import pytest
 from pytest_pdserve.judge.verdict import UNSETTLED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.plugin import benchmarks
 from pytest_pdserve.plugin.forecast import tell_forecast
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import topology_of
@@ -203,9 +204,8 @@ def pdserve_run(
     """A measured cell: ``pdserve_workload`` run on the test's topology, checked and recorded.
 
     Its numbers become the test's ``user_properties`` (JUnit) and, where pytest-benchmark was asked
-    to store or compare, a benchmark's ``extra_info``, one of each run; pytest-benchmark never
-    judges. A test that judges a cell which must run again on a fresh start is put off until the
-    others have run.
+    to store, compare or draw, a benchmark of each metric; pytest-benchmark never judges. A test
+    that judges a cell which must run again on a fresh start is put off until the others have run.
     """
     item = request.node
     again = item.stash.get(times_key, 0) > 0
@@ -214,12 +214,9 @@ def pdserve_run(
         return _pdserve_session.measure(_pdserve_restartable, pdserve_workload, again=again)
 
     with without_traceback():
-        if _benchmark_asked(request.config):
-            benchmark = request.getfixturevalue("benchmark")
-            cell: Cell = benchmark.pedantic(measure, rounds=1, iterations=1)
-            benchmark.extra_info |= cell.records[-1].metrics
-        else:
-            cell = measure()
+        asked = benchmarks.is_asked(request.config)
+        benchmark = request.getfixturevalue("benchmark") if asked else None
+        cell = benchmarks.measure_with(benchmark, measure) if asked else measure()
         key = (cell.topology, cell.workload.id)
         if suspicion_key in item.stash and _pdserve_session.wants_run(key):
             item.stash[suspicion_key] = _pdserve_session.suspicion(key)
@@ -227,18 +224,14 @@ def pdserve_run(
             if why:
                 _pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
             return cell
+    if asked:
+        benchmarks.add_metrics(benchmark, cell)
     item.user_properties.append(("pdserve_topology", cell.topology))
     item.user_properties.append(("pdserve_workload", cell.workload.id))
     for name, value in cell.records[-1].metrics.items():
         item.user_properties.append((name, value))
     item.user_properties.append(("pdserve_record", str(cell.paths[-1])))
     return cell
-
-
-def _benchmark_asked(config: pytest.Config) -> bool:
-    """Whether pytest-benchmark is there and was asked to keep or compare results."""
-    flags = ("benchmark_json", "benchmark_save", "benchmark_autosave", "benchmark_compare")
-    return any(config.getoption(flag, None) for flag in flags)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 
 from pytest_pdserve.judge.verdict import JUDGED
 from pytest_pdserve.judge.verdict import Status
+from pytest_pdserve.plugin.deciding import late_lines
+from pytest_pdserve.plugin.deciding import skip_what_is_late
 from pytest_pdserve.plugin.failures import show_verdict_alone
 from pytest_pdserve.plugin.fixtures import _pdserve_bench as _pdserve_bench
 from pytest_pdserve.plugin.fixtures import _pdserve_restartable as _pdserve_restartable
@@ -48,6 +50,7 @@ from pytest_pdserve.plugin.reporting import make_report
 from pytest_pdserve.plugin.reporting import replace_earlier_report
 from pytest_pdserve.plugin.reporting import report_key
 from pytest_pdserve.plugin.reporting import report_lines
+from pytest_pdserve.plugin.reporting import write_headline
 from pytest_pdserve.plugin.trouble import Trouble
 from pytest_pdserve.plugin.trouble import broken_key
 from pytest_pdserve.plugin.trouble import cause_of
@@ -188,6 +191,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if system.simulated:
             pytest.skip(f"needs servers that answer; {system.name} is simulated")
     skip_what_depends(item)
+    if "_pdserve_restartable" in names:
+        skip_what_is_late(item, item.config.stash.get(session_key, None))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -305,11 +310,15 @@ def _nothing_judged(config: pytest.Config) -> bool:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Table of cells and claims, and where the records lie; nothing when nothing ran."""
     session = config.stash.get(session_key, None)
-    lines = [*dependence_lines(config), *(_summary_lines(config, session) if session else ())]
-    lines += report_lines(config)
-    if lines:
+    said = _summary_lines(config, session) if session else []
+    lines, ending = [*dependence_lines(config), *said], report_lines(config, asked=not said)
+    if lines or ending:
         terminalreporter.write_sep("=", "pdserve")
         for line in lines:
+            terminalreporter.write_line(line)
+        if said:
+            write_headline(terminalreporter, config.stash.get(report_key, None))
+        for line in ending:
             terminalreporter.write_line(line)
 
 
@@ -317,9 +326,7 @@ def _summary_lines(config: pytest.Config, session: Session) -> list[str]:
     """Table of cells and claims, where the records lie, and what tests do not look at."""
     from pytest_pdserve.report.terminal import summary_lines
 
-    report, lines = config.stash.get(report_key, None), summary_lines(session)
-    first = [report.headline] if report is not None and lines else []
-    return [*first, *lines, *_notes(config, session)]
+    return [*summary_lines(session), *_notes(config, session)]
 
 
 def _notes(config: pytest.Config, session: Session | None) -> list[str]:
@@ -328,7 +335,7 @@ def _notes(config: pytest.Config, session: Session | None) -> list[str]:
         return []
     from pytest_pdserve.plugin.claims import unknown_names
 
-    lines = unknown_names(config, session)
+    lines = [*unknown_names(config, session), *late_lines(session)]
     if vanished := unmeasured_cells(config, session):
         cells = ", ".join(" ".join(key) for key in vanished)
         lines.append(f"cells of the baseline that no test measures any more: {cells}")

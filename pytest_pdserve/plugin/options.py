@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from datetime import UTC
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -10,15 +13,18 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.plugin.dependencies import check_dependencies
+from pytest_pdserve.session.project import DEFAULT_HISTORY
 from pytest_pdserve.session.project import DEFAULT_RUNS
 from pytest_pdserve.session.project import DEFAULT_SYSTEM
 from pytest_pdserve.session.project import DEFAULT_TOPOLOGY
 from pytest_pdserve.session.project import INI_LISTS
+from pytest_pdserve.session.project import NIGHTLY
 from pytest_pdserve.session.project import flag_value
 from pytest_pdserve.session.project import ini_value
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.topology import parse_topologies
+from pytest_pdserve.values.until import parse_until
 
 if TYPE_CHECKING:
     from pytest_pdserve.session.project import Project
@@ -28,7 +34,8 @@ if TYPE_CHECKING:
 _SWITCHES = ("no_record", "strict", "share_engines")
 _FLAGS = (
     *("topology", "system", "base_url", "model", "instance_url", "job_id", "runs"),
-    *("repeats", "first_runs", "report"),
+    "history",
+    *("repeats", "first_runs", "report", "stack", "until"),
     *_SWITCHES,
 )
 
@@ -39,6 +46,9 @@ def add_options(parser: pytest.Parser) -> None:
     """Declare every flag and its ini twin; a flag has no default of its own."""
     group = parser.getgroup("pdserve", "prefill/decode serving")
     _add_where(group.addoption)
+    _add_history(group.addoption)
+    _add_stack(group.addoption)
+    _add_until(group.addoption)
     _add_endpoint(group.addoption)
     _add_how(group.addoption)
     _add_twins(parser)
@@ -73,8 +83,39 @@ def _add_where(add: Callable[..., None]) -> None:
     add(
         "--pdserve-report",
         metavar="FILE",
-        help="Write the session's report to this file too, as its suffix says: .md, .json or "
-        ".prom, for Prometheus (default: none)",
+        help="Write the session's report to this file too, as its suffix says: .html, .md, .json "
+        "or .prom, for Prometheus (default: none)",
+    )
+
+
+def _add_history(add: Callable[..., None]) -> None:
+    """Declare where earlier nights are read from besides the runs folder."""
+    add(
+        "--pdserve-history",
+        metavar="DIR",
+        help="History whose nights count as earlier nights too, without those that it excludes "
+        f"(default: {DEFAULT_HISTORY} in the root, if it exists)",
+    )
+
+
+def _add_stack(add: Callable[..., None]) -> None:
+    """Declare which stack serves."""
+    add(
+        "--pdserve-stack",
+        metavar="STACK",
+        help="Serve with another stack than the system's own, e.g. 'vllm==0.15.1 nixl==0.10.0': "
+        "its environment is built first, unless it is there (default: none)",
+    )
+
+
+def _add_until(add: Callable[..., None]) -> None:
+    """Declare when the session must have ended."""
+    add(
+        "--pdserve-until",
+        metavar="HH:MM",
+        help="End the session by this local time, or by a moment such as 2026-11-29T06:00+01:00: "
+        "cells that were suspicious last night come first, then those measured longest ago, and "
+        "what there is no time for is left out and listed (default: none)",
     )
 
 
@@ -144,6 +185,10 @@ def _add_twins(parser: pytest.Parser) -> None:
         typed: Any = "bool" if name in _SWITCHES else "linelist" if name in INI_LISTS else None
         text = f"Default of {flag.replace('_', '-')}"
         parser.addini(f"pdserve_{name}", text, type=typed, default=None)
+    for name in NIGHTLY:
+        what = name.removeprefix("nightly_")
+        text = f"Default of what pdserve nightly takes for {what}, one argument a line"
+        parser.addini(f"pdserve_{name}", text, type="linelist", default=None)
 
 
 def asked(config: pytest.Config) -> bool:
@@ -186,6 +231,7 @@ def _read(config: pytest.Config) -> Settings:
     from pytest_pdserve.session.settings import Settings
 
     project = project_of(config, config.option)
+    _check_history(project)
     topologies = parse_topologies(project.topology)
     system = load_system(project.system, project.baseline_folders)
     base_url = _value(config, "base_url", default=None)
@@ -202,8 +248,10 @@ def _read(config: pytest.Config) -> Settings:
         )
     if _value(config, "share_engines", default=False):
         attached = sharing_engines(attached)
-    job_id = _job_id(_value(config, "job_id", default=None), system)
+    if (stack := _value(config, "stack", default=None)) is not None:
+        attached = _with_stack(attached, str(stack))
     return Settings(
+        job_id=_job_id(_value(config, "job_id", default=None), system),
         topologies=topologies,
         system=attached,
         project=project,
@@ -211,7 +259,7 @@ def _read(config: pytest.Config) -> Settings:
         first_runs=project.first_runs,
         record=not _value(config, "no_record", default=False),
         strict=bool(_value(config, "strict", default=False)),
-        job_id=job_id,
+        until=_until(_value(config, "until", default=None)),
         report=_report_path(config, project),
     )
 
@@ -238,6 +286,40 @@ def _report_path(config: pytest.Config, project: Project) -> Path | None:
     path = folder / str(ini if flag is None else flag)
     format_of(path)
     return path
+
+
+def _with_stack(system: System, text: str) -> System:
+    from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.backends.stacks import build_stack
+    from pytest_pdserve.backends.stacks import parse_stack
+    from pytest_pdserve.backends.stacks import stacks_folder
+    from pytest_pdserve.backends.stacks import system_with_stack
+
+    if backend_of(system).deployer is not None or not backend_of(system).starts_servers:
+        raise ConfigError(
+            f"--pdserve-stack {text!r:.80} needs a system whose servers pdserve starts; "
+            f"{system.name!r} has none"
+        )
+    return system_with_stack(
+        system, build_stack(parse_stack(text, system), system, stacks_folder())
+    )
+
+
+def _until(text: str | None) -> datetime | None:
+    return None if text is None else parse_until(text, datetime.now(UTC))
+
+
+def _check_history(project: Project) -> None:
+    """Refuse a history that does not exist, before anything starts.
+
+    :raises ConfigError: naming the folder.
+    """
+    folder = project.history
+    if folder is not None and not os.path.isdir(folder):
+        raise ConfigError(
+            f"--pdserve-history {str(folder)!r:.200}: expected a folder; make it with pdserve "
+            "history import"
+        )
 
 
 def _job_id(text: str | None, system: System) -> str | None:

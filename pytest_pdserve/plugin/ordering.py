@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.topology import Topology
     from pytest_pdserve.values.workload import Workload
 
+Key = tuple[str, str]
+"""Topology and workload id."""
 _CELL, _WHOLE_TOPOLOGY, _LAST = range(3)
 """Cells and all other tests first, then topologies as a whole, then what looks at all of them."""
 
@@ -20,6 +22,17 @@ def topology_of(item: pytest.Item) -> Topology | None:
     """Return the topology that a test runs on, or None of a test that needs none."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("pdserve_topology") if callspec is not None else None
+
+
+def key_of(item: pytest.Item) -> Key | None:
+    """Return the cell that a test measures; None of any other test."""
+    from pytest_pdserve.values.workload import Workload
+
+    topology = topology_of(item)
+    callspec = getattr(item, "callspec", None)
+    workload = callspec.params.get("pdserve_workload") if callspec is not None else None
+    # A project's own fixture of that name may have parameters of its own
+    return (topology.id, workload.id) if topology and isinstance(workload, Workload) else None
 
 
 def workloads_on(topology: Topology, items: Sequence[pytest.Item]) -> list[Workload]:

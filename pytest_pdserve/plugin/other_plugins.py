@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.plugin.deciding import deciding_first
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import in_order
 from pytest_pdserve.plugin.ordering import looks_at_others
@@ -48,7 +49,10 @@ class OtherPlugins:
             items.clear()
         remember_collected_cells(config, items)
         if any(topology_of(item) for item in items):
-            items[:] = in_order(items, groups_of(items, settings_of(config).system))
+            settings = settings_of(config)
+            if settings.until is not None:
+                items[:] = deciding_first(items, settings.project.runs, settings.system.name)
+            items[:] = in_order(items, groups_of(items, settings.system))
 
     def _leave_out(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Leave out of ``--lf`` what looks at tests that it does not run.

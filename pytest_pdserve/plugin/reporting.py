@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -74,11 +75,35 @@ def make_report(
         _write_asked(config, config.stash[report_key])
 
 
-def report_lines(config: pytest.Config) -> list[str]:
-    """Return what the summary says of the report: where it lies, or why there is none."""
-    path = settings_of(config).report if report_key in config.stash else None
-    lines = config.stash.get(lines_key, [])
-    return [*lines, *([f"report: {path}"] if path is not None and not lines else [])]
+def report_lines(config: pytest.Config, *, asked: bool) -> list[str]:
+    """Return what the summary says of the report: where it lies, or why there is none.
+
+    :param asked: whether only a file that was asked for is told, and none of the run folder.
+    """
+    report, lines = config.stash.get(report_key, None), config.stash.get(lines_key, [])
+    if report is None or lines:
+        return lines
+    from pytest_pdserve.results.store import REPORT_FILE
+
+    path = settings_of(config).report
+    if path is None and report.folder and not asked:
+        path = Path(report.folder) / REPORT_FILE
+    return [f"report: {path}"] if path is not None else []
+
+
+def write_headline(terminal: pytest.TerminalReporter, report: Report | None) -> None:
+    """Write the verdict and how many there are of each, in the colour of the verdict.
+
+    Whether there are colours is pytest's decision: ``--color``, ``NO_COLOR``, a terminal.
+    """
+    if report is None:
+        return
+    if report.status in ("FAIL", "ERROR"):
+        terminal.write_line(report.headline, red=True, bold=True)
+    elif report.status == "PASS":
+        terminal.write_line(report.headline, green=True)
+    else:
+        terminal.write_line(report.headline, yellow=True)
 
 
 def _report(

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from pytest_pdserve.backends.allocation import Allocation
     from pytest_pdserve.serving.client import BenchClient
     from pytest_pdserve.serving.restartable import Servers
+    from pytest_pdserve.serving.running_transfers import Bare
     from pytest_pdserve.serving.shared import SharedEngines
     from pytest_pdserve.session.session import Session
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
+    from pytest_pdserve.values.transfer import TransferBaseline
 
 
 def starter(
@@ -41,8 +43,7 @@ def starter(
     @contextlib.contextmanager
     def start(number: int) -> Iterator[Servers]:
         stop_shared(session, but=shared)
-        if number == 0 and system.transfer.preflight and backend.starts_servers:
-            _check_pairs(topology, session, allocation)
+        bare = _check_pairs(topology, session, allocation, shared, number)
         deploying = _deploying(topology, session, allocation, bench, shared, number)
         if bench is not None:
             asked = workloads_on(topology, items)
@@ -57,6 +58,8 @@ def starter(
             )
         with session.phases.serving(topology.id, deploying) as deployment:
             session.set_versions(deployment.versions)
+            if bare is not None:
+                _check_running(deployment, bare, session)
             yield deployment
             if backend.starts_servers and not system.simulated:
                 progress("stopping")
@@ -64,26 +67,74 @@ def starter(
     return start
 
 
-def _check_pairs(topology: Topology, session: Session, allocation: Allocation) -> None:
-    """Measure the pairs that a topology will use, before a model loads.
+def _check_pairs(
+    topology: Topology,
+    session: Session,
+    allocation: Allocation,
+    shared: SharedEngines | None,
+    number: int,
+) -> Bare | None:
+    """Measure the pairs that a topology will use, before a model loads, where that is asked for.
 
+    :returns: what NIXL alone shows between them; None where the system promises no speed, or the
+        topology moves no KV cache.
     :raises TransferError: naming pairs and nodes that are slower than they must be.
     """
-    from pytest_pdserve.results.transfer import load_transfer_baseline
+    if not _is_promised(topology, session.system):
+        return None
+    from pytest_pdserve.transfer.bare import bare_figures
     from pytest_pdserve.transfer.preflight import Preflight
 
-    system, digest = session.system, session.provenance.fingerprint
-    rootdir = session.settings.project.rootdir
+    rotation = session.rotation(number if shared is None else shared.next_start)
     with session.phases.of("start"):
         preflight = Preflight(
             allocation=allocation,
-            system=system,
-            baseline=load_transfer_baseline(system, rootdir, digest, session.state),
+            system=session.system,
+            baseline=_baseline(session),
             store=session.store,
-            fingerprint=digest,
+            fingerprint=session.provenance.fingerprint,
             progress=session.progress,
         )
-        preflight.check(topology, rotation=session.rotation(0))
+        if number == 0 and session.system.transfer.preflight:
+            preflight.check(topology, rotation=rotation)
+        return bare_figures(
+            preflight,
+            (topology,) if shared is None else shared.topologies,
+            versions=session.provenance.versions,
+            rotation=rotation,
+            may_measure=shared is None or not shared.are_up,
+        )
+
+
+def _is_promised(topology: Topology, system: System) -> bool:
+    """Tell whether the session starts what moves KV caches, and the file says how fast."""
+    from pytest_pdserve.backends.registry import backend_of
+
+    backend, asked = backend_of(system), system.transfer
+    starts = backend.starts_servers and backend.deployer is None
+    promised = asked.preflight or asked.floor_gb_s is not None
+    return topology.disaggregated and starts and promised
+
+
+def _check_running(deployment: Servers, bare: Bare, session: Session) -> None:
+    """Measure the pairs of a topology that is up, one transfer at a time.
+
+    :raises TransferError: naming pairs that are slower than the system promises.
+    """
+    from pytest_pdserve.serving.deployment import Deployment
+    from pytest_pdserve.transfer.running import prove_transfers
+
+    assert isinstance(deployment, Deployment)
+    with session.phases.of("warm-up"):
+        prove_transfers(deployment, bare, _baseline(session))
+
+
+def _baseline(session: Session) -> TransferBaseline | None:
+    """Return what transfers are held against where the system file gives no floor."""
+    from pytest_pdserve.results.transfer import load_transfer_baseline
+
+    rootdir, digest = session.settings.project.rootdir, session.provenance.fingerprint
+    return load_transfer_baseline(session.system, rootdir, digest, session.state)
 
 
 def _deploying(

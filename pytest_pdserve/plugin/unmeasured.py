@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_pdserve.plugin.ordering import Key
+from pytest_pdserve.plugin.ordering import key_of
 from pytest_pdserve.plugin.ordering import topology_of
 
 if TYPE_CHECKING:
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
 
 PANELS = "pdserve_panels"
 """Marker of sweep tests; both panels together are the whole sweep."""
-Key = tuple[str, str]
-"""Topology and workload id."""
 collected_key = pytest.StashKey[set[Key]]()
 """Cells that a test was collected for."""
 deselected_key = pytest.StashKey[bool]()
@@ -39,17 +39,7 @@ def remember_collected_cells(config: pytest.Config, items: Sequence[pytest.Item]
         return
     if any("::" in word for word in config.args):
         return
-    config.stash[collected_key] = {key for item in items if (key := _cell(item)) is not None}
-
-
-def _cell(item: pytest.Item) -> Key | None:
-    from pytest_pdserve.values.workload import Workload
-
-    topology = topology_of(item)
-    callspec = getattr(item, "callspec", None)
-    workload = callspec.params.get("pdserve_workload") if callspec is not None else None
-    # A project's own fixture of that name may have parameters of its own
-    return (topology.id, workload.id) if topology and isinstance(workload, Workload) else None
+    config.stash[collected_key] = {key for item in items if (key := key_of(item)) is not None}
 
 
 def unmeasured_cells(config: pytest.Config, session: Session) -> tuple[Key, ...]:

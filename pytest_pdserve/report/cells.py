@@ -11,6 +11,9 @@ from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import Metric
 
+_MOST = 5
+"""Cells that a finding names."""
+
 
 def cell_table(
     rows: Sequence[tuple[Cell, str]], *, said: str = "verdict", more: Sequence[Metric] = ()
@@ -54,4 +57,10 @@ def finding_lines(cells: Iterable[Cell], *, severities: Sequence[str]) -> list[s
                 if finding.severity in severities:
                     where = f"{cell.topology} {names.of(cell.workload)}"
                     said.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
-    return [f"{text} [{', '.join(dict.fromkeys(where))}]" for text, where in said.items()]
+    return [f"{text} [{_places(list(dict.fromkeys(where)))}]" for text, where in said.items()]
+
+
+def _places(names: Sequence[str]) -> str:
+    """Return the cells of a finding, the first few by name."""
+    more = len(names) - _MOST
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST])} and {more} more"

@@ -87,6 +87,7 @@ def session_report(session: Session, tests: PytestOutcomes) -> Report:
         not_judged=tests.skipped,
         findings=tuple(_findings(records)),
         notes=tests.notes,
+        left_out=tuple(dict.fromkeys(session.deadline.left_out)),
         phases=None if times is None else replace(times, ended=True),
         cost=_cost(times),
     )

@@ -133,7 +133,7 @@ def _worse(report: Report) -> Iterator[Section]:
         share=0.2,
         items=cells,
         lines_of=_metric_rows,
-        columns=("of", "metric", "value", "reference", "change", "limit", "verdict"),
+        columns=("of", "metric", "value", "reference", "change", "limit", "verdict", "since"),
     )
     title = f"Evidence of {_count(len(worse), 'verdict')}"
     yield Section(title=title, share=0.1, items=worse, lines_of=_evidence)
@@ -181,6 +181,7 @@ def _metric_rows(cell: VerdictReport) -> Iterator[str]:
                     _percent(metric.change),
                     _percent(metric.limit),
                     metric.status or "-",
+                    escaped(metric.since.night) if metric.since else "-",
                 ]
             )
 

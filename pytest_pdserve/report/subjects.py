@@ -152,5 +152,6 @@ def _metric(said: MetricVerdict, *, valued: bool = False) -> MetricReport:
         runs=tuple(as_change(change, row.better) for change in seen.changes),
         limit=as_change(reference.limit, row.better),
         suspicious_nights=said.nights,
+        since=said.worse_since,
         improved=said.is_better,
     )

@@ -15,6 +15,7 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plan.transfer import repeat_command
 from pytest_pdserve.report.table import text_table
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.transfer import BenchRates
 from pytest_pdserve.values.transfer import PairFigures
 from pytest_pdserve.values.transfer import TransferFigure
 from pytest_pdserve.values.transfer import TransferShape
@@ -24,19 +25,25 @@ WIDTH = 80
 _COLUMN = 7
 """Characters of a column of the heat map: ``300.12`` and a space."""
 _COLUMNS = ("shape", "pieces", "GB/s", "ms", "posting\nms", "first\nms", "verdict")
+_BENCH = "nixlbench\nGB/s"
 _COLOURS = ((0.9, "on green"), (0.75, "on yellow"), (0.0, "on red"))
 """Least share of the best pair, and the background of a cell."""
 
 
-def shape_lines(verdicts: Sequence[TransferVerdict]) -> list[str]:
-    """Return a table of the shapes of each backend: medians over pairs, and the worst verdict."""
+def shape_lines(verdicts: Sequence[TransferVerdict], beside: BenchRates) -> list[str]:
+    """Return a table of the shapes of each backend: medians over pairs, and the worst verdict.
+
+    :param beside: of nixlbench; empty has no column of it.
+    """
     lines: list[str] = []
     for backend in dict.fromkeys(each.measured.backend for each in verdicts):
         own = [each for each in verdicts if each.measured.backend == backend]
         groups = [*_groups(own)]
         pairs = len(groups[0])
         lines += [f"{own[0].measured.transport}: medians of {pairs} pairs, and spreads of repeats"]
-        lines += text_table(_COLUMNS, map(_shape_row, groups), "llrrrrl")
+        rows = [_shape_row(group, beside) for group in groups]
+        columns = (*_COLUMNS[:-1], *([_BENCH] if beside else []), _COLUMNS[-1])
+        lines += text_table(columns, rows, "llrrrrrl" if beside else "llrrrrl")
         limits = [
             f"{each[0].figure.shape.id} {each[0].reference.limit:+.0%}"
             for each in groups
@@ -47,9 +54,18 @@ def shape_lines(verdicts: Sequence[TransferVerdict]) -> list[str]:
     return lines
 
 
-def _shape_row(group: Sequence[TransferVerdict]) -> tuple[str, ...]:
+def _bench_text(rates: Sequence[float | None] | None) -> str:
+    """Return the median of what nixlbench showed, or that it failed, or was not asked."""
+    if rates is None:
+        return ""
+    known = [rate for rate in rates if rate is not None]
+    return f"{_median(known):.2f}" if len(known) == len(rates) else "failed"
+
+
+def _shape_row(group: Sequence[TransferVerdict], beside: BenchRates) -> tuple[str, ...]:
     figures = [each.figure for each in group]
     shape = figures[0].shape
+    bench = [_bench_text(beside.get((group[0].measured.backend, shape.id)))] if beside else []
     return (
         shape.id,
         f"{shape.descriptors:,} x {_size(shape.descriptor_bytes)}",
@@ -59,6 +75,7 @@ def _shape_row(group: Sequence[TransferVerdict]) -> tuple[str, ...]:
         f"{_median(figure.median_posting_ms for figure in figures):.2f} "
         f"±{_median(relative_spread(figure.posting_ms) for figure in figures):.0%}",
         f"{_median(figure.first_ms for figure in figures):.1f}",
+        *bench,
         _worst(group),
     )
 
@@ -170,10 +187,17 @@ def slow_lines(verdicts: Sequence[TransferVerdict], system: System) -> list[str]
 
 
 def transfer_lines(
-    verdicts: Sequence[TransferVerdict], system: System, *, colour: bool
+    verdicts: Sequence[TransferVerdict],
+    system: System,
+    *,
+    colour: bool,
+    beside: BenchRates | None = None,
 ) -> list[str]:
-    """Return all that is printed of a run: tables by shape, maps of pairs, what is slow."""
-    lines = [*shape_lines(verdicts)]
+    """Return all that is printed of a run: tables by shape, maps of pairs, what is slow.
+
+    :param beside: what nixlbench showed; None or empty where it was not run.
+    """
+    lines = [*shape_lines(verdicts, beside or {})]
     for backend in dict.fromkeys(each.measured.backend for each in verdicts):
         measured = {
             each.measured.pair: each.measured

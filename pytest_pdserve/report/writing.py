@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pdserve.results.files import write_bytes
@@ -12,24 +13,41 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.report import Report
 
 
-def _json(report: Report) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageContext:
+    """What a page links to, and where it lies; no other format needs it."""
+
+    folder: Path | None = None
+    """Folder of the session's records, where that is not the one that the report names."""
+    page: Path | None = None
+    """Folder of the page; None is the working folder."""
+
+
+def _json(report: Report, _: PageContext) -> str:
     return json.dumps(REPORT.dump(report, "report"), indent=1, ensure_ascii=False) + "\n"
 
 
-def _markdown(report: Report) -> str:
+def _markdown(report: Report, _: PageContext) -> str:
     from pytest_pdserve.report.markdown import markdown
 
     return markdown(report)
 
 
-def _prometheus(report: Report) -> str:
+def _prometheus(report: Report, _: PageContext) -> str:
     from pytest_pdserve.report.prometheus import prometheus_text
 
     return prometheus_text(report)
 
 
-_RENDERERS: dict[str, Callable[[Report], str]] = {
+def _html(report: Report, context: PageContext) -> str:
+    from pytest_pdserve.report.page import page_html
+
+    return page_html(report, folder=context.folder, page=context.page)
+
+
+_RENDERERS: dict[str, Callable[[Report, PageContext], str]] = {
     "md": _markdown,
+    "html": _html,
     "json": _json,
     "prom": _prometheus,
 }
@@ -49,21 +67,24 @@ def format_of(path: Path) -> str:
     return form
 
 
-def report_text(report: Report, form: str) -> str:
+def report_text(report: Report, form: str, *, folder: Path | None = None) -> str:
     """Return a report in a format, one of :data:`FORMATS`.
 
+    :param folder: folder of its records, where that is not the one that the report names.
     :raises ConfigError: if no file can hold it.
     """
-    return _RENDERERS[form](report)
+    return _RENDERERS[form](report, PageContext(folder=folder))
 
 
-def write_report(report: Report, path: Path, form: str) -> None:
+def write_report(report: Report, path: Path, form: str, *, folder: Path | None = None) -> None:
     """Write a report to *path*, whole or not at all.
 
+    :param folder: as of :func:`report_text`.
     :raises ConfigError: if no file can hold it, or have such a name.
     :raises StoreError: if it cannot be written.
     """
-    content = report_text(report, form).encode()
+    context = PageContext(folder=folder, page=path.parent)
+    content = _RENDERERS[form](report, context).encode()
     if "\0" in str(path):
         raise ConfigError(f"report {str(path)!r:.200}: expected a name without a null character")
     write_bytes(path, content, otherwise="name another file")

@@ -20,6 +20,7 @@ from pytest_pdserve.values.record import Compiled
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.running_transfer import RunningTransfer
 from pytest_pdserve.values.system import UNNAMED_CLIENT
 
 
@@ -73,6 +74,8 @@ class RunFacts:
     """Whether the prefix caches were emptied before."""
     compiled: Compiled | None = None
     """As :attr:`.record.Record.compiled`."""
+    transfers: tuple[RunningTransfer, ...] = ()
+    """As :attr:`.record.Record.transfers`."""
 
 
 def build_record(
@@ -104,10 +107,10 @@ def _record(
     findings: Sequence[Finding] | None,
 ) -> Record:
     return Record(
+        **_of_session(provenance),
         session=store.session,
         system=facts.system,
         simulated=facts.simulated,
-        fingerprint=provenance.fingerprint,
         topology=seen.topology.id,
         workload=seen.workload,
         repeat=facts.repeat,
@@ -115,9 +118,6 @@ def _record(
         shared_start=facts.shared_start,
         started_at=facts.started_at,
         finished_at=facts.finished_at,
-        versions=provenance.versions,
-        host=provenance.host,
-        cluster=provenance.cluster,
         nodes=facts.nodes,
         processes=facts.processes,
         endpoint=facts.endpoint,
@@ -125,10 +125,11 @@ def _record(
         prefix_cache_reset=facts.prefix_cache_reset,
         client_node=seen.client_node,
         gpus=seen.gpus,
+        fabric=seen.fabric,
         compiled=facts.compiled,
+        transfers=facts.transfers,
         client_offset_ms=seen.client_offset_ms,
         router=seen.router,
-        client_kind=provenance.client_kind,
         client=seen.result.raw,
         metrics=METRICS.measure(seen),
         served=seen.served,
@@ -136,6 +137,17 @@ def _record(
         findings=tuple(check_sanity(seen) if findings is None else findings),
         requests=_requests_file(seen, facts, store),
     )
+
+
+def _of_session(provenance: Provenance) -> dict[str, Any]:
+    """Return the fields that all records of a session share."""
+    return {
+        "versions": provenance.versions,
+        "host": provenance.host,
+        "fingerprint": provenance.fingerprint,
+        "cluster": provenance.cluster,
+        "client_kind": provenance.client_kind,
+    }
 
 
 def _requests_file(seen: Observation, facts: RunFacts, store: RunStore) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_pdserve.results.files import load_json
@@ -68,6 +70,8 @@ class StoredSession:
     """At least one; by topology and workload, first repeats first, the invalid ones too."""
     unreadable: tuple[str, ...] = ()
     """Files of it that are no record, and why."""
+    verdicts: Mapping[Key, str] | None = None
+    """What its report said of each cell; None if unknown, or not read."""
 
     @property
     def run_id(self) -> str:
@@ -100,12 +104,14 @@ class StoredSession:
 class Recalled:
     """What a history adds to a runs folder."""
 
-    sessions: Sequence[StoredSession] = ()
-    """Its sessions that are not excluded."""
+    sessions: Iterable[StoredSession] = ()
+    """Its sessions that are not excluded, newest first; may be read while they are taken."""
     known: frozenset[str] = frozenset()
     """Ids of all that it holds: these need not be read elsewhere."""
     excluded: Mapping[str, str] = field(default_factory=dict)
     """Id and reason of those that are."""
+    refs: Mapping[str, SessionRef] = field(default_factory=dict)
+    """Sessions of :attr:`excluded`, by id."""
     torn: tuple[str, ...] = ()
     """What of it cannot be read, a sentence each."""
 
@@ -114,10 +120,31 @@ class Recalled:
         both = [*found, *self.sessions]
         return sorted(both, key=lambda each: _age(each.session), reverse=True)
 
+    def merged(self, found: Iterable[StoredSession], newest: SessionRef) -> Iterator[StoredSession]:
+        """Yield *found*, sessions that it does not know, and its own, newest first.
+
+        :param newest: what nights are counted back from; neither it nor what is later is yielded.
+        """
+        own = (
+            replace(each, night=night_of(each.session, newest))
+            for each in self.sessions
+            if each.run_id != newest.id and not _later(each.session, newest)
+        )
+        return heapq.merge(found, own, key=lambda each: _age(each.session), reverse=True)
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """A sentence on each session that is excluded, and on what is torn."""
         return (*(f"excluded: {name}: {why}" for name, why in self.excluded.items()), *self.torn)
+
+    def left_out_between(self, oldest: SessionRef, newest: SessionRef) -> tuple[str, ...]:
+        """Return the sentences on what is torn, and on sessions excluded between two others."""
+        within = {
+            name: why
+            for name, why in self.excluded.items()
+            if name in self.refs and _age(oldest) <= _age(self.refs[name]) <= _age(newest)
+        }
+        return replace(self, excluded=within).left_out
 
 
 NOTHING_RECALLED = Recalled()
@@ -149,31 +176,36 @@ def past_nights(
     tonight: SessionRef,
     cells: Collection[Key],
     each: int,
+    recalled: Recalled = NOTHING_RECALLED,
 ) -> History:
-    """Return the nights in *runs* of the same system, hardware and kind of client, before tonight.
+    """Return the nights of the same system, hardware and kind of client, before tonight.
 
     Of several sessions of one night the first that has a cell counts.
 
     :param tonight: the session that looks back; nothing of its own night is past.
     :param cells: what nights are wanted of; topologies that take turns share none.
     :param each: nights that are wanted of each of them, the newest.
+    :param recalled: sessions of a history: of what it knows nothing is read in *runs*.
     """
     nights: dict[str, dict[Key, list[Record]]] = {}
     seen: set[str] = set()
     unreadable: list[str] = []
-    this = night_of(tonight, tonight)
-    for session in stored_sessions(runs, system=system, unreadable=unreadable, newest=tonight):
+    this, oldest = night_of(tonight, tonight), tonight
+    found = stored_sessions(
+        runs, system=system, unreadable=unreadable, newest=tonight, known=recalled.known
+    )
+    for session in recalled.merged(found, tonight):
         if session.night == this:
             continue
         if session.night not in seen and (len(seen) >= FARTHEST or _enough(nights, cells, each)):
             break
-        seen.add(session.night)
+        seen, oldest = {*seen, session.night}, session.session
         alike = (session.fingerprint, session.client_kind) == (fingerprint, client_kind)
         if alike and session.runs():
             join(nights, session)
     return History(
         nights=tuple(PastNight(name=name, runs=there) for name, there in nights.items()),
-        unreadable=tuple(unreadable),
+        unreadable=(*unreadable, *recalled.left_out_between(oldest, tonight)),
     )
 
 
@@ -206,12 +238,11 @@ def stored_sessions(
         None for the newest that is found.
     :param known: ids of sessions that need not be read.
     """
-    passed, last = (newest.id, newest.began) if newest else (None, None)
+    passed = newest
     for folder, found in session_folders(runs):
-        began = found.session.began
-        if folder.name == passed or found.system != system or folder.name in known:
+        if found.system != system or folder.name in known:
             continue
-        if began and last and began > last:
+        if passed and (folder.name == passed.id or _later(found.session, passed)):
             continue
         stored = stored_session(folder, system=system, unreadable=unreadable, newest=newest)
         if stored is not None:
@@ -292,6 +323,12 @@ def _folders(runs: Path) -> list[Path]:
         return sorted(path for path in runs.iterdir() if path.is_dir())
     except (OSError, ValueError):  # ValueError: a null character
         return []
+
+
+def _later(session: SessionRef, newest: SessionRef) -> bool:
+    """Whether it is known that *session* began after *newest*."""
+    began, last = session.began, newest.began
+    return began is not None and last is not None and began > last
 
 
 def _age(session: SessionRef) -> tuple[str, str]:

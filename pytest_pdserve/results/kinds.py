@@ -25,6 +25,7 @@ import jsonschema
 import msgspec
 
 from pytest_pdserve.results import migrations
+from pytest_pdserve.results.closed_schema import closed
 from pytest_pdserve.results.files import check_values
 from pytest_pdserve.results.files import pointer_text
 from pytest_pdserve.values.baseline import Baseline
@@ -35,8 +36,14 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.exclusion import Exclusion
 from pytest_pdserve.values.expected import ExpectedFile
 from pytest_pdserve.values.figures import Figures
+from pytest_pdserve.values.gate import GatePolicy
+from pytest_pdserve.values.gate import GateResult
+from pytest_pdserve.values.gate_state import GateState
+from pytest_pdserve.values.nightly import Event
+from pytest_pdserve.values.nightly import NightlyState
 from pytest_pdserve.values.phases import SessionTimes
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.rehearsal import Rehearsal
 from pytest_pdserve.values.report import Report
 from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.sessions import StoredRef
@@ -165,7 +172,7 @@ class Kind(Generic[T]):
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema, as generated from :attr:`type`."""
         made = msgspec.json.schema(self.type)
-        definitions = {name: _closed(each) for name, each in made["$defs"].items()}
+        definitions = {name: closed(each) for name, each in made["$defs"].items()}
         top = definitions.pop(self.type.__name__)
         for name in self.placed:
             top["properties"].pop(name)
@@ -216,7 +223,7 @@ def _table_validator(kind: Any) -> Any:
 
 def table_schema(kind: type) -> dict[str, Any]:
     """Return the JSON schema of a table that a dataclass describes."""
-    made: dict[str, Any] = _closed(msgspec.json.schema(kind))
+    made: dict[str, Any] = closed(msgspec.json.schema(kind))
     return made
 
 
@@ -244,38 +251,6 @@ def _plain_number(value: Any) -> Any:
     if isinstance(value, float | int):
         return float(value) if isinstance(value, float) else int(value)
     raise TypeError(f"{type(value).__name__} cannot be stored")
-
-
-def _closed(schema: Any) -> Any:
-    """*schema* that admits no unknown keys, and whose errors name what was expected."""
-    if isinstance(schema, list):
-        return [_closed(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: _closed(each) for key, each in schema.items() if key != "default"}
-    if "properties" in closed:
-        closed["additionalProperties"] = False
-    several = closed.pop("anyOf", None)
-    return closed if several is None else {**closed, **_one_of(several)}
-
-
-def _one_of(several: list[Any]) -> dict[str, Any]:
-    """Alternatives so that an error names the one that was meant, not 'not valid under any'."""
-    null = {"type": "null"}
-    plain = [each for each in several if each != null]
-    types = [each["type"] for each in plain if isinstance(each.get("type"), str)]
-    if all(each == {"type": each.get("type")} for each in plain):
-        return {"type": [*types, *(["null"] if null in several else [])]}
-    if null in several:
-        if len(plain) == 1 and types:
-            return {**plain[0], "type": [types[0], "null"]}
-        return {"if": null, "then": True, "else": _one_of(plain)}
-    if len(plain) == 1:
-        return dict(plain[0])
-    first = next((e for e in plain if "$ref" in e), None) or next(e for e in plain if "enum" in e)
-    rest = [each for each in plain if each is not first]
-    of_type = {"type": "object" if "$ref" in first else "string"}
-    return {"if": of_type, "then": first, "else": _one_of(rest)}
 
 
 @functools.cache
@@ -322,6 +297,16 @@ EXPECTED = Kind(
     advice=_WRITTEN,
 )
 EXCLUSION = Kind(name="exclusion", title="exclusion of a session", type=Exclusion, version=1)
+NIGHTLY_EVENT = Kind(
+    name="nightly-event", title="event of a night, as notifiers get it", type=Event, version=1
+)
+NIGHTLY_STATE = Kind(
+    name="nightly-state",
+    title="state that a night leaves for the next",
+    type=NightlyState,
+    version=1,
+    advice="move it away: the next night then takes every regression for a new one",
+)
 TRANSFER = Kind(name="transfer", title="transfer record", type=TransferRecord, version=1)
 TRANSFER_BASELINE = Kind(
     name="transfer-baseline",
@@ -370,9 +355,23 @@ FIGURES = Kind(
     placed=("source",),
     advice=_WRITTEN,
 )
+GATE = Kind(name="gate", title="result of an upgrade gate", type=GateResult, version=1)
+GATE_STATE = Kind(
+    name="gate-state",
+    title="state of an upgrade gate",
+    type=GateState,
+    version=1,
+    advice="begin a new gate",
+)
+GATE_POLICY = Kind(
+    name="gate-policy", title="policy of upgrade gates", type=GatePolicy, version=1, advice=_WRITTEN
+)
+REHEARSAL = Kind(name="rehearsal", title="rehearsal of an upgrade", type=Rehearsal, version=1)
 KINDS: tuple[Kind[Any], ...] = (
+    REHEARSAL,
     *(RECORD, SESSION, PHASES, REPORT, COMPARISON, CLIENT_OFFSETS),
     *(BASELINE, EXPECTED, EXCLUSION, SYSTEM, CLAIMS, FIGURES),
-    *(TRANSFER, TRANSFER_BASELINE),
+    *(GATE, GATE_STATE, GATE_POLICY),
+    *(TRANSFER, TRANSFER_BASELINE, NIGHTLY_EVENT, NIGHTLY_STATE),
 )
 """Every kind."""

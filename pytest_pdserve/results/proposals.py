@@ -97,6 +97,7 @@ def propose(
         reasons=(
             f"{len(counts)} cells of {_span(counts)} nights, {len(nights_used)} in all "
             f"({replace(selection, sessions=nights_used).period})",
+            *selection.notes,
             *(f"left out: {why}" for why in selection.left_out),
         ),
         warnings=tuple(_warnings(baseline, same, system)),

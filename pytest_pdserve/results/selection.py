@@ -21,6 +21,8 @@ from pytest_pdserve.results.history import session_folders
 from pytest_pdserve.results.history import stored_session
 from pytest_pdserve.results.history import stored_sessions
 from pytest_pdserve.results.history import unknown_folders
+from pytest_pdserve.results.verdicts import FAILED
+from pytest_pdserve.results.verdicts import session_verdicts
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sources import changes
@@ -38,6 +40,8 @@ class Selection:
     """Oldest first; at least one, each with a valid run."""
     left_out: tuple[str, ...]
     """What was left out and why, a sentence each."""
+    notes: tuple[str, ...] = ()
+    """What is not known of those that were taken, a sentence each."""
 
     @property
     def period(self) -> str:
@@ -57,6 +61,7 @@ class Selection:
         return Selection(
             sessions=sorted(joined, key=lambda each: (each.session.started_at or "", each.run_id)),
             left_out=(*self.left_out, *_several(more, why)),
+            notes=self.notes,
         )
 
     def before(self, night: str) -> Selection:
@@ -128,6 +133,51 @@ def select(
             *recalled.left_out,
         ),
     )
+
+
+def without_failed(selection: Selection, runs: Path) -> Selection:
+    """Return a selection without the cells of which a session's own report says FAIL.
+
+    Where that is unknown they stay, and a note says so.
+
+    :param runs: where sessions lie whose verdicts are not read yet.
+    :raises ConfigError: if nothing is left.
+    """
+    unreadable: list[str] = []
+    failures: list[str] = []
+    read = [
+        session
+        if session.verdicts is not None
+        else replace(session, verdicts=session_verdicts(runs / session.run_id, unreadable))
+        for session in selection.sessions
+    ]
+    kept = [passed for each in read if (passed := _passed(each, failures)).runs()]
+    if not kept:
+        raise ConfigError(
+            f"every session that could be taken FAILed ({_origin(selection.sessions[-1])}): to "
+            "accept the level of such nights, give --with-failed"
+        )
+    unknown = sum(session.verdicts is None for session in kept)
+    note = (
+        f"verdicts unknown of {unknown} of {len(kept)} sessions, which are taken: they left no "
+        "report, or an older version imported them"
+    )
+    return Selection(
+        sessions=tuple(kept),
+        left_out=(*selection.left_out, *failures, *unreadable),
+        notes=(note,) if unknown else (),
+    )
+
+
+def _passed(session: StoredSession, failures: list[str]) -> StoredSession:
+    """Return a session without the cells that FAILed, of which *failures* gets a sentence."""
+    verdicts = session.verdicts or {}
+    cells = {(record.topology, record.workload.id) for record in session.records}
+    failed = {key for key in cells if verdicts.get(key) in FAILED}
+    if failed:
+        failures.append(f"FAIL: {session.run_id}: {len(failed)} of {len(cells)} cells")
+    kept = tuple(r for r in session.records if (r.topology, r.workload.id) not in failed)
+    return replace(session, records=kept)
 
 
 def _found(

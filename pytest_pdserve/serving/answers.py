@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 from typing import TypeVar
 
@@ -61,6 +62,8 @@ class Answered:
     body: bytes
     excerpt: str
     """The beginning of the body in one printable line, without the API key."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By name in lower case."""
 
     @property
     def text(self) -> str:
@@ -197,6 +200,7 @@ def _read(
         reason=printable(response.reason_phrase),
         body=bytes(body),
         excerpt=_excerpt(bytes(body[: 8 * _SHOWN]), client),
+        headers=dict(response.headers),
     )
 
 
@@ -211,6 +215,7 @@ def _check_headers(url: str, response: httpx.Response) -> None:
             url,
             f"answered {response.status_code} with a redirect to {target}; redirects are not "
             "followed, name the endpoint's own URL",
+            status=response.status_code,
         )
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":

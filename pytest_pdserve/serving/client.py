@@ -193,7 +193,7 @@ class CommandClient:
         ask = Command(name="client version", node=node, argv=(python, "-c", _ASK_VERSION))
         (ask,) = self.allocation.containment.wrap([ask])
         log = load.result.with_name("client-version.log")
-        (process,) = self.allocation.start([ask], logs=[log])
+        (process,) = self.allocation.start([ask], logs=[log], secrets={})
         try:
             wait_for(process, process.poll, watch, name=ask.name, log=log)
         finally:

@@ -53,6 +53,7 @@ from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import RepeatedAnswers
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.running_transfer import RunningTransfer
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -93,6 +94,8 @@ class Deployment:
     """Told how far a measurement is."""
     shared_start: int | None = None
     """Start of its instances that other topologies share too, counted from 0."""
+    transfers: tuple[RunningTransfer, ...] = ()
+    """What its pairs showed one transfer at a time; empty where that was not measured."""
     served_model: str | None = None
     """Name of the model in requests; None takes its path."""
     foreign_tokenizer: str | None = None

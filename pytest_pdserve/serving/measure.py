@@ -46,6 +46,8 @@ from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.errors import StuckError
+from pytest_pdserve.values.fabric import FabricRun
+from pytest_pdserve.values.fabric import fabric_runs
 from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import Observation
@@ -138,6 +140,8 @@ class _Run:
     """What servers logged of requests that failed; empty if none did, or nothing was logged."""
     gpus: tuple[GpuRun, ...]
     """GPUs before, during and after."""
+    fabric: tuple[FabricRun, ...]
+    """RDMA interfaces, from before to after."""
     client: ClientRun
     before: Mapping[str, Counters]
     """Counters by instance."""
@@ -158,6 +162,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         started = datetime.now(UTC)
         routed, before = deployment.scrape_router(), deployment.scrape()
         logs, sizes = deployment.logs, deployment.logs.sizes()
+        wires = allocation.read_fabric()
         with deployment.watching_stalls() as stalls, allocation.watching_gpus() as gpus:
             far = _progress(deployment, workload, before, stalls)
             waiting.now(lambda: str(far))
@@ -165,6 +170,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         waiting.now(f"{workload.id}: reading counters")
         deployment.check_alive()
         scraped, after = time.monotonic(), deployment.scrape()
+        fabric = fabric_runs(wires, allocation.read_fabric()) if wires else ()
         router = counted_between(routed, deployment.scrape_router())
         return _Run(
             started=started,
@@ -178,6 +184,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
             stall_s=stalls.longest_s,
             logged=logs.told_since(sizes) if client.result.failed else "",
             gpus=gpus.runs,
+            fabric=fabric,
             client=client,
             before=before,
             after=after,
@@ -263,6 +270,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         client_cpu=ran.client.cpu,
         client_node=ran.client.node_load,
         gpus=ran.gpus,
+        fabric=ran.fabric,
         vocabulary=load_vocabulary(system.model.path),
         foreign_tokenizer=deployment.foreign_tokenizer,
         earlier_requests=0.0 if ran.reset else _earlier(deployment, ran),
@@ -305,6 +313,7 @@ def _facts(
         warm_load=ran.warm,
         prefix_cache_reset=ran.reset,
         compiled=deployment.logs.compiled(),
+        transfers=deployment.transfers,
         nodes=deployment.nodes,
         processes=_processes(deployment, ran.client, store),
     )

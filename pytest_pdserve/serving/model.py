@@ -134,16 +134,17 @@ def check_model(system: System, *, here: bool) -> None:
         )
 
 
-def make_tiny_model(folder: Path) -> None:
+def make_tiny_model(folder: Path, *, reseeded: bool = False) -> None:
     """Write the model to *folder* unless it is there: about 120 MB, two seconds.
 
+    :param reseeded: whether its weights are others of the same shape: another revision.
     :raises ConfigError: if ``tokenizers``, ``safetensors`` or ``numpy`` is missing.
     :raises StoreError: if the disk does not take it.
     """
 
     def write(partial: Path) -> None:
         write_tokenizer(partial, words(), max_length=CONFIG["max_position_embeddings"])
-        _write_weights(partial)
+        _write_weights(partial, _SEED + reseeded)
         (partial / "config.json").write_text(json.dumps(dict(CONFIG), indent=1))
 
     write_model(folder, "the tiny model", write)
@@ -200,11 +201,11 @@ def words(size: int = CONFIG["vocab_size"]) -> tuple[str, ...]:
     return tuple(itertools.islice(vocabulary, size))
 
 
-def _write_weights(folder: Path) -> None:
+def _write_weights(folder: Path, seed: int) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(seed)
     hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     queries = CONFIG["num_attention_heads"] * CONFIG["head_dim"]
     keys = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]

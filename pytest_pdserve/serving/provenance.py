@@ -24,7 +24,7 @@ _LIMITS = AnswerLimits(time_s=10.0)
 _IRRELEVANT = (
     *("name", "source", "description", "ports", "limits", "judgement", "programs"),
     "tables",  # how nodes are had, not what they are: these tell that themselves
-    *("figures", "simulated", "pass_env", "transfer"),
+    *("figures", "simulated", "pass_env", "transfer", "stack"),
 )
 """Parts of a system that leave a measurement as it is."""
 _IRRELEVANT_KEYS = (

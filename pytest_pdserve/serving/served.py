@@ -17,6 +17,7 @@ from pytest_pdserve.serving.stalls import Stalls
 from pytest_pdserve.values.observation import ControlAnswers
 from pytest_pdserve.values.observation import RepeatedAnswers
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.running_transfer import RunningTransfer
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
@@ -34,6 +35,7 @@ class Served(Protocol):
     bench: BenchClient
     timings_s: dict[str, float]
     shared_start: int | None
+    transfers: tuple[RunningTransfer, ...]
     foreign_tokenizer: str | None
 
     @property

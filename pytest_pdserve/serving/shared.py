@@ -97,6 +97,16 @@ class SharedEngines:
             yield deployment
 
     @property
+    def are_up(self) -> bool:
+        """Whether they run, so that they hold the memory of their nodes."""
+        return self._up is not None
+
+    @property
+    def next_start(self) -> int:
+        """Start that the next topology is served by, counted from 0: one that is up, or a new."""
+        return self.starts - self.are_up
+
+    @property
     def _lost(self) -> bool:
         """Whether an instance has ended: what is left serves no topology."""
         processes = self._up.processes if self._up is not None else ()

@@ -23,7 +23,9 @@ from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.expected import expected_path
 from pytest_pdserve.results.expected import load_expected
+from pytest_pdserve.results.history import NOTHING_RECALLED
 from pytest_pdserve.results.history import History
+from pytest_pdserve.results.history import Recalled
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.values.baseline import LABELS
 from pytest_pdserve.values.baseline import Baseline
@@ -66,6 +68,8 @@ class Evidence:
     """Folder of references of single hosts."""
     rootdir: Path
     """Folder of the project."""
+    history_folder: Path | None = None
+    """Folder of a history whose sessions are past nights too; None if there is none."""
 
     @cached_property
     def path(self) -> Path:
@@ -210,6 +214,19 @@ class Evidence:
         """The nights in which false alarms are counted."""
         return self._nights(RULE.false_alarm_nights)
 
+    @cached_property
+    def recalled(self) -> Recalled:
+        """Return what the history adds to the runs folder.
+
+        :raises ConfigError: if its folder does not exist.
+        """
+        if self.history_folder is None:
+            return NOTHING_RECALLED
+        from pytest_pdserve.history.recall import recall
+        from pytest_pdserve.history.store import Store
+
+        return recall(Store.open(self.history_folder), self.system.name, runs=self.runs)
+
     def _nights(self, each: int) -> History:
         return past_nights(
             self.runs,
@@ -219,6 +236,7 @@ class Evidence:
             tonight=self.session,
             cells=tuple(self.references),
             each=each,
+            recalled=self.recalled,
         )
 
     @cached_property

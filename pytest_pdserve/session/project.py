@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 DEFAULT_TOPOLOGY = "1p3d"
 DEFAULT_SYSTEM = "local-cpu"
 DEFAULT_RUNS = "runs"
-INI_LISTS = ("instance_url",)
+DEFAULT_HISTORY = "history"
+NIGHTLY = ("nightly_suites", "nightly_notify")
+"""Ini keys of `pdserve nightly`, each a list."""
+INI_LISTS = ("instance_url", *NIGHTLY)
 """Ini keys that may have several values."""
 COUNTS = ("repeats", "first_runs")
 _MAX_DIGITS = 4
@@ -41,8 +44,18 @@ class Project:
     """Topologies, as ``--topology`` takes them."""
     chosen: frozenset[str] = frozenset()
     """``system`` and ``topology``, as far as a flag or an ini key chose them."""
+    history: Path | None = None
+    """Folder of the history that a flag or an ini key names, which may not exist; else the root's
+    own; None where there is none."""
     counts: Mapping[str, object] = field(default_factory=dict)
     """``repeats`` and ``first_runs``, as far as a flag or an ini key says them, unchecked."""
+
+    nightly_suites: tuple[str, ...] = ()
+    """What ``pdserve nightly`` runs, relative to the root; empty for ``suites``."""
+    nightly_notify: tuple[str, ...] = ()
+    """Command that events of a night are given to, as a list of arguments; empty for none."""
+    until: str | None = None
+    """When a session must have ended, as an ini key says it."""
 
     @property
     def baseline_folders(self) -> tuple[Path, ...]:
@@ -88,7 +101,8 @@ def project_of(config: pytest.Config, options: Any) -> Project:
     the working folder, one that an ini key names to pytest's root.
 
     :param options: has ``pdserve_system``, ``pdserve_topology``, ``pdserve_runs``,
-        ``pdserve_repeats`` and ``pdserve_first_runs``, each None where no flag was given.
+        ``pdserve_history``, ``pdserve_repeats`` and ``pdserve_first_runs``, each None where no flag
+        was given.
     :raises ConfigError: if a flag is empty, or an ini key is of a wrong type.
     """
     rootdir = config.rootpath.resolve()
@@ -104,13 +118,28 @@ def project_of(config: pytest.Config, options: Any) -> Project:
     return Project(
         rootdir=rootdir,
         runs=runs,
+        history=_history(config, options, rootdir),
         chosen=frozenset(name for name, value in given.items() if value),
         counts={
             name: said for name in COUNTS if (said := _said(config, options, name)) is not None
         },
         system=given["system"] or DEFAULT_SYSTEM,
         topology=given["topology"] or DEFAULT_TOPOLOGY,
+        **{name: tuple(ini_value(config, name) or ()) for name in NIGHTLY},
+        until=ini_value(config, "until"),
     )
+
+
+def _history(config: pytest.Config, options: Any, rootdir: Path) -> Path | None:
+    flag, ini = flag_value(options, "history"), ini_value(config, "history")
+    if flag is not None:
+        if str(flag) == "":
+            raise ConfigError("--pdserve-history '' is empty: name a folder, or leave it out")
+        return config.invocation_params.dir / str(flag)
+    own = rootdir / DEFAULT_HISTORY
+    if ini is not None:
+        return rootdir / str(ini)
+    return own if own.is_dir() else None
 
 
 def _said(config: pytest.Config, options: Any, name: str) -> object:

@@ -96,6 +96,7 @@ def rejudge(
     *,
     state: Path,
     rootdir: Path,
+    history: Path | None = None,
     claims: Sequence[Path] = (),
     partial: bool = False,
     strict: bool = False,
@@ -104,25 +105,26 @@ def rejudge(
 
     :param state: folder of references of single hosts.
     :param rootdir: folder of the project.
+    :param history: folder of a history whose sessions are past nights too; None for none.
     :param partial: whether cells of the baseline may be without a run.
     :param strict: whether what is unsettled or unproven counts as not judged.
     :raises ConfigError: if there is none, nothing of it can be read, or the baseline cannot be
         used.
     """
     session = find_session(runs, system, run_id)
-    session_judge = _judge_of(session, system, runs=runs, state=state, rootdir=rootdir)
+    judge = _judge_of(session, system, runs=runs, state=state, rootdir=rootdir, history=history)
     counted = session.runs()
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
-    topology_verdicts = {name: session_judge.judge_topology(name, counted) for name, _ in keys}
+    topology_verdicts = {name: judge.judge_topology(name, counted) for name, _ in keys}
     return Judged(
-        session_judge=session_judge,
+        session_judge=judge,
         session=session,
-        cells=dict(_judge_cells(session, session_judge)),
+        cells=dict(_judge_cells(session, judge)),
         topologies={
             name: verdict for name, verdict in topology_verdicts.items() if verdict is not None
         },
-        claims=tuple(_judge_claims(claims, session, session_judge)),
-        again=tuple(key for key in counted if session_judge.suspicion(key, counted[key]) > 0),
+        claims=tuple(_judge_claims(claims, session, judge)),
+        again=tuple(key for key in counted if judge.suspicion(key, counted[key]) > 0),
         partial=partial,
         strict=strict,
     )
@@ -160,7 +162,13 @@ def _judge_cells(session: StoredSession, judge: SessionJudge) -> Iterator[tuple[
 
 
 def _judge_of(
-    session: StoredSession, system: System, *, runs: Path, state: Path, rootdir: Path
+    session: StoredSession,
+    system: System,
+    *,
+    runs: Path,
+    state: Path,
+    rootdir: Path,
+    history: Path | None,
 ) -> SessionJudge:
     """Return the judge that *session* would have had, with the baseline of today."""
     first = session.records[0]
@@ -178,4 +186,5 @@ def _judge_of(
         runs=runs,
         state=state,
         rootdir=rootdir,
+        history_folder=history,
     )

@@ -26,6 +26,7 @@ from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.serving.restartable import RestartableDeployment
 from pytest_pdserve.serving.shared import SharedEngines
 from pytest_pdserve.session.cell import Cell
+from pytest_pdserve.session.deadline import Deadline
 from pytest_pdserve.session.joining import join_nights
 from pytest_pdserve.session.joining import judge_new
 from pytest_pdserve.session.phases import SessionPhases
@@ -92,6 +93,8 @@ class Session:
     """Topology and verdict of each test that asked servers and compared nothing, by its node id."""
     phases: SessionPhases = field(default_factory=SessionPhases)
     """Where its time goes."""
+    deadline: Deadline = field(default_factory=Deadline)
+    """When it must have ended."""
     _judge_made: SessionJudge | None = None
 
     @classmethod
@@ -109,6 +112,7 @@ class Session:
             phases=SessionPhases(None if system.simulated or system.figures else store),
             provenance=provenance_before(system, settings.project.rootdir),
             state=state_folder(),
+            deadline=Deadline.at(settings.until),
         )
 
     def set_versions(self, versions: Mapping[str, str]) -> None:
@@ -147,6 +151,7 @@ class Session:
                 runs=self.store.folder.parent,
                 state=self.state,
                 rootdir=self.settings.project.rootdir,
+                history_folder=self.settings.project.history,
             )
         return self._judge_made
 
@@ -184,7 +189,8 @@ class Session:
     ) -> Cell:
         key = (deployed.topology.id, workload.id)
         try:
-            self.cells[key] = self._runs(deployed, workload, self.settings.repeats, before=before)
+            with self.deadline.timing():
+                self.cells[key] = self._runs(deployed, workload, before)
         except InvalidRunError:
             self.cells.pop(key, None)
             raise
@@ -242,6 +248,9 @@ class Session:
 
     def spent(self, runs: int, key: Key) -> bool:
         """Whether so many reruns are more than the session may make; remembers it for *key*."""
+        if not self.deadline.leaves(runs):
+            self.session_judge.why_unconfirmed[key] = f"no time is left before {self.deadline}"
+            return True
         if key in self.cells and self.is_new(key):
             return False
         most = self.system.judgement.max_reruns
@@ -251,17 +260,12 @@ class Session:
         return True
 
     def _runs(
-        self,
-        deployed: RestartableDeployment,
-        workload: Workload,
-        runs: int,
-        *,
-        before: Cell | None = None,
+        self, deployed: RestartableDeployment, workload: Workload, before: Cell | None
     ) -> Cell:
-        """*before* and so many runs more; none of their records is written over another's."""
+        """*before* and the runs of one start; none of their records is written over another's."""
         written = [*zip(before.records, before.paths, strict=True)] if before else []
         first = self.store.next_repeat(deployed.topology.id, workload)
-        for repeat in range(first, first + runs):
+        for repeat in range(first, first + self.settings.repeats):
             written.append(self._run(deployed, workload, repeat))
         cell = Cell(
             records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)

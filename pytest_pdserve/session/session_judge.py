@@ -32,6 +32,9 @@ from pytest_pdserve.judge.nightly import false_alarms
 from pytest_pdserve.judge.placements import slow_node
 from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.judge.sides import Lookup
+from pytest_pdserve.judge.since import NightRuns
+from pytest_pdserve.judge.since import since_text
+from pytest_pdserve.judge.since import since_when
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.judge.wording import Facts
@@ -48,12 +51,13 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.record import voided_in
 from pytest_pdserve.values.rules import RULE
+from pytest_pdserve.values.sessions import night_of
 from pytest_pdserve.values.topology import Size
 
 Runs = Mapping[Key, Sequence[Record]]
 """Valid runs of one night by cell."""
-Judged = tuple[tuple[MetricVerdict, ...], list[str]]
-"""What is said of each metric, and the names of the nights looked back at, newest first."""
+Judged = tuple[tuple[MetricVerdict, ...], list[PastNight]]
+"""What is said of each metric, and the nights looked back at, newest first."""
 
 
 @dataclass(kw_only=True)
@@ -108,16 +112,14 @@ class SessionJudge(Evidence):
             lambda: self.alarm_history,
         )
         for read in reads:
-            nights = [
-                (night.name, seen) for night in read().nights if (seen := past(night)) is not None
-            ]
-            names, before = [name for name, _ in nights], [seen for _, seen in nights]
+            found = [(night, seen) for night in read().nights if (seen := past(night)) is not None]
+            nights, before = [night for night, _ in found], [seen for _, seen in found]
             metrics = judge_metrics(tonight, before, one_night_is_enough=enough, covers=covers)
             worse = [metric for metric in metrics if metric.status is not Status.PASS]
             is_older = any(metric.since == len(nights) - 1 for metric in worse)
             if not is_older or len(nights) < RULE.better_nights:
                 break
-        return metrics, names
+        return metrics, nights
 
     def _cell_names(self, workload: str) -> tuple[str, ...]:
         points = [point for point in self.system.sweep.points() if point.workload.id == workload]
@@ -156,11 +158,15 @@ class SessionJudge(Evidence):
         starts = one_a_start(runs)
         faults = [*(wrong_counts(runs, cell) if cell else ()), *missing_metrics(starts, references)]
         metrics, nights = self._metrics(key, seen_of(starts, references))
-        facts = self._facts(key, metrics, starts, nights)
+        metrics = _told_since(metrics, self._night(runs), [(n, n.runs[key]) for n in nights])
+        facts = self._facts(key, metrics, starts, [night.name for night in nights])
         verdict = _verdict(runs[0].cell, metrics, faults, facts)
         if verdict.status is Status.PASS and (why := unjudged(references, runs)):
             verdict = Verdict(status=Status.NOT_JUDGED, subject=verdict.subject, misses=(why,))
-        return verdict.beside(("baseline", self.origin))
+        return verdict.beside(("baseline", self.origin), *_since(verdict))
+
+    def _night(self, runs: Sequence[Record]) -> NightRuns:
+        return NightRuns(name=night_of(self.session, self.session), runs=runs)
 
     def _facts(
         self, key: Key, metrics: Sequence[MetricVerdict], runs: Sequence[Record], nights: list[str]
@@ -297,17 +303,43 @@ class SessionJudge(Evidence):
         if not metrics:
             return None
         known = self._of_topology(topology)
+        of_night = [(n, [r for key in known for r in n.runs.get(key, ())]) for n in nights]
+        runs = [run for key in known for run in tonight.get(key, ())]
+        metrics = _told_since(metrics, self._night(runs), of_night)
         cells = len([key for key in known if tonight.get(key)])
         subject = f"{topology} over {cells} of {len(known)} cells, {self.system.name}"
         facts = Facts(
             cells=cells,
-            nights=nights,
+            nights=[night.name for night in nights],
             differences=self.differences,
-            run=_kind_of([run for key in known for run in tonight.get(key, ())]),
+            run=_kind_of(runs),
             one_night_is_enough=not self.alarms_went_away,
             why_unconfirmed=self.why_unconfirmed.get((topology, ""), ""),
         )
-        return _verdict(subject, metrics, (), facts).beside(("baseline", self.origin))
+        verdict = _verdict(subject, metrics, (), facts)
+        return verdict.beside(("baseline", self.origin), *_since(verdict))
+
+
+def _told_since(
+    metrics: Sequence[MetricVerdict],
+    tonight: NightRuns,
+    before: Sequence[tuple[PastNight, Sequence[Record]]],
+) -> tuple[MetricVerdict, ...]:
+    """Return the verdicts on metrics, those that are worse with since when."""
+    nights = [NightRuns(name=night.name, runs=runs) for night, runs in before]
+    return tuple(
+        metric
+        if metric.status is Status.PASS
+        else replace(metric, worse_since=since_when(metric, tonight, nights))
+        for metric in metrics
+    )
+
+
+def _since(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """The evidence on since when the worst metric is worse, where there are earlier nights."""
+    since = verdict.worse[0].worse_since if verdict.worse else None
+    if since is not None and (since.before or since.nights > 1):
+        yield "since", since_text(since)
 
 
 def _kind_of(runs: Sequence[Record]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pytest_pdserve.session.project import Project
@@ -30,5 +31,7 @@ class Settings:
     """Whether an unmet requirement or unproven check fails."""
     job_id: str | None = None
     """Running job whose nodes are used."""
+    until: datetime | None = None
+    """When the session must have ended; None without a deadline."""
     report: Path | None = None
     """File that the report is written to, beside the one in the run folder."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
+from dataclasses import replace
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.backend import Backend
@@ -18,8 +19,10 @@ from pytest_pdserve.simulation.constants import fitted
 from pytest_pdserve.simulation.deployment import deploy_simulated
 from pytest_pdserve.simulation.options import SimulationSpec
 from pytest_pdserve.simulation.options import check_size
+from pytest_pdserve.simulation.options import engine_limits
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.prerequisites import Prerequisite
+from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.system import UNNAMED_CLIENT
 from pytest_pdserve.values.system import ClientKind
 from pytest_pdserve.values.system import System
@@ -45,7 +48,9 @@ class SimulatedBackend(Backend):
         return UNNAMED_CLIENT
 
     def check(self, system: System) -> None:
-        """Refuse an installation without simpy."""
+        """Refuse an installation without simpy, and arguments that no simulated engine knows."""
+        for role in ROLES:
+            engine_limits(system.serve_args(role))
         if importlib.util.find_spec("simpy") is None:
             raise ConfigError(
                 f"system {system.name!r} needs simpy, which is not installed; "
@@ -70,6 +75,12 @@ class SimulatedBackend(Backend):
     def night(self, system: System) -> int:
         """Return the night that the system file names."""
         return system.table("simulation", SimulationSpec).night
+
+    def at_start(self, system: System, number: int) -> System:
+        """Return *system* with another seed of its noise at every start, and the same loads."""
+        spec = system.table("simulation", SimulationSpec)
+        changed = replace(spec, noise_seed=number)
+        return replace(system, tables={**system.tables, "simulation": changed})
 
     def describe_hardware(self, system: System) -> Mapping[str, str]:
         """Return the model's constants, which decide how fast the nodes serve."""

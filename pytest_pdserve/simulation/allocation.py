@@ -19,6 +19,7 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.simulation.constants import fitted
 from pytest_pdserve.simulation.options import SimulationSpec
 from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.fabric import FabricState
 from pytest_pdserve.values.system import System
 
 
@@ -65,6 +66,10 @@ class SimulatedAllocation:
     def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
         """Nothing: GPUs of other machines are not watched."""
         return unwatched()
+
+    def read_fabric(self) -> Sequence[FabricState]:
+        """Nothing: simulated nodes have no interfaces."""
+        return ()
 
     def diagnose(self) -> None:
         """Nothing to ask."""

@@ -88,6 +88,10 @@ class Engine:
     """Tokens that its KV memory holds."""
     factor: float = 1.0
     """How much longer its steps take than those of a sound node."""
+    token_budget: int = TOKEN_BUDGET
+    """Tokens of a step, prompt and output together: ``--max-num-batched-tokens``."""
+    max_sequences: int = MAX_SEQUENCES
+    """Sequences at once: ``--max-num-seqs``."""
     inbox: list[tuple[float, int, Job]] = field(default_factory=list)
     """Heap of what is on its way: arrival, tie-break, job."""
     waiting: deque[Job] = field(default_factory=deque)
@@ -131,7 +135,7 @@ class Engine:
         if job.admitted or not (decoding or self.prefilled):
             return True
         used = self.context + decoding + self.filling + job.length
-        return decoding + len(self.prefilled) < MAX_SEQUENCES and used <= self.kv_tokens
+        return decoding + len(self.prefilled) < self.max_sequences and used <= self.kv_tokens
 
     @property
     def free_steps(self) -> int:
@@ -162,7 +166,7 @@ class Engine:
         :returns: prompt tokens of the step, and pairs of one of them and a token before it.
         """
         decoding = len(self.finishing)
-        budget = TOKEN_BUDGET - decoding
+        budget = self.token_budget - decoding
         prompt_tokens, pairs = 0, 0.0
         while budget > 0 and self.ready:
             job = self.waiting[0]

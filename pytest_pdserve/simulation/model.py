@@ -13,8 +13,10 @@ from pytest_pdserve.simulation.engine import Request
 from pytest_pdserve.simulation.noise import delay_first_tokens
 from pytest_pdserve.simulation.noise import draw
 from pytest_pdserve.simulation.noise import slowed
+from pytest_pdserve.simulation.options import EngineLimits
 from pytest_pdserve.simulation.options import SimulationSpec
 from pytest_pdserve.simulation.options import check_size
+from pytest_pdserve.simulation.options import engine_limits
 from pytest_pdserve.simulation.result import bench_result
 from pytest_pdserve.simulation.service import Caches
 from pytest_pdserve.simulation.service import Outcome
@@ -22,6 +24,7 @@ from pytest_pdserve.simulation.service import Service
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.result import BenchResult
+from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
 
@@ -97,6 +100,7 @@ def serve(
         known = ", ".join(nodes)
         raise ConfigError(f"simulation.bad_node = {spec.bad_node!r} is none of {known}")
     factors = {spec.bad_node: spec.bad_node_factor} if spec.bad_node else {}
+    limits = limits_of(system)
     outcomes = []
     for cell in cells:
         drawn = draw(spec, f"{placement.topology.id}/{cell.id}/{repeat}")
@@ -107,11 +111,22 @@ def serve(
             seed=seed,
             caches=caches,
             node_factors=factors,
+            limits=limits,
         )
         mix = lengths if cell is cells[-1] else ()
         outcomes.append(service.run(make_requests(cell, seed, mix), cell.known().max_concurrency))
         delay_first_tokens(outcomes[-1].requests, drawn)
     return tuple(outcomes)
+
+
+def limits_of(system: System) -> dict[str, EngineLimits]:
+    """Return what the engines of each role are told; nothing by a system of real servers.
+
+    :raises ConfigError: if a simulated engine does not know an argument.
+    """
+    if not system.simulated:
+        return {}
+    return {role: engine_limits(system.serve_args(role)) for role in ROLES}
 
 
 def history(workload: Workload, system: System) -> tuple[Workload, ...]:

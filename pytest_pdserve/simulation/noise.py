@@ -31,8 +31,9 @@ def draw(spec: SimulationSpec, key: str) -> Draw:
 
     The part that a night has in common is drawn by night alone, so it moves all cells alike.
     """
-    night = random.Random(f"{spec.seed}/{spec.night}")  # noqa: S311 - a simulation
-    run = random.Random(f"{spec.seed}/{spec.night}/{key}")  # noqa: S311
+    seed = f"{spec.seed}/{spec.night}" + (f"/{spec.noise_seed}" if spec.noise_seed else "")
+    night = random.Random(seed)  # noqa: S311 - a simulation
+    run = random.Random(f"{seed}/{key}")  # noqa: S311
 
     def factor(cv: float) -> float:
         common, own = _standard(night, spec), _standard(run, spec)

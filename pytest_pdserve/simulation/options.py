@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Literal
 
 from msgspec import Meta
 
+from pytest_pdserve.simulation.constants import MAX_SEQUENCES
+from pytest_pdserve.simulation.constants import TOKEN_BUDGET
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.workload import Workload
 
@@ -20,6 +23,8 @@ MAX_PROMPTS = 100_000
 """Requests of a load, which take 10 s."""
 MAX_LENGTH = 163_840
 """Tokens of a prompt or an output, which are all that the model takes."""
+MOST_STEP_TOKENS = 1_000_000
+"""Tokens of a step at most."""
 MAX_GENERATED = 20_000_000
 """Tokens that a load generates, five times the article's most: they take 10 s and 1 GB."""
 
@@ -49,6 +54,45 @@ def check_size(load: Workload) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """What a simulated engine knows of the arguments of ``vllm serve``."""
+
+    token_budget: int = TOKEN_BUDGET
+    """Tokens of a step: ``--max-num-batched-tokens``."""
+    max_sequences: int = MAX_SEQUENCES
+    """Sequences of an engine: ``--max-num-seqs``."""
+
+
+_ENGINE_FLAGS = {
+    "--max-num-batched-tokens": ("token_budget", MOST_STEP_TOKENS),
+    "--max-num-seqs": ("max_sequences", MAX_SEQUENCES),
+}
+"""Arguments that the simulation knows: field and largest value."""
+
+
+def engine_limits(arguments: Sequence[str]) -> EngineLimits:
+    """Return what arguments of ``vllm serve`` say to a simulated engine.
+
+    :raises ConfigError: if there is one that the simulation does not know, or a value is out of
+        range.
+    """
+    said: dict[str, int] = {}
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag not in _ENGINE_FLAGS:
+            known = " and ".join(f"{name}=N" for name in _ENGINE_FLAGS)
+            raise ConfigError(f"argument {argument!r:.80} of a simulated engine: expected {known}")
+        name, most = _ENGINE_FLAGS[flag]
+        if not (value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= most):
+            raise ConfigError(
+                f"argument {argument!r:.80} of a simulated engine: expected a number from 1 to "
+                f"{most}"
+            )
+        said[name] = int(value)
+    return EngineLimits(**said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationSpec:
     """How a simulated run differs from the model's bare answer; by default not at all."""
 
@@ -57,6 +101,8 @@ class SimulationSpec:
     show it."""
     seed: Count = 0
     """Of routing and noise, beside the workload's own."""
+    noise_seed: Count = 0
+    """Seed of noise alone: each start of an upgrade gate has another."""
     night: Count = 0
     """Which night it is: runs of one night share a part of their noise, and drift counts nights."""
     replay: bool = False

@@ -25,6 +25,7 @@ from pytest_pdserve.simulation.engine import Job
 from pytest_pdserve.simulation.engine import Request
 from pytest_pdserve.simulation.engine import Segment
 from pytest_pdserve.simulation.engine import Unit
+from pytest_pdserve.simulation.options import EngineLimits
 from pytest_pdserve.values.record import ServedCounts
 from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.roles import DECODE
@@ -86,6 +87,7 @@ class Service:
         seed: int,
         caches: Caches | None = None,
         node_factors: Mapping[str, float] | None = None,
+        limits: Mapping[str, EngineLimits] | None = None,
     ) -> None:
         check_fitted(placement)
         self._env = simpy.Environment()
@@ -93,7 +95,7 @@ class Service:
         self._constants = constants
         self._random = random.Random(seed)  # noqa: S311 - a simulation
         self._caches = caches or Caches()
-        self._factors = node_factors or {}
+        self._factors, self._limits = node_factors or {}, limits or {}
         self._units: list[Unit] = []
         self._heads: list[Instance] = []
         self._links: list[Queue] = []
@@ -121,12 +123,15 @@ class Service:
     def _deployments(self) -> list[tuple[Instance, list[Engine]]]:
         found: list[tuple[Instance, list[Engine]]] = []
         for instance in self._placement.instances:
+            limits = self._limits.get(instance.role.name, EngineLimits())
             engines = [
                 Engine(
                     name=instance.name,
                     cache=self._caches.of(f"{instance.name}/{rank}", self._constants.kv_tokens),
                     kv_tokens=self._constants.kv_tokens,
                     factor=self._factors.get(instance.node, 1.0),
+                    token_budget=limits.token_budget,
+                    max_sequences=limits.max_sequences,
                 )
                 for rank in range(instance.dp_local)
             ]

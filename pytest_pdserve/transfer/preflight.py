@@ -29,7 +29,6 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.transfer import Pair
 from pytest_pdserve.values.transfer import PairFigures
 from pytest_pdserve.values.transfer import TransferBaseline
-from pytest_pdserve.values.transfer import TransferShape
 
 REPEATS = 5
 """Times that a pair is measured: seconds in all."""
@@ -79,11 +78,11 @@ class Preflight:
             return ()
         if system.transfer.floor_gb_s is None and self.baseline is None:
             raise ConfigError(_no_floor(system))
-        measured = self._measure(plan, topology.id)
-        floor = _floor(system, self.baseline, measured[0], plan.shapes[0])
+        measured = self.measure(plan, topology.id)
+        floor = self._floor(measured[0])
         slow = below_floor(measured, floor.gb_s, source=floor.source)
         if slow:
-            again = self._measure(replace(plan, pairs=(*slow,)), f"{topology.id}-again")
+            again = self.measure(replace(plan, pairs=(*slow,)), f"{topology.id}-again")
             slow = below_floor(again, floor.gb_s, source=floor.source)
         if slow:
             raise TransferError(_slow_text(plan.pairs, slow, system))
@@ -94,8 +93,18 @@ class Preflight:
         )
         return measured
 
-    def _measure(self, plan: TransferPlan, label: str) -> tuple[PairFigures, ...]:
-        """Measure, and keep records."""
+    def _floor(self, one: PairFigures) -> Floor:
+        floor = floor_of(self.system, self.baseline, one)
+        if floor is None:
+            raise ConfigError(_no_floor(self.system))
+        return floor
+
+    def measure(self, plan: TransferPlan, label: str) -> tuple[PairFigures, ...]:
+        """Measure, and keep records.
+
+        :param label: what their names begin with.
+        :raises TransferError: if a transfer fails.
+        """
         found = measure_transfers(
             self.allocation,
             self.system,
@@ -110,10 +119,13 @@ class Preflight:
         return found
 
 
-def _plan(
+def placed_pairs(
     allocation: Allocation, topology: Topology, system: System, rotation: int
-) -> TransferPlan:
-    """Return the pairs and the one shape that are measured."""
+) -> tuple[Pair, ...]:
+    """Return the nodes between which a topology moves KV caches.
+
+    :param rotation: places by which nodes are rotated before instances are put on them.
+    """
     hosts = rotated(allocation.hosts, rotation)
     placement = place(
         topology,
@@ -121,26 +133,40 @@ def _plan(
         system.cluster.gpus_per_node,
         default_tp=system.tensor_parallel,
     )
+    return topology_pairs(placement)
+
+
+def _plan(
+    allocation: Allocation, topology: Topology, system: System, rotation: int
+) -> TransferPlan:
+    """Return the pairs and the one shape that are measured."""
     make_model(system)
     kv = load_kv_shape(system)
     return TransferPlan(
-        pairs=topology_pairs(placement),
+        pairs=placed_pairs(allocation, topology, system, rotation),
         backends=(system.kv_transfer.backend,),
         shapes=(shape_of(preflight_case(system, prompts=kv is not None), system, kv),),
         repeats=REPEATS,
     )
 
 
-def _floor(
-    system: System, baseline: TransferBaseline | None, one: PairFigures, shape: TransferShape
-) -> Floor:
-    """Return what pairs must reach: what the system file says, else the baseline's limit."""
+def floor_of(
+    system: System, baseline: TransferBaseline | None, one: PairFigures | None
+) -> Floor | None:
+    """Return what pairs must reach: what the system file says, else the baseline's limit.
+
+    :param one: a pair that was measured with one shape, whose reference is looked up; None if
+        there is none.
+    :returns: None where neither says it.
+    """
     said = system.transfer.floor_gb_s
     if said is not None:
         return Floor(gb_s=said, source=f"[transfer] floor_gb_s of {system.source}")
-    found = baseline.find(one.backend, one.memory, shape) if baseline is not None else None
+    if baseline is None or one is None:
+        return None
+    found = baseline.find(one.backend, one.memory, one.figures[0].shape)
     if found is None:
-        raise ConfigError(_no_floor(system))
+        return None
     return Floor(
         gb_s=found.floor_gb_s,
         source=f"baseline {found.gb_s:.2f} GB/s, limit {found.limit:+.0%} of time",

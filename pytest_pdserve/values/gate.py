@@ -32,6 +32,8 @@ class GateVerdict(StrEnum):
     """A gated metric is worse."""
     NOT_ENOUGH = "NOT ENOUGH EVIDENCE"
     """The budget is spent, and neither is shown."""
+    ERROR = "ERROR"
+    """The stacks could not be compared: a machine or A failed, or more than the stacks differs."""
 
 
 class MetricState(StrEnum):
@@ -121,6 +123,22 @@ class MetricEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShownMetric:
+    """A metric that no verdict depends on."""
+
+    topology: Word
+    """Topology id."""
+    workload: Word
+    """Workload id of the cell."""
+    metric: Word
+    """Name of the metric."""
+    baseline: Positive
+    """Median of A's starts, in the metric's unit."""
+    candidate: Positive
+    """Median of B's starts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatedStack:
     """One of the two stacks, as the running processes showed it."""
 
@@ -131,31 +149,88 @@ class GatedStack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SwapEvidence:
+    """What a block with one component swapped says of one metric that was worse.
+
+    Changes are fractions by ratio, positive is worse.
+    """
+
+    component: Word
+    """Component that was swapped."""
+    into: Word
+    """``baseline``: A with the candidate's component against A; ``candidate``: B with the
+    baseline's component against A."""
+    topology: Word
+    """Topology id."""
+    workload: Word
+    """Workload id of the cell."""
+    metric: Word
+    """Name of the metric."""
+    estimate: float
+    """Median change over the four pairs of a start of each."""
+    is_worse: bool
+    """Whether both starts with the swapped component were worse than both of A by more than the
+    limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Which component made the candidate worse."""
+
+    component: Word | None
+    """The component; None if none does alone, or it was not found out."""
+    why: Line
+    """One sentence."""
+    blocks: Count = 0
+    """Blocks that it took."""
+    evidence: tuple[SwapEvidence, ...] = ()
+    """What was measured with swapped components."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
     """What a gate ended with; ``gate.json`` holds it."""
 
     verdict: GateVerdict
-    """GO, NO-GO or NOT ENOUGH EVIDENCE."""
+    """GO, NO-GO, NOT ENOUGH EVIDENCE or ERROR."""
     system: Word
     """System that both stacks were measured on."""
+    simulated: bool = False
+    """Whether no server ever ran."""
     baseline: GatedStack
     """Stack A."""
     candidate: GatedStack
     """Stack B."""
+    components: tuple[Word, ...] = ()
+    """Components in which the two differ; all else was the same."""
+    same_facts: Count = 0
+    """Versions, flags, settings and hardware that were found the same on both sides."""
     policy: GatePolicy
     """What it was judged by."""
     faults: tuple[Line, ...] = ()
     """What B breaks that A does not, a sentence each: NO-GO at any speed."""
+    error: Line | None = None
+    """Why the stacks could not be compared; None but for an ERROR."""
+    notes: tuple[Line, ...] = ()
+    """What is to be known beside the verdict, a sentence each."""
     evidence: tuple[MetricEvidence, ...]
     """Every gated metric: worse, then undecided, then good; within these the largest change
     first."""
+    shown: tuple[ShownMetric, ...] = ()
+    """Metrics that are shown and not gated."""
     blocks: Count
     """Blocks that were measured."""
+    starts: Count = 0
+    """Starts of servers, failed ones included."""
     runs: Count
     """Runs that were measured, of both stacks."""
     wall_s: Annotated[float, Meta(ge=0)]
-    """From the first start to the verdict, seconds."""
+    """Time that nodes were held, seconds; the pauses of an interrupted gate are not in it."""
     gpu_min: Annotated[float, Meta(ge=0)] | None = None
     """GPUs held, in minutes; None on a machine without GPUs."""
     forecast_blocks: Count | None = None
     """Blocks that would decide if B is not worse; None if decided, or not known."""
+    next_steps: tuple[Line, ...] = ()
+    """What would bring an answer, a sentence each; empty if the gate is decided."""
+    attribution: Attribution | None = None
+    """Which component made B worse; None where that was not asked, or B is not worse."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from pytest_pdserve.values.counters import release_of
+from pytest_pdserve.values.fabric import FabricRun
 from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.record import NodeLoad
@@ -125,6 +126,8 @@ class Observation:
     """Cores that the client used while it measured; None if not seen."""
     client_node: NodeLoad | None = None
     """How busy the client's node was; None if not seen."""
+    fabric: tuple[FabricRun, ...] = ()
+    """RDMA interfaces of the nodes; empty where there are none."""
     gpus: tuple[GpuRun, ...] = ()
     """GPUs of the instances; empty where they were not watched."""
     client_offset_ms: Mapping[str, float] = field(default_factory=dict)

@@ -12,8 +12,10 @@ from typing import Literal
 
 from msgspec import Meta
 
+from pytest_pdserve.values.fabric import FabricRun
 from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.running_transfer import RunningTransfer
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import UNNAMED_CLIENT
 from pytest_pdserve.values.text import Utc
@@ -210,6 +212,11 @@ class Record:
     client_offset_ms: Mapping[str, Value] = field(default_factory=dict)
     """By metric, ms that the client reports too much at such a load, as ``pdserve calibrate
     --client`` found; empty where that was not measured."""
+    transfers: tuple[RunningTransfer, ...] = ()
+    """KV transfers between its instances after their start, one at a time; empty where the system
+    promises no speed."""
+    fabric: tuple[FabricRun, ...] = ()
+    """RDMA interfaces of the nodes, such as EFA, during the load; empty where there are none."""
 
     @property
     def cell(self) -> str:

@@ -41,6 +41,36 @@ Amount = Annotated[float, Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What of the machines or the software is not as it was in an earlier session."""
+
+    what: str
+    """E.g. ``vLLM``."""
+    before: str
+    """In the earlier session: of a report the newest one of the baseline."""
+    now: str
+    """What it became."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """Since when a metric has been worse in every night that measured it."""
+
+    night: Line
+    """The first of these nights: its date, or its number if it was simulated."""
+    nights: Annotated[int, Meta(ge=1)]
+    """How many they are, with the night of the verdict."""
+    at_least: bool = False
+    """Whether there may be more of them, before all nights that were looked at."""
+    before: Line = ""
+    """The last night before the first of them; empty if there is none."""
+    changes: tuple[Difference, ...] = ()
+    """Versions and nodes that are not the same in these two nights."""
+    nodes_known: bool = True
+    """Whether both nights recorded their nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricReport:
     """One metric of a cell or a topology; changes are fractions: 0.05 is 5 % more."""
 
@@ -73,6 +103,8 @@ class MetricReport:
     """Change that is too much: above 0 where lower is better, below where higher is."""
     suspicious_nights: Count = 0
     """Nights in a row before tonight on which it was suspicious."""
+    since: Since | None = None
+    """Since when it is worse; None where it is not."""
     improved: bool = False
     """Whether it has been better than its reference for some nights."""
 
@@ -132,18 +164,6 @@ class Reason:
     """Cell, topology, claim or test."""
     why: str
     """Why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """What of the machines or the software is not as in the newest session of the baseline."""
-
-    what: str
-    """E.g. ``vLLM``."""
-    before: str
-    """In the baseline."""
-    now: str
-    """In this session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +241,8 @@ class Report:
     """What was asked for and not judged."""
     not_measured: tuple[str, ...] = ()
     """Cells of the baseline that the session did not measure, of topologies that it did."""
+    left_out: tuple[str, ...] = ()
+    """Cells and tests that the session had no time for, as it had to end."""
     baseline: str = ""
     """What it was held against: file, versions and who accepted it."""
     differences: tuple[Difference, ...] = ()

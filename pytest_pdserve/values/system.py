@@ -17,6 +17,7 @@ from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.secrets_in_files import SESSION_KEYS
+from pytest_pdserve.values.stack import StackSpec
 from pytest_pdserve.values.sweep import Sweep
 from pytest_pdserve.values.transfer import TransferSpec
 
@@ -86,6 +87,11 @@ class RoleServing:
     """Further arguments of ``vllm serve``."""
     env: Variables = field(default_factory=dict)
     """Further environment."""
+    program: Text | None = None
+    """Program that runs ``serve`` for this role; None takes ``[programs] vllm``."""
+    revision: Text | None = None
+    """Folder whose ``model`` is served for this role under the path of the system's: another
+    revision of the same model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +296,16 @@ class System:
     """The benchmark client."""
     transfer: TransferSpec = field(default_factory=TransferSpec)
     """What is measured between nodes without a model."""
+    stack: StackSpec = field(default_factory=StackSpec)
+    """How environments are built for other versions of what serves."""
+
+    def program(self, role: str) -> str:
+        """Return the program that runs ``serve`` for instances of *role*."""
+        return self.model.roles.get(role, RoleServing()).program or self.programs.vllm
+
+    def revision(self, role: str) -> str | None:
+        """Return the folder of the revision that *role* serves; None for the model itself."""
+        return self.model.roles.get(role, RoleServing()).revision
 
     def serve_args(self, role: str) -> tuple[str, ...]:
         """Return the arguments of ``vllm serve`` for instances of *role*."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Annotated
@@ -25,6 +26,9 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 InFlight = Annotated[int, Meta(ge=1, le=1024)]
 GbPerS = Annotated[float, Meta(gt=0, le=1_000_000)]
 
+BenchRates = Mapping[tuple[str, str], Sequence[float | None]]
+"""GB/s that nixlbench showed, one for every two nodes and None where it failed, by backend and id
+of the shape."""
 MIN_LIMIT = 0.10
 """Least change that is a FAIL, as a fraction of the reference."""
 SPREADS = 5.0
@@ -42,8 +46,8 @@ class TransferSpec:
     preflight: bool = False
     """Whether a session measures the pairs of a topology before it starts its instances."""
     floor_gb_s: GbPerS | None = None
-    """GB/s that each pair must reach with the KV cache of the longest prompt; None takes the
-    baseline of ``pdserve transfer``."""
+    """GB/s that each pair must reach with the KV cache of the longest prompt, and half of it once
+    instances run; None takes the baseline of ``pdserve transfer``."""
     backends: tuple[TransferBackend, ...] = ()
     """NIXL backends; empty for that of ``[kv_transfer]``."""
     block_size: Tokens | None = None

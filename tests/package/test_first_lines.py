@@ -81,8 +81,12 @@ STEPS = (
 ELSEWHERE = {
     r"pytest (?!.*--system (simulated|article)\b)": "servers, on this machine or on others",
     r"pdserve serve\b": "servers on this machine",
+    r"pdserve nightly\b": "servers, on this machine or on others",
     r"pdserve (judge|baseline|calibrate|compare)\b": "nights that were stored before",
+    r"pdserve plot\b": "the extra plot",
     r"pdserve transfer\b": "agents on nodes",
+    r"pdserve gate\b": "servers on nodes, and a package index",
+    r"pdserve rehearse\b": "servers on this machine, and a package index",
     r"pdserve fabric install\b": "165 MB from a package index, and a compiler",
     r"pdserve selftest( --gate)?$": "minutes",
     r"pdserve selftest --series\b": "a file of the user's own",

@@ -86,6 +86,30 @@ def test_runs_folder_is_relative_to_where_pytest_was_called(house: House) -> Non
     assert settings(house, "--pdserve-runs", "/somewhere").project.runs == Path("/somewhere")
 
 
+@pytest.mark.parametrize("by", ["flag", "ini", "default"])
+def test_a_history_is_named_by_flag_or_ini_or_lies_in_the_root(by: str, house: House) -> None:
+    name = "history" if by == "default" else "elsewhere"
+    (house.path / name).mkdir()
+    arguments = ("--pdserve-history", name) if by == "flag" else ()
+    asked = settings(house, *arguments, ini=f"pdserve_history = {name}" if by == "ini" else "")
+    assert asked.project.history == house.path / name
+
+
+def test_without_a_history_there_is_none(house: House) -> None:
+    assert settings(house).project.history is None
+
+
+@pytest.mark.parametrize("by", ["flag", "ini"])
+def test_a_history_that_does_not_exist_is_refused(by: str, house: House) -> None:
+    arguments = ("--pdserve-history", "none") if by == "flag" else ()
+    with pytest.raises(pytest.UsageError) as raised:
+        settings(house, *arguments, ini="pdserve_history = none" if by == "ini" else "")
+    assert str(raised.value) == (
+        f"--pdserve-history '{house.path / 'none'}': expected a folder; make it with pdserve "
+        "history import"
+    )
+
+
 def test_a_projects_own_baselines_come_before_the_shipped(house: House) -> None:
     house.system("local-cpu", sweep={"num_prompts": 5})
     assert settings(house).system.sweep.num_prompts == 5

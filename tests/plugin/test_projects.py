@@ -162,3 +162,14 @@ def test_settings_that_cannot_be_used_are_one_sentence(
     (tmp_path / "bad.ini").write_text("x y z\n")
     assert main(["plan", *arguments]) == 4
     assert capsys.readouterr().err == f"pdserve: {said.format(here=tmp_path)}\n"
+
+
+def test_tests_outside_of_the_root_run(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    """With the ``conftest.py`` of this repository, as its own suites have it."""
+    conftest = Path(__file__).parents[2] / "conftest.py"
+    pytester.makeconftest(conftest.read_text(encoding="utf-8"))
+    pytester.makepyfile("def test_it(): pass")
+    root = tmp_path / "root"
+    root.mkdir()
+    result = pytester.runpytest_inprocess(*WITHOUT_UNUSED, "--rootdir", str(root))
+    result.assert_outcomes(passed=1)

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_pdserve.results.store import load_record
+from pytest_pdserve.values.metrics import METRICS
 from tests.support.drawn import write_nights
 from tests.support.house import WORKLOAD
 from tests.support.house import House
@@ -95,8 +96,13 @@ def test_a_run_is_in_the_summary_in_junit_and_in_benchmarks(house: House) -> Non
     second = house.run(*arguments, *benchmark)
     assert verdicts(second) == {("1p1d", WORKLOAD): "PASS"}
     assert properties(house.path / "junit.xml")["pdserve_verdict"] == "PASS"
-    (stored,) = json.loads((house.path / "benchmark.json").read_text())["benchmarks"]
-    assert stored["extra_info"] == house.records()[-1]["metrics"]
+    stored = json.loads((house.path / "benchmark.json").read_text())["benchmarks"]
+    metrics = house.records()[-1]["metrics"]
+    assert all(each["extra_info"] == metrics for each in stored)
+    assert {each["group"]: each["stats"]["data"] for each in stored} == {
+        name: [1 / metrics[name] if METRICS[name].is_throughput else metrics[name] / 1000]
+        for name in METRICS.kept
+    }
 
 
 def test_repeats_are_one_record_each_and_the_first_counts(house: House) -> None:

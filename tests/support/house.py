@@ -177,6 +177,11 @@ class House:
             f"export PDSTUB_FAULTS='{said}'",
         )
 
+    def with_argument(self, argument: str, **faults: Any) -> None:
+        """Set faults of servers that are started with *argument*: those of one stack of a gate."""
+        said = json.dumps({"*": faults})
+        self._when(f"*{argument}*", f"export PDSTUB_FAULTS='{said}'")
+
     def hang_at(self, input_len: int) -> None:
         """Have the client never end in cells of prompts of that length."""
         self._when(f"*--random-input-len?{input_len}*", "exec sleep 3600")

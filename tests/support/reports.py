@@ -8,8 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_pdserve.report.document import finished
+from pytest_pdserve.values.phases import Held
+from pytest_pdserve.values.phases import SessionTimes
+from pytest_pdserve.values.report import Difference
 from pytest_pdserve.values.report import EvidenceLine
+from pytest_pdserve.values.report import FindingReport
 from pytest_pdserve.values.report import MetricReport
+from pytest_pdserve.values.report import Reason
 from pytest_pdserve.values.report import Report
 from pytest_pdserve.values.report import VerdictReport
 from pytest_pdserve.values.sessions import SessionRef
@@ -103,3 +108,34 @@ def cells(count: int, statuses: Iterable[Any], name: str = "random") -> list[Ver
         )
         for n in range(count)
     ]
+
+
+def hostile(text: str) -> Report:
+    """Return a report that has *text* wherever a record, a file or a server can put one."""
+    seen = cell(
+        topologies=(text,),
+        workload=text,
+        subject=text,
+        misses=(text, text),
+        evidence=(EvidenceLine(label=text, text=text),),
+        records=(text,),
+    )
+    return report_of(
+        seen,
+        claim(subject=text, name=text, status="REPORTED", misses=(text,)),
+        claim(subject=text, name=text),
+        system=text,
+        description=text,
+        session=SessionRef(id=text),
+        folder=text,
+        versions={text: text},
+        tests={text: 1},
+        errors=(Reason(subject=text, why=text),),
+        not_judged=(Reason(subject=text, why=text),),
+        not_measured=(text,),
+        baseline=text,
+        differences=(Difference(what=text, before=text, now=text),) * 20,
+        findings=(FindingReport(severity="note", check=text, message=text, cells=(text, text)),),
+        notes=(text,),
+        phases=SessionTimes(seconds={"load": 1.0}, held=Held(nodes=1, gpus=8, currency=text)),
+    )

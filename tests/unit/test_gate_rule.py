@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from pytest_pdserve.judge.gate.blocks import Block
+from pytest_pdserve.judge.gate.blocks import GateJudgement
+from pytest_pdserve.judge.gate.blocks import Start
 from pytest_pdserve.judge.gate.levels import allowed_pairs
-from pytest_pdserve.judge.gate.rule import Block
-from pytest_pdserve.judge.gate.rule import GateJudgement
-from pytest_pdserve.judge.gate.rule import Start
 from pytest_pdserve.judge.gate.rule import judge_gate
 from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.errors import ConfigError

@@ -166,7 +166,7 @@ def test_what_a_cut_off_write_left_is_named_and_not_read(shelf: Shelf) -> None:
     opened = Store.open(store.folder)
     assert len(opened.values()) == 2 * CELL_VALUES
     assert opened.torn == [
-        f"{left} was left by an interrupted write, or is being written now; it is not read"
+        f"{left} is not read: an interrupted write left it, or it is being written now"
     ]
 
 

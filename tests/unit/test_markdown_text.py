@@ -6,6 +6,8 @@ import pytest
 
 from pytest_pdserve.report.formats.markdown_text import escaped
 
+GITHUB_ISSUES = r"\#&#8203;123, vllm-project/vllm\#&#8203;4, GH-&#8203;5"
+
 
 @pytest.mark.parametrize(
     ("text", "shown"),
@@ -18,6 +20,11 @@ from pytest_pdserve.report.formats.markdown_text import escaped
         ("&lt;", "&amp;lt;"),
         ("[x](y)", r"\[x\](y)"),
         ("a\n\n# b", r"a \# b"),
+        ("@octocat and a@b.example", "@&#8203;octocat and a@&#8203;b.example"),
+        ("#123, vllm-project/vllm#4, GH-5", GITHUB_ISSUES),
+        ("https://a.example, HTTP://b", "https:&#8203;//a.example, HTTP:&#8203;//b"),
+        ("www.a.example", "www&#8203;.a.example"),
+        ("50 % @ 3 nodes, # 3, a:b, c//d", r"50 % @ 3 nodes, \# 3, a:b, c//d"),
         ("a\x00\x1bb", "aU+0000U+001Bb"),
         ("a\u202eb", "aU+202Eb"),
         ("a\u05d0b", "aU+05D0b"),

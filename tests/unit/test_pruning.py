@@ -130,7 +130,7 @@ def test_logs_that_are_a_link_to_elsewhere_are_left_alone(shelf: Shelf) -> None:
     [
         (("--older-than", "0"), "--older-than 0.0: expected at least 1 day"),
         (("--older-than", "nan"), "--older-than nan: expected at least 1 day"),
-        (("--max-size", "-1"), "--max-size -1.0: expected GiB, from 0"),
+        (("--max-size", "-1"), "--max-size -1.0: expected a number of GiB, 0 or more"),
     ],
 )
 def test_ages_and_sizes_that_cannot_be_are_refused(

@@ -10,20 +10,16 @@ from markdown_it import MarkdownIt
 from pytest_pdserve.report.markdown import MAX_CHARACTERS
 from pytest_pdserve.report.markdown import _sections
 from pytest_pdserve.report.markdown import markdown
-from pytest_pdserve.values.phases import Held
-from pytest_pdserve.values.phases import SessionTimes
 from pytest_pdserve.values.report import OUTCOMES
 from pytest_pdserve.values.report import Difference
-from pytest_pdserve.values.report import EvidenceLine
 from pytest_pdserve.values.report import FindingReport
 from pytest_pdserve.values.report import Reason
-from pytest_pdserve.values.report import Report
-from pytest_pdserve.values.sessions import SessionRef
 from tests.support.reports import HOSTILE
 from tests.support.reports import ITL
 from tests.support.reports import cell
 from tests.support.reports import cells
 from tests.support.reports import claim
+from tests.support.reports import hostile
 from tests.support.reports import report_of
 
 OURS = {"h2", "p", "strong", "ul", "li", "details", "summary", "br"} | {
@@ -62,37 +58,6 @@ class Page(HTMLParser):
     def columns(self) -> list[int]:
         """Cells of each row of each table."""
         return [len(row) for row in self.rows]
-
-
-def hostile(text: str) -> Report:
-    """A report that has *text* wherever a record, a file or a server can put one."""
-    seen = cell(
-        topologies=(text,),
-        workload=text,
-        subject=text,
-        misses=(text, text),
-        evidence=(EvidenceLine(label=text, text=text),),
-        records=(text,),
-    )
-    return report_of(
-        seen,
-        claim(subject=text, name=text, status="REPORTED", misses=(text,)),
-        claim(subject=text, name=text),
-        system=text,
-        description=text,
-        session=SessionRef(id=text),
-        folder=text,
-        versions={text: text},
-        tests={text: 1},
-        errors=(Reason(subject=text, why=text),),
-        not_judged=(Reason(subject=text, why=text),),
-        not_measured=(text,),
-        baseline=text,
-        differences=(Difference(what=text, before=text, now=text),) * 20,
-        findings=(FindingReport(severity="note", check=text, message=text, cells=(text, text)),),
-        notes=(text,),
-        phases=SessionTimes(seconds={"load": 1.0}, held=Held(nodes=1, gpus=8, currency=text)),
-    )
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

@@ -27,6 +27,7 @@ from pytest_pdserve.backends.local.allocation import LocalAllocation
 from pytest_pdserve.backends.programs import check_program
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.fabric import FabricState
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.prerequisites import required
 from pytest_pdserve.values.prerequisites import unchecked
@@ -81,6 +82,10 @@ class AttachedAllocation(LocalAllocation):
     def find_versions(self) -> dict[str, str]:
         """Nothing: what is installed here does not serve."""
         return {}
+
+    def read_fabric(self) -> Sequence[FabricState]:
+        """Nothing: interfaces of this machine do not serve."""
+        return ()
 
     def describe_nodes(self) -> dict[str, str]:
         """The endpoint."""

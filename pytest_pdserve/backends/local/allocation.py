@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pytest_pdserve.backends.fabric.checking import provider_used
 from pytest_pdserve.backends.fabric.folder import library_versions
 from pytest_pdserve.backends.fabric.folder import transfer_env
 from pytest_pdserve.backends.heartbeat import Heartbeat
+from pytest_pdserve.backends.hosts import efa
 from pytest_pdserve.backends.hosts import image
 from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.hosts.facts import describe_drivers
@@ -51,7 +53,10 @@ from pytest_pdserve.backends.local.gpus import shares_of_cores
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.transfer import provider_asked
 from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.fabric import FabricState
+from pytest_pdserve.values.fabric import fabric_state
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.system import System
 
@@ -204,6 +209,7 @@ class LocalAllocation:
         self._reserved: list[contextlib.ExitStack] = []
         self._progress = progress
         self._groups = Groups(system.limits.stop_s, folder.parent, progress)
+        self._endpoints: Sequence[str] | None = None
         self._cleanups: dict[int, tuple[tuple[str, ...], ...]] = {}
 
     def make_image_present(self, progress: Progress) -> None:
@@ -338,6 +344,15 @@ class LocalAllocation:
             return self._container.contained or os.getpgid(pid) in self._groups.pids
         except OSError:
             return False
+
+    def read_fabric(self) -> Sequence[FabricState]:
+        """What the RDMA interfaces of this machine have counted; nothing without them."""
+        counters = efa.read_counters(Path(efa.SYS))
+        if not counters:
+            return ()
+        if self._endpoints is None:
+            self._endpoints = efa.list_endpoints(provider_asked(self._system))
+        return (fabric_state(platform.node(), counters, self._endpoints),)
 
     def diagnose(self) -> None:
         """Nothing to ask."""

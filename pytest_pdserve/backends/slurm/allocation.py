@@ -19,6 +19,7 @@ from typing import Any
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.hosts import efa
 from pytest_pdserve.backends.hosts import image
 from pytest_pdserve.backends.hosts import node_load
 from pytest_pdserve.backends.hosts import runner
@@ -30,6 +31,7 @@ from pytest_pdserve.backends.hosts.groups import Groups
 from pytest_pdserve.backends.hosts.runner import CLEANUP_S
 from pytest_pdserve.backends.hosts.runner import GONE_S
 from pytest_pdserve.backends.images import Image
+from pytest_pdserve.backends.images import last_object
 from pytest_pdserve.backends.images import make_image_present
 from pytest_pdserve.backends.images import versions_of
 from pytest_pdserve.backends.slurm import controller
@@ -45,13 +47,17 @@ from pytest_pdserve.backends.slurm.job_step import srun_said
 from pytest_pdserve.backends.slurm.job_step import write_step
 from pytest_pdserve.backends.slurm.options import NodeFacts
 from pytest_pdserve.backends.slurm.options import SlurmSpec
+from pytest_pdserve.backends.slurm.options import has_interfaces
 from pytest_pdserve.backends.slurm.options import node_losses
 from pytest_pdserve.backends.slurm.planning import step_argv
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
+from pytest_pdserve.plan.transfer import provider_asked
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.fabric import FabricState
+from pytest_pdserve.values.fabric import fabric_state
 from pytest_pdserve.values.system import System
 
 _POLL_S = 0.2
@@ -64,6 +70,8 @@ _AGAIN_S = 1.0
 _END_S = GONE_S + CLEANUP_S
 """For a step to end, beside the grace of its processes."""
 _DIAGNOSIS_S = 60.0
+_TELL_S = 20.0
+"""For nodes to tell what their interfaces count: one of them may ask ``fi_info`` for 10 s."""
 
 
 class SlurmAllocation:
@@ -94,10 +102,10 @@ class SlurmAllocation:
         self._described = described
         self._config = config
         self._progress = progress
-        self._image = Image(name=system.container.image, digest="")
+        self._image, self._count = Image(name=system.container.image, digest=""), 0
         self.endpoint: Endpoint | None = None
         self._steps: list[JobStep] = []
-        self._count = 0
+        self._endpoints: dict[str, Sequence[str]] = {}
         self._planned: set[tuple[str, int]] = set()
         self._refused: set[tuple[str, int]] = set()
         self._all = [_host(seen) for seen in facts]
@@ -109,7 +117,7 @@ class SlurmAllocation:
             run_id=label,
             run_folder=str(folder.parent),
         )
-        for module in (runner, node_load, image, tarball, versions):
+        for module in (runner, node_load, image, tarball, versions, efa):
             shutil.copy(str(module.__file__), folder)
 
     def describe(self) -> dict[str, Any]:
@@ -268,6 +276,41 @@ class SlurmAllocation:
     def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
         """Nothing: GPUs of other machines are not watched."""
         return unwatched()
+
+    def read_fabric(self) -> Sequence[FabricState]:
+        """What the RDMA interfaces of all nodes have counted, asked in one step.
+
+        No node is asked where none showed a device of RDMA or EFA's software when it was acquired.
+        """
+        if not any(has_interfaces(seen) for seen in self._facts):
+            return ()
+        provider = () if self._endpoints else (provider_asked(self._system),)
+        argv = (sys.executable, str(self._folder / "efa.py"), *provider)
+        nodes = [host.name for host in self.hosts]
+        found = self._tell([Command(name="interfaces", node=node, argv=argv) for node in nodes])
+        states = {node: said for node, said in found.items() if said.get("counters")}
+        self._endpoints |= {node: said["endpoints"] for node, said in states.items() if provider}
+        return tuple(
+            fabric_state(node, said["counters"], self._endpoints.get(node, ()))
+            for node, said in states.items()
+        )
+
+    def _tell(self, commands: Sequence[Command]) -> dict[str, dict[str, Any]]:
+        """Run *commands*, one a node; return the object that each has printed, by node."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{commands[0].name}-", dir=self._folder))
+        logs = [folder / f"{command.node}.log" for command in commands]
+        try:
+            processes = self._start_step(commands, logs, {})
+        except LaunchError:
+            return {}  # a node that starts nothing is found by others
+        try:
+            deadline = time.monotonic() + _TELL_S
+            while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        finally:
+            self.stop(processes)
+        said = {c.node: last_object(log) for c, log in zip(commands, logs, strict=True)}
+        return {node: each for node, each in said.items() if each is not None}
 
     def diagnose(self) -> None:
         """Ask Slurm, and then every node what it still has.

@@ -130,6 +130,11 @@ class NodeFacts:
     """What lies below the containers: kernel, GPU driver, EFA installer."""
 
 
+def has_interfaces(seen: NodeFacts) -> bool:
+    """Tell whether a node showed a device of RDMA, or EFA's software."""
+    return "efa" in seen.versions or any(d.startswith("/dev/infiniband/") for d in seen.devices)
+
+
 def node_losses(before: NodeFacts, after: NodeFacts) -> tuple[str, ...]:
     """What a node had when it was acquired and has no more, each as a clause; empty if nothing."""
     found = []

@@ -44,6 +44,7 @@ FAULTS: dict[str, Any] = {
     "token_ms": 3.0,  # from token to token
     "chunk_tokens": 1,  # tokens per streamed chunk
     "text": "",  # salt of the generated text
+    "wrong_transfer": False,  # other words where the KV cache came over a transfer
     "no_transfer": False,  # decode without fetching the KV cache
     "failed_transfers": 0,  # count so many failed transfers per request
     "failed_after_expiry": 0,  # count so many late reads per request
@@ -54,6 +55,7 @@ FAULTS: dict[str, Any] = {
     "start_time": True,  # show when the process started: several API servers do not
     "log_stats": True,  # show what vLLM shows without --disable-log-stats
     "nixl_counters": True,  # show what the NIXL connector shows
+    "transfer_ms": 4.0,  # count this time for each transfer
     "version": "0.32.0+stub",
     "ignore_term": False,  # stay through SIGTERM
     "child": False,  # have a child that stays through SIGTERM
@@ -98,6 +100,11 @@ def bytes_per_token(model: str) -> int:
     return int(config["num_hidden_layers"]) * 2 * int(heads) * int(size) * 4
 
 
+def regions(model: str) -> int:
+    config = json.loads((Path(model) / "config.json").read_text())
+    return int(config["num_hidden_layers"]) * 2
+
+
 class Engine:
     """What an instance counts, and what it answers."""
 
@@ -110,9 +117,10 @@ class Engine:
         self.asked: set[str] = set()
         self._kv_role = kv_role
         self._kv_bytes = bytes_per_token(model)
+        self._regions = regions(model)
         self._lock = threading.Lock()
         names = ("request_success", "prompt_tokens", "generation_tokens", "num_preemptions")
-        kv = ("transfers", "bytes", "failed", "late", "computed", "received")
+        kv = ("transfers", "bytes", "pieces", "failed", "late", "computed", "received")
         self._counts = dict.fromkeys((*names, "prefix_cache_hits", *kv), 0.0)
 
     def metrics(self) -> str:
@@ -130,10 +138,11 @@ class Engine:
             f'vllm:num_requests_running{{engine="0",model_name="stub"}} {self.running}',
             'vllm:num_requests_waiting{engine="0",model_name="stub"} 0',
         ]
-        transfers, moved, failed, late, computed, received = (
+        transfers, moved, pieces, failed, late, computed, received = (
             counts.pop(name)
-            for name in ("transfers", "bytes", "failed", "late", "computed", "received")
+            for name in ("transfers", "bytes", "pieces", "failed", "late", "computed", "received")
         )
+        took_s = self.faults["transfer_ms"] / 1e3
         source = 'vllm:prompt_tokens_by_source_total{engine="0",source='
         lines += [
             f'{source}"local_compute"}} {computed}',
@@ -147,7 +156,9 @@ class Engine:
         if self._kv_role is not None and self.faults["nixl_counters"]:
             lines += [
                 f'vllm:nixl_xfer_time_seconds_count{{engine="0"}} {transfers}',
-                f'vllm:nixl_xfer_time_seconds_sum{{engine="0"}} {transfers * 0.004}',
+                f'vllm:nixl_xfer_time_seconds_sum{{engine="0"}} {transfers * took_s}',
+                f'vllm:nixl_post_time_seconds_sum{{engine="0"}} {transfers * took_s / 4}',
+                f'vllm:nixl_num_descriptors_sum{{engine="0"}} {pieces}',
                 f'vllm:nixl_bytes_transferred_count{{engine="0"}} {transfers}',
                 f'vllm:nixl_bytes_transferred_sum{{engine="0"}} {moved}',
                 f'vllm:nixl_num_failed_transfers_total{{engine="0"}} {failed}',
@@ -186,8 +197,10 @@ class Engine:
                 self._counts["transfers"] += 1
                 blocks = math.ceil(count / BLOCK_SIZE)
                 self._counts["bytes"] += blocks * BLOCK_SIZE * self._kv_bytes
+                self._counts["pieces"] += blocks * self._regions
                 self._counts["failed"] += self.faults["failed_transfers"]
-        return greedy(prompt, tokens, self.faults["text"]), offer
+        wrong = "wrong" if fetched and self.faults["wrong_transfer"] else ""
+        return greedy(prompt, tokens, self.faults["text"] + wrong), offer
 
 
 class Handler(BaseHTTPRequestHandler):

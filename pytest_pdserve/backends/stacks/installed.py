@@ -1,0 +1,77 @@
+"""What is installed in a Python environment, as its own Python says."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_pdserve.backends.hosts import versions
+from pytest_pdserve.backends.hosts.facts import program_path
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.system import System
+
+_ANSWER_S = 60.0
+_PACKAGES = """\
+import json
+from importlib import metadata
+found = {}
+for each in metadata.distributions():
+    found.setdefault(each.metadata["Name"], each.version)
+print(json.dumps(found))
+"""
+"""Of two that have one name, the one that is imported stands first."""
+
+
+def python_of_system(system: System) -> str | None:
+    """Return the Python of the environment that *system* serves from; None if there is none.
+
+    It lies beside the program ``vllm``.
+    """
+    program = program_path(system.programs.vllm)
+    python = None if program is None else Path(program).parent / "python"
+    return str(python) if python is not None and python.is_file() else None
+
+
+def versions_of_system(system: System) -> Mapping[str, str]:
+    """Return the versions that *system* serves with now; what is not there is absent."""
+    python = python_of_system(system)
+    return {} if python is None else versions_at(python)
+
+
+@functools.cache
+def versions_at(python: str) -> Mapping[str, str]:
+    """Return the versions of the serving packages beside *python*; what is not there is absent.
+
+    :raises ConfigError: if that Python does not run.
+    """
+    return _ask(python, str(versions.__file__))
+
+
+def packages_at(python: str) -> Mapping[str, str]:
+    """Return the version of every distribution beside *python*, by name.
+
+    :raises ConfigError: if that Python does not run.
+    """
+    return _ask(python, "-c", _PACKAGES)
+
+
+def _ask(python: str, *argv: str) -> Mapping[str, str]:
+    try:
+        said = subprocess.run(
+            [python, "-I", *argv],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_S,
+            check=True,
+        ).stdout
+        found = json.loads(said.strip().rpartition("\n")[2])
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise ConfigError(
+            f"{python} does not say which packages it has ({error!s:.120}); expected the Python "
+            "of an environment that vLLM runs from"
+        ) from error
+    return {str(name): str(version) for name, version in found.items()}

@@ -1,0 +1,172 @@
+"""``pdserve nightly``: the whole night, in one line of cron, systemd or a workflow."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from datetime import UTC
+from datetime import date
+from datetime import datetime
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.commands import clean
+from pytest_pdserve.commands.arguments import add_history
+from pytest_pdserve.commands.arguments import add_runs
+from pytest_pdserve.commands.arguments import add_system
+from pytest_pdserve.commands.arguments import history_folder
+from pytest_pdserve.commands.project import find_project
+from pytest_pdserve.commands.project import system_in
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.exit_codes import ExitCode
+from pytest_pdserve.values.nightly import STEPS
+
+if TYPE_CHECKING:
+    from pytest_pdserve.nightly.night import Plan
+    from pytest_pdserve.nightly.running import Asked
+    from pytest_pdserve.session.project import Project
+    from pytest_pdserve.values.system import System
+
+NAME = "nightly"
+TEXT = "Do the whole night: run the suites, tell what changed, keep it in the history, notify"
+_CODES = ", ".join(f"{code} {code.words}" for code in ExitCode)
+DESCRIPTION = f"{TEXT} (docs/nightly.md). Exit codes: {_CODES}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_system(parser)
+    add_runs(parser)
+    add_history(parser)
+    parser.add_argument(
+        "--topology",
+        metavar="ID[,ID…]",
+        help="Topologies to measure (default: ini key pdserve_topology, else as pytest's)",
+    )
+    parser.add_argument(
+        "--until",
+        metavar="HH:MM",
+        help="End the session by this local time: cells that were suspicious last night come "
+        "first, then those measured longest ago, and what there is no time for is left out and "
+        "listed (default: ini key pdserve_until, else no end)",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="Accept that cells are left out for --until"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="STEP[,STEP…]",
+        type=_steps,
+        default=STEPS,
+        help=f"Do only these steps: {', '.join(STEPS)} (default: all)",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="Wait while another night of the system runs (default: leave)",
+    )
+    parser.add_argument(
+        "suites",
+        nargs="*",
+        metavar="SUITE",
+        help="Files, folders or tests to run (default: ini key pdserve_nightly_suites, else suites "
+        "in the project's root)",
+    )
+
+
+def _steps(text: str) -> tuple[str, ...]:
+    asked = text.split(",")
+    if unknown := [step for step in asked if step not in STEPS]:
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r:.40} is not a step; these are {', '.join(STEPS)}"
+        )
+    return tuple(step for step in STEPS if step in asked)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do the night.
+
+    :returns: the exit code.
+    :raises ConfigError: if options, system, state or report cannot be used.
+    :raises PdserveError: if another night runs, or a file cannot be written.
+    """
+    from pytest_pdserve.nightly.locking import locked
+    from pytest_pdserve.nightly.night import Night
+
+    project = find_project(options)
+    plan = _plan(options, project, system_in(project))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    with locked(plan.folder.lock, wait=options.wait) as held:
+        night = Night(
+            plan=plan, night=_night(plan.system), held=held, say=_say, warn=_warn, clean=_clean
+        )
+        return night.do(options.only)
+
+
+def _say(line: str) -> None:
+    print(f"pdserve: {line}", flush=True)
+
+
+def _warn(line: str) -> None:
+    print(f"pdserve: {line}", file=sys.stderr, flush=True)
+
+
+def _clean() -> object:
+    return clean.run(argparse.Namespace(dry_run=False))
+
+
+def _plan(options: argparse.Namespace, project: Project, system: System) -> Plan:
+    from pytest_pdserve.nightly.folder import DEFAULT_NIGHTLY
+    from pytest_pdserve.nightly.folder import NightlyFolder
+    from pytest_pdserve.nightly.night import Plan
+
+    folder = NightlyFolder(path=project.rootdir / DEFAULT_NIGHTLY / system.name)
+    return Plan(
+        asked=_asked(options, project, folder.report("json")),
+        system=system,
+        folder=folder,
+        history=history_folder(options, project),
+        runs=project.runs,
+        notify=project.nightly_notify,
+        partial=options.partial,
+    )
+
+
+def _asked(options: argparse.Namespace, project: Project, report: Path) -> Asked:
+    from pytest_pdserve.nightly.running import Asked
+    from pytest_pdserve.nightly.running import absolute
+    from pytest_pdserve.values.until import parse_until
+
+    until = options.until if options.until is not None else project.until
+    suites = absolute(options.suites, Path.cwd())
+    if not suites:
+        suites = absolute(project.nightly_suites or ("suites",), project.rootdir)
+    if "run" in options.only and not options.suites and not project.nightly_suites:
+        if not Path(suites[0]).exists():
+            raise ConfigError(
+                f"{suites[0]} is not there: name suites, or set the ini key pdserve_nightly_suites"
+            )
+    return Asked(
+        suites=suites,
+        system=project.system,
+        report=report,
+        rootdir=project.rootdir,
+        topology=options.topology,
+        runs=None if options.runs is None else project.runs.absolute(),
+        config_file=options.config_file,
+        until=None if until is None else parse_until(until, datetime.now(UTC)),
+    )
+
+
+def _night(system: System) -> date:
+    """Return the date of tonight: the local one, or that of the night that a simulation names."""
+    from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.history.store import SIMULATED_EPOCH
+
+    number = backend_of(system).night(system)
+    if number is None:
+        return datetime.now().astimezone().date()
+    return (SIMULATED_EPOCH + timedelta(days=number)).date()

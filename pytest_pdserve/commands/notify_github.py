@@ -1,0 +1,170 @@
+"""``pdserve notify-github``: an issue for each regression; reports for a pull request or a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from pytest_pdserve.notify.github import GitHub
+    from pytest_pdserve.values.nightly import Event
+
+NAME = "notify-github"
+TEXT = "Open, update or close the issue about an event of pdserve nightly, read as JSON from stdin"
+DESCRIPTION = (
+    f"{TEXT}; or pass on the Markdown of a report. The token is in the variable GITHUB_TOKEN "
+    "(docs/github.md)"
+)
+_API = "https://api.github.com"
+_MAX_EVENT = 4 * 2**20
+"""Bytes of an event: a nightly's have at most 60 sentences."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_repository(parser)
+    parser.add_argument(
+        "--text",
+        type=Path,
+        metavar="PATH",
+        help="Markdown file, or folder with a gate.md, for --pull or --summary in place of an "
+        "event; one that does not exist is said to be missing",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--pull",
+        type=int,
+        metavar="NUMBER",
+        help="Write the text as a comment on this pull request",
+    )
+    where.add_argument(
+        "--summary",
+        action="store_true",
+        help="Append the text to the summary of a workflow run (variable GITHUB_STEP_SUMMARY)",
+    )
+
+
+def add_repository(parser: argparse.ArgumentParser) -> None:
+    """Add what names a repository of GitHub."""
+    parser.add_argument(
+        "--repo",
+        metavar="OWNER/NAME",
+        help="Repository (default: variable GITHUB_REPOSITORY, which GitHub Actions sets)",
+    )
+    parser.add_argument(
+        "--api",
+        metavar="URL",
+        help=f"REST API of GitHub (default: variable GITHUB_API_URL, else {_API})",
+    )
+
+
+def connect(
+    options: argparse.Namespace, environment: Mapping[str, str]
+) -> AbstractContextManager[GitHub]:
+    """Return a client of the repository that options or variables name.
+
+    :raises ConfigError: if the repository or the token is missing or malformed.
+    """
+    from pytest_pdserve.notify.github import connected
+
+    return connected(
+        api=options.api or environment.get("GITHUB_API_URL") or _API,
+        repository=_repository(options, environment),
+        token=_token(environment),
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring the issue about an event up to it, or pass on a text.
+
+    :returns: the exit code.
+    :raises ConfigError: if event, text, repository or token cannot be used.
+    :raises GitHubError: if GitHub refuses something, or does not answer.
+    :raises StoreError: if the summary cannot be written.
+    """
+    if (options.text is None) != (options.pull is None and not options.summary):
+        raise ConfigError("--text goes together with --pull or --summary: give both, or neither")
+    said = _tell_event(options) if options.text is None else _tell_text(options)
+    print(f"pdserve: {said}")
+    return ExitCode.OK
+
+
+def _tell_event(options: argparse.Namespace) -> str:
+    from pytest_pdserve.notify.issues import Issues
+
+    event = _event()
+    with connect(options, os.environ) as github:
+        said = Issues(github=github, run_url=_run_url(os.environ)).tell(event)
+    return f"{event.kind} {event.key}: {said}"
+
+
+def _tell_text(options: argparse.Namespace) -> str:
+    from pytest_pdserve.notify.texts import append_summary
+    from pytest_pdserve.notify.texts import comment_text
+    from pytest_pdserve.notify.texts import read_markdown
+
+    text = read_markdown(options.text)
+    if options.summary:
+        path = os.environ.get("GITHUB_STEP_SUMMARY")
+        if not path:
+            raise ConfigError(
+                "GITHUB_STEP_SUMMARY is not set: --summary is for a step of GitHub Actions"
+            )
+        return append_summary(Path(path), text)
+    with connect(options, os.environ) as github:
+        return comment_text(github, options.pull, text, run_url=_run_url(os.environ))
+
+
+def _event() -> Event:
+    """Return the event on standard input.
+
+    :raises ConfigError: if there is none.
+    """
+    from pytest_pdserve.results.kinds import NIGHTLY_EVENT
+    from pytest_pdserve.results.redaction import environment_redactor
+
+    read = sys.stdin.buffer.read(_MAX_EVENT + 1)
+    if len(read) > _MAX_EVENT:
+        raise ConfigError(f"standard input: more than {_MAX_EVENT // 2**20} MiB, expected an event")
+    try:
+        data = json.loads(read)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"standard input: expected an event of pdserve nightly as JSON: {error}"
+        ) from error
+    return environment_redactor().value(NIGHTLY_EVENT.parse(data, "standard input"))
+
+
+def _repository(options: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    repository: str | None = options.repo or environment.get("GITHUB_REPOSITORY")
+    if not repository:
+        raise ConfigError(
+            "the repository is not known: give --repo OWNER/NAME, or set GITHUB_REPOSITORY"
+        )
+    return repository
+
+
+def _token(environment: Mapping[str, str]) -> str:
+    token = environment.get("GITHUB_TOKEN", "").strip()
+    if not token:
+        raise ConfigError(
+            "GITHUB_TOKEN is not set: it has the token of GitHub, and no option does, since "
+            "command lines are seen by all users of a machine"
+        )
+    return token
+
+
+def _run_url(environment: Mapping[str, str]) -> str:
+    """Page of the workflow run that this is a part of; empty outside of GitHub Actions."""
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, number = (environment.get(name, "") for name in names)
+    return f"{server}/{repository}/actions/runs/{number}" if number.isdecimal() else ""

@@ -1,0 +1,342 @@
+"""A gate that runs: step by step until it is decided, its state written after each start."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.planned import plan_topology
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.backends.stacks.building import other_packages
+from pytest_pdserve.backends.stacks.installed import python_of_system
+from pytest_pdserve.gating.arms import OURS
+from pytest_pdserve.gating.arms import Arm
+from pytest_pdserve.gating.arms import built_arm
+from pytest_pdserve.gating.arms import read_arm
+from pytest_pdserve.gating.arms import swapped_text
+from pytest_pdserve.gating.asked import GateRequest
+from pytest_pdserve.gating.lock import holding_system
+from pytest_pdserve.gating.starts import Held
+from pytest_pdserve.gating.starts import run_start
+from pytest_pdserve.judge.gate.differences import Differences
+from pytest_pdserve.judge.gate.differences import find_differences
+from pytest_pdserve.judge.gate.differences import joined
+from pytest_pdserve.judge.gate.steps import GateEnd
+from pytest_pdserve.judge.gate.steps import GateProgress
+from pytest_pdserve.judge.gate.steps import next_step
+from pytest_pdserve.judge.gate.swaps import SwapStep
+from pytest_pdserve.judge.gate.swaps import next_swap
+from pytest_pdserve.judge.gate.swaps import suspect_of
+from pytest_pdserve.results.gate import load_runs
+from pytest_pdserve.results.gate import write_state
+from pytest_pdserve.results.measured import runs_of_records
+from pytest_pdserve.results.redaction import redacting_files
+from pytest_pdserve.serving.clients import bench_client
+from pytest_pdserve.session.phases import held_by
+from pytest_pdserve.session.provenance import provenance_before
+from pytest_pdserve.values.gate import Attribution
+from pytest_pdserve.values.gate import GateVerdict
+from pytest_pdserve.values.gate_state import GateStart
+from pytest_pdserve.values.gate_state import GateState
+from pytest_pdserve.values.gate_state import GateStep
+from pytest_pdserve.values.gate_state import Side
+from pytest_pdserve.values.measurements import MeasuredRun
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.topology import Topology
+
+
+@dataclass(slots=True, kw_only=True)
+class GateRun:
+    """A gate: what was asked, and what it has measured so far."""
+
+    request: GateRequest
+    """What was asked."""
+    folder: Path
+    """Its folder."""
+    state: GateState
+    """How far it is."""
+    rootdir: Path
+    """Root of the project."""
+    user_state: Path
+    """The user's own folder."""
+    progress: Progress
+    """Told what is being waited for."""
+    clock: Callable[[], float] = time.monotonic
+    _runs: dict[str, tuple[Record, ...]] = field(default_factory=dict)
+    _measured: dict[str, tuple[MeasuredRun, ...]] = field(default_factory=dict)
+    _held_before_s: float = 0.0
+    _held_since: float | None = None
+
+    @property
+    def runs(self) -> Mapping[str, Sequence[Record]]:
+        """Records by folder of the start."""
+        for start in self.state.starts:
+            if start.folder not in self._runs:
+                self._runs[start.folder] = load_runs(self.folder, start)
+        return self._runs
+
+    @property
+    def own_starts(self) -> tuple[GateStart, ...]:
+        """Starts of the gate itself, without those with swapped components."""
+        return tuple(start for start in self.state.starts if not start.step.swap)
+
+    @property
+    def differences(self) -> Differences:
+        """What differs between the runs of A and of B so far.
+
+        Runs are compared within a block and a topology: later blocks have other placements.
+        """
+        groups: dict[tuple[int, str], dict[Side, list[MeasuredRun]]] = {}
+        for start in self.own_starts:
+            step = start.step
+            sides = groups.setdefault((step.block, step.topology), {"A": [], "B": []})
+            sides[step.side] += self._measured_runs(start)
+        return joined(
+            find_differences(sides["A"], sides["B"], self.request.components)
+            for sides in groups.values()
+            if sides["A"] and sides["B"]
+        )
+
+    def _measured_runs(self, start: GateStart) -> tuple[MeasuredRun, ...]:
+        if start.folder not in self._measured:
+            self._measured[start.folder] = runs_of_records(self.runs[start.folder], start.folder)
+        return self._measured[start.folder]
+
+    def where(self) -> GateProgress:
+        """Return where the gate stands, by all that was measured."""
+        found = next_step(
+            self.own_starts,
+            self.runs,
+            cells=self.request.cells,
+            policy=self.request.rule,
+            components=self.request.components,
+        )
+        if undeclared := self.differences.undeclared:
+            error = (
+                "A and B differ in more than the stacks: "
+                + "; ".join(undeclared[:3])
+                + (f"; and {len(undeclared) - 3} more" if len(undeclared) > 3 else "")
+            )
+            return replace(found, step=None, end=GateEnd(verdict=GateVerdict.ERROR, error=error))
+        if found.begins_block and (spent := self._spent(found)):
+            end = GateEnd(verdict=GateVerdict.NOT_ENOUGH, error=spent)
+            return replace(found, step=None, end=end)
+        return found
+
+    def _spent(self, found: GateProgress) -> str | None:
+        """Return that the next block does not fit into the budget, or None."""
+        left_s = self.request.budget.left_s(self.held_s, self.state.gpus)
+        if left_s is None:
+            return None
+        needed_s = self.block_s(len(found.blocks) - 1)
+        if left_s > needed_s:
+            return None
+        return (
+            f"the budget of {self.request.budget.words} is spent: {max(0.0, left_s):.0f} s are "
+            f"left, and the last block took {needed_s:.0f} s"
+        )
+
+    def block_s(self, block: int) -> float:
+        """Return the seconds that a block took, its failed starts included; 0 if there is none."""
+        return sum(start.seconds for start in self.own_starts if start.step.block == block)
+
+    @property
+    def held_s(self) -> float:
+        """Seconds that nodes were held so far."""
+        now_s = 0.0 if self._held_since is None else self.clock() - self._held_since
+        return self._held_before_s + now_s
+
+    def run(self) -> tuple[GateProgress, Attribution | None]:
+        """Measure until the gate is decided, or its budget is spent.
+
+        :returns: where it stands, and which component made B worse, if that was asked.
+        :raises PdserveError: if it cannot go on; it may be resumed.
+        """
+        self._held_before_s = self.state.held_s
+        found = self.where()
+        if found.step is None and not isinstance(swap := self.next_swap(found), SwapStep):
+            return found, swap
+        with holding_system(self.request.system, self.user_state):
+            arms = self._built_arms()
+            with self._holding() as held:
+                self._drop_torn_block(held)
+                found = self._until_decided(self.where(), arms, held)
+                return found, self._attributed(found, arms, held)
+
+    def _drop_torn_block(self, held: Held) -> None:
+        """Measure a block anew if it was begun on nodes that are not held now."""
+        block = len(self.where().blocks)
+        begun = [start for start in self.own_starts if start.step.block == block]
+        nodes = {n for start in begun for record in self.runs[start.folder] for n in record.nodes}
+        if gone := nodes - {host.name for host in held.allocation.hosts}:
+            self.progress(
+                f"block {block + 1} was begun on {', '.join(sorted(gone))}, which is not held now: "
+                "it is measured anew"
+            )
+            kept = tuple(start for start in self.state.starts if start not in begun)
+            self.state = replace(self.state, starts=kept)
+
+    def next_swap(self, found: GateProgress) -> SwapStep | Attribution | None:
+        """Return which start or which component an attribution has next; None if none is asked."""
+        no_go = found.end is not None and found.end.verdict is GateVerdict.NO_GO
+        if not (no_go and self.request.attribute):
+            return None
+        evidence = found.judgement.evidence if found.judgement else ()
+        return next_swap(
+            self.state.starts,
+            self.runs,
+            components=self.request.components,
+            suspect=suspect_of(evidence, self.own_starts, self.request.cells),
+        )
+
+    def _attributed(
+        self, found: GateProgress, arms: Mapping[str, Arm], held: Held
+    ) -> Attribution | None:
+        """Swap components until it is known which one made B worse."""
+        swapped: dict[str, Arm] = {}
+        while isinstance(swap := self.next_swap(found), SwapStep):
+            step, name = swap.step, swap.step.swap
+            self.progress(
+                f"{name}, start {step.place + 1} of 4: {step.side} on {step.topology}, "
+                f"{len(swap.workloads)} loads"
+            )
+            if step.side == "B" and name not in swapped:
+                swapped[name] = self._swapped(swap)
+            arm = swapped[name] if step.side == "B" else arms["A"]
+            self.measure(step, swap.workloads, arm, held)
+        return swap
+
+    def _swapped(self, swap: SwapStep) -> Arm:
+        """Build a stack with one component of the other."""
+        a, b = self.request.baseline.stack, self.request.candidate.stack
+        into, other = (a, b) if swap.into == "baseline" else (b, a)
+        arm = read_arm("B", swapped_text(into, other, swap.component), self.request.system)
+        return built_arm(arm, self.request.system, self.progress)
+
+    def _built_arms(self) -> dict[str, Arm]:
+        """Build both stacks, and refuse what cannot be started.
+
+        :raises InstallError: if one cannot be installed.
+        """
+        request = self.request
+        made: dict[str, Arm] = {}
+        for arm in (request.baseline, request.candidate):
+            made[arm.side] = built = built_arm(arm, request.system, self.progress)
+            backend = backend_of(built.system)
+            backend.check(built.system)
+            if backend.deployer is None:
+                for each in request.cells:
+                    planned = plan_topology(
+                        built.system, Topology.parse(each.topology), starting=True
+                    )
+                    backend.check_launch(built.system, planned.launch)
+        packages = _packages_that_differ(made["A"], made["B"])
+        self.state = replace(self.state, packages=packages)
+        return made
+
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[Held]:
+        """Acquire nodes and start the client, and count for how long they are held."""
+        system, sitting = self.request.system, self.state.sittings
+        backend = backend_of(system)
+        asked = Request(folder=self.folder / f"{backend.name}-{sitting}", progress=self.progress)
+        with redacting_files(self.folder), backend.acquire(system, asked) as allocation:
+            self._held_since = self.clock()
+            try:
+                self.state = replace(self.state, gpus=_gpus(allocation, self.request))
+                yield from self._with_client(allocation, sitting)
+            finally:
+                self._held_before_s = self.held_s
+                self._held_since = None
+                self._write()
+
+    def _with_client(self, allocation: Allocation, sitting: int) -> Iterator[Held]:
+        system = self.request.system
+        common = provenance_before(system, self.rootdir)
+        held = Held(
+            folder=self.folder,
+            session=SessionRef(id=self.folder.name, started_at=self.state.began_at),
+            allocation=allocation,
+            bench=None,
+            common=replace(
+                common, versions={**allocation.find_versions(), **dict(common.versions)}
+            ),
+            progress=self.progress,
+            clock=self.clock,
+        )
+        if backend_of(system).deployer is not None:
+            yield held
+            return
+        with bench_client(system, allocation, self.folder / f"client-{sitting}") as bench:
+            yield replace(held, bench=bench)
+
+    def _until_decided(
+        self, found: GateProgress, arms: Mapping[str, Arm], held: Held
+    ) -> GateProgress:
+        while found.step is not None:
+            self.say(found)
+            self.measure(found.step, found.workloads, arms[found.step.side], held)
+            found = self.where()
+        return found
+
+    def measure(
+        self, step: GateStep, workloads: Sequence[str], arm: Arm, held: Held
+    ) -> tuple[Record, ...]:
+        """Make one start, and write that it was made."""
+        loads = [self.request.loads[name] for name in workloads]
+        start, records = run_start(step, len(self.state.starts), arm, loads, held)
+        self._runs[start.folder] = records
+        self.state = replace(self.state, starts=(*self.state.starts, start))
+        self._write()
+        if start.why:
+            self.progress(f"{start.folder}: {start.why}")
+        return records
+
+    def say(self, found: GateProgress) -> None:
+        """Tell which start comes next."""
+        step = found.step
+        assert step is not None
+        again = f", try {step.attempt}" if step.attempt > 1 else ""
+        control = ", to see whether A still works" if step.control else ""
+        self.progress(
+            f"block {step.block + 1}, start {step.place + 1} of 4: {step.side} on {step.topology}, "
+            f"{len(found.workloads)} loads{again}{control}"
+        )
+
+    def _write(self) -> None:
+        self.state = replace(self.state, held_s=round(self.held_s, 3))
+        write_state(self.folder, self.state)
+
+
+def _packages_that_differ(a: Arm, b: Arm) -> tuple[str, ...]:
+    """Return what else differs between two environments, e.g. ``numpy: 2.1 with A, 2.2 with B``."""
+    if a.stack.python is None and b.stack.python is None:
+        return ()
+    ours, theirs = (
+        arm.stack if arm.stack.python else replace(arm.stack, python=python_of_system(arm.system))
+        for arm in (a, b)
+    )
+    return tuple(
+        f"{name}: {one or 'none'} with A, {other or 'none'} with B"
+        for name, (one, other) in other_packages(ours, theirs).items()
+        if name != OURS
+    )
+
+
+def _gpus(allocation: Allocation, request: GateRequest) -> int:
+    known = "gpu" in allocation.describe_nodes()
+    system = request.system
+    held = held_by(system, nodes=len(allocation.hosts), has_gpus=known or None)
+    return held.gpus

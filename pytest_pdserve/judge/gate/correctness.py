@@ -1,0 +1,127 @@
+"""Whether a start of servers served rightly: what its records and its answers say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_pdserve.values.gate_state import GateStart
+from pytest_pdserve.values.gate_state import Outcome
+from pytest_pdserve.values.gate_state import Side
+from pytest_pdserve.values.record import Record
+
+OF_OTHERS = frozenset({"client", "client_lateness", "figures", "foreign_requests", "nodes"})
+"""Checks whose failure does not come from the servers: the client, its machine, or other users."""
+ARITHMETIC = frozenset({"vllm", "torch", "image", "serve_args"})
+"""Components that may change the order of sums, so that equally likely tokens may change."""
+_CHANGED_SHARE = 0.5
+"""Share of prompts whose answers begin with another word, above which no order of sums explains
+it."""
+
+
+def outcome_of(records: Sequence[Record]) -> tuple[Outcome, str]:
+    """Return how a start with these runs ended, and why it is not OK."""
+    for record in records:
+        if record.invalid:
+            found = [each for each in record.invalid if each.check not in OF_OTHERS]
+            first = (found or record.invalid)[0]
+            why = f"the run of {record.workload.id} is invalid: {first.check}: {first.message}"
+            return (Outcome.FAULT if found else Outcome.TROUBLE), why
+    return Outcome.OK, ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """What greedy answers of both stacks to the same prompts say."""
+
+    faults: tuple[str, ...] = ()
+    """Wrong tokens of B, a sentence each."""
+    notes: tuple[str, ...] = ()
+    """Answers that differ without proof that they are wrong, or were not compared."""
+
+
+def judge_answers(starts: Sequence[GateStart], components: Sequence[str]) -> Parity:
+    """Compare B's greedy answers with A's, and A's with each other, topology by topology.
+
+    :param components: what differs between the stacks.
+    """
+    topologies = dict.fromkeys(start.step.topology for start in starts)
+    said = [each for name in topologies for each in _of_topology(starts, name, components)]
+    return Parity(
+        faults=tuple(text for is_fault, text in said if is_fault),
+        notes=tuple(text for is_fault, text in said if not is_fault),
+    )
+
+
+def _of_topology(
+    starts: Sequence[GateStart], topology: str, components: Sequence[str]
+) -> Iterator[tuple[bool, str]]:
+    """Yield what there is to say, and whether it is a fault of B."""
+    a, b = (_answers(starts, topology, side) for side in ("A", "B"))
+    if len(a) < 2 or len(b) < 2:
+        return
+    count = len(a[0])
+    unstable = [place for place in range(count) if len({each[place] for each in a}) > 1]
+    if unstable:
+        yield (
+            False,
+            f"{topology}: A's own greedy answers to {len(unstable)} of {count} prompts differ from "
+            "start to start, so B's are not compared with them",
+        )
+        return
+    if count > 1 and len({*a[0]}) == 1:
+        yield (
+            False,
+            f"{topology}: A answers all {count} prompts with one text, so wrong tokens of B might "
+            "not show",
+        )
+    changed = [place for place in range(count) if all(e[place] != a[0][place] for e in b)]
+    if changed:
+        yield _of_changed(a[0], b, changed, topology=topology, components=components)
+
+
+def _of_changed(
+    a: Sequence[str],
+    b: Sequence[Sequence[str]],
+    changed: Sequence[int],
+    *,
+    topology: str,
+    components: Sequence[str],
+) -> tuple[bool, str]:
+    """Return what answers that differ at every start of B say, and whether it is a fault.
+
+    :param a: answers of A, the same at all its starts.
+    :param changed: places of the answers that differ.
+    """
+    shown = changed[0]
+    said = (
+        f"{topology}: B's greedy answers to {len(changed)} of {len(a)} prompts differ from A's at "
+        f"all {len(b)} starts, and A's never differ from each other: A answers {a[shown]!r:.60}, B "
+        f"{b[0][shown]!r:.60}"
+    )
+    arithmetic = sorted(ARITHMETIC & {*components})
+    if not arithmetic:
+        return True, f"wrong tokens: {said}"
+    begun = [place for place in changed if all(_other_word(e[place], a[place]) for e in b)]
+    if len(begun) > _CHANGED_SHARE * len(a):
+        return True, f"wrong tokens: {said}; {len(begun)} differ from the first word on"
+    named = " and ".join(arithmetic)
+    return False, f"{said}; another {named} may sum in another order, so this proves no fault"
+
+
+def _answers(starts: Sequence[GateStart], topology: str, side: Side) -> list[tuple[str, ...]]:
+    """Return the answers of every start that has some; of those that differ in number, none."""
+    found = [
+        start.answers
+        for start in starts
+        if start.step.topology == topology
+        and start.step.side == side
+        and start.answers
+        and not start.step.swap
+    ]
+    return found if len({*map(len, found)}) <= 1 else []
+
+
+def _other_word(one: str, other: str) -> bool:
+    return one.split()[:1] != other.split()[:1]

@@ -1,0 +1,179 @@
+"""What a page is made of, and its templates."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+from pytest_pdserve.report.page import groups
+from pytest_pdserve.report.page import text
+from pytest_pdserve.report.page.records import LogCauses
+from pytest_pdserve.report.page.records import logs_in
+from pytest_pdserve.report.page.records import runs_of
+from pytest_pdserve.report.phases import phase_line
+from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.report import OUTCOMES
+from pytest_pdserve.values.report import Report
+from pytest_pdserve.values.report import VerdictReport
+from pytest_pdserve.values.rules import RULE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from pytest_pdserve.report.figures import Figure
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MOST = 400
+"""Rows of a list or a table that is not that of all cells."""
+_OPEN = 100
+"""Cells of which the table is unfolded."""
+_FEW = 60
+"""Records of which the list is unfolded."""
+_MANY = 2000
+"""Cells beyond which rows have no links to records, and figures are left to ``pdserve plot``."""
+_FIGURES = 6
+"""Figures that are not folded: the article's four, TPOT and E2EL."""
+_FIGURE_BYTES = 1_200_000
+"""Size that all figures may have together."""
+_OVERLAY = "pdserve-overlay"
+"""Class of the article's curves in a figure."""
+_TONES = {
+    **dict.fromkeys(("FAIL", "ERROR"), "bad"),
+    **dict.fromkeys(("SUSPICIOUS", "INCONCLUSIVE", "EXPECTED", "REPORTED"), "warn"),
+    "PASS": "good",
+    "NEW": "new",
+}
+"""Colour of an outcome, as the style sheet names it; that of others is ``calm``."""
+
+
+def page_html(report: Report, *, folder: Path | None = None, page: Path | None = None) -> str:
+    """Return the page of a session.
+
+    :param folder: folder of its records, where that is not the one that the report names.
+    :param page: folder that the page will lie in, which its links start from; None is the working
+        folder.
+    """
+    if folder is None and report.folder:
+        folder = Path(report.folder)
+    where = (page or Path()).absolute()
+    drawn, not_drawn = _figures(report, folder)
+    template = _environment().get_template("page.html")
+    return template.render(
+        report=report,
+        title=groups.page_title(report),
+        groups=groups.groups_of(report),
+        gains=groups.gains_of(report),
+        cells=[each for each in report.verdicts if each.kind == "cell"],
+        others=[each for each in report.verdicts if each.kind != "cell"],
+        runs=runs_of(report, folder),
+        folder=folder,
+        logs=logs_in(folder),
+        causes=_causes(report, folder),
+        link=functools.partial(_link, where),
+        figures=drawn,
+        not_drawn=not_drawn,
+        has_overlay=any(_OVERLAY in figure.svg for figure in drawn),
+        phases=phase_line(report.phases) if report.phases else "",
+        shown=METRICS.shown,
+        **_files(),
+    )
+
+
+def _causes(report: Report, folder: Path | None) -> tuple[str, ...]:
+    """Return what logs say of errors that no record tells of."""
+    return LogCauses().of(logs_in(folder)) if report.errors else ()
+
+
+def _figures(report: Report, folder: Path | None) -> tuple[list[Figure], str]:
+    """Return the figures that fit on a page, and why others are not there; empty if all are."""
+    if sum(each.kind == "cell" for each in report.verdicts) > _MANY:
+        return [], f"Of more than {_MANY:,} cells, pdserve plot draws figures."
+    if importlib.util.find_spec("matplotlib") is None:
+        return [], "Figures need Matplotlib: pip install 'pytest-pdserve[plot]'"
+    from pytest_pdserve.report.figures import figures_of
+
+    kept: list[Figure] = []
+    room = _FIGURE_BYTES
+    try:
+        figures = figures_of(report, folder=folder)
+    except Exception as error:  # a page without figures is better than none
+        return [], f"No figures: a fault of pdserve itself: {error!r}; please report it"
+    for figure in figures:
+        room -= len(figure.svg.encode())
+        if room < 0:
+            break
+        kept.append(figure)
+    more = text.counted(len(figures) - len(kept), "figure")
+    why = f"{more} more would make this page too large: pdserve plot writes all."
+    return kept, why if len(kept) < len(figures) else ""
+
+
+def _link(where: Path, target: Path) -> str:
+    return text.link(target.absolute(), where)
+
+
+@functools.cache
+def _files() -> dict[str, str]:
+    """Return style sheet and script, and the digest by which a browser may run no other script."""
+    script = (_TEMPLATES / "page.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = (_TEMPLATES / "page.css").read_text("utf-8")
+    return {"style": style, "script": script, "script_digest": f"sha256-{digest}"}
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Return the templates' environment: every value is escaped, a missing one is an error."""
+    from jinja2 import Environment
+    from jinja2 import FileSystemLoader
+    from jinja2 import StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=text.visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals |= {
+        "value_text": text.value_text,
+        "change_text": text.change_text,
+        "command_line": text.command_line,
+        "counted": text.counted,
+        "first_line": text.first_line,
+        "moment_text": text.moment_text,
+        "visible": text.visible,
+        "limits_text": text.limits_text,
+        "since_of": groups.since_of,
+        "shortened": text.shortened,
+        "anchor_of": groups.anchor_of,
+        "also_worse": groups.also_worse,
+        "judged_metrics": groups.judged_metrics,
+        "tone": _tone,
+        "cell_values": _cell_values,
+        "outcomes": OUTCOMES,
+        "better_nights": RULE.better_nights,
+        "MOST": _MOST,
+        "OPEN": _OPEN,
+        "FEW": _FEW,
+        "FIGURES": _FIGURES,
+        "MANY": _MANY,
+    }
+    return made
+
+
+def _tone(outcome: str | None) -> str:
+    return _TONES.get(outcome or "", "calm")
+
+
+def _cell_values(cell: VerdictReport, names: Sequence[Any]) -> list[Any]:
+    """Return the metric of each column; None where the cell has none of it."""
+    there = {metric.metric: metric for metric in cell.metrics}
+    return [there.get(column.name) for column in names]

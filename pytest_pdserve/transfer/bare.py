@@ -1,0 +1,151 @@
+"""What NIXL shows between nodes without a model: measured once, then looked up."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+
+from pytest_pdserve.plan.transfer import provider_in
+from pytest_pdserve.plan.transfer import running_cases
+from pytest_pdserve.plan.transfer import shape_of
+from pytest_pdserve.results.bare_transfers import BareKey
+from pytest_pdserve.results.bare_transfers import keep_bare
+from pytest_pdserve.results.bare_transfers import load_bare
+from pytest_pdserve.serving.model import load_kv_shape
+from pytest_pdserve.serving.model import make_model
+from pytest_pdserve.serving.running_transfers import Bare
+from pytest_pdserve.transfer.measuring import TransferPlan
+from pytest_pdserve.transfer.preflight import REPEATS
+from pytest_pdserve.transfer.preflight import Preflight
+from pytest_pdserve.transfer.preflight import placed_pairs
+from pytest_pdserve.values.errors import StoreError
+from pytest_pdserve.values.roles import kv_pullers
+from pytest_pdserve.values.sessions import utc_text
+from pytest_pdserve.values.topology import Topology
+from pytest_pdserve.values.transfer import Pair
+from pytest_pdserve.values.transfer import PairFigures
+from pytest_pdserve.values.transfer import TransferRecord
+from pytest_pdserve.values.transfer import TransferShape
+
+LABEL = "bare"
+"""What records of such a measurement begin with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """One figure."""
+
+    pair: Pair
+    tokens: int
+    """Length of the prompt."""
+    shape: TransferShape
+    key: BareKey
+
+
+def bare_figures(
+    preflight: Preflight,
+    topologies: Sequence[Topology],
+    *,
+    versions: Mapping[str, str],
+    rotation: int,
+    may_measure: bool,
+) -> Bare:
+    """Return what NIXL alone shows between the pairs of *topologies*, by nodes and prompt length.
+
+    A figure is measured once for each host, backend, versions and shape, and kept in the user's
+    cache folder. What is not known is absent: all of it where the model's KV cache is not known.
+
+    :param preflight: nodes and records of the session.
+    :param versions: of the session.
+    :param rotation: places by which nodes are rotated before instances are put on them.
+    :param may_measure: False while instances run, which hold the memory.
+    :raises ConfigError: if nothing gives the length of a prompt.
+    :raises TransferError: if a transfer fails.
+    """
+    wanted = _wanted(preflight, topologies, versions, rotation)
+    found = {each.key.path: record.measured for each in wanted if (record := load_bare(each.key))}
+    missing = [each for each in wanted if each.key.path not in found]
+    if missing and may_measure:
+        found |= _measure(preflight, missing)
+    return {
+        (each.pair, each.tokens): found[each.key.path] for each in wanted if each.key.path in found
+    }
+
+
+def _wanted(
+    preflight: Preflight,
+    topologies: Sequence[Topology],
+    versions: Mapping[str, str],
+    rotation: int,
+) -> list[_Wanted]:
+    system, allocation = preflight.system, preflight.allocation
+    cases = running_cases(system)
+    make_model(system)
+    kv = load_kv_shape(system)
+    if kv is None:
+        return []
+    provider = provider_in(system, kv_pullers()[0], os.environ)
+    placed = (placed_pairs(allocation, each, system, rotation) for each in topologies)
+    pairs = dict.fromkeys(pair for some in placed for pair in some)
+
+    def key(pair: Pair, shape: TransferShape) -> BareKey:
+        here = (platform.node(),)
+        return BareKey(
+            hosts=here if system.cluster.shared_host else (pair.reader, pair.source),
+            fingerprint=preflight.fingerprint,
+            backend=system.kv_transfer.backend,
+            provider=provider,
+            versions=versions,
+            shape=shape,
+        )
+
+    shapes = [(case.prompt_tokens or 0, shape_of(case, system, kv)) for case in cases]
+    return [
+        _Wanted(pair=pair, tokens=tokens, shape=shape, key=key(pair, shape))
+        for pair in pairs
+        for tokens, shape in shapes
+    ]
+
+
+def _measure(preflight: Preflight, missing: Sequence[_Wanted]) -> dict[Path, PairFigures]:
+    """Measure what is missing, and keep it; slots of one machine are measured once for all."""
+    first = {each.key.path: each for each in reversed(missing)}.values()
+    plan = TransferPlan(
+        pairs=tuple(dict.fromkeys(each.pair for each in first)),
+        backends=(preflight.system.kv_transfer.backend,),
+        shapes=tuple(dict.fromkeys(each.shape for each in first)),
+        repeats=REPEATS,
+    )
+    preflight.progress("measuring NIXL without a model, once for this host and these versions")
+    measured = preflight.measure(plan, LABEL)
+    return {
+        each.key.path: _kept(preflight, each, one)
+        for each in first
+        for one in measured
+        if one.pair == each.pair
+    }
+
+
+def _kept(preflight: Preflight, wanted: _Wanted, measured: PairFigures) -> PairFigures:
+    """Keep the one figure that is wanted of a pair; return it."""
+    (figure,) = (each for each in measured.figures if each.shape == wanted.shape)
+    own = replace(measured, figures=(figure,))
+    record = TransferRecord(
+        session=preflight.store.session.id,
+        system=preflight.system.name,
+        fingerprint=preflight.fingerprint,
+        measured_at=utc_text(datetime.now(UTC)),
+        measured=own,
+    )
+    try:
+        keep_bare(wanted.key, record)
+    except StoreError as error:
+        preflight.progress(f"the figure is not kept for later sessions: {error}")
+    return own

@@ -1,0 +1,66 @@
+"""How fast KV caches move between the instances of a running deployment, one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from pytest_pdserve.values.numbers import LARGEST
+from pytest_pdserve.values.text import Line
+from pytest_pdserve.values.transfer import Count
+from pytest_pdserve.values.transfer import GbPerS
+from pytest_pdserve.values.transfer import Milliseconds
+from pytest_pdserve.values.transfer import Pair
+from pytest_pdserve.values.transfer import Tokens
+from pytest_pdserve.values.transfer import TransferBackend
+
+Name = Annotated[str, Meta(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningTransfer:
+    """What vLLM's counters say of one pair of instances and one prompt length.
+
+    Transfers were made one at a time, so that none waited for another.
+    """
+
+    reader: Name
+    """Decode instance, e.g. ``decode[1]``."""
+    source: Name
+    """Prefill instance."""
+    pair: Pair
+    """Their nodes."""
+    backend: TransferBackend
+    """NIXL backend."""
+    provider: Line
+    """What its environment says of the transport, e.g. ``UCX_TLS=tcp``; empty for the default."""
+    prompt_tokens: Tokens
+    """Length of the prompts."""
+    transfers: Count
+    """Transfers that were counted; with tensor parallelism one for each rank."""
+    ms: Milliseconds
+    """Mean of ``vllm:nixl_xfer_time_seconds``, ms: until vLLM has noticed the end, once a step."""
+    transfer_bytes: Annotated[float, Meta(gt=0, le=LARGEST)]
+    """Mean bytes of a transfer."""
+    descriptors: Annotated[float, Meta(ge=0, le=LARGEST)] | None = None
+    """Mean pieces of a transfer, those that lie side by side counted as one; None if vLLM does not
+    count them."""
+    posting_ms: Annotated[float, Meta(ge=0, le=LARGEST)] | None = None
+    """Mean of ``vllm:nixl_post_time_seconds``, ms; None if vLLM does not count it."""
+    bare_gb_s: GbPerS | None = None
+    """GB/s that NIXL showed between these nodes without a model, with as many bytes; None where
+    that was not measured, or vLLM moves another number."""
+    bare_descriptors: Count | None = None
+    """Pieces of that, each anywhere in memory: as many as vLLM needs at most."""
+
+    @property
+    def gb_s(self) -> float:
+        """Bytes by time, in 1e9 bytes a second."""
+        return self.transfer_bytes / self.ms / 1e6
+
+    @property
+    def instances(self) -> tuple[str, str]:
+        """Decode and prefill instance."""
+        return self.reader, self.source

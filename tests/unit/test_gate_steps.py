@@ -1,0 +1,377 @@
+"""What a gate does next: order, second tries, controls, faults, and what differs undeclared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_pdserve.judge.gate.correctness import judge_answers
+from pytest_pdserve.judge.gate.correctness import outcome_of
+from pytest_pdserve.judge.gate.differences import find_differences
+from pytest_pdserve.judge.gate.steps import GateProgress
+from pytest_pdserve.judge.gate.steps import next_step
+from pytest_pdserve.judge.gate.swaps import Suspect
+from pytest_pdserve.judge.gate.swaps import SwapStep
+from pytest_pdserve.judge.gate.swaps import next_swap
+from pytest_pdserve.values.errors import ConfigError
+from pytest_pdserve.values.gate import Attribution
+from pytest_pdserve.values.gate import GatePolicy
+from pytest_pdserve.values.gate import GateVerdict
+from pytest_pdserve.values.gate import MetricEvidence
+from pytest_pdserve.values.gate import MetricState
+from pytest_pdserve.values.gate_budget import GateBudget
+from pytest_pdserve.values.gate_budget import parse_budget
+from pytest_pdserve.values.gate_state import GateCells
+from pytest_pdserve.values.gate_state import GateStart
+from pytest_pdserve.values.gate_state import GateStep
+from pytest_pdserve.values.gate_state import Outcome
+from pytest_pdserve.values.measurements import MeasuredRun
+from pytest_pdserve.values.record import Finding
+from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.workload import Workload
+
+LOAD = Workload(input_len=512, output_len=256, num_prompts=4)
+CELLS = (
+    GateCells(topology="1p3d", workloads=(LOAD.id,)),
+    GateCells(topology="dp", workloads=(LOAD.id,)),
+)
+DP = CELLS[1:]
+ITL = GatePolicy(margins={"mean_itl_ms": 0.03})
+
+
+class Gate:
+    """A gate that is played start by start."""
+
+    def __init__(self, make_record: Callable[..., Record], cells: Sequence[GateCells]) -> None:
+        self.make_record, self.cells = make_record, cells
+        self.starts: list[GateStart] = []
+        self.runs: dict[str, tuple[Record, ...]] = {}
+
+    def next(self) -> GateProgress:
+        return next_step(self.starts, self.runs, cells=self.cells, policy=ITL, components=())
+
+    def make(self, step: GateStep, outcome: Outcome = Outcome.OK, *, value: float = 5.0) -> None:
+        """Add a start that ended so."""
+        folder = f"{step.name}-{len(self.starts)}"
+        why = "" if outcome is Outcome.OK else f"sad {step.name}"
+        start = GateStart(step=step, folder=folder, outcome=outcome, why=why)
+        self.starts.append(start)
+        record = self.make_record({"mean_itl_ms": value}, topology=step.topology)
+        self.runs[folder] = (record,)
+
+    def play(self, *outcomes: Outcome) -> GateProgress:
+        """Make the next starts, one for each outcome."""
+        for outcome in outcomes:
+            step = self.next().step
+            assert step is not None
+            self.make(step, outcome)
+        return self.next()
+
+    def end(self) -> tuple[GateVerdict, tuple[str, ...], str | None]:
+        found = self.next().end
+        assert found is not None
+        return found.verdict, found.faults, found.error
+
+
+@pytest.fixture
+def gate(make_record: Callable[..., Record]) -> Gate:
+    """A gate of one cell."""
+    return Gate(make_record, DP)
+
+
+@pytest.fixture
+def wide(make_record: Callable[..., Record]) -> Gate:
+    """A gate of two topologies."""
+    return Gate(make_record, CELLS)
+
+
+OK, FAULT, TROUBLE = Outcome.OK, Outcome.FAULT, Outcome.TROUBLE
+
+
+def test_each_place_starts_every_topology_and_blocks_change_their_order(
+    wide: Gate,
+) -> None:
+    gate = wide
+    gate.play(*[OK] * 16)
+    assert [(s.step.topology, s.step.side) for s in gate.starts[:6]] == [
+        ("1p3d", "A"),
+        ("dp", "A"),
+        ("1p3d", "B"),
+        ("dp", "B"),
+        ("1p3d", "B"),
+        ("dp", "B"),
+    ]
+    assert "".join(s.step.side for s in gate.starts if s.step.topology == "dp") == "ABBABAAB"
+
+
+def test_starts_of_one_number_get_one_load(gate: Gate) -> None:
+    gate.play(*[OK] * 8)
+    assert [(s.step.side, s.step.repeat) for s in gate.starts] == [
+        *(("A", 0), ("B", 0), ("B", 1), ("A", 1)),
+        *(("B", 2), ("A", 2), ("A", 3), ("B", 3)),
+    ]
+
+
+def test_a_start_that_fails_once_is_made_again_and_does_not_count(gate: Gate) -> None:
+    progress = gate.play(OK, FAULT, OK, OK, OK)
+    assert [s.step.attempt for s in gate.starts] == [1, 1, 2, 1, 1]
+    assert (len(progress.blocks), progress.end) == (1, None)
+
+
+def test_a_candidate_that_fails_twice_is_no_go_if_the_baseline_then_works(
+    gate: Gate,
+) -> None:
+    progress = gate.play(OK, FAULT, FAULT)
+    assert progress.step is not None
+    assert (progress.step.side, progress.step.control) == ("A", True)
+    gate.play(OK)
+    fault = "B fails on dp twice in a row, where A works before and after: sad b01-2B-dp-try2"
+    assert gate.end() == (GateVerdict.NO_GO, (fault,), None)
+
+
+def test_both_stacks_failing_is_an_error_that_names_both(gate: Gate) -> None:
+    gate.play(OK, FAULT, FAULT, FAULT)
+    verdict, faults, error = gate.end()
+    assert (verdict, faults) == (GateVerdict.ERROR, ())
+    assert error == (
+        "both stacks fail on dp; B: sad b01-2B-dp-try2; A right after it: sad b01-2A-dp-control"
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "outcome"),
+    [("transfers", FAULT), ("completed", FAULT), ("client", TROUBLE), ("nodes", TROUBLE)],
+)
+def test_an_invalid_run_is_a_fault_of_the_servers_or_a_disturbance(
+    make_record: Callable[..., Record], check: str, outcome: Outcome
+) -> None:
+    sound, finding = make_record(), Finding(check=check, severity="invalid", message="so")
+    said = outcome_of([sound, make_record(findings=(finding,))])
+    assert said == (outcome, f"the run of {LOAD.id} is invalid: {check}: so")
+    assert outcome_of([sound]) == (OK, "")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "error"),
+    [
+        ((FAULT, FAULT), "A, the baseline, is broken itself on dp: sad b01-1A-dp-try2"),
+        ((TROUBLE, TROUBLE), "dp was disturbed 2 times in a row: sad b01-1A-dp-try2"),
+        ((OK, FAULT, TROUBLE), "dp was disturbed 2 times in a row: sad b01-2B-dp-try2"),
+    ],
+)
+def test_a_broken_baseline_and_disturbances_are_errors(
+    gate: Gate, outcomes: Sequence[Outcome], error: str
+) -> None:
+    gate.play(*outcomes)
+    assert gate.end() == (GateVerdict.ERROR, (), error)
+
+
+def test_three_failures_of_the_candidate_and_none_of_the_baseline_are_a_fault(gate: Gate) -> None:
+    gate.play(OK, FAULT, OK, FAULT, OK, OK)
+    assert gate.next().end is None
+    gate.play(FAULT, OK, OK, OK, OK)
+    verdict, (fault,), _ = gate.end()
+    assert verdict is GateVerdict.NO_GO
+    assert fault.startswith("3 starts of B failed and none of A, though each worked when tried")
+
+
+def test_failures_of_both_stacks_that_go_away_prove_nothing(gate: Gate) -> None:
+    gate.play(FAULT, OK, FAULT, OK, FAULT, OK, OK)
+    gate.play(FAULT, OK, OK, OK, OK)
+    assert gate.end()[0] is GateVerdict.GO
+
+
+def test_a_topology_that_is_decided_is_left_out_of_the_next_block(wide: Gate) -> None:
+    gate = wide
+    noise = {"1p3d": iter([5.0, 5.4, 5.1, 5.5] * 2), "dp": iter([5.0] * 8)}
+    for _ in range(16):
+        step = gate.next().step
+        assert step is not None
+        gate.make(step, value=next(noise[step.topology]))
+    step = gate.next().step
+    assert step is not None
+    gate.make(step)
+    after = gate.next().step
+    assert after is not None
+    assert (step.topology, after.topology, after.place) == ("1p3d", "1p3d", 1)
+
+
+def answered(*sides: tuple[str, tuple[str, ...]]) -> list[GateStart]:
+    return [
+        GateStart(
+            step=GateStep(block=0, place=place, side=side, topology="dp"),  # type: ignore[arg-type]
+            folder=str(place),
+            outcome=OK,
+            answers=answers,
+        )
+        for place, (side, answers) in enumerate(sides)
+    ]
+
+
+SAME = ("one two", "three four", "five six")
+ONE_OTHER = ("one two", "three four", "five seven")
+ALL_OTHER = ("x two", "x four", "x six")
+
+
+@pytest.mark.parametrize(
+    ("b", "components", "faults", "notes"),
+    [
+        ((SAME, SAME), ("nixl",), 0, 0),
+        ((ONE_OTHER, ONE_OTHER), ("nixl",), 1, 0),
+        ((ONE_OTHER, SAME), ("nixl",), 0, 0),
+        ((ONE_OTHER, ONE_OTHER), ("vllm",), 0, 1),
+        ((ALL_OTHER, ALL_OTHER), ("vllm",), 1, 0),
+    ],
+    ids=["same", "router or NIXL", "once", "another vLLM", "another vLLM, from the first word"],
+)
+def test_greedy_answers_that_differ_are_a_fault_where_arithmetic_is_the_same(
+    b: tuple[tuple[str, ...], ...], components: tuple[str, ...], faults: int, notes: int
+) -> None:
+    starts = answered(("A", SAME), ("B", b[0]), ("B", b[1]), ("A", SAME))
+    said = judge_answers(starts, components)
+    assert (len(said.faults), len(said.notes)) == (faults, notes)
+
+
+def test_answers_are_not_judged_where_the_baseline_differs_from_itself() -> None:
+    starts = answered(("A", SAME), ("B", ALL_OTHER), ("B", ALL_OTHER), ("A", ONE_OTHER))
+    said = judge_answers(starts, ("nixl",))
+    assert said.faults == ()
+    assert said.notes == (
+        "dp: A's own greedy answers to 1 of 3 prompts differ from start to start, so B's are not "
+        "compared with them",
+    )
+
+
+def test_answers_that_are_all_one_text_prove_little() -> None:
+    alike = ("one two", "one two")
+    starts = answered(("A", alike), ("B", alike), ("B", alike), ("A", alike))
+    said = judge_answers(starts, ("nixl",))
+    assert said.faults == ()
+    assert said.notes == (
+        "dp: A answers all 2 prompts with one text, so wrong tokens of B might not show",
+    )
+
+
+def ran(**facts: dict[str, str]) -> list[MeasuredRun]:
+    known = {"versions": {"vllm": "0.31.0", "torch": "2.12"}, "hardware": {"nodes": "n0"}}
+    known["flags"] = {"prefill --max-num-seqs": "8"}
+    merged = {group: {**known.get(group, {}), **facts.get(group, {})} for group in known}
+    return [
+        MeasuredRun(
+            where="here",
+            topology="dp",
+            workload_id="w",
+            evidence=("s",),
+            client="c",
+            metrics={},
+            facts=merged,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("components", "facts", "undeclared", "brought"),
+    [
+        (("vllm",), {"versions": {"vllm": "0.32.0"}}, 0, 0),
+        (("nixl",), {"versions": {"vllm": "0.32.0"}}, 1, 0),
+        (("vllm",), {"versions": {"vllm": "0.32.0", "torch": "2.13"}}, 0, 1),
+        (("vllm-router",), {"versions": {"torch": "2.13"}}, 1, 0),
+        (("serve_args",), {"flags": {"prefill --max-num-seqs": "9"}}, 0, 0),
+        (("vllm",), {"flags": {"prefill --max-num-seqs": "9"}}, 1, 0),
+        (("serve_args",), {"flags": {"router --policy": "random"}}, 1, 0),
+        (("vllm",), {"hardware": {"nodes": "n1"}}, 1, 0),
+        (("vllm",), {"hardware": {"fingerprint": "other"}}, 0, 0),
+    ],
+)
+def test_what_differs_beside_the_components_is_named(
+    components: tuple[str, ...], facts: dict[str, dict[str, str]], undeclared: int, brought: int
+) -> None:
+    said = find_differences(ran(), ran(**facts), components)
+    assert (len(said.undeclared), len(said.brought)) == (undeclared, brought)
+
+
+def test_an_undeclared_difference_has_both_values() -> None:
+    said = find_differences(ran(), ran(hardware={"nodes": "n1"}), ("vllm",))
+    assert said.undeclared == ("hardware nodes: n0 with A, n1 with B",)
+
+
+def worse_metric() -> MetricEvidence:
+    return MetricEvidence(
+        topology="dp",
+        workload=LOAD.id,
+        metric="mean_itl_ms",
+        state=MetricState.WORSE,
+        blocks=3,
+        blocks_against=3,
+        margin=0.03,
+        limit=0.015,
+        pairs=36,
+        pairs_beyond=36,
+    )
+
+
+@pytest.mark.parametrize(
+    ("slow", "component", "why"),
+    [
+        (
+            ({"nixl"}, set()),
+            "nixl",
+            "nixl does it: A with B's nixl is worse, and B with A's nixl is not",
+        ),
+        ((set(), set()), None, "none of vllm, nixl alone makes A as bad as B"),
+        (({"vllm", "nixl"}, {"vllm", "nixl"}), None, "each of vllm, nixl makes A worse by itself"),
+        (
+            ({"vllm"}, {"vllm"}),
+            "vllm",
+            "vllm makes A worse by itself, but B with the baseline's vllm is still worse: another "
+            "component does it too",
+        ),
+    ],
+    ids=["one", "none", "both", "one of two causes"],
+)
+def test_an_attribution_swaps_each_component_and_those_that_moved_back(
+    gate: Gate, slow: tuple[set[str], set[str]], component: str | None, why: str
+) -> None:
+    suspect = Suspect(worse=(worse_metric(),), cells=DP)
+    slow_by_side = dict(zip(("baseline", "candidate"), slow, strict=True))
+    while True:
+        found = next_swap(gate.starts, gate.runs, components=("vllm", "nixl"), suspect=suspect)
+        if isinstance(found, Attribution):
+            break
+        assert isinstance(found, SwapStep)
+        is_slow = found.step.side == "B" and found.component in slow_by_side[found.into]
+        gate.make(found.step, value=5.5 if is_slow else 5.0)
+    assert (found.component, found.why) == (component, why)
+    assert found.blocks <= 2 * 2
+    assert len(gate.starts) == 4 * found.blocks
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        (None, GateBudget()),
+        ("16blocks", GateBudget(blocks=16)),
+        ("90min", GateBudget(wall_min=90)),
+        ("3 blocks, 240GPU-min", GateBudget(blocks=3, gpu_min=240)),
+    ],
+)
+def test_budgets(text: str | None, budget: GateBudget) -> None:
+    assert parse_budget(text, max_blocks=8) == budget
+    assert parse_budget(budget.words, max_blocks=8) == budget
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8", "2blocks", "65blocks", "8blocks,9blocks", "0min", "-1min"]
+)
+def test_budgets_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="--budget"):
+        parse_budget(text, max_blocks=8)
+
+
+def test_the_seconds_left_are_those_of_the_tighter_limit() -> None:
+    budget = GateBudget(wall_min=10, gpu_min=16)
+    assert budget.left_s(60, gpus=4) == 4 * 60 - 60
+    assert budget.left_s(60, gpus=0) == 10 * 60 - 60
+    assert GateBudget().left_s(1e9, gpus=8) is None
