@@ -45,7 +45,7 @@ def draw_page(folder: Path, pictures: Path) -> None:
     """Simulate the nights in *folder*, and write the pictures."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
-        print("pictures of the page: Chromium is not installed, so they stay as they are")
+        sys.stderr.write("Chromium is not installed: the pictures of the page stay as they are\n")
         return
     page = simulated_page(folder)
     for name, (width, height) in SIZES.items():

@@ -20,7 +20,7 @@ from tests.support.house import STUBS
 from tests.support.house import House
 from tests.support.house import write_program
 
-settings.register_profile("short", max_examples=50, deadline=None)
+settings.register_profile("short", max_examples=20, deadline=None)
 settings.register_profile("all", max_examples=400, deadline=None)
 settings.load_profile("short")
 
@@ -35,8 +35,19 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Side by side: chains of one worker first, and tests that compute among tests that wait."""
+    """Mark slow cases; side by side, chains of one worker are first, and the rest is mixed.
+
+    Tests that compute stand among tests that wait.
+    """
+    cases: Counter[str] = Counter()
+    for item in items:
+        if (quick := item.get_closest_marker("quick_cases")) is not None:
+            name = item.nodeid.partition("[")[0]
+            cases[name] += 1
+            if cases[name] > quick.args[0]:
+                item.add_marker("slow")
     if not hasattr(config, "workerinput"):
         return
     folders = Counter(item.path.parent for item in items)

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from pytest_pdserve.values.rehearsal import MAX_COMBINATIONS
 from pytest_pdserve.values.rehearsal import Side
 
 if TYPE_CHECKING:
+    from pytest_pdserve.values.rehearsal import Combination
     from pytest_pdserve.values.rehearsal import Rehearsal
     from pytest_pdserve.values.system import System
 
@@ -28,6 +30,7 @@ DESCRIPTION = (
     f"{TEXT}. Exit codes: 0 each works, 1 one does not, 4 bad input, 6 one could not be judged, "
     "7 ERROR (docs/rehearse.md)"
 )
+_ALL = 99
 RESEEDED = "reseeded"
 """What ``--to-model`` writes for the tiny model with other weights."""
 
@@ -45,6 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     add_system(parser)
     add_runs(parser)
+    _add_choice(parser)
+    parser.add_argument(
+        "--plan", action="store_true", help="Print the combinations, and stand none up"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="Folder of rehearsal.json, rehearsal.md and logs; results in it are kept and not "
+        "measured again (default: a folder of the runs folder, named after both stacks)",
+    )
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses the combinations."""
     parser.add_argument(
         "--to-model",
         metavar="DIR",
@@ -59,14 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"Combinations to stand up at most (default: {MAX_COMBINATIONS})",
     )
     parser.add_argument(
-        "--plan", action="store_true", help="Print the combinations, and stand none up"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="Folder of rehearsal.json, rehearsal.md and logs; results in it are kept and not "
-        "measured again (default: a folder of the runs folder, named after both stacks)",
+        "--only",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="Combination to stand up, e.g. prefill-A-decode-B-router-A-hash-off; once for each "
+        "(default: as --max-combinations says)",
     )
 
 
@@ -114,7 +130,6 @@ def _wanted(options: argparse.Namespace, system: System) -> Rehearsal:
     from pytest_pdserve.serving.provenance import fingerprint
     from pytest_pdserve.values.rehearsal import MODEL
     from pytest_pdserve.values.rehearsal import Rehearsal
-    from pytest_pdserve.values.rehearsal import choose_combinations
     from pytest_pdserve.values.sessions import utc_text
     from pytest_pdserve.values.stack import components
 
@@ -134,8 +149,24 @@ def _wanted(options: argparse.Namespace, system: System) -> Rehearsal:
         differences=differences,
         started_at=utc_text(datetime.now(UTC)),
         models=models,
-        chosen=choose_combinations(differences, options.max_combinations),
+        chosen=_chosen(differences, options),
     )
+
+
+def _chosen(differences: Sequence[str], options: argparse.Namespace) -> tuple[Combination, ...]:
+    """Return the combinations to stand up.
+
+    :raises ConfigError: if one that is named is not a combination of these two stacks.
+    """
+    from pytest_pdserve.values.rehearsal import choose_combinations
+
+    if not options.only:
+        return choose_combinations(differences, options.max_combinations)
+    known = {each.id: each for each in choose_combinations(differences, _ALL)}
+    for name in options.only:
+        if name not in known:
+            raise ConfigError(f"--only {name!r:.80}: expected one of {', '.join(known)}")
+    return tuple(each for name, each in known.items() if name in options.only)
 
 
 def _models(to_model: str | None, system: System) -> Mapping[Side, str]:
@@ -226,8 +257,10 @@ def _stood_up(rehearsal: Rehearsal, system: System, folder: Path) -> Rehearsal:
 
 
 def _exit_code(rehearsal: Rehearsal) -> int:
-    """Return the exit code: combinations with the compatibility hash on decide."""
-    outcomes = {each.outcome for each in rehearsal.shown if each.combination.hash_checked}
+    """Return the exit code: combinations with the compatibility hash on decide, if any is shown."""
+    shown = rehearsal.shown
+    checked = [each for each in shown if each.combination.hash_checked]
+    outcomes = {each.outcome for each in checked or shown}
     if outcomes - {"works", "not shown"}:
         return ExitCode.FAIL
     return ExitCode.NOT_JUDGED if "not shown" in outcomes else ExitCode.OK

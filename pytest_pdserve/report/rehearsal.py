@@ -12,7 +12,7 @@ from pytest_pdserve.values.rehearsal import Rehearsal
 from pytest_pdserve.values.rehearsal import Rehearsed
 from pytest_pdserve.values.stack import Stack
 
-_WHY = 300
+_WHY = 600
 _COLUMNS = ("prefill", "decode", "router", "hash", "outcome", "ready s", "after s", "why")
 _LEGEND = (
     "ready s: from the start until the instances were healthy; after s: from then until the "

@@ -21,6 +21,7 @@ from pytest_pdserve.backends.stacks import running_versions
 from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.plan.launch import plan_launch
+from pytest_pdserve.serving.asking_again import gap_of
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.smoke import TOKENS
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 TOPOLOGY = "1p1d"
 """What is stood up: the smallest that moves a KV cache."""
+_LIKELIEST = 20
+"""Tokens of which an instance is asked how likely they are: as many as vLLM tells by default."""
 _ROUTER = "router"
 _NIXL = "NixlConnector"
 Versions = Mapping[str, Mapping[str, str]]
@@ -214,16 +217,13 @@ def _one_line(error: Exception) -> str:
 
 
 def _gap(deployment: Deployment, each: Texts) -> float | None:
-    """Nats between the two likeliest tokens of the decode instance where a text parts from its."""
+    """By how many nats the decode instance finds a text less likely where it parts from its own."""
     (decode,) = (server for server in deployment.instances if server.role == DECODE)
-    prompt = each.prompt + common(each.decode, each.through)
-    answer = deployment.completions.ask(str(decode.url), prompt, tokens=1, logprobs=2)
-    try:
-        top = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-        first, second = sorted((float(value) for value in top.values()), reverse=True)[:2]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return None
-    return first - second
+    begin = common(each.decode, each.through)
+    answer = deployment.completions.ask(
+        str(decode.url), each.prompt + begin, tokens=1, logprobs=_LIKELIEST
+    )
+    return gap_of(answer, each.through[len(begin) :])
 
 
 @contextlib.contextmanager

@@ -66,11 +66,12 @@ def judge_error(error: Exception) -> Judged:
 def judge_texts(texts: Sequence[Texts], gap_of: GapOf) -> Judged:
     """Return the outcome by greedy texts: right is what an instance of either side says by itself.
 
-    Where a text is neither, it may part at a near tie (:data:`~.smoke.NEAR_TIE`), or the decode
-    instance may not repeat its own text: floating-point sums depend on their order.
+    Where a text is neither, it may go on with a token that the decode instance finds nearly as
+    likely as its own (:data:`~.smoke.NEAR_TIE`), or that instance may not repeat its own text:
+    floating-point sums depend on their order.
 
-    :param gap_of: nats between the two likeliest tokens of the decode instance where the text
-        parts from its own; None if it does not say.
+    :param gap_of: by how many nats the decode instance finds the text less likely than its own
+        where the two part; None if it does not say.
     """
     if len({each.decode for each in texts}) < len(texts):
         return Judged(
@@ -84,7 +85,7 @@ def judge_texts(texts: Sequence[Texts], gap_of: GapOf) -> Judged:
             continue
         gap = gap_of(each)
         if gap is not None and gap <= NEAR_TIE:
-            excused.append(f"{gap:.3f} nats between the two likeliest tokens")
+            excused.append(f"a token {gap:.3f} nats less likely")
         elif each.again != each.decode:
             excused.append("the decode instance does not repeat its own text")
         else:

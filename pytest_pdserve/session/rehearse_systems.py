@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_pdserve.backends.hosts.facts import program_path
 from pytest_pdserve.backends.stacks import system_with_stack
 from pytest_pdserve.plan.vllm import REVISION
 from pytest_pdserve.values.errors import StoreError
@@ -52,7 +53,7 @@ class Sides:
             roles[name] = replace(
                 given,
                 serve_args=(*given.serve_args, *self.stacks[of_side].serve_args),
-                program=own[name].programs.vllm,
+                program=self._program(own[name].programs.vllm),
                 revision=self._revision(of_side),
             )
         if not combination.hash_checked:
@@ -67,6 +68,10 @@ class Sides:
     def _unchecked(self, role: str) -> RoleTransfer:
         given = self.system.kv_transfer.roles.get(role, RoleTransfer())
         return replace(given, extra_config={**given.extra_config, CHECKED: False})
+
+    def _program(self, name: str) -> str:
+        """Return the program by its path: another one, which changes the folder, starts it."""
+        return (program_path(name) or name) if self.models else name
 
     def _revision(self, side: Side) -> str | None:
         return str(self.folder / side) if side in self.models else None

@@ -91,7 +91,7 @@ class RoleServing:
     """Program that runs ``serve`` for this role; None takes ``[programs] vllm``."""
     revision: Text | None = None
     """Folder whose ``model`` is served for this role under the path of the system's: another
-    revision of the same model."""
+    revision of the same model. The program must then be a path, or be on PATH."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

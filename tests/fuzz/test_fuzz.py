@@ -18,7 +18,7 @@ from tests.support.fuzz.world import World
 from tests.support.fuzz.world import wrong_end
 
 ROOT = Path(__file__).parents[2]
-TRIES = 120
+TRIES = 48
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

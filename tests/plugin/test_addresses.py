@@ -21,6 +21,7 @@ def listening(house: House) -> set[str]:
     return found
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("bind_host", "addresses"),
     [({}, {"127.0.0.1"}), ({"bind_host": "0.0.0.0"}, {"0.0.0.0"})],

@@ -61,6 +61,7 @@ def test_it_needs_neither_servers_nor_slurm(
     assert result.parseoutcomes() == OUTCOMES
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -130,6 +131,7 @@ def change_expected(project: pytest.Pytester) -> Callable[[str, str], None]:
     return change
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("old", "new", "said"), NAMED_IN_VAIN)
 def test_what_an_entry_names_in_vain_is_named(
     old: str,
@@ -144,6 +146,7 @@ def test_what_an_entry_names_in_vain_is_named(
     result.stdout.fnmatch_lines([said.replace("[", "[[]")])
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("old", "new", "said"), NAMED_IN_VAIN)
 def test_strictly_an_entry_that_names_something_in_vain_fails_the_session(
     old: str,

@@ -65,6 +65,7 @@ def test_a_worker_that_is_killed_in_a_cell_is_named_and_started_anew(
     assert sorted(each.name for each in folder(worker_house).iterdir()) == ["worker-1", "worker-2"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_between_two_runs_is_started_anew(
     worker_house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_client_that_fails_is_told_with_its_log(worker_house: House) -> None:
     assert "stub: bench cannot" in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_client_that_hangs_is_ended(worker_house: House) -> None:
     worker_house.faults(bench={"hang": True})
     worker_house.system(
@@ -109,6 +111,7 @@ def test_a_vllm_whose_internals_moved_ends_the_session_and_names_the_other_clien
     assert worker_house.records() == []
 
 
+@pytest.mark.slow
 def test_references_of_another_client_are_kept_and_not_compared(
     worker_house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ def precise_house(house: House) -> House:
     return house
 
 
+@pytest.mark.slow
 def test_what_the_client_adds_is_kept_and_said_of_records(
     precise_house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:

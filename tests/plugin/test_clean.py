@@ -97,6 +97,7 @@ def test_a_guard_that_hangs_is_ended_too(house: House) -> None:
     assert (house.survivors(5.0), inventories()) == ([], [])
 
 
+@pytest.mark.slow
 def test_two_cleans_at_once_remove_everything_once(house: House) -> None:
     count = house.path / "count"
     start_session(house, commands=[["sh", "-c", f"echo >> {count}; sleep 0.2"]]).kill()
@@ -145,6 +146,7 @@ def test_the_guard_removes_the_inventory_if_it_could_clean_up(
     assert len(inventories()) == left
 
 
+@pytest.mark.slow
 def test_containers_of_a_killed_session_on_this_machine(
     house: House, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -64,6 +64,7 @@ def check_left(house: House, phase: str) -> None:
     assert len(list(map(load_record, paths))) == (phase == "teardown")
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(
     "number",
@@ -80,6 +81,7 @@ def test_a_signal_in_each_phase(number: signal.Signals, phase: str, house: House
     check_left(house, phase)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "waits",
     [
@@ -183,6 +185,7 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
         subprocess.run([umount, "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("kib", "said"),
     [
@@ -201,6 +204,7 @@ def test_a_full_disk(kib: int, said: str, house: House) -> None:
         check_left(house, "benchmark")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "said"),
     [

@@ -53,6 +53,7 @@ def test_one_command_installs_and_the_next_changes_nothing(
     assert install(folder, capsys) == (0, f"already {said}")
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_pdserve_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_folder_of_another_pdserve_is_replaced(
     assert [each.name for each in folder.parent.iterdir()] == ["fabric"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("agent", "altered", "compiler", "said"),
     [

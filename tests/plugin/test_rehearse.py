@@ -148,6 +148,17 @@ def test_a_plan_is_printed_and_nothing_starts(
     assert not Path("out").exists()
 
 
+def test_named_combinations_are_planned_and_others_refused(
+    house: House, rehearse: Rehearse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_environment(house.path / "a", OLD)
+    make_environment(house.path / "b")
+    assert rehearse("--plan", "--only", "prefill-B-decode-A-router-B-hash-off") == ExitCode.OK
+    assert "1 combination, 1 to stand up" in capsys.readouterr().out
+    assert rehearse("--plan", "--only", "prefill-C") == ExitCode.BAD_INPUT
+    assert "--only 'prefill-C': expected one of prefill-A-decode-B" in capsys.readouterr().err
+
+
 def test_two_stacks_that_are_the_same_are_bad_input(
     house: House, rehearse: Rehearse, capsys: pytest.CaptureFixture[str]
 ) -> None:

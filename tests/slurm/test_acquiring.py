@@ -142,6 +142,7 @@ def test_a_lent_job_is_used_and_left(slurm_house: House, slurm: OneHost) -> None
     assert record["nodes"] == ["pd0", "pd1"]
 
 
+@pytest.mark.slow
 def test_a_lent_job_that_is_too_small(slurm_house: House, slurm: OneHost) -> None:
     hold(slurm_house)
     with slurm.held(1) as job:
@@ -159,12 +160,14 @@ def test_a_lent_job_that_waits(slurm_house: House, slurm: OneHost) -> None:
     assert message == f"--pdserve-job-id {job}: the job is PENDING, it must be RUNNING"
 
 
+@pytest.mark.slow
 def test_a_lent_job_that_nobody_knows(slurm_house: House) -> None:
     hold(slurm_house)
     message = sentence(said(slurm_house, "--pdserve-job-id", "99999"))
     assert message == "--pdserve-job-id 99999: Slurm knows no such job"
 
 
+@pytest.mark.slow
 def test_an_sbatch_that_prints_only_the_number(
     slurm_house: House, slurm: OneHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ def test_an_sbatch_that_prints_only_the_number(
     wait_until(lambda: not slurm.jobs(), 10)
 
 
+@pytest.mark.slow
 def test_a_job_that_depends_on_one_that_failed_never_starts(
     slurm_house: House, slurm: OneHost
 ) -> None:
@@ -199,6 +203,7 @@ def test_a_job_that_depends_on_one_that_failed_never_starts(
     ), message
 
 
+@pytest.mark.slow
 def test_a_lent_job_of_a_local_system(slurm_house: House) -> None:
     slurm_house.tables = SYSTEM
     hold(slurm_house)
@@ -209,6 +214,7 @@ def test_a_lent_job_of_a_local_system(slurm_house: House) -> None:
     assert f"{asked}; 'stub' is of kind 'local'" in text
 
 
+@pytest.mark.slow
 def test_a_lent_job_without_a_number(slurm_house: House) -> None:
     hold(slurm_house)
     process = slurm_house.start("--pdserve-job-id", "12_3")
@@ -252,6 +258,7 @@ def test_a_bad_node_is_excluded_and_the_record_says_so(
     assert described["nodes"] == ["pd1", "pd2"]
 
 
+@pytest.mark.slow
 def test_nodes_that_are_all_bad(slurm_house: House, slurm: OneHost) -> None:
     hold(slurm_house, preflight={"memory_gib": 99999})
     text = said(slurm_house)

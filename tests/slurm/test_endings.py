@@ -140,6 +140,7 @@ def test_the_login_node_dies(slurm_house: House, slurm: OneHost) -> None:
     wait_clean(slurm_house, slurm, LEASE_S + 60)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "where",
     [

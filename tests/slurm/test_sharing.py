@@ -45,6 +45,7 @@ def ports_of(record: dict[str, Any]) -> set[str]:
     return {word for word in words if word.isdecimal() and 27000 <= int(word) < 30000}
 
 
+@pytest.mark.slow
 def test_two_sessions_run_and_a_third_waits(slurm_house: House, slurm: OneHost) -> None:
     go = slurm_house.path / "go"
     (slurm_house.path / "suites" / "test_wait.py").write_text(WAIT.format(path=str(go)))

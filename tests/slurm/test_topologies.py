@@ -90,6 +90,7 @@ def check_planned(house: House, record: dict[str, Any]) -> None:
         assert unlike == []
 
 
+@pytest.mark.slow
 def test_records_are_the_local_clusters_but_for_the_nodes(
     slurm_house: House, slurm: OneHost
 ) -> None:

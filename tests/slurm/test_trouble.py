@@ -72,6 +72,7 @@ def test_a_node_that_loses_a_gpu_is_named_instead_of_its_server(
     assert "decode[0] on" not in text[0]
 
 
+@pytest.mark.slow
 def test_a_drained_node(slurm_house: House, slurm: OneHost) -> None:
     with in_a_benchmark(slurm_house) as text:
         _, node = slurm.nodes_of_job()
@@ -85,6 +86,7 @@ def test_a_drained_node(slurm_house: House, slurm: OneHost) -> None:
     assert "fan" in text[0]
 
 
+@pytest.mark.slow
 def test_a_job_that_nobody_can_requeue_but_somebody_cancels(
     slurm_house: House, slurm: OneHost
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_server_that_ends_by_itself(slurm_house: House) -> None:
     assert "in trouble" not in text
 
 
+@pytest.mark.slow
 def test_a_program_that_nodes_do_not_have(slurm_house: House) -> None:
     slurm_house.system(cluster={"nodes": 2}, programs={"vllm": "no-such-vllm"})
     text = said(slurm_house, "--topology", "1p1d")
@@ -118,6 +121,7 @@ def test_a_program_that_nodes_do_not_have(slurm_house: House) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_controller_that_starts_anew(slurm_house: House, slurm: OneHost) -> None:
     """The next topology's step meets nodes that have not answered the new controller yet."""
     slurm_house.system(cluster={"nodes": 2})

@@ -72,6 +72,7 @@ def noise(runs: list[CalibrationRun], metric: str = ITL) -> CellNoise:
 # Spreads.
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("between", [0.0, 0.01, 0.03], ids=lambda b: f"between {b:.0%}")
 @pytest.mark.parametrize(("starts", "runs"), [(5, 3), (10, 3), (5, 9)])
 def test_both_parts_of_the_spread_are_found(starts: int, runs: int, between: float) -> None:
@@ -88,6 +89,7 @@ def test_both_parts_of_the_spread_are_found(starts: int, runs: int, between: flo
     assert math.hypot(0.02, between) * 0.93 < night < math.hypot(0.02, between) * 1.16
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("between", [0.0, 0.02], ids=["starts alike", "starts differ"])
 @pytest.mark.parametrize(("starts", "runs"), [(5, 3), (10, 3), (5, 9)])
 def test_intervals_hold_the_true_spread_nine_times_in_ten(

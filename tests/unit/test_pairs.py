@@ -171,7 +171,7 @@ STRICT = (claim(**RANK), claim(**WITHIN, low=3.0, high=7.0), claim(**APART | {"m
 """Kinds whose claim in :data:`EVERY_CLAIM` holds whatever is measured, and another measure."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(values=st.one_of(UNEQUAL, runs_of(1), runs_of(2), runs_of(3)))
 @pytest.mark.parametrize("made", [*EVERY_CLAIM, *STRICT], ids=lambda made: made.kind)
 def test_a_pass_never_contradicts_what_is_printed(
@@ -184,7 +184,7 @@ def test_a_pass_never_contradicts_what_is_printed(
                 assert contradictions(made, part) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     worse=st.floats(1.12, 3.0),
     runs=st.integers(1, 3),

@@ -86,9 +86,7 @@ def test_a_gap_that_nobody_tells_excuses_nothing() -> None:
 def test_a_near_tie_is_excused_and_told() -> None:
     judged = judge_texts(texts("a 0", "c 1"), lambda _: 0.05)
     assert judged.outcome == "works"
-    assert judged.why == (
-        "1 of 2 greedy texts are right; 0.050 nats between the two likeliest tokens"
-    )
+    assert judged.why == "1 of 2 greedy texts are right; a token 0.050 nats less likely"
 
 
 def test_texts_that_are_all_excused_show_nothing() -> None:

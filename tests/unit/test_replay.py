@@ -259,7 +259,7 @@ FIELD = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(FIELD, min_size=6, max_size=8), max_size=4))
 def test_no_file_ends_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]

@@ -150,7 +150,7 @@ def test_a_bare_figure_is_kept_for_its_host_versions_and_shape(
     assert load_bare(key(versions={"nixl": "1.5.1", "vllm": "0.33.0"})) == record
     others = (
         {"hosts": ("h03", "h01")},
-        {"fingerprint": "abd"},
+        {"fingerprint": "other"},
         {"provider": ""},
         {"versions": {"nixl": "1.6.0"}},
         {"shape": replace(SHAPE, descriptors=432)},

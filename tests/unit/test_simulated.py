@@ -168,7 +168,7 @@ def test_prefill_interferes_with_decode_unless_they_are_apart() -> None:
     count=st.integers(1, 5000),
     share=st.floats(0.01, 0.99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_steps_taken_at_once_are_the_steps_one_by_one(
     first: float, growth: float, count: int, share: float
 ) -> None:
