@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from pytest_pdserve.serving.answers import RefusedError
-from pytest_pdserve.serving.smoke import common
+from pytest_pdserve.serving.near_ties import LIKELIEST
+from pytest_pdserve.serving.near_ties import common
+from pytest_pdserve.serving.near_ties import gap_of
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.observation import RepeatedAnswer
@@ -23,8 +23,6 @@ MAX_TOKENS = 8
 """Tokens of an answer that are asked for again: the more, the more texts part by a near tie."""
 MAX_S = 5.0
 """Seconds after which no further request is asked again, unless a text differs."""
-_LIKELIEST = 20
-"""Tokens of which the server is asked how likely they are: as many as vLLM tells by default."""
 
 
 def ask_again(
@@ -73,7 +71,7 @@ def _ask_gap(
     if not isinstance(request.prompt, str):
         return None
     same = common(alone, request.text)
-    fields = {**request.fields, "cache_salt": "gap", "logprobs": _LIKELIEST}
+    fields = {**request.fields, "cache_salt": "gap", "logprobs": LIKELIEST}
     try:
         answer = completions.ask(url, request.prompt + same, tokens=1, **fields)
     except RefusedError:
@@ -99,24 +97,3 @@ def why_not_asked(
         not_kept=f"the client {kind} keeps no requests of such a load; vllm and precise keep text "
         "completions"
     )
-
-
-def gap_of(answer: Mapping[str, Any], words: str) -> float | None:
-    """Return by how many nats *words* begin less likely than with the likeliest token.
-
-    It is a lower bound where none of the tokens that *answer* lists begins them.
-
-    :param answer: completion of one token with its likeliest alternatives.
-    :returns: None if the answer does not say it.
-    """
-    try:
-        top = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-        likely = {str(token).strip(): float(value) for token, value in top.items()}
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return None
-    if len(likely) < 2 or not words.strip() or not all(map(math.isfinite, likely.values())):
-        return None
-    if any(not token or "\ufffd" in token for token in likely):
-        return None  # a part of a character, or none that a text shows
-    found = [value for token, value in likely.items() if words.strip().startswith(token)]
-    return max(likely.values()) - max(found or [min(likely.values())])

@@ -13,6 +13,10 @@ from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.serving.model import has_random_weights
+from pytest_pdserve.serving.near_ties import LIKELIEST
+from pytest_pdserve.serving.near_ties import NEAR_TIE
+from pytest_pdserve.serving.near_ties import common
+from pytest_pdserve.serving.near_ties import gap_of
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
@@ -28,9 +32,6 @@ Judge = Callable[["Deployment"], Verdict]
 
 TOKENS = 24
 PROMPTS = 5
-NEAR_TIE = 0.1
-"""Nats between the two likeliest tokens below which another order of the same sums can choose the
-other."""
 
 
 def long_prompts(count: int = PROMPTS) -> list[str]:
@@ -126,8 +127,9 @@ class Greedy:
 def judge_parity(deployment: Deployment) -> Verdict:
     """FAIL if greedy tokens through the topology are not those of one instance by itself.
 
-    They may differ where the two likeliest tokens are nearly equally likely (:data:`NEAR_TIE`), and
-    where that instance does not repeat its own text: floating-point sums depend on their order.
+    A text may go on with a token that the instance finds nearly as likely as its own
+    (:data:`.NEAR_TIE`), and may differ where that instance does not repeat its own text:
+    floating-point sums depend on their order.
     NOT JUDGED if prompts share a text, or if every text differs and is excused.
     """
     subject = f"greedy tokens of {deployment.topology.id}"
@@ -152,11 +154,11 @@ def judge_parity(deployment: Deployment) -> Verdict:
     return parity_of(texts, subject, lambda each: _gap(deployment, server, each))
 
 
-def parity_of(texts: Sequence[Greedy], subject: str, gap_of: GapOf) -> Verdict:
+def parity_of(texts: Sequence[Greedy], subject: str, gap: GapOf) -> Verdict:
     """Judge greedy texts.
 
-    :param gap_of: nats between the two likeliest tokens where a text first differs; None if the
-        server does not say.
+    :param gap: by how many nats a text goes on less likely than the instance's own; None if the
+        server does not tell.
     """
     if len({each.single_instance for each in texts}) == 1:
         why = (
@@ -168,13 +170,13 @@ def parity_of(texts: Sequence[Greedy], subject: str, gap_of: GapOf) -> Verdict:
     for each in texts:
         if each.through == each.single_instance:
             continue
-        gap = gap_of(each)
-        if gap is not None and gap <= NEAR_TIE:
-            excused.append(f"{gap:.3f} nats between the two likeliest tokens")
+        less = gap(each)
+        if less is not None and less <= NEAR_TIE:
+            excused.append(f"a token {less:.3f} nats less likely than the instance's own")
         elif each.again != each.single_instance:
             excused.append("the instance by itself does not repeat its text either")
         else:
-            misses.append(_difference(each, gap))
+            misses.append(_difference(each, less))
     evidence = (("excused", "; ".join(excused)),) if excused else ()
     status = Status.FAIL if misses else Status.PASS
     if not misses and (unsure := _unsure(texts)):
@@ -197,30 +199,21 @@ def _unsure(texts: Sequence[Greedy]) -> str:
     return ""
 
 
-def common(a: str, b: str) -> str:
-    """Return what two texts begin with, in whole words."""
-    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
-    same = "".join(x for x, _ in pairs)
-    return same[: same.rfind(" ")] if " " in same else ""
-
-
 def _difference(each: Greedy, gap: float | None) -> str:
     begin = common(each.single_instance, each.through)
-    known = "unknown" if gap is None else f"{gap:.2f} nats, {NEAR_TIE:g} would be a near tie"
+    less = "how likely it finds the topology's next token is unknown"
+    if gap is not None:
+        less = f"it finds the topology's next token {gap:.2f} nats less likely than its own"
     return (
         f"texts differ after {begin[-40:]!r}: through the topology {each.through[len(begin) :]!r}, "
-        f"by one instance {each.single_instance[len(begin) :]!r} (gap of the two likeliest tokens: "
-        f"{known})"
+        f"by one instance {each.single_instance[len(begin) :]!r} ({less})"
     )
 
 
 def _gap(deployment: Deployment, server: Server, each: Greedy) -> float | None:
-    """Nats between the two likeliest tokens where the texts of *each* part."""
-    prompt = each.prompt + common(each.single_instance, each.through)
-    answer = deployment.completions.ask(str(server.url), prompt, tokens=1, logprobs=2)
-    try:
-        top = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-        first, second = sorted((float(value) for value in top.values()), reverse=True)[:2]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return None
-    return first - second
+    """Return by how many nats the topology's text goes on less likely than the instance's own."""
+    same = common(each.single_instance, each.through)
+    answer = deployment.completions.ask(
+        str(server.url), each.prompt + same, tokens=1, logprobs=LIKELIEST
+    )
+    return gap_of(answer, each.through[len(same) :])

@@ -21,11 +21,11 @@ from pytest_pdserve.backends.stacks import running_versions
 from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.plan.launch import plan_launch
-from pytest_pdserve.serving.asking_again import gap_of
 from pytest_pdserve.serving.client import BenchClient
+from pytest_pdserve.serving.near_ties import common
+from pytest_pdserve.serving.near_ties import gap_of
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.smoke import TOKENS
-from pytest_pdserve.serving.smoke import common
 from pytest_pdserve.serving.smoke import long_prompts
 from pytest_pdserve.serving.stand_up import Launcher
 from pytest_pdserve.serving.stand_up import deployed

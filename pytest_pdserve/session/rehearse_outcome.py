@@ -6,8 +6,8 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_pdserve.serving.smoke import NEAR_TIE
-from pytest_pdserve.serving.smoke import common
+from pytest_pdserve.serving.near_ties import NEAR_TIE
+from pytest_pdserve.serving.near_ties import common
 from pytest_pdserve.values.rehearsal import Outcome
 
 GapOf = Callable[["Texts"], float | None]

@@ -16,8 +16,8 @@ from pytest_pdserve.clients import vllm_worker
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.serving.asking_again import MAX_S
 from pytest_pdserve.serving.asking_again import ask_again
-from pytest_pdserve.serving.asking_again import gap_of
 from pytest_pdserve.serving.asking_again import why_not_asked
+from pytest_pdserve.serving.near_ties import gap_of
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.observation import Observation

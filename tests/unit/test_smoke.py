@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from pytest_pdserve.serving.near_ties import common
 from pytest_pdserve.serving.smoke import Greedy
-from pytest_pdserve.serving.smoke import common
 from pytest_pdserve.serving.smoke import long_prompts
 from pytest_pdserve.serving.smoke import parity_of
 
@@ -31,11 +31,16 @@ PARTED = greedy(" a b c", " a x y")
             [SAME, PARTED, OTHER],
             1.5,
             "FAIL",
-            "texts differ after ' a': through the topology ' x y', by one instance ' b c' (gap of "
-            "the two likeliest tokens: 1.50 nats, 0.1 would be a near tie)",
+            "texts differ after ' a': through the topology ' x y', by one instance ' b c' (it "
+            "finds the topology's next token 1.50 nats less likely than its own)",
         ),
-        ([PARTED, OTHER], None, "FAIL", "(gap of the two likeliest tokens: unknown)"),
-        ([PARTED, OTHER], 0.02, "PASS", "0.020 nats between the two likeliest tokens"),
+        (
+            [PARTED, OTHER],
+            None,
+            "FAIL",
+            "(how likely it finds the topology's next token is unknown)",
+        ),
+        ([PARTED, OTHER], 0.02, "PASS", "a token 0.020 nats less likely than the instance's own"),
         (
             [greedy(" a b c", " a x y", again=" a b z"), OTHER],
             1.5,
