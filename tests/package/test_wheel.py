@@ -22,7 +22,7 @@ FOLDERS = {
     "suites": "pytest_pdserve/suites",
 }
 """Folders of the repository that the wheel holds, and what they are called in it."""
-SUFFIXES = {".py", ".txt", ".typed", ".toml", ".json", ".c"}
+SUFFIXES = {".py", ".txt", ".typed", ".toml", ".json", ".c", ".css", ".html", ".js"}
 NOT_IN_SDIST = (".ci/", ".github/")
 
 

@@ -162,6 +162,7 @@ def test_strictly_an_entry_that_names_something_in_vain_fails_the_session(
     assert (result.ret, result.parseoutcomes()) == (1, OUTCOMES)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

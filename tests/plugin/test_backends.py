@@ -170,6 +170,7 @@ def test_an_unknown_backend_is_one_sentence_with_all_that_are_known(toy: House) 
     )
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("code", "said"),
     [

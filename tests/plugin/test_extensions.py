@@ -137,6 +137,7 @@ def test_a_metric_of_another_package_is_recorded_judged_and_shown(
     assert metrics["tokens_per_request"] == 256
 
 
+@pytest.mark.slow
 def test_a_metric_of_another_package_fails_a_run(
     install: Install, pytester: pytest.Pytester
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_metric_of_another_package_fails_a_run(
     failing.stdout.fnmatch_lines(["*p95_ttft_ms * ms, reference * ms (1 night, provisional): *"])
 
 
+@pytest.mark.slow
 def test_a_check_of_another_package_is_heard(install: Install, pytester: pytest.Pytester) -> None:
     install()
     simulated(pytester)

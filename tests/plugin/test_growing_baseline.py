@@ -160,6 +160,7 @@ def test_a_new_cell_that_cannot_be_written_is_an_error(sim: SimulatedProject) ->
     assert "Traceback" not in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_system_of_the_installed_package_has_its_baseline_in_the_project(
     sim: SimulatedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

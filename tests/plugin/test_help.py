@@ -49,6 +49,7 @@ def test_help_names_every_option_with_its_default(pytester: pytest.Pytester) -> 
     assert "(default: what the system file says, else 1)" in words
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("asked", ["--help", "--markers", "--fixtures", "--collect-only", "-v"])
 def test_nothing_heavy_is_imported_where_nothing_is_measured(
     asked: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch

@@ -106,6 +106,7 @@ def check_killed(folder: Path, seed: int) -> None:
     assert len(store.values()) == NIGHTS * OF_NIGHT
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("seed", range(2))
 def test_an_import_that_is_killed_loses_at_most_the_night_being_written(
     seed: int, folder: Path

@@ -208,6 +208,7 @@ def facts(image: str, number: str, *, loaded: bool, digest: bool = True) -> Mapp
 # Tarballs
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("oci", ["", B], ids=["old layout", "OCI layout"])
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_a_tarball_is_loaded_under_the_name_that_it_says(
@@ -244,6 +245,7 @@ def test_a_tarball_written_anew_is_not_the_one_remembered(bench: Bench) -> None:
     assert bench.done(*words)[0] == facts("nixl:latest", B, loaded=True)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("memo", ["{", "[]", '{"stamp": 1}'])
 def test_a_memory_that_cannot_be_read_is_no_memory(memo: str, bench: Bench) -> None:
     words = ("--engine", "docker", "--image", bench.archive("nixl:latest"))

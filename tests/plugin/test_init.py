@@ -16,6 +16,7 @@ FILES = [
 ]
 
 
+@pytest.mark.slow
 def test_the_project_is_new_and_then_passes(
     pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ def said(house: House, topology: str = "1p1d", *arguments: str) -> str:
     return result.stdout.str()
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("faults", "message"),
     [

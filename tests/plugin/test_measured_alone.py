@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+import pytest
+
 from pytest_pdserve.backends.hosts.node_load import load_between
 from pytest_pdserve.backends.hosts.node_load import sample_node
 from tests.support.house import House
@@ -64,6 +66,7 @@ def test_other_processes_of_the_clients_node_are_named(house: House) -> None:
     assert load["other_processes"]
 
 
+@pytest.mark.slow
 def test_prefix_caches_are_emptied_where_servers_offer_it(house: House) -> None:
     house.suites("sweep")
     house.run("--topology", "1p1d", "--pdserve-no-record")
@@ -73,6 +76,7 @@ def test_prefix_caches_are_emptied_where_servers_offer_it(house: House) -> None:
     assert record_of(house, "2p2d")["prefix_cache_reset"] is True
 
 
+@pytest.mark.slow
 def test_a_real_process_is_seen_and_its_children_are_ours() -> None:
     first = sample_node()
     assert first is not None

@@ -108,6 +108,7 @@ def test_a_cell_is_measured_once_however_many_tests_ask_for_it(nightly: House) -
     assert len(nightly.records()) == 1
 
 
+@pytest.mark.slow
 def test_who_held_the_servers_before_a_restart_asks_the_new_ones(nightly: House) -> None:
     nightly.from_start(2, token_ms=5)
     (nightly.path / "suites" / "sweep" / "test_sweep.py").write_text(

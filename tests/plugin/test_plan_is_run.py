@@ -76,6 +76,7 @@ def check(house: House, topology: str) -> None:
         )
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "topology", ["dp", pytest.param("route2", marks=pytest.mark.slow), "1p3d", "2x1p1d"]
 )
@@ -85,6 +86,7 @@ def test_on_this_machine(house: House, topology: str) -> None:
     check(house, topology)
 
 
+@pytest.mark.slow
 def test_in_containers_of_this_machine(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = house.path / "bin"
     folder.mkdir()

@@ -79,6 +79,7 @@ def test_a_failure_of_a_test_itself_keeps_its_source(sim: SimulatedProject) -> N
     assert ">       assert 1 == 2" in failures(result)
 
 
+@pytest.mark.slow
 def test_progress_lines_are_no_wider_than_the_terminal(slow: SimulatedProject) -> None:
     lines = on_a_terminal(80, [*PYTEST, "suites", "--system", "sim", "--topology", "dp", *DP])
     first = next(n for n, line in enumerate(lines) if line.startswith("pdserve dp: test_sweep"))

@@ -54,6 +54,7 @@ def test_servers_and_client_that_print_their_environment(house: House) -> None:
     assert len([line for line in arguments if " --host " in line]) >= 3  # all were looked at
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_after_printing_its_environment(house: House) -> None:
     house.faults(decode_0={"tell_environment": True, "exit_at_start": 3})
     shown, arguments = run(house, "--topology", "1p1d")
@@ -63,6 +64,7 @@ def test_a_server_that_ends_after_printing_its_environment(house: House) -> None
     assert leaks([house.path], arguments) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_with_the_key_that_it_was_shown(house: House) -> None:
     house.faults(decode_0={"tell_key": True})
     shown, arguments = run(house, "--topology", "1p1d", "-k", "sweep or answers")
@@ -91,6 +93,7 @@ def test_an_endpoint_that_answers_with_the_key_that_it_was_shown(house: House) -
     assert leaks([house.path], arguments, KEY) == []
 
 
+@pytest.mark.slow
 def test_containers_are_given_names_and_no_values(house: House) -> None:
     folder = house.path / "bin"
     folder.mkdir()

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.house import House
 
 SHARE = ("--topology", "route4,dp,1p3d,2p2d", "--pdserve-share-engines")
@@ -52,6 +54,7 @@ def seed_of(record: dict[str, Any]) -> str:
     return str(argv[argv.index("--seed") + 1])
 
 
+@pytest.mark.slow
 def test_fresh_starts_are_shared_too(house: House) -> None:
     house.suites("sweep")
     house.run(

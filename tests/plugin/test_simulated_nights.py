@@ -114,6 +114,7 @@ def test_a_cell_that_is_slow_on_one_node_only_passes_with_a_second_run(
     assert lines(result, " 1p1d")[0].endswith("PASS")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("nights", "verdicts"),
     [(1, {"passed": 6 + 2}), (2, {"passed": 6, "failed": 2})],

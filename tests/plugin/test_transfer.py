@@ -112,6 +112,7 @@ def test_a_node_that_has_become_slow_is_a_fail_that_names_it(
     assert all(len(line) <= 80 for line in said.splitlines() if " · " in line)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("faults", "words", "message"),
     [
@@ -188,6 +189,7 @@ def test_preflight_without_anything_to_reach_is_refused(
     assert os.listdir(house.path).count("nixl") == 0
 
 
+@pytest.mark.slow
 def test_the_suite_judges_every_shape_by_the_accepted_runs(
     house: House, transfers: Callable[..., None], transfer: Transfer
 ) -> None:

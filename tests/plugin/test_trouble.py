@@ -31,6 +31,7 @@ def error(house: House, topology: str, seconds: float) -> str:
     return text
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("topology", "process", "name"),
     [

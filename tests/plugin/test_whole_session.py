@@ -114,6 +114,7 @@ def test_repeats_are_one_record_each_and_the_first_counts(house: House) -> None:
     assert night["values"]["mean_itl_ms"] == house.records()[0]["metrics"]["mean_itl_ms"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("host_references", [True, False])
 def test_without_a_baseline_a_cell_is_new(house: House, *, host_references: bool) -> None:
     house.suites("sweep")
@@ -146,6 +147,7 @@ def test_strict_fails_what_is_new(house: House) -> None:
     strict.stdout.fnmatch_lines(["*NEW: *dp, *", "*(--pdserve-strict)*"])
 
 
+@pytest.mark.slow
 def test_cells_that_are_measured_no_more_are_named(house: House) -> None:
     house.suites("sweep")
     nights = {"mean_itl_ms": [8.0]}
@@ -209,6 +211,7 @@ def test_smoke_sees_that_decode_generates_something_else(house: House) -> None:
     result.stdout.fnmatch_lines(["FAILED *test_greedy_output_is_a_single_instances?1p2d?*"])
 
 
+@pytest.mark.slow
 def test_a_claim_whose_cell_was_not_measured_is_not_judged(house: House) -> None:
     house.suites("sweep", "claims")
     house.faults(aggregated_0={"token_ms": 40})

@@ -13,6 +13,7 @@ pytest.importorskip("xdist")
 REFUSED = "pdserve suites own their cluster; run them without -n"
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "system", ["stub", "moon"], ids=["a usable system", "a system that is unknown"]
 )

@@ -150,6 +150,7 @@ def test_a_lent_job_that_is_too_small(slurm_house: House, slurm: OneHost) -> Non
     assert message == f"--pdserve-job-id {job}: the job has 1 nodes, the system needs 2"
 
 
+@pytest.mark.slow
 def test_a_lent_job_that_waits(slurm_house: House, slurm: OneHost) -> None:
     hold(slurm_house)
     done = slurm.run("sbatch", "--parsable", "--hold", "-N2", "-o", "/dev/null", "--wrap", "true")

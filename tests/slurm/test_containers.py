@@ -145,6 +145,7 @@ def test_enroot_with_a_squashfs_file(slurm_house: House, engines: Path) -> None:
     assert not any(key in word for call in calls(engines) for word in call["argv"])
 
 
+@pytest.mark.slow
 def test_a_node_without_the_image(slurm_house: House, engines: Path) -> None:
     image = str(slurm_house.path / "missing.tar.gz")
     slurm_house.system(cluster={"nodes": 2}, container={"kind": "docker", "image": image})

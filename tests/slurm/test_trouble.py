@@ -54,6 +54,7 @@ def test_a_node_that_is_lost(slurm_house: House, slurm: OneHost) -> None:
     assert f"nodes in trouble: {node} (" in text[0]
 
 
+@pytest.mark.slow
 def test_a_node_that_loses_a_gpu_is_named_instead_of_its_server(
     slurm_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

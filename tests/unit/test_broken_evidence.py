@@ -81,6 +81,7 @@ def test_a_clean_run_passes(cases: Cases) -> None:
     assert cases.judge(cases.run()).status == "PASS"
 
 
+@pytest.mark.quick_cases(12)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, None])
 def test_a_value_that_is_invalid_never_passes(name: str, value: float | None, cases: Cases) -> None:

@@ -103,6 +103,7 @@ TOPOLOGY_MARKS = [look.mark for look in looks(ARTICLE_TOPOLOGIES).values()]
 # The article's figures.
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("metric", FOUR)
 def test_the_articles_figures_show_every_point_in_both_panels(metric: str) -> None:
     (plot,) = sweep_plots(ARTICLE_CELLS, [metric], NONE)

@@ -479,6 +479,7 @@ def median_over(
     return (a, b), (c, d)
 
 
+@pytest.mark.quick_cases(8)
 @pytest.mark.parametrize("seed", range(24))
 def test_a_second_plain_writing_of_the_rule_agrees_after_every_block(seed: int) -> None:
     rng = random.Random(seed)

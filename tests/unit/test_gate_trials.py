@@ -175,6 +175,7 @@ def test_a_change_is_planted_into_every_run_of_b_alone(where: Place, values: int
 # Rates: few gates, so bounds are wide.
 
 
+@pytest.mark.quick_cases(6)
 @pytest.mark.parametrize(
     "trial",
     [trial for trial in TRIALS if not trial.size],

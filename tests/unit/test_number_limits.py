@@ -28,7 +28,7 @@ gpus_per_node = 8
 path = "m"
 [sweep]
 """
-UNLIMITED = {"/SimulationSpec/seed", "/SimulationSpec/night"}
+UNLIMITED = {f"/SimulationSpec/{name}" for name in ("seed", "noise_seed", "night")}
 """Where any integer of 64 bits will do."""
 
 

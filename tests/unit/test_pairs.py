@@ -171,6 +171,7 @@ STRICT = (claim(**RANK), claim(**WITHIN, low=3.0, high=7.0), claim(**APART | {"m
 """Kinds whose claim in :data:`EVERY_CLAIM` holds whatever is measured, and another measure."""
 
 
+@pytest.mark.quick_cases(6)
 @settings(max_examples=20, deadline=None)
 @given(values=st.one_of(UNEQUAL, runs_of(1), runs_of(2), runs_of(3)))
 @pytest.mark.parametrize("made", [*EVERY_CLAIM, *STRICT], ids=lambda made: made.kind)
@@ -263,6 +264,7 @@ def year(draw: Callable[[random.Random], float]) -> tuple[float, float]:
     return failed / NIGHTS, violated / NIGHTS
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("draw", [slowed, heavy_tailed])
 def test_a_claim_on_its_boundary_fails_falsely_on_fewer_than_one_night_in_a_hundred(
     draw: Callable[[random.Random], float],

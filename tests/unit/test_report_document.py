@@ -163,7 +163,9 @@ def test_a_status_that_nobody_gives_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "md", "a.md.bak"])
 def test_a_file_whose_suffix_names_no_format_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"expected a file name that ends in \.md, \.json, "):
+    with pytest.raises(
+        ConfigError, match=r"expected a file name that ends in \.md, \.html, \.json, "
+    ):
         format_of(Path(name))
 
 

@@ -135,6 +135,7 @@ def test_what_differs_from_the_baseline_stands_above_all_tables() -> None:
 MANY = 10_000
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("statuses", "name"),
     [

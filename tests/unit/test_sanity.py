@@ -1038,7 +1038,7 @@ def test_every_check_has_its_place() -> None:
         *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache"),
         *("router", "stalls"),
         *("client", "client_lateness", "client_offset", "offered", "client_node"),
-        "gpus",
+        *("gpus", "fabric"),
     ]
 
 

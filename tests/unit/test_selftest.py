@@ -184,12 +184,14 @@ def test_some_kinds_have_targets_of_their_own(noise: str, key: str, share: float
     assert report_of(noise, target, Rate(hits=10_000 * share, of=10_000)).missed == ()
 
 
+@pytest.mark.slow
 def test_figures_depend_on_the_seed_and_not_on_the_processes() -> None:
     one = selftest(nights=60, seed=3, noise="slow-tail", workers=1)
     assert selftest(nights=60, seed=3, noise="slow-tail", workers=2) == one
     assert selftest(nights=60, seed=4, noise="slow-tail", workers=1) != one
 
 
+@pytest.mark.slow
 def test_one_kind_has_the_figures_that_it_has_among_all() -> None:
     every = selftest(nights=1, seed=0, workers=1).tallies
     assert (

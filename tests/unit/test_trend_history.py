@@ -323,7 +323,21 @@ def folder(tmp_path: Path) -> Path:
             runs={"valid": 1},
             source="a test",
         )
-        row = ("p5-efa", f"s{night}", "1p3d", "w1", "vllm", "mean_itl_ms", value, "valid", 0, 0, "")
+        row = (
+            "p5-efa",
+            f"s{night}",
+            "1p3d",
+            "w1",
+            "vllm",
+            "mean_itl_ms",
+            value,
+            "valid",
+            0,
+            0,
+            "",
+            None,
+            None,
+        )
         store.add(
             entry, pa.table({n: [v] for n, v in zip(COLUMNS, row, strict=True)}, file_schema())
         )
