@@ -117,7 +117,7 @@ schemas: setup ## Generate the JSON schemas of stored files from their values
 	$(BIN)/python -m pytest_pdserve.commands.schemas
 
 typecheck: setup ## Check types with mypy
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 coverage: setup ## Measure what the unit and plugin tests reach
 	$(BIN)/coverage erase

@@ -97,6 +97,8 @@ def test_a_wait_says_what_is_waited_for_and_why_it_ended(
     fake.sinfo(*slurm_data.case(case, "sinfo"))
     if case == "number_only":
         fake.sbatch(JOB)
+    if case == "pcluster_capacity":
+        system(house, queue_s=60.0)  # ends when the node is lost
     lines = lines_of(house)
     said, error = CASES[case]
     assert [line for line in lines if line.startswith("pdserve stub:")] == said

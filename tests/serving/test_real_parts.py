@@ -201,8 +201,9 @@ def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
 
 
 @pytest.mark.parametrize(
-    ("topology", "nodes"), [("dp", 2), pytest.param("route2", 2, marks=pytest.mark.slow)]
+    ("topology", "nodes"), [("dp", 2), ("route2", 2)], ids=["dp-2", "route2-2"]
 )
+@pytest.mark.slow
 def test_aggregated_topologies_serve(topology: str, nodes: int, tmp_path: Path) -> None:
     """Data parallelism with a headless rank, and independent groups behind round robin."""
     with stood_up(topology, tmp_path, nodes=nodes) as stood:
