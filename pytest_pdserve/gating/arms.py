@@ -90,7 +90,12 @@ def read_arm(side: Side, text: str, system: System) -> Arm:
     :raises ConfigError: if it is malformed, or *system* cannot use it.
     """
     stack = parse_stack(text, system)
-    if system.simulated and (stack.builds or stack.python or stack.image):
+    if stack.image is not None:
+        raise ConfigError(
+            f"stack {text!r:.200}: a gate cannot compare container images yet, since all servers "
+            "of an allocation run in one; name versions, an environment (python:PATH) or arguments"
+        )
+    if system.simulated and (stack.builds or stack.python):
         raise ConfigError(
             f"stack {text!r:.200}: system {system.name!r} is simulated and runs no program; name "
             "arguments of its engines alone, e.g. 'serve-args:--max-num-batched-tokens=2048'"

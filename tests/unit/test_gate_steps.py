@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from pytest_pdserve.gating.arms import read_arm
 from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.correctness import outcome_of
 from pytest_pdserve.judge.gate.differences import find_differences
@@ -30,6 +31,7 @@ from pytest_pdserve.values.gate_state import Outcome
 from pytest_pdserve.values.measurements import MeasuredRun
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
 
 LOAD = Workload(input_len=512, output_len=256, num_prompts=4)
@@ -375,3 +377,8 @@ def test_the_seconds_left_are_those_of_the_tighter_limit() -> None:
     assert budget.left_s(60, gpus=4) == 4 * 60 - 60
     assert budget.left_s(60, gpus=0) == 10 * 60 - 60
     assert GateBudget().left_s(1e9, gpus=8) is None
+
+
+def test_container_images_are_refused(p5_efa: System) -> None:
+    with pytest.raises(ConfigError, match="a gate cannot compare container images yet"):
+        read_arm("B", "image:registry/vllm:next", p5_efa)
