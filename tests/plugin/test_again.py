@@ -26,7 +26,7 @@ def test_one(name):
 """
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("names", "code", "said"),
     [

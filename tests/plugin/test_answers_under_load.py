@@ -43,6 +43,7 @@ def test_garbage_under_load_is_invalid_where_the_same_requests_alone_differ(
     ]
 
 
+@pytest.mark.slow
 def test_answers_that_are_the_same_alone_are_no_finding_and_no_prompt_is_kept(
     greedy_house: House,
 ) -> None:

@@ -48,6 +48,7 @@ def test_every_claim_is_judged_by_the_figures(project: pytest.Pytester) -> None:
     assert "figure: " in said
 
 
+@pytest.mark.slow
 def test_it_needs_neither_servers_nor_slurm(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def test_a_session_runs_on_a_backend_of_another_package(toy: House) -> None:
     ]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -129,7 +129,7 @@ def test_what_the_chosen_backend_does_not_read_is_refused(toy: House, more: str,
     assert said in only_sentence(session(toy, "--topology", "1p1d"))
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("table", "said"),
     [

@@ -66,6 +66,7 @@ def test_it_is_measured_and_what_cannot_be_seen_is_unproven(
     assert endpoint.poll() is None
 
 
+@pytest.mark.slow
 def test_a_suspicious_cell_runs_again_on_the_same_servers_and_joins_no_baseline(
     endpoint: subprocess.Popen[bytes], house: House
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_new_cell_of_an_endpoint_is_none_of_the_systems_baseline(
     assert list((house.path / "state").rglob("sweep.json")) == []
 
 
+@pytest.mark.slow
 def test_strict_does_not_take_unproven(endpoint: subprocess.Popen[bytes], house: House) -> None:
     house.monkeypatch.setenv("PDSERVE_API_KEY", "open-sesame")
     house.run("--pdserve-base-url", URL, "-k", "32-8").assert_outcomes(passed=1)  # NEW

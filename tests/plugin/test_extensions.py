@@ -161,7 +161,7 @@ def test_a_check_of_another_package_is_heard(install: Install, pytester: pytest.
     assert found == ["checked by another package: 1p3d"]
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("code", "group", "said"),
     [

@@ -169,6 +169,7 @@ def test_a_client_that_fails_twice_in_the_same_way_is_not_tried_again(both: Hous
     assert first in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_runs_that_are_invalid_do_not_stop_others(both: House) -> None:
     both.system(sweep={"input_lens": [32, 48, 64]})
     both.faults(every={"fail_streams": True})
@@ -188,6 +189,7 @@ def test_loads_that_are_too_long_do_not_stop_others(both: House) -> None:
     both.run("--topology", "dp", "-k", "8").assert_outcomes(errors=2, passed=1)
 
 
+@pytest.mark.slow
 def test_last_failed_runs_what_was_skipped_for_an_error_too(both: House) -> None:
     ini = both.path / "tox.ini"
     ini.write_text(ini.read_text().replace("-p no:cacheprovider", ""))

@@ -24,6 +24,7 @@ def record_of(house: House, topology: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_an_instance_that_stands_still_is_named(house: House) -> None:
     house.suites("sweep")
     house.system(sweep={"num_prompts": 4})

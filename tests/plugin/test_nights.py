@@ -84,6 +84,7 @@ def test_a_restart_that_fails_is_an_error_and_the_suspicion_is_told(nightly: Hou
     assert nightly.survivors() == []
 
 
+@pytest.mark.slow
 def test_a_second_run_that_is_invalid_is_an_error_with_both_records(nightly: House) -> None:
     nightly.from_start(2, token_ms=34, foreign=1)
     result = nightly.run("--topology", "1p1d", "-k", "32-8")

@@ -145,6 +145,7 @@ def test_new_cells_that_still_waited_are_counted(sim: SimulatedProject) -> None:
     assert not sim.baseline.exists()
 
 
+@pytest.mark.slow
 def test_last_failed_runs_the_tests_that_failed(slow: SimulatedProject) -> None:
     slow.run(*CELLS, "-p", "cacheprovider")
     result = slow.run("-p", "cacheprovider", "--lf", "-v")
@@ -216,6 +217,7 @@ def test_a_test_whose_setup_is_shown_ends_with_the_runs_it_has(slow: SimulatedPr
     assert lines(result, "SUSPICIOUS: ")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("most", "starts"),
     [(0, []), (1, [("dp", 2048, 1)]), (3, [("dp", 2048, 1), ("dp", 512, 1), ("dp", 2048, 2)])],

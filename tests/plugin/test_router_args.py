@@ -71,6 +71,7 @@ def test_a_policy_of_the_system_is_what_the_router_is_started_with(house: House)
     assert record["host"]["router.args"] == '["--policy", "power_of_two"]'
 
 
+@pytest.mark.slow
 def test_another_policy_than_the_baselines_is_named(house: House) -> None:
     house.run("--topology", "1p1d").assert_outcomes(passed=1, skipped=1)
     house.system(router={"args": ["--policy", "power_of_two"]})

@@ -78,6 +78,7 @@ def test_instances_that_do_not_come_up_are_told_once_for_each_topology(house: Ho
     assert not list(house.runs.glob("*/shared/logs-2"))
 
 
+@pytest.mark.slow
 def test_instances_that_ended_are_started_anew_for_the_next_topology(house: House) -> None:
     house.suites("sweep")
     # The first cell sends two requests to each instance.

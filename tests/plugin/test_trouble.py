@@ -142,6 +142,7 @@ def test_a_topology_in_trouble_does_not_stop_the_next(house: House) -> None:
     result.assert_outcomes(errors=1, passed=1, skipped=2)
 
 
+@pytest.mark.slow
 def test_a_claim_on_a_topology_that_was_lost_is_no_failure(house: House) -> None:
     house.suites("claims")
     house.system(judgement={"claims": "enforce"})
@@ -155,6 +156,7 @@ def test_a_claim_on_a_topology_that_was_lost_is_no_failure(house: House) -> None
     assert said in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_claim_on_a_cell_that_was_invalid_is_no_failure(house: House) -> None:
     house.suites("claims")
     house.system(judgement={"claims": "enforce"})

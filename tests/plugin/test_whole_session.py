@@ -226,6 +226,7 @@ def test_a_claim_whose_cell_was_not_measured_is_not_judged(house: House) -> None
     strict.stdout.fnmatch_lines(["*NOT JUDGED: *", "*(--pdserve-strict)*"])
 
 
+@pytest.mark.slow
 def test_a_session_that_judges_nothing_exits_5_and_smoke_alone_does_not(house: House) -> None:
     house.suites("smoke", "sweep", "claims")
     house.pytester.makeconftest(

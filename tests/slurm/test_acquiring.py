@@ -286,6 +286,7 @@ def test_a_node_for_the_client(slurm_house: House) -> None:
     assert [p["name"] for p in record["processes"] if p["node"] == "pd4"] == [f"bench {WORKLOAD}"]
 
 
+@pytest.mark.slow
 def test_a_client_of_one_process_measures_on_its_own_node(
     slurm_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def measured(house: House, topology: str) -> tuple[dict[str, Any], str]:
     return record, json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_docker_with_an_image_from_a_tarball(slurm_house: House, engines: Path) -> None:
     image = str(save_image(slurm_house.path))
     slurm_house.system(container={"kind": "docker", "image": image, "gpus": ""})

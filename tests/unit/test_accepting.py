@@ -119,6 +119,7 @@ def test_nothing_is_accepted_while_a_session_writes(
     assert path_of(shelf, "sweep.proposal").exists()
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     "broken",
     [

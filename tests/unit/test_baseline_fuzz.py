@@ -221,6 +221,7 @@ def test_no_change_of_a_file_of_version_2_lets_a_bad_run_pass(
     must_fail_a_bad_run(tmp_path, p5_efa, changed(*changes, of=OLD_2), bad, cell=CELL)
 
 
+@pytest.mark.slow
 @FILE
 @given(changes_of(OLD_1, CELL_1))
 def test_no_change_of_a_file_of_version_1_lets_a_bad_run_pass(

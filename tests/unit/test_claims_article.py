@@ -373,6 +373,7 @@ def _entry(name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.quick_cases(26)
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=list(CLAIMS))
 def test_a_claim_that_lacks_a_key_is_refused_or_keeps_its_meaning(
     claim: Claim, tmp_path: Path

@@ -217,6 +217,7 @@ def test_every_table_says_that_it_is_simulated(capsys: pytest.CaptureFixture[str
     assert (len(rules), len(titles)) == (7, 7)
 
 
+@pytest.mark.slow
 def test_no_line_is_wider_than_a_terminal_of_120(capsys: pytest.CaptureFixture[str]) -> None:
     _, lines = run(capsys, "--nights", "1")
     assert max(map(len, lines[:-1])) <= 120
