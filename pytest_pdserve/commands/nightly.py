@@ -24,6 +24,7 @@ from pytest_pdserve.values.exit_codes import ExitCode
 from pytest_pdserve.values.nightly import STEPS
 
 if TYPE_CHECKING:
+    from pytest_pdserve.nightly.folder import NightlyFolder
     from pytest_pdserve.nightly.night import Plan
     from pytest_pdserve.nightly.running import Asked
     from pytest_pdserve.session.project import Project
@@ -96,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.nightly.night import Night
 
     project = find_project(options)
+    if "run" in options.only:  # whatever ends this night early, last night's is not shown as its
+        _folder(project).report("md").unlink(missing_ok=True)
     plan = _plan(options, project, system_in(project))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -118,12 +121,17 @@ def _clean() -> object:
     return clean.run(argparse.Namespace(dry_run=False))
 
 
-def _plan(options: argparse.Namespace, project: Project, system: System) -> Plan:
+def _folder(project: Project) -> NightlyFolder:
     from pytest_pdserve.nightly.folder import DEFAULT_NIGHTLY
     from pytest_pdserve.nightly.folder import NightlyFolder
+
+    return NightlyFolder(path=project.rootdir / DEFAULT_NIGHTLY / project.system)
+
+
+def _plan(options: argparse.Namespace, project: Project, system: System) -> Plan:
     from pytest_pdserve.nightly.night import Plan
 
-    folder = NightlyFolder(path=project.rootdir / DEFAULT_NIGHTLY / system.name)
+    folder = _folder(project)
     return Plan(
         asked=_asked(options, project, folder.report("json")),
         system=system,
@@ -157,7 +165,7 @@ def _asked(options: argparse.Namespace, project: Project, report: Path) -> Asked
         topology=options.topology,
         runs=None if options.runs is None else project.runs.absolute(),
         config_file=options.config_file,
-        until=None if until is None else parse_until(until, datetime.now(UTC)),
+        until=parse_until(until, datetime.now(UTC)) if until and "run" in options.only else None,
     )
 
 

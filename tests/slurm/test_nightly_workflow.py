@@ -143,7 +143,7 @@ def test_a_night_without_nodes_opens_the_issue_of_the_cluster(
     finally:
         slurm.run("scontrol", "update", nodes, "state=resume")
     (issue,) = nights.github.open_issues()
-    assert issue["title"] == "Machines or servers failed on stub"
+    assert issue["title"] == "The night on stub could not be measured in full"
     assert issue["labels"] == [{"name": "pdserve-cluster"}]
     nights.run()
     assert nights.github.open_issues() == []

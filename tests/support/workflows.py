@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
-NAMES = ("ci", "nightly", "upgrade")
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
 _STEP_S = 1200.0
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
 

@@ -169,7 +169,7 @@ def test_trouble_with_machines_has_a_text_of_its_own() -> None:
     event = Event(
         kind="cluster-trouble",
         key="p5-efa/cluster",
-        title="Machines or servers failed on p5-efa",
+        title="The night on p5-efa could not be measured in full",
         system="p5-efa",
         since=date(2026, 11, 20),
         night=date(2026, 11, 20),

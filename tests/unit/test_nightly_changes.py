@@ -59,7 +59,9 @@ class Diary:
 
     def after(self, *verdicts: VerdictReport, days: int = 1, **fields: Any) -> list[str]:
         """Return the events of one more night, in words."""
-        return [f"{e.kind} {e.key} since {e.since}" for e in self.events(*verdicts, days=days)]
+        return [
+            f"{e.kind} {e.key} since {e.since}" for e in self.events(*verdicts, days=days, **fields)
+        ]
 
     def events(
         self, *verdicts: VerdictReport, days: int = 1, expected: Sequence[str] = (), **fields: Any
@@ -72,6 +74,7 @@ class Diary:
             seen=observations(report, lambda _: expected),
             troubles=troubles(report),
             changed=what_changed(self.state, report),
+            measured=report.measured,
         )
         followed, events = advance(self.state, tonight)
         since, of_machines = trouble_events(self.state, tonight)
@@ -276,6 +279,13 @@ def test_a_night_that_measured_nothing_is_trouble_and_keeps_what_is_followed(dia
     assert event.kind == "cluster-trouble"
     assert event.evidence[0] == "nodes: no job started"
     assert "Nothing was measured on p5-efa" in event.evidence[1]
+    assert diary.after(*FAIL)[0] == f"still {KEY} since 2026-11-20"
+
+
+def test_nights_without_any_measurement_close_no_regression(diary: Diary) -> None:
+    diary.after(*FAIL)
+    for _ in range(UNMEASURED_NIGHTS + 1):
+        assert {e.kind for e in diary.events()} == {"cluster-trouble"}
     assert diary.after(*FAIL)[0] == f"still {KEY} since 2026-11-20"
 
 
