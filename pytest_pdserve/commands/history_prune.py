@@ -20,6 +20,8 @@ from pytest_pdserve.commands.project import find_project
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.exit_codes import ExitCode
 
+_MAX_DAYS = 36_500
+
 if TYPE_CHECKING:
     from pytest_pdserve.history.pruning import RunFolder
     from pytest_pdserve.session.project import Project
@@ -63,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.history import pruning
 
     days, most = options.older_than, options.max_size
-    if not (math.isfinite(days) and days >= 1):
-        raise ConfigError(f"--older-than {days}: expected at least 1 day")
+    if not 1 <= days <= _MAX_DAYS:
+        raise ConfigError(f"--older-than {days:g}: expected 1 to {_MAX_DAYS:,} days")
     if most is not None and not (math.isfinite(most) and most >= 0):
         raise ConfigError(f"--max-size {most}: expected a number of GiB, 0 or more")
     project, now = find_project(options), datetime.now(UTC)

@@ -35,7 +35,6 @@ DESCRIPTION = (
 DEFAULT_OUT = "figures"
 MAX_TRENDS = 12
 """Figures of a history, unless another number is asked for."""
-_LONGEST = 120
 """Characters of a file name before its ending."""
 
 
@@ -167,6 +166,7 @@ def _cells(
     folders = (Path(options.source), project.runs / options.source)
     session = next((f for f in folders if f.is_dir() and session_of(f) is not None), None)
     if session is not None:
+        _check_session(options, session)
         found = cells_of_session(session)
     else:
         given = Given(system=options.system, client=options.client)
@@ -179,6 +179,22 @@ def _cells(
         and options.workload in (None, cell.workload_id)
     ]
     return kept, session
+
+
+def _check_session(options: argparse.Namespace, folder: Path) -> None:
+    """Refuse what a session has but once.
+
+    :raises ConfigError: if another system or a client is asked for.
+    """
+    from pytest_pdserve.results.history import session_of
+
+    ref = session_of(folder)
+    if ref is not None and options.system not in (None, ref.system):
+        raise ConfigError(f"{folder} is a session of system {ref.system!r}, not {options.system!r}")
+    if options.client is not None:
+        raise ConfigError(
+            f"--client {options.client}: {folder} is a session, which has one client; leave it out"
+        )
 
 
 def _trends(options: argparse.Namespace, folder: Path) -> Iterator[Plot]:
@@ -230,7 +246,9 @@ def _write(plot: Plot, folder: Path, *, overlay: bool) -> Iterator[Path]:
 
 def file_name(name: str) -> str:
     """Return a name that every file system takes: a workload's id may have any character."""
-    return re.sub(r"[^A-Za-z0-9.+=_-]", "_", name)[:_LONGEST]
+    from pytest_pdserve.results.store import cut_name
+
+    return re.sub(r"[^A-Za-z0-9.+=~_-]", "_", cut_name(name))
 
 
 def csv_text(rows: Iterable[Row]) -> str:

@@ -163,7 +163,6 @@ def _measure(
             shapes=shapes,
             repeats=options.repeats or system.transfer.repeats,
         )
-        _check_pairs(plan, system)
         digest = fingerprint(allocation.describe_nodes(), system)
         measuring = _Measuring(
             allocation=allocation, system=system, plan=plan, store=store, digest=digest
@@ -216,14 +215,6 @@ class _Measuring:
             progress=_progress,
         )
         return bench.measure(measured)
-
-
-def _check_pairs(plan: TransferPlan, system: System) -> None:
-    if not plan.pairs:
-        raise ConfigError(
-            f"system {system.name!r} has {system.cluster.nodes} node, and a transfer needs two; "
-            f"set nodes in [cluster] of {system.source}"
-        )
 
 
 def _judge(options: argparse.Namespace, project: Project, measuring: _Measuring) -> int:

@@ -25,6 +25,7 @@ from pytest_pdserve.results.reading import is_there
 from pytest_pdserve.results.store import REPORT_FILE
 from pytest_pdserve.results.store import load_own_record
 from pytest_pdserve.results.verdicts import session_verdicts
+from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import night_of
 
@@ -114,14 +115,20 @@ def _knows_all(known: SessionEntry, folder: Path) -> bool:
 
 
 def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the run folders among *paths* and in them, and a sentence on each torn one."""
+    """Return the run folders among *paths* and in them, and a sentence on each torn one.
+
+    :raises ConfigError: if one of *paths* cannot be read.
+    """
     found: dict[Path, None] = {}
     torn: list[str] = []
     for path in paths:
         if session_of(path) is not None:
             found[path] = None
             continue
-        inner = sorted(each for each in path.iterdir() if each.is_dir())
+        try:
+            inner = sorted(each for each in path.iterdir() if each.is_dir())
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         found |= dict.fromkeys(each for each in inner if session_of(each) is not None)
         torn += [why for _, why in unknown_folders(path)]
     return list(found), torn

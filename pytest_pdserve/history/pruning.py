@@ -133,7 +133,7 @@ def _judged(
     if folder.path.name in named:
         return replace(folder, why=f"named by {named[folder.path.name]}")
     if now - folder.began > max(older_than, YOUNGEST):
-        return replace(folder, goes=True, why=f"older than {older_than.days} days")
+        return replace(folder, goes=True, why=f"older than {older_than / timedelta(days=1):g} days")
     return folder
 
 

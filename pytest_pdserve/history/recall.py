@@ -49,8 +49,8 @@ def recall(
     :param runs: runs folder; a session that has more records there is left to it, as it was
         imported while it ran.
     """
-    reasons = store.reasons()
     entries = [entry for entry in store.entries() if entry.system == system]
+    reasons = store.reasons()  # after the entries, which begin a new list of what is torn
     entries.sort(key=_age, reverse=True)
     if runs is not None:
         grown = {entry.session.id for entry in entries[:_CHECKED] if _has_grown(entry, runs)}

@@ -95,14 +95,17 @@ def _check_pairs(
             fingerprint=session.provenance.fingerprint,
             progress=session.progress,
         )
-        if number == 0 and session.system.transfer.preflight:
-            preflight.check(topology, rotation=rotation)
+        topologies = (topology,) if shared is None else shared.topologies
+        may_measure = shared is None or not shared.are_up
+        if number == 0 and session.system.transfer.preflight and may_measure:
+            for each in topologies:
+                preflight.check(each, rotation=rotation)
         return bare_figures(
             preflight,
-            (topology,) if shared is None else shared.topologies,
+            topologies,
             versions=session.provenance.versions,
             rotation=rotation,
-            may_measure=shared is None or not shared.are_up,
+            may_measure=may_measure,
         )
 
 

@@ -56,6 +56,8 @@ def _add_metrics(report: Report, registry: CollectorRegistry) -> None:
     labels = ("system", "topology", "workload", "metric", "unit")
     gauge = _gauge("metric_value", text, registry, labels)
     for said in report.verdicts:
+        if said.status == "ERROR":  # its runs are invalid
+            continue
         for metric in said.metrics:
             value = metric.value
             if said.kind == "cell" and metric.judged and value is not None and math.isfinite(value):

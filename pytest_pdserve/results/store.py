@@ -121,6 +121,13 @@ def _create(
     raise StoreError(f"{wanted} and 98 more of that second exist already")
 
 
+def cut_name(name: str) -> str:
+    """Return a name that is short enough for a file; one that is cut ends with its digest."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 13]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStore:
     """The folder of one session."""
@@ -136,10 +143,7 @@ class RunStore:
 
     def stem(self, topology: str, workload: Workload, repeat: int) -> Path:
         """Path that all files of one run begin with; a long id is cut, and told by its digest."""
-        name = workload.id
-        if len(name) > LONGEST_NAME:
-            name = f"{name[: LONGEST_NAME - 13]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-        return self.folder / topology / f"{name}.{repeat}"
+        return self.folder / topology / f"{cut_name(workload.id)}.{repeat}"
 
     def next_repeat(self, topology: str, workload: Workload) -> int:
         """The first repeat of a cell that has no record yet."""

@@ -213,9 +213,14 @@ def _chosen(found: Measurements, given: Given) -> Measurements:
         runs = _with_version(found.name, runs, component, version)
     for what, wanted in (("system", given.system), ("client", given.client)):
         kinds = sorted({kind for run in runs if (kind := getattr(run, what)) is not None})
+        if wanted is not None and kinds and wanted not in kinds:
+            raise ConfigError(
+                f"{found.name} has no run with --{what} {wanted!r:.80}: expected one of "
+                + ", ".join(kinds)
+            )
         if len(kinds) < 2:
             continue
-        if wanted not in kinds:
+        if wanted is None:
             raise ConfigError(
                 f"{found.name} holds runs of several {what}s ({', '.join(kinds)}): choose one with "
                 f"--{what}"

@@ -56,6 +56,10 @@ class Buffer:
     def clear(self, size: int) -> None:
         """Set what the next reads overwrite to zero."""
         self._whole[self.size : self.size + size] = 0
+        if self.memory == "VRAM":  # or the fill erases what has arrived
+            import torch
+
+            torch.cuda.synchronize()
 
     def received(self, size: int) -> Any:
         """Return the bytes that were read, as an array."""

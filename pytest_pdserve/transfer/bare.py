@@ -124,7 +124,8 @@ def _measure(preflight: Preflight, missing: Sequence[_Wanted]) -> dict[Path, Pai
         repeats=REPEATS,
     )
     preflight.progress("measuring NIXL without a model, once for this host and these versions")
-    measured = preflight.measure(plan, LABEL)
+    before = [*preflight.store.folder.glob(f"transfer/{LABEL}*")]
+    measured = preflight.measure(plan, f"{LABEL}-{len(before) + 1}")
     return {
         each.key.path: _kept(preflight, each, one)
         for each in first

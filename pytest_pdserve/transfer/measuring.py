@@ -54,15 +54,20 @@ class TransferPlan:
 
 
 def check_transfers(system: System) -> None:
-    """Refuse a system on whose nodes no agent can be started.
+    """Refuse a system on whose nodes no agent can be started, or that has one node.
 
-    :raises ConfigError: naming its backend.
+    :raises ConfigError: naming its backend, or its number of nodes.
     """
     backend = backend_of(system)
     if backend.deployer is not None or not backend.starts_servers:
         raise ConfigError(
             f"system {system.name!r} is of kind {backend.name!r}, which starts nothing on nodes, "
             "so no transfer can be measured; choose another with --system"
+        )
+    if system.cluster.nodes < 2:
+        raise ConfigError(
+            f"system {system.name!r} has {system.cluster.nodes} node, and a transfer needs two; "
+            f"set nodes in [cluster] of {system.source}"
         )
 
 

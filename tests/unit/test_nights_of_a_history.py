@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pdserve.history.exclusions import EXCLUSIONS
 from pytest_pdserve.history.exclusions import add_exclusion
 from pytest_pdserve.history.importing import import_folders
 from pytest_pdserve.history.store import Store
@@ -216,6 +217,16 @@ def test_a_torn_file_of_the_history_is_named(shelf: Shelf, make_record: MakeReco
     torn.write_bytes(b"PAR1")
     (sentence,) = judge_of(shelf, store.folder).history.unreadable
     assert sentence.startswith(f"{torn} is torn: ")
+
+
+def test_a_torn_exclusion_is_named(shelf: Shelf, make_record: MakeRecord) -> None:
+    shelf.nights(2, first=18)
+    store, _ = imported(shelf)
+    add_exclusion(store.folder, ("p5-efa", "x"), "node h04 throttled")
+    (path,) = [each for each in (store.folder / EXCLUSIONS).iterdir() if each.suffix == ".json"]
+    path.write_text("{")
+    (sentence,) = judge_of(shelf, store.folder).history.unreadable
+    assert str(path) in sentence
 
 
 def test_only_folders_that_lack_something_are_imported_again(shelf: Shelf) -> None:

@@ -40,6 +40,14 @@ def test_each_judged_metric_of_a_cell_is_one_sample() -> None:
     ]
 
 
+def test_runs_that_are_invalid_have_no_value() -> None:
+    report = report_of(cell(status="ERROR"))
+    assert values(report, "pdserve_metric_value") == []
+    assert {labels["status"] for labels, value in values(report, "pdserve_verdict") if value} == {
+        "ERROR"
+    }
+
+
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_a_metric_without_a_value_has_no_sample(value: float | None) -> None:
     report = report_of(cell(metrics=(replace(ITL, value=value),)))

@@ -177,8 +177,9 @@ def _plot(series: NightSeries) -> Plot:
         said.append("Thick lines: levels before and after a dated change.")
     if out:
         said.append(f"×: {plural(out, 'night')} without a valid run, or excluded.")
+    where = f"{name.system}-{name.client_kind}"
     return Plot(
-        name=f"trend-{name.topology}-{name.workload}-{name_of(name.metric)}",
+        name=f"trend-{where}-{name.topology}-{name.workload}-{name_of(name.metric)}",
         title=f"{capital(metric_title(name.metric))}: {name.topology}, {name.workload}",
         caption=" ".join(said),
         panels=(
