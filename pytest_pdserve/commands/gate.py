@@ -104,6 +104,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure until there is a verdict, write it and print it."""
+    from filelock import FileLock
+    from filelock import Timeout
+
+    from pytest_pdserve.results.gate import load_state
     from pytest_pdserve.results.store import check_runs_folder
 
     resumed = _resumed(options)
@@ -115,7 +119,18 @@ def run(options: argparse.Namespace) -> int:
     check_runs_folder(project.runs)
     for number in (signal.SIGTERM, signal.SIGINT):  # a background job inherits SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-    made = _gate_run(options, project, request, resumed)
+    folder = _folder(options, project, request)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            # Read again: another process may have gone on with it until now.
+            state = None if resumed is None else load_state(folder)
+            return _decide(_gate_run(folder, project, request, state))
+    except Timeout as error:
+        raise ConfigError(f"{folder} is in use by another pdserve gate; wait for it") from error
+
+
+def _decide(made: GateRun) -> int:
+    """Measure until there is a verdict, write it and print it."""
     print(f"pdserve gate: folder {made.folder}", file=sys.stderr, flush=True)
     try:
         result = _measured(made)
@@ -222,25 +237,31 @@ def _progress(text: str) -> None:
     print(f"pdserve gate: {text}", file=sys.stderr, flush=True)
 
 
+def _folder(options: argparse.Namespace, project: Project, request: GateRequest) -> Path:
+    """Return the folder of the interrupted gate, or a new one."""
+    from pytest_pdserve.results.gate import create_gate
+
+    if options.resume is not None:
+        return Path(options.resume).absolute()
+    return create_gate(project.runs, request.system.name)
+
+
 def _gate_run(
-    options: argparse.Namespace,
-    project: Project,
-    request: GateRequest,
-    resumed: GateState | None,
+    folder: Path, project: Project, request: GateRequest, resumed: GateState | None
 ) -> GateRun:
-    """Return the gate to run, with a folder of its own or that of the interrupted one."""
+    """Return the gate to run.
+
+    :param resumed: what an interrupted one left in *folder*.
+    """
     from pytest_pdserve.gating.running import GateRun
     from pytest_pdserve.results.baselines import state_folder
-    from pytest_pdserve.results.gate import create_gate
     from pytest_pdserve.results.gate import write_state
     from pytest_pdserve.values.gate_state import GateState
     from pytest_pdserve.values.sessions import utc_text
 
     if resumed is None:
-        folder = create_gate(project.runs, request.system.name)
         state = GateState(definition=request.definition, began_at=utc_text(datetime.now(UTC)))
     else:
-        folder = options.resume.absolute()
         state = replace(resumed, definition=request.definition, sittings=resumed.sittings + 1)
     write_state(folder, state)
     return GateRun(

@@ -128,7 +128,8 @@ def swapped_text(into: Stack, other: Stack, component: str) -> str:
     if component == SERVE_ARGS:
         arguments = other.serve_args
     else:
-        pins = {**pins, component: other.pins[component]}
+        pins.pop(component, None)
+        pins |= {component: other.pins[component]} if component in other.pins else {}
     if into.builds or component in pins:
         words = [f"{name}=={version}" for name, version in pins.items()]
     else:

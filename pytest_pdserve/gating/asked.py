@@ -12,6 +12,7 @@ from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.gating.arms import Arm
 from pytest_pdserve.gating.arms import read_arm
+from pytest_pdserve.gating.arms import swapped_text
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.gate import GatePolicy
@@ -98,7 +99,7 @@ def make_request(
             f"system {system.name!r} is of kind {backend.name!r}: its servers run already, and a "
             "gate starts both stacks itself; name a system whose servers pdserve starts"
         )
-    return GateRequest(
+    request = GateRequest(
         system=system,
         baseline=read_arm("A", stacks[0], system),
         candidate=read_arm("B", stacks[1], system),
@@ -107,6 +108,10 @@ def make_request(
         budget=budget,
         attribute=attribute,
     )
+    if attribute and len(request.components) > 1:  # before anything is measured
+        for component in request.components:
+            swapped_text(request.baseline.stack, request.candidate.stack, component)
+    return request
 
 
 def choose_cells(

@@ -45,6 +45,7 @@ from pytest_pdserve.results.redaction import redacting_files
 from pytest_pdserve.serving.clients import bench_client
 from pytest_pdserve.session.phases import held_by
 from pytest_pdserve.session.provenance import provenance_before
+from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.gate import Attribution
 from pytest_pdserve.values.gate import GateVerdict
 from pytest_pdserve.values.gate_state import GateStart
@@ -173,7 +174,7 @@ class GateRun:
             with self._holding() as held:
                 self._drop_torn_block(held)
                 found = self._until_decided(self.where(), arms, held)
-                return found, self._attributed(found, arms, held)
+                return found, self._attribution(found, arms, held)
 
     def _drop_torn_block(self, held: Held) -> None:
         """Measure a block anew if it was begun on nodes that are not held now."""
@@ -200,6 +201,16 @@ class GateRun:
             components=self.request.components,
             suspect=suspect_of(evidence, self.own_starts, self.request.cells),
         )
+
+    def _attribution(
+        self, found: GateProgress, arms: Mapping[str, Arm], held: Held
+    ) -> Attribution | None:
+        """Return which component made B worse; trouble on the way leaves the NO-GO as it is."""
+        try:
+            return self._attributed(found, arms, held)
+        except PdserveError as error:
+            why = " ".join(str(error).split())
+            return Attribution(component=None, why=f"the component was not found: {why}"[:1000])
 
     def _attributed(
         self, found: GateProgress, arms: Mapping[str, Arm], held: Held

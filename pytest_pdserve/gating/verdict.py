@@ -15,6 +15,7 @@ from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.steps import GateEnd
 from pytest_pdserve.judge.gate.steps import GateProgress
 from pytest_pdserve.judge.gate.steps import values_of
+from pytest_pdserve.values.gate import MOST_BLOCKS
 from pytest_pdserve.values.gate import Attribution
 from pytest_pdserve.values.gate import GatedStack
 from pytest_pdserve.values.gate import GateResult
@@ -147,7 +148,13 @@ def _next_steps(run: GateRun, found: GateProgress) -> Iterator[str]:
         yield f"go on with a larger budget: pdserve gate --resume {folder} --budget BUDGET"
         return
     noisiest, blocks = judgement.noisiest, judgement.forecast_blocks
-    if blocks is not None:
+    if blocks is not None and blocks > MOST_BLOCKS:
+        yield (
+            f"about {blocks} blocks in all would decide if B is not worse, and a gate takes "
+            f"{MOST_BLOCKS} at most"
+        )
+    elif blocks is not None:
+        blocks = max(blocks, len(found.blocks) + 1)
         more = blocks - len(found.blocks)
         cost = cost_words(run, more)
         yield (

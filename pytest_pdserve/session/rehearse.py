@@ -22,6 +22,8 @@ from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.serving.client import BenchClient
+from pytest_pdserve.serving.model import has_random_weights
+from pytest_pdserve.serving.near_ties import LIKELIEST
 from pytest_pdserve.serving.near_ties import common
 from pytest_pdserve.serving.near_ties import gap_of
 from pytest_pdserve.serving.readiness import Server
@@ -55,8 +57,6 @@ if TYPE_CHECKING:
 
 TOPOLOGY = "1p1d"
 """What is stood up: the smallest that moves a KV cache."""
-_LIKELIEST = 20
-"""Tokens of which an instance is asked how likely they are: as many as vLLM tells by default."""
 _ROUTER = "router"
 _NIXL = "NixlConnector"
 Versions = Mapping[str, Mapping[str, str]]
@@ -144,6 +144,9 @@ class _Attempt:
             self._verify([s for s in deployment.servers if s.role == _ROUTER])
             texts = self._texts(deployment)
             self._known = replace(self._known, sides_agree=self._agreement(texts))
+            if has_random_weights(self._system):
+                why = "weights are random (--load-format dummy): a wrong KV cache would not show"
+                return Judged(outcome="not shown", why=why)
             return judge_texts(texts, lambda each: _gap(deployment, each))
         except PathError as error:
             allocation.check(fresh=True)
@@ -221,7 +224,7 @@ def _gap(deployment: Deployment, each: Texts) -> float | None:
     (decode,) = (server for server in deployment.instances if server.role == DECODE)
     begin = common(each.decode, each.through)
     answer = deployment.completions.ask(
-        str(decode.url), each.prompt + begin, tokens=1, logprobs=_LIKELIEST
+        str(decode.url), each.prompt + begin, tokens=1, logprobs=LIKELIEST
     )
     return gap_of(answer, each.through[len(begin) :])
 

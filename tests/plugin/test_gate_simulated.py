@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
+from filelock import FileLock
 
 from pytest_pdserve.values.exit_codes import ExitCode
+from pytest_pdserve.values.gate import MOST_BLOCKS
 from pytest_pdserve.values.gate import GateVerdict
 from pytest_pdserve.values.gate import MetricState
 from pytest_pdserve.values.gate_state import order_of
@@ -84,16 +86,20 @@ def test_both_stacks_of_a_pair_get_the_same_prompts(quick: SimulatedProject) -> 
     assert len(names["A"]) == len(set(names["A"]))
 
 
+@pytest.mark.parametrize(("run_cv", "can_decide"), [(0.03, True), (0.08, False)])
 def test_noise_beyond_the_margins_is_not_enough_evidence_with_what_would_decide(
-    quick: SimulatedProject, capsys: pytest.CaptureFixture[str]
+    run_cv: float, can_decide: bool, quick: SimulatedProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick.system(run_cv=0.08, ttft_cv=0.05)
+    quick.system(run_cv=run_cv, ttft_cv=0.05)
     assert run_gate(*EQUAL, "--budget", "3blocks") == ExitCode.NOT_JUDGED
     (folder,) = gates(quick.path / "runs")
     result, said = result_in(folder), capsys.readouterr().out
     assert result.verdict is GateVerdict.NOT_ENOUGH
     assert result.forecast_blocks is not None
-    assert f"--resume {folder} --budget {result.forecast_blocks}blocks" in said
+    assert (result.forecast_blocks <= MOST_BLOCKS) is can_decide
+    again = f"--resume {folder} --budget {result.forecast_blocks}blocks"
+    assert (again in said) is can_decide
+    assert (f"a gate takes {MOST_BLOCKS} at most" in said) is not can_decide
     assert "the noisiest is " in said
     assert "raise num_prompts in [sweep]" in said
 
@@ -122,6 +128,18 @@ def test_a_gate_that_is_over_is_told_again_and_measures_nothing(
     before, first = state_in(folder).starts, capsys.readouterr().out
     assert run_gate("--resume", folder) == ExitCode.FAIL
     assert (state_in(folder).starts, capsys.readouterr().out) == (before, first)
+
+
+def test_a_folder_is_used_by_one_gate_at_a_time(
+    quick: SimulatedProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_gate(*EQUAL)
+    (folder,) = gates(quick.path / "runs")
+    before = state_in(folder)
+    with FileLock(folder / ".lock"):
+        assert run_gate("--resume", folder) == ExitCode.BAD_INPUT
+    assert f"{folder} is in use by another pdserve gate; wait for it" in capsys.readouterr().err
+    assert state_in(folder) == before
 
 
 @pytest.mark.slow

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from pytest_pdserve.gating.arms import read_arm
+from pytest_pdserve.gating.arms import swapped_text
 from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.correctness import outcome_of
 from pytest_pdserve.judge.gate.differences import find_differences
@@ -31,6 +33,7 @@ from pytest_pdserve.values.gate_state import Outcome
 from pytest_pdserve.values.measurements import MeasuredRun
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.stack import Stack
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
 
@@ -236,13 +239,20 @@ def test_greedy_answers_that_differ_are_a_fault_where_arithmetic_is_the_same(
     assert (len(said.faults), len(said.notes)) == (faults, notes)
 
 
-def test_answers_are_not_judged_where_the_baseline_differs_from_itself() -> None:
-    starts = answered(("A", SAME), ("B", ALL_OTHER), ("B", ALL_OTHER), ("A", ONE_OTHER))
+@pytest.mark.parametrize(
+    ("b", "faults", "notes"),
+    [(SAME, 0, 1), (("one x", "three four", "five six"), 0, 2), (ALL_OTHER, 1, 1)],
+    ids=["same", "one that A repeats is another", "all are others from the first word on"],
+)
+def test_answers_that_the_baseline_repeats_are_judged_where_others_differ(
+    b: tuple[str, ...], faults: int, notes: int
+) -> None:
+    starts = answered(("A", SAME), ("B", b), ("B", b), ("A", ONE_OTHER))
     said = judge_answers(starts, ("nixl",))
-    assert said.faults == ()
-    assert said.notes == (
+    assert (len(said.faults), len(said.notes)) == (faults, notes)
+    assert said.notes[0] == (
         "dp: A's own greedy answers to 1 of 3 prompts differ from start to start, so B's are not "
-        "compared with them",
+        "compared with them"
     )
 
 
@@ -382,3 +392,24 @@ def test_the_seconds_left_are_those_of_the_tighter_limit() -> None:
 def test_container_images_are_refused(p5_efa: System) -> None:
     with pytest.raises(ConfigError, match="a gate cannot compare container images yet"):
         read_arm("B", "image:registry/vllm:next", p5_efa)
+
+
+def stack(text: str, **fields: Any) -> Stack:
+    given = {"pins": {}, "python": None, "image": None, "serve_args": (), **fields}
+    return Stack(text=text, digest=text, **given)
+
+
+@pytest.mark.parametrize(
+    ("into", "other", "component", "text"),
+    [
+        ({"vllm": "1", "nixl": "1"}, {"vllm": "2", "nixl": "2"}, "nixl", "vllm==1 nixl==2"),
+        ({"vllm": "1"}, {"vllm": "1", "torch": "2"}, "torch", "vllm==1 torch==2"),
+        ({"vllm": "1", "torch": "2"}, {"vllm": "1"}, "torch", "vllm==1"),
+    ],
+    ids=["both pin it", "the other pins it", "the other does not"],
+)
+def test_a_component_is_swapped_whichever_stack_pins_it(
+    into: dict[str, str], other: dict[str, str], component: str, text: str
+) -> None:
+    stacks = (stack("a", pins=into, builds=True), stack("b", pins=other, builds=True))
+    assert swapped_text(*stacks, component) == text
