@@ -12,45 +12,59 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import json
 import os
 import sys
 import time
 import traceback
+import zlib
 from pathlib import Path
 from typing import Any
 
 POLL_S = 0.005
 SEED = 20260310
-"""Of the pattern; the same for all agents, so that a reader knows what it must find."""
+"""Of the order of pieces."""
 
 
 class TransferFailure(Exception):
     """Raised when a transfer does not arrive, or brings wrong bytes."""
 
 
+@functools.lru_cache(maxsize=2)
+def pattern_of(seed: int, size: int) -> Any:
+    """Return the bytes that an agent holds, as an array: each has a seed of its own.
+
+    So a reader that got its own bytes, or those of a third node, finds others than it expects.
+    """
+    import numpy
+
+    return numpy.random.default_rng(seed).integers(0, 256, size, numpy.uint8)
+
+
 class Buffer:
     """Memory of one kind, filled with a pattern: what is read, and behind it where reads go."""
 
-    def __init__(self, memory: str, size: int) -> None:
+    def __init__(self, memory: str, size: int, seed: int) -> None:
         """Allocate twice *size* bytes.
 
         :param memory: ``DRAM`` or ``VRAM``.
+        :param seed: of the pattern.
         """
         import numpy
 
-        self.size, self.memory = size, memory
-        self.pattern = numpy.random.default_rng(SEED).integers(0, 256, size, numpy.uint8)
+        self.size, self.memory, self.seed = size, memory, seed
+        pattern = pattern_of(seed, size)
         if memory == "VRAM":
             import torch
 
             self._whole = torch.zeros(2 * size, dtype=torch.uint8, device="cuda")
-            self._whole[:size] = torch.from_numpy(self.pattern)
+            self._whole[:size] = torch.from_numpy(pattern)
             torch.cuda.synchronize()
             self.address, self.device = self._whole.data_ptr(), torch.cuda.current_device()
         else:
             self._whole = numpy.zeros(2 * size, numpy.uint8)
-            self._whole[:size] = self.pattern
+            self._whole[:size] = pattern
             self.address, self.device = self._whole.ctypes.data, 0
 
     def clear(self, size: int) -> None:
@@ -85,7 +99,8 @@ class Agent:
         self.backend = config["backend"]
         memory = config["memory"] or ("VRAM" if _has_cuda() else "DRAM")
         self._nixl = nixl_agent(config["name"], nixl_agent_config(backends=[self.backend]))
-        self.buffer = Buffer(memory, config["bytes"])
+        seed = zlib.crc32(config["name"].encode())
+        self.buffer = Buffer(memory, config["bytes"], seed)
         region = (self.buffer.address, 2 * self.buffer.size, self.buffer.device, "")
         self._nixl.register_memory([region], memory, backends=[self.backend])
         self._remote: dict[str, Any] = {}
@@ -98,6 +113,7 @@ class Agent:
             "memory": self.buffer.memory,
             "address": self.buffer.address,
             "device": self.buffer.device,
+            "seed": self.buffer.seed,
             "metadata": base64.b64encode(metadata).decode(),
             "versions": _versions(),
             "env": {name: os.environ.get(name) for name in ("UCX_TLS", "FI_PROVIDER")},
@@ -173,7 +189,7 @@ class Read:
 
         count, self._piece = shape["descriptors"], shape["descriptor_bytes"]
         self._nixl, self._buffer = nixl, buffer
-        self._start = number * count * self._piece
+        self._start, self._seed = number * count * self._piece, source["seed"]
         order = numpy.random.default_rng(SEED + number)
         self._here, self._there = order.permutation(count), order.permutation(count)
         self._indices = list(range(count))
@@ -200,7 +216,8 @@ class Read:
         """
         end = self._start + len(self._here) * self._piece
         got = self._buffer.received(end)[self._start :].reshape(-1, self._piece)
-        expected = self._buffer.pattern[self._start : end].reshape(-1, self._piece)
+        pattern = pattern_of(self._seed, self._buffer.size)
+        expected = pattern[self._start : end].reshape(-1, self._piece)
         same = (got[self._here] == expected[self._there]).all(axis=1)
         wrong = int((~same).sum())
         if wrong:
@@ -262,7 +279,7 @@ def serve_orders(folder: Path, agent: Agent) -> None:
 
 
 def main() -> int:
-    """Start the agent, say so, and do orders."""
+    """Start the agent, write ``ready.json``, and carry out orders."""
     parser = argparse.ArgumentParser(description="Read the memory of other NIXL agents.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--program", help="Run by the Python of this program, if it has one")

@@ -70,7 +70,7 @@ def _measured(
     found = pairs.measure(lengths, bare)
     floor = _floor(system, bare, baseline)
     if floor is None:
-        progress("transfers are held against no promise: nothing in their shape was measured")
+        progress("transfers are not judged: nothing in their shape was measured")
         return found
     slow = slow_pairs(found, floor.gb_s, source=floor.source)
     if slow:

@@ -112,10 +112,16 @@ def test_a_node_that_has_become_slow_is_a_fail_that_names_it(
     assert all(len(line) <= 80 for line in said.splitlines() if " · " in line)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("faults", "words", "message"),
     [
+        (
+            {"other": "local1"},
+            (),
+            "local0 reading from local1 by UCX (UCX_TLS=tcp) failed: 32tok: 4 of 4 pieces of 8,192 "
+            "bytes hold other bytes than were sent",
+        ),
         (
             {"wrong": "local1"},
             (),
@@ -135,7 +141,7 @@ def test_a_node_that_has_become_slow_is_a_fail_that_names_it(
             "NIXL_ERR_NOT_FOUND: no plugin for backend LIBFABRIC",
         ),
     ],
-    ids=["wrong bytes", "state ERR", "plugin missing"],
+    ids=["bytes of its own", "wrong bytes", "state ERR", "plugin missing"],
 )
 def test_a_transfer_that_fails_is_an_error_and_never_a_figure(
     faults: dict[str, str],

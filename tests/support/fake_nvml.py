@@ -26,7 +26,8 @@ class FakeGpu:
 
     uuid: str
     name: str = H200
-    used_gib: float = 0.0
+    used_gib: float | None = 0.0
+    """None is not told."""
     users: tuple[tuple[int, float | None], ...] = ()
     """Process and GiB."""
     slices: tuple[FakeGpu, ...] = ()
@@ -62,6 +63,16 @@ def install(monkeypatch: pytest.MonkeyPatch, *found: FakeGpu, fault: str = "") -
     monkeypatch.setitem(sys.modules, "pynvml", module(found, fault))
 
 
+def memory(gpu: FakeGpu) -> SimpleNamespace:
+    """Return the memory of a GPU.
+
+    :raises NVMLError: if it does not tell.
+    """
+    if gpu.used_gib is None:
+        raise NVMLError("Not Supported")
+    return SimpleNamespace(total=141 * 2**30, used=int(gpu.used_gib * 2**30))
+
+
 def module(found: tuple[FakeGpu, ...], fault: str = "") -> ModuleType:
     """Return the library that shows *found*."""
     made = ModuleType("pynvml")
@@ -91,9 +102,7 @@ def module(found: tuple[FakeGpu, ...], fault: str = "") -> ModuleType:
         "nvmlDeviceGetPciInfo": lambda gpu: SimpleNamespace(
             busId=f"00000000:{position(gpu) + 1:02X}:00.0"
         ),
-        "nvmlDeviceGetMemoryInfo": lambda gpu, version: SimpleNamespace(
-            total=141 * 2**30, used=int(gpu.used_gib * 2**30)
-        ),
+        "nvmlDeviceGetMemoryInfo": lambda gpu, version: memory(gpu),
         "nvmlDeviceGetComputeRunningProcesses": lambda gpu: [
             SimpleNamespace(pid=pid, usedGpuMemory=None if gib is None else int(gib * 2**30))
             for pid, gib in gpu.users

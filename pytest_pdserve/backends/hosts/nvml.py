@@ -54,8 +54,8 @@ class Gpu:
     """PCI bus id of the GPU, as in ``/sys/bus/pci/devices``."""
     memory_gib: float
     """In all."""
-    used_gib: float
-    """In use, without what the driver keeps for itself."""
+    used_gib: float | None
+    """In use, without what the driver keeps for itself; None if it does not tell."""
     users: tuple[GpuUser, ...] = ()
     """Processes that compute on it."""
 
@@ -139,7 +139,7 @@ def _gpu(
         name=str(name),
         bus_id=bus_id,
         memory_gib=memory.total / 2**30 if memory else 0.0,
-        used_gib=memory.used / 2**30 if memory else 0.0,
+        used_gib=memory.used / 2**30 if memory else None,
         users=tuple(_user(each) for each in users),
     )
 

@@ -179,6 +179,8 @@ def _in_use(gpu: Gpu) -> str:
             + ("" if user.used_gib is None else f" with {user.used_gib:.1f} GiB")
             for user in gpu.users
         )
+    if gpu.used_gib is None:
+        return "does not tell how much of its memory is in use, so it may be another's"
     if gpu.used_gib > _IDLE_GIB:
         return (
             f"has {gpu.used_gib:.1f} of {gpu.memory_gib:.0f} GiB in use, by processes that are not "

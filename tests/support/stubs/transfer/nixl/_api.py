@@ -2,7 +2,8 @@
 
 ``PDSTUB_NIXL`` is a folder for the files. A transfer takes ``PDSTUB_NIXL_MS`` (default 1), one with
 the node ``PDSTUB_NIXL_SLOW`` at either end 60 ms. What is read from ``PDSTUB_NIXL_WRONG`` has a
-wrong byte, a transfer from ``PDSTUB_NIXL_FAILS`` ends in the state ERR, and LIBFABRIC is missing.
+wrong byte, what is read from ``PDSTUB_NIXL_OTHER`` is the reader's own, a transfer from
+``PDSTUB_NIXL_FAILS`` ends in the state ERR, and LIBFABRIC is missing.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class nixl_agent:
         is_slow = os.environ.get("PDSTUB_NIXL_SLOW") in (self.name, source)
         ms = _SLOW_MS if is_slow else float(os.environ.get("PDSTUB_NIXL_MS", "1"))
         handle["due"] = time.perf_counter() + ms / 1e3
-        with self._file(source).open("rb") as file:
+        other = source == os.environ.get("PDSTUB_NIXL_OTHER")
+        with self._file(self.name if other else source).open("rb") as file:
             for (here, size, _), (there, _, _) in handle["pairs"]:
                 file.seek(there - self._remote[source])
                 got = bytearray(file.read(size))
