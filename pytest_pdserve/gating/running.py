@@ -145,8 +145,8 @@ class GateRun:
         if left_s > needed_s:
             return None
         return (
-            f"the budget of {self.request.budget.words} is spent: {max(0.0, left_s):.0f} s are "
-            f"left, and the last block took {needed_s:.0f} s"
+            f"the budget of {self.request.budget.words} does not cover another block: "
+            f"{max(0.0, left_s):.0f} s are left, and the last block took {needed_s:.0f} s"
         )
 
     def block_s(self, block: int) -> float:

@@ -165,10 +165,11 @@ def _headline(report: Report) -> str:
         mark = " (FIGURES, nothing was measured)"
     said = f"{report.status} on {report.system}{mark}: {counted}" if counted else ""
     if not report.measured and not (said and report.figures):
-        why = "" if report.ended else ": the session did not come to its end"
-        if report.errors and not said:
-            why = f": {report.errors[0].why}"
-        said = f"Nothing was measured on {report.system}{why}{said and f'; {said}'}"
+        why = f": {report.errors[0].why}" if report.errors and not said else ""
+        nothing = f"Nothing was measured on {report.system}{why}"
+        if not (report.ended or why):  # whatever it measured, this is no report of it
+            nothing = f"No results of {report.system}: the session did not come to its end"
+        said = f"{nothing}{said and f'; {said}'}"
     line = " ".join("; ".join([said, *_besides(report)]).split())
     line = "".join(character for character in line if character.isprintable())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

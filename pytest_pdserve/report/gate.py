@@ -55,7 +55,7 @@ def _headline(result: GateResult) -> str:
         GateVerdict.NO_GO: "the candidate breaks something"
         if result.faults
         else "the candidate is slower",
-        GateVerdict.NOT_ENOUGH: "neither is shown within the budget",
+        GateVerdict.NOT_ENOUGH: "the blocks show neither that B is worse nor that it is not",
         GateVerdict.ERROR: "the stacks could not be compared",
     }[result.verdict]
     simulated = "; SIMULATED, no server ran" if result.simulated else ""

@@ -33,10 +33,10 @@ def plan_lines(plan: GatePlan) -> Iterator[str]:
     margins = ", ".join(f"{name} {100 * m:g} %" for name, m in request.policy.margins.items())
     yield f"margins   {margins}"
     yield (
-        f"shows     NO-GO from block {GATE_RULE.blocks_against} on: where starts of one stack "
-        "differ by 1 %, 5 % in one cell is found in 99 of 100 simulated gates; where they differ "
-        "by more than 2 %, most gates end NOT ENOUGH EVIDENCE, with the blocks that would decide "
-        "(docs/gate-rule.md)"
+        f"shows     NO-GO from block {GATE_RULE.blocks_against} on; simulated, 40 cells and the "
+        "default margins: where starts of one stack differ by 1 %, 5 % in one cell is found in 99 "
+        "of 100 gates; where they differ by more than 2 %, most end NOT ENOUGH EVIDENCE, with the "
+        "blocks that would decide (docs/gate-rule.md)"
     )
     yield "nothing was started"
 

@@ -114,7 +114,7 @@ def test_the_report_of_an_earlier_session_goes_before_the_first_test(sim: Simula
     assert (
         (sim.path / "seen.md")
         .read_text()
-        .startswith("## Nothing was measured on sim: the session did not come to its end\n")
+        .startswith("## No results of sim: the session did not come to its end\n")
     )
 
 

@@ -79,7 +79,7 @@ def test_a_session_that_left_no_record_says_so(shelf: Shelf, report: Callable[..
     for path in folder.glob("*/*.record.json"):
         path.unlink()
     said = report("runs").splitlines()
-    assert said[0] == "## Nothing was measured on p5-efa: the session did not come to its end"
+    assert said[0] == "## No results of p5-efa: the session did not come to its end"
     assert not any("SUSPICIOUS" in line for line in said)
     assert "pdserve_metric_value{" not in report("runs", "--format", "prom")
 

@@ -77,7 +77,7 @@ def test_every_status_has_an_outcome_and_a_cell_may_be_measured_alone() -> None:
         ({"measured": False}, "Nothing was measured on p5-efa"),
         (
             {"measured": False, "ended": False},
-            "Nothing was measured on p5-efa: the session did not come to its end",
+            "No results of p5-efa: the session did not come to its end",
         ),
         (
             {"errors": (Reason(subject="t", why="no\nnodes \x1b[0m"),)},

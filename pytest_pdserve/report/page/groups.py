@@ -62,7 +62,7 @@ _GROUPS: tuple[tuple[str, str, str, tuple[Outcome, ...]], ...] = (
         "Worse as a file of expected changes says, or not enforced on this system.",
         ("EXPECTED", "REPORTED"),
     ),
-    ("new", "New", "There was no reference to hold these against.", ("NEW",)),
+    ("new", "New", "These have no reference yet.", ("NEW",)),
 )
 _ANCHORS = {outcome: id_ for id_, _, _, outcomes in _GROUPS for outcome in outcomes}
 
