@@ -50,24 +50,38 @@ class Server:
     """Base URL of its counters, where it is another than :attr:`url`."""
 
 
-def check_alive(servers: Sequence[Server], since: float, now: float) -> None:
+def check_alive(
+    servers: Sequence[Server],
+    since: float,
+    now: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Make sure that every process of *servers* still runs.
 
+    A process that fails has others fail: they get a moment to end too, so that the cause does not
+    depend on who is seen first.
+
     :raises LaunchError: naming one that does not, with the cause; of several the one that failed
-        innermost, as a process that fails has others fail.
+        innermost.
     """
-    ended = [
-        (server.name, process, code)
+    if not _ended(servers):
+        return
+    sleep(POLL_S)
+    server, process, code = max(_ended(servers), key=lambda each: _depth(each[1].log))
+    killed = f"; {_KILLED}" if code in _SIGKILL and log_cause(process.log) is None else ""
+    raise LaunchError(
+        f"{server.name} on {process.command.node} {exit_text(code)} {now - since:.0f} s after its "
+        f"start{killed}; {log_tells(process.log)}"
+    )
+
+
+def _ended(servers: Sequence[Server]) -> list[tuple[Server, Process, int]]:
+    """Return the servers whose process has ended, with its exit code."""
+    return [
+        (server, process, code)
         for server in servers
         if (process := server.process) is not None and (code := process.poll()) is not None
     ]
-    if ended:
-        name, process, code = max(ended, key=lambda each: _depth(each[1].log))
-        killed = f"; {_KILLED}" if code in _SIGKILL and log_cause(process.log) is None else ""
-        raise LaunchError(
-            f"{name} on {process.command.node} {exit_text(code)} {now - since:.0f} s after its "
-            f"start{killed}; {log_tells(process.log)}"
-        )
 
 
 def _depth(log: Path) -> int:
@@ -97,7 +111,7 @@ def wait_ready(
     waiting = [server for server in servers if server.url is not None]
     while waiting:
         check()
-        check_alive(servers, start, clock())
+        check_alive(servers, start, clock(), sleep)
         still = [server for server in waiting if not _healthy(client, server)]
         waited = clock() - start
         if still and waited > limit_s:

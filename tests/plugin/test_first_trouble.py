@@ -98,7 +98,7 @@ def test_of_two_servers_that_die_the_one_that_failed_innermost_is_told(both: Hou
     engine = log_of(both, "engine.txt", seen("seen_0.32_engine_killed"))
     both.faults(
         prefill_0={"log_at_start": engine, "exit_at_start": 1},
-        decode_0={"log_at_start": log, "exit_at_start": 1},
+        decode_0={"log_at_start": log, "exit_at_start": 1, "exit_after": "prefill-0.log"},
     )
     text = both.run("--topology", "1p1d").stdout.str()
     assert "\ndecode[0] on local1 exited with code 1 " in text

@@ -163,7 +163,7 @@ def test_the_node_that_fails_is_named_and_not_those_that_are_stopped_for_it(
     monkeypatch.setenv("PDSTUB_ENGINE_BROKEN", "pd1")
     image = "registry.example/nixl:1"
     slurm_house.system(cluster={"nodes": 2}, container={"kind": "docker", "image": image})
-    text = said(slurm_house, "--topology", "1p1d", seconds=25)
+    text = said(slurm_house, "--topology", "1p1d")
     assert re.search(r"\b[12] errors? in ", text), text
     assert "node pd1 has no image: image.py exited with code 1; " in text, text
     assert "stub: no such image" in text

@@ -136,6 +136,7 @@ def ended(house: House, process: subprocess.Popen[bytes], seconds: float = 90) -
         process.wait(timeout=seconds)
     finally:
         process.kill()
+        process.wait()
     return (house.path / "pytest.log").read_text()
 
 

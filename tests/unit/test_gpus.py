@@ -19,7 +19,10 @@ from pytest_pdserve.backends.local.gpus import parse_cores
 from pytest_pdserve.backends.local.gpus import planned_gpus
 from pytest_pdserve.backends.local.gpus import shares_of_cores
 from pytest_pdserve.backends.local.gpus import visible_gpus
+from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.judge.gpu_checks import check_gpus as check_run
+from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.gpus import GpuRun
@@ -273,3 +276,9 @@ def test_a_visible_gpu_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
         "MIG slice MIG-00 of GPU 1 (NVIDIA H200)",
         "MIG slice MIG-11 of GPU 1 (NVIDIA H200)",
     ]
+
+
+@pytest.mark.parametrize("system", ["gpu-host", "gpu-host-2"])
+def test_a_plan_knows_of_gpus_that_this_machine_does_not_have(system: str) -> None:
+    found = load_system(system, SHIPPED)
+    assert backend_of(found).has_gpus(found)

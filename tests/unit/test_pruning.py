@@ -128,8 +128,8 @@ def test_logs_that_are_a_link_to_elsewhere_are_left_alone(shelf: Shelf) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--older-than", "0"), "--older-than 0.0: expected at least 1 day"),
-        (("--older-than", "nan"), "--older-than nan: expected at least 1 day"),
+        (("--older-than", "0"), "--older-than 0: expected 1 to 36,500 days"),
+        (("--older-than", "nan"), "--older-than nan: expected 1 to 36,500 days"),
         (("--max-size", "-1"), "--max-size -1.0: expected a number of GiB, 0 or more"),
     ],
 )

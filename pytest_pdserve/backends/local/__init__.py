@@ -102,7 +102,12 @@ class LocalBackend(Backend):
                 allocation.release()
 
     def has_gpus(self, system: System) -> bool | None:
-        """Return whether this machine has GPUs, and a PyTorch that uses them where it serves."""
+        """Return whether the slots have GPUs of their own, or this machine has some to use.
+
+        To use them takes a PyTorch for GPUs where it serves.
+        """
+        if system.cluster.device is not None:
+            return system.cluster.device == "gpu"
         on_cpus = find_versions().get("torch", "").endswith("+cpu")
         return not (on_cpus and not system.container.contained) and bool(list_gpus())
 

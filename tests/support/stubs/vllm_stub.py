@@ -30,8 +30,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+EXITS = "stub: no such device"
+
 FAULTS: dict[str, Any] = {
     "exit_at_start": None,  # exit code, before anything is answered
+    "exit_after": None,  # name of the log of a server that says first that it exits
     "log_at_start": None,  # file whose text is logged at once, before anything else
     "exit_after_streams": None,  # die within the N-th streamed request
     "never_ready": False,  # /health answers 503
@@ -325,6 +328,13 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
+def wait_for_exit(other: str) -> None:
+    """Wait until a log beside that of this process says that its server exits."""
+    log = Path(os.readlink("/proc/self/fd/1")).with_name(other)
+    while not (log.exists() and EXITS in log.read_text()):
+        time.sleep(0.01)
+
+
 def serve(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("model")
@@ -345,7 +355,9 @@ def serve(argv: list[str]) -> None:
         sleeper = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
         subprocess.Popen([sys.executable, "-I", "-S", "-c", sleeper])
     if faults["exit_at_start"] is not None:
-        print("stub: no such device", flush=True)
+        if faults["exit_after"]:
+            wait_for_exit(faults["exit_after"])
+        print(EXITS, flush=True)
         sys.exit(faults["exit_at_start"])
     if options.headless:
         signal.pause()
