@@ -15,7 +15,7 @@ LIGHT ?=
 WITH ?=
 
 # pytest-xdist workers; three of them run the Slurm tests, which mostly wait.
-WORKERS ?= 6
+WORKERS ?= 4
 # SLOW=1: the tests that are marked slow too.
 SLOW ?=
 

@@ -143,6 +143,7 @@ def test_a_wrong_end_is_seen(code: int, output: str, trouble: list[str]) -> None
     assert wrong_end(Outcome(code=code, output=output), {0, 1, 4}) == trouble
 
 
+@pytest.mark.slow
 def test_one_try_is_repeated_by_its_kind_and_number() -> None:
     *output, last = run("--only", "command:7", "--seed", "x").stdout.splitlines()
     assert any(line.startswith("pdserve: ") for line in output)

@@ -26,6 +26,7 @@ def project(
     return pytester
 
 
+@pytest.mark.slow
 def test_every_claim_is_judged_by_the_figures(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess(*ARTICLE, "-rxs", "--junitxml", "junit.xml")
     assert result.ret == 0
@@ -132,7 +133,7 @@ def change_expected(project: pytest.Pytester) -> Callable[[str, str], None]:
     return change
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new", "said"), NAMED_IN_VAIN)
 def test_what_an_entry_names_in_vain_is_named(
     old: str,
@@ -147,7 +148,7 @@ def test_what_an_entry_names_in_vain_is_named(
     result.stdout.fnmatch_lines([said.replace("[", "[[]")])
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new", "said"), NAMED_IN_VAIN)
 def test_strictly_an_entry_that_names_something_in_vain_fails_the_session(
     old: str,
@@ -163,7 +164,7 @@ def test_strictly_an_entry_that_names_something_in_vain_fails_the_session(
     assert (result.ret, result.parseoutcomes()) == (1, OUTCOMES)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -88,6 +88,7 @@ def session(house: House, *arguments: str) -> pytest.RunResult:
     return house.pytester.runpytest_subprocess("suites", "--system", "stub", *arguments)
 
 
+@pytest.mark.slow
 def test_a_session_runs_on_a_backend_of_another_package(toy: House) -> None:
     as_toy(toy, '[toy]\ngreeting = "hi"\ntimes = 2')
     result = session(toy, "--topology", "1p1d")
@@ -160,6 +161,7 @@ def test_tables_that_a_simulation_does_not_read_are_refused(house: House, key: s
     )
 
 
+@pytest.mark.slow
 def test_an_unknown_backend_is_one_sentence_with_all_that_are_known(toy: House) -> None:
     path = toy.system()
     path.write_text(path.read_text().replace('kind = "local"', 'kind = "cloud"'))
@@ -170,7 +172,7 @@ def test_an_unknown_backend_is_one_sentence_with_all_that_are_known(toy: House) 
     )
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "said"),
     [

@@ -27,6 +27,7 @@ def sweep(house: House) -> None:
     house.suites("sweep")
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -77,6 +78,7 @@ def test_malformed_toml_has_file_and_line(house: House) -> None:
     )
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("table", "changes", "pointer"),
     [
@@ -158,6 +160,7 @@ def test_a_malformed_expected_change_has_file_and_pointer(
     assert sentence(house).startswith(said.format(path))
 
 
+@pytest.mark.slow
 def test_a_malformed_baseline_of_this_host_is_found_before_the_start(house: House) -> None:
     house.system(judgement={"host_references": True})
     house.run("--topology", "1p1d").assert_outcomes(passed=1, skipped=1)

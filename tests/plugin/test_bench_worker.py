@@ -51,6 +51,7 @@ def test_one_process_measures_every_cell_with_prompts_made_before(worker_house: 
     assert not (worker / "prompts").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_a_cell_is_named_and_started_anew(
     worker_house: House, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_server_that_dies_under_it_is_what_is_named(worker_house: House) -> No
     assert "decode[0] on local1 exited with code " in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_vllm_whose_internals_moved_ends_the_session_and_names_the_other_client(
     worker_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def test_references_of_another_client_are_kept_and_not_compared(
         assert f": {starts}" in capsys.readouterr().out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_the_command_of_another_environment_is_asked_for_its_version_once(house: House) -> None:
     python = house.path / "python"
     asked = house.path / "asked"

@@ -71,6 +71,7 @@ def test_what_ignores_sigterm_ends_and_the_session_is_forgotten(
     assert capsys.readouterr().out.endswith("\n  removed\n")
 
 
+@pytest.mark.slow
 def test_a_pytest_that_is_killed_together_with_its_guard(house: House) -> None:
     house.suites("sweep")
     house.may_be_interrupted()
@@ -89,6 +90,7 @@ def test_a_pytest_that_is_killed_together_with_its_guard(house: House) -> None:
     assert (house.survivors(5.0), inventories()) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_guard_that_hangs_is_ended_too(house: House) -> None:
     session = start_session(house)
     os.kill(session.guard, signal.SIGSTOP)
@@ -109,6 +111,7 @@ def test_two_cleans_at_once_remove_everything_once(house: House) -> None:
     assert sum(text.endswith("\n  removed\n") for text in said) == 1, said
 
 
+@pytest.mark.slow
 def test_a_live_session_is_left_alone(house: House, capsys: Capture) -> None:
     session = start_session(house, commands=[FALSE])
     before, living = session.inventory.path.read_bytes(), house.survivors()
@@ -119,6 +122,7 @@ def test_a_live_session_is_left_alone(house: House, capsys: Capture) -> None:
     session.end_in_order()
 
 
+@pytest.mark.slow
 def test_a_session_that_ends_in_order_leaves_nothing_to_clean(
     house: House, capsys: Capture
 ) -> None:
@@ -128,6 +132,7 @@ def test_a_session_that_ends_in_order_leaves_nothing_to_clean(
     assert capsys.readouterr().out == f"nothing is left of any session ({inventory_folder()})\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "commands", "left"),
     [

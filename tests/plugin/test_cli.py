@@ -124,6 +124,7 @@ def serve(house: House, topology: str = "1p1d") -> tuple[subprocess.Popen[bytes]
     return house.spawn(command, log), log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
@@ -152,6 +153,7 @@ def test_serve_holds_a_topology_until_interrupted(number: signal.Signals, house:
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_serve_says_when_an_instance_dies(house: House) -> None:
     process, log = serve(house, "dp")
     wait_text(process, log, "Ctrl-C ends it.")

@@ -13,6 +13,7 @@ def ids(result: pytest.RunResult) -> list[str]:
     return [line.rpartition("::")[2] for line in result.outlines if "::" in line]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "asked", ["--collect-only", "--setup-plan", "--fixtures", "--fixtures-per-test"]
 )
@@ -109,6 +110,7 @@ def test_a_test_may_ask_for_its_topology_alone(house: House) -> None:
     assert not house.runs.exists()
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("marker", "said"),
     [

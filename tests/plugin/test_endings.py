@@ -81,7 +81,7 @@ def test_a_signal_in_each_phase(number: signal.Signals, phase: str, house: House
     check_left(house, phase)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "waits",
     [
@@ -117,6 +117,7 @@ def test_a_signal_while_a_test_that_was_put_off_waits(
     assert house.baseline.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_second_signal_while_the_first_is_answered(house: House) -> None:
     house.faults(every={"ignore_term": True}, bench={"hang": True})
     process = house.start("--topology", "1p1d")
@@ -128,6 +129,7 @@ def test_a_second_signal_while_the_first_is_answered(house: House) -> None:
     check_left(house, "benchmark")
 
 
+@pytest.mark.slow
 def test_the_guard_ends_what_a_killed_pytest_leaves(house: House) -> None:
     house.faults(every={"ignore_term": True, "child": True}, bench={"hang": True})
     process = house.start("--topology", "1p1d")
@@ -138,6 +140,7 @@ def test_the_guard_ends_what_a_killed_pytest_leaves(house: House) -> None:
     check_left(house, "benchmark")
 
 
+@pytest.mark.slow
 def test_a_killed_decode_instance_is_an_error_that_names_it(house: House) -> None:
     house.faults(bench={"hang": True})
     process = house.start("--topology", "1p1d")

@@ -152,6 +152,7 @@ def test_named_instances_prove_the_path(endpoint: subprocess.Popen[bytes], house
     assert record["prefix_cache_reset"] is None
 
 
+@pytest.mark.slow
 def test_an_instance_that_serves_nothing_is_named(
     endpoint: subprocess.Popen[bytes], house: House
 ) -> None:

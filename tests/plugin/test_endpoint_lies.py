@@ -73,7 +73,7 @@ WAYS = [
 ]
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "said"), WAYS)
 def test_a_lying_endpoint_makes_the_run_invalid_and_is_named(
     way: str, said: str, house: House

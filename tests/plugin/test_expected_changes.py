@@ -45,6 +45,7 @@ def test_what_is_expected_of_some_metrics_does_not_cover_others(known: Simulated
     assert line.startswith(f"FAIL: {CELL}: output_throughput 2464 tok/s")
 
 
+@pytest.mark.slow
 def test_an_entry_without_cells_covers_the_topology_as_a_whole(known: SimulatedProject) -> None:
     known.topologies = "dp"
     known.expect()
@@ -52,6 +53,7 @@ def test_an_entry_without_cells_covers_the_topology_as_a_whole(known: SimulatedP
     assert known.run().parseoutcomes() == {"xfailed": 3 + 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True], ids=["", "strictly"])
 def test_an_entry_that_has_expired_covers_nothing(known: SimulatedProject, *, strict: bool) -> None:
     known.expect(until="2026-01-31")

@@ -124,6 +124,7 @@ def test_a_metric_of_another_package_is_asked_for(install: Install) -> None:
     assert "'percentile-metrics': 'ttft,itl,tpot,e2el'" in said.stdout
 
 
+@pytest.mark.slow
 def test_a_metric_of_another_package_is_recorded_judged_and_shown(
     install: Install, pytester: pytest.Pytester
 ) -> None:

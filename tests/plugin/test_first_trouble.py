@@ -65,6 +65,7 @@ def test_a_refused_sbatch_is_one_error_and_all_else_points_to_it(
     assert "claim not judged: 1p3d ended in an ERROR in this session" in text
 
 
+@pytest.mark.slow
 def test_servers_that_do_not_come_up_are_one_error_of_each_topology(both: House) -> None:
     both.faults(decode_0={"exit_at_start": 3})  # dp has none
     result = both.run("--topology", "1p1d,dp", "-rs")
@@ -137,6 +138,7 @@ def test_a_refused_handshake_is_told_with_its_pair_and_what_differs(both: House)
     ) in text
 
 
+@pytest.mark.slow
 def test_requests_of_a_run_that_fail_are_told_with_what_instances_logged(both: House) -> None:
     log = log_of(both, "oom.txt", seen("built_0.11_cuda_out_of_memory_tp2"))
     both.faults(decode_0={"fail_streams": log})
@@ -148,6 +150,7 @@ def test_requests_of_a_run_that_fail_are_told_with_what_instances_logged(both: H
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_stops_its_topology_but_for_cells_that_wait_for_a_fresh_start(
     both: House,
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_server_that_dies_stops_its_topology_but_for_cells_that_wait_for_a_fre
     assert reason in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_client_that_fails_twice_in_the_same_way_is_not_tried_again(both: House) -> None:
     both.system(sweep={"input_lens": [32, 48, 64, 96]})
     both.faults(bench={"exit_bench": 1})
@@ -176,6 +180,7 @@ def test_runs_that_are_invalid_do_not_stop_others(both: House) -> None:
     both.run("--topology", "dp", "-k", "sweep").assert_outcomes(errors=3, skipped=1)
 
 
+@pytest.mark.slow
 def test_loads_that_are_too_long_do_not_stop_others(both: House) -> None:
     (both.path / "conftest.py").write_text(
         "import pytest\nfrom pytest_pdserve.values.errors import ConfigError\n"

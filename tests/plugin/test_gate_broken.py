@@ -34,6 +34,7 @@ def one(house: House) -> House:
     return house
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "sentence"),
     [

@@ -86,6 +86,7 @@ def test_both_stacks_of_a_pair_get_the_same_prompts(quick: SimulatedProject) -> 
     assert len(names["A"]) == len(set(names["A"]))
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("run_cv", "can_decide"), [(0.03, True), (0.08, False)])
 def test_noise_beyond_the_margins_is_not_enough_evidence_with_what_would_decide(
     run_cv: float, can_decide: bool, quick: SimulatedProject, capsys: pytest.CaptureFixture[str]
@@ -168,6 +169,7 @@ def test_a_gate_whose_system_changed_cannot_go_on(
     )
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

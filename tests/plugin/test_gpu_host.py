@@ -64,6 +64,7 @@ def test_a_gpu_in_use_is_an_error_that_names_it(
     result.stdout.fnmatch_lines([f"*needs 4 free GPUs, but 3 of 4 are free: {named}*"])
 
 
+@pytest.mark.slow
 def test_a_throttled_gpu_is_named_beside_the_verdict(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

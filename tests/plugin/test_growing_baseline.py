@@ -37,6 +37,7 @@ def test_the_first_night_is_measured_on_as_many_starts_as_are_asked(
     result.stdout.fnmatch_lines([f"NEW: 1 cell, recorded as reference in {sim.baseline}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first_runs", "limit"), [("3", 8), ("1", 16)])
 def test_a_first_night_of_one_start_has_limits_twice_as_wide(
     first_runs: str, limit: int, sim: SimulatedProject
@@ -56,6 +57,7 @@ def test_a_value_of_the_first_night_is_the_median_of_its_starts(sim: SimulatedPr
     assert night["values"]["output_throughput"] == pytest.approx(measured[1])
 
 
+@pytest.mark.slow
 def test_nights_that_pass_join_one_a_night(sim: SimulatedProject) -> None:
     for night in (0, 1, 1, 2):
         sim.system(night=night)
@@ -73,6 +75,7 @@ def test_a_cell_of_twenty_nights_stays_as_it_is(known: SimulatedProject) -> None
     assert known.baseline.read_bytes() == before
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("slower", "verdict"), [(0.06, "SUSPICIOUS"), (0.2, "FAIL")], ids=["suspicious", "worse"]
 )
@@ -93,6 +96,7 @@ def test_an_expected_change_does_not_join(sim: SimulatedProject, clean: Values) 
     assert len(sim.nights("dp")) == 2
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("chosen", [(), ("-k", "not whole")], ids=["judged", "no test judges it"])
 def test_cells_of_a_topology_that_is_worse_as_a_whole_do_not_join(
     chosen: tuple[str, ...], sim: SimulatedProject, clean: Values
@@ -105,6 +109,7 @@ def test_cells_of_a_topology_that_is_worse_as_a_whole_do_not_join(
     assert len(sim.nights("dp")) == 2
 
 
+@pytest.mark.slow
 def test_the_night_of_a_cell_that_ran_again_is_its_first_run(sim: SimulatedProject) -> None:
     sim.topologies = "1p1d"
     sim.run("-k", "512-256")

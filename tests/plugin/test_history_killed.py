@@ -122,6 +122,7 @@ def test_twenty_imports_that_are_killed_lose_at_most_the_night_being_written(
     check_killed(folder, seed)
 
 
+@pytest.mark.slow
 def test_two_imports_at_once_lose_nothing_and_store_nothing_twice(folder: Path) -> None:
     with importer(folder) as one, importer(folder, -1) as other:
         begin(one)

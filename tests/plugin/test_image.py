@@ -208,7 +208,7 @@ def facts(image: str, number: str, *, loaded: bool, digest: bool = True) -> Mapp
 # Tarballs
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("oci", ["", B], ids=["old layout", "OCI layout"])
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_a_tarball_is_loaded_under_the_name_that_it_says(
@@ -228,6 +228,7 @@ def test_a_tarball_is_loaded_under_the_name_that_it_says(
     assert log[5:] == [f"{engine} image inspect nixl:latest"]
 
 
+@pytest.mark.slow
 def test_the_next_session_reads_nothing(bench: Bench) -> None:
     words = ("--engine", "docker", "--image", bench.archive("nixl:latest"))
     bench.done(*words)
@@ -238,6 +239,7 @@ def test_the_next_session_reads_nothing(bench: Bench) -> None:
     assert bench.log() == ["docker version", "docker image inspect nixl:latest"]
 
 
+@pytest.mark.slow
 def test_a_tarball_written_anew_is_not_the_one_remembered(bench: Bench) -> None:
     words = ("--engine", "docker", "--image", bench.archive("nixl:latest"))
     bench.done(*words)
@@ -245,7 +247,7 @@ def test_a_tarball_written_anew_is_not_the_one_remembered(bench: Bench) -> None:
     assert bench.done(*words)[0] == facts("nixl:latest", B, loaded=True)
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memo", ["{", "[]", '{"stamp": 1}'])
 def test_a_memory_that_cannot_be_read_is_no_memory(memo: str, bench: Bench) -> None:
     words = ("--engine", "docker", "--image", bench.archive("nixl:latest"))
@@ -256,6 +258,7 @@ def test_a_memory_that_cannot_be_read_is_no_memory(memo: str, bench: Bench) -> N
     assert json.loads(lock.read_text())["image"] == "nixl:latest"
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("number", [A, B], ids=["config", "manifest"])
 def test_an_image_that_somebody_else_loaded_is_known_by_either_id(
     number: str, bench: Bench
@@ -272,6 +275,7 @@ def test_podmans_ids_have_no_algorithm(bench: Bench) -> None:
     assert done == facts("nixl:latest", A, loaded=False, digest=False)
 
 
+@pytest.mark.slow
 def test_another_image_of_that_name_is_not_taken_for_it(bench: Bench) -> None:
     bench.has(nixl_latest=f"sha256:{B}")
     path = bench.archive("nixl:latest")
@@ -300,6 +304,7 @@ def test_an_archive_that_is_not_compressed(bench: Bench) -> None:
     assert done == facts("nixl:1", A, loaded=True)
 
 
+@pytest.mark.slow
 def test_what_a_tarball_lacks(bench: Bench) -> None:
     two = bench.archive("nixl:1", "nixl:2", name="two.tar.gz")
     none = bench.archive(name="none.tar.gz")
@@ -319,6 +324,7 @@ def test_what_a_tarball_lacks(bench: Bench) -> None:
     assert bench.refused(*words, other).startswith(f"{other} is not what docker save writes: ")
 
 
+@pytest.mark.slow
 def test_files_that_are_no_tarballs(bench: Bench) -> None:
     words = ("--engine", "docker", "--image")
     lost = str(bench.root / "lost.tar.gz")
@@ -407,6 +413,7 @@ def test_no_login_is_left_behind(bench: Bench) -> None:
     assert not config.exists()
 
 
+@pytest.mark.slow
 def test_ecr_does_not_let_us_in(bench: Bench) -> None:
     bench.happens("refuse")
     assert bench.refused(*ECR_WORDS) == f"docker login to {ECR} failed: Error: unauthorized"
@@ -458,6 +465,7 @@ def test_files_that_are_no_squashfs(bench: Bench) -> None:
 # Two sessions, signals, time
 
 
+@pytest.mark.slow
 def test_two_sessions_load_once(bench: Bench) -> None:
     os.mkfifo(bench.engine / "gate")
     path = bench.archive("nixl:1")
@@ -479,6 +487,7 @@ def test_two_sessions_load_once(bench: Bench) -> None:
     assert bench.log().count("docker load") == 1
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_script_and_its_children(bench: Bench) -> None:
     os.mkfifo(bench.engine / "gate")
     path = bench.archive("nixl:1")

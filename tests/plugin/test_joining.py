@@ -34,6 +34,7 @@ def test_a_new_cell_is_recorded_before_the_next_test(sim: SimulatedProject) -> N
     result.assert_outcomes(passed=2, deselected=7)
 
 
+@pytest.mark.slow
 def test_a_night_that_passes_joins(sim: SimulatedProject) -> None:
     for night in range(3):
         sim.system(night=night)
@@ -48,6 +49,7 @@ def test_a_second_session_of_a_night_does_not_join(sim: SimulatedProject) -> Non
     assert len(sim.nights("dp")) == 2
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("arguments", "by"),
     [((), 0.06), ((), 0.035), (("--pdserve-no-record",), 0.0)],
@@ -127,6 +129,7 @@ for cell in range(5):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_join_at_once_lose_no_night(sim: SimulatedProject) -> None:
     names = [f"session-{number}" for number in range(3)]
     processes = [
@@ -153,6 +156,7 @@ def test_processes_that_join_at_once_lose_no_night(sim: SimulatedProject) -> Non
     assert there == {f"cell-{cell}": names for cell in range(5)}
 
 
+@pytest.mark.slow
 def test_sessions_of_two_topologies_at_once_share_one_baseline(sim: SimulatedProject) -> None:
     shared = [sys.executable, "-m", "pytest", "suites", "--system", "sim", *WITHOUT_UNUSED]
     processes = [

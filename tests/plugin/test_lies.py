@@ -68,7 +68,7 @@ def test_a_connector_that_is_off_is_named_before_anything_is_measured(house: Hou
     ) in text
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("topology", "faults", "notes"),
     [

@@ -37,6 +37,7 @@ def test_what_is_better_for_three_nights_is_to_be_accepted(known: SimulatedProje
     )
 
 
+@pytest.mark.slow
 def test_one_night_cannot_fail_where_alarms_go_away(known: SimulatedProject) -> None:
     result = nights(known, ALARM, GONE, ALARM, GONE, ALARM)
     result.assert_outcomes(passed=1)
@@ -69,6 +70,7 @@ source = "here"
 """
 
 
+@pytest.mark.slow
 def test_a_violated_claim_that_is_not_enforced_is_reported_with_its_numbers(
     known: SimulatedProject,
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_rate_that_the_client_holds_back_is_told_with_the_wait(house: House) -
     assert abs(metrics["mean_ttft_including_client_queue_ms"] - wait - ttft) < 1
 
 
+@pytest.mark.slow
 def test_other_processes_of_the_clients_node_are_named(house: House) -> None:
     house.suites("sweep")
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", SPIN]) as busy:

@@ -318,6 +318,7 @@ def test_a_disk_that_is_full_is_said_before_anything_is_measured(bench: Bench) -
     assert not bench.folder.report("json").exists()
 
 
+@pytest.mark.slow
 def test_a_session_that_outlives_the_deadline_is_ended(tmp_path: Path) -> None:
     (tmp_path / "test_long.py").write_text(
         "import pathlib, time\n"

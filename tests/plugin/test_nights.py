@@ -27,6 +27,7 @@ def nightly(house: House) -> House:
     return house
 
 
+@pytest.mark.slow
 def test_a_new_cell_is_measured_on_three_fresh_starts_that_take_other_nodes(house: House) -> None:
     house.suites("sweep")
     house.system(cluster={"shared_host": False})
@@ -62,6 +63,7 @@ def test_a_slow_cell_is_run_again_on_fresh_starts_and_fails(nightly: House) -> N
     assert logs == [{"logs"}, {"logs-2"}, {"logs-3"}]
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_slow_once_passes_with_two_runs(nightly: House) -> None:
     nightly.from_start(2, token_ms=5)
     result = nightly.run("--topology", "1p1d", "-k", "32-8")

@@ -126,6 +126,7 @@ def nights(known: SimulatedProject) -> Nights:
     return Nights(sim=known)
 
 
+@pytest.mark.slow
 def test_a_step_is_new_then_still_there_and_gone_after_two_clean_nights(nights: Nights) -> None:
     nights.run(1)
     nights.run(2, slower=0.06, vllm="0.15.2")

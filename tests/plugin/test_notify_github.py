@@ -152,6 +152,7 @@ def test_a_night_that_shows_the_same_writes_no_comment(github: StandIn) -> None:
     assert "24 ms" in github.issues[0]["body"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("first", "again"), [((), NEW), ((NEW,), STILL), ((NEW,), GONE), ((NEW, GONE), BACK)]
 )
@@ -295,6 +296,7 @@ ENDS: dict[str, tuple[list[Fault], str]] = {
 }
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("faults", "said"), ENDS.values(), ids=ENDS)
 def test_trouble_ends_in_one_sentence(github: StandIn, faults: list[Fault], said: str) -> None:
     github.faults = faults

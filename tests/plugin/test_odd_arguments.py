@@ -36,6 +36,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said[0]
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -101,6 +102,7 @@ def usage_error(sim: SimulatedProject, *arguments: str) -> str:
     return said.removeprefix("ERROR: ")
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(
     ("argument", "said"),
     [

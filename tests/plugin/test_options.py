@@ -52,6 +52,7 @@ def value(asked: Settings, field: str) -> object:
     return getattr(asked, field)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("twin", "text", "flag", "field"), CASES)
 def test_ini_twin_says_what_the_flag_says(
     twin: str, text: str, flag: str, field: str, house: House

@@ -43,6 +43,7 @@ def failed(sim: SimulatedProject) -> SimulatedProject:
     return sim
 
 
+@pytest.mark.slow
 def test_last_failed_runs_a_cell_that_ended_in_an_error_and_nothing_that_looks_at_others(
     failed: SimulatedProject,
 ) -> None:
@@ -52,6 +53,7 @@ def test_last_failed_runs_a_cell_that_ended_in_an_error_and_nothing_that_looks_a
     assert said in result.outlines
 
 
+@pytest.mark.slow
 def test_last_failed_refuses_to_run_only_what_looks_at_others(failed: SimulatedProject) -> None:
     failed.run(*CACHE, "--lf")
     assert only_sentence(failed.run(*CACHE, "--lf")) == (
@@ -64,6 +66,7 @@ def test_last_failed_without_a_failure_runs_everything(sim: SimulatedProject) ->
     assert len(ids(result)) == 8
 
 
+@pytest.mark.slow
 def test_last_failed_runs_a_claim_that_is_judged_by_stored_figures(sim: SimulatedProject) -> None:
     shutil.copytree(ROOT / "suites" / "claims", sim.path / "suites" / "claims")
     broken = sim.path / "suites" / "conftest.py"
@@ -122,6 +125,7 @@ def test_stepwise_is_refused(sim: SimulatedProject) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [
@@ -144,6 +148,7 @@ def test_a_selection_is_not_a_sweep_that_lost_cells(
     result.stdout.no_fnmatch_line("*any more*")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("asked", "outcomes"),
     [

@@ -96,6 +96,7 @@ def read_all(terminal: Any) -> str:
         text += read
 
 
+@pytest.mark.slow
 def test_a_person_sees_a_bar_that_is_gone_when_the_run_is_over(house: House) -> None:
     house.suites("sweep")
     house.faults(decode_0={"token_ms": 100})

@@ -235,7 +235,7 @@ FAILING = {
 }
 
 
-@pytest.mark.quick_cases(8)
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(("serve", "why"), FAILING.values(), ids=FAILING)
 def test_a_server_that_fails_every_other_request_is_told(
     serve: Serve, why: str, server: Server, tmp_path: Path

@@ -65,6 +65,7 @@ def filled(text: str, **values: object) -> str:
     return text
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("packages", "tables", "sentence"),
     [
@@ -201,6 +202,7 @@ def test_an_environment_without_nixl_is_one_sentence(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("packages", "programs"),
     [(("nixl", "rixl"), {}), ((), {"router": "no-such-router"})],

@@ -26,6 +26,7 @@ def lines_of(house: House, *arguments: str) -> list[str]:
     return [line for line in result.outlines if WORKLOAD in line and line.startswith("pdserve ")]
 
 
+@pytest.mark.slow
 def test_a_cell_says_how_many_requests_are_done(slow: House) -> None:
     lines = lines_of(slow)
     said = re.compile(rf"pdserve 1p1d: {WORKLOAD}: (\d) of 8 requests, \d s")

@@ -40,6 +40,7 @@ def cases(path: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_all_cells_run_before_any_runs_again_and_cells_of_a_topology_share_starts(
     slow: SimulatedProject,
 ) -> None:
@@ -49,6 +50,7 @@ def test_all_cells_run_before_any_runs_again_and_cells_of_a_topology_share_start
     assert slow.starts() == [*first, *again, ("1p3d", 1024, 1), ("1p3d", 1024, 2)]
 
 
+@pytest.mark.slow
 def test_tests_that_were_put_off_end_after_the_others_the_largest_suspicion_first(
     slow: SimulatedProject,
 ) -> None:
@@ -63,6 +65,7 @@ def test_tests_that_were_put_off_end_after_the_others_the_largest_suspicion_firs
     )
 
 
+@pytest.mark.slow
 def test_a_test_that_is_put_off_is_one_test_everywhere(slow: SimulatedProject) -> None:
     result = slow.run(*CELLS, "--junitxml", "said.xml")
     assert result.parseoutcomes() == {"passed": 3, "failed": 3, "deselected": 2}
@@ -83,6 +86,7 @@ def test_a_test_case_has_every_property_once(slow: SimulatedProject) -> None:
         assert len(names) == len(set(names))
 
 
+@pytest.mark.slow
 def test_claims_and_other_last_tests_run_after_the_tests_that_were_put_off(
     slow: SimulatedProject,
 ) -> None:
@@ -94,6 +98,7 @@ def test_claims_and_other_last_tests_run_after_the_tests_that_were_put_off(
     assert ran[-1] == "test_end"
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("first_runs", ["3", "2"])
 def test_new_cells_of_a_topology_share_starts(first_runs: str, sim: SimulatedProject) -> None:
     sim.topologies = "dp"
@@ -102,6 +107,7 @@ def test_new_cells_of_a_topology_share_starts(first_runs: str, sim: SimulatedPro
     assert sim.starts() == [("dp", n, start) for start in starts for n in (512, 1024, 2048)]
 
 
+@pytest.mark.slow
 def test_new_cells_run_again_after_those_that_are_suspicious(
     sim: SimulatedProject, clean: Values
 ) -> None:
@@ -112,6 +118,7 @@ def test_new_cells_run_again_after_those_that_are_suspicious(
     assert again == ["dp", "dp", "1p3d", "1p3d"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "outcomes"),
     [
@@ -174,6 +181,7 @@ def test_the_debugger_does_not_stop_at_a_test_that_is_put_off(sim: SimulatedProj
     assert len(sim.starts()) == 3
 
 
+@pytest.mark.slow
 def test_tests_in_any_order_are_judged_alike(slow: SimulatedProject) -> None:
     (slow.path / "conftest.py").write_text(
         "import random\nimport pytest\n@pytest.hookimpl(tryfirst=True)\n"
@@ -196,6 +204,7 @@ def torn():
 """
 
 
+@pytest.mark.slow
 def test_a_test_that_is_put_off_is_torn_down_each_time(slow: SimulatedProject) -> None:
     (slow.path / "conftest.py").write_text(TEARDOWN.format(ending=""))
     slow.run("-k", "dp and 2048-256").assert_outcomes(failed=1)
@@ -217,7 +226,7 @@ def test_a_test_whose_setup_is_shown_ends_with_the_runs_it_has(slow: SimulatedPr
     assert lines(result, "SUSPICIOUS: ")
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "starts"),
     [(0, []), (1, [("dp", 2048, 1)]), (3, [("dp", 2048, 1), ("dp", 512, 1), ("dp", 2048, 2)])],
@@ -236,6 +245,7 @@ def test_reruns_of_a_session_are_bounded_and_the_largest_suspicion_has_them(
     assert said in line
 
 
+@pytest.mark.slow
 def test_what_the_session_shares_is_torn_down_with_the_test_that_stops_it(
     slow: SimulatedProject,
 ) -> None:

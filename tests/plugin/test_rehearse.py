@@ -43,6 +43,7 @@ def results() -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_mixture_whose_tokens_are_right_works_and_is_not_run_again(
     house: House, rehearse: Rehearse, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_mixture_whose_tokens_are_right_works_and_is_not_run_again(
     assert "results of another rehearsal cannot be continued" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "outcome", "why"),
     [

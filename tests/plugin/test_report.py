@@ -69,6 +69,7 @@ def test_terminal_junit_and_report_say_the_same(slow: SimulatedProject) -> None:
     assert (len(failed.records), failed.runs) == (3, 3)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("form", ["md", "json", "prom"])
 def test_the_suffix_chooses_the_format(form: str, slow: SimulatedProject) -> None:
     result = slow.run(*DP, "--pdserve-report", f"ci/report.{form}")

@@ -57,6 +57,7 @@ def failures(result: pytest.RunResult) -> list[str]:
     return lines[begin + 1 : end]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("style", ["auto", "long", "short", "native"])
 def test_failures_are_the_verdict_alone(style: str, slow: SimulatedProject) -> None:
     title, *lines = failures(slow.run(*DP, f"--tb={style}", "--showlocals"))

@@ -75,6 +75,7 @@ def test_a_server_that_answers_with_the_key_that_it_was_shown(house: House) -> N
     assert leaks([house.path], arguments) == []
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_answers_with_the_key_that_it_was_shown(house: House) -> None:
     house.monkeypatch.setenv("VLLM_API_KEY", KEY)
     house.faults(every={"tell_key": True})

@@ -17,6 +17,7 @@ def by_topology(house: House) -> dict[str, dict[str, Any]]:
     return {record["topology"]: record for record in house.records()}
 
 
+@pytest.mark.slow
 def test_alike_topologies_share_one_start_with_a_router_each(house: House) -> None:
     house.suites("sweep")
     result = house.run(*SHARE)

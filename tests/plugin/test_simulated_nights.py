@@ -42,6 +42,7 @@ def test_a_slow_cell_fails_and_says_by_how_much_and_how_sure(known: SimulatedPro
     assert lines(result, "judged: ") == ["judged: 1 cell in 3 runs, 2 of them reruns"]
 
 
+@pytest.mark.slow
 def test_failures_come_first_and_the_largest_of_them(sim: SimulatedProject, clean: Values) -> None:
     slow = {("1p3d", 512): 0.05, ("dp", 512): 0.03, ("dp", 1024): 0.2}
     sim.draw(clean, slow=slow)
@@ -65,6 +66,7 @@ def test_a_young_baseline_has_wide_limits_and_says_so(sim: SimulatedProject, cle
     assert "(3 nights, provisional): +6 %, limit +8 %. " in line
 
 
+@pytest.mark.slow
 def test_a_second_suspicious_night_fails(known: SimulatedProject) -> None:
     known.system(night=1, drift_per_night=0.03)
     first = known.run(*DP, "-v")
@@ -83,6 +85,7 @@ def test_a_second_suspicious_night_fails(known: SimulatedProject) -> None:
     assert "Seen on 2 nights in a row, first on simulated night 1." in line
 
 
+@pytest.mark.slow
 def test_a_suspicious_night_that_is_followed_by_a_clean_one_is_over(
     known: SimulatedProject,
 ) -> None:
@@ -114,7 +117,7 @@ def test_a_cell_that_is_slow_on_one_node_only_passes_with_a_second_run(
     assert lines(result, " 1p1d")[0].endswith("PASS")
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nights", "verdicts"),
     [(1, {"passed": 6 + 2}), (2, {"passed": 6, "failed": 2})],
@@ -134,6 +137,7 @@ def test_three_percent_over_a_topology_are_found_where_no_cell_sees_them(
     assert " over 3 cells, reference of 20 nights: -2.9 %, limit -2.4 %. " in whole
 
 
+@pytest.mark.slow
 def test_a_topology_fails_at_once_beyond_the_floors_of_its_cells(known: SimulatedProject) -> None:
     known.system(night=1, drift_per_night=0.06)
     result = known.run()
@@ -146,6 +150,7 @@ def test_a_topology_fails_at_once_beyond_the_floors_of_its_cells(known: Simulate
     )
 
 
+@pytest.mark.slow
 def test_the_cells_of_a_topology_that_is_worse_run_again_on_shared_starts(
     known: SimulatedProject,
 ) -> None:

@@ -89,6 +89,7 @@ CASES = {
 }
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("case", CASES)
 def test_a_wait_says_what_is_waited_for_and_why_it_ended(
     fake: FakeSlurm, house: House, case: str
@@ -118,6 +119,7 @@ def test_a_requeued_job_says_which_nodes_it_lost(fake: FakeSlurm, house: House) 
     )
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("answer", "cluster"),
     [
@@ -192,6 +194,7 @@ def test_a_number_that_is_another_job_is_left_alone(fake: FakeSlurm, house: Hous
 REFUSED = slurm_data.text("sbatch_refused").splitlines()
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("errors", "error"),
     [
@@ -268,6 +271,7 @@ LENT = {
 }
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("line", LENT, ids=lambda line: line.split("|")[0])
 def test_a_job_that_cannot_be_lent_says_why(fake: FakeSlurm, house: House, line: str) -> None:
     me = getpass.getuser()

@@ -40,7 +40,7 @@ def printed(encoding: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> 
     return code, terminal.read()
 
 
-@pytest.mark.quick_cases(12)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(
     "command",
@@ -95,7 +95,7 @@ def ended(*arguments: str, output: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "judge", "show"])
 def test_a_full_disk_is_one_sentence(command: str, described: SimulatedProject) -> None:
     code, said = ended(command, "--system", "sim", output=Path("/dev/full"))

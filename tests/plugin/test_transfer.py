@@ -162,6 +162,7 @@ def test_a_transfer_that_fails_is_an_error_and_never_a_figure(
     assert house.survivors(5.0) == []
 
 
+@pytest.mark.slow
 def test_preflight_names_a_slow_node_before_anything_is_started(
     house: House, transfers: Callable[..., None]
 ) -> None:

@@ -58,6 +58,7 @@ def test_an_instance_that_is_never_ready(house: House) -> None:
     assert "decode-0.log ends:\nstub: decode-0 starts" in text
 
 
+@pytest.mark.slow
 def test_an_instance_that_dies_in_the_middle_of_a_cell(house: House) -> None:
     house.faults(decode_0={"exit_after_streams": 4})
     text = error(house, "1p1d", 20)
@@ -65,6 +66,7 @@ def test_an_instance_that_dies_in_the_middle_of_a_cell(house: House) -> None:
     assert "stub: engine core died" in text
 
 
+@pytest.mark.slow
 def test_a_router_that_dies_in_the_middle_of_a_cell(house: House) -> None:
     house.faults(router={"exit_after": 6})
     text = error(house, "route2", 20)
@@ -72,6 +74,7 @@ def test_a_router_that_dies_in_the_middle_of_a_cell(house: House) -> None:
     assert "stub: router died" in text
 
 
+@pytest.mark.slow
 def test_an_idle_instance_is_named(house: House) -> None:
     house.faults(router={"only_first": True})
     text = error(house, "route2", 30)
@@ -85,12 +88,14 @@ def test_a_decode_instance_whose_transfers_fail(house: House) -> None:
     assert "2 requests through prefill and decode moved 2 KV caches over NIXL, 2 failed" in text
 
 
+@pytest.mark.slow
 def test_a_router_that_skips_prefill(house: House) -> None:
     house.faults(router={"skip_prefill": True})
     text = error(house, "1p1d", 40)
     assert "and none reached prefill[0]" in text
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_hangs_by_itself_is_told_with_idle_instances(house: House) -> None:
     house.system(limits={"bench_start_s": 1})
     house.faults(bench={"hang": True})
@@ -102,6 +107,7 @@ def test_a_benchmark_that_hangs_by_itself_is_told_with_idle_instances(house: Hou
     assert f"{WORKLOAD}.0.bench.log ends:\nstub: bench starts" in text
 
 
+@pytest.mark.slow
 def test_an_instance_that_hangs_is_named_with_its_requests_and_since_when(house: House) -> None:
     house.system(limits={"bench_start_s": 2})
     house.faults(decode_0={"hang_after_streams": 3})
@@ -114,6 +120,7 @@ def test_an_instance_that_hangs_is_named_with_its_requests_and_since_when(house:
     )
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_fails(house: House) -> None:
     house.faults(bench={"exit_bench": 1})
     text = error(house, "dp", 15)
@@ -121,6 +128,7 @@ def test_a_benchmark_that_fails(house: House) -> None:
     assert "stub: bench cannot" in text
 
 
+@pytest.mark.slow
 def test_a_benchmark_without_a_result(house: House) -> None:
     house.faults(bench={"no_result": True})
     text = error(house, "dp", 15)
@@ -136,6 +144,7 @@ def test_an_attached_system_without_an_endpoint(house: House) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_topology_in_trouble_does_not_stop_the_next(house: House) -> None:
     house.faults(decode_0={"exit_at_start": 3})
     result = house.run("--topology", "1p1d,dp")

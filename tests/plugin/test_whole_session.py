@@ -80,6 +80,7 @@ def properties(path: Path) -> dict[str, str]:
     return {element.attrib["name"]: element.attrib["value"] for element in found}
 
 
+@pytest.mark.slow
 def test_a_run_is_in_the_summary_in_junit_and_in_benchmarks(house: House) -> None:
     house.suites("sweep")
     arguments = ("--topology", "1p1d", "-k", "32-8", "--junitxml", "junit.xml")
@@ -105,6 +106,7 @@ def test_a_run_is_in_the_summary_in_junit_and_in_benchmarks(house: House) -> Non
     }
 
 
+@pytest.mark.slow
 def test_repeats_are_one_record_each_and_the_first_counts(house: House) -> None:
     house.suites("sweep")
     result = house.run("--topology", "dp", "--pdserve-repeats", "2")
@@ -114,7 +116,7 @@ def test_repeats_are_one_record_each_and_the_first_counts(house: House) -> None:
     assert night["values"]["mean_itl_ms"] == house.records()[0]["metrics"]["mean_itl_ms"]
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("host_references", [True, False])
 def test_without_a_baseline_a_cell_is_new(house: House, *, host_references: bool) -> None:
     house.suites("sweep")
@@ -128,6 +130,7 @@ def test_without_a_baseline_a_cell_is_new(house: House, *, host_references: bool
     result.stdout.fnmatch_lines([f"NEW: 1 cell, recorded as reference in {path}"])
 
 
+@pytest.mark.slow
 def test_a_topology_of_one_cell_is_judged_by_its_cell(house: House) -> None:
     house.suites("sweep")
     write_nights(house.baseline, {("dp", WORKLOAD): {"mean_itl_ms": [8.0]}})
@@ -164,6 +167,7 @@ def test_cells_that_are_measured_no_more_are_named(house: House) -> None:
     part.stdout.no_fnmatch_line("*any more*")
 
 
+@pytest.mark.slow
 def test_a_count_that_the_run_lacks_fails(house: House) -> None:
     house.suites("sweep")
     nights = {("dp", WORKLOAD): {"mean_itl_ms": [3.0]}}
@@ -178,6 +182,7 @@ def test_a_count_that_the_run_lacks_fails(house: House) -> None:
     result.stdout.fnmatch_lines([f"FAIL: dp {WORKLOAD}: {said}"])
 
 
+@pytest.mark.slow
 def test_several_tokens_a_chunk_void_itl_only(house: House) -> None:
     house.suites("sweep")
     house.faults(every={"chunk_tokens": 2})
@@ -189,6 +194,7 @@ def test_several_tokens_a_chunk_void_itl_only(house: House) -> None:
     assert "mean_itl_ms" not in night["values"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_invalid_is_an_error_and_on_disk(house: House) -> None:
     house.suites("sweep")
     house.faults(every={"fail_streams": True})
@@ -203,6 +209,7 @@ def test_a_run_that_is_invalid_is_an_error_and_on_disk(house: House) -> None:
     assert not house.baseline.exists()
 
 
+@pytest.mark.slow
 def test_smoke_sees_that_decode_generates_something_else(house: House) -> None:
     house.suites("smoke")
     house.faults(decode_0={"text": "salt"})
@@ -249,6 +256,7 @@ def test_a_session_that_judges_nothing_exits_5_and_smoke_alone_does_not(house: H
     answers.assert_outcomes(passed=1, skipped=2)
 
 
+@pytest.mark.slow
 def test_a_broken_claim_fails_where_claims_are_enforced(house: House) -> None:
     house.suites("sweep", "claims")
     house.system(judgement={"claims": "enforce"}, judgement_floors={"mean_itl_ms": 0.3})
@@ -268,6 +276,7 @@ def test_a_broken_claim_fails_where_claims_are_enforced(house: House) -> None:
     alone.stdout.fnmatch_lines(["*NOT ASKED: 2p2d, dp were not run; add --topology all*"])
 
 
+@pytest.mark.slow
 def test_no_secret_is_written_or_shown(house: House) -> None:
     house.suites("sweep")
     said = house.path / "said.json"

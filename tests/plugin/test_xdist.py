@@ -13,7 +13,7 @@ pytest.importorskip("xdist")
 REFUSED = "pdserve suites own their cluster; run them without -n"
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "system", ["stub", "moon"], ids=["a usable system", "a system that is unknown"]
 )
@@ -26,6 +26,7 @@ def test_workers_refuse_what_the_controller_could_not_see(system: str, house: Ho
     assert not house.runs.exists()
 
 
+@pytest.mark.slow
 def test_a_test_that_asks_late_is_refused_by_its_worker(house: House) -> None:
     house.ini("pdserve_system = stub")
     house.pytester.makepyfile("def test_it(request): request.getfixturevalue('pdserve_cluster')\n")

@@ -84,6 +84,7 @@ def test_a_partition_that_there_is_not(slurm_house: House) -> None:
     ), message
 
 
+@pytest.mark.slow
 def test_jobs_that_do_not_start(slurm_house: House, slurm: OneHost) -> None:
     """At the same time, since each takes a while: a partition that is down, and a long queue."""
     hold(slurm_house, slurm={"queue_s": 5})
@@ -224,6 +225,7 @@ def test_a_lent_job_without_a_number(slurm_house: House) -> None:
     assert "ERROR: --pdserve-job-id '12_3' is not a Slurm job ID" in text
 
 
+@pytest.mark.slow
 def test_the_callers_shell_does_not_leak_and_the_job_says_whose_it_is(
     slurm_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +243,7 @@ def test_the_callers_shell_does_not_leak_and_the_job_says_whose_it_is(
     assert (job, nodes, state) == (described["job_id"], "2", "RUNNING")
 
 
+@pytest.mark.slow
 def test_a_bad_node_is_excluded_and_the_record_says_so(
     slurm_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +277,7 @@ def test_nodes_that_are_all_bad(slurm_house: House, slurm: OneHost) -> None:
     wait_until(lambda: not slurm.jobs(), 10)
 
 
+@pytest.mark.slow
 def test_a_node_for_the_client(slurm_house: House) -> None:
     slurm_house.system(slurm={"client_node": True})
     text = said(slurm_house, "--topology", "dp")

@@ -187,6 +187,7 @@ def somebody_elses(engines: Path) -> Iterator[Path]:
         client.wait(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runners", [pytest.param("alive", marks=pytest.mark.slow), "killed"])
 def test_a_killed_session_leaves_no_container(
     runners: str, slurm_house: House, slurm: OneHost, engines: Path

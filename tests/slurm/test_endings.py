@@ -77,6 +77,7 @@ def wait_clean(house: House, host: OneHost, seconds: float) -> None:
     assert left == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "limit_s"),
     [(signal.SIGKILL, KILLED_S), (signal.SIGTERM, TERMINATED_S)],
@@ -110,6 +111,7 @@ def test_a_signal_at_random_moments(
             process.wait(10)
 
 
+@pytest.mark.slow
 def test_interrupted_in_the_middle_of_a_benchmark(slurm_house: House, slurm: OneHost) -> None:
     slurm_house.system(cluster={"nodes": 2})
     slurm_house.faults(every={"child": True}, bench={"hang": True})
@@ -122,6 +124,7 @@ def test_interrupted_in_the_middle_of_a_benchmark(slurm_house: House, slurm: One
     wait_clean(slurm_house, slurm, began + TERMINATED_S - time.monotonic())
 
 
+@pytest.mark.slow
 def test_the_login_node_dies(slurm_house: House, slurm: OneHost) -> None:
     slurm_house.system(cluster={"nodes": 2})
     slurm_house.faults(every={"ignore_term": True, "child": True}, bench={"hang": True})

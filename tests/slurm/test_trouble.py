@@ -42,6 +42,7 @@ def check_error(text: str) -> None:
     assert "another exception occurred" not in text
 
 
+@pytest.mark.slow
 def test_a_node_that_is_lost(slurm_house: House, slurm: OneHost) -> None:
     with in_a_benchmark(slurm_house) as text:
         _, node = slurm.nodes_of_job()

@@ -179,7 +179,7 @@ PLACES: Wrong = {
 WRONG = {**FILES, **VERSIONS, **PLACES}
 
 
-@pytest.mark.quick_cases(100)
+@pytest.mark.quick_cases(15)
 @pytest.mark.parametrize(("content", "said"), WRONG.values(), ids=map(ascii, WRONG))
 def test_a_corrupt_baseline_is_refused_in_a_line(
     content: str | bytes, said: str, tmp_path: Path, p5_efa: System

@@ -81,7 +81,7 @@ def test_a_clean_run_passes(cases: Cases) -> None:
     assert cases.judge(cases.run()).status == "PASS"
 
 
-@pytest.mark.quick_cases(12)
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, None])
 def test_a_value_that_is_invalid_never_passes(name: str, value: float | None, cases: Cases) -> None:
@@ -104,6 +104,7 @@ def test_a_renamed_metric_never_passes(name: str, cases: Cases) -> None:
     assert cases.judge(replace(run, metrics=renamed)).status == "FAIL"
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("name", NAMES)
 def test_one_run_that_lacks_a_metric_is_not_made_up_by_others(

@@ -320,6 +320,7 @@ def test_sessions_of_another_load_are_the_same_cells_at_another_load(
     assert "60 runs of 2 cells on 20 starts of 2 nights" in said
 
 
+@pytest.mark.slow
 def test_sessions_of_other_hardware_are_left_out(
     shelf: Shelf, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def noise(runs: list[CalibrationRun], metric: str = ITL) -> CellNoise:
 # Spreads.
 
 
-@pytest.mark.quick_cases(3)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("between", [0.0, 0.01, 0.03], ids=lambda b: f"between {b:.0%}")
 @pytest.mark.parametrize(("starts", "runs"), [(5, 3), (10, 3), (5, 9)])
 def test_both_parts_of_the_spread_are_found(starts: int, runs: int, between: float) -> None:

@@ -99,6 +99,7 @@ def side_of(kind: str, shelf: Shelf) -> Path | str:
     return found[kind]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
@@ -267,6 +268,7 @@ def test_a_limit_fails_what_is_worse(shelf: Shelf, capsys: pytest.CaptureFixture
     assert main(["compare", a, b, "--fail-worse", "50"]) == 0
 
 
+@pytest.mark.quick_cases(4)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

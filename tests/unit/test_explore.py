@@ -192,7 +192,7 @@ def test_a_real_system_is_not_explored() -> None:
         question_of(GIVEN, load_system("local-cpu", SHIPPED))
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("input_len", "output_len"), [(4096, 256), (512, 1024)], ids=["prefill", "decode"]
 )

@@ -103,7 +103,7 @@ TOPOLOGY_MARKS = [look.mark for look in looks(ARTICLE_TOPOLOGIES).values()]
 # The article's figures.
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("metric", FOUR)
 def test_the_articles_figures_show_every_point_in_both_panels(metric: str) -> None:
     (plot,) = sweep_plots(ARTICLE_CELLS, [metric], NONE)
@@ -155,6 +155,7 @@ def test_the_articles_throughput_is_of_32_gpus() -> None:
 # What is in a figure of cells.
 
 
+@pytest.mark.slow
 def test_a_length_without_a_value_leaves_a_gap_and_is_counted() -> None:
     cells = [cell("dp", (n, 256), *values) for n, values in ((1, (2.0,)), (2, ()), (4, (3.0,)))]
     (plot,) = sweep_plots(cells, ["mean_itl_ms"], NONE)
@@ -180,6 +181,7 @@ def test_bars_are_the_range_of_the_starts() -> None:
     assert "bars their whole range" in plot.caption
 
 
+@pytest.mark.slow
 def test_bands_reach_from_the_reference_to_the_limit() -> None:
     bounds = {"mean_itl_ms": Bounds(reference=2.0, limit=2.5)}
     cells = [cell("dp", (n, 256), 2.2, bounds=bounds) for n in (1, 2)]
@@ -204,6 +206,7 @@ def test_limits_are_those_of_the_report(better: Any, change: float, limit: float
     assert found == {("dp", "w"): {"mean_itl_ms": Bounds(reference=100.0, limit=limit)}}
 
 
+@pytest.mark.slow
 def test_the_article_is_an_overlay_where_loads_are_the_same() -> None:
     overlay = article_overlay()
     (plot,) = sweep_plots(ARTICLE_CELLS, ["mean_itl_ms"], overlay)

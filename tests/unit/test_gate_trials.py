@@ -266,6 +266,7 @@ def test_a_gate_without_a_forecast_is_named() -> None:
     assert "reference: equal, 40 cells: 1 gates without a forecast, target none" in missed
 
 
+@pytest.mark.slow
 def test_figures_depend_on_the_seed_and_not_on_the_processes() -> None:
     one = gate_selftest(gates=120, seed=3, noise="drift", workers=1)
     assert gate_selftest(gates=120, seed=3, noise="drift", workers=2) == one
@@ -287,6 +288,7 @@ def test_a_sound_rule_is_called_sound_in_two_simulated_tables(
     assert len(titles) == len(LAYOUTS)
 
 
+@pytest.mark.slow
 def test_no_line_is_wider_than_a_terminal_of_120(capsys: pytest.CaptureFixture[str]) -> None:
     _, lines = run(capsys, "--gates", "1")
     assert max(map(len, lines[:-1])) <= 120

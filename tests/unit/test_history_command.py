@@ -62,6 +62,7 @@ def test_an_import_says_what_was_added(shelf: Shelf, pdserve: Pdserve) -> None:
     )
 
 
+@pytest.mark.slow
 def test_many_nights_of_a_month_are_joined(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(20)
     said = pdserve("history", "import")
@@ -118,6 +119,7 @@ def test_a_session_is_shown_with_what_was_wrong(shelf: Shelf, pdserve: Pdserve) 
     assert said.endswith(f"output_throughput, p99_ttft_ms: {INVALID.message}\n")
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

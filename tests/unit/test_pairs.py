@@ -264,7 +264,7 @@ def year(draw: Callable[[random.Random], float]) -> tuple[float, float]:
     return failed / NIGHTS, violated / NIGHTS
 
 
-@pytest.mark.quick_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [slowed, heavy_tailed])
 def test_a_claim_on_its_boundary_fails_falsely_on_fewer_than_one_night_in_a_hundred(
     draw: Callable[[random.Random], float],

@@ -78,6 +78,7 @@ def value_in(shelf: Shelf, run: str, topology: str, repeat: int = 0) -> float:
     return load_record(path).metrics["mean_itl_ms"]
 
 
+@pytest.mark.slow
 def test_a_proposal_keeps_the_value_of_every_night(shelf: Shelf, pdserve: Pdserve) -> None:
     nights = shelf.nights(20)
     said = pdserve("propose")
@@ -152,6 +153,7 @@ def test_the_first_session_stands_for_a_night(shelf: Shelf, pdserve: Pdserve) ->
     assert "6 in all" in pdserve("propose", "--every-session")
 
 
+@pytest.mark.slow
 def test_topologies_that_run_in_sessions_of_their_own_are_all_there(
     shelf: Shelf, pdserve: Pdserve
 ) -> None:
@@ -255,6 +257,7 @@ def test_a_torn_record_is_left_out_and_named(shelf: Shelf, pdserve: Pdserve) -> 
     assert f"left out: {path} is no valid JSON" in pdserve("propose")
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("there", "torn"),
     [("}", ""), ('"schema_version": 1', '"schema_version": 99'), ("2026-11-03T", "2026-11-31T")],
@@ -280,6 +283,7 @@ def test_few_nights_are_warned_of(shelf: Shelf, pdserve: Pdserve) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_change_within_the_nights_is_warned_of(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(14)
     shelf.nights(13, first=15, slower=0.08)

@@ -141,6 +141,7 @@ def test_the_worst_is_told_first(shelf: Shelf, judge: JudgeCommand) -> None:
     ]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("tonight", "verdict", "code", "strict_code"),
     [
@@ -180,6 +181,7 @@ def test_what_too_few_runs_show_is_not_confirmed(shelf: Shelf, judge: JudgeComma
     )
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("before", "verdict", "nights"),
     [
@@ -236,6 +238,7 @@ def test_a_named_session_is_judged_by_the_nights_before_it(
     assert judge.told(nights[2], code=1)["nights_before"] == 2
 
 
+@pytest.mark.slow
 def test_alarms_that_went_away_twice_do_not_fail_a_single_night(
     shelf: Shelf, judge: JudgeCommand
 ) -> None:
@@ -281,6 +284,7 @@ def wide(shelf: Shelf) -> Shelf:
     return shelf
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("tonight", "verdict", "code"),
     [

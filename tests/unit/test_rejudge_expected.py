@@ -50,6 +50,7 @@ def slow_dp(shelf: Shelf, slower: float = BEYOND, repeats: int = 3) -> None:
     shelf.session(21, cells=("dp",), slower=slower, repeats=repeats, findings=())
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("lines", "verdict", "code"),
     [
@@ -114,6 +115,7 @@ def test_an_entry_that_is_not_needed_is_named(shelf: Shelf, judge: JudgeCommand)
     assert f"\n{path}: entry 1 (Ada: vllm#1) covered nothing tonight; remove it\n" in judge()
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("until", "topology", "code"),
     [("2026-01-01", "dp", 6), ("2099-12-31", "dp", 6), ("2099-12-31", "2p2d", 0)],

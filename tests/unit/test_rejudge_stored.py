@@ -47,6 +47,7 @@ def judge(capsys: pytest.CaptureFixture[str]) -> JudgeCommand:
     return JudgeCommand(capsys=capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slower", "code"), [(0.0, 0), (0.08, 1)])
 def test_nights_that_were_accepted_judge_the_next(
     slower: float,
@@ -130,6 +131,7 @@ def torn(shelf: Shelf, run: str, pattern: str) -> list[Path]:
     return found
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("pattern", ["1p3d/*.json", "1p3d/*.1.record.json"])
 @pytest.mark.parametrize("partial", [(), ("--partial",)], ids=["all", "partial"])
 def test_a_record_that_cannot_be_read_is_no_pass(

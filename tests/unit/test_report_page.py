@@ -70,6 +70,7 @@ def measured(tmp_path: Path, make_record: Callable[..., Record]) -> Callable[...
     return write
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_a_record_holds_is_shown_as_it_is_and_never_read_as_markup(name: str) -> None:
     page = Page(page_html(hostile(HOSTILE[name])))
@@ -249,6 +250,7 @@ def test_links_start_at_the_page_and_lead_to_files(
 MANY = 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "size_mb", "statuses"), [(360, 3, ["FAIL"]), (MANY, 15, OUTCOMES)]
 )
@@ -260,6 +262,7 @@ def test_every_cell_is_there_and_the_page_is_small(
     assert len(set(re.findall(r"<bdi>random-(\d+)</bdi></th>", html))) == count
 
 
+@pytest.mark.slow
 def test_of_many_records_some_are_shown_and_all_others_linked(
     measured: Callable[..., Path],
 ) -> None:

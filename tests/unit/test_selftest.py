@@ -204,12 +204,14 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[
     return code, capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_a_sound_rule_is_called_sound(capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = run(capsys, "--noise", "normal", "--nights", "300", "--seed", "7")
     drawn = "(simulated, seed 7, 300 nights a kind)"
     assert (code, lines[-1]) == (0, f"sound: no target is missed by more than chance {drawn}")
 
 
+@pytest.mark.slow
 def test_every_table_says_that_it_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
     _, lines = run(capsys, "--noise", "sticky", "--nights", "60", "--seed", "7")
     rules = [number for number, line in enumerate(lines) if line.startswith(" ─")]

@@ -208,6 +208,7 @@ def test_arrays_say_of_every_night_what_records_say(
         assert (night, by_arrays) == (night, by_records)
 
 
+@pytest.mark.slow
 def test_the_nights_that_are_compared_have_every_verdict(
     make_record: Callable[..., Record],
 ) -> None:

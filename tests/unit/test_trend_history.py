@@ -353,6 +353,7 @@ def test_the_command_shows_changes_and_exits_with_0(
     assert "that night: vLLM 0.15.1 -> 0.15.2" in said
 
 
+@pytest.mark.slow
 def test_the_command_writes_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["history", "trend", "--history", str(folder), "--rootdir", str(folder)]
     assert main([*command, "--format", "json", "--metric", "mean_itl_ms"]) == 0
@@ -361,6 +362,7 @@ def test_the_command_writes_json(folder: Path, capsys: pytest.CaptureFixture[str
     assert change["stack"]["differences"][0]["after"] == ["0.15.2"]
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
