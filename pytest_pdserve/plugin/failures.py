@@ -43,3 +43,11 @@ def show_verdict_alone(report: pytest.TestReport, error: BaselineRegression) -> 
             message=str(error),
             reprcrash=replace(crash, message=str(error)),
         )
+
+
+def show_message_alone(report: pytest.TestReport, message: str) -> None:
+    """Take the exception's name out of the line that sums up a report."""
+    shown = report.longrepr
+    crash = getattr(shown, "reprcrash", None)
+    if crash is not None:
+        shown.reprcrash = replace(crash, message=message)  # type: ignore[union-attr]

@@ -13,6 +13,7 @@ from pytest_pdserve.judge.verdict import JUDGED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.deciding import late_lines
 from pytest_pdserve.plugin.deciding import skip_what_is_late
+from pytest_pdserve.plugin.failures import show_message_alone
 from pytest_pdserve.plugin.failures import show_verdict_alone
 from pytest_pdserve.plugin.fixtures import _pdserve_bench as _pdserve_bench
 from pytest_pdserve.plugin.fixtures import _pdserve_restartable as _pdserve_restartable
@@ -222,6 +223,8 @@ def pytest_runtest_makereport(
         report.when = "setup"  # what is no failure of the test is one of its setup
     elif report.failed and isinstance(raised, BaselineRegression):
         show_verdict_alone(report, raised)
+    elif report.failed and isinstance(raised, Trouble):
+        show_message_alone(report, str(raised))
     if error is not None and call.when != "teardown":
         lost = raised.lost if isinstance(raised, Trouble) else ""
         troubles_of(item.config).meet(item, error, lost, stood=_stands(item))

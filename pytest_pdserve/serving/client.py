@@ -135,6 +135,12 @@ class BenchClient(Protocol):
     def prepare(self, loads: Sequence[Load]) -> None:
         """Have prompts made beforehand, where the client can; nothing is waited for."""
 
+    def check_usable(self) -> None:
+        """Make sure that the client can run, as far as that is known; nothing is waited for.
+
+        :raises ClientUnusableError: if no run of it can succeed.
+        """
+
     def run(self, load: Load, watch: Watch) -> ClientRun:
         """Measure one load, watching the servers meanwhile.
 
@@ -161,6 +167,9 @@ class CommandClient:
 
     def prepare(self, loads: Sequence[Load]) -> None:
         """Nothing: each command makes its own prompts."""
+
+    def check_usable(self) -> None:
+        """Nothing: a command is started for each run."""
 
     def run(self, load: Load, watch: Watch) -> ClientRun:
         """Run the command to its end."""

@@ -112,8 +112,13 @@ class Launcher:
             self.client,
             limit_s=self.system.limits.ready_s,
             progress=self.progress,
-            check=self.allocation.check,
+            check=self._check,
         )
+
+    def _check(self) -> None:
+        """Raise if a node is lost, or if what will measure cannot run."""
+        self.allocation.check()
+        self.bench.check_usable()
 
 
 @contextlib.contextmanager

@@ -195,20 +195,33 @@ class WorkerClient:
             name="the client",
             log=self._log,
         )
-        said = self._read("ready.json")
-        if said is None:
+        ready = self._read("ready.json")
+        if ready is None:
             code = process.poll()
             ended = "has ended" if code is None else exit_text(code)
             raise ClientError(f"the client process {ended}; {log_tells(self._log)}")
-        if said["error"] is not None:
+        self._check_import(ready)
+        self.version = ready["version"]
+
+    def check_usable(self) -> None:
+        """Raise what is known by now: that vLLM cannot be imported."""
+        ready = self._read("ready.json") if self._process is not None else None
+        if ready is not None:
+            self._check_import(ready)
+
+    def _check_import(self, ready: dict[str, Any]) -> None:
+        """Make sure that the worker imported vLLM.
+
+        :raises ClientUnusableError: if it did not.
+        """
+        if ready["error"] is not None:
             advice = "mend that installation, or name another Python in [bench] python of"
-            if said["moved"]:
+            if ready["moved"]:
                 advice = "set client = 'vllm-command' in"
             raise ClientUnusableError(
-                f"[bench] client = 'vllm' cannot be used: {said['error']} ({self._log}); "
+                f"[bench] client = 'vllm' cannot be used: {ready['error']} ({self._log}); "
                 f"{advice} {self.system.source}"
             )
-        self.version = said["version"]
 
     def _slow_import(self, _: str, log: str) -> ClientError:
         limit_s = self.system.limits.bench_start_s

@@ -99,11 +99,12 @@ def test_a_server_that_dies_under_it_is_what_is_named(worker_house: House) -> No
     assert "decode[0] on local1 exited with code " in result.stdout.str()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("servers_answer", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_vllm_whose_internals_moved_ends_the_session_and_names_the_other_client(
-    worker_house: House, monkeypatch: pytest.MonkeyPatch
+    servers_answer: bool, worker_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PDSTUB_MOVED", "1")
+    worker_house.faults(every={"never_ready": not servers_answer})
     result = worker_house.run(*SWEEP)
     assert result.ret == 4
     why = "[bench] client = 'vllm' cannot be used: ImportError: cannot import name 'main_async'"
