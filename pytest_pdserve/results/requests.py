@@ -7,8 +7,10 @@ left. Prompts and texts are not stored.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,12 @@ def requests_table(result: BenchResult) -> Any:
         {
             "input_tokens": pa.array(result.input_lens or [None] * count, pa.int64()),
             "output_tokens": pa.array(result.output_lens, pa.int64()),
-            "start_us": pa.array(_micros(starts), pa.int64()),
-            "queue_us": pa.array(_micros(result.queue_s or [math.nan] * count), pa.int64()),
-            "ttft_us": pa.array(_micros(result.ttft_s or [math.nan] * count), pa.int64()),
-            "itl_us": pa.array(
-                [_micros(gaps) for gaps in result.itl_s] if result.itl_s else [None] * count,
-                pa.list_(pa.int64()),
-            ),
+            "start_us": _micros(starts),
+            "queue_us": _micros(result.queue_s or [math.nan] * count),
+            "ttft_us": _micros(result.ttft_s or [math.nan] * count),
+            "itl_us": _micros_of_lists(result.itl_s)
+            if result.itl_s
+            else pa.array([None] * count, pa.list_(pa.int64())),
             "answer_digest": pa.array(
                 [digest or None for digest in result.answer_digests] or [None] * count, pa.string()
             ),
@@ -75,5 +76,23 @@ def read_requests(path: Path) -> Any:
         raise ConfigError(f"{path} cannot be read as parquet: {error}") from error
 
 
-def _micros(seconds: Iterable[float]) -> list[int | None]:
-    return [None if math.isnan(value) else round(value * MICRO) for value in seconds]
+def _micros(seconds: Iterable[float]) -> Any:
+    """Return a pyarrow array of int64, microseconds; NaN is null."""
+    import numpy as np
+    import pyarrow as pa
+
+    values = np.fromiter(seconds, float)
+    unknown = np.isnan(values)
+    whole = np.rint(np.where(unknown, 0.0, values) * MICRO).astype(np.int64)
+    return pa.array(whole, pa.int64(), mask=unknown)
+
+
+def _micros_of_lists(rows: Sequence[Sequence[float]]) -> Any:
+    """Return a pyarrow array of lists of int64, microseconds; NaN is null."""
+    import numpy as np
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *map(len, rows)])
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), _micros(itertools.chain.from_iterable(rows))
+    )

@@ -253,7 +253,13 @@ def _seconds(entry: Any) -> float:
 
 
 def _gaps(entry: Any) -> tuple[float, ...]:
-    return () if entry is None else tuple(map(_seconds, entry))
+    if entry is None:
+        return ()
+    if set(map(type, entry)) == {float} and math.isfinite(sum(entry)):
+        if max(map(abs, entry)) > LONGEST_S:
+            raise ValueError
+        return tuple(entry)  # a million of them is a common run
+    return tuple(map(_seconds, entry))
 
 
 def _length(entry: Any) -> int:
