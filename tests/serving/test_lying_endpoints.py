@@ -53,7 +53,10 @@ def measured(way: str, folder: Path) -> tuple[int, str, str]:
     return ran.returncode, " ".join(ran.stdout.split()), server.url
 
 
-@pytest.mark.parametrize(("way", "said"), [pytest.param("cut_text", MISSING, id="cut_text"), *SLOW])
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [pytest.param("cut_text", MISSING, id="cut_text", marks=pytest.mark.slow), *SLOW],
+)
 def test_a_lie_is_named(way: str, said: str, tmp_path: Path) -> None:
     code, printed, url = measured(way, tmp_path)
     assert code == 1, printed
