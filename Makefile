@@ -38,7 +38,7 @@ SERVING := vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server, vllm.v
 	vllm.benchmarks.serve, nixl, pandas, pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock slurm-install run nightly test test-all test-fast test-slurm test-serving test-gpu fuzz pictures lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
+.PHONY: help setup lock slurm-install run nightly test test-all test-fast test-slurm test-serving test-gpu fuzz pictures docs changelog lint schemas typecheck coverage slurm-up slurm-down slurm-demo docker save clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,7 +63,7 @@ test: setup ## Run lint, typecheck and all tests but the slow ones, real vLLM an
 	@$(PHASE) lint $(MAKE) --no-print-directory lint
 	@$(PHASE) typecheck $(MAKE) --no-print-directory typecheck
 	-@$(PYTHON) docker/slurm/onehost.py install
-	@$(PHASE) "tests side by side" $(AGAIN) $(BIN)/pytest tests/unit tests/plugin tests/fuzz tests/slurm tests/package -m "not vllm $(FEWER)" \
+	@$(PHASE) "tests side by side" $(AGAIN) $(BIN)/pytest tests/unit tests/plugin tests/docs tests/fuzz tests/slurm tests/package -m "not vllm $(FEWER)" \
 		$(BESIDE) --junitxml .pytest_cache/beside.xml $(ARGS)
 	-@$(BIN)/pdserve fabric install
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" \
@@ -96,12 +96,19 @@ fuzz: setup ## Try TRIES odd inputs of every kind: no traceback, no hang, no wri
 pictures: setup ## Draw the pictures of README and docs again, from what is in the repository (2 minutes)
 	$(BIN)/python benchmarks/pictures.py
 
+docs: setup ## Build the documentation into build/site; a broken link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+changelog: setup ## Make CHANGELOG.md of the files in changelog.d
+	$(BIN)/python -m docs.reference_pages.changelog
+
 # Not `pre-commit run --all-files`: it needs a git repository, and passes over files that are not added yet.
-lint: setup ## Check code, baselines, workflows and spelling
+lint: setup ## Check code, baselines, workflows, spelling and words
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/lint-imports
 	$(BIN)/typos
+	$(BIN)/typos --isolated --config words.toml pytest_pdserve docs suites README.md
 	$(BIN)/hadolint docker/Dockerfile
 	find baselines -name '*.json' -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/baseline.schema.json {} +
 	find baselines -name expected.toml -exec $(BIN)/check-jsonschema --quiet --schemafile $(SCHEMAS)/expected.schema.json {} +

@@ -32,7 +32,7 @@ def no_effects(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep tests of an ``xdist_group`` on one worker, as their files say.
+    """Return a scheduler that keeps tests of an ``xdist_group`` in one worker.
 
     xdist 3.8 writes the group into node ids, which has no effect since pytest 9.2 (pytest-xdist
     issue 1386).
@@ -53,5 +53,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _group_of(path: Path) -> str | None:
     if not path.is_file():  # a test outside of the root
         return None
-    found = re.search(r'xdist_group\("([^"]+)"\)', path.read_text(encoding="utf-8"))
-    return found[1] if found else None
+    match = re.search(r'xdist_group\("([^"]+)"\)', path.read_text(encoding="utf-8"))
+    return match[1] if match else None

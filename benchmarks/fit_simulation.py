@@ -25,8 +25,8 @@ from pytest_pdserve.plan.placement import place
 from pytest_pdserve.report.figures.axes import lengths_axis
 from pytest_pdserve.report.figures.axes import metric_label
 from pytest_pdserve.report.figures.axes import scale
-from pytest_pdserve.report.figures.style import looks
 from pytest_pdserve.report.figures.style import settings
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.simulation.constants import FITTED
 from pytest_pdserve.simulation.constants import Constants
 from pytest_pdserve.simulation.constants import fitted
@@ -243,15 +243,15 @@ def draw(figures: Values, simulated: Values, path: Path) -> None:
             cells = {key: value for key, value in figures.items() if key[3] == metric}
             fixed = (256, 512)[column]
             lengths = sorted({key[1 + column] for key in cells if key[2 - column] == fixed})
-            for name, look in looks(ARTICLE_TOPOLOGIES).items():
+            for name, style in topology_styles(ARTICLE_TOPOLOGIES).items():
                 keys = [
                     (name, n, 256, metric) if column == 0 else (name, 512, n, metric)
                     for n in lengths
                 ]
-                ax.plot(lengths, [figures[k] for k in keys], color=look.color, label=name)
+                ax.plot(lengths, [figures[k] for k in keys], color=style.color, label=name)
                 hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8}
                 read = [simulated[k] for k in keys]
-                ax.plot(lengths, read, color=look.color, ls="none", marker=look.mark, **hollow)
+                ax.plot(lengths, read, color=style.color, ls="none", marker=style.mark, **hollow)
             lengths_axis(ax, lengths, f"{length} (tokens)")
             scale(ax.yaxis, [*cells.values(), *(simulated[key] for key in cells)])
             ax.set_ylabel(metric_label(metric))

@@ -18,10 +18,10 @@ import numpy as np
 from scipy import stats
 
 from pytest_pdserve.judge.cells import judge_metrics
+from pytest_pdserve.judge.cells import night_metrics
 from pytest_pdserve.judge.cells import references_of
-from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import topology_night_metrics
 from pytest_pdserve.judge.cells import topology_references
-from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.results.nights import night_of_runs
 from pytest_pdserve.results.nights import source_of
@@ -115,12 +115,12 @@ def judge(baseline: Baseline, past: Sequence[Night], tonight: Night) -> None:
     cells = {key: baseline.cell(key) for key in baseline.keys}
     references = {key: references_of(cell, FLOORS) for key, cell in cells.items() if cell}
     for key in tonight:
-        seen = [seen_of(there[key], references[key]) for there in (tonight, *past)]
+        seen = [night_metrics(there[key], references[key]) for there in (tonight, *past)]
         judge_metrics(seen[0], seen[1:], one_night_is_enough=True, covers=lambda *_: None)
     for number in range(LAYOUT.topologies):
         mine = {key: there for key, there in references.items() if key[0] == f"t{number}"}
         of_topology = topology_references(baseline, mine, FLOORS)
-        seen = [topology_seen(there, mine, of_topology) for there in (tonight, *past)]
+        seen = [topology_night_metrics(there, mine, of_topology) for there in (tonight, *past)]
         judge_metrics(seen[0], seen[1:], one_night_is_enough=True, covers=lambda *_: None)
 
 

@@ -67,8 +67,8 @@ def simulated_page(folder: Path) -> Path:
     command = [sys.executable, "-m", "pytest", suite, *root, *asked]
     for night in range(3):
         system.write_text(f"{SYSTEM}night = {night}\n")
-        subprocess.run(command, cwd=folder, env=own, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, cwd=folder, env=own, check=True)
     system.write_text(f"{SYSTEM}night = 3\n{SLOW}")
     command += ["--pdserve-report", "page.html"]
-    subprocess.run(command, cwd=folder, env=own, check=False, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, env=own, check=False)
     return folder / "page.html"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Says whether an image holds what it was built from, and whether it fits together.
+"""Checks that an image has the expected versions, and that its libraries and programs load.
 
 Runs at the end of a build, and by hand in a container: ``python3 /opt/pdserve/validate.py``.
-A build has neither GPU nor EFA. What needs one is then `left`; ``--gpu`` does it, on a node.
-All findings are printed, one sentence each. The exit status is 1 if any failed.
+A build has neither GPU nor EFA. Checks that need one are then `left`; ``--gpu`` runs them on a
+node. All findings are printed, one sentence each. The exit status is 1 if any check failed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PACKAGES = {
     "vllm": "vllm",
     "vllm-router": "vllm_router",
 }
-"""Python packages by the name of their build argument, and the module that each brings."""
+"""Module of each Python package, by the name of its build argument."""
 DISTRIBUTIONS = {"deepgemm": "deep_gemm", "nixl": "nixl-cu12"}
-"""Where it is another; `nixl` itself only chooses between `nixl-cu12` and `nixl-cu13`."""
+"""Distributions with another name; `nixl` only chooses between `nixl-cu12` and `nixl-cu13`."""
 SOURCES = ("gdrcopy", "ucx", "nixl", "etcd", "deepgemm")
 PLUGINS = {"LIBFABRIC": ("libfabric.so.1", "/opt/amazon/efa/"), "UCX": ("libucp.so.0", "/opt/ucx/")}
-"""NIXL's plugins, each with the library that it must find, and where."""
+"""NIXL's plugins, each with a library that it must load, and that library's folder."""
 PLUGIN_FOLDERS = (
     "opt/nixl/lib/plugins",
     "opt/venv/lib/python3.*/site-packages/.nixl_cu12.mesonpy.libs/plugins",
@@ -69,7 +69,7 @@ ON_A_NODE: dict[str, tuple[tuple[str, ...], str]] = {
     "ucx-efa": (("ucx_info", "-d"), r"Transport: (srd|ud_verbs)"),
     "nixl-agent": (("python3", "-c", AGENT), r""),
 }
-"""What a GPU and an EFA device are needed for: a command, and what it must print."""
+"""Checks that need a GPU or an EFA device: a command, and a pattern that its output must have."""
 _NO_DRIVER = re.compile(
     r"lib(cuda|nvidia-ml)\.so\.1: cannot open|Failed to infer device type|Found no NVIDIA driver"
     r"|no CUDA-capable device|CUDA driver (version is insufficient|initialization failed)"
@@ -81,7 +81,7 @@ Verdict = Literal["ok", "FAILED", "left"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How a command ended."""
+    """Exit status and output of a command."""
 
     code: int
     """Exit status; 127 if it could not be started."""
@@ -90,14 +90,14 @@ class Answer:
 
     @property
     def last(self) -> str:
-        """Its last line, which in Python's and the loader's errors is the one that says why."""
+        """Last line of the output; in errors of Python and the loader, it has the reason."""
         lines = self.text.strip().splitlines()
-        return lines[-1].strip() if lines else "it says nothing"
+        return lines[-1].strip() if lines else "no output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one check saw."""
+    """The result of one check."""
 
     name: str
     verdict: Verdict
@@ -108,7 +108,7 @@ Runner = Callable[[Sequence[str]], Answer]
 
 
 def run(argv: Sequence[str]) -> Answer:
-    """Run a command to its end."""
+    """Run a command until it ends."""
     try:
         done = subprocess.run(
             argv,
@@ -127,23 +127,23 @@ def run(argv: Sequence[str]) -> Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The image that is looked at, which is the one that this runs in."""
+    """The image to check, in which this script runs."""
 
     expected: Mapping[str, str]
-    """Version by name, as the build's arguments are."""
+    """Version by name of the build argument."""
     run: Runner = run
     root: Path = Path("/")
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     gpu: bool = False
-    """Whether a GPU, its driver and an EFA device are here."""
+    """Whether a GPU, its driver and an EFA device are available."""
 
     def python(self, code: str) -> Answer:
-        """Let the image's Python run a line."""
+        """Run a line with the image's Python."""
         return self.run(("python3", "-c", code))
 
-    def judged(self, name: str, answer: Answer, *, well: bool, message: str) -> Finding:
-        """A finding on a command; one that lacks nothing but a driver is left in a build."""
-        if well:
+    def finding_of(self, name: str, answer: Answer, *, ok: bool, message: str) -> Finding:
+        """Return the finding of a command; in a build, a missing driver is no failure."""
+        if ok:
             return Finding(name=name, verdict="ok", message=message)
         if not self.gpu and _NO_DRIVER.search(answer.text):
             return Finding(name=name, verdict="left", message=f"needs a GPU: {answer.last}")
@@ -154,186 +154,186 @@ class Image:
 Check = Callable[[Image], Finding]
 
 
-def _plain(name: str, fault: str, message: str) -> Finding:
-    """A finding that no missing driver can excuse; *fault* is empty if all is well."""
+def _finding(name: str, fault: str, message: str) -> Finding:
+    """Return the finding of a check that needs no driver; *fault* is empty if it passed."""
     return Finding(name=name, verdict="FAILED" if fault else "ok", message=fault or message)
 
 
-def released(tag: str) -> str:
-    """The version that a package of DeepGEMM's *tag* calls itself: v2.1.1.post3 is 2.1.1."""
+def version_of_tag(tag: str) -> str:
+    """Return the package version of a tag of DeepGEMM: that of v2.1.1.post3 is 2.1.1."""
     return re.sub(r"\.post\d+$", "", tag)
 
 
 def check_version(image: Image, name: str) -> Finding:
-    """A Python package is of the version that was asked for."""
-    asked = image.expected[name]
+    """Check the version of a Python package."""
+    expected = image.expected[name]
     distribution = DISTRIBUTIONS.get(name, name)
     answer = image.python(f"import importlib.metadata as m; print(m.version({distribution!r}))")
     installed = answer.text.strip()
     if answer.code:
-        return _plain(name, f"{distribution} is not installed: {answer.last}", "")
-    wanted = released(asked) if name == "deepgemm" else asked
+        return _finding(name, f"{distribution} is not installed: {answer.last}", "")
+    wanted = version_of_tag(expected) if name == "deepgemm" else expected
     same = installed.partition("+")[0] == wanted
-    fault = "" if same else f"{distribution} is {installed}, and {asked} was asked for"
-    return _plain(name, fault, f"{distribution} {installed} is installed")
+    fault = "" if same else f"{distribution} is {installed}, expected {expected}"
+    return _finding(name, fault, f"{distribution} {installed} is installed")
 
 
 def check_import(image: Image, name: str) -> Finding:
-    """A Python package can be imported."""
+    """Check that a Python package can be imported."""
     module = PACKAGES[name]
     answer = image.python(f"import {module}")
-    well = answer.code == 0
-    message = f"{module} is imported" if well else f"{module} cannot be imported"
-    return image.judged(f"import-{name}", answer, well=well, message=message)
+    ok = answer.code == 0
+    message = f"{module} is imported" if ok else f"{module} cannot be imported"
+    return image.finding_of(f"import-{name}", answer, ok=ok, message=message)
 
 
 def check_cuda(image: Image) -> Finding:
-    """PyTorch and nvcc are of the image's CUDA: what one compiles, the other loads."""
+    """Check that PyTorch and nvcc have the CUDA version of the image."""
     wanted = ".".join(image.expected["cuda"].split(".")[:2])
     torch = image.python("import torch; print(torch.version.cuda)").text.strip()
     nvcc = image.run(("/usr/local/cuda/bin/nvcc", "--version")).text
     found = re.search(r"release ([\d.]+)", nvcc)
-    release = found[1] if found else "absent"
+    release = found[1] if found else "missing"
     fault = f"CUDA is {wanted}, PyTorch is for {torch.splitlines()[-1] if torch else 'none'}"
     fault += f" and nvcc is {release}"
-    well = torch == release == wanted
-    return _plain("cuda", "" if well else fault, f"PyTorch and nvcc are of CUDA {wanted}")
+    ok = torch == release == wanted
+    return _finding("cuda", "" if ok else fault, f"PyTorch and nvcc are for CUDA {wanted}")
 
 
 def check_source(image: Image, name: str) -> Finding:
-    """What was compiled is the tag that was asked for."""
+    """Check the tag from which a source was compiled."""
     path = image.root / "opt/pdserve/sources" / name
-    asked = f"v{image.expected[name]}"
+    expected = f"v{image.expected[name]}"
     if not path.is_file():
-        return _plain(f"source-{name}", f"{path} is absent: nothing says what was compiled", "")
+        return _finding(f"source-{name}", f"{path} is missing, so the compiled tag is unknown", "")
     tag, _, commit = path.read_text().strip().partition(" ")
-    fault = "" if tag == asked else f"{name} is from {tag}, and {asked} was asked for"
-    return _plain(f"source-{name}", fault, f"{name} is {tag}, commit {commit}")
+    fault = "" if tag == expected else f"{name} is from {tag}, expected {expected}"
+    return _finding(f"source-{name}", fault, f"{name} is {tag}, commit {commit}")
 
 
 def check_efa(image: Image) -> Finding:
-    """EFA's installer is of the version that was asked for."""
+    """Check the version of EFA's installer."""
     path = image.root / "opt/amazon/efa_installed_packages"
-    asked = image.expected["efa"]
+    expected = image.expected["efa"]
     text = path.read_text() if path.is_file() else ""
     found = re.search(r"EFA installer version: (\S+)", text)
-    version = found[1] if found else "absent"
-    fault = "" if version == asked else f"EFA installer is {version}, {asked} was asked for"
-    return _plain("efa-installer", fault, f"EFA installer {version} was run")
+    version = found[1] if found else "missing"
+    fault = "" if version == expected else f"EFA installer is {version}, expected {expected}"
+    return _finding("efa-installer", fault, f"EFA installer {version} was run")
 
 
 def check_libfabric(image: Image) -> Finding:
-    """The libfabric that answers is EFA's: Amazon's builds have it in their version."""
+    """Check that libfabric is EFA's, which has ``amzn`` in its version."""
     answer = image.run(("fi_info", "--version"))
     found = re.search(r"libfabric: (\S+)", answer.text)
     version = found[1] if found else answer.last
-    well = answer.code == 0 and "amzn" in version
-    fault = "" if well else f"fi_info is not EFA's: {version}"
-    return _plain("libfabric", fault, f"libfabric is EFA's, {version}")
+    ok = answer.code == 0 and "amzn" in version
+    fault = "" if ok else f"fi_info is not EFA's: {version}"
+    return _finding("libfabric", fault, f"libfabric is EFA's, {version}")
 
 
 def check_ucx(image: Image) -> Finding:
-    """UCX is of the version that was asked for, and was configured with what EFA needs."""
-    asked = image.expected["ucx"]
+    """Check the version of UCX, and that it is configured with what EFA needs."""
+    expected = image.expected["ucx"]
     text = image.run(("ucx_info", "-v")).text
     found = re.search(r"(?:Library version: |version=)(\S+)", text)
-    version = found[1] if found else "absent"
+    version = found[1] if found else "missing"
     lacking = [option for option in UCX_OPTIONS if option not in text]
-    if version != asked:
-        return _plain("ucx", f"UCX is {version}, and {asked} was asked for", "")
+    if version != expected:
+        return _finding("ucx", f"UCX is {version}, expected {expected}", "")
     fault = f"UCX {version} was configured without {', '.join(lacking)}" if lacking else ""
-    return _plain("ucx", fault, f"UCX {version} is configured with verbs, rdmacm and EFA")
+    return _finding("ucx", fault, f"UCX {version} is configured with verbs, rdmacm and EFA")
 
 
 def unresolved(listing: str) -> list[str]:
-    """Libraries that ``ldd`` does not find; the driver's are not the image's to bring."""
+    """Return the libraries that ``ldd`` does not find, without those of the driver."""
     missing = re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
     return [name for name in missing if name not in DRIVER]
 
 
 def check_linked(image: Image, path: Path) -> Finding:
-    """A library or program finds all its libraries."""
+    """Check that a library or program finds all its libraries."""
     answer = image.run(("ldd", str(path)))
     missing = unresolved(answer.text)
     fault = f"{path} does not find {', '.join(missing)}" if missing else ""
     if answer.code:
         fault = f"{path} cannot be read by ldd: {answer.last}"
-    return _plain(f"ldd-{path.name}", fault, f"{path} finds its libraries")
+    return _finding(f"ldd-{path.name}", fault, f"{path} finds its libraries")
 
 
 def check_ucx_module(image: Image, name: str) -> Finding:
-    """A transport of UCX is there, and can be loaded."""
+    """Check that a transport of UCX is installed, and finds its libraries."""
     path = image.root / "opt/ucx/lib/ucx" / name
     if not path.is_file():
-        return _plain(f"ldd-{name}", f"{path} is absent: UCX was built without it", "")
+        return _finding(f"ldd-{name}", f"{path} is missing: UCX was built without it", "")
     return check_linked(image, path)
 
 
 def check_plugin(image: Image, name: str) -> Finding:
-    """A plugin of NIXL is there for Python and for nixlbench, and is linked to ours."""
+    """Check that a NIXL plugin is installed for Python and nixlbench, and has our libraries."""
     library, home = PLUGINS[name]
     title = f"nixl-{name}"
     for folder in PLUGIN_FOLDERS:
         path = next(image.root.glob(f"{folder}/libplugin_{name}.so"), None)
         if path is None:
-            return _plain(title, f"NIXL has no plugin {name} in /{folder}", "")
+            return _finding(title, f"NIXL has no plugin {name} in /{folder}", "")
         linked = check_linked(image, path)
         if linked.verdict == "FAILED":
-            return _plain(title, linked.message, "")
+            return _finding(title, linked.message, "")
         if f"{library} => {home}" not in image.run(("ldd", str(path))).text:
-            return _plain(title, f"{path} does not take {library} from {home}", "")
-    return _plain(title, "", f"plugin {name} finds its libraries, {library} in {home}")
+            return _finding(title, f"{path} does not take {library} from {home}", "")
+    return _finding(title, "", f"plugin {name} finds its libraries, {library} in {home}")
 
 
 def check_gdrcopy(image: Image) -> Finding:
-    """GDRCopy's library is there, of the release that was asked for (it counts two places)."""
+    """Check the version of GDRCopy's library, whose name has two numbers of it."""
     release = ".".join(image.expected["gdrcopy"].split(".")[:2])
     path = image.root / "opt/gdrcopy/lib" / f"libgdrapi.so.{release}"
-    fault = "" if path.is_file() else f"{path} is absent"
-    return _plain("gdrcopy", fault, f"{path} is there; gdrdrv is the node's")
+    fault = "" if path.is_file() else f"{path} is missing"
+    return _finding("gdrcopy", fault, f"{path} is installed; gdrdrv is the node's")
 
 
 def check_nixlbench(image: Image) -> Finding:
-    """The benchmark of NIXL finds its libraries, and was built with its etcd client."""
+    """Check that nixlbench finds its libraries, and was built with its etcd client."""
     path = image.root / "opt/nixlbench/bin/nixlbench"
     linked = check_linked(image, path)
     listing = image.run(("ldd", str(path))).text
     fault = linked.message if linked.verdict == "FAILED" else ""
     if not fault and "libetcd-cpp-api" not in listing:
         fault = f"{path} was built without etcd: its processes cannot find each other"
-    return _plain("nixlbench", fault, "nixlbench finds its libraries, etcd's client too")
+    return _finding("nixlbench", fault, "nixlbench finds its libraries, etcd's client too")
 
 
 def check_command(image: Image, argv: tuple[str, ...]) -> Finding:
-    """A command gives its help."""
+    """Check that a command prints its help."""
     answer, word = image.run(argv), COMMANDS[argv]
-    told = word.lower() in answer.text.lower()
-    well = told and (answer.code == 0 or argv[0] == "nixlbench")
+    has_word = word.lower() in answer.text.lower()
+    ok = has_word and (answer.code == 0 or argv[0] == "nixlbench")
     line = " ".join(argv)
-    message = f"'{line}' runs" if well else f"'{line}' does not give its help"
-    return image.judged(f"run-{argv[0]}", answer, well=well, message=message)
+    message = f"'{line}' runs" if ok else f"'{line}' does not print its help"
+    return image.finding_of(f"run-{argv[0]}", answer, ok=ok, message=message)
 
 
 def check_environment(image: Image) -> Finding:
-    """The environment is the one that the image sets."""
+    """Check the environment variables that the image sets."""
     wrong = [
         f"{name}={image.environ.get(name, '')}, not {value}"
         for name, value in ENVIRONMENT.items()
         if image.environ.get(name) != value
     ]
-    return _plain("environment", "; ".join(wrong), "the image's variables are set")
+    return _finding("environment", "; ".join(wrong), "the image's variables are set")
 
 
 def check_on_node(image: Image, name: str) -> Finding:
-    """What only a node with GPU and EFA can show."""
+    """Run a check that needs a GPU or EFA; leave it in a build."""
     argv, pattern = ON_A_NODE[name]
     if not image.gpu:
         message = "needs a GPU and EFA: run this with --gpu on a node"
         return Finding(name=name, verdict="left", message=message)
     answer = image.run(argv)
-    well = answer.code == 0 and re.search(pattern, answer.text) is not None
-    message = answer.last if well else f"{' '.join(argv[:2])} shows no {name}"
-    return image.judged(name, answer, well=well, message=message)
+    ok = answer.code == 0 and re.search(pattern, answer.text) is not None
+    message = answer.last if ok else f"{' '.join(argv[:2])} shows no {name}"
+    return image.finding_of(name, answer, ok=ok, message=message)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -355,26 +355,26 @@ CHECKS: tuple[Check, ...] = (
 
 
 def parse_versions(text: str) -> dict[str, str]:
-    """Read lines ``name=version``.
+    """Parse lines ``name=version``.
 
-    :raises ValueError: if a line is of another form, or a version that is checked is not given.
+    :raises ValueError: if a line has another form, or a version is missing.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     pairs = {}
     for line in lines:
         name, separator, version = line.partition("=")
         if not (name and separator and version):
-            raise ValueError(f"{line!r} is not of the form 'vllm=0.15.1'")
+            raise ValueError(f"{line!r} is invalid, expected a line like 'vllm=0.15.1'")
         pairs[name] = version
     needed = {"cuda", "efa", "ucx", "gdrcopy", *PACKAGES, *SOURCES}
     lacking = ", ".join(sorted(needed - set(pairs)))
     if lacking:
-        raise ValueError(f"no version is given of {lacking}")
+        raise ValueError(f"versions are missing: {lacking}")
     return pairs
 
 
 def main(argv: Sequence[str] | None = None, *, runner: Runner = run, root: Path = Path("/")) -> int:
-    """Check everything and print it.
+    """Run all checks and print the findings.
 
     :returns: exit status: 0, or 1 if a check failed, or 2 if the versions cannot be read.
     """
@@ -383,10 +383,10 @@ def main(argv: Sequence[str] | None = None, *, runner: Runner = run, root: Path 
         "--expect",
         metavar="FILE",
         default=VERSIONS,
-        help=f"Versions asked for, a line 'vllm=0.15.1' each (default {VERSIONS})",
+        help=f"Expected versions, lines like 'vllm=0.15.1' (default {VERSIONS})",
     )
     parser.add_argument(
-        "--gpu", action="store_true", help="Also what needs a GPU, its driver and EFA"
+        "--gpu", action="store_true", help="Also run checks that need a GPU, its driver and EFA"
     )
     options = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""Transfers are measured where the suite is named: ``pytest suites/transfer``."""
+"""Transfers are measured only if the suite is named: ``pytest suites/transfer``."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from pytest_pdserve.history.store import Store
 from pytest_pdserve.report.table import text_table
 from pytest_pdserve.report.trend import trend_lines
 from pytest_pdserve.study.series_file import ALIASES
-from pytest_pdserve.study.trend import course_of
+from pytest_pdserve.study.trend import analyze_series
 from pytest_pdserve.study.trend_history import trend_of
 from pytest_pdserve.values.sessions import SessionRef
 
@@ -88,7 +88,7 @@ def simulate(series: int) -> None:
         for name, draw in KINDS.items():
             rng = np.random.default_rng(SEED)
             noise = [NOISE * draw(rng, nights) for _ in range(series)]
-            found = [course_of(each).changes for each in noise]
+            found = [analyze_series(each).changes for each in noise]
             steps = sum(change.kind == "step" for each in found for change in each)
             false = sum(bool(each) for each in found)
             rows.append(
@@ -115,13 +115,13 @@ def planted(
     dated = alone = found = started = 0
     for _ in range(100):
         at = int(rng.integers(10, nights - 10))
-        course = course_of(NOISE * draw(rng, nights) + STEP * (np.arange(nights) >= at))
-        dated += any(c.kind == "step" and abs(c.first - at) <= 3 for c in course.changes)
-        alone += len(course.changes) == 1
+        analysis = analyze_series(NOISE * draw(rng, nights) + STEP * (np.arange(nights) >= at))
+        dated += any(c.kind == "step" and abs(c.first - at) <= 3 for c in analysis.changes)
+        alone += len(analysis.changes) == 1
         at = int(rng.integers(5, nights - DRIFT_NIGHTS))
         line = np.clip((np.arange(nights) - at) / DRIFT_NIGHTS, 0, 1)
-        course = course_of(NOISE * draw(rng, nights) + DRIFT * line)
-        drifts = [c for c in course.changes if c.kind == "drift"]
+        analysis = analyze_series(NOISE * draw(rng, nights) + DRIFT * line)
+        drifts = [c for c in analysis.changes if c.kind == "drift"]
         found += bool(drifts)
         started += any(abs(c.first - at) <= 10 for c in drifts)
     return f"{dated} %", f"{alone} %", f"{found} %", f"{started} %"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A whole Slurm on one host, for tests and demos: munged, slurmctld and N slurmd in one folder.
+"""A complete Slurm on one host, for tests and demos: munged, slurmctld and N slurmd in one folder.
 
 onehost.py install
 eval "$(onehost.py start --dir /tmp/pds --nodes 8)"
@@ -58,22 +58,22 @@ START_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneHost:
-    """A folder and what runs out of it."""
+    """The folder of a one-host Slurm, and its daemons."""
 
     folder: Path
 
     @property
     def conf(self) -> Path:
-        """What ``SLURM_CONF`` names."""
+        """Path of the configuration, for ``SLURM_CONF``."""
         return self.folder / "slurm.conf"
 
     @property
     def exists(self) -> bool:
-        """Tell whether a one-host Slurm was started here before."""
+        """Whether a one-host Slurm was started here before."""
         return self.conf.is_file() and self.conf.read_text().startswith(MARK)
 
     def daemons(self) -> dict[str, Daemon]:
-        """Every daemon by name, in the order in which they start."""
+        """Return all daemons by name, in the order of their start."""
         nodes = re.findall(r"^NodeName=(\S+)", self.conf.read_text(), re.MULTILINE)
         conf = ("-f", str(self.conf))
         found = [self._munged(), self._slurm("ctld", "slurmctld", conf)]
@@ -92,7 +92,7 @@ class OneHost:
     def _munged(self) -> Daemon:
         pid_file, log = self.folder / "run" / "munged.pid", self.folder / "log" / "munged.log"
         arguments = (
-            "--force",  # a folder above that others may write to is a warning, not the end
+            "--force",  # a parent folder that others may write to is a warning, not an error
             f"--socket={self.folder / 'munge.sock'}",
             f"--key-file={self.folder / 'keys' / 'munge.key'}",
             f"--seed-file={self.folder / 'keys' / 'munge.seed'}",
@@ -104,7 +104,7 @@ class OneHost:
         )
 
     def ask(self, *command: str, timeout_s: float = 5.0) -> str:
-        """Run one of Slurm's commands; its output, or nothing if it fails or does not answer."""
+        """Run a Slurm command; return its output, empty if it fails or does not answer."""
         environment = {**os.environ, "SLURM_CONF": str(self.conf)}
         argv = [find_program(command[0]), *command[1:]]
         try:
@@ -116,8 +116,8 @@ class OneHost:
         return done.stdout if done.returncode == 0 else ""
 
 
-def say(text: str) -> None:
-    """Tell a person; stdout is for the shell."""
+def report(text: str) -> None:
+    """Print *text* to standard error; standard output is for the shell."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -125,7 +125,7 @@ def say(text: str) -> None:
 
 
 def render_conf(host: OneHost, options: argparse.Namespace) -> str:
-    """Write the configuration out, with ports that are free now."""
+    """Return the configuration, with ports that are free now."""
     ctld, *ports = find_ports(1 + options.nodes)
     resources = f"CPUs={options.cpus_per_node} RealMemory={options.memory_mib or host_memory_mib()}"
     nodes = [
@@ -139,14 +139,14 @@ def render_conf(host: OneHost, options: argparse.Namespace) -> str:
         user=pwd.getpwuid(os.getuid()).pw_name,
         folder=host.folder,
         down_after=options.down_after,
-        # A lost node is DOWN 1.5 of these later than asked: a ping that fails takes that long.
+        # A lost node is DOWN 1.5 of these later than requested: a failing ping takes that long.
         message_timeout=min(max(options.down_after // 3, 3), 10),
         nodes="\n".join(nodes),
     )
 
 
 def find_ports(count: int) -> list[int]:
-    """TCP ports that nothing is bound to; all are tried at once, at random places."""
+    """Return TCP ports to which nothing is bound, chosen at random."""
     found: list[int] = []
     for port in secrets.SystemRandom().sample(PORTS, k=len(PORTS)):
         with socket.socket() as trial, contextlib.suppress(OSError):
@@ -158,12 +158,12 @@ def find_ports(count: int) -> list[int]:
 
 
 def host_memory_mib() -> int:
-    """Memory of the host; each node says it has all of it, as nothing is taken off (CR_Core)."""
+    """Return the host's memory; each node declares all of it, as Slurm allocates cores only."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
 def check(host: OneHost, options: argparse.Namespace) -> None:
-    """Refuse what Slurm could not use, and a folder that is somebody's."""
+    """Raise if Slurm could not use the options, or the folder has other files."""
     if not 1 <= options.nodes <= 1000:
         raise Trouble(f"--nodes {options.nodes} is not in 1 to 1000")
     room = SOCKET_LIMIT - len(LONGEST_SOCKET)
@@ -179,7 +179,7 @@ def check(host: OneHost, options: argparse.Namespace) -> None:
 
 
 def prepare_folder(host: OneHost, options: argparse.Namespace) -> None:
-    """Make the folder new: configuration, key, and places for state, spool, logs and pid files."""
+    """Create the folder: configuration, key, and folders of state, spool, logs and pid files."""
     host.folder.mkdir(parents=True, exist_ok=True)
     host.folder.chmod(0o755)  # mkdtemp's 0700 would keep other users from socket and configuration
     host.conf.write_text(render_conf(host, options))
@@ -195,7 +195,7 @@ def prepare_folder(host: OneHost, options: argparse.Namespace) -> None:
 
 
 def start_daemons(daemons: Iterable[Daemon]) -> None:
-    """Start daemons together, and wait until each has gone into the background."""
+    """Start daemons together, and wait until each runs in the background."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     started = []
     for daemon in daemons:
@@ -224,20 +224,20 @@ def start_all(host: OneHost) -> None:
     if not wait_until(lambda: " UP" in host.ask("scontrol", "ping"), START_S):
         raise Trouble(f"slurmctld did not answer in {START_S:g} s", ctld.log)
     start_daemons(nodes)
-    if not wait_until(lambda: find_laggard(host, nodes) is None, START_S, 0.1):
-        late = find_laggard(host, nodes) or nodes[0]
+    if not wait_until(lambda: find_late_node(host, nodes) is None, START_S, 0.1):
+        late = find_late_node(host, nodes) or nodes[0]
         raise Trouble(f"node {late.name} was not idle after {START_S:g} s", late.log)
 
 
-def find_laggard(host: OneHost, nodes: list[Daemon]) -> Daemon | None:
-    """The first node that is not idle yet."""
+def find_late_node(host: OneHost, nodes: list[Daemon]) -> Daemon | None:
+    """Return the first node that is not idle yet; None if all are."""
     lines = host.ask("sinfo", "--noheader", "--Node", "--partition=pd", "--format=%N %T")
     idle = {line.split()[0] for line in lines.splitlines() if line.split()[1] == "idle"}
     return next((node for node in nodes if node.name not in idle), None)
 
 
-def join_scheduling_groups(host: OneHost) -> None:
-    """Turn the kernel's autogroups off: vLLM's spinning loops starve each other across sessions."""
+def disable_autogroups(host: OneHost) -> None:
+    """Turn off the kernel's autogroups: vLLM's spinning loops starve each other across sessions."""
     kept = host.folder / AUTOGROUP.name
     try:
         if AUTOGROUP.read_text().strip() != "0":
@@ -245,19 +245,21 @@ def join_scheduling_groups(host: OneHost) -> None:
             AUTOGROUP.write_text("0\n")
     except OSError as trouble:
         kept.unlink(missing_ok=True)
-        say(f"{AUTOGROUP} cannot be set to 0: {trouble.strerror}; each step stays in its own group")
+        report(
+            f"{AUTOGROUP} cannot be set to 0: {trouble.strerror}; each step stays in its own group"
+        )
 
 
 @contextlib.contextmanager
 def starting_alone() -> Iterator[None]:
-    """Let one start at a time choose its ports and bind them."""
+    """Lock out other starts while this one chooses its ports and binds them."""
     with (Path(tempfile.gettempdir()) / f"onehost-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def start(host: OneHost, options: argparse.Namespace) -> None:
-    """Start everything, or leave nothing running."""
+    """Start all daemons; if that fails, stop them."""
     check_installed()
     check(host, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -265,7 +267,7 @@ def start(host: OneHost, options: argparse.Namespace) -> None:
         prepare_folder(host, options)
         try:
             if options.one_scheduling_group:
-                join_scheduling_groups(host)
+                disable_autogroups(host)
             start_all(host)
         except BaseException:
             stop(host)
@@ -273,11 +275,11 @@ def start(host: OneHost, options: argparse.Namespace) -> None:
     print(f"export SLURM_CONF={host.conf}", flush=True)
 
 
-# Stopping, looking, and one daemon.
+# Stopping, status, and control of one daemon.
 
 
 def stop(host: OneHost, _: argparse.Namespace | None = None) -> None:
-    """End jobs, steps and daemons, in this order; what does not run is no trouble."""
+    """End jobs, steps and daemons, in this order; those that do not run are skipped."""
     if not host.exists:
         return
     munged, ctld, *nodes = host.daemons().values()
@@ -287,13 +289,13 @@ def stop(host: OneHost, _: argparse.Namespace | None = None) -> None:
     left += end_steps(host)
     for daemon in (ctld, munged):
         left += end(partial(pids_of, [daemon]))
-    restore_scheduling_groups(host)
+    restore_autogroups(host)
     if left:
         raise Trouble(f"processes {left} of {host.folder} outlived SIGKILL")
 
 
 def cancel_jobs(host: OneHost) -> None:
-    """Cancel all jobs and wait a while for their steps to go."""
+    """Cancel all jobs, and wait for their steps to end."""
     jobs = host.ask("squeue", "--noheader", "--format=%A").split()
     if jobs:
         host.ask("scancel", *dict.fromkeys(jobs))
@@ -301,15 +303,15 @@ def cancel_jobs(host: OneHost) -> None:
 
 
 def end_steps(host: OneHost) -> list[int]:
-    """End the slurmstepd that are left, and first what they started: nobody else knows it."""
+    """End the remaining slurmstepd, after their descendants; return those that still run."""
     steps = find_steps(host.folder)
     send(find_descendants(steps), signal.SIGKILL)
     wait_until(lambda: not find_steps(host.folder), 2.0)
     return end(lambda: find_steps(host.folder))
 
 
-def restore_scheduling_groups(host: OneHost) -> None:
-    """Give the kernel back the value that it had."""
+def restore_autogroups(host: OneHost) -> None:
+    """Restore the kernel's earlier setting of autogroups."""
     kept = host.folder / AUTOGROUP.name
     if kept.exists():
         AUTOGROUP.write_text(kept.read_text())
@@ -317,7 +319,7 @@ def restore_scheduling_groups(host: OneHost) -> None:
 
 
 def status(host: OneHost, _: argparse.Namespace) -> None:
-    """One line per daemon: name, process id, alive or not."""
+    """Print one line per daemon: name, process id, alive or dead."""
     if not host.exists:
         raise Trouble(f"{host.folder} holds no one-host Slurm")
     daemons = host.daemons()
@@ -332,7 +334,10 @@ def control(host: OneHost, options: argparse.Namespace) -> None:
     daemons = host.daemons() if host.exists else {}
     daemon = daemons.get(options.name)
     if daemon is None:
-        raise Trouble(f"{options.name} is none of the daemons in {host.folder}: {[*daemons]}")
+        raise Trouble(
+            f"{options.name} is not a daemon in {host.folder}, expected one of "
+            f"{', '.join(daemons) or 'none'}"
+        )
     if options.action == "start":
         if not find_running([daemon]):
             start_daemons([daemon])
@@ -343,7 +348,7 @@ def control(host: OneHost, options: argparse.Namespace) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     commands = parser.add_subparsers(required=True)
     commands.add_parser("install", help="Install Slurm with apt").set_defaults(act=None)
@@ -361,7 +366,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def add_start_options(parser: argparse.ArgumentParser) -> None:
-    """Give ``start`` its options."""
+    """Add the options of ``start``."""
     parser.add_argument("--nodes", type=int, default=8, help="Nodes pd0, pd1, … (default: 8)")
     parser.add_argument("--cpus-per-node", type=int, default=2, help="Default: 2")
     parser.add_argument("--memory-mib", type=int, help="Of each node (default: the host's)")
@@ -376,7 +381,7 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line says; 1 after trouble."""
+    """Run the command; return the exit code, 1 after an error."""
     options = parse(argv)
     os.umask(0o022)  # others read the configuration and reach the socket
     try:
@@ -385,7 +390,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             options.act(OneHost(folder=Path(options.dir).resolve()), options)
     except (Trouble, OSError) as trouble:
-        say(f"onehost: {trouble}")
+        report(f"onehost: {trouble}")
         show_tail(trouble.log if isinstance(trouble, Trouble) else None)
         return 1
     except KeyboardInterrupt:
@@ -394,11 +399,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show_tail(log: Path | None) -> None:
-    """Show how a log ends, and what the program said before it opened it."""
+    """Print the end of a log, and of the program's output before it opened the log."""
     for path in (log, log.with_suffix(".out")) if log else ():
         if path.is_file() and path.stat().st_size:
-            say(f"{path} ends:")
-            say("\n".join(path.read_text(errors="replace").splitlines()[-15:]))
+            report(f"{path} ends:")
+            report("\n".join(path.read_text(errors="replace").splitlines()[-15:]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Daemons as processes: found in /proc, known by their whole command line, and ended."""
+"""Finds daemons in /proc by their whole command line, and ends them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Daemon:
     program: str
     """Name of the executable."""
     arguments: tuple[str, ...]
-    """All that follows it; names the folder, so no other process has the same."""
+    """Arguments; they name the folder, so that no other process has the same."""
     pid_file: Path
     log: Path
 
     def owns(self, command: tuple[str, ...]) -> bool:
-        """Tell whether a process with this command line is the daemon."""
+        """Return whether a process with this command line is the daemon."""
         return Path(command[0]).name == self.program and command[1:] == self.arguments
 
 
 def wait_until(done: Callable[[], bool], seconds: float, pause_s: float = 0.05) -> bool:
-    """Wait for a condition, but not for ever."""
+    """Wait until *done* returns true; return False after *seconds*."""
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
@@ -43,7 +43,7 @@ def wait_until(done: Callable[[], bool], seconds: float, pause_s: float = 0.05) 
 
 
 def read_commands() -> dict[int, tuple[str, ...]]:
-    """Command lines by process id; zombies have none and are left out."""
+    """Return the command lines of all processes by id, without zombies, which have none."""
     found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -56,7 +56,7 @@ def read_commands() -> dict[int, tuple[str, ...]]:
 
 
 def find_running(daemons: Iterable[Daemon]) -> dict[str, list[int]]:
-    """Process ids by daemon; first the one that its pid file names, if it is that program."""
+    """Return process ids by daemon; first the one in its pid file, if it is that program."""
     commands = read_commands()
     found = {}
     for daemon in daemons:
@@ -68,7 +68,7 @@ def find_running(daemons: Iterable[Daemon]) -> dict[str, list[int]]:
 
 
 def read_pid(path: Path) -> int | None:
-    """The number in a pid file, whether or not that process lives."""
+    """Return the number in a pid file, even if that process has ended; None without one."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -76,7 +76,7 @@ def read_pid(path: Path) -> int | None:
 
 
 def find_steps(folder: Path) -> list[int]:
-    """Process ids of the slurmstepd that keep a file under a folder open: their node's log."""
+    """Return the process ids of the slurmstepd that have a file in a folder open, e.g. a log."""
     found = []
     for pid, command in read_commands().items():
         if command[0].startswith("slurmstepd:") or Path(command[0]).name == "slurmstepd":
@@ -88,30 +88,30 @@ def find_steps(folder: Path) -> list[int]:
 
 
 def find_descendants(roots: Iterable[int]) -> list[int]:
-    """Process ids of all that descends from others, and these not."""
+    """Return the process ids of all descendants of *roots*, without these."""
     parents = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 stat = Path("/proc", entry, "stat").read_text()
                 parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-    known = set(roots)
+    seen = set(roots)
     found: list[int] = []
-    while more := [p for p, above in parents.items() if above in known and p not in known]:
-        known.update(more)
+    while more := [p for p, parent in parents.items() if parent in seen and p not in seen]:
+        seen.update(more)
         found += more
     return found
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """Signal processes, some of which may be gone."""
+    """Send a signal to processes; those that are gone are skipped."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def end(find: Callable[[], list[int]], *, first: signal.Signals = signal.SIGTERM) -> list[int]:
-    """End what is found, gently and then not; the process ids that outlived both."""
+    """End the processes that *find* returns: *first*, then SIGKILL; return those that still run."""
     for number in dict.fromkeys((first, signal.SIGKILL)):
         send(find(), number)
         if wait_until(lambda: not find(), GRACE_S):
@@ -120,5 +120,5 @@ def end(find: Callable[[], list[int]], *, first: signal.Signals = signal.SIGTERM
 
 
 def pids_of(daemons: Iterable[Daemon]) -> list[int]:
-    """Every process of some daemons."""
+    """Return the process ids of all *daemons*."""
     return [pid for pids in find_running(daemons).values() for pid in pids]

@@ -1,4 +1,4 @@
-"""Slurm's programs: found on this machine, and installed with apt where they are missing."""
+"""Finds Slurm's programs on this machine, and installs missing ones with apt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class Trouble(Exception):
-    """Raised when there is one sentence to say before the end, perhaps with a log to show."""
+    """Raised to end with one sentence for the user, and possibly with the end of a log."""
 
     def __init__(self, sentence: str, log: Path | None = None) -> None:
         super().__init__(sentence)
@@ -22,12 +22,12 @@ class Trouble(Exception):
 
 
 def search_program(name: str) -> str | None:
-    """Where a program is; the folders of daemons are not on every user's PATH."""
+    """Return the path of a program, also in folders of daemons; None if it is missing."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/lib/slurm")
 
 
 def find_program(name: str) -> str:
-    """The same, of a program that has to be there."""
+    """Return the path of a program; raise if it is missing."""
     path = search_program(name)
     if path is None:
         raise Trouble(f"{name} is not installed; run onehost.py install as root")
@@ -35,13 +35,13 @@ def find_program(name: str) -> str:
 
 
 def check_installed() -> None:
-    """Refuse to go on when a program is missing."""
+    """Raise if a program is missing."""
     for program in PROGRAMS:
         find_program(program)
 
 
 def install() -> None:
-    """Have apt install what is missing, and start no service."""
+    """Install missing programs with apt, without starting a service."""
     missing = [program for program in PROGRAMS if search_program(program) is None]
     if not missing:
         return
@@ -49,7 +49,7 @@ def install() -> None:
         raise Trouble(f"{', '.join(missing)} missing; have root install {' and '.join(PACKAGES)}")
     written = not POLICY.exists()
     if written:
-        POLICY.write_text("#!/bin/sh\nexit 101\n")  # 101: the package's services shall not start
+        POLICY.write_text("#!/bin/sh\nexit 101\n")  # 101: do not start the package's services
         POLICY.chmod(0o755)
     try:
         run_apt("update")

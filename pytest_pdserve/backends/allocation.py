@@ -1,4 +1,4 @@
-"""Nodes and processes of a session: what can be asked of them, wherever they are."""
+"""Protocols for the nodes and processes of a session, and helpers for process logs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from pytest_pdserve.values.root_cause import RootCause
 from pytest_pdserve.values.root_cause import find_root_cause
 
 Progress = Callable[[str], None]
-"""Told what is being waited for, in one line."""
+"""Reports progress to the user, one line per call."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FULL_KIB = 1024
-"""Less free space than this is worth a word."""
+"""Below this much free space, messages report that the disk is full."""
 _READ_BYTES = 8 * 2**20
-"""Of a log, from its end: what is earlier is not why its process has failed."""
+"""Bytes read from the end of a log: earlier lines do not explain why a process failed."""
 _CHUNK_BYTES = 2**20
 
 
@@ -43,54 +43,57 @@ class Process(Protocol):
 
     @property
     def command(self) -> Command:
-        """What runs."""
+        """Command that the process runs."""
 
     @property
     def log(self) -> Path:
-        """Where its standard output and error go."""
+        """File with its standard output and standard error."""
 
     @property
     def pid(self) -> int | None:
-        """Id on its node, where it is known."""
+        """Process id on its node; None if unknown."""
 
     def poll(self) -> int | None:
-        """Exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
 
     def cpu_samples(self) -> Sequence[tuple[float, float]]:
-        """Time on its node's clock and CPU time, seconds, of every look so far; may look again."""
+        """Return all samples so far, each (time on the node's clock, CPU time), seconds.
+
+        A call may take a new sample.
+        """
 
     def watch(self) -> None:
-        """Begin anew to watch how busy its node is, if it is watched."""
+        """Restart the measurement of the node's load, if the command is watched."""
 
     def node_load(self) -> NodeLoad | None:
-        """How busy its node was since :meth:`watch`, or its start, until now or until its end.
+        """Return the load of the node since :meth:`watch` or the start, until now or the end.
 
-        None if it is not watched.
+        None if the command is not watched.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedInstance:
-    """An instance that runs already and can be asked for its counters."""
+    """An instance that already runs and whose counters can be read."""
 
     role: str
-    """Name of its role, one of :data:`~.roles.ROLES`."""
+    """One of :data:`~.roles.ROLES`."""
     url: str
     """Base URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Servers that run already."""
+    """Servers that already run, reached at one URL."""
 
     url: str
     """Base URL."""
     api_key: str = field(repr=False)
-    """Key, or the empty string."""
+    """Empty if the endpoint needs none."""
     model: str | None = None
-    """Name under which the model is asked for; None asks the endpoint."""
+    """Model name to send in requests; None reads it from the endpoint."""
     instances: tuple[NamedInstance, ...] = ()
-    """What serves behind it, as far as it was named."""
+    """Instances behind the endpoint, if the user named them."""
 
 
 class Allocation(Protocol):
@@ -98,7 +101,7 @@ class Allocation(Protocol):
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Servers that run already; None where the session starts them."""
+        """Servers that already run; None if the session starts them."""
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -106,14 +109,14 @@ class Allocation(Protocol):
 
     @property
     def containment(self) -> Containment:
-        """How commands are put into containers before they are started."""
+        """Wraps commands so that they run in containers."""
 
     @property
     def client_node(self) -> str:
-        """Node of the benchmark client: one of its own, or the head node."""
+        """Node of the benchmark client: a separate one, or the head node."""
 
     def claim(self, node: str, port: int) -> bool:
-        """Keep *port* of *node* for this session; False if it is taken."""
+        """Reserve *port* of *node* for this session; return False if it is taken."""
 
     def start(
         self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
@@ -123,7 +126,8 @@ class Allocation(Protocol):
         :param logs: one file per command.
         :param secrets: values of the variables that commands name as secrets.
         :returns: one process per command; if one cannot be started, none is left.
-        :raises PortTakenError: if somebody else has one of their ports; :meth:`claim` then knows.
+        :raises PortTakenError: if another process uses one of their ports; from then on
+            :meth:`claim` returns False for it.
         :raises LaunchError: if one cannot be started.
         """
 
@@ -134,53 +138,53 @@ class Allocation(Protocol):
         """
 
     def check(self, *, fresh: bool = False) -> None:
-        """Make sure that nodes and allocation are still there.
+        """Check that the nodes and the allocation are still available.
 
-        :param fresh: look now, instead of at what was seen in the last seconds.
+        :param fresh: check now, instead of using the result of the last few seconds.
         :raises AllocationError: naming what is lost.
         """
 
     def find_versions(self) -> Mapping[str, str]:
-        """What is installed where servers run; what is unknown is absent.
+        """Return the versions installed where servers run; unknown ones are absent.
 
-        :raises LaunchError: if no node can tell.
+        :raises LaunchError: if no node can report them.
         """
 
     def describe_nodes(self) -> Mapping[str, str]:
-        """Hardware that decides how fast the nodes serve."""
+        """Return the hardware that decides how fast the nodes serve."""
 
     def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
         """Watch the session's GPUs on this machine, if it has any, until the block is left."""
 
     def read_fabric(self) -> Sequence[FabricState]:
-        """What the RDMA interfaces of the nodes have counted, a state for each node that has any.
+        """Return the counters of the RDMA interfaces, one state for each node that has any.
 
-        Empty where nodes have none, or cannot tell.
+        Empty if no node has RDMA interfaces or can report their counters.
         """
 
     def diagnose(self) -> None:
-        """See whether trouble with servers comes from nodes; asks them, so it may take a while.
+        """Check whether the nodes caused a server failure; queries each node, so it takes a while.
 
         :raises AllocationError: naming the node and what it lost.
         """
 
     def describe(self) -> Mapping[str, Any]:
-        """What records keep of the nodes: cluster kind, and what is particular to it."""
+        """Return what records store about the nodes: the cluster kind and its own facts."""
 
     def release(self) -> None:
-        """Give everything back; what still runs is ended."""
+        """End all processes that still run and give the nodes back."""
 
 
 def exit_text(code: int) -> str:
-    """An exit code in words: ``exited with code 1`` or ``was ended by signal 9 (SIGKILL)``."""
+    """Return an exit code in words: ``exited with code 1``, ``was ended by signal 9 (SIGKILL)``."""
     if code >= 0:
         return f"exited with code {code}"
-    known = {number.value: number.name for number in signal.Signals}
-    name = f" ({known[-code]})" if -code in known else ""
+    names = {number.value: number.name for number in signal.Signals}
+    name = f" ({names[-code]})" if -code in names else ""
     return f"was ended by signal {-code}{name}"
 
 
-def log_tells(path: Path) -> str:
+def failure_text(path: Path) -> str:
     """Return why the process of a log failed: the root cause and its place, or the log's end."""
     cause = log_cause(path)
     if cause is None:
@@ -189,33 +193,33 @@ def log_tells(path: Path) -> str:
 
 
 def cause_text(cause: RootCause, path: Path) -> str:
-    """Return a cause after its place: ``in line 62 of decode-0.log (Worker): ValueError: …``."""
+    """Return a cause with its place: ``in line 62 of decode-0.log (Worker): ValueError: …``."""
     process = f" ({cause.process})" if cause.process else ""
     return f"in line {cause.line} of {path}{process}: {cause.text}"
 
 
 def log_cause(path: Path, start: int = 0) -> RootCause | None:
-    """Return the root cause of the last trouble in a log, without secrets; None if there is none.
+    """Return the root cause of the last failure in a log, without secrets; None if not found.
 
-    :param start: bytes that are passed over.
+    :param start: byte offset at which to start reading.
     """
     try:
         with path.open("rb") as file:
             first = max(start, log_size(path) - _READ_BYTES)
-            passed = [min(_CHUNK_BYTES, first - at) for at in range(0, first, _CHUNK_BYTES)]
-            before = sum(file.read(size).count(b"\n") for size in passed)
+            skipped = [min(_CHUNK_BYTES, first - at) for at in range(0, first, _CHUNK_BYTES)]
+            before = sum(file.read(size).count(b"\n") for size in skipped)
             text = file.read().decode(errors="replace")
     except OSError:
         return None
     cause = find_root_cause(text.split("\n"))
     if cause is None:
         return None
-    said = environment_redactor().text(cause.text)
-    return replace(cause, text=said, line=before + cause.line)
+    redacted = environment_redactor().text(cause.text)
+    return replace(cause, text=redacted, line=before + cause.line)
 
 
 def log_size(path: Path) -> int:
-    """Return how long a log is, bytes; 0 where there is none."""
+    """Return the size of a log, bytes; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -223,9 +227,9 @@ def log_size(path: Path) -> int:
 
 
 def log_tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a log without colours and secrets, or why there are none.
+    """Return the last lines of a log without colours and secrets, or why it cannot be read.
 
-    It also tells if the log's disk is full.
+    If the log's disk is full, the text says so.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -237,7 +241,7 @@ def log_tail(path: Path, lines: int = 12) -> str:
 
 
 def _disk_text(path: Path) -> str:
-    """Return that a log's disk is full, if it is."""
+    """Return a note that the log's disk is full; empty if it is not."""
     try:
         free_kib = shutil.disk_usage(path.parent).free // 1024
     except OSError:

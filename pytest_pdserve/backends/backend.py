@@ -1,4 +1,4 @@
-"""What a backend is: all that depends on where servers come from."""
+"""The base class of backends: all that depends on where servers come from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.ports import Claim
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.ports import in_memory_claim
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.prerequisites import required
@@ -24,27 +24,26 @@ from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 Deployer = Callable[..., contextlib.AbstractContextManager[Any]]
-"""Stands a topology up: called as ``serving.deployment.stand_up`` is."""
+"""Deploys a topology; has the signature of ``serving.deployment.stand_up``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a session asks of a backend beside the system."""
+    """What a session passes to a backend in addition to the system."""
 
     folder: Path
-    """The session's own, for what the backend keeps; on a cluster, on a file system that nodes
-    share. It may not exist."""
+    """The session's folder for files of the backend; on a cluster, on a file system that nodes
+    share. It may not exist yet."""
     progress: Progress
-    """Told what is being waited for."""
     job_id: str | None = None
-    """A running job whose nodes are used; None to ask for one."""
+    """ID of a running job whose nodes are used; None to submit a new job."""
 
 
 class Backend:
     """Provides nodes for one session; a backend overrides what it does differently.
 
-    ``[cluster] kind`` of a system file names it. What a method does not override holds for servers
-    that the session starts itself, on nodes that are known only once they are acquired.
+    ``[cluster] kind`` of a system file names it. The defaults are for servers that the session
+    starts itself, on nodes that are known only once they are acquired.
     """
 
     name: str
@@ -53,69 +52,69 @@ class Backend:
     """Tables of the system file that only this backend reads, and the dataclass of each."""
     unread: tuple[str, ...] = ()
     """Keys of other tables that it does not read, e.g. ``ports`` or ``cluster.bind_host``: a
-    system file that has one is refused."""
+    system file that has one is rejected."""
     simulated = False
-    """Whether no server ever runs."""
+    """Whether measurements are simulated, without any server."""
     starts_servers = True
-    """Whether the session starts the servers, knows their nodes and can start them again."""
+    """Whether the session starts the servers, knows their nodes and can restart them."""
     knows_hardware = False
-    """Whether :meth:`describe_hardware` is that of the nodes before they are acquired."""
+    """Whether :meth:`describe_hardware` describes the nodes before they are acquired."""
     serves_from_here = False
-    """Whether servers that run in no container run from the environment of this Python: versions
-    that are installed here are then theirs."""
+    """Whether servers without a container run from the environment of this Python, so that the
+    versions installed here are theirs."""
     takes_jobs = False
-    """Whether it can use the nodes of a job that runs already (``--pdserve-job-id``)."""
+    """Whether it can use the nodes of a running job (``--pdserve-job-id``)."""
     deployer: Deployer | None = None
-    """Stands topologies up; None starts commands on the allocation's nodes."""
+    """Deploys topologies; None starts commands on the allocation's nodes."""
 
     def check_file(self, system: System) -> None:
-        """Refuse what no session could ever measure, when the system file is read.
+        """Raise if no session could ever measure *system*; called when its file is read.
 
-        :raises ConfigError: without the file's name, which is put before it.
+        :raises ConfigError: without the file's name, which the caller adds.
         """
         del system
 
     def check(self, system: System) -> None:
-        """Refuse a system whose nodes cannot be acquired by this installation.
+        """Raise if this installation cannot acquire the nodes of *system*.
 
         :raises ConfigError: with what is missing, and what to do.
         """
 
     def examine(self, system: System) -> Sequence[Prerequisite]:
-        """Return what this machine has of what *system* needs, a row for each thing.
+        """Return one row for each thing that *system* needs of this machine.
 
-        ``pdserve doctor`` shows it. Nothing is started, submitted or written, and questions to
-        others are bounded in time. What no override looks at: whether :meth:`check` passes.
+        ``pdserve doctor`` shows the rows. Nothing is started, submitted or written, and queries to
+        other services have a timeout. The default returns one row: whether :meth:`check` passes.
         """
         what, needed = f"backend {self.name}", "installed"
         try:
             self.check(system)
         except ConfigError as error:
-            advice = f"Mend this: {error}."
+            advice = f"Fix this: {error}."
             return [required(what, found="refuses", needed=needed, there=False, advice=advice)]
         return [required(what, found="installed", needed=needed, there=True, advice="")]
 
     def check_client(self, system: System) -> None:
-        """Refuse a system whose benchmark client cannot be started, if that can be seen from here.
+        """Raise if the benchmark client of *system* cannot start, as far as this machine shows.
 
-        It is called where something will be measured.
+        Called only before a measurement.
 
         :raises ConfigError: naming what is missing, and what to do.
         """
         del system
 
     def client_kind(self, system: System) -> ClientKind:
-        """Return the kind of the benchmark client: what the system file says, else ``vllm``."""
+        """Return the kind of the benchmark client: that of the system file, else ``vllm``."""
         return system.bench.client or "vllm"
 
     def check_launch(self, system: System, launch: Launch) -> None:
-        """Refuse what cannot be started now, before anything is.
+        """Raise if *launch* cannot be started now; called before anything is started.
 
         :raises PlacementError: with both numbers.
         """
 
     def hosts(self, system: System) -> tuple[Host, ...]:
-        """Return the nodes as planning knows them; what is not known yet stands in braces."""
+        """Return the nodes as planned; values not known yet are placeholders in braces."""
         return tuple(
             Host(
                 name=f"node{n}",
@@ -127,54 +126,55 @@ class Backend:
         )
 
     def port_claim(self, system: System, *, starting: bool) -> Claim:
-        """Return what tells planning whether a port is free.
+        """Return the function with which planning reserves a port.
 
-        :param starting: whether servers will really start; if not, only the plan's own ports count.
+        :param starting: whether servers will really start; if not, only the ports of the plan
+            itself count as taken.
         """
         del starting
-        return unclaimed(one_machine=system.cluster.shared_host)
+        return in_memory_claim(one_machine=system.cluster.shared_host)
 
     def acquire(
         self, system: System, request: Request
     ) -> contextlib.AbstractContextManager[Allocation]:
-        """Acquire nodes; they are released on leaving, whatever happens.
+        """Acquire nodes; they are released when the block ends, also after an exception.
 
-        :raises AllocationError: if they cannot be had, or are lost.
+        :raises AllocationError: if the nodes are not available, or are lost.
         """
         raise NotImplementedError
 
     def describe_hardware(self, system: System) -> Mapping[str, str]:
-        """Return what is known of the hardware before nodes are acquired."""
+        """Return what is known about the hardware before nodes are acquired."""
         raise NotImplementedError
 
     def has_gpus(self, system: System) -> bool | None:
-        """Whether the nodes have GPUs, as far as that is known before they are acquired.
+        """Return whether the nodes have GPUs; None if unknown before they are acquired.
 
-        :returns: None where it is not: a CPU may be a slot that counts as a GPU.
+        A CPU slot may count as a GPU.
         """
         del system
         return None
 
     def at_start(self, system: System, number: int) -> System:
-        """Return *system* as it is at one of several starts, whose noise is its own.
+        """Return *system* for one of several starts; a simulated start has noise of its own.
 
-        :param number: of the start, counted from 0. Machines that exist have noise already.
+        :param number: of the start, counted from 0.
         """
         del number
         return system
 
     def plan_lines(self, system: System) -> Sequence[str]:
-        """Return what ``pdserve plan`` says of how nodes are asked for, as comment lines."""
+        """Return comment lines for ``pdserve plan`` about how nodes are requested."""
         del system
         return ()
 
     def night(self, system: System) -> int | None:
-        """Return the night that *system* names, where it is simulated; None for a real one."""
+        """Return the number of the simulated night; None for a real system."""
         del system
         return None
 
     def serves(self, topology: Topology, system: System) -> None:
-        """Refuse a topology that this backend cannot serve.
+        """Raise if this backend cannot serve *topology*.
 
         :raises ConfigError: naming it.
         """

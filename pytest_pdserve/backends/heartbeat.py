@@ -1,4 +1,4 @@
-"""Tells what goes on while nothing else is said, so that silence is never long."""
+"""Repeats the current activity while no other progress line is printed."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Self
 from pytest_pdserve.backends.allocation import Progress
 
 EVERY_S = 14.5
-"""After so much silence a line is told, so that it is never longer than 15 s."""
+"""Time without a line after which one is printed, so that users never wait more than 15 s."""
 
 
 class Heartbeat:
-    """A progress function that by itself says what goes on, whenever it was told nothing for long.
+    """A progress function that repeats the current activity when no line was printed for long.
 
-    It does so from entering the block to leaving it, in a thread: what goes on need not know of it.
+    It works in a thread, from the start to the end of its ``with`` block.
     """
 
     def __init__(self, progress: Progress, doing: str) -> None:
         self._progress = progress
         self._state: Callable[[], str] = lambda: doing
-        self._began = self._told = time.monotonic()
-        self._saying = threading.Lock()
+        self._began = self._printed = time.monotonic()
+        self._printing = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="pdserve heartbeat", daemon=True)
 
     def __call__(self, text: str) -> None:
-        """Say *text*; silence begins anew."""
-        with self._saying:
-            self._told = time.monotonic()
+        """Print *text* and restart the wait for the next repetition."""
+        with self._printing:
+            self._printed = time.monotonic()
             self._progress(text)
 
     def now(self, doing: str | Callable[[], str]) -> None:
-        """Set what goes on from now on; its seconds are counted from here.
+        """Set the current activity; its seconds are counted from now.
 
-        :param doing: its words, or what returns them when they are needed.
+        :param doing: a text, or a function that returns it.
         """
         self._began = time.monotonic()
         self._state = doing if callable(doing) else lambda: doing
@@ -56,6 +56,6 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        while not self._over.wait(max(0.0, self._told + EVERY_S - time.monotonic())):
-            if time.monotonic() - self._told >= EVERY_S:
+        while not self._over.wait(max(0.0, self._printed + EVERY_S - time.monotonic())):
+            if time.monotonic() - self._printed >= EVERY_S:
                 self(f"{self._state()}, {time.monotonic() - self._began:.0f} s")

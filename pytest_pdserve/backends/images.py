@@ -1,4 +1,4 @@
-"""The image of containers: made present on nodes, and asked what is installed in it."""
+"""The container image: load or pull it on nodes, and read which versions it has."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Image:
     """The image as the nodes have it."""
 
     name: str
-    """What a container is started from."""
+    """Name or file from which containers start."""
     digest: str
-    """Which one it is; empty if nobody can tell."""
+    """Empty if unknown."""
 
 
 def make_image_present(
@@ -52,12 +52,12 @@ def make_image_present(
     check: Callable[[], None],
     progress: Progress,
 ) -> Image:
-    """Have all nodes load or pull the image, at the same time.
+    """Load or pull the image on all nodes, at the same time.
 
-    :param script: the node's program, where nodes find it.
-    :param folder: for a log of each node.
+    :param script: path of ``image.py`` on the nodes.
+    :param folder: for one log per node.
     :param check: raises when a node is lost.
-    :raises AllocationError: naming nodes that could not, or have another image.
+    :raises AllocationError: naming nodes that failed, or that have different images.
     """
     if not spec.prepared:
         return Image(name=spec.image, digest=spec.image.partition("@")[2])
@@ -85,14 +85,14 @@ def versions_of(
     stop: Stop,
     progress: Progress,
 ) -> dict[str, str]:
-    """Return what is installed where servers of *node* run.
+    """Return the versions installed where servers of *node* run.
 
-    :param script: the node's program; its log lies beside it.
-    :raises LaunchError: if nobody there can tell.
+    :param script: path of ``versions.py`` on the node; its log is next to it.
+    :raises LaunchError: if the script fails.
     """
     command = Command(name="versions", node=node, argv=(python, str(script)))
     log = script.with_suffix(".log")
-    with Heartbeat(progress, f"asking {node} what is installed there"):
+    with Heartbeat(progress, f"reading the versions installed on {node}"):
         (process,) = start(containment.wrap([command]), logs=[log], secrets={})
         try:
             deadline = time.monotonic() + _VERSIONS_S
@@ -102,12 +102,12 @@ def versions_of(
             stop([process])
     installed = last_object(log)
     if process.poll() != 0 or installed is None:
-        raise LaunchError(f"{node} could not tell versions; {log} ends:\n{log_tail(log)}")
+        raise LaunchError(f"{node} reports no versions; {log} ends:\n{log_tail(log)}")
     return {name: str(version) for name, version in installed.items()}
 
 
 def last_object(log: Path) -> dict[str, Any] | None:
-    """Return the JSON object in the last line of a log; None if there is none."""
+    """Return the JSON object in the last line of a log; None if that line is not one."""
     try:
         found = json.loads(log.read_text().strip().rpartition("\n")[2])
     except (OSError, ValueError, RecursionError):
@@ -118,37 +118,38 @@ def last_object(log: Path) -> dict[str, Any] | None:
 def _wait_loaded(
     processes: Sequence[Process], progress: Progress, check: Callable[[], None]
 ) -> tuple[Process, ...]:
-    """Wait for all, or for the first that fails; or until a node is lost.
+    """Wait until all processes end, one fails, or a node is lost.
 
-    :returns: those that failed.
+    :returns: the processes that failed.
     """
     reported = time.monotonic()
-    while going := [process for process in processes if process.poll() is None]:
+    while running := [process for process in processes if process.poll() is None]:
         check()
         if failed := tuple(process for process in processes if process.poll()):
             return failed
         if time.monotonic() - reported >= _REPORT_S:
             reported = time.monotonic()
-            said = log_tail(going[0].log, 1)
-            progress(f"image: {len(processes) - len(going)} of {len(processes)} nodes; {said}")
+            line = log_tail(running[0].log, 1)
+            progress(f"image: {len(processes) - len(running)} of {len(processes)} nodes; {line}")
         time.sleep(_POLL_S)
     return tuple(process for process in processes if process.poll())
 
 
 def _common_image(processes: Sequence[Process]) -> Image:
-    found: dict[str, list[str]] = {}
+    """Return the image that all nodes report; raise if they differ or one reports none."""
+    nodes_by_id: dict[str, list[str]] = {}
     name = digest = ""
     for process in processes:
-        node, said, code = process.command.node, last_object(process.log), process.poll()
-        if code != 0 or said is None:
+        node, answer, code = process.command.node, last_object(process.log), process.poll()
+        if code != 0 or answer is None:
             raise AllocationError(
                 f"node {node} has no image: image.py {exit_text(code or 0)}; "
                 f"{process.log} ends:\n{log_tail(process.log)}"
             )
-        name = said["image"]
-        digest = digest or next(iter(said["digests"]), "") or said["id"]
-        found.setdefault(said["id"] or "", []).append(node)
-    if len(found) > 1 and all(found):
-        which = "; ".join(f"{', '.join(nodes)}: {each}" for each, nodes in found.items())
+        name = answer["image"]
+        digest = digest or next(iter(answer["digests"]), "") or answer["id"]
+        nodes_by_id.setdefault(answer["id"] or "", []).append(node)
+    if len(nodes_by_id) > 1 and all(nodes_by_id):
+        which = "; ".join(f"{', '.join(nodes)}: {id}" for id, nodes in nodes_by_id.items())
         raise AllocationError(f"nodes have different images called {name}: {which}")
     return Image(name=name, digest=digest)

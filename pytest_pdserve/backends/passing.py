@@ -1,4 +1,4 @@
-"""Variables that are passed through: from the session's environment to what it starts."""
+"""Environment variables that servers get from the session's own environment (``pass_env``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_pdserve.values.system import System
 
 
 def check_passed(system: System) -> None:
-    """Refuse a system that passes a variable through which is not set here.
+    """Raise if a variable of ``pass_env`` is not set in this environment.
 
     :raises ConfigError: naming it.
     """
@@ -24,10 +24,10 @@ def check_passed(system: System) -> None:
             )
 
 
-def unwritten_values(commands: Sequence[Command], api_key: str) -> dict[str, str]:
-    """Return the variables of *commands* that stand in no file and no argument, with their values.
+def secret_env(commands: Sequence[Command], api_key: str) -> dict[str, str]:
+    """Return the variables of *commands* that must not be written to files or arguments.
 
-    :param api_key: the session's key; empty where there is none.
+    :param api_key: the session's key; empty if it has none.
     """
     keys = dict.fromkeys((name for command in commands for name in command.secrets), api_key)
     names = dict.fromkeys(name for command in commands for name in command.passed)

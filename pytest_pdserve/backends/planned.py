@@ -1,4 +1,4 @@
-"""Everything that would run for a topology, before any node is acquired."""
+"""The commands that would run for a topology, before any node is acquired."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 RUN_FOLDER = "{run folder}"
-"""Stands for the session's folder; other words in braces are filled in by the allocation."""
+"""Placeholder of the session's folder; the allocation fills in other words in braces."""
 SEED = "{seed}"
-"""Stands for the client's seed, which differs in every session."""
+"""Placeholder of the client's seed, which differs in every session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A topology as planned."""
+    """The planned commands of a topology."""
 
     launch: Launch
     """Instances and router."""
     client: tuple[Command, ...]
-    """The client's command of every workload of the sweep, for the first run.
+    """Client commands of the first run, one for each workload of the sweep.
 
-    Of the client ``vllm`` its process first, and then the commands that its runs stand for.
+    For the client ``vllm``, the command of its process comes first; the others show its runs.
     """
 
     @property
     def commands(self) -> Sequence[Command]:
-        """Everything that would run."""
+        """All commands that would run."""
         return (*self.launch.commands, *self.client)
 
 
 def plan_topology(system: System, topology: Topology, *, starting: bool = False) -> Planned:
-    """Plan *topology* on the nodes of *system* as its backend knows them beforehand.
+    """Plan *topology* on the nodes of *system* as known before they are acquired.
 
-    :param starting: whether servers will start, so that ports that are taken are passed over.
+    :param starting: whether servers will start, so that ports in use are skipped.
     :raises PlacementError: if it does not fit.
-    :raises ConfigError: if the router does not know its arguments, or a variable that is passed
-        through is not set.
+    :raises ConfigError: if the router does not have one of its arguments, or a variable of
+        ``pass_env`` is not set.
     """
     backend = backend_of(system)
     backend.serves(topology, system)

@@ -1,4 +1,4 @@
-"""What must be installed on this machine before servers of a system are started on it."""
+"""Checks of what must be installed on this machine before servers start on it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from pytest_pdserve.backends.hosts.facts import program_path
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.system import System
 
-_CALLED = {"vllm": "vLLM", "router": "the router"}
+_NAMES = {"vllm": "vLLM", "router": "the router"}
 _NIXL_MODULES = ("nixl", "rixl")
 """NIXL for CUDA and CPUs, and for ROCm."""
 
 
 def check_program(system: System, key: Literal["vllm", "router"], *, needed_for: str) -> None:
-    """Refuse a system whose program is neither beside this Python nor on PATH.
+    """Raise if a program is neither beside this Python nor on PATH.
 
     :param key: of ``[programs]``.
-    :param needed_for: what runs it, as the message says.
+    :param needed_for: what needs the program, for the message.
     :raises ConfigError: naming it, and what to do.
     """
     program: str = getattr(system.programs, key)
     if program_path(program) is None:
         raise ConfigError(
-            f"{_CALLED[key]} is missing: {needed_for} needs {program!r}, which is neither beside "
+            f"{_NAMES[key]} is missing: {needed_for} needs {program!r}, which is neither beside "
             f"{sys.executable} nor on PATH; install pytest-pdserve[serve], run `make setup` in a "
             f"checkout, or name the program in [programs] {key} of {system.source}"
         )
 
 
 def check_containers(system: System) -> None:
-    """Refuse a container engine that is absent or does not answer, and an image that is no file.
+    """Raise if the container engine is missing or does not answer, or the image file is missing.
 
     :raises ConfigError: naming it, and what to do.
     """
@@ -56,7 +56,7 @@ def check_containers(system: System) -> None:
 
 
 def check_nixl(system: System) -> None:
-    """Refuse an environment without NIXL, where servers run from it and move KV caches by NIXL.
+    """Raise if servers run from this environment and need NIXL, which it does not have.
 
     :raises ConfigError: naming the environment, and what to do.
     """

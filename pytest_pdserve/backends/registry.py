@@ -1,4 +1,4 @@
-"""Every backend by its name: this package's, and those of other packages by entry points."""
+"""All backends by name: those of this package, and those of entry points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWN = {
     "attached": "pytest_pdserve.backends.attached:AttachedBackend",
     "simulated": "pytest_pdserve.simulation:SimulatedBackend",
 }
-"""Imported when they are asked for: by name, as simulation lies above this layer."""
+"""Class of each built-in backend, imported on first use: ``simulation`` is a higher layer."""
 
 
 @functools.cache
@@ -35,12 +35,12 @@ def backends() -> tuple[str, ...]:
 def find_backend(name: str) -> Backend:
     """Return the backend called *name*.
 
-    :raises ConfigError: if there is none.
+    :raises ConfigError: if no backend has that name.
     """
     if name in OWN:
         module, _, attribute = OWN[name].partition(":")
-        found: type[Backend] = getattr(importlib.import_module(module), attribute)
-        return found()
+        backend: type[Backend] = getattr(importlib.import_module(module), attribute)
+        return backend()
     added = _added()
     if name not in added:
         raise ConfigError(
@@ -52,7 +52,7 @@ def find_backend(name: str) -> Backend:
 def backend_of(system: System) -> Backend:
     """Return the backend that serves *system*.
 
-    :raises ConfigError: if it has none, as a system of figures, or an unknown one.
+    :raises ConfigError: if the backend is unknown, or not given, as in a system of figures.
     """
     if system.cluster.kind is None:
         raise ConfigError(
@@ -85,5 +85,5 @@ def _added() -> dict[str, Backend]:
 
 
 def client_kind(system: System) -> ClientKind:
-    """Return the kind of the benchmark client of *system*; of figures, that of the published."""
+    """Return the kind of the benchmark client of *system*; a system of figures names none."""
     return backend_of(system).client_kind(system) if system.cluster.kind else UNNAMED_CLIENT

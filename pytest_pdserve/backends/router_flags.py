@@ -1,4 +1,4 @@
-"""Which flags the router of a system knows, before any node is acquired."""
+"""Checks of the router's arguments, before any node is acquired."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from pytest_pdserve.values.system import System
 
 _PACKAGE = "vllm-router"
 _ANSWER_S = 14.0
-"""Nothing is said meanwhile, and silence is never longer than 15 s."""
+"""Below 15 s, the longest time without a progress line."""
 
 
 def check_router_args(system: System) -> None:
-    """Refuse further arguments that the router of *system* does not know.
+    """Raise if ``[router] args`` has a flag that the router of *system* does not have.
 
-    :raises ConfigError: with file, JSON pointer and what the router is.
+    :raises ConfigError: with file, JSON pointer and the router's version.
     """
     if not system.router.args:
         return
-    known, router = _known_flags(system)
-    known = {**known, **dict.fromkeys(system.router.extra_flags, ())}
-    for position, said in unknown_router_args(system.router.args, known, router):
-        raise ConfigError(f"{system.source}: /router/args/{position}: {said}")
+    flags, router = _flags_of_router(system)
+    flags = {**flags, **dict.fromkeys(system.router.extra_flags, ())}
+    for position, problem in unknown_router_args(system.router.args, flags, router):
+        raise ConfigError(f"{system.source}: /router/args/{position}: {problem}")
 
 
-def _known_flags(system: System) -> tuple[RouterFlags, str]:
-    """Return the flags of the router, and which router that is: that of this machine if possible.
+def _flags_of_router(system: System) -> tuple[RouterFlags, str]:
+    """Return the flags of the router and its name, from this machine if it is installed here.
 
-    In a container there may be another, so any release's flags are admitted.
+    A container may have another router, so the flags of all releases are accepted.
     """
     path = None if system.container.contained else program_path(system.programs.router)
     if path is not None:
         release = _installed_release(path)
         if release in RELEASES:
             return flags_of_release(release), f"{_PACKAGE} {release}"
-        if asked := _flags_by_help(path):
-            return asked, path
+        if flags := _flags_by_help(path):
+            return flags, path
     return flags_of_all_releases(), f"{_PACKAGE} {RELEASES[0]} to {RELEASES[-1]}"
 
 
 def _installed_release(path: str) -> str:
-    """Return the installed release, if *path* is its program; else the empty string."""
+    """Return the installed release of the router if *path* is its program; else empty."""
     if Path(path) != Path(sys.executable).parent / _PACKAGE:
         return ""
     try:
@@ -64,9 +64,9 @@ def _installed_release(path: str) -> str:
 
 @functools.cache
 def _flags_by_help(path: str) -> RouterFlags:
-    """Ask a program for its flags; none if it does not tell them in time."""
+    """Return the flags in the output of ``--help``; empty if the program fails or times out."""
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             [path, "--help"],
             env={**os.environ, "COLUMNS": "200"},
             stdin=subprocess.DEVNULL,
@@ -77,4 +77,4 @@ def _flags_by_help(path: str) -> RouterFlags:
         )
     except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
         return {}
-    return flags_in_help(said.stdout)
+    return flags_in_help(done.stdout)

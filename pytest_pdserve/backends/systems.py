@@ -1,4 +1,4 @@
-"""System files: how they are read, and which part of the product reads which table."""
+"""Reads and checks system files."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _UNREAD_OF_FIGURES = (
     "transfer",
     "cluster.bind_host",
 )
-"""What a file of figures does not read: no server is ever started."""
-_BACKENDS = "is written by the plan ([kv_transfer] backend says it)"
+"""Keys that a system of figures does not read: it starts no server."""
+_SET_BY_PLAN = "is set by the plan, from [kv_transfer] backend"
 
 
 def load_system(name: str, folders: Sequence[Path]) -> System:
     """Read the system called *name*.
 
-    :raises ConfigError: if no folder knows it, or its file is malformed.
+    :raises ConfigError: if no folder has it, or its file is malformed.
     """
     if Path(name).name != name or name == "..":
         raise ConfigError(f"system {name!r:.80} is not the name of a folder of baselines/")
@@ -49,11 +49,11 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
         path = folder / name / "system.toml"
         if is_there(path):
             return _read(path, name)
-    known = sorted(
+    names = sorted(
         {file.parent.name for folder in folders for file in folder.glob("*/system.toml")}
     )
     raise ConfigError(
-        f"system {name!r} is unknown; known are {', '.join(known) or 'none'} "
+        f"system {name!r} is unknown; known are {', '.join(names) or 'none'} "
         f"({', '.join(f'{folder}/<system>/system.toml' for folder in folders)})"
     )
 
@@ -61,8 +61,8 @@ def load_system(name: str, folders: Sequence[Path]) -> System:
 def _read(path: Path, name: str) -> System:
     data = load_toml(path)
     check_values(data, path)
-    for place, said in secrets_in(data):
-        raise ConfigError(f"{path}: {pointer_text(place)}: {said}")
+    for place, problem in secrets_in(data):
+        raise ConfigError(f"{path}: {pointer_text(place)}: {problem}")
     backend = _backend(data, path)
     own: dict[str, Any] = {}
     _check_tables(data, backend, path)
@@ -73,8 +73,8 @@ def _read(path: Path, name: str) -> System:
     simulated = backend is not None and backend.simulated
     system = SYSTEM.parse(data, path, name=name, source=str(path), simulated=simulated, tables=own)
     _check_floors(system.judgement, path)
-    for pointer, said in (*_repeated(system), *_unread_by_roles(system)):
-        raise ConfigError(f"{path}: {pointer}: {said}; remove it")
+    for pointer, problem in (*_repeated_args(system), *_useless_role_keys(system)):
+        raise ConfigError(f"{path}: {pointer}: {problem}; remove it")
     try:
         system.check()
         if backend is not None:
@@ -98,7 +98,7 @@ def _read(path: Path, name: str) -> System:
 
 
 def _backend(data: Mapping[str, Any], path: Path) -> Backend | None:
-    """The backend that a file names; None where it names none, or no text at all."""
+    """Return the backend that a file names; None if ``kind`` is missing or not a string."""
     cluster = data.get("cluster")
     kind = cluster.get("kind") if isinstance(cluster, dict) else None
     if not isinstance(kind, str):
@@ -110,7 +110,7 @@ def _backend(data: Mapping[str, Any], path: Path) -> Backend | None:
 
 
 def _check_unread(data: Mapping[str, Any], backend: Backend | None, path: Path) -> None:
-    """Refuse what the chosen backend does not read, or what figures without one do not need."""
+    """Raise if the file has keys that its backend, or a system of figures, does not read."""
     chosen = f"is {backend.name!r}" if backend else "is not given"
     of_figures = _UNREAD_OF_FIGURES if "figures" in data else ()
     for key in backend.unread if backend else of_figures:
@@ -124,7 +124,7 @@ def _check_unread(data: Mapping[str, Any], backend: Backend | None, path: Path) 
 
 
 def _check_tables(data: Mapping[str, Any], backend: Backend | None, path: Path) -> None:
-    """Refuse tables that only other backends read."""
+    """Raise if the file has tables that only other backends read."""
     own = backend.tables if backend else {}
     chosen = f"not {backend.name!r}" if backend else "and none is given"
     for other in backends():
@@ -143,33 +143,33 @@ def _table(data: Any, kind: type, path: Path, name: str) -> Any:
     return parse_table(kind, data, path, name)
 
 
-def _repeated(system: System) -> Iterator[tuple[str, str]]:
-    """Yield where arguments repeat what the plan writes, and what says it instead."""
+def _repeated_args(system: System) -> Iterator[tuple[str, str]]:
+    """Yield the JSON pointer of each argument that the plan sets itself, and the error."""
     lists = {"/model/serve_args": (None, system.model.serve_args)} | {
         f"/model/{role}/serve_args": (role, own.serve_args)
         for role, own in system.model.roles.items()
     }
     for place, (role, args) in lists.items():
         for position, name, written in repeated_serve_args(args, role):
-            yield f"{place}/{position}", _repeats(name, written)
+            yield f"{place}/{position}", _repeated_text(name, written)
     for position, name, written in repeated_router_args(system.router.args):
-        yield f"/router/args/{position}", _repeats(name, written)
+        yield f"/router/args/{position}", _repeated_text(name, written)
 
 
-def _repeats(name: str, written: WrittenFlag) -> str:
+def _repeated_text(name: str, written: WrittenFlag) -> str:
     by = "" if written.flag == name else f" by {written.flag}"
     return f"{name} repeats what the plan sets{by} ({written.instead})"
 
 
-def _unread_by_roles(system: System) -> Iterator[tuple[str, str]]:
-    """Yield tables of roles that read none, and keys that another one sets."""
+def _useless_role_keys(system: System) -> Iterator[tuple[str, str]]:
+    """Yield the JSON pointer of each ``[kv_transfer]`` key without effect, and the error."""
     for role, own in system.kv_transfer.roles.items():
         if ROLES[role].kv_role is None:
             yield f"/kv_transfer/{role}", f"is not read: {role} instances move no KV cache"
         if "backends" in own.extra_config:
-            yield f"/kv_transfer/{role}/extra_config/backends", _BACKENDS
+            yield f"/kv_transfer/{role}/extra_config/backends", _SET_BY_PLAN
     if "backends" in system.kv_transfer.extra_config:
-        yield "/kv_transfer/extra_config/backends", _BACKENDS
+        yield "/kv_transfer/extra_config/backends", _SET_BY_PLAN
 
 
 def _check_floors(judgement: Judgement, path: Path) -> None:
@@ -183,17 +183,17 @@ def _check_floors(judgement: Judgement, path: Path) -> None:
 
 
 def _check_libraries(system: System, backend: Backend | None) -> None:
-    """Refuse libraries of this machine for servers that have others, or that are not started."""
+    """Raise if the file names libraries of this machine, but servers do not run from it."""
     here = backend is not None and backend.serves_from_here and not system.container.contained
     if system.kv_transfer.libraries is not None and not here:
         raise ConfigError(
-            "/kv_transfer/libraries: is for servers that run from the environment of this Python; "
-            "remove it: nodes and images have libraries of their own"
+            "/kv_transfer/libraries: is only for servers that run from the environment of this "
+            "Python; remove it: nodes and images have libraries of their own"
         )
 
 
 def sharing_engines(system: System) -> System:
-    """Return *system* with instances that topologies share.
+    """Return *system* with ``share_engines`` set: topologies share running instances.
 
     :raises ConfigError: if the session starts no instances.
     """
@@ -203,7 +203,7 @@ def sharing_engines(system: System) -> System:
 
 
 def _check_sharing(system: System) -> None:
-    """Refuse to share what the session does not start."""
+    """Raise if ``share_engines`` is set, but the session does not start the instances."""
     backend = find_backend(system.cluster.kind) if system.cluster.kind else None
     if system.cluster.share_engines and (
         backend is None or backend.deployer is not None or not backend.starts_servers

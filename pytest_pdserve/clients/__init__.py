@@ -1,1 +1,1 @@
-"""The benchmark client ``precise``: what it sends, and times taken where bytes arrive."""
+"""The benchmark client ``precise``, which uses the kernel's receive times, and vLLM's client."""

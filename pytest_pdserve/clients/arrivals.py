@@ -1,4 +1,4 @@
-"""When requests are due, as vLLM's client has it (``vllm.benchmarks.serve.get_request``)."""
+"""When requests are due, computed as in vLLM's client (``vllm.benchmarks.serve.get_request``)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """How requests arrive."""
+    """The distribution of arrival times."""
 
     request_rate: float = math.inf
-    """Requests per second; infinite for all at once."""
+    """Requests per second; infinite sends all at once."""
     burstiness: float = 1.0
     """Shape of the gamma distribution of gaps: 1 is a Poisson process, less is burstier."""
     ramp_up: str | None = None
@@ -21,10 +21,10 @@ class Arrivals:
     end_rps: float = 0.0
 
     def due_s(self, requests: int, seed: int) -> list[float]:
-        """Return when each of *requests* is due, seconds from the start, rising.
+        """Return when each of *requests* is due, seconds from the start, in ascending order.
 
         Without a ramp-up, times are scaled so that the last request is due after
-        ``requests / request_rate`` seconds, so that all seeds offer the same rate.
+        ``requests / request_rate`` seconds: all seeds then have the same average rate.
         """
         source = random.Random(seed)  # noqa: S311 - arrivals, no secret
         due, total = [], 0.0

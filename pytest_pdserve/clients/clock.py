@@ -1,7 +1,7 @@
-"""When bytes arrived: the kernel's own time of a receive, or else this program's.
+"""Arrival times of bytes: the kernel's receive time, or else the time at which they were read.
 
-A busy program reads late. The kernel stamps each packet when it comes in (``SO_TIMESTAMPING``,
-software receive time), so a late reader does not make a server late.
+A busy program reads late. The kernel stamps each packet when it arrives (``SO_TIMESTAMPING``,
+software receive time), so a late read does not make a server look slow.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import time
 _SO_TIMESTAMPING = 37
 _RX_SOFTWARE, _SOFTWARE = 1 << 3, 1 << 4
 _TIMES = struct.Struct("qqqqqq")
-"""``struct scm_timestamping``: three times of two 64-bit numbers; the first is the software one."""
+"""``struct scm_timestamping``: three times of two 64-bit numbers; the first is software time."""
 _ANCILLARY = socket.CMSG_SPACE(_TIMES.size)
 READ_BYTES = 1 << 16
 
 
 def now_ns() -> int:
-    """Nanoseconds of the clock that the kernel stamps packets with."""
+    """Return the time, ns, on the clock with which the kernel stamps packets."""
     return time.clock_gettime_ns(time.CLOCK_REALTIME)
 
 
-def ask_for_times(connection: socket.socket) -> bool:
-    """Have the kernel stamp what *connection* receives; tell whether it can."""
+def enable_timestamps(connection: socket.socket) -> bool:
+    """Make the kernel stamp the packets of *connection*; return whether it can."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _RX_SOFTWARE | _SOFTWARE)
     except OSError:
@@ -33,9 +33,11 @@ def ask_for_times(connection: socket.socket) -> bool:
 
 
 def receive(connection: socket.socket) -> tuple[bytes, int]:
-    """Read what has arrived, and the kernel's time of the last of it, ns; 0 if it gives none.
+    """Return the bytes that have arrived, and the kernel's time of the last packet, ns.
 
-    :raises BlockingIOError: if nothing has.
+    The time is 0 if the kernel gives none.
+
+    :raises BlockingIOError: if nothing has arrived.
     :raises OSError: if the connection is broken.
     """
     data, ancillary, _, _ = connection.recvmsg(READ_BYTES, _ANCILLARY)

@@ -1,4 +1,4 @@
-"""A connection that is open before the clock starts, and carries one request after the other."""
+"""A connection that is opened before the load starts, and carries one request after another."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ Peer = tuple[int, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Sent:
-    """One request on its way."""
+    """One request that was sent, and its answer."""
 
     index: int
-    """Place among all requests."""
+    """Position among all requests."""
     due_ns: int
-    """When it should have been written."""
+    """When it was due."""
     ready_ns: int
-    """When it could have been: it was due, and a connection was free."""
+    """When it could be written: it was due, and a connection was free."""
     written_ns: int
-    """When it was."""
+    """When it was written."""
     answer: Answer
-    most_bytes: int
-    """Bytes of an answer above which it counts as endless."""
+    max_bytes: int
+    """Maximum size of the answer, above which it counts as endless."""
 
 
 class Connection:
     """A non-blocking connection; the server answers one request at a time on it."""
 
     def __init__(self, url: SplitResult, peer: Peer | None = None) -> None:
-        """Connect, or begin to where the server's address is known.
+        """Connect; if the server's address is given, without waiting for the connection.
 
-        :param peer: address of the server, from a connection that was open before. TLS is agreed
-            on at once even so.
+        :param peer: address of the server, from an earlier connection. With TLS, this waits for
+            the handshake even so.
         :raises OSError: if the server cannot be reached.
         """
         secure = url.scheme == "https"
@@ -55,7 +55,7 @@ class Connection:
         plain = _begin(peer) if begins and peer else _connect(url, again=peer is not None)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.peer: Peer = peer or (plain.family, plain.getpeername())
-        self.stamped = not secure and clock.ask_for_times(plain)
+        self.stamped = not secure and clock.enable_timestamps(plain)
         self.socket = plain
         if secure:
             context = ssl.create_default_context()
@@ -63,26 +63,26 @@ class Connection:
         self.socket.setblocking(False)
         self.fd = self.socket.fileno()
         self.sent: Sent | None = None
-        """The request that is being answered."""
+        """The current request; None if the connection is free."""
         self.unwritten = b""
-        """What the kernel has not taken yet of it."""
+        """The part of the request that is not sent yet."""
         self.complete = True
-        """Whether its answer has ended."""
+        """Whether the answer has ended."""
         self.open = True
         self.free_ns = 0
-        """When the end of its last answer arrived."""
+        """When the end of the last answer arrived."""
         self.late_ns = 0
-        """How long what was read last had waited to be read; 0 if the kernel gives no times."""
+        """Time between arrival and read of the last bytes; 0 if the kernel gives no times."""
         self.at_ns = 0
-        """When what was read last arrived."""
+        """Arrival of the last bytes."""
         self.reads = 0
-        self._untouched = False
-        """Whether nothing of the request has been sent yet."""
+        self._unsent = False
+        """Whether no byte of the request has been sent yet."""
         self._answer_bytes = 0
         self._parser = httptools.HttpResponseParser(self)
 
     def usable(self) -> bool:
-        """Whether the server has neither closed it nor said anything while it was idle."""
+        """Return whether the server has neither closed the idle connection nor sent anything."""
         return self.open and (isinstance(self.socket, ssl.SSLSocket) or self._silent())
 
     def _silent(self) -> bool:
@@ -95,32 +95,30 @@ class Connection:
         return False
 
     def write(self, request: bytes, sent: Sent) -> None:
-        """Send a request; its clock starts when the kernel takes the first of it."""
+        """Send a request; its time starts when the kernel accepts the first bytes."""
         self.sent, self.complete, self.unwritten = sent, False, request
-        self._untouched, self._answer_bytes = True, 0
+        self._unsent, self._answer_bytes = True, 0
         self.write_more()
 
     def write_more(self) -> None:
-        """Give the kernel what it takes."""
-        if self._untouched and self.sent is not None:
+        """Send as many bytes as the kernel accepts."""
+        if self._unsent and self.sent is not None:
             self.sent.written_ns = clock.now_ns()
         try:
             count = self.socket.send(self.unwritten)
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return
         except OSError as error:
-            what = (
-                "the server cannot be reached" if self._untouched else "the request cannot be sent"
-            )
+            what = "the server cannot be reached" if self._unsent else "the request cannot be sent"
             self._break(f"{what}: {error.strerror or error}")
             return
-        self._untouched = False
+        self._unsent = False
         self.unwritten = self.unwritten[count:]
 
     def read(self, floor_ns: int) -> None:
-        """Take what has arrived.
+        """Read and parse the bytes that have arrived.
 
-        :param floor_ns: when nothing of it had arrived yet.
+        :param floor_ns: a time at which none of them had arrived yet.
         """
         try:
             data, stamp_ns = self._receive()
@@ -141,35 +139,35 @@ class Connection:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not an HTTP response: {str(error) or type(error).__name__}")
-        self._bound(len(data))
-        self._doubt(before, floor_ns, by_kernel=stamp_ns > 0)
+        self._limit_size(len(data))
+        self._note_uncertain(before, floor_ns, by_kernel=stamp_ns > 0)
 
     def _receive(self) -> tuple[bytes, int]:
         if self.stamped:
             return clock.receive(self.socket)
         return self.socket.recv(clock.READ_BYTES), 0
 
-    def _bound(self, more: int) -> None:
-        """End an answer that does not end by itself."""
+    def _limit_size(self, more: int) -> None:
+        """End an answer that exceeds its maximum size."""
         self._answer_bytes += more
-        if self.sent is not None and self._answer_bytes > self.sent.most_bytes:
-            limit = self.sent.most_bytes
-            self._break(f"the answer exceeds {limit} bytes, the most that its tokens may take")
+        if self.sent is not None and self._answer_bytes > self.sent.max_bytes:
+            limit = self.sent.max_bytes
+            self._break(f"the answer exceeds {limit} bytes, the maximum for its tokens")
 
-    def _doubt(self, before: int, floor_ns: int, *, by_kernel: bool) -> None:
-        """Note which chunks of this read may have arrived earlier than its time.
+    def _note_uncertain(self, before: int, floor_ns: int, *, by_kernel: bool) -> None:
+        """Store which chunks of this read may have arrived earlier than its time.
 
-        The kernel tells the time of the last packet of a read; without it no time is certain.
+        The kernel gives the time of the last packet of a read; without it no time is certain.
         """
         if self.sent is None:
             return
         answer = self.sent.answer
-        unsure = len(answer.chunks_ns) - before - by_kernel
-        if unsure > 0 and self.at_ns > floor_ns:
-            answer.doubts.append((before, unsure, self.at_ns - floor_ns))
+        uncertain = len(answer.chunks_ns) - before - by_kernel
+        if uncertain > 0 and self.at_ns > floor_ns:
+            answer.uncertain.append((before, uncertain, self.at_ns - floor_ns))
 
     def _closed(self) -> None:
-        """The server has closed: the end of an answer that says no length, or a fault."""
+        """Handle that the server closed: the end of an answer without a length, or an error."""
         if self.sent is not None and self.sent.answer.done and not self.complete:
             self.open = False
             self._end()
@@ -185,12 +183,12 @@ class Connection:
             self._end()
 
     def give_up(self, why: str) -> None:
-        """Close it; a request that has no whole answer failed."""
+        """Close the connection; a request without a complete answer fails."""
         self._break(why)
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self.open = False
         with contextlib.suppress(OSError):
             self.socket.close()
@@ -200,25 +198,25 @@ class Connection:
             self.sent.answer.end()
         self.complete, self.free_ns = True, self.at_ns
 
-    # What httptools calls.
+    # Callbacks of httptools.
 
     def on_message_begin(self) -> None:
-        """An answer begins; one that nobody asked for makes the connection useless."""
+        """Handle the begin of an answer; without a request, the connection becomes useless."""
         if self.complete:
             self.open = False
 
     def on_headers_complete(self) -> None:
-        """Take the status."""
+        """Store the status."""
         if self.sent is not None and not self.complete:
             self.sent.answer.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Pass a part of the body to the answer."""
         if self.sent is not None and not self.complete:
             self.sent.answer.feed(body, self.at_ns)
 
     def on_message_complete(self) -> None:
-        """The answer has ended, or one that another follows (``100 Continue``)."""
+        """Handle the end of an answer, which may be an interim one (``100 Continue``)."""
         if self.sent is not None and self.sent.answer.status in _INTERIM:
             return
         self._end()
@@ -233,7 +231,7 @@ def _connect(url: SplitResult, *, again: bool) -> socket.socket:
 
 
 def _begin(peer: Peer) -> socket.socket:
-    """Begin to connect: the kernel goes on by itself while other answers are read."""
+    """Start to connect; the kernel continues while other answers are read."""
     family, address = peer
     plain = socket.socket(family)
     plain.setblocking(False)

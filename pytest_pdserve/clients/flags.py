@@ -1,4 +1,4 @@
-"""The flags of ``vllm bench serve`` that the client ``precise`` knows."""
+"""The flags of ``vllm bench serve`` that the client ``precise`` supports."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pytest_pdserve.clients.prompts import parse_ratio
 
 CHAT = "openai-chat"
 BACKENDS = ("openai", "vllm", CHAT)
-"""What ``--backend`` may be: completions, under two names, and chat."""
+"""Values of ``--backend``: completions, under two names, and chat."""
 TIME_LIMIT_S = 6 * 3600.0
-"""As long as vLLM's client waits for an answer."""
+"""The timeout of a request in vLLM's client."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the flags.
+    """Parse the flags.
 
-    :raises ValueError: if one has a value that this client cannot use; the text is a sentence.
+    :raises ValueError: if a flag is unknown or has an invalid value; the text is a sentence.
     """
     options, unknown = _parser().parse_known_args(arguments)
     if unknown:
         raise ValueError(
-            f"{unknown[0]} is a flag that the client precise does not know; measure with the "
-            "client vllm or vllm-command"
+            f"{unknown[0]} is not a flag of the client precise; measure with the client vllm or "
+            "vllm-command"
         )
     _check_dataset(options)
     _check_endpoint(options)
     _check_arrivals(options)
     for name in ("num_prompts", "random_input_len", "random_output_len", "max_concurrency"):
-        _check(options, name, least=1)
-    _check(options, "random_prefix_len", least=0)
+        _check_min(options, name, minimum=1)
+    _check_min(options, "random_prefix_len", minimum=0)
     if not options.time_limit > 0:
         raise ValueError(
             f"--time-limit {options.time_limit:g}: expected a number of seconds above 0"
@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """What is not listed here is refused by its name."""
+    """Return the parser of all supported flags."""
     parser = argparse.ArgumentParser(prog="precise", allow_abbrev=False)
     _add_load(parser.add_argument_group("load").add_argument)
     add = parser.add_argument
@@ -71,14 +71,14 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=TIME_LIMIT_S,
         metavar="SECONDS",
-        help="Requests without a whole answer so long after the first was due failed "
+        help="Time after the first request was due; requests without a complete answer then fail "
         "(default: 21600; vLLM's client has no such flag)",
     )
     return parser
 
 
 def _add_load(add: Callable[..., argparse.Action]) -> None:
-    add("--dataset-name", default="random", help="random, the only one that this client has")
+    add("--dataset-name", default="random", help="random, the only one that this client supports")
     add("--random-input-len", type=int, default=1024)
     add("--random-output-len", type=int, default=128)
     add("--random-prefix-len", type=int, default=0)
@@ -95,10 +95,10 @@ def _add_load(add: Callable[..., argparse.Action]) -> None:
     add("--ignore-eos", action="store_true")
 
 
-def _check(options: argparse.Namespace, name: str, *, least: int) -> None:
+def _check_min(options: argparse.Namespace, name: str, *, minimum: int) -> None:
     value = getattr(options, name)
-    if value is not None and value < least:
-        raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+    if value is not None and value < minimum:
+        raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least {minimum}")
 
 
 def _check_dataset(options: argparse.Namespace) -> None:
@@ -115,7 +115,7 @@ def _check_endpoint(options: argparse.Namespace) -> None:
         raise ValueError(f"--base-url {options.base_url!r}: expected http(s)://HOST[:PORT]")
     if options.backend not in BACKENDS:
         raise ValueError(
-            f"--backend {options.backend!r}: the client precise knows {', '.join(BACKENDS)} only"
+            f"--backend {options.backend!r}: the client precise supports only {', '.join(BACKENDS)}"
         )
     chat = options.endpoint.endswith("chat/completions")
     if chat != (options.backend == CHAT) or not options.endpoint.endswith("completions"):

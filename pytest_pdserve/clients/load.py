@@ -1,4 +1,4 @@
-"""Sends requests when they are due, and reads answers as they arrive: one thread, one epoll."""
+"""Sends requests when they are due, and reads answers as they arrive, in one thread."""
 
 from __future__ import annotations
 
@@ -19,59 +19,59 @@ from pytest_pdserve.clients.connection import Sent
 
 _IDLE_S = 1.0
 _SPIN_S = 0.0005
-"""How long before a request is due the loop stops to sleep: epoll wakes up late."""
+"""Time before a request is due in which the loop does not sleep, as epoll wakes up late."""
 _SLEPT_NS = 50_000
-"""An epoll that took longer found nothing at first, and slept."""
+"""If epoll took longer, no event was ready and it slept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What keeps a load from never ending."""
+    """Limits after which a load ends in any case."""
 
     time_s: float
-    """Seconds from the start after which requests without a whole answer failed."""
+    """Time from the start after which requests without a complete answer fail, seconds."""
     answer_bytes: int
-    """Bytes of an answer above which it counts as endless."""
+    """Maximum size of an answer, above which it counts as endless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """What happened while the requests were sent and answered."""
+    """Result of sending a load."""
 
     sent: tuple[Sent, ...]
-    """Every request, in order of sending."""
+    """All requests, in order of sending."""
     began_ns: int
-    """When the first was due."""
+    """When the first request was due."""
     ended_ns: int
-    """When the last chunk of all had arrived."""
+    """When the last chunk arrived."""
     cpu_s: float
-    """CPU time of this process meanwhile."""
+    """CPU time of this process during the load."""
     late_ns: Sequence[int]
-    """How long each read had waited in the kernel; empty without the kernel's times."""
+    """Time between arrival and read of each read; empty without the kernel's times."""
     by_kernel: float
-    """Share of reads that the kernel gave the time of."""
+    """Share of reads for which the kernel gave the time, 0 to 1."""
     step_ns: int
-    """By how much the clock of the times was set or slewed meanwhile."""
+    """By how much the clock was set or slewed during the load."""
 
 
 def open_connections(url: SplitResult, number: int) -> list[Connection]:
-    """Open *number* connections, so that none is opened while the clock runs.
+    """Open *number* connections before the load starts.
 
-    :raises OSError: if the server cannot be reached, or this process may not open so many.
+    :raises OSError: if the server cannot be reached, or the limit of open files is too low.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < number + 64:
         wanted = number + 64 if hard == resource.RLIM_INFINITY else min(number + 64, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    made: list[Connection] = []
+    connections: list[Connection] = []
     try:
         for _ in range(number):
-            made.append(Connection(url))
+            connections.append(Connection(url))
     except OSError:
-        for connection in made:
+        for connection in connections:
             connection.close()
         raise
-    return made
+    return connections
 
 
 def send(
@@ -84,11 +84,11 @@ def send(
 ) -> Sending:
     """Send every request when it is due and a connection is free, and read all answers.
 
-    The collector of cycles is off meanwhile: it would stop the clock's reader for milliseconds.
+    The garbage collector is off meanwhile: it would delay reads by milliseconds.
 
-    :param requests: whole HTTP requests.
-    :param due_s: when each is due, seconds from the start, rising.
-    :param connections: open ones, closed afterwards; their number is the most that is in flight.
+    :param requests: complete HTTP requests.
+    :param due_s: when each is due, seconds from the start, in ascending order.
+    :param connections: open ones, closed afterwards; their number limits the requests in flight.
     """
     loop = _Loop(requests, due_s, url=url, connections=connections, bounds=bounds)
     gc.collect()
@@ -114,7 +114,7 @@ class _Loop:
         self._free = deque(connections)
         self._busy: dict[int, Connection] = {}
         self._epoll = select.epoll()
-        self._most_events = max(1, len(connections))
+        self._max_events = max(1, len(connections))
         self._next = 0
         self._sent: list[Sent] = []
         self._late_ns = array("q")
@@ -153,10 +153,11 @@ class _Loop:
                 return
             self._send_due()
             wait_s, before, entered = self._wait_s(), returned, clock.now_ns()
-            events = self._epoll.poll(wait_s, self._most_events)
+            events = self._epoll.poll(wait_s, self._max_events)
             returned = clock.now_ns()
             slept = returned - entered > _SLEPT_NS
-            # What woke this thread had not arrived before; else nothing had at the poll before.
+            # The event that woke this thread had not arrived before; without sleep, no event of
+            # this poll had arrived at the one before.
             floor_ns = returned - self._mean_wake_ns() if slept else before
             for fd, event in events:
                 connection = self._busy[fd]
@@ -169,7 +170,7 @@ class _Loop:
         return self._wake_ns // self._wakes if self._wakes else 0
 
     def _wait_s(self) -> float:
-        """Seconds to sleep at most: until the next request is due, if a connection is free."""
+        """Return the longest sleep, seconds: until the next request is due, if one can be sent."""
         left = min(max(0.0, self._deadline - time.monotonic()), _IDLE_S)
         if self._next >= len(self._requests) or not self._free:
             return left
@@ -199,14 +200,17 @@ class _Loop:
             ready_ns=ready_ns,
             written_ns=clock.now_ns(),
             answer=Answer(),
-            most_bytes=self._bounds.answer_bytes,
+            max_bytes=self._bounds.answer_bytes,
         )
         self._sent.append(sent)
         self._next += 1
         return sent
 
     def _usable(self, connection: Connection, sent: Sent) -> Connection:
-        """The connection, or a new one if the server has closed it; closed if it cannot be had."""
+        """Return the connection, or a new one if the server has closed it.
+
+        If that fails, the request fails, and the connection is closed.
+        """
         if connection.usable():
             return connection
         connection.close()
@@ -229,7 +233,7 @@ class _Loop:
         self._after(connection)
 
     def _after(self, connection: Connection) -> None:
-        """See what a connection waits for, or free it."""
+        """Register the events for which a connection waits, or free it."""
         if connection.complete:
             self._epoll.unregister(connection.fd)
             del self._busy[connection.fd]
@@ -243,7 +247,7 @@ class _Loop:
             self._epoll.modify(connection.fd, select.EPOLLIN)
 
     def _give_up(self) -> None:
-        """The time is over: what is not answered failed, and what is not sent is not sent."""
+        """End the load at its time limit: requests without a complete answer fail."""
         limit = f"the time limit of {self._bounds.time_s:g} s"
         for connection in self._busy.values():
             connection.give_up(f"no complete answer within {limit}")

@@ -1,4 +1,7 @@
-"""``python -m pytest_pdserve.clients.precise``, with flags of ``vllm bench serve``."""
+"""The command of the client: ``python -m pytest_pdserve.clients.precise``.
+
+It has flags of ``vllm bench serve``.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +35,16 @@ from pytest_pdserve.clients.result import result_of
 from pytest_pdserve.clients.vllm_worker import sampled
 
 _BYTES_PER_TOKEN = 1 << 13
-"""Bytes of an answer that are always enough for a token of it."""
-_BYTES_BESIDE = 1 << 20
-"""Bytes that an answer may have beside its tokens."""
+"""Maximum bytes of one token in an answer."""
+_EXTRA_BYTES = 1 << 20
+"""Maximum bytes of an answer in addition to its tokens."""
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the result file.
+    """Send the load, and write the result file.
 
-    :returns: 0, or 1 if nothing could be sent.
+    :returns: exit code: 0, or 1 if nothing could be sent.
     """
     try:
         options = parse(arguments)
@@ -86,7 +89,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         url=url,
         connections=_connections(url, at_once),
         bounds=Bounds(
-            time_s=options.time_limit, answer_bytes=_BYTES_BESIDE + _BYTES_PER_TOKEN * longest
+            time_s=options.time_limit, answer_bytes=_EXTRA_BYTES + _BYTES_PER_TOKEN * longest
         ),
     )
     result = result_of(
@@ -94,13 +97,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         prompt_tokens=[tokens for _, tokens in prompts],
         percentiles=options.percentiles,
         goodput_ms=options.goodput_ms,
-        asked=_asked(options),
+        load_fields=_load_fields(options),
     )
     return {**result, "kept_requests": kept_requests(options, [text for text, _ in prompts])}
 
 
 def kept_requests(options: argparse.Namespace, prompts: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a few completions as they were sent, so that they can be asked again."""
+    """Return a few of the requests as they were sent, so that they can be repeated."""
     if options.backend == CHAT:
         return []
     fields: dict[str, Any] = {"ignore_eos": options.ignore_eos}
@@ -111,21 +114,21 @@ def kept_requests(options: argparse.Namespace, prompts: Sequence[str]) -> list[d
 
 
 def _lengths(options: argparse.Namespace, tokenizer: Any) -> list[tuple[int, int]]:
-    """Prompt and output tokens of each request."""
+    """Return prompt and output tokens of each request."""
     input_ratio, output_ratio = options.random_range_ratio
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
-    asked = Lengths(
+    lengths = Lengths(
         input_len=options.random_input_len,
         output_len=options.random_output_len,
         prefix_len=options.random_prefix_len,
         input_ratio=input_ratio,
         output_ratio=output_ratio,
     )
-    drawn = asked.draw(options.num_prompts, special=special, seed=options.seed)
-    if min(tokens for tokens, _ in drawn) + asked.prefix_len < 1:
+    drawn = lengths.draw(options.num_prompts, special=special, seed=options.seed)
+    if min(tokens for tokens, _ in drawn) + lengths.prefix_len < 1:
         raise ValueError(
-            f"--random-input-len {asked.input_len}: the tokenizer adds {special} tokens, and some "
-            "prompts would be empty; expected more, or --random-prefix-len"
+            f"--random-input-len {lengths.input_len}: the tokenizer adds {special} tokens, and "
+            "some prompts would be empty; expected more, or --random-prefix-len"
         )
     return drawn
 
@@ -155,7 +158,7 @@ def _arrivals(options: argparse.Namespace) -> Arrivals:
 
 
 def _request(options: argparse.Namespace, text: str, tokens: int) -> bytes:
-    """The whole HTTP request, encoded before the clock starts."""
+    """Return the complete HTTP request, encoded before the load starts."""
     body: dict[str, Any] = {
         "model": options.served_model_name or options.model,
         "stream": True,
@@ -185,10 +188,10 @@ def _request(options: argparse.Namespace, text: str, tokens: int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    """What vLLM's file says of the load, under its names."""
+def _load_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of vLLM's result file that describe the load."""
     rate = options.request_rate
-    asked = {
+    fields = {
         "endpoint_type": options.backend,
         "backend": options.backend,
         "label": None,
@@ -200,16 +203,16 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
         "max_concurrency": options.max_concurrency,
     }
     if options.ramp_up_strategy is not None:
-        asked |= {
+        fields |= {
             "ramp_up_strategy": options.ramp_up_strategy,
             "ramp_up_start_rps": options.ramp_up_start_rps,
             "ramp_up_end_rps": options.ramp_up_end_rps,
         }
-    return asked
+    return fields
 
 
 def write(path: Path, text: str) -> None:
-    """Write a whole file or none, also when this process is told to end meanwhile."""
+    """Write a file atomically, also if this process gets a signal meanwhile."""
     part = path.with_name(f"{path.name}.part")
     with _uninterrupted():
         try:

@@ -15,18 +15,18 @@ _TRIES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """How long prompts and outputs are, as vLLM's ``random`` data set has it."""
+    """Distribution of prompt and output lengths, as in vLLM's ``random`` data set."""
 
     input_len: int
     output_len: int
     prefix_len: int = 0
-    """Tokens at the head of every prompt that all have in common, beside *input_len*."""
+    """Tokens of a prefix that all prompts share, in addition to *input_len*."""
     input_ratio: float = 0.0
-    """Lengths are drawn from ``input_len`` times 1 - this to 1 + this."""
+    """Lengths are drawn between ``input_len`` x (1 - ratio) and ``input_len`` x (1 + ratio)."""
     output_ratio: float = 0.0
 
     def draw(self, requests: int, *, special: int, seed: int) -> list[tuple[int, int]]:
-        """Return prompt tokens, special ones and prefix left out, and output tokens of each.
+        """Return prompt tokens, without special ones and prefix, and output tokens of each.
 
         :param special: tokens that the tokenizer adds to each prompt.
         """
@@ -43,13 +43,13 @@ def _around(length: int, ratio: float) -> tuple[int, int]:
 
 
 def parse_ratio(text: str) -> tuple[float, float]:
-    """Return the ratios of input and output from ``0.3`` or ``{"input": 0.3, "output": 0.5}``.
+    """Parse the ratios of input and output from ``0.3`` or ``{"input": 0.3, "output": 0.5}``.
 
-    :raises ValueError: if it is neither, or a ratio is not at least 0 and below 1.
+    :raises ValueError: if *text* is neither, or a ratio is not at least 0 and below 1.
     """
     try:
-        said = json.loads(text)
-        pair = (said["input"], said["output"]) if isinstance(said, dict) else (said, said)
+        value = json.loads(text)
+        pair = (value["input"], value["output"]) if isinstance(value, dict) else (value, value)
         ratios = float(pair[0]), float(pair[1])
     except (ValueError, KeyError, TypeError):
         ratios = (math.nan, math.nan)
@@ -62,9 +62,9 @@ def parse_ratio(text: str) -> tuple[float, float]:
 
 
 def load_tokenizer(name: str) -> Any:
-    """Return the tokenizer of a model folder, or of a model on the hub.
+    """Load the tokenizer of a model folder, or of a model on the hub.
 
-    :raises ValueError: if there is none.
+    :raises ValueError: if it cannot be loaded.
     """
     from tokenizers import Tokenizer
 
@@ -78,12 +78,12 @@ def load_tokenizer(name: str) -> Any:
 def random_prompts(
     tokenizer: Any, *, lengths: Sequence[int], seed: int, prefix_len: int = 0
 ) -> list[tuple[str, int]]:
-    """Return a text for each length, and the tokens that the server will count in it.
+    """Return a text for each length, and the number of tokens that the server will count in it.
 
-    As vLLM's ``random`` data set does, ids are drawn, decoded and encoded again until the number
-    is right; what a tokenizer cannot keep is told by the second value.
+    As in vLLM's ``random`` data set, ids are drawn, decoded and encoded again until their number
+    is right. With some tokenizers it is not always reached; the second value has the real number.
 
-    :param lengths: tokens of each prompt, those that the tokenizer adds and the prefix left out.
+    :param lengths: tokens of each prompt, without prefix and those that the tokenizer adds.
     """
     source = random.Random(seed)  # noqa: S311 - prompts, no secret
     size = tokenizer.get_vocab_size(with_added_tokens=False)
@@ -100,7 +100,7 @@ def random_prompts(
 
 
 def _prompt(tokenizer: Any, ids: list[int], drawn: tuple[random.Random, int]) -> str:
-    """Return a text that has as many tokens as *ids*, if the tokenizer can keep them."""
+    """Return a text that has as many tokens as *ids*, if the tokenizer allows it."""
     (source, size), wanted = drawn, len(ids)
     text = ""
     for _ in range(_TRIES):

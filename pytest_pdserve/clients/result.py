@@ -1,4 +1,4 @@
-"""What was measured, under the names and definitions of ``vllm bench serve``."""
+"""The result of a load, with the names and definitions of ``vllm bench serve``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pytest_pdserve.clients.load import Sending
 
 CLIENT = "precise"
 _SLEWED = 500e-6
-"""How fast a clock may be slewed: too little to matter in any time between two chunks."""
+"""Maximum rate at which a clock is slewed, too low to affect a gap between two chunks."""
 Times = tuple[float, list[float], float]
-"""Seconds to the first chunk, between chunks, and to the last."""
+"""Seconds to the first chunk, between chunks, and to the last chunk."""
 
 
 def result_of(
@@ -25,7 +25,7 @@ def result_of(
     prompt_tokens: Sequence[int],
     percentiles: Sequence[float],
     goodput_ms: Mapping[str, float],
-    asked: Mapping[str, Any],
+    load_fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the result file's object.
 
@@ -34,7 +34,7 @@ def result_of(
 
     :param prompt_tokens: of each request.
     :param goodput_ms: limits by ``ttft``, ``tpot``, ``e2el``.
-    :param asked: what is said of the load, as vLLM's file has it.
+    :param load_fields: fields that describe the load, as in vLLM's file.
     """
     requests = sorted(sending.sent, key=lambda each: each.index)
     good = [each for each in requests if not each.answer.error]
@@ -46,15 +46,15 @@ def result_of(
     statistics = _statistics(values, percentiles)
     return {
         "date": datetime.now().strftime("%Y%m%d-%H%M%S"),
-        **asked,
+        **load_fields,
         "duration": duration,
         "failed": len(requests) - len(good),
         **_totals(len(good), sum(prompts[each.index] for each in good), sum(tokens), duration),
         "request_goodput": _goodput(values, goodput_ms) / duration if goodput_ms else None,
         **_lists(requests, times, tokens, prompts, sending.began_ns),
         **statistics,
-        **of_client(sending, good, tokens),
-        "client_lateness_share": moved(
+        **client_fields(sending, good, tokens),
+        "client_lateness_share": lateness_shares(
             sending, good, tokens, statistics=statistics, percentiles=percentiles
         ),
     }
@@ -72,15 +72,15 @@ def _totals(completed: int, inputs: int, outputs: int, duration: float) -> dict[
 
 
 def _tokens(sent: Sent) -> int:
-    """Generated tokens of a request: the server's count, else its chunks; 0 if it failed."""
+    """Return the generated tokens of a request: the server's count, else chunks; 0 if failed."""
     if sent.answer.error:
         return 0
     return sent.answer.tokens if sent.answer.tokens is not None else len(sent.answer.chunks_ns)
 
 
-def _prompt_tokens(sent: Sent, made: int) -> int:
-    """Prompt tokens of a request: the server's count where it says one, as in vLLM's client."""
-    return made if sent.answer.prompt_tokens is None else sent.answer.prompt_tokens
+def _prompt_tokens(sent: Sent, own_count: int) -> int:
+    """Return the prompt tokens of a request: the server's count if it gives one, as vLLM does."""
+    return own_count if sent.answer.prompt_tokens is None else sent.answer.prompt_tokens
 
 
 def _times(sent: Sent, at: Sequence[int], from_ns: int) -> Times:
@@ -91,7 +91,7 @@ def _times(sent: Sent, at: Sequence[int], from_ns: int) -> Times:
 def _values(
     good: Sequence[Sent], times: Mapping[int, Times], tokens: Sequence[int]
 ) -> dict[str, list[float]]:
-    """Seconds by metric."""
+    """Return the values of each metric, seconds."""
     tpots = {
         each.index: (times[each.index][2] - times[each.index][0]) / (tokens[each.index] - 1)
         for each in good
@@ -107,7 +107,7 @@ def _values(
 
 
 def _goodput(values: Mapping[str, list[float]], limits_ms: Mapping[str, float]) -> int:
-    """Requests that keep every limit."""
+    """Return the number of requests within all limits."""
     names = {"ttft": "ttft", "tpot": "all_tpots", "e2el": "e2el"}
     columns = [
         [value * 1e3 <= limit for value in values[names[name]]] for name, limit in limits_ms.items()
@@ -122,7 +122,7 @@ def _lists(
     prompt_tokens: Sequence[int],
     began_ns: int,
 ) -> dict[str, Any]:
-    """One entry per request."""
+    """Return the lists of the result file that have one entry per request."""
     nothing: Times = (0.0, [], 0.0)
     found = [times.get(each.index, nothing) for each in requests]
     return {
@@ -141,7 +141,7 @@ def _lists(
 def _statistics(
     values: Mapping[str, list[float]], percentiles: Sequence[float]
 ) -> dict[str, float]:
-    """Mean, median, standard deviation and percentiles of each metric, ms."""
+    """Return mean, median, standard deviation and percentiles of each metric, ms."""
     import numpy as np
 
     found: dict[str, float] = {}
@@ -156,8 +156,8 @@ def _statistics(
     return found
 
 
-def of_client(sending: Sending, good: Sequence[Sent], tokens: Sequence[int]) -> dict[str, Any]:
-    """What the client says of itself."""
+def client_fields(sending: Sending, good: Sequence[Sent], tokens: Sequence[int]) -> dict[str, Any]:
+    """Return the fields about the client itself: clock, CPU time and lateness."""
     late = [max(0, each.written_ns - each.ready_ns) for each in sending.sent]
     seconds = max((sending.ended_ns - sending.began_ns) / 1e9, 1e-9)
     return {
@@ -175,7 +175,7 @@ def of_client(sending: Sending, good: Sequence[Sent], tokens: Sequence[int]) -> 
 
 
 def _spread(name: str, ns: Sequence[int]) -> dict[str, float | None]:
-    """Mean, 99th percentile and maximum, ms; None of none."""
+    """Return mean, 99th percentile and maximum, ms; None if *ns* is empty."""
     ordered = sorted(ns)
     if not ordered:
         return dict.fromkeys(f"client_{each}_{name}_ms" for each in ("mean", "p99", "max"))
@@ -186,7 +186,7 @@ def _spread(name: str, ns: Sequence[int]) -> dict[str, float | None]:
     }
 
 
-def moved(
+def lateness_shares(
     sending: Sending,
     good: Sequence[Sent],
     tokens: Sequence[int],
@@ -194,11 +194,12 @@ def moved(
     statistics: Mapping[str, float],
     percentiles: Sequence[float],
 ) -> dict[str, float]:
-    """Return by which share of it the client's lateness may have moved each metric.
+    """Return by which share the client's lateness may have changed each metric.
 
-    Latencies are computed anew with every chunk as early as it may have arrived
-    (:meth:`Answer.earliest_ns`) and, where requests arrive at a rate, from when they should have
-    been written. A throughput loses the time in which a connection was free and nothing was sent.
+    Latencies are computed again with the earliest possible arrival of every chunk
+    (:meth:`Answer.earliest_ns`) and, if requests arrive at a rate, from the time at which they
+    should have been written. For a throughput, the share is that of the time in which a connection
+    was free, but a due request was not sent.
     """
     at_a_rate = len({each.due_ns for each in sending.sent}) > 1
     times = {
@@ -222,7 +223,7 @@ def moved(
 
 
 def _idle(sending: Sending, good: Sequence[Sent]) -> float:
-    """Share of the time in which a connection was free and a request due, but not sent yet."""
+    """Return the share of time in which a connection was free, but a due request was not sent."""
     waited = [each for each in good if each.ready_ns > each.due_ns]
     late = sum(max(0, each.written_ns - each.ready_ns) for each in waited)
     busy = sum(each.answer.chunks_ns[-1] - each.written_ns for each in waited)

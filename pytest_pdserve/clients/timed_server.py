@@ -1,13 +1,14 @@
-"""A server of completions whose chunks follow a schedule, and which says when it sent them.
+"""A server of completions that sends chunks on a schedule, and reports when it sent them.
 
     python timed_server.py PORT FIRST_MS GAP_MS TOKENS
 
-Does what ``timed_server.c`` does, in asyncio and the standard library alone: where there is no
-compiler, and to hold the compiled one against. Every POST is answered with TOKENS chunks, of chat
-where its path says so: the first FIRST_MS after the whole request was read, each later one GAP_MS
-after the one before. ``GET /truth`` returns one line per request: arrival, first chunk, last chunk
-(ns, CLOCK_REALTIME) and chunks; and forgets them. Listens on loopback only. It is late itself when
-it is busy, and says so in its times; beyond some 100 streams it costs as much as a client.
+Works like ``timed_server.c``, with asyncio and the standard library only: for machines without a
+compiler, and to check the compiled one. Every POST is answered with TOKENS chunks, of chat if its
+path is that of chat: the first FIRST_MS after the complete request was read, each later one GAP_MS
+after the previous one. ``GET /truth`` returns one line per request: arrival, first chunk, last
+chunk (ns, CLOCK_REALTIME) and number of chunks; and deletes them. It listens on loopback only. A
+busy server sends late, and its times show that; with more than about 100 streams it uses as much
+CPU time as a client.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _USAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """When chunks are due."""
+    """When the chunks of an answer are due."""
 
     first_s: float
     gap_s: float
@@ -43,23 +44,23 @@ class Schedule:
 
 @dataclass(slots=True, kw_only=True)
 class Truth:
-    """What is sent for one request; times in ns."""
+    """The real times of one request and its chunks, ns."""
 
     arrival: int
     word: bytes
-    """The chunk, of completions or of chat."""
+    """Format of a chunk, of completions or of chat."""
     first: int = 0
     last: int = 0
     chunks: int = 0
 
 
 def http_chunk(content: bytes) -> bytes:
-    """Return a part of a chunked body."""
+    """Return *content* as one part of a chunked HTTP body."""
     return b"%x\r\n%s\r\n" % (len(content), content)
 
 
-class Answering(asyncio.Protocol):
-    """One connection."""
+class TimedConnection(asyncio.Protocol):
+    """One connection of the server."""
 
     def __init__(self, schedule: Schedule, truths: list[Truth]) -> None:
         self._schedule, self._truths = schedule, truths
@@ -68,16 +69,16 @@ class Answering(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what answers are written to."""
+        """Store the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request that is whole."""
+        """Answer every complete request."""
         arrival, due = time.time_ns(), self._loop.time() + self._schedule.first_s
         self._data += data
         while (end := self._data.find(b"\r\n\r\n")) >= 0:
@@ -87,14 +88,15 @@ class Answering(asyncio.Protocol):
                 return
             self._data = self._data[whole:]
             if head.startswith(b"GET "):
-                self._say(head.startswith(b"GET /truth"))
+                self._send_truths(head.startswith(b"GET /truth"))
                 continue
             chat = b"/chat/" in head.partition(b"\r\n")[0]
             truth = Truth(arrival=arrival, word=_CHAT_WORD if chat else _WORD)
             self._truths.append(truth)
             self._loop.call_at(due, self._send, truth, due)
 
-    def _say(self, truth: bool) -> None:
+    def _send_truths(self, truth: bool) -> None:
+        """Answer a GET: with the times if *truth*, else with an empty body."""
         lines = [f"{t.arrival} {t.first} {t.last} {t.chunks}\n" for t in self._truths if truth]
         body = "".join(lines).encode()
         if truth:
@@ -104,7 +106,7 @@ class Answering(asyncio.Protocol):
             self._transport.write(body)
 
     def _send(self, truth: Truth, due: float) -> None:
-        """Send the chunk that is due, and have the next one sent."""
+        """Send the chunk that is due, and schedule the next one."""
         if self._transport is None:
             return
         tokens = self._schedule.tokens
@@ -130,25 +132,25 @@ def _content_length(head: bytes) -> int:
 
 
 async def serve(port: int, schedule: Schedule) -> None:
-    """Serve on loopback until this is cancelled."""
+    """Serve on loopback until cancelled."""
     truths: list[Truth] = []
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Answering(schedule, truths), "127.0.0.1", port, backlog=8192
+        lambda: TimedConnection(schedule, truths), "127.0.0.1", port, backlog=8192
     )
     async with server:
         await server.serve_forever()
 
 
-def main(words: list[str]) -> int:
-    """Serve until this process is told to end."""
-    if len(words) != 4:
+def main(argv: list[str]) -> int:
+    """Serve until this process gets a signal."""
+    if len(argv) != 4:
         sys.stderr.write("usage: timed_server.py PORT FIRST_MS GAP_MS TOKENS\n")
         return 2
     schedule = Schedule(
-        first_s=float(words[1]) / 1e3, gap_s=float(words[2]) / 1e3, tokens=int(words[3])
+        first_s=float(argv[1]) / 1e3, gap_s=float(argv[2]) / 1e3, tokens=int(argv[3])
     )
-    asyncio.run(serve(int(words[0]), schedule))
+    asyncio.run(serve(int(argv[0]), schedule))
     return 0
 
 

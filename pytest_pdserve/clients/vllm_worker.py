@@ -1,11 +1,11 @@
-"""vLLM's own benchmark client, imported once and run again and again: ``client = "vllm"``.
+"""The worker of ``client = "vllm"``: imports vLLM's benchmark client once, and runs it repeatedly.
 
-A script that imports the standard library and vLLM, and nothing of this package, so that it also
-runs in an image. In its folder it looks for ``1.job.json``, ``2.job.json``, …, each with arguments
-of ``vllm bench serve`` (``argv``) and a ``log``, and answers each with ``N.done.json``: ``code``, 0
-if the client ended well. A job with ``prepare`` only makes the prompts, which a later job with the
-same load then finds. ``ready.json`` says that vLLM is imported, and its version, or why it cannot
-be used. The worker ends when its parent is gone.
+A script that imports only the standard library and vLLM, so that it also runs in an image. It reads
+``1.job.json``, ``2.job.json``, … in its folder, each with arguments of ``vllm bench serve``
+(``argv``) and a ``log``, and answers each with ``N.done.json``: ``code``, 0 if the client
+succeeded. A job with ``prepare`` only makes the prompts, which a later job with the same load then
+uses. ``ready.json`` reports that vLLM is imported, and its version, or why it cannot be used. The
+worker ends when its parent process is gone.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ _NOT_OF_PROMPTS = re.compile(
     r"base_url|host|port|endpoint|.*result.*|save_.*|metadata|disable_tqdm|goodput|.*percentile.*|"
     r".*rate|burstiness|ramp_up_.*|max_concurrency|label|ready_check_.*|header|profile"
 )
-"""Arguments that prompts do not depend on."""
+"""Arguments on which prompts do not depend."""
 KEPT = 8
-"""Requests that the result file holds whole, so that they can be asked again."""
+"""Number of requests that the result file stores completely, so that they can be repeated."""
 COMPLETIONS = ("openai", "vllm")
 """Values of ``--backend`` that send completions."""
 
 
 def python_of(program: str) -> str | None:
-    """Return the Python that a program of its environment, such as ``vllm``, is run by.
+    """Return the Python that runs a script such as ``vllm``.
 
-    :returns: None if the program is not there, or is not a script of Python.
+    :returns: None if the script does not exist, or is not a Python script.
     """
-    beside = os.path.dirname(sys.executable)
-    path = shutil.which(program, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    folder = os.path.dirname(sys.executable)
+    path = shutil.which(program, path=os.pathsep.join([folder, os.environ.get("PATH", "")]))
     if path is None:
         return None
     with open(path, "rb") as file:
         first = file.readline(4096)
-        # An interpreter with a long path stands in the second line, which a shell runs.
+        # An interpreter with a long path is in the second line, which a shell runs.
         line = first if first.startswith(b"#!") and b"python" in first else file.readline(4096)
     found = _INTERPRETER.search(line.decode(errors="replace"))
     if found is None or not first.startswith(b"#!"):
@@ -65,17 +65,17 @@ def python_of(program: str) -> str | None:
 
 
 class MovedError(Exception):
-    """Raised when this vLLM does not have its client where it is looked for."""
+    """Raised when this vLLM does not have its benchmark client at the expected place."""
 
 
 class Client:
-    """vLLM's client as functions of its arguments."""
+    """Runs vLLM's benchmark client in this process."""
 
     def __init__(self, prompts: Path) -> None:
         """Import vLLM.
 
-        :param prompts: folder of prompts that were made beforehand.
-        :raises MovedError: if this vLLM has no such client, or has it elsewhere.
+        :param prompts: folder of prompts that were made in advance.
+        :raises MovedError: if this vLLM has no benchmark client at the expected place.
         :raises Exception: whatever an import of vLLM raises.
         """
         import numpy
@@ -85,15 +85,15 @@ class Client:
         try:
             from vllm.benchmarks import serve
 
-            self._take_over(serve, numpy.random)
+            self._patch(serve, numpy.random)
         except (ImportError, AttributeError) as error:
             raise MovedError(f"{type(error).__name__}: {error}") from error
         self._prompts = prompts
         self._preparing = False
         self._tokenizers: dict[str, Any] = {}
 
-    def _take_over(self, serve: Any, numpy_random: Any) -> None:
-        """Have the functions of vLLM's client ask this for prompts and tokenizers."""
+    def _patch(self, serve: Any, numpy_random: Any) -> None:
+        """Replace functions of vLLM's client, so that it gets prompts and tokenizers from here."""
         parser = getattr(serve, "FlexibleArgumentParser", argparse.ArgumentParser)
         self._parser = parser(add_help=False)
         serve.add_cli_args(self._parser)
@@ -108,11 +108,11 @@ class Client:
         serve.get_tokenizer = self._tokenizer
 
     def run(self, argv: list[str]) -> None:
-        """Measure."""
+        """Run the client with the arguments *argv*."""
         asyncio.run(self._run(self._parser.parse_args(argv)))
 
     def prepare(self, argv: list[str]) -> None:
-        """Make the prompts of a later run: the client is ended once it has them."""
+        """Make the prompts of a later run, without measuring."""
         self._preparing = True
         try:
             with contextlib.suppress(_Prepared):
@@ -121,52 +121,52 @@ class Client:
             self._preparing = False
 
     async def _measure(self, *args: Any, **options: Any) -> Any:
-        """Measure, and add a few of the requests to the result, as they were sent."""
+        """Run the benchmark, and add a few of the requests to the result, as they were sent."""
         result = await self._benchmark(*args, **options)
         if isinstance(result, dict):
             result["kept_requests"] = kept_requests(options)
         return result
 
     def _tokenizer(self, name: Any, *args: Any, **options: Any) -> Any:
-        """Return a tokenizer; it is loaded once."""
+        """Return a tokenizer, which is loaded only once."""
         key = repr((name, args, sorted(options.items())))
         if key not in self._tokenizers:
             self._tokenizers[key] = self._load_tokenizer(name, *args, **options)
         return self._tokenizers[key]
 
     def _samples(self, args: argparse.Namespace, tokenizer: Any) -> Any:
-        """Return the prompts of a load: those that were made before, if they were.
+        """Return the prompts of a load, from a file if they were made in advance.
 
-        Random numbers go on from where making them left off: arrivals are drawn from them too.
+        The random state after making them is restored, because arrivals are drawn from it too.
         """
         path = self._prompts / f"{_load_key(args)}.pickle"
         if path.exists() and not self._preparing:
-            made, state, numpy_state = pickle.loads(path.read_bytes())  # noqa: S301 - our own
+            prompts, state, numpy_state = pickle.loads(path.read_bytes())  # noqa: S301 - our own
             path.unlink()
             random.setstate(state)
             self._numpy_random.set_state(numpy_state)
-            return made
-        made = self._sample(args, tokenizer)
+            return prompts
+        prompts = self._sample(args, tokenizer)
         if self._preparing:
             path.parent.mkdir(exist_ok=True)
             part = path.with_suffix(".part")
             part.write_bytes(
-                pickle.dumps((made, random.getstate(), self._numpy_random.get_state()))
+                pickle.dumps((prompts, random.getstate(), self._numpy_random.get_state()))
             )
             part.rename(path)
             raise _Prepared
-        return made
+        return prompts
 
 
 def kept_requests(options: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a sample of the requests that ``benchmark`` of vLLM sends with *options*.
 
-    Only text completions, and none that is sent to a LoRA adapter.
+    Only text completions, without those of LoRA adapters.
     """
     if options.get("endpoint_type") not in COMPLETIONS or options.get("lora_modules"):
         return []
     requests = options.get("input_requests") or ()
-    # The client asks for no penalty, whatever the model's generation_config.json says.
+    # The client requests no penalty, whatever the model's generation_config.json has.
     fields = {"repetition_penalty": 1.0, "ignore_eos": bool(options.get("ignore_eos"))}
     fields |= options.get("extra_body") or {}
     return [
@@ -177,12 +177,12 @@ def kept_requests(options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def sampled(count: int) -> Sequence[int]:
-    """Return the places of :data:`KEPT` of *count* requests, spread over all of them."""
+    """Return the indices of :data:`KEPT` of *count* requests, spread evenly."""
     return sorted({count * number // KEPT for number in range(KEPT)} if count else ())
 
 
 def _is_plain(request: Any) -> bool:
-    """Whether prompt and common fields are all that a request consists of."""
+    """Return whether a request has only a prompt and the common fields."""
     own = ("multi_modal_data", "request_overrides", "chat_messages", "lora_request")
     prompt = request.prompt
     listed = isinstance(prompt, list) and all(isinstance(each, int) for each in prompt)
@@ -192,17 +192,17 @@ def _is_plain(request: Any) -> bool:
 
 
 class _Prepared(BaseException):
-    """The prompts are made, and nothing is measured."""
+    """Raised to end the client once prompts are made."""
 
 
 def _load_key(args: argparse.Namespace) -> str:
-    """A digest of all arguments that prompts may depend on."""
+    """Return the digest of all arguments on which prompts may depend."""
     parts = {k: repr(v) for k, v in vars(args).items() if not _NOT_OF_PROMPTS.fullmatch(k)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write a whole file or none."""
+    """Write a JSON file atomically."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content), encoding="utf-8")
     part.rename(path)
@@ -210,10 +210,10 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def output_to(path: str) -> Iterator[None]:
-    """Have all that this process prints in a file, loggers and extensions included."""
+    """Redirect all output of this process to a file, with that of loggers and C extensions."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
+    originals = [os.dup(1), os.dup(2)]
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.dup2(log, 1)
@@ -222,14 +222,14 @@ def output_to(path: str) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, before in enumerate(kept, 1):
-            os.dup2(before, number)
-            os.close(before)
+        for number, original in enumerate(originals, 1):
+            os.dup2(original, number)
+            os.close(original)
         os.close(log)
 
 
 def run_job(work: Callable[[list[str]], None], job: dict[str, Any]) -> int:
-    """Do one job, with its output in the job's log; return its exit code."""
+    """Run one job, with its output in the job's log; return its exit code."""
     with output_to(job["log"]):
         try:
             work(job["argv"])
@@ -242,12 +242,11 @@ def run_job(work: Callable[[list[str]], None], job: dict[str, Any]) -> int:
 
 
 def serve_jobs(folder: Path, client: Client) -> None:
-    """Do jobs in order until the parent is gone."""
+    """Run jobs in order until the parent process is gone."""
     parent, number = os.getppid(), 1
     while os.getppid() == parent:
         name = f"{number}.job.json"
-        # A listing asks a file server for what is new; a look at one name may be answered from what
-        # this node remembers.
+        # A listing queries the file server; a lookup of one name may use this node's stale cache.
         if name not in os.listdir(folder):
             time.sleep(POLL_S)
             continue
@@ -258,8 +257,8 @@ def serve_jobs(folder: Path, client: Client) -> None:
 
 
 def main() -> int:
-    """Import vLLM, say so, and do jobs."""
-    parser = argparse.ArgumentParser(description="Run vLLM's benchmark client again and again.")
+    """Import vLLM, write ``ready.json``, and run jobs."""
+    parser = argparse.ArgumentParser(description="Run vLLM's benchmark client repeatedly.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--program", help="Run by the Python of this program instead")
     options = parser.parse_args()

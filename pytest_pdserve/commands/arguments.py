@@ -1,4 +1,4 @@
-"""Arguments that commands of ``pdserve`` have in common."""
+"""Arguments shared by several commands of ``pdserve``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def add_system(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_SYSTEM) -> None:
-    """Add ``--system``, and what chooses the project that has it.
+    """Add ``--system``, and the arguments that choose its project.
 
-    :param otherwise: what help says of neither a flag nor an ini key.
+    :param otherwise: default without a flag or an ini key, for the help.
     """
     parser.add_argument(
         "--system",
@@ -34,7 +34,7 @@ def add_system(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_SYST
 
 
 def add_project(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses the project: its root, or its ini file."""
+    """Add the arguments that choose the project: its root, or its ini file."""
     group = parser.add_argument_group(
         "project", "pytest's root has baselines/ and runs/, and its ini keys are the defaults"
     )
@@ -71,7 +71,7 @@ def add_history(parser: argparse.ArgumentParser) -> None:
 
 
 def history_folder(options: argparse.Namespace, project: Project) -> Path:
-    """Return the folder of the history that *options* or an ini key names, else the project's."""
+    """Return the folder of the history: from *options*, an ini key, or the project's."""
     given: Path | None = options.history
     if given is not None:
         return given
@@ -81,7 +81,7 @@ def history_folder(options: argparse.Namespace, project: Project) -> Path:
 def add_topology(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_TOPOLOGY) -> None:
     """Add ``--topology``.
 
-    :param otherwise: what help says of neither a flag nor an ini key.
+    :param otherwise: default without a flag or an ini key, for the help.
     """
     parser.add_argument(
         "--topology",
@@ -91,9 +91,9 @@ def add_topology(parser: argparse.ArgumentParser, *, otherwise: str = DEFAULT_TO
 
 
 def one_topology(project: Project, command: str) -> Topology:
-    """Return the one topology that was asked for.
+    """Return the requested topology.
 
-    :raises ConfigError: if several were.
+    :raises ConfigError: if several are requested.
     """
     topologies = parse_topologies(project.topology)
     if len(topologies) != 1:
@@ -104,14 +104,14 @@ def one_topology(project: Project, command: str) -> Topology:
 
 
 def add_stored(parser: argparse.ArgumentParser) -> None:
-    """Add what names stored sessions: system, runs folder, run ids."""
+    """Add the arguments that choose stored sessions: system, runs folder, run ids."""
     add_system(parser)
     add_runs(parser)
     parser.add_argument(
-        "run_ids", nargs="*", metavar="RUN", help="Folders in it (default: all that are alike)"
+        "run_ids", nargs="*", metavar="RUN", help="Folders in it (default: all comparable ones)"
     )
 
 
 def next_lines(command: str, path: Path | None = None) -> Sequence[str]:
-    """Return the lines that say what was written, and what comes next."""
+    """Return lines with the written file, and the next command."""
     return [*([f"written  {path}"] if path else []), f"next     {command}"]

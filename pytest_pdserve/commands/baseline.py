@@ -1,4 +1,4 @@
-"""``pdserve baseline show|propose|diff|accept``: baselines made of stored nights."""
+"""``pdserve baseline show|propose|diff|accept``: baselines from stored nights."""
 
 from __future__ import annotations
 
@@ -20,38 +20,36 @@ from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sources import changes
 
 if TYPE_CHECKING:
-    from pytest_pdserve.results.history import Recalled
+    from pytest_pdserve.results.history import HistorySessions
     from pytest_pdserve.results.selection import Selection
     from pytest_pdserve.session.project import Project
     from pytest_pdserve.values.baseline import Baseline
     from pytest_pdserve.values.system import System
 
 NAME = "baseline"
-TEXT = "Show a baseline, or make one of stored nights: propose, look at the difference, accept"
+TEXT = "Show a baseline, or make one from stored nights: propose, diff, accept"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_propose(steps)
-    text = (
-        "Show what each cell's nights lead to expect: median, spread, limit, age, what it can see"
-    )
+    text = "Show the reference of each cell: median, spread, limit, age, smallest detectable change"
     show = steps.add_parser("show", help=text, description=text)
     add_system(show)
     text = "Show how the proposal differs from the baseline"
     diff = steps.add_parser("diff", help=text, description=text)
     add_system(diff)
     diff.add_argument("--all", action="store_true", help="Small changes too")
-    text = "Make the proposal the baseline, in the name of who answers for it"
+    text = "Replace the baseline by the proposal, and store who approved it"
     accept = steps.add_parser("accept", help=text, description=text)
     add_system(accept)
-    accept.add_argument("--approver", required=True, metavar="NAME", help="Who answers for it")
-    accept.add_argument("--note", metavar="TEXT", help="Why, kept in the file")
+    accept.add_argument("--approver", required=True, metavar="NAME", help="Who approves it")
+    accept.add_argument("--note", metavar="TEXT", help="Reason, stored in the file")
 
 
 def _add_propose(steps: Any) -> None:
-    text = "Write a candidate baseline made of stored nights, and say what it is made of"
+    text = "Write a candidate baseline from stored nights, and print what it contains"
     propose = steps.add_parser("propose", help=text, description=text)
     add_stored(propose)
     propose.add_argument(
@@ -64,24 +62,24 @@ def _add_propose(steps: Any) -> None:
     propose.add_argument(
         "--every-session",
         action="store_true",
-        help="Take all sessions of a night, not only the first that has a cell",
+        help="Use all sessions of a night, not only the first with a cell",
     )
     propose.add_argument(
         "--any-version",
         action="store_true",
-        help="Take nights of all versions of vLLM, NIXL and the router, not only the newest's",
+        help="Use nights of all versions of vLLM, NIXL and the router, not only the newest",
     )
     propose.add_argument(
         "--history",
         type=Path,
         metavar="DIR",
-        help="Take nights of this history too, without those that it excludes or that FAILed "
+        help="Use nights of this history too, without excluded nights and nights that FAILed "
         "(default: none)",
     )
     propose.add_argument(
         "--with-failed",
         action="store_true",
-        help="With --history, take nights that FAILed too: to accept their level",
+        help="With --history, use nights that FAILed too: to accept their level",
     )
     propose.add_argument(
         "--before", metavar="DATE", help="Only nights before this one, e.g. 2026-11-28"
@@ -89,7 +87,7 @@ def _add_propose(steps: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do one step, and print what there is to say."""
+    """Run one step, and print its result."""
     project = find_project(options)
     steps = {"show": _show, "propose": _propose, "diff": _diff, "accept": _accept}
     print(steps[options.step](options, project, system_in(project)))
@@ -97,16 +95,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _path(project: Project, system: System) -> Path:
-    """File of the system's baseline.
+    """Return the file of the system's baseline.
 
-    :raises ConfigError: if each host keeps references of its own.
+    :raises ConfigError: if each host has its own references.
     """
     from pytest_pdserve.results.baselines import baseline_path
 
     if system.judgement.host_references:
         raise ConfigError(
-            f"{system.name!r} keeps references of each host ([judgement] host_references): nights "
-            "join them by themselves; to begin anew, move the file away that the session names"
+            f"{system.name!r} has references of each host ([judgement] host_references), "
+            "which nights join automatically; to start again, move away the file that the "
+            "session prints"
         )
     return baseline_path(system, project.rootdir)
 
@@ -136,7 +135,7 @@ def _propose(options: argparse.Namespace, project: Project, system: System) -> s
         raise ConfigError(f"--last {options.last}: at least one night is needed")
     if options.with_failed and options.history is None:
         raise ConfigError(
-            "--with-failed without --history has no effect: such nights are taken anyway; leave it "
+            "--with-failed without --history has no effect: such nights are used anyway; leave it "
             "out"
         )
     path = _path(project, system)
@@ -156,7 +155,7 @@ def _propose(options: argparse.Namespace, project: Project, system: System) -> s
 
 
 def _selected(options: argparse.Namespace, project: Project, system: System) -> Selection:
-    """Return the sessions of which the proposal is made."""
+    """Return the sessions for the proposal."""
     from pytest_pdserve.results.selection import select
     from pytest_pdserve.results.selection import without_failed
 
@@ -165,27 +164,27 @@ def _selected(options: argparse.Namespace, project: Project, system: System) -> 
         system,
         options.run_ids,
         any_version=options.any_version,
-        recalled=_recalled(options, system),
+        from_history=_from_history(options, system),
     )
     if options.history is not None and not (options.with_failed or options.run_ids):
         selection = without_failed(selection, project.runs)
     if options.before is not None:
         selection = selection.before(_date(options.before))
     if not options.every_session:
-        selection = selection.one_a_night()
+        selection = selection.one_per_night()
     return selection
 
 
-def _recalled(options: argparse.Namespace, system: System) -> Recalled:
-    from pytest_pdserve.history.recall import recall
+def _from_history(options: argparse.Namespace, system: System) -> HistorySessions:
     from pytest_pdserve.history.store import Store
-    from pytest_pdserve.results.history import FARTHEST
-    from pytest_pdserve.results.history import NOTHING_RECALLED
+    from pytest_pdserve.history.stored_sessions import sessions_of_history
+    from pytest_pdserve.results.history import MAX_NIGHTS
+    from pytest_pdserve.results.history import NO_HISTORY
 
     if options.history is None:
-        return NOTHING_RECALLED
-    newest = FARTHEST + options.last
-    return recall(Store.open(options.history), system.name, newest)
+        return NO_HISTORY
+    newest = MAX_NIGHTS + options.last
+    return sessions_of_history(Store.open(options.history), system.name, newest)
 
 
 def _date(text: str) -> str:
@@ -196,14 +195,14 @@ def _date(text: str) -> str:
 
 
 def _moves(old: Baseline, new: Baseline, system: System) -> list[str]:
-    """Return what moves against the present baseline, by how much, and what changed between."""
+    """Return the metrics that change against the current baseline, and what else changed."""
     from pytest_pdserve.report.differences import difference_lines
 
     before, after = (each.newest.versions if each.newest else {} for each in (old, new))
     why = [*changes(old.host, new.host), *changes(before, after)]
     return [
         f"  against {old.origin}",
-        *(f"  changed: {each}" for each in why or ["nothing that sessions tell"]),
+        *(f"  changed: {each}" for each in why or ["nothing that sessions record"]),
         *difference_lines(old, new, system.judgement.all_floors, everything=False),
     ]
 

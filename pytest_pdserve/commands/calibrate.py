@@ -1,4 +1,4 @@
-"""``pdserve calibrate``: how noisy a system is when nothing changes, and what floors follow."""
+"""``pdserve calibrate``: the noise of an unchanged system, and floors that follow from it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.system import System
 
 MAX = 10_000
-"""Requests in flight at once, at most."""
+"""Maximum number of requests in flight."""
 NAME = "calibrate"
-TEXT = "Say how noisy a system is when nothing changes, and propose floors and longer loads"
+TEXT = "Report the noise of an unchanged system, and propose floors and longer loads"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--any-version",
         action="store_true",
-        help="Take sessions of all versions of vLLM, NIXL and the router, not only the newest's",
+        help="Use sessions of all versions of vLLM, NIXL and the router, not only the newest",
     )
     parser.add_argument(
         "--client",
         action="store_true",
-        help="Measure how far off the system's benchmark client is, on this machine, and keep it",
+        help="Measure the offsets of the system's benchmark client on this machine, and store them",
     )
     parser.add_argument(
         "--streams",
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the system's own cells)",
     )
     parser.add_argument(
-        "run_ids", nargs="*", metavar="RUN", help="Folders of --runs (default: all that are alike)"
+        "run_ids", nargs="*", metavar="RUN", help="Folders of --runs (default: all comparable ones)"
     )
 
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _system_and_series(options: argparse.Namespace) -> tuple[System | None, Series]:
-    """What is calibrated, and its runs; a file of runs needs no system."""
+    """Return the system, and its runs; a file of runs needs no system."""
     from pytest_pdserve.results.calibration import load_series
     from pytest_pdserve.results.calibration import stored_series
     from pytest_pdserve.results.selection import select
@@ -98,7 +98,7 @@ def _system_and_series(options: argparse.Namespace) -> tuple[System | None, Seri
 
 
 def _client(options: argparse.Namespace) -> int:
-    """Hold the system's client against a server of known timing, and keep what was found."""
+    """Measure the system's client against a server of known timing, and store its offsets."""
     from pytest_pdserve.report.client_offsets import offset_lines
     from pytest_pdserve.results.client_offsets import write_offsets
     from pytest_pdserve.study.client_calibration import default_streams
@@ -114,7 +114,7 @@ def _client(options: argparse.Namespace) -> int:
 
 
 def _streams(text: str) -> tuple[int, ...]:
-    """Read ``--streams``.
+    """Parse ``--streams``.
 
     :raises ConfigError: if it is not a list of numbers from 1 to 10,000.
     """

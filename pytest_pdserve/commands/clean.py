@@ -1,4 +1,4 @@
-"""``pdserve clean``: what killed sessions left on this host, listed and then removed."""
+"""``pdserve clean``: list and remove what killed sessions left on this host."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 NAME = "clean"
 TEXT = "List what killed sessions left on this host, and remove it"
 DESCRIPTION = (
-    f"{TEXT}: processes, containers, Slurm jobs, sockets and locks that a session wrote down as "
-    "its own. Sessions that live, and those of other hosts, are left alone. Exit codes: 0 if "
+    f"{TEXT}: processes, containers, Slurm jobs, sockets and locks that a session recorded as "
+    "its own. Running sessions, and those of other hosts, are left alone. Exit codes: 0 if "
     "nothing is left, 7 if something could not be removed"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--dry-run", action="store_true", help="Only list; touch nothing")
+    parser.add_argument("--dry-run", action="store_true", help="Only list; remove nothing")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Clean, and print what there was.
+    """Remove leftovers, and print them.
 
     :returns: the exit code.
     """
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 def _clean(path: Path, here: HostId, *, dry_run: bool) -> Iterator[str]:
     """List and remove what is left of one session.
 
-    :returns: a sentence for each thing that stays.
+    :returns: a sentence for each thing that could not be removed.
     """
     from pytest_pdserve.backends.hosts.inventory import MalformedInventoryError
     from pytest_pdserve.backends.hosts.leftovers import SessionState
@@ -64,17 +64,17 @@ def _clean(path: Path, here: HostId, *, dry_run: bool) -> Iterator[str]:
     try:
         inventory, state = _read(path, here)
     except FileNotFoundError:
-        return  # its session ended in order just now, or another `pdserve clean` was faster
+        return  # its session ended normally just now, or another `pdserve clean` removed it
     except (MalformedInventoryError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        yield f"{path} cannot be used: {why}; it is left: remove it once nothing of it runs"
+        yield f"{path} cannot be used: {why}; it is kept: remove it once none of its processes runs"
         return
     print(_headline(path, inventory, state), flush=True)
     if state not in (SessionState.KILLED, SessionState.EARLIER_BOOT):
         return
     if dry_run:
-        left = find_leftovers(inventory, state)
-        print("\n".join([*_table(inventory, left), f"  would {_plan(inventory, left)}"]))
+        leftovers = find_leftovers(inventory, state)
+        print("\n".join([*_table(inventory, leftovers), f"  would {_plan(inventory, leftovers)}"]))
         return
     yield from _remove(path, inventory, state)
 
@@ -100,7 +100,7 @@ def _remove(path: Path, inventory: Inventory, state: SessionState) -> Iterator[s
 
 
 def _read(path: Path, here: HostId) -> tuple[Inventory, SessionState]:
-    """Read an inventory, and see where its session stands.
+    """Read an inventory, and determine the state of its session.
 
     :raises MalformedInventoryError: if it cannot be acted on.
     :raises OSError: if it cannot be read.
@@ -108,14 +108,14 @@ def _read(path: Path, here: HostId) -> tuple[Inventory, SessionState]:
     from pytest_pdserve.backends.hosts.inventory import MalformedInventoryError
     from pytest_pdserve.backends.hosts.inventory import parse_inventory
     from pytest_pdserve.backends.hosts.leftovers import is_alive
-    from pytest_pdserve.backends.hosts.leftovers import look_at_processes
+    from pytest_pdserve.backends.hosts.leftovers import list_processes
     from pytest_pdserve.backends.hosts.leftovers import state_of
 
     with path.open("rb") as file:
         if (owner := os.fstat(file.fileno()).st_uid) != os.geteuid():
             raise MalformedInventoryError(f"it belongs to user {owner}")
         inventory = parse_inventory(file.read())
-    lives = is_alive(inventory.session, look_at_processes())
+    lives = is_alive(inventory.session, list_processes())
     return inventory, state_of(inventory, here, lives=lives)
 
 
@@ -123,19 +123,19 @@ def _headline(path: Path, inventory: Inventory, state: SessionState) -> str:
     from pytest_pdserve.backends.hosts.leftovers import SessionState
 
     pid, host = inventory.session.pid, inventory.host.name
-    there = f"left alone: run pdserve clean there, or remove {path} if it is no more"
-    said = {
+    there = f"left alone: run pdserve clean there, or remove {path} if the host no longer exists"
+    texts = {
         SessionState.IN_USE: f"in use by pid {pid}, left alone",
         SessionState.KILLED: f"killed, was pid {pid}",
         SessionState.EARLIER_BOOT: f"ended with an earlier boot of {host}, was pid {pid}",
         SessionState.OTHER_HOST: f"on host {host}, {there}",
         SessionState.OTHER_NAMESPACE: f"in another container of {host}, {there}",
     }
-    return f"session since {inventory.since}, {inventory.run_folder}: {said[state]}"
+    return f"session since {inventory.since}, {inventory.run_folder}: {texts[state]}"
 
 
 def _table(inventory: Inventory, left: Leftovers) -> list[str]:
-    """Lines that say what is left."""
+    """Return lines with the leftovers of a session."""
     from pytest_pdserve.report.table import text_table
 
     rows = []
@@ -156,7 +156,7 @@ def _table(inventory: Inventory, left: Leftovers) -> list[str]:
 
 
 def _plan(inventory: Inventory, left: Leftovers) -> str:
-    """What would be done, as one line."""
+    """Return what would be done, as one line."""
     grace = f"(SIGTERM, SIGKILL after {inventory.stop_s:g} s)"
     files = len(left.files)
     parts = [

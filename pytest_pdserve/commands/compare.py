@@ -1,4 +1,4 @@
-"""``pdserve compare``: two sides, side by side, and what differs between them."""
+"""``pdserve compare``: two measurements side by side, and what differs between them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ DESCRIPTION = (
     "Exit codes: 0 shown, 1 worse than --fail-worse, 4 bad input, 6 unlike loads, or a value that "
     "is missing where there is a limit"
 )
-_MOST_WORSE = 1000.0
-"""Per cent."""
+_MAX_WORSE_PCT = 1000.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,20 +55,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses of a side, or says what its files do not."""
+    """Add the arguments that filter a side, or complete its files."""
     add_topology(parser, otherwise="unknown, which may be any")
     add_project(parser)
     add_runs(parser)
     parser.add_argument(
-        "--system", metavar="NAME", help="System to take where a side has several (default: none)"
+        "--system", metavar="NAME", help="System to use if a side has several (default: none)"
     )
     parser.add_argument(
-        "--client", metavar="KIND", help="Client to take where a side has several (default: none)"
+        "--client", metavar="KIND", help="Client to use if a side has several (default: none)"
     )
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="Data set of result files that do not say it (default: unknown)",
+        help="Data set of result files that do not name it (default: unknown)",
     )
     for letter in "ab":
         parser.add_argument(
@@ -77,23 +76,23 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar="COMPONENT=VERSION",
-            help=f"Take of {letter.upper()} only runs with this version, e.g. vllm=0.15.1; may be "
+            help=f"Use only runs of {letter.upper()} with this version, e.g. vllm=0.15.1; may be "
             "given several times (default: all)",
         )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare, and print what there is to say.
+    """Compare two sides, and print the comparison.
 
     :returns: the exit code.
     :raises ConfigError: if a side cannot be read.
     """
     from pytest_pdserve.judge.two_sides import compare
-    from pytest_pdserve.session.measured_sources import Given
+    from pytest_pdserve.session.measured_sources import SideOptions
     from pytest_pdserve.session.measured_sources import find_measurements
 
-    most = _fraction(options.fail_worse)
-    if options.partial and most is None:
+    max_worse = _fraction(options.fail_worse)
+    if options.partial and max_worse is None:
         raise ConfigError(
             "--partial without --fail-worse has no effect: give both, or leave it out"
         )
@@ -104,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         find_measurements(
             argument,
             project,
-            Given(
+            SideOptions(
                 topology=topology,
                 dataset=options.dataset,
                 system=options.system,
@@ -114,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         )
         for argument, only in zip((options.side_a, options.side_b), chosen, strict=True)
     )
-    comparison = compare(a, b, fail_worse=most, partial=options.partial)
+    comparison = compare(a, b, fail_worse=max_worse, partial=options.partial)
     print(_render(comparison, options.format), end="")
     return comparison.exit_code
 
@@ -131,9 +130,9 @@ def _render(comparison: Comparison, form: str) -> str:
 
 
 def _fraction(text: str | None) -> float | None:
-    """Return per cent as a fraction.
+    """Return a percentage as a fraction.
 
-    :raises ConfigError: if it is not a number from 0.
+    :raises ConfigError: if it is not a number in range.
     """
     if text is None:
         return None
@@ -141,15 +140,15 @@ def _fraction(text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= _MOST_WORSE:
+    if not 0 <= value <= _MAX_WORSE_PCT:
         raise ConfigError(
-            f"--fail-worse {text!r:.60}: expected per cent, from 0 to {_MOST_WORSE:g}"
+            f"--fail-worse {text!r:.60}: expected per cent, from 0 to {_MAX_WORSE_PCT:g}"
         )
     return value / 100
 
 
 def _versions(letter: str, given: Sequence[str]) -> dict[str, str]:
-    """Return the versions that a side is chosen by.
+    """Return the versions that filter the runs of a side.
 
     :raises ConfigError: if one is not of the form ``COMPONENT=VERSION``.
     """

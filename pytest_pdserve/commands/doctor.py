@@ -1,4 +1,4 @@
-"""``pdserve doctor``: what is there, what is missing, and what to do about each."""
+"""``pdserve doctor``: check what a system needs, and advise on what is missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.system import System
 
 NAME = "doctor"
-TEXT = "Say what is there of what a system needs, and what to do; start and submit nothing"
+TEXT = "Check what a system needs, and advise on what is missing; start and submit nothing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a row for each thing; what the system needs decides the exit code."""
+    """Print a row for each requirement; exit 4 if one of the system's is missing."""
     from pytest_pdserve.report.prerequisites import missing
     from pytest_pdserve.report.prerequisites import prerequisites_json
     from pytest_pdserve.report.prerequisites import prerequisites_table
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def examine(system: System, project: Project) -> Sequence[Prerequisite]:
-    """Return a row for each thing that *system* needs, and for what only other systems need."""
+    """Return a row for each requirement of *system*, and for requirements of other systems only."""
     from pytest_pdserve.backends.examining.others import unneeded_rows
     from pytest_pdserve.backends.examining.software import own_software
     from pytest_pdserve.backends.registry import backend_of

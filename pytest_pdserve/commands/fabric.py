@@ -14,18 +14,20 @@ TEXT = "Install libfabric and a NIXL that loads it into a folder of their own, f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    text = "Download them with pinned hashes, compile what is missing, and try them; once is enough"
+    text = (
+        "Download them with pinned hashes, compile what is missing, and test them; needed only once"
+    )
     install = steps.add_parser("install", help=text, description=text)
     install.add_argument(
         "--folder",
         metavar="DIR",
-        help="Where they go; a system file then names it in [kv_transfer] libraries "
+        help="Folder to install to; a system file then names it in [kv_transfer] libraries "
         "(default: the user's cache folder)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Install, and say what there is.
+    """Install the libraries, and print their versions.
 
     :returns: the exit code.
     """
@@ -37,10 +39,10 @@ def run(options: argparse.Namespace) -> int:
     folder = default_folder() if options.folder is None else Path(options.folder).absolute()
     there = find_installed(folder) is not None
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         print(f"pdserve: {text}", flush=True)
 
-    with Heartbeat(tell, "installing") as progress:
+    with Heartbeat(report, "installing") as progress:
         probe = install_fabric(folder, progress)
     found = find_installed(folder)
     versions = found.versions if found is not None else {}

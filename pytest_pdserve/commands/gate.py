@@ -1,4 +1,4 @@
-"""``pdserve gate``: whether a version of vLLM, NIXL or the router may go to the fleet."""
+"""``pdserve gate``: decide whether a version of vLLM, NIXL or the router may be rolled out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.topology import parse_topologies
 
 if TYPE_CHECKING:
-    from pytest_pdserve.gating.asked import GateRequest
+    from pytest_pdserve.gating.request import GateRequest
     from pytest_pdserve.gating.running import GateRun
     from pytest_pdserve.session.project import Project
     from pytest_pdserve.values.gate import GateResult
@@ -47,14 +47,14 @@ CODES = {
     GateVerdict.ERROR: ExitCode.ERROR,
 }
 """Exit code by verdict."""
-_OF_RESUMED = ("baseline", "candidate", "topology", "cells", "policy", "attribute")
-"""Options that the folder of an interrupted gate answers."""
+_STORED = ("baseline", "candidate", "topology", "cells", "policy", "attribute")
+"""Options that are stored in the folder of an interrupted gate."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("--baseline", metavar="STACK", help="Stack A, which serves now, e.g. 'current'")
+    add("--baseline", metavar="STACK", help="Stack A, which is in use now, e.g. 'current'")
     add(
         "--candidate",
         metavar="STACK",
@@ -65,23 +65,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_topology(parser)
     add_runs(parser)
     _add_limits(parser)
-    add("--plan", action="store_true", help="Print what would run and what it takes; start nothing")
+    add(
+        "--plan",
+        action="store_true",
+        help="Print what would run and how long it takes; start nothing",
+    )
     add(
         "--attribute",
         action="store_true",
-        help="After a NO-GO, swap components one at a time to find which one does it",
+        help="After a NO-GO, swap components one at a time to find the cause",
     )
     add(
         "--resume",
         type=Path,
         metavar="DIR",
-        help="Go on with an interrupted gate from its folder; beside it only --budget, --system "
-        "and the project may be given",
+        help="Continue an interrupted gate from its folder; only --budget, --system and the "
+        "project may be given with it",
     )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add what is measured and by how much B may be worse."""
+    """Add the arguments for cells, budget and margins."""
     add = parser.add_argument
     add(
         "--cells",
@@ -91,7 +95,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     add(
         "--budget",
         metavar="BUDGET",
-        help="What may be spent, e.g. 8blocks, 90min or 240GPU-min, or several with commas "
+        help="Maximum cost, e.g. 8blocks, 90min or 240GPU-min, or several with commas "
         "(default: 8blocks)",
     )
     add(
@@ -103,7 +107,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure until there is a verdict, write it and print it."""
+    """Run or continue a gate; write and print its result."""
     from filelock import FileLock
     from filelock import Timeout
 
@@ -122,29 +126,29 @@ def run(options: argparse.Namespace) -> int:
     folder = _folder(options, project, request)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            # Read again: another process may have gone on with it until now.
+            # Read again: another process may have continued it until now.
             state = None if resumed is None else load_state(folder)
             return _decide(_gate_run(folder, project, request, state))
     except Timeout as error:
         raise ConfigError(f"{folder} is in use by another pdserve gate; wait for it") from error
 
 
-def _decide(made: GateRun) -> int:
-    """Measure until there is a verdict, write it and print it."""
-    print(f"pdserve gate: folder {made.folder}", file=sys.stderr, flush=True)
+def _decide(gate_run: GateRun) -> int:
+    """Run a gate until there is a verdict; write and print it."""
+    print(f"pdserve gate: folder {gate_run.folder}", file=sys.stderr, flush=True)
     try:
-        result = _measured(made)
+        result = _measured(gate_run)
     except KeyboardInterrupt:
         print(
-            f"pdserve gate: interrupted; go on with: pdserve gate --resume {made.folder}",
+            f"pdserve gate: interrupted; continue with: pdserve gate --resume {gate_run.folder}",
             file=sys.stderr,
         )
         return ExitCode.INTERRUPTED
-    return _tell(result, made.folder)
+    return _tell(result, gate_run.folder)
 
 
 def _resumed(options: argparse.Namespace) -> GateState | None:
-    """Return the state of the gate to go on with; fill the options that it answers.
+    """Return the state of the gate to continue; set the options that it contains.
 
     :raises ConfigError: if there is none, or options are missing or contradict it.
     """
@@ -157,34 +161,34 @@ def _resumed(options: argparse.Namespace) -> GateState | None:
         return None
     from pytest_pdserve.results.gate import load_state
 
-    for name in _OF_RESUMED:
+    for name in _STORED:
         if getattr(options, name):
             raise ConfigError(
-                f"--{name} cannot be given with --resume: the folder says it; leave it out, or "
-                "begin a new gate"
+                f"--{name} cannot be given with --resume: it is stored in the folder; leave it "
+                "out, or begin a new gate"
             )
     state = load_state(options.resume)
-    asked = state.definition
-    options.baseline, options.candidate = asked.baseline, asked.candidate
-    options.attribute = asked.attribute
-    options.topology = ",".join(each.topology for each in asked.cells)
+    definition = state.definition
+    options.baseline, options.candidate = definition.baseline, definition.candidate
+    options.attribute = definition.attribute
+    options.topology = ",".join(each.topology for each in definition.cells)
     if options.system is None:
-        options.system = asked.system
+        options.system = definition.system
     if options.budget is None:
-        options.budget = asked.budget.words
+        options.budget = definition.budget.text
     return state
 
 
 def _request(
     options: argparse.Namespace, project: Project, resumed: GateState | None
 ) -> GateRequest:
-    """Return what is asked.
+    """Return the request for a gate.
 
-    :raises ConfigError: if it cannot be, or an interrupted gate was another.
+    :raises ConfigError: if it is invalid, or differs from the interrupted gate.
     """
-    from pytest_pdserve.gating.asked import changed_since
-    from pytest_pdserve.gating.asked import changed_system
-    from pytest_pdserve.gating.asked import make_request
+    from pytest_pdserve.gating.request import changed_since
+    from pytest_pdserve.gating.request import changed_system
+    from pytest_pdserve.gating.request import make_request
 
     policy = resumed.definition.policy if resumed else _policy(options)
     system = system_in(project)
@@ -205,9 +209,11 @@ def _request(
 
 
 def _refuse(folder: Path, why: str | None) -> None:
-    """Raise ConfigError if an interrupted gate was another than this one."""
+    """Raise ConfigError if an interrupted gate differs from this one."""
     if why is not None:
-        raise ConfigError(f"{folder} cannot go on: {why}; undo the change, or begin a new gate")
+        raise ConfigError(
+            f"{folder} cannot be continued: {why}; undo the change, or begin a new gate"
+        )
 
 
 def _topologies(project: Project) -> tuple[Topology, ...]:
@@ -249,9 +255,9 @@ def _folder(options: argparse.Namespace, project: Project, request: GateRequest)
 def _gate_run(
     folder: Path, project: Project, request: GateRequest, resumed: GateState | None
 ) -> GateRun:
-    """Return the gate to run.
+    """Return the gate to run; write its state.
 
-    :param resumed: what an interrupted one left in *folder*.
+    :param resumed: state of the interrupted gate in *folder*.
     """
     from pytest_pdserve.gating.running import GateRun
     from pytest_pdserve.results.baselines import state_folder
@@ -274,22 +280,22 @@ def _gate_run(
     )
 
 
-def _measured(made: GateRun) -> GateResult:
-    """Measure until there is a verdict; trouble with machines is one."""
-    from pytest_pdserve.gating.starts import as_error
+def _measured(gate_run: GateRun) -> GateResult:
+    """Run a gate until there is a result; turn infrastructure errors into one."""
+    from pytest_pdserve.gating.starts import error_sentence
     from pytest_pdserve.gating.verdict import failed_result
     from pytest_pdserve.gating.verdict import result_of
 
     try:
-        return result_of(made, *made.run())
+        return result_of(gate_run, *gate_run.run())
     except ConfigError:
         raise
     except PdserveError as error:
-        return failed_result(made, as_error(error))
+        return failed_result(gate_run, error_sentence(error))
 
 
 def _tell(result: GateResult, folder: Path) -> int:
-    """Write and print a verdict.
+    """Write and print a result.
 
     :returns: its exit code.
     """

@@ -19,7 +19,7 @@ from pytest_pdserve.commands.arguments import add_project
 from pytest_pdserve.commands.arguments import add_runs
 from pytest_pdserve.commands.arguments import add_topology
 from pytest_pdserve.commands.arguments import history_folder
-from pytest_pdserve.commands.imports import add_unsaid
+from pytest_pdserve.commands.imports import add_missing_facts
 from pytest_pdserve.commands.imports import check_dataset
 from pytest_pdserve.commands.imports import store_foreign
 from pytest_pdserve.commands.project import find_project
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 NAME = "history"
 TEXT = "Keep years of nights in one folder: import, list, show, trend, exclude, prune"
 LAST = 30
-"""Sessions or nights that are shown."""
+"""Default number of sessions or nights that are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,12 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what",
         nargs="+",
         metavar="NAME",
-        help="A session; or a cell: its topology, and its workload or the beginning of it",
+        help="A session; or a cell: its topology, and its workload or a prefix of it",
     )
-    text = "Leave a session out of baselines, trends and later judgements, in the open"
+    text = "Exclude a session from baselines, trends and later verdicts, with a reason"
     exclude = _add_step(steps, "exclude", text, _exclude)
     exclude.add_argument("session", metavar="SESSION", help="Session, as list shows it")
-    exclude.add_argument("--reason", required=True, metavar="TEXT", help="Why; kept with it")
+    exclude.add_argument("--reason", required=True, metavar="TEXT", help="Reason; stored with it")
     exclude.add_argument("--undo", action="store_true", help="End the exclusion of the session")
     history_trend.add_parser(steps)
     history_prune.add_parser(steps)
@@ -66,31 +66,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_step(
     steps: Any, name: str, text: str, act: Any, *, last: bool = False, more: str | None = None
 ) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = steps.add_parser(name, help=text, description=more or text)
-    made.set_defaults(act=act)
-    add_history(made)
-    add_project(made)
-    made.add_argument(
+    parser: argparse.ArgumentParser = steps.add_parser(name, help=text, description=more or text)
+    parser.set_defaults(act=act)
+    add_history(parser)
+    add_project(parser)
+    parser.add_argument(
         "--system", metavar="NAME", help="Only sessions of this system (default: of any)"
     )
     if last:
-        made.add_argument(
+        parser.add_argument(
             "--last", type=int, default=LAST, metavar="N", help="The newest N (%(default)s)"
         )
-    return made
+    return parser
 
 
 def _add_import(steps: Any) -> None:
-    text = "Add sessions that the history lacks; a session that it has is left as it is"
+    text = "Add sessions that are not in the history; existing sessions stay unchanged"
     more = (
-        f"{text}. Of files that are not of a session of pdserve, records are made in the runs "
-        "folder first, as pdserve import does"
+        f"{text}. Files of other tools are first imported into the runs folder, as pdserve "
+        "import does"
     )
-    made = _add_step(steps, "import", text, _import, more=more)
-    add_runs(made)
-    add_topology(made, otherwise="it must be given where a result does not say it")
-    add_unsaid(made)
-    made.add_argument(
+    step = _add_step(steps, "import", text, _import, more=more)
+    add_runs(step)
+    add_topology(step, otherwise="required if a result does not name it")
+    add_missing_facts(step)
+    step.add_argument(
         "paths",
         nargs="*",
         type=Path,
@@ -101,7 +101,7 @@ def _add_import(steps: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do one step.
+    """Run one step.
 
     :returns: the exit code.
     """
@@ -138,7 +138,7 @@ def _import(options: argparse.Namespace) -> int:
         same += imported.path is None and imported.entry is not None
         _say(imported)
     joined = compact(store)
-    _warn([*found.torn, *store.torn])
+    _warn([*found.unreadable, *store.unreadable])
     now = len(store.entries())
     print(f"{added} sessions imported, {same} were there, {now} in all ({before} before)")
     if joined:
@@ -148,46 +148,46 @@ def _import(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What the paths of an import hold."""
+    """Contents of the paths of an import."""
 
     folders: Sequence[Path]
-    torn: Sequence[str]
+    unreadable: Sequence[str]
     loose: LooseFiles | None
 
 
 def _find(options: argparse.Namespace, project: Project) -> _Found:
-    """Return the run folders of all paths, and what the other paths hold.
+    """Return the run folders of all paths, and the contents of the other paths.
 
-    :raises ConfigError: if a path holds nothing that can be imported.
+    :raises ConfigError: if nothing in a path can be imported.
     """
     from pytest_pdserve.history.importing import run_folders
     from pytest_pdserve.results.loose import read_loose
 
     if not options.paths:
-        folders, torn = run_folders([project.runs])
-        return _Found(folders=folders, torn=torn, loose=None)
+        folders, unreadable = run_folders([project.runs])
+        return _Found(folders=folders, unreadable=unreadable, loose=None)
     there: list[Path] = []
     sentences: list[str] = []
     others: list[Path] = []
     for path in options.paths:
-        folders, torn = run_folders([path]) if os.path.isdir(path) else ([], [])
+        folders, unreadable = run_folders([path]) if os.path.isdir(path) else ([], [])
         there += folders
-        sentences += torn
-        if not folders and not torn and not _is_empty(path):
+        sentences += unreadable
+        if not folders and not unreadable and not _is_empty(path):
             others.append(path)
     loose = read_loose(others, options.dataset) if others else None
-    return _Found(folders=there, torn=sentences, loose=loose)
+    return _Found(folders=there, unreadable=sentences, loose=loose)
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether *path* is a folder without anything in it, such as a new runs folder."""
+    """Tell whether *path* is an empty folder, such as a new runs folder."""
     return os.path.isdir(path) and not os.listdir(path)
 
 
 def _imported(
     options: argparse.Namespace, project: Project, store: Store, found: _Found
 ) -> Iterator[ImportedSession]:
-    """Import everything that was found: results of other tools by way of the runs folder."""
+    """Import everything that was found; results of other tools go through the runs folder."""
     from pytest_pdserve.history.importing import import_folders
     from pytest_pdserve.history.importing import import_records
 
@@ -196,15 +196,15 @@ def _imported(
         for sentence in found.loose.left_out:
             print(f"left out: {sentence}")
         if found.loose.results:
-            made = store_foreign(options, project, found.loose.results, "history import")
-            folders += dict.fromkeys(each.path.parent.parent for each in made)
+            imported = store_foreign(options, project, found.loose.results, "history import")
+            folders += dict.fromkeys(each.path.parent.parent for each in imported)
         yield from import_records(store, found.loose.records, options.system)
     yield from import_folders(store, folders, options.system)
 
 
 def _say(imported: ImportedSession) -> None:
     if imported.entry is None:
-        print(f"left out: {imported.folder} holds no record that can be read")
+        print(f"left out: {imported.folder} has no readable record")
     elif imported.path is not None:
         print(f"imported {imported.entry.session.id}, {imported.entry.run_count} runs")
 
@@ -217,7 +217,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.system:
         sessions = sessions[sessions["system"] == options.system]
     print("\n".join(session_lines(sessions, store.folder, options.last)))
-    _warn(store.torn)
+    _warn(store.unreadable)
     return ExitCode.OK
 
 
@@ -239,21 +239,21 @@ def _show(options: argparse.Namespace) -> int:
             f"show takes one argument, SESSION, or two, TOPOLOGY WORKLOAD; got {len(options.what)}"
         )
     print("\n".join(lines))
-    _warn(store.torn)
+    _warn(store.unreadable)
     return ExitCode.OK
 
 
 def _one_cell(values: pd.DataFrame, workload: str) -> pd.DataFrame:
-    """Return the rows of the one workload that begins so.
+    """Return the rows of the only workload with a prefix.
 
-    :raises ConfigError: if none or several do.
+    :raises ConfigError: if none or several have it.
     """
     names = [name for name in values["workload"].unique() if name.startswith(workload)]
     if workload not in names and len(names) != 1:
         some = ", ".join(sorted(names or values["workload"].unique())[:8])
         raise ConfigError(
-            f"WORKLOAD {workload!r:.80}: expected the beginning of one workload of that topology "
-            f"in the history; there are {some or 'none'}"
+            f"WORKLOAD {workload!r:.80}: expected the prefix of one workload of that topology "
+            f"in the history: {some or 'it has none'}"
         )
     return values[values["workload"] == (workload if workload in names else names[0])]
 

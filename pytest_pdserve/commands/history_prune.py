@@ -1,4 +1,4 @@
-"""``pdserve history prune``: arrays and logs of old sessions removed, their values kept."""
+"""``pdserve history prune``: remove arrays and logs of old sessions, and keep their values."""
 
 from __future__ import annotations
 
@@ -27,54 +27,55 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.project import Project
 
 DAYS = 90
-"""Age from which arrays and logs go."""
+"""Default age in days from which arrays and logs are removed."""
 GIB = 2**30
 
 
 def add_parser(steps: Any) -> None:
     """Add the step to ``pdserve history``."""
     text = "Remove arrays and logs of old sessions from the runs folder; records stay"
-    more = f"{text}, and so does all of a session that a baseline names"
-    made = steps.add_parser("prune", help=text, description=more)
-    made.set_defaults(act=run)
-    add_history(made)
-    add_project(made)
-    add_runs(made)
-    made.add_argument(
+    more = f"{text}, and sessions in a baseline stay complete"
+    step = steps.add_parser("prune", help=text, description=more)
+    step.set_defaults(act=run)
+    add_history(step)
+    add_project(step)
+    add_runs(step)
+    step.add_argument(
         "--older-than",
         type=float,
         default=DAYS,
         metavar="DAYS",
-        help="Age in days from which they go, at least 1 (%(default)s)",
+        help="Age in days from which they are removed, at least 1 (%(default)s)",
     )
-    made.add_argument(
+    step.add_argument(
         "--max-size",
         type=float,
         metavar="GIB",
-        help="Size of the runs folder above which younger ones go too, oldest first (default: any)",
+        help="Size of the runs folder above which newer ones are removed too, oldest first "
+        "(default: any)",
     )
-    made.add_argument("--yes", action="store_true", help="Remove; without it they are only listed")
+    step.add_argument("--yes", action="store_true", help="Remove them (default: only list them)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """List what would go, or remove it.
+    """List what would be removed, or remove it.
 
     :returns: the exit code.
     :raises StoreError: if something cannot be removed.
     """
     from pytest_pdserve.history import pruning
 
-    days, most = options.older_than, options.max_size
+    days, max_gib = options.older_than, options.max_size
     if not 1 <= days <= _MAX_DAYS:
         raise ConfigError(f"--older-than {days:g}: expected 1 to {_MAX_DAYS:,} days")
-    if most is not None and not (math.isfinite(most) and most >= 0):
-        raise ConfigError(f"--max-size {most}: expected a number of GiB, 0 or more")
+    if max_gib is not None and not (math.isfinite(max_gib) and max_gib >= 0):
+        raise ConfigError(f"--max-size {max_gib}: expected a number of GiB, 0 or more")
     project, now = find_project(options), datetime.now(UTC)
     planned = pruning.plan_pruning(
         project.runs,
         named=pruning.named_by_baselines(_baseline_folders(project)),
         older_than=timedelta(days=days),
-        max_bytes=None if most is None else int(most * GIB),
+        max_bytes=None if max_gib is None else int(max_gib * GIB),
         now=now,
     )
     print("\n".join(_lines(planned, project.runs)))
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     for path in partials:
         print(f"left by an interrupted write: {path}")
     if options.yes:
-        for folder in (each for each in planned if each.goes):
+        for folder in (each for each in planned if each.remove):
             pruning.remove(folder)
         for path in partials:
             path.unlink(missing_ok=True)
@@ -113,18 +114,18 @@ def _lines(planned: Sequence[RunFolder], runs: Path) -> list[str]:
         (
             *(each.began.date().isoformat(), each.path.name, size_text(each.kept_bytes)),
             *(size_text(each.arrays_bytes), size_text(each.logs_bytes)),
-            *("goes" if each.goes else "stays", each.why),
+            *("remove" if each.remove else "keep", each.why),
         )
         for each in planned
         if each.removable
     ]
-    going = [each for each in planned if each.goes]
-    freed, size = sum(each.removable for each in going), sum(each.size for each in planned)
+    removed = [each for each in planned if each.remove]
+    freed, size = sum(each.removable for each in removed), sum(each.size for each in planned)
     nights = len({each.began.date() for each in planned})
     columns = ("began", "session", "records", "arrays", "logs", "arrays and logs", "why")
     return [
         *(text_table(columns, rows, "llrrrll") if rows else []),
         f"{runs}: {len(planned)} sessions, {size_text(size)}"
         + (f", {size_text(size // nights)} a night" if nights else ""),
-        f"arrays and logs of {len(going)} sessions go: {size_text(freed)}",
+        f"arrays and logs of {len(removed)} sessions to remove: {size_text(freed)}",
     ]

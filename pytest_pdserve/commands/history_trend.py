@@ -1,4 +1,4 @@
-"""``pdserve history trend``: when metrics changed, and what else changed that night."""
+"""``pdserve history trend``: when metrics changed, and what else changed in the same night."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.exit_codes import ExitCode
 
 MIN_CHANGE = 1.0
-"""Least change that is told, in percent."""
+"""Default of the smallest reported change, in percent."""
 
 
 def add_parser(steps: Any) -> None:
     """Add the step to ``pdserve history``."""
     text = "Date steps and slow drifts, and show what changed that night; nothing is judged"
-    made = steps.add_parser("trend", help=text, description=text)
-    made.set_defaults(act=run)
-    add_history(made)
-    add_project(made)
+    step = steps.add_parser("trend", help=text, description=text)
+    step.set_defaults(act=run)
+    add_history(step)
+    add_project(step)
     for name, of in (
         ("system", "NAME"),
         ("topology", "ID"),
         ("workload", "ID"),
         ("metric", "NAME"),
     ):
-        made.add_argument(f"--{name}", metavar=of, help=f"Only this {name} (default: any)")
-    made.add_argument(
+        step.add_argument(f"--{name}", metavar=of, help=f"Only this {name} (default: any)")
+    step.add_argument(
         "--min-change",
         type=float,
         default=MIN_CHANGE,
         metavar="PCT",
-        help="Least change that is shown, in percent (%(default)s)",
+        help="Smallest change that is shown, in percent (%(default)s)",
     )
-    made.add_argument(
+    step.add_argument(
         "--since",
         metavar="DATE",
-        help="First night that is shown, e.g. 2026-11-01; all nights are looked at (default: any)",
+        help="First night that is shown, e.g. 2026-11-01; all nights are analysed (default: any)",
     )
-    made.add_argument(
+    step.add_argument(
         "--format", choices=("json", "text"), default="text", help="Output format (%(default)s)"
     )
 
@@ -53,7 +53,7 @@ def add_parser(steps: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the changes.
 
-    :returns: the exit code: 0 whatever is found, since it is no gate.
+    :returns: the exit code, which does not depend on the changes.
     :raises ConfigError: if an argument or the history cannot be used, or ruptures is missing.
     """
     import msgspec
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.report.trend import trend_lines
     from pytest_pdserve.study.trend_history import trend_of
 
-    least, since = options.min_change, _date(options.since)
-    if not 0 <= least < math.inf:
-        raise ConfigError(f"--min-change {least}: expected percent, at least 0")
+    min_change, since = options.min_change, _date(options.since)
+    if not 0 <= min_change < math.inf:
+        raise ConfigError(f"--min-change {min_change}: expected percent, at least 0")
     store = Store.open(history_folder(options, find_project(options)))
     values = store.values(options.system, options.topology, options.workload, options.metric)
     if values.empty:
@@ -72,12 +72,12 @@ def run(options: argparse.Namespace) -> int:
             f"history {store.folder} holds no value that the options select; see pdserve history "
             "list"
         )
-    trend = trend_of(values, store.sessions(), min_change=least / 100, since=since)
+    trend = trend_of(values, store.sessions(), min_change=min_change / 100, since=since)
     if options.format == "json":
         print(msgspec.json.encode(trend).decode())
     else:
         print("\n".join(trend_lines(trend)))
-    for sentence in dict.fromkeys(store.torn):
+    for sentence in dict.fromkeys(store.unreadable):
         print(f"pdserve: {sentence}", file=sys.stderr)
     return ExitCode.OK
 

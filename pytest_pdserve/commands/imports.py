@@ -1,4 +1,4 @@
-"""``pdserve import``: records of results that were measured elsewhere."""
+"""``pdserve import``: import results of other tools as records."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.topology import Topology
 
 NAME = "import"
-TEXT = "Make records of results that were measured elsewhere"
+TEXT = "Import results of other tools as records"
 DESCRIPTION = (
     f"{TEXT}: by vllm bench serve, vllm bench sweep, sglang, InferenceX or llm-d, and CSV tables "
-    "of nightly values (docs/importing.md). What a file does not say stays unknown"
+    "of nightly values (docs/importing.md). Facts that are not in a file stay unknown"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    needed = "it must be given: no result says it"
+    needed = "required: it is not in the results"
     add_topology(parser, otherwise=needed)
     add_system(parser, otherwise=needed)
     add_runs(parser)
-    add_unsaid(parser)
+    add_missing_facts(parser)
     parser.add_argument(
         "results",
         nargs="+",
@@ -47,20 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_unsaid(parser: argparse.ArgumentParser) -> None:
-    """Add what says of results what their files do not, besides system and topology."""
+def add_missing_facts(parser: argparse.ArgumentParser) -> None:
+    """Add arguments for facts that results do not contain, besides system and topology."""
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="Data set of the runs (--dataset-name), where files do not say it (default: unknown)",
+        help="Data set of the runs (--dataset-name), if files do not name it (default: unknown)",
     )
     parser.add_argument(
-        "--vllm-version", metavar="VERSION", help="Version of vLLM that served (default: unknown)"
+        "--vllm-version",
+        metavar="VERSION",
+        help="Version of vLLM of the servers (default: unknown)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Import each result, and print its record and what sanity says of it."""
+    """Import each result; print its record and its findings."""
     from pytest_pdserve.results.imported import read_results
     from pytest_pdserve.results.store import check_runs_folder
     from pytest_pdserve.results.tables import tables_at
@@ -88,13 +90,13 @@ def store_foreign(
     """Write the records of *results* to the runs folder, as ``pdserve import`` does.
 
     :param command: name of the command, for messages.
-    :raises ConfigError: if it is not known what served them.
+    :raises ConfigError: if the system or a topology is unknown.
     :raises StoreError: if a record cannot be written.
     """
     from pytest_pdserve.results.store import check_runs_folder
 
-    lacking = any(each.run.topology is None for each in results)
-    _check_chosen(project, ("topology", "system") if lacking else ("system",), command)
+    lacks_topology = any(each.run.topology is None for each in results)
+    _check_chosen(project, ("topology", "system") if lacks_topology else ("system",), command)
     topology = one_topology(project, command) if "topology" in project.chosen else None
     system = system_in(project)
     _check_measurable(system)
@@ -121,26 +123,30 @@ def _store(
 
 
 def _lines(imported: Sequence[Imported]) -> Iterator[str]:
-    """Return each record's file and findings; what is said of all records comes last, once."""
-    said = [
-        [f"  {finding.severity}: {finding.message}" for finding in made.record.findings]
-        for made in imported
-        if made.record is not None
+    """Yield each record's file and findings; findings of all records come last, once."""
+    findings = [
+        [f"  {finding.severity}: {finding.message}" for finding in each.record.findings]
+        for each in imported
+        if each.record is not None
     ]
-    common = [line for line in said[0] if all(line in lines for lines in said)] if said[1:] else []
-    for made in imported:
-        if made.record is None:
-            yield f"{made.where} was imported before as {made.path}; nothing was written"
+    common = (
+        [line for line in findings[0] if all(line in lines for lines in findings)]
+        if findings[1:]
+        else []
+    )
+    for each in imported:
+        if each.record is None:
+            yield f"{each.where} was imported before as {each.path}; nothing was written"
             continue
-        yield str(made.path)
-        yield from (line for line in said.pop(0) if line not in common)
+        yield str(each.path)
+        yield from (line for line in findings.pop(0) if line not in common)
     yield from ([" all records:", *common] if common else [])
 
 
 def _check_topologies(results: Sequence[Readable]) -> None:
-    """Refuse results that do not say their topology, before anything is written.
+    """Raise if a result has no topology, before anything is written.
 
-    :raises ConfigError: if one does not.
+    :raises ConfigError: if one has none.
     """
     lacking = next((each.run.where for each in results if each.run.topology is None), None)
     if lacking is not None:
@@ -150,36 +156,40 @@ def _check_topologies(results: Sequence[Readable]) -> None:
 
 
 def _check_chosen(project: Project, needed: Sequence[str], command: str = NAME) -> None:
-    """Refuse to guess what served: no result says it.
+    """Raise if a topology or system is needed and was not given.
 
-    :raises ConfigError: if neither a flag nor an ini key does.
+    :raises ConfigError: if neither a flag nor an ini key is set.
     """
     missing = [name for name in needed if name not in project.chosen]
     if missing:
         flags = " and ".join(f"--{name}" for name in missing)
         keys = " and ".join(f"pdserve_{name}" for name in missing)
         raise ConfigError(
-            f"pdserve {command} needs {flags}: no result says what served it; give {flags}, or set "
+            f"pdserve {command} needs {flags}, which results do not contain; give {flags}, or set "
             f"{keys} in the ini file"
         )
 
 
 def _check_measurable(system: System) -> None:
     if system.simulated:
-        raise ConfigError(f"{system.name!r} is simulated: results of real servers are not its own")
+        raise ConfigError(
+            f"{system.name!r} is simulated: results of real servers cannot be imported"
+        )
     if system.figures is not None:
-        raise ConfigError(f"{system.name!r} is figures: results of real servers are not its own")
+        raise ConfigError(
+            f"{system.name!r} consists of figures: results of real servers cannot be imported"
+        )
 
 
 def check_dataset(name: str | None) -> None:
-    """Refuse the name of a data set that no record can be filed by.
+    """Raise if the name of a data set is invalid.
 
-    :raises ConfigError: if it is one.
+    :raises ConfigError: if it is.
     """
     from pytest_pdserve.values.workload import NAME as DATASET
 
     if name is not None and not DATASET.fullmatch(name):
         raise ConfigError(
-            f"--dataset {name!r:.60} is no name of letters, digits, '.', '_' and '-', "
-            "such as random or sharegpt; records are filed by it"
+            f"--dataset {name!r:.60} is not a name of letters, digits, '.', '_' and '-', "
+            "such as random or sharegpt"
         )

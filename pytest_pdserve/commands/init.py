@@ -1,4 +1,4 @@
-"""``pdserve init``: a small project that runs as it is."""
+"""``pdserve init``: write a small project that runs without changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
 NAME = "init"
-TEXT = "Write a small project that runs as it is: a system, a suite, a claim, settings of pytest"
+TEXT = "Write a small project that runs without changes: system, suite, claim, pytest settings"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +30,10 @@ def run(options: argparse.Namespace) -> int:
     """
     folder: Path = options.folder
     files = dict(_files(resources.files("pytest_pdserve") / "template"))
-    there = sorted(str(folder / name) for name in files if is_there(folder / name))
-    if there:
+    existing = sorted(str(folder / name) for name in files if is_there(folder / name))
+    if existing:
         raise ConfigError(
-            f"{there[0]} exists, and pdserve init overwrites nothing; name another folder"
+            f"{existing[0]} exists, and pdserve init does not overwrite files; name another folder"
         )
     for name, source in files.items():
         _write(folder / name, source.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Every file of a folder by its path in it, in order."""
+    """Yield every file of a folder with its path in it, in order."""
     for entry in sorted(folder.iterdir(), key=lambda each: each.name):
         name = f"{prefix}{entry.name}"
         if entry.is_dir() and entry.name != "__pycache__":

@@ -1,4 +1,4 @@
-"""``pdserve judge``: a stored session, judged as it would be by the baseline of today."""
+"""``pdserve judge``: judge a stored session by the current baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_pdserve.values.exit_codes import ExitCode
 
 NAME = "judge"
 TEXT = "Judge a stored session by the baseline and the nights before it"
-_CODES = ", ".join(f"{code} {code.words}" for code in ExitCode)
+_CODES = ", ".join(f"{code} {code.text}" for code in ExitCode)
 DESCRIPTION = f"{TEXT}. Exit codes: {_CODES} (docs/judging.md)"
 
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge, and print what there is to say.
+    """Judge a session, and print the verdicts.
 
     :returns: the exit code.
     :raises ConfigError: as :func:`~pytest_pdserve.session.rejudge.rejudge`.

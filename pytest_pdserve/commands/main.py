@@ -1,4 +1,4 @@
-"""The ``pdserve`` command: finds the subcommands of this folder, and says what is wrong."""
+"""The ``pdserve`` command: run a subcommand, and report errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.exit_codes import ExitCode
 
-_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EIO)
-"""What writing to standard output may end with; of files it is always a ``StoreError``."""
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
+"""Errors of writing to standard output; errors of files are always a ``StoreError``."""
 _ERRORS = "pdserve-ascii"
 """Name of the error handler of standard output."""
 _LOOKALIKES = str.maketrans({"…": "...", "─": "-"})
-"""What our own tables and sentences have beside ASCII; all else is escaped, so that it is told."""
+"""Replacements for the non-ASCII characters of tables and messages; others are escaped."""
 _NOT_COMMANDS = (
     *("arguments", "main", "project", "schemas"),
     *("history_prune", "history_trend"),  # steps of `pdserve history`
@@ -35,13 +35,13 @@ _NOT_COMMANDS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one sentence, and exits as for other bad input."""
+    """Reports bad arguments in one sentence, and exits as for other bad input."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.BAD_INPUT, f"pdserve: {message[:400]}; see {self.prog} --help\n")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Refuse ``--option=--``, of which argparse before Python 3.13 makes an empty list."""
+        """Reject ``--option=--``, which argparse before Python 3.13 turns into an empty list."""
         found = super()._get_values(action, arg_strings)
         if found == [] and action.nargs is None:
             raise argparse.ArgumentError(action, "expected a value, not '--'")
@@ -58,23 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         code: int = options.run(options)
         if sys.stdout is not None:
-            sys.stdout.flush()  # what cannot be written is told by the exit code
+            sys.stdout.flush()  # so that a write error sets the exit code
     except PdserveError as error:
         print(f"pdserve: {error}", file=sys.stderr)
         return ExitCode.BAD_INPUT if isinstance(error, ConfigError) else ExitCode.ERROR
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OUTPUT and error.filename is None:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and error.filename is None:
             return _without_output(error)
         traceback.print_exc()
-        print(f"pdserve: a fault of pdserve itself: {error!r}; please report it", file=sys.stderr)
+        print(f"pdserve: internal error of pdserve: {error!r}; please report it", file=sys.stderr)
         return ExitCode.FAULT_OF_PDSERVE
     return code
 
 
 def _prepare_streams() -> None:
-    """Let text be printed whose characters the terminal's encoding lacks, e.g. in Latin-1."""
+    """Print characters that the terminal's encoding lacks, e.g. in Latin-1, in ASCII."""
     codecs.register_error(_ERRORS, _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
@@ -82,7 +82,7 @@ def _prepare_streams() -> None:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Return what is printed for characters that an encoding lacks, and where they end."""
+    """Return the replacement of characters that an encoding lacks, and their end."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -91,11 +91,11 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 def _without_output(error: OSError) -> ExitCode:
-    """End where standard output takes no more; whoever closed a pipe knows that already."""
+    """Discard further output after a write error; report it unless the reader closed a pipe."""
     if not isinstance(error, BrokenPipeError):
-        said = f"pdserve: standard output cannot be written: {error.strerror}"
-        print(said, file=sys.stderr)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries again at its end
+        message = f"pdserve: standard output cannot be written: {error.strerror}"
+        print(message, file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
     return ExitCode.ERROR
 
 
@@ -115,7 +115,7 @@ def subcommands() -> dict[str, ModuleType]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="pdserve", description="Prefill/decode topologies: show, start, measure, judge them."
+        prog="pdserve", description="Show, start, measure and judge prefill/decode topologies."
     )
     parser.add_argument("--version", action="version", version=_version())
     added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    """Name and version; where the package is only on ``PYTHONPATH`` it has none."""
+    """Return name and version, which is unknown if the package is only on ``PYTHONPATH``."""
     try:
         return f"pytest-pdserve {metadata.version('pytest-pdserve')}"
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""``pdserve nightly``: the whole night, in one line of cron, systemd or a workflow."""
+"""``pdserve nightly``: run a whole night, from cron, systemd or a workflow."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from pytest_pdserve.values.nightly import STEPS
 if TYPE_CHECKING:
     from pytest_pdserve.nightly.folder import NightlyFolder
     from pytest_pdserve.nightly.night import Plan
-    from pytest_pdserve.nightly.running import Asked
+    from pytest_pdserve.nightly.running import SessionCommand
     from pytest_pdserve.session.project import Project
     from pytest_pdserve.values.system import System
 
 NAME = "nightly"
-TEXT = "Do the whole night: run the suites, tell what changed, keep it in the history, notify"
-_CODES = ", ".join(f"{code} {code.words}" for code in ExitCode)
+TEXT = "Run a whole night: run the suites, report what changed, add to the history, notify"
+_CODES = ", ".join(f"{code} {code.text}" for code in ExitCode)
 DESCRIPTION = f"{TEXT} (docs/nightly.md). Exit codes: {_CODES}"
 
 
@@ -78,16 +78,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _steps(text: str) -> tuple[str, ...]:
-    asked = text.split(",")
-    if unknown := [step for step in asked if step not in STEPS]:
+    requested = text.split(",")
+    if unknown := [step for step in requested if step not in STEPS]:
         raise argparse.ArgumentTypeError(
             f"{unknown[0]!r:.40} is not a step; these are {', '.join(STEPS)}"
         )
-    return tuple(step for step in STEPS if step in asked)
+    return tuple(step for step in STEPS if step in requested)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do the night.
+    """Run the steps of the night.
 
     :returns: the exit code.
     :raises ConfigError: if options, system, state or report cannot be used.
@@ -102,9 +102,9 @@ def run(options: argparse.Namespace) -> int:
     plan = _plan(options, project, system_in(project))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    with locked(plan.folder.lock, wait=options.wait) as held:
+    with locked(plan.folder.lock, wait=options.wait) as lock:
         night = Night(
-            plan=plan, night=_night(plan.system), held=held, say=_say, warn=_warn, clean=_clean
+            plan=plan, night=_night(plan.system), lock=lock, say=_say, warn=_warn, clean=_clean
         )
         return night.do(options.only)
 
@@ -133,7 +133,7 @@ def _plan(options: argparse.Namespace, project: Project, system: System) -> Plan
 
     folder = _folder(project)
     return Plan(
-        asked=_asked(options, project, folder.report("json")),
+        command=_command(options, project, folder.report("json")),
         system=system,
         folder=folder,
         history=history_folder(options, project),
@@ -143,8 +143,8 @@ def _plan(options: argparse.Namespace, project: Project, system: System) -> Plan
     )
 
 
-def _asked(options: argparse.Namespace, project: Project, report: Path) -> Asked:
-    from pytest_pdserve.nightly.running import Asked
+def _command(options: argparse.Namespace, project: Project, report: Path) -> SessionCommand:
+    from pytest_pdserve.nightly.running import SessionCommand
     from pytest_pdserve.nightly.running import absolute
     from pytest_pdserve.values.until import parse_until
 
@@ -157,7 +157,7 @@ def _asked(options: argparse.Namespace, project: Project, report: Path) -> Asked
             raise ConfigError(
                 f"{suites[0]} is not there: name suites, or set the ini key pdserve_nightly_suites"
             )
-    return Asked(
+    return SessionCommand(
         suites=suites,
         system=project.system,
         report=report,

@@ -1,4 +1,4 @@
-"""``pdserve notify-github``: an issue for each regression; reports for a pull request or a run."""
+"""``pdserve notify-github``: maintain an issue per regression; post reports to GitHub."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 NAME = "notify-github"
 TEXT = "Open, update or close the issue about an event of pdserve nightly, read as JSON from stdin"
 DESCRIPTION = (
-    f"{TEXT}; or pass on the Markdown of a report. The token is in the variable GITHUB_TOKEN "
+    f"{TEXT}; or post the Markdown of a report. The token is read from the variable GITHUB_TOKEN "
     "(docs/github.md)"
 )
 _API = "https://api.github.com"
 _MAX_EVENT = 4 * 2**20
-"""Bytes of an event: a nightly's have at most 60 sentences."""
+"""Maximum bytes of an event; nightly events have at most 60 sentences."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="Markdown file, or folder with a gate.md, for --pull or --summary in place of an "
-        "event; one that does not exist is said to be missing",
+        "event; if it does not exist, a note about that is posted",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_repository(parser: argparse.ArgumentParser) -> None:
-    """Add what names a repository of GitHub."""
+    """Add the arguments that name a GitHub repository."""
     parser.add_argument(
         "--repo",
         metavar="OWNER/NAME",
@@ -70,7 +70,7 @@ def add_repository(parser: argparse.ArgumentParser) -> None:
 def connect(
     options: argparse.Namespace, environment: Mapping[str, str]
 ) -> AbstractContextManager[GitHub]:
-    """Return a client of the repository that options or variables name.
+    """Return a client of the repository in *options* or *environment*.
 
     :raises ConfigError: if the repository or the token is missing or malformed.
     """
@@ -84,30 +84,32 @@ def connect(
 
 
 def run(options: argparse.Namespace) -> int:
-    """Bring the issue about an event up to it, or pass on a text.
+    """Update the issue about an event, or post a text.
 
     :returns: the exit code.
     :raises ConfigError: if event, text, repository or token cannot be used.
-    :raises GitHubError: if GitHub refuses something, or does not answer.
+    :raises GitHubError: if GitHub rejects a request, or does not answer.
     :raises StoreError: if the summary cannot be written.
     """
     if (options.text is None) != (options.pull is None and not options.summary):
-        raise ConfigError("--text goes together with --pull or --summary: give both, or neither")
-    said = _tell_event(options) if options.text is None else _tell_text(options)
-    print(f"pdserve: {said}")
+        raise ConfigError(
+            "--text needs --pull or --summary, and they need --text: give both, or neither"
+        )
+    outcome = _handle_event(options) if options.text is None else _post_text(options)
+    print(f"pdserve: {outcome}")
     return ExitCode.OK
 
 
-def _tell_event(options: argparse.Namespace) -> str:
+def _handle_event(options: argparse.Namespace) -> str:
     from pytest_pdserve.notify.issues import Issues
 
     event = _event()
     with connect(options, os.environ) as github:
-        said = Issues(github=github, run_url=_run_url(os.environ)).tell(event)
-    return f"{event.kind} {event.key}: {said}"
+        outcome = Issues(github=github, run_url=_run_url(os.environ)).apply(event)
+    return f"{event.kind} {event.key}: {outcome}"
 
 
-def _tell_text(options: argparse.Namespace) -> str:
+def _post_text(options: argparse.Namespace) -> str:
     from pytest_pdserve.notify.texts import append_summary
     from pytest_pdserve.notify.texts import comment_text
     from pytest_pdserve.notify.texts import read_markdown
@@ -125,7 +127,7 @@ def _tell_text(options: argparse.Namespace) -> str:
 
 
 def _event() -> Event:
-    """Return the event on standard input.
+    """Read the event on standard input.
 
     :raises ConfigError: if there is none.
     """
@@ -148,7 +150,7 @@ def _repository(options: argparse.Namespace, environment: Mapping[str, str]) -> 
     repository: str | None = options.repo or environment.get("GITHUB_REPOSITORY")
     if not repository:
         raise ConfigError(
-            "the repository is not known: give --repo OWNER/NAME, or set GITHUB_REPOSITORY"
+            "the repository is unknown: give --repo OWNER/NAME, or set GITHUB_REPOSITORY"
         )
     return repository
 
@@ -157,14 +159,14 @@ def _token(environment: Mapping[str, str]) -> str:
     token = environment.get("GITHUB_TOKEN", "").strip()
     if not token:
         raise ConfigError(
-            "GITHUB_TOKEN is not set: it has the token of GitHub, and no option does, since "
-            "command lines are seen by all users of a machine"
+            "GITHUB_TOKEN is not set: set it to a token of GitHub (there is no option for it: "
+            "command lines are visible to all users of a machine)"
         )
     return token
 
 
 def _run_url(environment: Mapping[str, str]) -> str:
-    """Page of the workflow run that this is a part of; empty outside of GitHub Actions."""
+    """Return the page of this workflow run; empty outside of GitHub Actions."""
     names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
     server, repository, number = (environment.get(name, "") for name in names)
     return f"{server}/{repository}/actions/runs/{number}" if number.isdecimal() else ""

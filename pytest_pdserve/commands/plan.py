@@ -1,4 +1,4 @@
-"""``pdserve plan``: everything that would run, and which topologies would meet a target."""
+"""``pdserve plan``: print everything that would run, or explore topologies by simulation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.topology import Topology
 
 NAME = "plan"
-TEXT = "Print every command that would run, with its environment; touch nothing"
+TEXT = "Print every command that would run, with its environment; start nothing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,18 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_explore(plan: argparse.ArgumentParser) -> None:
-    group = plan.add_argument_group("explore", "which topologies meet a target, as simulated")
+    group = plan.add_argument_group("explore", "simulate which topologies meet a target")
     add = group.add_argument
-    add("--explore", action="store_true", help="Simulate all topologies of so many nodes")
+    add("--explore", action="store_true", help="Simulate all topologies on --nodes nodes")
     add("--input-len", default="512", metavar="N[,N…]", help="Prompt lengths (%(default)s)")
     add("--output-len", default="256", metavar="N[,N…]", help="Output lengths (%(default)s)")
     add("--rate", default="inf", metavar="R", help="Arrivals, req/s; inf for all at once")
     add("--slo-ttft-ms", default="inf", metavar="MS", help="Largest acceptable mean TTFT")
     add("--slo-itl-ms", default="inf", metavar="MS", help="Largest acceptable mean ITL")
     add("--num-prompts", default="1024", metavar="N", help="Requests simulated (%(default)s)")
-    add("--nodes", metavar="N", help="Nodes (default: what the system file says)")
+    add("--nodes", metavar="N", help="Nodes (default: from the system file)")
     add("--fresh", action="store_true", help="Empty prefix caches, also for the sweep's own cells")
-    add("--seed", default="0", metavar="N", help="Of lengths, arrivals, routing (%(default)s)")
+    add("--seed", default="0", metavar="N", help="Seed of lengths, arrivals, routing (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,29 +61,29 @@ def run(options: argparse.Namespace) -> int:
 def _forecast_lines(
     project: Project, system: System, topologies: Sequence[Topology]
 ) -> Iterator[str]:
-    """What a session of smoke and sweep on *topologies* would take."""
+    """Yield a forecast of a session of smoke and sweep on *topologies*."""
     from pytest_pdserve.report.phases import forecast_line
-    from pytest_pdserve.session.forecasting import Asked
+    from pytest_pdserve.session.forecasting import PlannedSession
+    from pytest_pdserve.session.forecasting import cells_with_reference
     from pytest_pdserve.session.forecasting import forecast_session
-    from pytest_pdserve.session.forecasting import known_cells
 
     if system.simulated or system.figures is not None:
         return
     names = [topology.id for topology in topologies]
-    asked = Asked(
+    planned = PlannedSession(
         cells=dict.fromkeys(names, system.sweep.workloads()),
         other_tests=names,
         repeats=project.repeats(system),
         first_runs=project.first_runs,
     )
-    known = known_cells(system, project)
-    made = forecast_session(system, asked, runs=project.runs, known=known)
-    if made is not None:
-        yield f"# a session takes {forecast_line(made)}"
+    cells = cells_with_reference(system, project)
+    forecast = forecast_session(system, planned, runs=project.runs, with_reference=cells)
+    if forecast is not None:
+        yield f"# a session takes {forecast_line(forecast)}"
 
 
 def plan_text(system: System, topology: Topology) -> str:
-    """Return everything that would run for *topology*, as a person would type it."""
+    """Return everything that would run for *topology*, as shell commands."""
     from pytest_pdserve.backends.planned import plan_topology
     from pytest_pdserve.backends.registry import backend_of
 
@@ -95,8 +95,8 @@ def plan_text(system: System, topology: Topology) -> str:
         + (f", {idle} idle" if idle else "")
         + "; {braces} are filled in by the allocation"
     ]
-    if asked := backend_of(system).plan_lines(system):
-        lines += ["", *(f"# {line}" for line in asked)]
+    if notes := backend_of(system).plan_lines(system):
+        lines += ["", *(f"# {line}" for line in notes)]
     for command in planned.commands:
         lines += ["", f"# {command.name} on {command.node}", command.render()]
     return "\n".join(lines) + "\n"

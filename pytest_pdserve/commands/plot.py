@@ -34,8 +34,7 @@ DESCRIPTION = (
 )
 DEFAULT_OUT = "figures"
 MAX_TRENDS = 12
-"""Figures of a history, unless another number is asked for."""
-"""Characters of a file name before its ending."""
+"""Figures of a history, unless ``--max-trends`` sets another number."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses of a source."""
+    """Add the options that select parts of a source."""
     parser.add_argument(
         "--metric",
         action="append",
@@ -160,7 +159,7 @@ def _cells(
     from pytest_pdserve.report.figures.cells import cells_of
     from pytest_pdserve.report.figures.session import cells_of_session
     from pytest_pdserve.results.history import session_of
-    from pytest_pdserve.session.measured_sources import Given
+    from pytest_pdserve.session.measured_sources import SideOptions
     from pytest_pdserve.session.measured_sources import find_measurements
 
     folders = (Path(options.source), project.runs / options.source)
@@ -169,7 +168,7 @@ def _cells(
         _check_session(options, session)
         found = cells_of_session(session)
     else:
-        given = Given(system=options.system, client=options.client)
+        given = SideOptions(system=options.system, client=options.client)
         measured = find_measurements(options.source, project, given)
         found = cells_of(measured.runs)
     kept = [
@@ -182,9 +181,9 @@ def _cells(
 
 
 def _check_session(options: argparse.Namespace, folder: Path) -> None:
-    """Refuse what a session has but once.
+    """Raise ConfigError if an option selects another system or client than the session's.
 
-    :raises ConfigError: if another system or a client is asked for.
+    :raises ConfigError: if ``--system`` names another system, or ``--client`` is given.
     """
     from pytest_pdserve.results.history import session_of
 
@@ -200,9 +199,8 @@ def _check_session(options: argparse.Namespace, folder: Path) -> None:
 def _trends(options: argparse.Namespace, folder: Path) -> Iterator[Plot]:
     """Yield a figure of each metric of each cell of a history."""
     from pytest_pdserve.history.store import Store
-    from pytest_pdserve.report.figures.trend import series_of
     from pytest_pdserve.report.figures.trend import trend_plots
-    from pytest_pdserve.study.trend_history import trend_of
+    from pytest_pdserve.study.cell_trends import dated_series
 
     store = Store.open(folder)
     values = store.values(options.system, options.topology, options.workload)
@@ -211,13 +209,9 @@ def _trends(options: argparse.Namespace, folder: Path) -> Iterator[Plot]:
         values = values[values["client_kind"] == options.client]
     if values.empty:
         return
-    sessions = store.sessions()
-    try:
-        trend = trend_of(values, sessions)
-    except ConfigError as error:  # a trend needs a package that figures do not
-        print(f"pdserve: no change is dated: {error}", file=sys.stderr)
-        trend = None
-    series = list(series_of(values, sessions, trend))
+    series, why = dated_series(values, store.sessions())
+    if why:
+        print(f"pdserve: {why}", file=sys.stderr)
     yield from islice(trend_plots(series), options.max_trends)
     if len(series) > options.max_trends:
         print(

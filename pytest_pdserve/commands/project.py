@@ -1,4 +1,4 @@
-"""The project that a command of ``pdserve`` works in: the one that pytest would find."""
+"""Find the project of a ``pdserve`` command, as pytest finds it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PLUGIN = "pytest_pdserve.plugin.hooks"
 def find_project(options: argparse.Namespace) -> Project:
     """Return the project of the working folder, or the one that *options* names.
 
-    pytest itself looks for it, with ``addopts`` and ``PYTEST_ADDOPTS``; it loads no other plugin
-    and no conftest.py.
+    pytest itself finds it, with ``addopts`` and ``PYTEST_ADDOPTS``, but without other plugins and
+    conftest.py.
 
-    :raises ConfigError: if pytest cannot use its settings, with its own sentence.
+    :raises ConfigError: with the message of pytest, if pytest cannot use its settings.
     """
     arguments = ["-s", "--disable-plugin-autoload", "-p", _plugin()]
     if options.config_file is not None:
@@ -37,21 +37,21 @@ def find_project(options: argparse.Namespace) -> Project:
         arguments += ["-c", options.config_file]
     if options.rootdir is not None:
         arguments += ["--rootdir", options.rootdir]
-    said = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             pytest.main(arguments, plugins=[_Finder(options)])
     except _FoundProject as found:
         return found.project
     except (OSError, ValueError) as error:  # e.g. an ini file that is not UTF-8 text
         raise ConfigError(f"pytest cannot use its settings: {error}") from error
     raise ConfigError(
-        f"pytest cannot use its settings: {said.getvalue().strip().removeprefix('ERROR: ')}"
+        f"pytest cannot use its settings: {stderr.getvalue().strip().removeprefix('ERROR: ')}"
     )
 
 
 def system_in(project: Project) -> System:
-    """Read the project's system, and say on standard error which folders are used.
+    """Read the project's system; print the folders in use on standard error.
 
     :raises ConfigError: if there is none, or it is malformed.
     """
@@ -64,7 +64,7 @@ def system_in(project: Project) -> System:
 
 
 class _FoundProject(Exception):
-    """Ends pytest as soon as it has found the project."""
+    """Raised to stop pytest as soon as it has found the project."""
 
     def __init__(self, project: Project) -> None:
         super().__init__()
@@ -72,28 +72,28 @@ class _FoundProject(Exception):
 
 
 class _Finder:
-    """A plugin that wants nothing of pytest but its root and its ini keys."""
+    """A plugin that only reads the root and the ini keys."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
-        """Read the settings, and go no further.
+        """Read the settings, and stop pytest.
 
         :raises _FoundProject: always.
         """
-        known = early_config.known_args_namespace
+        arguments = early_config.known_args_namespace
         for name in ("system", "topology", "runs", "history"):
             given = getattr(self._options, name, None)
             if given is not None:
-                setattr(known, f"pdserve_{name}", given)
-        raise _FoundProject(project_of(early_config, known))
+                setattr(arguments, f"pdserve_{name}", given)
+        raise _FoundProject(project_of(early_config, arguments))
 
 
 def _plugin() -> str:
-    """The plugin's name for ``-p``: that of its entry point, under which it may be loaded already.
+    """Return the plugin's name for ``-p``: that of its entry point, to avoid loading it twice.
 
-    It has none where the package is only on ``PYTHONPATH``.
+    There is no entry point if the package is only on ``PYTHONPATH``.
     """
     return "pdserve" if [*metadata.entry_points(group="pytest11", name="pdserve")] else _PLUGIN

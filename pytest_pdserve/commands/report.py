@@ -15,6 +15,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from pytest_pdserve.report.page.trends import NightTrends
     from pytest_pdserve.values.report import Report
     from pytest_pdserve.values.sessions import StoredRef
 
@@ -60,16 +61,30 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.report.writing import write_report
 
     report, folder = _report(options)
+    trends = _trends(options, report) if options.format == "html" else None
     if options.output is None:
-        sys.stdout.write(report_text(report, options.format, folder=folder))
+        sys.stdout.write(report_text(report, options.format, folder=folder, trends=trends))
     else:
-        write_report(report, options.output, options.format, folder=folder)
+        write_report(report, options.output, options.format, folder=folder, trends=trends)
         print(f"pdserve: written {options.output}", file=sys.stderr)
     return ExitCode.OK
 
 
+def _trends(options: argparse.Namespace, report: Report) -> NightTrends | None:
+    """Return what the history holds of the session's cells; None without a history.
+
+    :raises ConfigError: if ``--history`` is not a folder.
+    """
+    from pytest_pdserve.study.cell_trends import night_trends
+
+    history = find_project(options).history
+    if history is None or (options.history is None and not history.is_dir()):
+        return None
+    return night_trends(report, history)
+
+
 def _report(options: argparse.Namespace) -> tuple[Report, Path]:
-    """Return the report of the session that was asked for, and the session's folder."""
+    """Return the report of the selected session, and the session's folder."""
     from pytest_pdserve.results.store import load_report
 
     runs = options.runs if options.runs is not None else find_project(options).runs

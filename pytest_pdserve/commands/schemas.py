@@ -1,4 +1,4 @@
-"""The JSON schemas of stored files, generated from their values: ``make schemas``."""
+"""Generate the JSON schemas of stored files from their types: ``make schemas``."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FOLDER = Path(kinds.__file__).parent / "schema"
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the schema of every kind of file by name.
 
-    That of system files has the tables of this package's backends too; those of other packages
-    are held against their own when a file is read.
+    That of system files includes the tables of this package's backends; tables of other packages
+    are validated by their own schema when a file is read.
     """
-    made = {kind.name: kind.schema() for kind in kinds.KINDS}
-    system = made[kinds.SYSTEM.name]
+    generated = {kind.name: kind.schema() for kind in kinds.KINDS}
+    system = generated[kinds.SYSTEM.name]
     for name in OWN:
         for table, kind in find_backend(name).tables.items():
             own = kinds.table_schema(kind)
             system["$defs"] |= own.pop("$defs")
             system["properties"][table] = {"$ref": own["$ref"]}
-    return {name: _dedented(schema) for name, schema in made.items()}
+    return {name: _dedented(schema) for name, schema in generated.items()}
 
 
 def _dedented(part: Any) -> Any:
-    """The same with descriptions as Python 3.13 has docstrings: without the source's indent."""
+    """Return *part* with descriptions dedented, as docstrings are in Python 3.13."""
     if isinstance(part, dict):
         return {
             key: inspect.cleandoc(value)
@@ -43,7 +43,7 @@ def _dedented(part: Any) -> Any:
 
 
 def write_schemas() -> None:
-    """Write every schema where the package looks for it."""
+    """Write every schema to the package."""
     for name, schema in schemas().items():
         path = FOLDER / f"{name}.schema.json"
         path.write_text(json.dumps(schema, indent=2, ensure_ascii=True) + "\n")

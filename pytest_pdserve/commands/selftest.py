@@ -1,4 +1,4 @@
-"""``pdserve selftest``: what the rules say of simulated nights or gates, or of a file's nights."""
+"""``pdserve selftest``: apply the rules to simulated nights or gates, or to nights of a file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ SEED = 0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("--nights", type=int, metavar="N", help=f"Clean nights a kind of noise (default: {NIGHTS})")
+    add(
+        "--nights",
+        type=int,
+        metavar="N",
+        help=f"Clean nights per kind of noise (default: {NIGHTS})",
+    )
     add("--gate", action="store_true", help="Judge simulated upgrade gates instead of nights")
-    add("--gates", type=int, metavar="N", help=f"With --gate: gates of a row (default: {GATES})")
+    add("--gates", type=int, metavar="N", help=f"With --gate: gates per row (default: {GATES})")
     add("--seed", type=int, metavar="S", help=f"Seed of every draw (default: {SEED})")
     add("--noise", metavar="NAME", help="One kind of noise, e.g. bimodal (default: all)")
     add("--workers", type=int, metavar="N", help="Processes (default: the cores, at most 2)")
@@ -35,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found."""
+    """Judge nights or gates, and print tables."""
     if options.series is not None:
         return _replay(options)
     if options.gate:

@@ -1,4 +1,4 @@
-"""``pdserve serve``: a topology held until it is interrupted."""
+"""``pdserve serve``: deploy a topology and keep it running until interrupted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "serve"
 SUITES = "suites"
-TEXT = "Stand a topology up and hold it until interrupted"
+TEXT = "Deploy a topology and keep it running until interrupted"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Hold the topology until Ctrl-C or SIGTERM, its normal end."""
+    """Deploy the topology until Ctrl-C or SIGTERM, its normal end."""
     from pytest_pdserve.backends.backend import Request
     from pytest_pdserve.backends.planned import plan_topology
     from pytest_pdserve.backends.registry import backend_of
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     backend = backend_of(system)
     if backend.deployer is not None or not backend.starts_servers:
         raise ConfigError(
-            f"system {system.name!r} is of kind {backend.name!r}, which starts no servers to hold"
+            f"system {system.name!r} is of kind {backend.name!r}, which starts no servers"
         )
     backend.check(system)
     backend.check_launch(system, plan_topology(system, topology, starting=True).launch)
@@ -66,19 +66,19 @@ def run(options: argparse.Namespace) -> int:
     def progress(text: str) -> None:
         print(f"pdserve {topology.id}: {text}", flush=True)
 
-    asked = Request(folder=store.folder / backend.name, progress=progress)
+    request = Request(folder=store.folder / backend.name, progress=progress)
     with (
         redacting_files(store.folder),
-        backend.acquire(system, asked) as nodes,
+        backend.acquire(system, request) as nodes,
         bench_client(system, nodes, store.folder / "client", measuring=False) as bench,
         stand_up(nodes, topology, system, bench=bench, logs=logs, progress=progress) as deployment,
     ):
-        _hold(deployment, logs, project, options.config_file)
+        _keep_running(deployment, logs, project, options.config_file)
     return 0
 
 
-def _hold(deployment: Deployment, logs: Path, project: Project, ini: str | None) -> None:
-    """Say where it answers, and watch its servers."""
+def _keep_running(deployment: Deployment, logs: Path, project: Project, ini: str | None) -> None:
+    """Print the endpoint, and watch the servers."""
     key = logs.parent.parent / "api-key"
     try:
         _write_key(key, deployment.api_key)
@@ -117,7 +117,7 @@ def _ready_text(deployment: Deployment, logs: Path, key: Path) -> str:
 
 
 def measure_line(deployment: Deployment, project: Project, *, key: Path, ini: str | None) -> str:
-    """Return a line for a shell in any folder that measures *deployment* while it is held.
+    """Return a shell line that measures *deployment* from any folder while it runs.
 
     :param key: file that holds its API key.
     :param ini: ini file of the project, if one was named.

@@ -53,18 +53,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _newest(runs: Path, system: str | None) -> str:
-    """Return the folder of the newest session that left a record; say which are passed over."""
+    """Return the folder of the newest session with a record; print which are skipped."""
     from pytest_pdserve.results.history import session_folders
     from pytest_pdserve.results.history import stored_session
 
     for folder, found in session_folders(runs):
         if system not in (None, found.system):
             continue
-        torn: list[str] = []
-        if stored_session(folder, system=found.system, unreadable=torn) is not None:
+        unreadable: list[str] = []
+        if stored_session(folder, system=found.system, unreadable=unreadable) is not None:
             return folder.name
-        why = torn[0] if torn else "it has no record"
-        print(f"pdserve: passed over {folder.name}: {why}", file=sys.stderr)
+        why = unreadable[0] if unreadable else "it has no record"
+        print(f"pdserve: skipped {folder.name}: {why}", file=sys.stderr)
     of = f" of {system!r}" if system else ""
     raise ConfigError(f"{runs} holds no session{of} with a record; name another folder with --runs")
 
@@ -78,12 +78,12 @@ def _session(runs: Path, name: str, system: str | None) -> StoredSession:
         raise ConfigError(f"RUN {name!r:.80}: expected the name of a folder in {runs}")
     found = session_of(folder)
     if found is None:
-        raise ConfigError(f"{folder} holds no session that can be read")
+        raise ConfigError(f"{folder} has no readable session")
     if system not in (None, found.system):
         raise ConfigError(f"{folder} is of system {found.system!r}, not of {system!r}")
     unreadable: list[str] = []
     session = stored_session(folder, system=found.system, unreadable=unreadable)
     if session is None:
         more = f": {unreadable[0]}" if unreadable else ""
-        raise ConfigError(f"{folder} holds no record that can be read{more}")
+        raise ConfigError(f"{folder} has no readable record{more}")
     return session

@@ -1,4 +1,4 @@
-"""``pdserve transfer``: how fast KV caches move between nodes, measured without a model."""
+"""``pdserve transfer``: measure KV transfers between nodes without a model."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 NAME = "transfer"
 TEXT = "Measure KV transfers between nodes without a model, and judge them by a baseline"
 DESCRIPTION = (
-    f"{TEXT}. Exit codes: 0 no pair is slower, 1 FAIL, 4 bad input, 7 a transfer failed or brought "
-    "wrong bytes (docs/transfer.md)"
+    f"{TEXT}. Exit codes: 0 no pair is slower, 1 FAIL, 4 bad input, 7 a transfer failed or "
+    "delivered wrong bytes (docs/transfer.md)"
 )
 
 
@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="A,B",
-        help="Two nodes, by name or by position from 0, in both directions; once for each pair "
-        "(default: every two)",
+        help="Two nodes, by name or by position from 0, in both directions; may be given several "
+        "times (default: all pairs)",
     )
     parser.add_argument(
         "--backends",
@@ -65,19 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ID",
-        help="What is moved, e.g. 256tok or 16MiB-x4; once for each (default: all of the system)",
+        help="Transfer to measure, e.g. 256tok or 16MiB-x4; repeatable (default: the system's)",
     )
     parser.add_argument(
         "--repeats",
         type=_repeats,
         metavar="N",
-        help="Times that each is measured, 3 at least (default: [transfer] repeats, else 9)",
+        help="Times that each is measured, at least 3 (default: [transfer] repeats, else 9)",
     )
     parser.add_argument(
-        "--accept", action="store_true", help="Add what is measured to the system's baseline"
+        "--accept", action="store_true", help="Add the measurements to the system's baseline"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="Write figures and verdicts to FILE, too"
+        "--json", type=Path, metavar="FILE", help="Also write figures and verdicts to FILE"
     )
     parser.add_argument(
         "--job-id", metavar="ID", help="Use the nodes of a running Slurm job, and leave it running"
@@ -91,20 +91,20 @@ def _repeats(text: str) -> int:
 
 
 def _backends(text: str) -> tuple[TransferBackend, ...]:
-    """Read ``--backends``.
+    """Parse ``--backends``.
 
     :raises ConfigError: if one is unknown.
     """
-    known: dict[str, TransferBackend] = {name: name for name in get_args(TransferBackend)}
+    by_name: dict[str, TransferBackend] = {name: name for name in get_args(TransferBackend)}
     words = list(dict.fromkeys(text.split(",")))
     for word in words:
-        if word not in known:
-            raise ConfigError(f"--backends {word!r:.80}: expected {' or '.join(sorted(known))}")
-    return tuple(known[word] for word in words)
+        if word not in by_name:
+            raise ConfigError(f"--backends {word!r:.80}: expected {' or '.join(sorted(by_name))}")
+    return tuple(by_name[word] for word in words)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, keep records, print tables, judge."""
+    """Measure, write records, print tables, judge."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.plan.transfer import transfer_backends
     from pytest_pdserve.results.store import check_runs_folder
@@ -143,7 +143,7 @@ def _measure(
     backends: tuple[TransferBackend, ...],
     shapes: tuple[TransferShape, ...],
 ) -> int:
-    """Acquire nodes, measure on them and judge, and give them back."""
+    """Acquire nodes, measure and judge, and release the nodes."""
     from pytest_pdserve.backends.backend import Request
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.plan.transfer import all_pairs
@@ -154,8 +154,8 @@ def _measure(
     from pytest_pdserve.transfer.measuring import TransferPlan
 
     backend, store = backend_of(system), create_run(project.runs, system.name)
-    asked = Request(folder=store.folder / backend.name, progress=_progress, job_id=options.job_id)
-    with redacting_files(store.folder), backend.acquire(system, asked) as allocation:
+    request = Request(folder=store.folder / backend.name, progress=_progress, job_id=options.job_id)
+    with redacting_files(store.folder), backend.acquire(system, request) as allocation:
         nodes = tuple(host.name for host in allocation.hosts)
         plan = TransferPlan(
             pairs=named_pairs(options.pair, nodes) if options.pair else all_pairs(nodes),
@@ -172,7 +172,7 @@ def _measure(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measuring:
-    """Measures pairs on nodes that are held, and keeps records."""
+    """Measures pairs on acquired nodes, and writes records."""
 
     allocation: Allocation
     system: System
@@ -183,7 +183,7 @@ class _Measuring:
     def measure(self, pairs: tuple[Pair, ...], label: str = "") -> tuple[PairFigures, ...]:
         """Measure every shape between *pairs*.
 
-        :param label: what names of files begin with.
+        :param label: prefix of file names.
         """
         from pytest_pdserve.results.transfer import write_transfers
         from pytest_pdserve.transfer.measuring import measure_transfers
@@ -200,7 +200,7 @@ class _Measuring:
         return found
 
     def nixlbench(self, measured: Sequence[PairFigures]) -> BenchRates:
-        """Run NIXL's own benchmark between the same nodes; nothing where it is not installed."""
+        """Run NIXL's own benchmark between the same nodes; empty if it is not installed."""
         from pytest_pdserve.transfer.nixlbench import NixlBench
         from pytest_pdserve.transfer.nixlbench import find_nixlbench
 
@@ -218,7 +218,7 @@ class _Measuring:
 
 
 def _judge(options: argparse.Namespace, project: Project, measuring: _Measuring) -> int:
-    """Measure, print tables and verdicts; accept the run if that is asked for."""
+    """Measure, print tables and verdicts; accept the run if requested."""
     from pytest_pdserve.judge.transfer import judge_transfers
     from pytest_pdserve.judge.verdict import Status
     from pytest_pdserve.report.transfer import transfer_lines
@@ -226,7 +226,7 @@ def _judge(options: argparse.Namespace, project: Project, measuring: _Measuring)
     from pytest_pdserve.results.files import write_json
     from pytest_pdserve.results.transfer import SUITE
     from pytest_pdserve.results.transfer import load_transfer_baseline
-    from pytest_pdserve.transfer.measuring import judged
+    from pytest_pdserve.transfer.measuring import judge_and_confirm
 
     system = measuring.system
     baseline = load_transfer_baseline(system, project.rootdir, measuring.digest, state_folder())
@@ -234,13 +234,15 @@ def _judge(options: argparse.Namespace, project: Project, measuring: _Measuring)
     if options.accept:
         verdicts = judge_transfers(measured, baseline)
     else:
-        verdicts = judged(measured, baseline, measure_again=lambda p: measuring.measure(p, "again"))
-    beside = measuring.nixlbench(measured)
+        verdicts = judge_and_confirm(
+            measured, baseline, measure_again=lambda p: measuring.measure(p, "again")
+        )
+    nixlbench = measuring.nixlbench(measured)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print("\n".join(transfer_lines(verdicts, system, colour=colour, beside=beside)))
+    print("\n".join(transfer_lines(verdicts, system, colour=colour, bench=nixlbench)))
     print(f"records   {measuring.store.folder / SUITE}")
     if options.json is not None:
-        write_json(options.json, {"system": system.name, "transfers": _rows(verdicts, beside)})
+        write_json(options.json, {"system": system.name, "transfers": _rows(verdicts, nixlbench)})
     if options.accept:
         path = _accept(project, measuring, baseline, measured)
         print(f"accepted  {path}")
@@ -270,10 +272,10 @@ def _accept(
     return path
 
 
-def _rows(verdicts: Sequence[TransferVerdict], beside: BenchRates) -> list[dict[str, object]]:
-    """Return figures and verdicts as ``--json`` writes them: units end the names.
+def _rows(verdicts: Sequence[TransferVerdict], nixlbench: BenchRates) -> list[dict[str, object]]:
+    """Return figures and verdicts as ``--json`` writes them; names end with units.
 
-    What nixlbench showed is in ``nixlbench_gb_s``, one value for every two nodes.
+    ``nixlbench_gb_s`` is measured by nixlbench, one value for every pair of nodes.
     """
     from pytest_pdserve.values.transfer import relative_spread
 
@@ -297,7 +299,7 @@ def _rows(verdicts: Sequence[TransferVerdict], beside: BenchRates) -> list[dict[
             "verdict": str(each.status),
             "reference_ms": each.reference.ms if each.reference else None,
             "limit": each.reference.limit if each.reference else None,
-            "nixlbench_gb_s": beside.get((each.measured.backend, each.figure.shape.id)),
+            "nixlbench_gb_s": nixlbench.get((each.measured.backend, each.figure.shape.id)),
         }
         for each in verdicts
     ]

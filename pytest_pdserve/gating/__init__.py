@@ -1,1 +1,1 @@
-"""Upgrade gates run on held nodes: starts of both stacks, their folder, their lock."""
+"""Run upgrade gates on acquired nodes: starts of both stacks, their folder, their lock."""

@@ -1,4 +1,4 @@
-"""One gate at a time on the nodes of a system: two would measure each other."""
+"""Lock that permits one gate at a time on a system: two would disturb each other."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pytest_pdserve.values.system import System
 
 
 @contextlib.contextmanager
-def holding_system(system: System, state: Path) -> Iterator[None]:
-    """Keep other gates of this machine away from the nodes of *system* until the block is left.
+def locked_system(system: System, state: Path) -> Iterator[None]:
+    """Lock the nodes of *system* against other gates of this machine while the context is open.
 
-    A cluster with jobs keeps them apart itself, and nodes that are simulated cannot be shared. The
-    lock ends with this process, however that ends.
+    Clusters with jobs need no lock, and simulated nodes cannot be shared. The lock ends with this
+    process, however it ends.
 
-    :param state: the user's own folder.
-    :raises AllocationError: if another gate holds it.
+    :param state: the user's state folder.
+    :raises AllocationError: if another gate has locked it.
     """
     if system.simulated or backend_of(system).takes_jobs:
         yield

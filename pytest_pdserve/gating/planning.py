@@ -1,4 +1,4 @@
-"""What a gate will take and can show, before anything starts."""
+"""Forecast the cost of a gate before anything starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pdserve.backends.registry import backend_of
-from pytest_pdserve.gating.asked import GateRequest
+from pytest_pdserve.gating.request import GateRequest
 from pytest_pdserve.plan.forecast import Forecast
 from pytest_pdserve.plan.forecast import TopologyWork
 from pytest_pdserve.plan.forecast import forecast
@@ -15,30 +15,29 @@ from pytest_pdserve.session.phases import held_by
 from pytest_pdserve.values.rules import GATE_RULE
 
 STARTS = 4
-"""Starts of a topology in a block."""
+"""Number of starts of a topology in a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatePlan:
-    """What a gate will do."""
+    """A gate and its forecasts."""
 
     request: GateRequest
-    """What is asked."""
-    least: Forecast | None
-    """What the fewest blocks take that can end in GO; None where nothing takes time."""
-    most: Forecast | None
-    """What all blocks of the budget take, every cell in each."""
+    shortest: Forecast | None
+    """Cost of the fewest blocks that can end in GO; None if simulated."""
+    longest: Forecast | None
+    """Cost of all blocks of the budget, with every cell in each."""
 
 
 def plan_gate(request: GateRequest, runs: Path) -> GatePlan:
-    """Return what a gate will take by earlier sessions of its system.
+    """Return a gate with forecasts from earlier sessions of its system.
 
-    :param runs: folder of these.
+    :param runs: folder of the sessions.
     """
     return GatePlan(
         request=request,
-        least=_forecast(request, runs, GATE_RULE.min_good_blocks),
-        most=_forecast(request, runs, request.budget.blocks),
+        shortest=_forecast(request, runs, GATE_RULE.min_good_blocks),
+        longest=_forecast(request, runs, request.budget.blocks),
     )
 
 

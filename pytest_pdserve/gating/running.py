@@ -1,4 +1,4 @@
-"""A gate that runs: step by step until it is decided, its state written after each start."""
+"""Run a gate step by step until it is decided; the state is written after each start."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.stacks.building import other_packages
 from pytest_pdserve.backends.stacks.installed import python_of_system
-from pytest_pdserve.gating.arms import OURS
-from pytest_pdserve.gating.arms import Arm
-from pytest_pdserve.gating.arms import built_arm
-from pytest_pdserve.gating.arms import read_arm
-from pytest_pdserve.gating.arms import swapped_text
-from pytest_pdserve.gating.asked import GateRequest
-from pytest_pdserve.gating.lock import holding_system
-from pytest_pdserve.gating.starts import Held
+from pytest_pdserve.gating.lock import locked_system
+from pytest_pdserve.gating.request import GateRequest
+from pytest_pdserve.gating.sides import OWN_PACKAGE
+from pytest_pdserve.gating.sides import GateSide
+from pytest_pdserve.gating.sides import build_side
+from pytest_pdserve.gating.sides import parse_side
+from pytest_pdserve.gating.sides import swapped_text
+from pytest_pdserve.gating.starts import StartContext
 from pytest_pdserve.gating.starts import run_start
 from pytest_pdserve.judge.gate.differences import Differences
 from pytest_pdserve.judge.gate.differences import find_differences
-from pytest_pdserve.judge.gate.differences import joined
+from pytest_pdserve.judge.gate.differences import merge_differences
 from pytest_pdserve.judge.gate.steps import GateEnd
 from pytest_pdserve.judge.gate.steps import GateProgress
 from pytest_pdserve.judge.gate.steps import next_step
 from pytest_pdserve.judge.gate.swaps import SwapStep
+from pytest_pdserve.judge.gate.swaps import attribution_target
 from pytest_pdserve.judge.gate.swaps import next_swap
-from pytest_pdserve.judge.gate.swaps import suspect_of
 from pytest_pdserve.results.gate import load_runs
 from pytest_pdserve.results.gate import write_state
 from pytest_pdserve.results.measured import runs_of_records
@@ -60,20 +60,19 @@ from pytest_pdserve.values.topology import Topology
 
 @dataclass(slots=True, kw_only=True)
 class GateRun:
-    """A gate: what was asked, and what it has measured so far."""
+    """A gate: its request, and what it has measured so far."""
 
     request: GateRequest
-    """What was asked."""
     folder: Path
-    """Its folder."""
+    """Folder of the gate."""
     state: GateState
-    """How far it is."""
+    """State as it is stored in the folder."""
     rootdir: Path
     """Root of the project."""
     user_state: Path
-    """The user's own folder."""
+    """The user's state folder."""
     progress: Progress
-    """Told what is being waited for."""
+    """Reports what the gate is waiting for."""
     clock: Callable[[], float] = time.monotonic
     _runs: dict[str, tuple[Record, ...]] = field(default_factory=dict)
     _measured: dict[str, tuple[MeasuredRun, ...]] = field(default_factory=dict)
@@ -82,7 +81,7 @@ class GateRun:
 
     @property
     def runs(self) -> Mapping[str, Sequence[Record]]:
-        """Records by folder of the start."""
+        """Records by the folder of their start."""
         for start in self.state.starts:
             if start.folder not in self._runs:
                 self._runs[start.folder] = load_runs(self.folder, start)
@@ -90,21 +89,21 @@ class GateRun:
 
     @property
     def own_starts(self) -> tuple[GateStart, ...]:
-        """Starts of the gate itself, without those with swapped components."""
+        """Starts without swapped components."""
         return tuple(start for start in self.state.starts if not start.step.swap)
 
     @property
     def differences(self) -> Differences:
-        """What differs between the runs of A and of B so far.
+        """Differences between the runs of A and of B so far.
 
-        Runs are compared within a block and a topology: later blocks have other placements.
+        Runs are compared within a block and a topology: other blocks have other placements.
         """
         groups: dict[tuple[int, str], dict[Side, list[MeasuredRun]]] = {}
         for start in self.own_starts:
             step = start.step
             sides = groups.setdefault((step.block, step.topology), {"A": [], "B": []})
             sides[step.side] += self._measured_runs(start)
-        return joined(
+        return merge_differences(
             find_differences(sides["A"], sides["B"], self.request.components)
             for sides in groups.values()
             if sides["A"] and sides["B"]
@@ -115,8 +114,8 @@ class GateRun:
             self._measured[start.folder] = runs_of_records(self.runs[start.folder], start.folder)
         return self._measured[start.folder]
 
-    def where(self) -> GateProgress:
-        """Return where the gate stands, by all that was measured."""
+    def evaluate(self) -> GateProgress:
+        """Return the progress of the gate, from everything measured so far."""
         found = next_step(
             self.own_starts,
             self.runs,
@@ -137,7 +136,7 @@ class GateRun:
         return found
 
     def _spent(self, found: GateProgress) -> str | None:
-        """Return that the next block does not fit into the budget, or None."""
+        """Return why the next block does not fit into the budget; None if it does."""
         left_s = self.request.budget.left_s(self.held_s, self.state.gpus)
         if left_s is None:
             return None
@@ -145,52 +144,52 @@ class GateRun:
         if left_s > needed_s:
             return None
         return (
-            f"the budget of {self.request.budget.words} does not cover another block: "
+            f"the budget of {self.request.budget.text} does not cover another block: "
             f"{max(0.0, left_s):.0f} s are left, and the last block took {needed_s:.0f} s"
         )
 
     def block_s(self, block: int) -> float:
-        """Return the seconds that a block took, its failed starts included; 0 if there is none."""
+        """Return the seconds that a block took, with failed starts; 0 without one."""
         return sum(start.seconds for start in self.own_starts if start.step.block == block)
 
     @property
     def held_s(self) -> float:
-        """Seconds that nodes were held so far."""
+        """Seconds that nodes were held so far, over all sessions of the gate."""
         now_s = 0.0 if self._held_since is None else self.clock() - self._held_since
         return self._held_before_s + now_s
 
     def run(self) -> tuple[GateProgress, Attribution | None]:
         """Measure until the gate is decided, or its budget is spent.
 
-        :returns: where it stands, and which component made B worse, if that was asked.
-        :raises PdserveError: if it cannot go on; it may be resumed.
+        :returns: its progress, and the component that made B worse, if requested.
+        :raises PdserveError: if it cannot continue; it may be resumed.
         """
         self._held_before_s = self.state.held_s
-        found = self.where()
+        found = self.evaluate()
         if found.step is None and not isinstance(swap := self.next_swap(found), SwapStep):
             return found, swap
-        with holding_system(self.request.system, self.user_state):
-            arms = self._built_arms()
+        with locked_system(self.request.system, self.user_state):
+            sides = self._build_sides()
             with self._holding() as held:
-                self._drop_torn_block(held)
-                found = self._until_decided(self.where(), arms, held)
-                return found, self._attribution(found, arms, held)
+                self._drop_incomplete_block(held)
+                found = self._until_decided(self.evaluate(), sides, held)
+                return found, self._attribution(found, sides, held)
 
-    def _drop_torn_block(self, held: Held) -> None:
-        """Measure a block anew if it was begun on nodes that are not held now."""
-        block = len(self.where().blocks)
+    def _drop_incomplete_block(self, held: StartContext) -> None:
+        """Drop an incomplete block that was started on other nodes."""
+        block = len(self.evaluate().blocks)
         begun = [start for start in self.own_starts if start.step.block == block]
         nodes = {n for start in begun for record in self.runs[start.folder] for n in record.nodes}
         if gone := nodes - {host.name for host in held.allocation.hosts}:
             self.progress(
-                f"block {block + 1} was begun on {', '.join(sorted(gone))}, which is not held now: "
-                "it is measured anew"
+                f"block {block + 1} was begun on {', '.join(sorted(gone))}, which this session "
+                "does not have: it is measured again"
             )
             kept = tuple(start for start in self.state.starts if start not in begun)
             self.state = replace(self.state, starts=kept)
 
     def next_swap(self, found: GateProgress) -> SwapStep | Attribution | None:
-        """Return which start or which component an attribution has next; None if none is asked."""
+        """Return the next start of an attribution, or its result; None without one."""
         no_go = found.end is not None and found.end.verdict is GateVerdict.NO_GO
         if not (no_go and self.request.attribute):
             return None
@@ -199,24 +198,24 @@ class GateRun:
             self.state.starts,
             self.runs,
             components=self.request.components,
-            suspect=suspect_of(evidence, self.own_starts, self.request.cells),
+            target=attribution_target(evidence, self.own_starts, self.request.cells),
         )
 
     def _attribution(
-        self, found: GateProgress, arms: Mapping[str, Arm], held: Held
+        self, found: GateProgress, sides: Mapping[str, GateSide], held: StartContext
     ) -> Attribution | None:
-        """Return which component made B worse; trouble on the way leaves the NO-GO as it is."""
+        """Return the component that made B worse; errors on the way do not change the NO-GO."""
         try:
-            return self._attributed(found, arms, held)
+            return self._attributed(found, sides, held)
         except PdserveError as error:
             why = " ".join(str(error).split())
             return Attribution(component=None, why=f"the component was not found: {why}"[:1000])
 
     def _attributed(
-        self, found: GateProgress, arms: Mapping[str, Arm], held: Held
+        self, found: GateProgress, sides: Mapping[str, GateSide], held: StartContext
     ) -> Attribution | None:
-        """Swap components until it is known which one made B worse."""
-        swapped: dict[str, Arm] = {}
+        """Swap components until the one that made B worse is found."""
+        swapped: dict[str, GateSide] = {}
         while isinstance(swap := self.next_swap(found), SwapStep):
             step, name = swap.step, swap.step.swap
             self.progress(
@@ -225,26 +224,26 @@ class GateRun:
             )
             if step.side == "B" and name not in swapped:
                 swapped[name] = self._swapped(swap)
-            arm = swapped[name] if step.side == "B" else arms["A"]
-            self.measure(step, swap.workloads, arm, held)
+            side = swapped[name] if step.side == "B" else sides["A"]
+            self.measure(step, swap.workloads, side, held)
         return swap
 
-    def _swapped(self, swap: SwapStep) -> Arm:
+    def _swapped(self, swap: SwapStep) -> GateSide:
         """Build a stack with one component of the other."""
         a, b = self.request.baseline.stack, self.request.candidate.stack
         into, other = (a, b) if swap.into == "baseline" else (b, a)
-        arm = read_arm("B", swapped_text(into, other, swap.component), self.request.system)
-        return built_arm(arm, self.request.system, self.progress)
+        side = parse_side("B", swapped_text(into, other, swap.component), self.request.system)
+        return build_side(side, self.request.system, self.progress)
 
-    def _built_arms(self) -> dict[str, Arm]:
-        """Build both stacks, and refuse what cannot be started.
+    def _build_sides(self) -> dict[str, GateSide]:
+        """Build both stacks, and check that they can be started.
 
         :raises InstallError: if one cannot be installed.
         """
         request = self.request
-        made: dict[str, Arm] = {}
-        for arm in (request.baseline, request.candidate):
-            made[arm.side] = built = built_arm(arm, request.system, self.progress)
+        built_sides: dict[str, GateSide] = {}
+        for side in (request.baseline, request.candidate):
+            built_sides[side.side] = built = build_side(side, request.system, self.progress)
             backend = backend_of(built.system)
             backend.check(built.system)
             if backend.deployer is None:
@@ -253,30 +252,30 @@ class GateRun:
                         built.system, Topology.parse(each.topology), starting=True
                     )
                     backend.check_launch(built.system, planned.launch)
-        packages = _packages_that_differ(made["A"], made["B"])
+        packages = _packages_that_differ(built_sides["A"], built_sides["B"])
         self.state = replace(self.state, packages=packages)
-        return made
+        return built_sides
 
     @contextlib.contextmanager
-    def _holding(self) -> Iterator[Held]:
-        """Acquire nodes and start the client, and count for how long they are held."""
-        system, sitting = self.request.system, self.state.sittings
+    def _holding(self) -> Iterator[StartContext]:
+        """Acquire nodes and start the client; measure how long the nodes are held."""
+        system, session = self.request.system, self.state.sittings
         backend = backend_of(system)
-        asked = Request(folder=self.folder / f"{backend.name}-{sitting}", progress=self.progress)
-        with redacting_files(self.folder), backend.acquire(system, asked) as allocation:
+        request = Request(folder=self.folder / f"{backend.name}-{session}", progress=self.progress)
+        with redacting_files(self.folder), backend.acquire(system, request) as allocation:
             self._held_since = self.clock()
             try:
                 self.state = replace(self.state, gpus=_gpus(allocation, self.request))
-                yield from self._with_client(allocation, sitting)
+                yield from self._with_client(allocation, session)
             finally:
                 self._held_before_s = self.held_s
                 self._held_since = None
                 self._write()
 
-    def _with_client(self, allocation: Allocation, sitting: int) -> Iterator[Held]:
+    def _with_client(self, allocation: Allocation, session: int) -> Iterator[StartContext]:
         system = self.request.system
         common = provenance_before(system, self.rootdir)
-        held = Held(
+        held = StartContext(
             folder=self.folder,
             session=SessionRef(id=self.folder.name, started_at=self.state.began_at),
             allocation=allocation,
@@ -290,24 +289,24 @@ class GateRun:
         if backend_of(system).deployer is not None:
             yield held
             return
-        with bench_client(system, allocation, self.folder / f"client-{sitting}") as bench:
+        with bench_client(system, allocation, self.folder / f"client-{session}") as bench:
             yield replace(held, bench=bench)
 
     def _until_decided(
-        self, found: GateProgress, arms: Mapping[str, Arm], held: Held
+        self, found: GateProgress, sides: Mapping[str, GateSide], held: StartContext
     ) -> GateProgress:
         while found.step is not None:
-            self.say(found)
-            self.measure(found.step, found.workloads, arms[found.step.side], held)
-            found = self.where()
+            self.report_step(found)
+            self.measure(found.step, found.workloads, sides[found.step.side], held)
+            found = self.evaluate()
         return found
 
     def measure(
-        self, step: GateStep, workloads: Sequence[str], arm: Arm, held: Held
+        self, step: GateStep, workloads: Sequence[str], side: GateSide, held: StartContext
     ) -> tuple[Record, ...]:
-        """Make one start, and write that it was made."""
+        """Run one start, and add it to the state."""
         loads = [self.request.loads[name] for name in workloads]
-        start, records = run_start(step, len(self.state.starts), arm, loads, held)
+        start, records = run_start(step, len(self.state.starts), side, loads, held)
         self._runs[start.folder] = records
         self.state = replace(self.state, starts=(*self.state.starts, start))
         self._write()
@@ -315,12 +314,12 @@ class GateRun:
             self.progress(f"{start.folder}: {start.why}")
         return records
 
-    def say(self, found: GateProgress) -> None:
-        """Tell which start comes next."""
+    def report_step(self, found: GateProgress) -> None:
+        """Report the next start."""
         step = found.step
         assert step is not None
         again = f", try {step.attempt}" if step.attempt > 1 else ""
-        control = ", to see whether A still works" if step.control else ""
+        control = ", to check that A still works" if step.control else ""
         self.progress(
             f"block {step.block + 1}, start {step.place + 1} of 4: {step.side} on {step.topology}, "
             f"{len(found.workloads)} loads{again}{control}"
@@ -331,23 +330,25 @@ class GateRun:
         write_state(self.folder, self.state)
 
 
-def _packages_that_differ(a: Arm, b: Arm) -> tuple[str, ...]:
-    """Return what else differs between two environments, e.g. ``numpy: 2.1 with A, 2.2 with B``."""
+def _packages_that_differ(a: GateSide, b: GateSide) -> tuple[str, ...]:
+    """Return other packages that differ, e.g. ``numpy: 2.1 with A, 2.2 with B``."""
     if a.stack.python is None and b.stack.python is None:
         return ()
     ours, theirs = (
-        arm.stack if arm.stack.python else replace(arm.stack, python=python_of_system(arm.system))
-        for arm in (a, b)
+        side.stack
+        if side.stack.python
+        else replace(side.stack, python=python_of_system(side.system))
+        for side in (a, b)
     )
     return tuple(
         f"{name}: {one or 'none'} with A, {other or 'none'} with B"
         for name, (one, other) in other_packages(ours, theirs).items()
-        if name != OURS
+        if name != OWN_PACKAGE
     )
 
 
 def _gpus(allocation: Allocation, request: GateRequest) -> int:
-    known = "gpu" in allocation.describe_nodes()
+    has_gpus = "gpu" in allocation.describe_nodes()
     system = request.system
-    held = held_by(system, nodes=len(allocation.hosts), has_gpus=known or None)
+    held = held_by(system, nodes=len(allocation.hosts), has_gpus=has_gpus or None)
     return held.gpus

@@ -1,4 +1,4 @@
-"""One start of a topology with one stack: servers up, versions verified, every load once."""
+"""One start of a topology with one stack: start servers, verify versions, measure each load."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import check_versions
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.backends.stacks.running import running_versions
-from pytest_pdserve.gating.arms import Arm
-from pytest_pdserve.gating.arms import public
+from pytest_pdserve.gating.sides import GateSide
+from pytest_pdserve.gating.sides import public_versions
 from pytest_pdserve.judge.gate.correctness import outcome_of
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.redaction import environment_redactor
@@ -45,44 +45,44 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 GREEDY_PROMPTS = 8
-"""Prompts whose greedy answers are compared between the stacks."""
+"""Number of prompts whose greedy answers are compared between the stacks."""
 GREEDY_TOKENS = 16
-"""Tokens of each answer."""
-_LONGEST_WHY = 500
-"""Characters of the sentence that says why a start failed."""
+"""Number of tokens of each answer."""
+_MAX_REASON = 500
+"""Maximum characters of the reason why a start failed."""
 _FAULTS = (LaunchError, NotReadyError, PathError, ClientError)
 """Errors that the servers may have caused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What every start of a gate uses while nodes are held."""
+class StartContext:
+    """Everything that the starts of a gate share while nodes are held."""
 
     folder: Path
-    """The gate's."""
+    """Folder of the gate."""
     session: SessionRef
-    """The gate, as its records name it."""
+    """Session of all records: the gate."""
     allocation: Allocation
-    """Nodes."""
     bench: BenchClient | None
-    """The one client of both stacks; None where no server is asked."""
+    """Benchmark client for both stacks; None if simulated."""
     common: Provenance
-    """What records of both sides share."""
+    """Provenance that records of both sides share."""
     progress: Progress
-    """Told what is being waited for."""
+    """Reports what the gate is waiting for."""
     clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(slots=True, kw_only=True)
-class _Doing:
-    """A start on its way, and what it has come to."""
+class _StartInProgress:
+    """A start that is running, and its results so far."""
 
     step: GateStep
     number: int
-    arm: Arm
-    held: Held
+    side: GateSide
+    held: StartContext
     store: RunStore
-    what: str = "it does not start"
+    failure: str = "it does not start"
+    """What an error in the current phase means."""
     records: list[Record] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     answers: tuple[str, ...] = ()
@@ -90,51 +90,51 @@ class _Doing:
 
 
 def run_start(
-    step: GateStep, number: int, arm: Arm, workloads: Sequence[Workload], held: Held
+    step: GateStep, number: int, side: GateSide, workloads: Sequence[Workload], held: StartContext
 ) -> tuple[GateStart, tuple[Record, ...]]:
-    """Start the servers of a step, measure each load once, end them.
+    """Start the servers of a step, measure each load once, stop them.
 
-    :param number: of the start, counted from 0 over the gate.
-    :returns: how it ended, and its records, the invalid ones too.
+    :param number: number of the start, counted from 0 over the gate.
+    :returns: its result, and its records, valid or not.
     :raises AllocationError: if a node is lost.
     :raises InvalidRunError: if the processes have other versions than the stack.
     """
     began = held.clock()
     store = RunStore(folder=_free_folder(held.folder, step.name), session=held.session)
-    doing = _Doing(step=step, number=number, arm=arm, held=held, store=store)
+    running = _StartInProgress(step=step, number=number, side=side, held=held, store=store)
     outcome, why = Outcome.OK, ""
     try:
-        _measure(doing, workloads)
-        outcome, why = outcome_of(doing.records)
+        _measure(running, workloads)
+        outcome, why = outcome_of(running.records)
     except PortTakenError as error:
-        outcome, why = Outcome.TROUBLE, f"{doing.what}: {error}"
+        outcome, why = Outcome.TROUBLE, f"{running.failure}: {error}"
     except _FAULTS as error:
-        outcome, why = Outcome.FAULT, f"{doing.what}: {error}"
+        outcome, why = Outcome.FAULT, f"{running.failure}: {error}"
     start = GateStart(
         step=step,
         folder=store.folder.name,
         outcome=outcome,
         why=sentence(why),
-        records=tuple(str(path.relative_to(held.folder)) for path in doing.paths),
-        answers=doing.answers,
-        versions=doing.versions,
+        records=tuple(str(path.relative_to(held.folder)) for path in running.paths),
+        answers=running.answers,
+        versions=running.versions,
         seconds=round(held.clock() - began, 3),
     )
-    return start, tuple(doing.records)
+    return start, tuple(running.records)
 
 
 def sentence(text: str) -> str:
-    """Return *text* on one line, without secrets, its middle left out where it is long."""
+    """Return *text* on one line, without secrets, shortened in the middle if long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     line = environment_redactor().text(line)
-    if len(line) <= _LONGEST_WHY:
+    if len(line) <= _MAX_REASON:
         return line
-    half = _LONGEST_WHY // 2
+    half = _MAX_REASON // 2
     return f"{line[:half]} … {line[-half:]}"
 
 
 def _free_folder(gate: Path, name: str) -> Path:
-    """Return a folder that no interrupted start has used."""
+    """Return a folder that does not exist yet."""
     for suffix in itertools.chain(("",), (f"-again{n}" for n in itertools.count(1))):
         folder = gate / f"{name}{suffix}"
         if not folder.exists():
@@ -142,50 +142,54 @@ def _free_folder(gate: Path, name: str) -> Path:
     raise AssertionError
 
 
-def _measure(doing: _Doing, workloads: Sequence[Workload]) -> None:
+def _measure(running: _StartInProgress, workloads: Sequence[Workload]) -> None:
     """Start the servers, verify them, and measure each load until a run is invalid."""
-    step, arm, held, store = doing.step, doing.arm, doing.held, doing.store
-    topology, backend = Topology.parse(step.topology), backend_of(arm.system)
+    step, side, held, store = running.step, running.side, running.held, running.store
+    topology, backend = Topology.parse(step.topology), backend_of(side.system)
     deploying = (backend.deployer or stand_up)(
         held.allocation,
         topology,
-        backend.at_start(arm.system, doing.number),
+        backend.at_start(side.system, running.number),
         logs=store.logs(topology.id),
         progress=held.progress,
-        rotation=rotation(step, arm),
+        rotation=rotation(step, side),
         **_bench(held),
     )
     with deploying as deployment:
-        provenance = arm.provenance(held.allocation, held.common)
-        doing.versions = provenance.versions
+        provenance = side.provenance(held.allocation, held.common)
+        running.versions = provenance.versions
         if isinstance(deployment, Deployment):
-            doing.what = "it does not answer"
-            doing.versions = {**provenance.versions, **_verified(deployment, arm, store.folder)}
-            provenance = replace(provenance, versions=doing.versions)
-            doing.answers = _greedy_answers(deployment)
+            running.failure = "it does not answer"
+            running.versions = {**provenance.versions, **_verified(deployment, side, store.folder)}
+            provenance = replace(provenance, versions=running.versions)
+            running.answers = _greedy_answers(deployment)
         for workload in workloads:
-            doing.what = f"it fails under the load {workload.id}"
+            running.failure = f"it fails under the load {workload.id}"
             record, path = deployment.measure(
-                workload, repeat=step.repeat, start=doing.number, store=store, provenance=provenance
+                workload,
+                repeat=step.repeat,
+                start=running.number,
+                store=store,
+                provenance=provenance,
             )
-            doing.records.append(record)
-            doing.paths.append(path)
+            running.records.append(record)
+            running.paths.append(path)
             if record.invalid:
                 return
 
 
-def _bench(held: Held) -> dict[str, Any]:
+def _bench(held: StartContext) -> dict[str, Any]:
     return {} if held.bench is None else {"bench": held.bench}
 
 
-def rotation(step: GateStep, arm: Arm) -> int:
-    """Return by how many places nodes are rotated: the same for all starts of a block."""
-    cluster = arm.system.cluster
+def rotation(step: GateStep, side: GateSide) -> int:
+    """Return by how many places nodes are rotated: equal for all starts of a block."""
+    cluster = side.system.cluster
     return 0 if cluster.shared_host else step.block % cluster.nodes
 
 
-def _verified(deployment: Deployment, arm: Arm, folder: Path) -> dict[str, str]:
-    """Return the versions that the running processes show, which must be those of the stack."""
+def _verified(deployment: Deployment, side: GateSide, folder: Path) -> dict[str, str]:
+    """Return the versions of the running processes, which must be those of the stack."""
     moves_kv = deployment.topology.disaggregated
     servers = [
         Running(name=s.name, process=s.process, parts=parts_of(s.role, moves_kv=moves_kv))
@@ -193,12 +197,14 @@ def _verified(deployment: Deployment, arm: Arm, folder: Path) -> dict[str, str]:
         if s.process is not None
     ]
     found = running_versions(deployment.allocation, servers, folder / "versions")
-    check_versions(arm.stack, servers, found)
-    return public({name: value for said in found.values() for name, value in said.items()})
+    check_versions(side.stack, servers, found)
+    return public_versions(
+        {name: value for versions in found.values() for name, value in versions.items()}
+    )
 
 
 def _greedy_answers(deployment: Deployment) -> tuple[str, ...]:
-    """Ask the same prompts at every start, one after the other.
+    """Send the same prompts at every start, one after the other; return the answers.
 
     :raises PathError: if one is not answered.
     """
@@ -209,6 +215,6 @@ def _greedy_answers(deployment: Deployment) -> tuple[str, ...]:
     )
 
 
-def as_error(error: PdserveError) -> str:
-    """Return why a gate could not go on, in one sentence."""
+def error_sentence(error: PdserveError) -> str:
+    """Return why a gate could not continue, in one sentence."""
     return sentence(str(error))

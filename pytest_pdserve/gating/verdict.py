@@ -1,4 +1,4 @@
-"""What a gate ended with, put together for ``gate.json``."""
+"""Build the result of a gate, as written to ``gate.json``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pytest_pdserve.gating.arms import Arm
 from pytest_pdserve.gating.running import GateRun
+from pytest_pdserve.gating.sides import GateSide
 from pytest_pdserve.gating.starts import sentence
 from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.steps import GateEnd
 from pytest_pdserve.judge.gate.steps import GateProgress
 from pytest_pdserve.judge.gate.steps import values_of
-from pytest_pdserve.values.gate import MOST_BLOCKS
+from pytest_pdserve.values.gate import MAX_BLOCKS
 from pytest_pdserve.values.gate import Attribution
 from pytest_pdserve.values.gate import GatedStack
 from pytest_pdserve.values.gate import GateResult
@@ -24,16 +24,16 @@ from pytest_pdserve.values.gate import ShownMetric
 from pytest_pdserve.values.gate_state import GateStart
 from pytest_pdserve.values.gate_state import Outcome
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.phases import duration_words
+from pytest_pdserve.values.phases import duration_text
 from pytest_pdserve.values.record import Record
 
 
 def result_of(
     run: GateRun, found: GateProgress, attribution: Attribution | None = None
 ) -> GateResult:
-    """Return the result of a gate that is over.
+    """Return the result of a gate that has ended.
 
-    :param found: where it stands.
+    :param found: its progress.
     """
     assert found.end is not None
     request, judgement, end = run.request, found.judgement, found.end
@@ -66,18 +66,18 @@ def result_of(
 
 
 def failed_result(run: GateRun, error: str) -> GateResult:
-    """Return the result of a gate that could not go on, with what it has measured so far.
+    """Return the result of a gate that could not continue, with its measurements so far.
 
-    :param error: why, in one sentence.
+    :param error: reason, in one sentence.
     """
     end = GateEnd(verdict=GateVerdict.ERROR, error=error)
-    return result_of(run, replace(run.where(), step=None, end=end))
+    return result_of(run, replace(run.evaluate(), step=None, end=end))
 
 
-def _stack(run: GateRun, arm: Arm) -> GatedStack:
-    """Return a stack as its last start showed it."""
-    shown = [s.versions for s in run.own_starts if s.step.side == arm.side and s.versions]
-    return arm.described(shown[-1] if shown else {})
+def _stack(run: GateRun, side: GateSide) -> GatedStack:
+    """Return a stack with the versions of its last start."""
+    shown = [s.versions for s in run.own_starts if s.step.side == side.side and s.versions]
+    return side.described(shown[-1] if shown else {})
 
 
 def _notes(run: GateRun, found: GateProgress) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _notes(run: GateRun, found: GateProgress) -> Iterator[str]:
     if end is not None and end.verdict is GateVerdict.NOT_ENOUGH and end.error:
         yield end.error
     if not run.request.components:
-        yield "both stacks are the same: this gate shows what noise does to its verdict"
+        yield "both stacks are the same: this gate shows the effect of noise on its verdict"
     for each in run.differences.brought:
         yield f"came with the stacks: {each}"
     if packages := run.state.packages:
@@ -95,22 +95,22 @@ def _notes(run: GateRun, found: GateProgress) -> Iterator[str]:
     yield from _unproven([r for s in run.own_starts for r in run.runs[s.folder]])
     if found.judgement is not None:
         for topology, workload in found.judgement.without_metrics:
-            yield f"{topology} {workload}: no run has a gated metric, so nothing is known of it"
+            yield f"{topology} {workload}: no run has a gated metric, so it was not compared"
 
 
 def _failed_once(starts: Sequence[GateStart]) -> Iterator[str]:
-    """Yield each start that failed and worked when it was tried again."""
+    """Yield each start that failed once and then worked."""
     for start in starts:
         step = start.step
         if start.outcome is Outcome.OK or step.control:
             continue
         again = replace(step, attempt=step.attempt + 1)
         if any(s.step == again and s.outcome is Outcome.OK for s in starts):
-            yield f"{start.folder} of {step.side} failed once, and worked again: {start.why}"
+            yield f"{start.folder} of {step.side} failed once, and then worked: {start.why}"
 
 
 def _unproven(records: Sequence[Record]) -> Iterator[str]:
-    """Yield what could not be checked, and in how many runs."""
+    """Yield the checks that could not be made, and in how many runs."""
     found = Counter(each.check for record in records for each in record.unproven)
     for check, count in found.items():
         first = next(f for r in records for f in r.unproven if f.check == check)
@@ -118,7 +118,7 @@ def _unproven(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _shown(run: GateRun) -> Iterator[ShownMetric]:
-    """Yield medians of the metrics that are judged at night and not gated here."""
+    """Yield medians of metrics that are judged at night but not by gates."""
     names = [name for name in METRICS.times if name not in run.request.policy.margins]
     values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for start in run.own_starts:
@@ -140,18 +140,18 @@ def _shown(run: GateRun) -> Iterator[ShownMetric]:
 
 
 def _next_steps(run: GateRun, found: GateProgress) -> Iterator[str]:
-    """Yield what would bring an answer."""
+    """Yield advice on how to reach a verdict."""
     if found.end is None or found.end.verdict is not GateVerdict.NOT_ENOUGH:
         return
     judgement, folder = found.judgement, run.folder
     if judgement is None:
-        yield f"go on with a larger budget: pdserve gate --resume {folder} --budget BUDGET"
+        yield f"continue with a larger budget: pdserve gate --resume {folder} --budget BUDGET"
         return
     noisiest, blocks = judgement.noisiest, judgement.forecast_blocks
-    if blocks is not None and blocks > MOST_BLOCKS:
+    if blocks is not None and blocks > MAX_BLOCKS:
         yield (
-            f"about {blocks} blocks in all would decide if B is not worse, and a gate takes "
-            f"{MOST_BLOCKS} at most"
+            f"about {blocks} blocks in all would decide if B is not worse, and a gate has at "
+            f"most {MAX_BLOCKS}"
         )
     elif blocks is not None:
         blocks = max(blocks, len(found.blocks) + 1)
@@ -174,9 +174,9 @@ def _next_steps(run: GateRun, found: GateProgress) -> Iterator[str]:
 
 
 def cost_words(run: GateRun, blocks: int) -> str:
-    """Return what so many blocks of the size of the last one take."""
+    """Return the cost of *blocks* blocks of the size of the last one."""
     done = max((start.step.block for start in run.own_starts), default=0)
     seconds = blocks * run.block_s(done)
     gpus = run.state.gpus
     held = f", {gpus * seconds / 60:,.0f} GPU-minutes" if gpus else ""
-    return f"{duration_words(seconds)} at most{held}"
+    return f"{duration_text(seconds)} at most{held}"

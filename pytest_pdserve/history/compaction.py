@@ -1,4 +1,4 @@
-"""Many files of one session each, joined to one a month: a store of years then opens as fast."""
+"""Join many files of one session each to one file per month, so that old stores open fast."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pytest_pdserve.history.store import Store
 from pytest_pdserve.values.errors import ConfigError
 
 MIN_FILES = 20
-"""Files of one month that are joined; fewer are as fast to read."""
+"""Minimum number of files of one month that are joined; fewer are fast to read."""
 _LOCK = ".compaction.lock"
 
 
 def compact(store: Store, min_files: int = MIN_FILES) -> int:
-    """Join the files of each month that has many, and return how many were joined.
+    """Join the files of each month with many files; return how many were joined.
 
-    The joined file is written before the others are removed, so that a session is there at any
-    moment; where both are, one counts. While another process joins, nothing is done.
+    The joined file is written before the others are removed, so that no session is ever missing; a
+    session in both is read once. If another process is joining, nothing is done.
 
     :raises StoreError: if the disk does not take a file.
     """
@@ -36,12 +36,12 @@ def compact(store: Store, min_files: int = MIN_FILES) -> int:
                 months.setdefault(path.parent.name, []).append(path)
             many = [paths for paths in months.values() if len(paths) >= min_files]
             return sum(_join(store.folder, paths) for paths in many)
-    except (Timeout, OSError):  # a store that cannot be locked is slower, and whole
+    except (Timeout, OSError):  # a store that cannot be locked is slower, but complete
         return 0
 
 
 def _join(folder: Path, paths: list[Path]) -> int:
-    """Join the readable files among *paths*; torn ones stay for whoever looks into them."""
+    """Join the readable files among *paths*; damaged ones stay for inspection."""
     files = [file for path in paths if (file := _readable(path)) is not None]
     if len(files) < 2:
         return 0

@@ -1,4 +1,4 @@
-"""What the store keeps of a session beside its values, and what it keeps of an exclusion."""
+"""Facts about a session that the store keeps beside its values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.workload import Workload
 
 FORM = 2
-"""Form of rows that are written now: from 2 on they say the verdict and where instances ran."""
+"""Form of rows that are written; from 2 on they contain the verdict and the nodes of instances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,25 +18,24 @@ class SessionEntry:
     """One session of one system."""
 
     session: SessionRef
-    """The session."""
     system: str
-    """System's name."""
+    """Name of the system."""
     simulated: bool = False
-    """Whether no server ever ran."""
+    """Whether it was simulated, without servers."""
     fingerprint: str
     """Digest of :attr:`host`."""
     host: Mapping[str, str] = field(default_factory=dict)
-    """Hardware, and all in the system file that changes a measurement."""
+    """Hardware, and everything in the system file that affects a measurement."""
     client_kind: str
     """Kind of the benchmark client."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Package or component and version."""
+    """Package or component to version."""
     nodes: tuple[str, ...] = ()
     """Nodes that served."""
     image: str = ""
-    """Container image; empty where there was none."""
+    """Container image; empty without one."""
     workloads: Mapping[str, Workload] = field(default_factory=dict)
-    """What was asked, by workload id."""
+    """Workload by its id."""
     runs: Mapping[str, int]
     """Number of runs by status: valid, unproven, invalid."""
     source: str
@@ -48,7 +47,7 @@ class SessionEntry:
 
     @property
     def key(self) -> tuple[str, str]:
-        """System and session id: what tells sessions apart."""
+        """System and session id, which identify a session."""
         return self.system, self.session.id
 
     @property
@@ -58,5 +57,5 @@ class SessionEntry:
 
     @property
     def completeness(self) -> tuple[int, bool, int]:
-        """Runs, verdicts and form: of two entries of one session the greater counts."""
+        """Runs, verdicts and form; of two entries of one session the greater is used."""
         return self.run_count, self.judged, self.form

@@ -1,4 +1,4 @@
-"""Sessions that are left out of a history, each with a reason: entries that are only ever added."""
+"""Exclusions of sessions from a history, each with a reason; entries are never changed."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def add_exclusion(
     excluded: bool = True,
     now: datetime | None = None,
 ) -> Path:
-    """Write an entry and return its file; earlier entries stay as they are.
+    """Write an entry and return its file; earlier entries stay unchanged.
 
     :param key: system and session id.
     :param excluded: False ends an earlier exclusion.
-    :param now: time of the entry; None for the present.
+    :param now: time of the entry; None for the current time.
     :raises ConfigError: if *reason* is empty or not one line.
     :raises StoreError: if the disk does not take it.
     """
     if not reason.strip():
-        raise ConfigError("--reason is empty: write why the session does not count")
+        raise ConfigError("--reason is empty; expected why the session is excluded")
     moment = now or datetime.now(UTC)
     system, session = key
     entry = Exclusion(
@@ -54,16 +54,16 @@ def add_exclusion(
 
 def read_exclusions(folder: Path) -> tuple[dict[tuple[str, str], Exclusion], list[str]]:
     """Return the newest entry of each session, and a sentence on each file that cannot be read."""
-    found: dict[tuple[str, str], Exclusion] = {}
-    torn: list[str] = []
+    newest: dict[tuple[str, str], Exclusion] = {}
+    unreadable: list[str] = []
     for path in sorted((folder / EXCLUSIONS).glob("*.json")):  # their names begin with the time
         try:
             entry = EXCLUSION.parse(load_json(path), path)
         except ConfigError as error:
-            torn.append(str(error))
+            unreadable.append(str(error))
         else:
-            found[entry.key] = entry
-    return found, torn
+            newest[entry.key] = entry
+    return newest, unreadable
 
 
 def reasons_of(entries: Mapping[tuple[str, str], Exclusion]) -> dict[tuple[str, str], str]:

@@ -1,6 +1,6 @@
-"""The files of a store: each is written once, whole or not at all, and holds whole sessions.
+"""The files of a store: each is written once and atomically, and contains whole sessions.
 
-A file's values are rows; its sessions stand as JSON in its footer, so that both arrive together.
+The values of a file are rows; its sessions are JSON in its footer: both are written together.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ VALUES = "values"
 """Folder of the files, with a folder for each month."""
 SUFFIX = ".parquet"
 PARTIAL = ".partial"
-"""Ending of what a write that was cut off leaves."""
+"""Suffix of the file of an interrupted write."""
 COLUMNS = (
     *("system", "session", "topology", "workload", "client_kind", "metric", "value", "status"),
     *("start", "repeat", "why", "verdict", "seats"),
 )
-"""Columns of a file, in its order; the last two are null where an older version wrote it."""
+"""Columns of a file, in order; the last two are null in files of older versions."""
 _KEY = b"pdserve"
 _VERSION = 1
 
@@ -50,7 +50,7 @@ class StoreFile:
 
 
 def file_schema() -> Any:
-    """Return the pyarrow schema of a file's rows: one value of one run each."""
+    """Return the pyarrow schema of a file: one row per value of a run."""
     import pyarrow as pa
 
     text = pa.dictionary(pa.int32(), pa.string())
@@ -63,7 +63,7 @@ def file_schema() -> Any:
 
 
 def month_of(entry: SessionEntry) -> str:
-    """Return the folder of a session's file: its month, e.g. ``2026-11``."""
+    """Return the name of the folder of a session's file: its month, e.g. ``2026-11``."""
     if entry.session.simulated_night is not None:
         return "simulated"
     began = entry.session.began
@@ -71,9 +71,9 @@ def month_of(entry: SessionEntry) -> str:
 
 
 def write_file(folder: Path, entries: Sequence[SessionEntry], table: Any) -> Path:
-    """Write sessions of one month to a new file, and return it.
+    """Write sessions of one month to a new file; return its path.
 
-    Its name is made of its content: to write the same twice changes nothing.
+    Its name contains a digest of its content: writing the same content again changes nothing.
 
     :param table: pyarrow table of :func:`file_schema`, with the rows of all *entries*.
     :raises StoreError: if the disk does not take it.
@@ -94,10 +94,10 @@ def write_file(folder: Path, entries: Sequence[SessionEntry], table: Any) -> Pat
 
 
 def read_footer(path: Path) -> StoreFile:
-    """Return what a file says of its sessions.
+    """Return the sessions of a file.
 
-    :raises ConfigError: if it is torn, or is not a file of a store.
-    :raises FileNotFoundError: if it is gone, as when another process joined files.
+    :raises ConfigError: if it is damaged, or is not a file of a store.
+    :raises FileNotFoundError: if it does not exist any more, e.g. after another process joined it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -110,7 +110,7 @@ def read_footer(path: Path) -> StoreFile:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException, msgspec.MsgspecError) as error:
-        raise ConfigError(f"{path} is torn: {_first_line(error)}") from error
+        raise ConfigError(f"{path} is damaged: {_first_line(error)}") from error
     if footer.schema_version != _VERSION:
         raise ConfigError(
             f"{path}: schema_version {footer.schema_version}, expected {_VERSION}; use the "
@@ -122,9 +122,9 @@ def read_footer(path: Path) -> StoreFile:
 def read_rows(paths: Sequence[Path], where: Any = None) -> Any:
     """Return the rows of files as one pyarrow table.
 
-    :param where: pyarrow expression that rows must fulfil; None for all.
-    :raises ConfigError: if a file is torn.
-    :raises FileNotFoundError: if one is gone.
+    :param where: pyarrow expression that filters rows; None for all rows.
+    :raises ConfigError: if a file is damaged.
+    :raises FileNotFoundError: if one does not exist any more.
     """
     import pyarrow as pa
     import pyarrow.dataset as ds
@@ -137,16 +137,16 @@ def read_rows(paths: Sequence[Path], where: Any = None) -> Any:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{_named(paths)} torn: {_first_line(error)}") from error
+        raise ConfigError(f"{_named(paths)} damaged: {_first_line(error)}") from error
 
 
 def value_paths(folder: Path) -> Iterator[Path]:
-    """Return every file of values of a store."""
+    """Return the paths of all files of a store."""
     return (path for path in sorted((folder / VALUES).glob(f"*/*{SUFFIX}")))
 
 
 def partial_paths(folder: Path) -> Iterator[Path]:
-    """Return what writes left that are cut off, or are going on now."""
+    """Return the files of interrupted writes, and of writes in progress."""
     return (path for path in sorted(folder.glob(f"*/**/.*{PARTIAL}")))
 
 

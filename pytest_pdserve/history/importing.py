@@ -1,4 +1,4 @@
-"""Sessions of a runs folder, made into rows of a store."""
+"""Import sessions of a runs folder into a store."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 from pytest_pdserve.history.entries import FORM
 from pytest_pdserve.history.entries import SessionEntry
 from pytest_pdserve.history.files import file_schema
-from pytest_pdserve.history.recall import session_in
 from pytest_pdserve.history.seats import seats_text
 from pytest_pdserve.history.store import Store
+from pytest_pdserve.history.stored_sessions import session_in
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import record_paths
 from pytest_pdserve.results.history import session_of
@@ -32,24 +32,24 @@ from pytest_pdserve.values.sessions import night_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedSession:
-    """What became of one run folder."""
+    """Outcome of importing one run folder."""
 
     folder: Path
-    """The run folder, or the file of a record that was given by itself."""
+    """The run folder, or the file of a single record."""
     entry: SessionEntry | None
-    """The session; None if it left no record that can be read."""
+    """The session; None if it has no readable record."""
     path: Path | None
     """The new file of the store; None if nothing was added."""
     unreadable: tuple[str, ...] = ()
-    """What of it could not be read, a sentence each."""
+    """Files that could not be read, a sentence each."""
 
 
 def import_folders(
     store: Store, folders: Sequence[Path], system: str | None = None
 ) -> Iterator[ImportedSession]:
-    """Add the session of each run folder that the store lacks, or knows less of.
+    """Add the session of each run folder that is not completely in the store.
 
-    :param system: only sessions of this one; None for any.
+    :param system: only sessions of this system; None for any.
     :raises StoreError: if the disk does not take a session; those before it are stored.
     """
     stored = {entry.key: entry for entry in store.entries()}
@@ -57,20 +57,20 @@ def import_folders(
         ref = session_of(folder)
         if ref is None or system not in (None, ref.system):
             continue
-        known = stored.get((ref.system, ref.session.id))
-        if known is not None and _knows_all(known, folder):
-            yield ImportedSession(folder=folder, entry=known, path=None)
+        stored_entry = stored.get((ref.system, ref.session.id))
+        if stored_entry is not None and _is_up_to_date(stored_entry, folder):
+            yield ImportedSession(folder=folder, entry=stored_entry, path=None)
             continue
-        yield _import_one(store, folder, ref.system, known)
+        yield _import_one(store, folder, ref.system, stored_entry)
 
 
 def import_records(
     store: Store, records: Mapping[Path, Record], system: str | None = None
 ) -> Iterator[ImportedSession]:
-    """Add records that were given one by one: each to its session, as far as the store lacks it.
+    """Add single records, each to its session, unless the store has them.
 
     :param records: record by its file.
-    :param system: only sessions of this one; None for any.
+    :param system: only sessions of this system; None for any.
     :raises StoreError: if the disk does not take a session; those before it are stored.
     """
     stored = {entry.key: entry for entry in store.entries()}
@@ -79,13 +79,13 @@ def import_records(
         if system in (None, record.system):
             sessions.setdefault((record.system, record.session.id), {})[path] = record
     for key, given in sessions.items():
-        known = stored.get(key)
-        before = session_in(store, known) if known is not None else None
+        stored_entry = stored.get(key)
+        before = session_in(store, stored_entry) if stored_entry is not None else None
         there = {_run_of(record) for record in (before.records if before else ())}
         new = {_run_of(r): r for r in given.values() if _run_of(r) not in there}
         source = next(iter(given))
         if not new:
-            yield ImportedSession(folder=source, entry=known, path=None)
+            yield ImportedSession(folder=source, entry=stored_entry, path=None)
             continue
         session = _with_records(before, [*new.values()])
         entry = entry_of(session, str(source))
@@ -108,19 +108,23 @@ def _with_records(before: StoredSession | None, new: Sequence[Record]) -> Stored
     )
 
 
-def _knows_all(known: SessionEntry, folder: Path) -> bool:
-    """Whether a run folder has nothing that the store lacks of its session."""
-    has_verdicts = known.judged or not is_there(folder / REPORT_FILE)
-    return known.form == FORM and has_verdicts and known.run_count == len(record_paths(folder))
+def _is_up_to_date(stored_entry: SessionEntry, folder: Path) -> bool:
+    """Tell whether the store has everything of a run folder."""
+    has_verdicts = stored_entry.judged or not is_there(folder / REPORT_FILE)
+    return (
+        stored_entry.form == FORM
+        and has_verdicts
+        and stored_entry.run_count == len(record_paths(folder))
+    )
 
 
 def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the run folders among *paths* and in them, and a sentence on each torn one.
+    """Return the run folders among *paths* and in them, and a sentence on each unreadable one.
 
     :raises ConfigError: if one of *paths* cannot be read.
     """
     found: dict[Path, None] = {}
-    torn: list[str] = []
+    unreadable: list[str] = []
     for path in paths:
         if session_of(path) is not None:
             found[path] = None
@@ -130,12 +134,12 @@ def run_folders(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         found |= dict.fromkeys(each for each in inner if session_of(each) is not None)
-        torn += [why for _, why in unknown_folders(path)]
-    return list(found), torn
+        unreadable += [why for _, why in unknown_folders(path)]
+    return list(found), unreadable
 
 
 def _import_one(
-    store: Store, folder: Path, system: str, known: SessionEntry | None
+    store: Store, folder: Path, system: str, stored_entry: SessionEntry | None
 ) -> ImportedSession:
     unreadable: list[str] = []
     session = stored_session(folder, system=system, unreadable=unreadable, load=load_own_record)
@@ -143,13 +147,13 @@ def _import_one(
         return ImportedSession(folder=folder, entry=None, path=None, unreadable=tuple(unreadable))
     session = replace(session, verdicts=session_verdicts(folder, unreadable))
     entry = entry_of(session, str(folder))
-    newer = known is None or entry.completeness > known.completeness
+    newer = stored_entry is None or entry.completeness > stored_entry.completeness
     path = store.add(entry, rows_of(session)) if newer else None
     return ImportedSession(folder=folder, entry=entry, path=path, unreadable=tuple(unreadable))
 
 
 def entry_of(session: StoredSession, source: str) -> SessionEntry:
-    """Return what the store keeps of a session beside its values.
+    """Return the facts about a session that the store keeps beside its values.
 
     :param source: run folder or file.
     """
@@ -218,6 +222,6 @@ def _status(record: Record) -> str:
 
 
 def _why(record: Record) -> str:
-    """Return the first finding that makes a run invalid or unproven; empty if none does."""
+    """Return the first finding that makes a run invalid or unproven; empty without one."""
     found = (*record.invalid, *record.unproven)
     return found[0].message if found else ""

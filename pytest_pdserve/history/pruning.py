@@ -1,4 +1,4 @@
-"""What of a runs folder may go: arrays and logs of old sessions; records always stay."""
+"""Remove arrays and logs of old sessions from a runs folder; records always stay."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ YOUNGEST = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFolder:
-    """A run folder, and what of it could go."""
+    """A run folder, and what can be removed from it."""
 
     path: Path
     """The folder."""
     began: datetime
-    """When its session began, or when it was last changed where nothing says it."""
+    """When its session began; if unknown, when the folder was last changed."""
     arrays: tuple[Path, ...]
-    """Files of one row per request."""
+    """Files with one row per request."""
     logs: tuple[Path, ...]
     """Folders of server logs."""
     arrays_bytes: int
@@ -39,11 +39,11 @@ class RunFolder:
     logs_bytes: int
     """Size of :attr:`logs`."""
     kept_bytes: int
-    """Size of all else: records, phases."""
-    goes: bool = False
+    """Size of everything else: records, phases, report."""
+    remove: bool = False
     """Whether its arrays and logs are to be removed."""
     why: str = ""
-    """Why they go, or stay."""
+    """Why they are removed, or kept."""
 
     @property
     def removable(self) -> int:
@@ -52,12 +52,12 @@ class RunFolder:
 
     @property
     def size(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of the whole folder."""
         return self.removable + self.kept_bytes
 
 
 def run_folder(path: Path, began: datetime | None) -> RunFolder:
-    """Return what lies in a run folder, by size.
+    """Return the contents of a run folder, by size.
 
     :param began: when its session began; None if unknown.
     """
@@ -84,9 +84,9 @@ def _size(folder: Path) -> int:
 
 
 def named_by_baselines(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return each session that a baseline or proposal below *folders* names, and its file.
+    """Return each session in a baseline or proposal below *folders*, with the file.
 
-    :raises ConfigError: if a file cannot be read: what it names is then unknown.
+    :raises ConfigError: if a file cannot be read: its sessions are then unknown.
     """
     named: dict[str, Path] = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*.json")):
@@ -105,11 +105,11 @@ def plan_pruning(
     max_bytes: int | None,
     now: datetime,
 ) -> list[RunFolder]:
-    """Return every run folder, oldest first, and whether its arrays and logs go.
+    """Return every run folder, oldest first, and whether its arrays and logs are removed.
 
-    :param named: sessions that baselines name: nothing of them goes.
-    :param older_than: age from which they go.
-    :param max_bytes: size of *runs* above which more go, oldest first; None for any size.
+    :param named: sessions in baselines, of which nothing is removed.
+    :param older_than: age from which arrays and logs are removed.
+    :param max_bytes: size of *runs* above which more are removed, oldest first; None for any size.
     """
     found = [run_folder(path, ref.session.began) for path, ref in session_folders(runs)]
     folders = sorted(found, key=lambda each: (each.began, each.path.name))
@@ -117,10 +117,10 @@ def plan_pruning(
     planned = []
     for each in folders:
         judged = _judged(each, named, older_than, now)
-        over = max_bytes is not None and size > max_bytes and not judged.goes
+        over = max_bytes is not None and size > max_bytes and not judged.remove
         if over and not judged.why and now - each.began > YOUNGEST:
-            judged = replace(judged, goes=True, why="runs folder larger than --max-size")
-        size -= judged.removable if judged.goes else 0
+            judged = replace(judged, remove=True, why="runs folder larger than --max-size")
+        size -= judged.removable if judged.remove else 0
         planned.append(judged)
     return planned
 
@@ -133,12 +133,14 @@ def _judged(
     if folder.path.name in named:
         return replace(folder, why=f"named by {named[folder.path.name]}")
     if now - folder.began > max(older_than, YOUNGEST):
-        return replace(folder, goes=True, why=f"older than {older_than / timedelta(days=1):g} days")
+        return replace(
+            folder, remove=True, why=f"older than {older_than / timedelta(days=1):g} days"
+        )
     return folder
 
 
 def remove(folder: RunFolder) -> None:
-    """Remove arrays and logs of a run folder.
+    """Remove the arrays and logs of a run folder.
 
     :raises StoreError: if something cannot be removed.
     """
@@ -152,7 +154,7 @@ def remove(folder: RunFolder) -> None:
 
 
 def old_partials(paths: Iterator[Path], now: datetime) -> list[Path]:
-    """Return those among *paths* that no write can still be filling."""
+    """Return the files among *paths* that are too old for a write in progress."""
     return [
         path
         for path in paths

@@ -1,4 +1,4 @@
-"""Where the instances of a run ran, as one text of a row: their names, roles and nodes."""
+"""Names, roles and nodes of the instances of a run, as one text column."""
 
 from __future__ import annotations
 

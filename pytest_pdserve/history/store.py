@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STATUSES = ("valid", "unproven", "invalid", "voided")
-"""Status of a value: that of its run, or ``voided`` where sanity voids its metric."""
+"""Status of a value: that of its run, or ``voided`` if sanity voids the metric."""
 SIMULATED_EPOCH = datetime(2000, 1, 1)
-"""Date of night 0 of a simulated system: its nights have numbers, and tables need dates."""
+"""Date of night 0 of a simulated system, whose nights have numbers: tables need dates."""
 _TRIES = 5
 Key = tuple[str, str]
 """System and session id."""
@@ -39,16 +39,15 @@ Key = tuple[str, str]
 
 @dataclass(slots=True, kw_only=True)
 class Store:
-    """A folder of nights. Nothing in it is ever changed; files that appear later are seen later."""
+    """An append-only folder of nights. Every read includes files that were added meanwhile."""
 
     folder: Path
-    """Its folder."""
-    torn: list[str] = field(default_factory=list)
-    """What could not be read at the last reading, a sentence each."""
+    unreadable: list[str] = field(default_factory=list)
+    """Files that could not be read the last time, a sentence each."""
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Return the store in *folder*.
+        """Return the store in *folder*, which must exist.
 
         :raises ConfigError: if there is no such folder.
         """
@@ -61,7 +60,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path) -> Store:
-        """Return the store in *folder*, which is made if it does not exist.
+        """Return the store in *folder*; create it if it does not exist.
 
         :raises ConfigError: if it cannot be made.
         """
@@ -72,7 +71,7 @@ class Store:
         return cls(folder=folder)
 
     def add(self, entry: SessionEntry, table: Any) -> Path:
-        """Write one session and its rows, and return the new file.
+        """Write one session and its rows; return the new file.
 
         :param table: pyarrow table of :func:`.files.file_schema`.
         :raises StoreError: if the disk does not take it.
@@ -86,41 +85,45 @@ class Store:
     def values(
         self,
         system: str | None = None,
-        topology: str | None = None,
-        workload: str | None = None,
-        metric: str | None = None,
+        topology: str | Sequence[str] | None = None,
+        workload: str | Sequence[str] | None = None,
+        metric: str | Sequence[str] | None = None,
         *,
         sessions: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """Return one row for each value of each run, oldest night first.
 
-        Columns: ``night`` datetime64 UTC, NaT where nothing says it; ``session``, ``system``,
+        Columns: ``night`` datetime64 UTC, NaT where unknown; ``session``, ``system``,
         ``topology``, ``workload``, ``client_kind``, ``metric`` str; ``value`` float in the
         metric's unit; ``status`` str, of :data:`STATUSES`; ``start`` Int64, NA where unknown;
         ``repeat`` int; ``excluded`` bool; ``reason`` str: why the session is excluded, else why
-        the status is not valid, else empty; ``verdict`` str: what the session's report said of the
-        cell, e.g. ``FAIL``, empty where it is unknown; ``seats`` str: where the run's instances
-        ran, as :func:`.seats.seats_text` writes it, empty where it is unknown.
+        the status is not valid, else empty; ``verdict`` str: verdict of the cell in the session's
+        report, e.g. ``FAIL``, empty where unknown; ``seats`` str: nodes of the run's instances, as
+        :func:`.seats.seats_text` writes it, empty where unknown.
 
-        :param system: only this one; None for all, as for the others.
-        :param sessions: ids of the only sessions.
+        :param system: only this one; None for all, as for the others, which may be several.
+        :param sessions: only sessions with these ids; None for all.
         """
-        asked = {"system": system, "topology": topology, "workload": workload, "metric": metric}
-        wanted = {name: [value] for name, value in asked.items() if value is not None}
+        filters = {"system": system, "topology": topology, "workload": workload, "metric": metric}
+        wanted = {
+            name: [value] if isinstance(value, str) else list(value)
+            for name, value in filters.items()
+            if value is not None
+        }
         if sessions is not None:
             wanted["session"] = list(sessions)
         table, newest = self._rows(wanted)
         frame = table.to_pandas()
         for name in set(frame.columns) - {"value", "start", "repeat"}:
-            known = frame[name].notna()
-            frame[name] = frame[name].astype(str).where(known, "")
+            present = frame[name].notna()
+            frame[name] = frame[name].astype(str).where(present, "")
         entries = [entry for entry, _ in newest.values()]
         return _with_nights(frame, _session_frame(entries, self.reasons()))
 
     def reasons(self) -> dict[Key, str]:
-        """Return why each excluded session is excluded."""
-        exclusions, torn = read_exclusions(self.folder)
-        self.torn += torn
+        """Return the reason of each excluded session."""
+        exclusions, unreadable = read_exclusions(self.folder)
+        self.unreadable += unreadable
         return reasons_of(exclusions)
 
     def sessions(self) -> pd.DataFrame:
@@ -136,12 +139,12 @@ class Store:
     def _rows(
         self, wanted: Mapping[str, Sequence[str]]
     ) -> tuple[Any, dict[Key, tuple[SessionEntry, Path]]]:
-        """Return the rows that have the *wanted* values, each session's from one file only."""
+        """Return the rows with the *wanted* values, those of each session from one file only."""
         for left in reversed(range(_TRIES)):
             newest = self._newest()
             try:
                 return self._read(newest, wanted), newest
-            except FileNotFoundError:  # joined with others meanwhile
+            except FileNotFoundError:  # another process joined it with others
                 if not left:
                     raise
         raise AssertionError
@@ -154,9 +157,9 @@ class Store:
 
         where = None
         for name, values in wanted.items():
-            # The cast: a dictionary column is not compared with text.
-            is_it = ds.field(name).cast(pa.string()).isin(pa.array(values, pa.string()))
-            where = is_it if where is None else where & is_it
+            # The cast is needed: dictionary columns cannot be compared with text.
+            matches = ds.field(name).cast(pa.string()).isin(pa.array(values, pa.string()))
+            where = matches if where is None else where & matches
         whole: list[Path] = []
         parts: list[Any] = []
         for path, keys in _by_file(newest, wanted).items():
@@ -169,7 +172,7 @@ class Store:
         return pa.concat_tables([self._read_whole(whole, where), *parts]).unify_dictionaries()
 
     def _read_whole(self, paths: Sequence[Path], where: Any) -> Any:
-        """Return the rows of all files that can be read; the others are named in :attr:`torn`."""
+        """Return the rows of all readable files; the others are added to :attr:`unreadable`."""
         import pyarrow as pa
 
         try:
@@ -181,19 +184,19 @@ class Store:
             try:
                 tables.append(read_rows([path], where))
             except ConfigError as error:
-                self.torn.append(str(error))
+                self.unreadable.append(str(error))
         return pa.concat_tables([read_rows([]), *tables])
 
     _scanned: dict[Path, StoreFile] = field(default_factory=dict)
 
     def _newest(self) -> dict[Key, tuple[SessionEntry, Path]]:
-        """Return each session and the file that counts, oldest first.
+        """Return each session and the file to read it from, oldest first.
 
-        Of several files that hold a session the most complete one counts: a session that was
-        imported while it ran, or by an older version, is imported again later.
+        Of several files with a session the most complete one is used: a session that was imported
+        before it ended, or by an older version, is imported again later.
         """
-        self.torn = [
-            f"{path} is not read: an interrupted write left it, or it is being written now"
+        self.unreadable = [
+            f"{path} is not read: it is of an interrupted write, or is being written now"
             for path in partial_paths(self.folder)
         ]
         found: dict[Key, tuple[SessionEntry, Path]] = {}
@@ -202,7 +205,7 @@ class Store:
             try:
                 scanned[path] = self._scanned.get(path) or read_footer(path)
             except ConfigError as error:
-                self.torn.append(str(error))
+                self.unreadable.append(str(error))
                 continue
             except FileNotFoundError:
                 continue
@@ -217,7 +220,7 @@ class Store:
 def _by_file(
     newest: Mapping[Key, tuple[SessionEntry, Path]], wanted: Mapping[str, Sequence[str]]
 ) -> dict[Path, set[Key]]:
-    """Return the sessions that count of each file that is needed."""
+    """Return the files that are needed, and the sessions to read from each."""
     files: dict[Path, set[Key]] = {}
     for key, (_, path) in newest.items():
         files.setdefault(path, set()).add(key)
@@ -239,10 +242,10 @@ def _age(entry: SessionEntry) -> tuple[int, str, str]:
 
 
 def nights_of(entries: Sequence[SessionEntry]) -> Iterator[datetime | None]:
-    """Return the night of each session, as verdicts count them; None where nothing says it.
+    """Yield the night of each session, as verdicts count them; None if unknown.
 
-    Sessions of a system that began nearer than half a day to a step of 24 h, counted back from its
-    newest, are of one night (:func:`.values.sessions.night_of`).
+    Sessions of a system that began within half a day of the same step of 24 h, counted back from
+    its newest, are of one night (:func:`.values.sessions.night_of`).
     """
     last: dict[str, datetime] = {}
     for entry in entries:
@@ -265,7 +268,7 @@ def _session_frame(entries: Sequence[SessionEntry], reasons: Mapping[Key, str]) 
     import pandas as pd
 
     nights = [pd.NaT if night is None else pd.Timestamp(night) for night in nights_of(entries)]
-    made = pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "night": pd.Series(nights, dtype="datetime64[us]").dt.tz_localize("UTC"),
             "session": [entry.session.id for entry in entries],
@@ -284,17 +287,17 @@ def _session_frame(entries: Sequence[SessionEntry], reasons: Mapping[Key, str]) 
             "source": [entry.source for entry in entries],
         }
     )
-    return made.sort_values("night", kind="stable", ignore_index=True)
+    return frame.sort_values("night", kind="stable", ignore_index=True)
 
 
 def _with_nights(frame: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFrame:
-    known = sessions[["system", "session", "night", "excluded", "reason"]]
-    made = frame.merge(known, on=["system", "session"], how="left")
-    made["start"] = made["start"].astype("Int64")
-    made["repeat"] = made["repeat"].astype("int64")
-    made["reason"] = made["reason"].where(made["excluded"], made["why"])
+    of_session = sessions[["system", "session", "night", "excluded", "reason"]]
+    joined = frame.merge(of_session, on=["system", "session"], how="left")
+    joined["start"] = joined["start"].astype("Int64")
+    joined["repeat"] = joined["repeat"].astype("int64")
+    joined["reason"] = joined["reason"].where(joined["excluded"], joined["why"])
     columns = [
         *("night", "session", "system", "topology", "workload", "client_kind", "metric", "value"),
         *("status", "start", "repeat", "excluded", "reason", "verdict", "seats"),
     ]
-    return made[columns].sort_values("night", kind="stable", ignore_index=True)
+    return joined[columns].sort_values("night", kind="stable", ignore_index=True)

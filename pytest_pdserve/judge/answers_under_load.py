@@ -1,10 +1,10 @@
-"""Whether measured requests have the greedy answers that they have when nothing else is asked.
+"""Check that measured requests got the same greedy answers as when they are sent alone.
 
-Another batch sums in another order, so that where two tokens are nearly equally likely either may
-follow, and all that comes after it differs: in bfloat16 that is common. Therefore a
-text that differs is held against two things. The server says how much less likely the measured
-words were; above :data:`MAX_TIE_NATS` no order of sums explains them. And the request is asked
-alone once more: where those two differ as often, load has nothing to do with it.
+Another batch adds numbers in another order. Where two tokens are nearly equally likely, either may
+follow, and then the rest of the text differs: in bfloat16 that is common. Therefore a text that
+differs is judged by two more facts. The server reports how much less likely the measured tokens
+were; above :data:`MAX_TIE_NATS` no order of additions explains them. And the request is sent alone
+once more: if the two answers differ as often, load is not the cause.
 """
 
 from __future__ import annotations
@@ -21,111 +21,110 @@ from pytest_pdserve.values.observation import RepeatedAnswer
 from pytest_pdserve.values.record import Finding
 
 MAX_TIE_NATS = 0.5
-"""How much less likely than the likeliest token one may be that another order of sums chooses.
+"""Largest gap to the most likely token, in nats, that another order of sums may bridge.
 
 The tiny model in bfloat16 on CPUs, 12 requests at once, 48 tokens: 26 of 64 texts differed from
-those alone, none by more than 0; 24 of 24 texts of other prompts by 0.53 to 1.9. A logit of 16 to
-32 in bfloat16 has steps of 0.125."""
+those sent alone, none by more than 0; 24 of 24 texts of other prompts by 0.53 to 1.9. A logit of 16
+to 32 in bfloat16 has steps of 0.125."""
 MAX_CHANCE = 1e-3
-"""Probability, if load changes no answer, below which a difference makes a run invalid. Of 8
-requests that repeat themselves, 7 must differ: only gross trouble is proven."""
+"""Probability of the differences, if load changes no answer, below which a run is invalid. Of 8
+requests whose answers alone are equal, 7 must differ: only large faults are proven."""
 
 
-def check_answers_under_load(seen: Observation) -> Iterator[Finding]:
-    """Greedy answers under load are those of the same requests asked alone."""
-    repeated = seen.repeated
+def check_answers_under_load(run: Observation) -> Iterator[Finding]:
+    """Check that greedy answers under load are those of the same requests sent alone."""
+    repeated = run.repeated
     if repeated is None:
         return
     if repeated.not_kept:
-        yield note(
-            "answers_under_load", f"no measured request was asked again: {repeated.not_kept}"
-        )
+        yield note("answers_under_load", f"no measured request was sent again: {repeated.not_kept}")
     if repeated.fault:
         yield unproven(
             "answers_under_load",
-            f"a measured request could not be asked again after the run: {repeated.fault}",
+            f"a measured request could not be sent again after the run: {repeated.fault}",
         )
     answers = repeated.answers
     if not answers:
         return
-    tokens, completed = seen.result.total_output_tokens or 0, seen.result.completed or 0
-    alike = seen.result.answers_identical and tokens >= MIN_COMPARED_TOKENS * completed
+    tokens, completed = run.result.total_output_tokens or 0, run.result.completed or 0
+    alike = run.result.answers_identical and tokens >= MIN_COMPARED_TOKENS * completed
     if alike and len(answers) > 1 and not _share_another(answers):
-        yield _all_alike(len(seen.result.answer_digests), answers)
+        yield _judge_identical(len(run.result.answer_digests), answers)
     else:
-        yield from _differing(answers)
+        yield from _judge_differing(answers)
 
 
 def _share_another(answers: Sequence[RepeatedAnswer]) -> bool:
-    """Whether the answers alone are all one text too, but not that under load."""
-    return len({each.alone for each in answers}) == 1 and any(each.differs for each in answers)
+    """Return whether all answers alone are one text too, but another one than under load."""
+    alone = {answer.alone for answer in answers}
+    return len(alone) == 1 and any(answer.differs for answer in answers)
 
 
-def _all_alike(count: int, answers: Sequence[RepeatedAnswer]) -> Finding:
+def _judge_identical(count: int, answers: Sequence[RepeatedAnswer]) -> Finding:
     """Judge a run whose answers are all the same text."""
-    alone = {each.alone for each in answers}
-    said = f"all {count} answers are the same text"
+    alone = {answer.alone for answer in answers}
+    message = f"all {count} answers are the same text"
     if len(alone) > 1:
         return invalid(
             "answers_under_load",
-            f"{said}, but {len(answers)} of these requests, asked alone, get {len(alone)} "
+            f"{message}, but {len(answers)} of these requests, sent alone, get {len(alone)} "
             "different texts: what was served under load is wrong",
         )
     return unproven(
         "answers_under_load",
-        f"{said}, and {len(answers)} of these requests, asked alone, get it too: a wrong answer "
+        f"{message}, and {len(answers)} of these requests, sent alone, get it too: a wrong answer "
         "would not show",
     )
 
 
-def _differing(answers: Sequence[RepeatedAnswer]) -> Iterator[Finding]:
-    """What follows from single answers that differ."""
-    differing = [each for each in answers if each.differs]
+def _judge_differing(answers: Sequence[RepeatedAnswer]) -> Iterator[Finding]:
+    """Judge answers of which some differ from those of the same requests alone."""
+    differing = [answer for answer in answers if answer.differs]
     if not differing:
         return
-    restless = sum(not each.repeats for each in answers)
-    gaps = [each.gap_nats for each in differing if each.gap_nats is not None]
+    unstable = sum(not answer.repeats for answer in answers)
+    gaps = [answer.gap_nats for answer in differing if answer.gap_nats is not None]
     wrong = sum(gap > MAX_TIE_NATS for gap in gaps)
     unexplained = wrong + len(differing) - len(gaps)
-    said = _said(answers, differing, gaps, restless)
-    if chance(wrong, restless, len(answers)) < MAX_CHANCE:
-        yield invalid("answers_under_load", f"{said}: what was served under load is wrong")
-    elif wrong > restless or chance(unexplained, restless, len(answers)) < MAX_CHANCE:
+    message = _message(answers, differing, gaps, unstable)
+    if chance(wrong, unstable, len(answers)) < MAX_CHANCE:
+        yield invalid("answers_under_load", f"{message}: what was served under load is wrong")
+    elif wrong > unstable or chance(unexplained, unstable, len(answers)) < MAX_CHANCE:
         yield unproven(
             "answers_under_load",
-            f"{said}; so few requests do not tell whether load changes answers",
+            f"{message}; too few requests to decide whether load changes answers",
         )
     else:
-        yield note("answers_under_load", said)
+        yield note("answers_under_load", message)
 
 
-def chance(differing: int, restless: int, asked: int) -> float:
-    """Return the probability that so many of *asked* requests differ if load changes none.
+def chance(differing: int, unstable: int, requests: int) -> float:
+    """Return the probability that so many of *requests* differ if load changes none.
 
     Fisher's exact test, one-sided.
 
-    :param restless: requests whose two answers alone differ; one that is not asked twice, since its
-        answer does not differ, counts as one that repeats itself.
+    :param unstable: requests whose two answers alone differ. A request is sent only once if its
+        answer does not differ; then it counts as stable.
     """
     from scipy.stats import fisher_exact
 
-    table = [[differing, asked - differing], [restless, asked - restless]]
+    table = [[differing, requests - differing], [unstable, requests - unstable]]
     return float(fisher_exact(table, alternative="greater").pvalue)
 
 
-def _said(
+def _message(
     answers: Sequence[RepeatedAnswer],
     differing: Sequence[RepeatedAnswer],
     gaps: Sequence[float],
-    restless: int,
+    unstable: int,
 ) -> str:
-    """Return the numbers, without a text: prompts may be private."""
-    rows = ", ".join(str(each.index) for each in differing)
-    silent = len(differing) - len(gaps)
+    """Return the numbers, without any text, as prompts may be private."""
+    rows = ", ".join(str(answer.index) for answer in differing)
+    without_gap = len(differing) - len(gaps)
     known = [f"up to {max(gaps):.2g} nats (limit {MAX_TIE_NATS:g})"] if gaps else []
-    unknown = [f"for {silent} the server does not say"] if silent else []
+    unknown = [f"unknown for {without_gap}"] if without_gap else []
     return (
         f"{len(differing)} of {len(answers)} measured requests (rows {rows}) have a different "
-        f"greedy text when asked alone, {restless} differ between two times alone; how much less "
+        f"greedy text when sent alone, {unstable} differ between two times alone; how much less "
         f"likely than the top token the measured text was: {', '.join(known + unknown)}"
     )

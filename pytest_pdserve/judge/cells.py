@@ -1,4 +1,4 @@
-"""What the runs of a night showed of cells and topologies, and what is said of it. Pure."""
+"""The metrics of cells and topologies in one night, and the verdicts on them. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_pdserve.judge.limits import Reference
 from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.limits import reference_of
 from pytest_pdserve.judge.limits import signed_log
-from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.nightly import is_better
 from pytest_pdserve.judge.nightly import judge
 from pytest_pdserve.judge.nightly import median_change
@@ -31,14 +31,14 @@ from pytest_pdserve.values.rules import RULE
 
 References = Mapping[str, Reference]
 """Reference by metric."""
-SeenNight = Mapping[str, Seen]
-"""What one night showed of a cell or a topology, by metric."""
+NightMetrics = Mapping[str, MetricNight]
+"""One night of a cell or a topology, by metric."""
 
 
 def references_of(cell: CellBaseline, floors: Mapping[str, float]) -> dict[str, Reference]:
     """Return the reference of every judged metric that the cell's nights have.
 
-    :param floors: least limit by metric, as a fraction.
+    :param floors: smallest limit by metric, as a fraction.
     """
     return {
         name: reference_of(
@@ -52,7 +52,10 @@ def references_of(cell: CellBaseline, floors: Mapping[str, float]) -> dict[str, 
 
 
 def changes_of(run: Record, references: References) -> dict[str, float]:
-    """Return how far a run lies from its references, signed log; what it lacks is absent."""
+    """Return the distance of a run from its references by metric, signed log.
+
+    A metric that the run does not have is absent.
+    """
     changes = {}
     for name, reference in references.items():
         value = run.value(name)
@@ -61,25 +64,27 @@ def changes_of(run: Record, references: References) -> dict[str, float]:
     return changes
 
 
-def seen_of(runs: Sequence[Record], references: References) -> dict[str, Seen]:
-    """Return what the runs of one night showed of a cell.
+def night_metrics(runs: Sequence[Record], references: References) -> dict[str, MetricNight]:
+    """Return the metrics of a cell in one night.
 
-    :param runs: one of each start, in the order they were made.
+    :param runs: one run of each start, in the order of the starts.
     """
-    return _seen([changes_of(run, references) for run in runs], references)
+    return _metric_nights([changes_of(run, references) for run in runs], references)
 
 
-def _seen(changes: Sequence[Mapping[str, float]], references: References) -> dict[str, Seen]:
+def _metric_nights(
+    changes: Sequence[Mapping[str, float]], references: References
+) -> dict[str, MetricNight]:
     return {
-        name: Seen(reference=reference, changes=there)
+        name: MetricNight(reference=reference, changes=of_metric)
         for name, reference in references.items()
-        if (there := tuple(run[name] for run in changes if name in run))
+        if (of_metric := tuple(run[name] for run in changes if name in run))
     }
 
 
-def that_passed(night: SeenNight) -> SeenNight:
-    """Return what a night showed that joined the baseline: nothing of it is suspicious."""
-    return {name: replace(seen, passed=True) for name, seen in night.items()}
+def mark_passed(night: NightMetrics) -> NightMetrics:
+    """Return a night that joined the baseline: none of its metrics is suspicious."""
+    return {name: replace(metric_night, passed=True) for name, metric_night in night.items()}
 
 
 def topology_references(
@@ -92,24 +97,24 @@ def topology_references(
     :param cells: the references of its cells.
     :param floors: of cells, as fractions; a topology's are half of them.
     """
-    made = {}
+    by_metric = {}
     for name in METRICS.times:
         medians = list(_past_medians(baseline, cells, name))
         if medians:
             having = [baseline.cell(key) for key, references in cells.items() if name in references]
-            made[name] = reference_of(
+            by_metric[name] = reference_of(
                 medians,
                 RULE.topology_share * floors[name],
                 starts=min(cell.starts(name) for cell in having if cell is not None),
                 fail_floor=floors[name],
             )
-    return made
+    return by_metric
 
 
 def _past_medians(
     baseline: Baseline, cells: Mapping[Key, References], metric: str
 ) -> Iterator[float]:
-    """The median change over the cells, of each session that has two of them."""
+    """Yield the median change over the cells of each session that has at least two of them."""
     better = METRICS[metric].better
     by_session: dict[str, dict[Key, float]] = {source.id: {} for source in baseline.sessions}
     for key, references in cells.items():
@@ -123,70 +128,70 @@ def _past_medians(
             yield median
 
 
-def topology_seen(
+def topology_night_metrics(
     tonight: Mapping[Key, Sequence[Record]],
     cells: Mapping[Key, References],
     references: References,
-) -> dict[str, Seen]:
-    """Return what one night showed of a topology's median.
+) -> dict[str, MetricNight]:
+    """Return the metrics of a topology's median in one night.
 
-    Its first run is the first of every cell; a later one is a start on which all of them ran.
+    The first run of the topology consists of the first run of every cell; each later run is a start
+    on which all of these cells ran.
 
     :param tonight: runs of its cells, one of each start.
     """
-    known = [key for key in cells if tonight.get(key)]
-    runs = [{key: tonight[key][0] for key in known}]
+    measured = [key for key in cells if tonight.get(key)]
+    runs = [{key: tonight[key][0] for key in measured}]
     later: dict[int | None, dict[Key, Record]] = {}
-    for key in known:
+    for key in measured:
         for run in tonight[key][1:]:
             later.setdefault(run.start, {})[key] = run
-    runs += [run for start, run in later.items() if start is not None and len(run) == len(known)]
+    runs += [run for start, run in later.items() if start is not None and len(run) == len(measured)]
     changes = []
     for started in runs:
         of_cells = {key: changes_of(record, cells[key]) for key, record in started.items()}
         changes.append(dict(_medians(of_cells, references)))
-    return _seen(changes, references)
+    return _metric_nights(changes, references)
 
 
 def _medians(
     cells: Mapping[Key, Mapping[str, float]], references: References
 ) -> Iterator[tuple[str, float]]:
     for name, reference in references.items():
-        there = {key: changes[name] for key, changes in cells.items() if name in changes}
-        if (median := median_change(there)) is not None:
+        of_metric = {key: changes[name] for key, changes in cells.items() if name in changes}
+        if (median := median_change(of_metric)) is not None:
             yield name, median - reference.median
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricVerdict:
-    """What is said of one metric of a cell or a topology."""
+    """The verdict on one metric of a cell or a topology."""
 
     metric: str
-    """Metric."""
     status: Status
     """PASS, SUSPICIOUS, EXPECTED or FAIL."""
-    seen: Seen
-    """Tonight."""
+    tonight: MetricNight
     nights: int
-    """Nights before tonight, in a row, on which it was suspicious."""
+    """Nights in a row directly before tonight on which it was suspicious."""
     since: int | None = None
-    """Place of the first of these among the nights that were looked back at, newest first."""
+    """Index of the oldest of these among the earlier nights, newest first; None without any."""
     is_better: bool = False
-    """Whether it has been better than its reference for some nights."""
+    """Whether it has been better than its reference for :attr:`Rule.better_nights` nights."""
     expected: ExpectedChange | None = None
-    """The entry that covers it, if one does."""
+    """The entry of expected.toml that covers it; None if none does."""
     worse_since: Since | None = None
-    """Since when it is worse, and what changed then; None if it is not worse, or not told yet."""
+    """First night on which it was worse, and what changed then; None if it is not worse, or this
+    is not determined yet."""
 
     @property
     def severity(self) -> float:
-        """Change in limits: 1 is a change as large as the limit."""
-        return self.seen.change / self.seen.reference.limit
+        """Change in units of the limit: 1 is a change as large as the limit."""
+        return self.tonight.change / self.tonight.reference.limit
 
 
 def judge_metrics(
-    tonight: SeenNight,
-    before: Sequence[SeenNight],
+    tonight: NightMetrics,
+    before: Sequence[NightMetrics],
     *,
     one_night_is_enough: bool,
     covers: Covers,
@@ -194,39 +199,39 @@ def judge_metrics(
     """Judge every metric of a cell or a topology, the largest change first.
 
     :param before: earlier nights of it, newest first.
-    :param one_night_is_enough: as of :func:`~pytest_pdserve.judge.nightly.judge`.
-    :param covers: finds the entry that covers a change of a metric.
+    :param one_night_is_enough: as for :func:`~pytest_pdserve.judge.nightly.judge`.
+    :param covers: returns the entry of expected.toml that covers a change of a metric.
     """
     verdicts = []
-    for name, seen in tonight.items():
+    for name, metric_night in tonight.items():
         places = [place for place, night in enumerate(before) if name in night]
         past = [before[place][name] for place in places]
         last, nights = past[0] if past else None, _suspicious_before(past)
-        status = judge(seen, last, one_night_is_enough=one_night_is_enough)
+        status = judge(metric_night, last, one_night_is_enough=one_night_is_enough)
         entry = None
         if status is not Status.PASS:
-            entry = covers(name, abs(as_change(-seen.change, "higher")))
+            entry = covers(name, abs(as_change(-metric_night.change, "higher")))
         verdicts.append(
             MetricVerdict(
                 metric=name,
                 status=Status.EXPECTED if entry else status,
-                seen=seen,
+                tonight=metric_night,
                 nights=nights,
                 since=places[nights - 1] if nights else None,
-                is_better=is_better([seen, *past]),
+                is_better=is_better([metric_night, *past]),
                 expected=entry,
             )
         )
     return tuple(sorted(verdicts, key=lambda verdict: -verdict.severity))
 
 
-def _suspicious_before(past: Sequence[Seen]) -> int:
-    """For how many nights in a row before tonight a metric has been suspicious."""
-    return next((n for n, seen in enumerate(past) if not seen.is_suspicious), len(past))
+def _suspicious_before(past: Sequence[MetricNight]) -> int:
+    """Return the number of nights in a row before tonight on which a metric was suspicious."""
+    return next((n for n, night in enumerate(past) if not night.is_suspicious), len(past))
 
 
 def wrong_counts(runs: Sequence[Record], cell: CellBaseline) -> Iterator[str]:
-    """Say which counts of a run are not those of the baseline."""
+    """Yield a sentence for each count of the runs that differs from the baseline's."""
     for name, wanted in sorted(cell.counts.items()):
         values = {run.value(name) for run in runs if name not in run.voided}
         for value in sorted(values - {wanted}, key=str):
@@ -238,7 +243,10 @@ def wrong_counts(runs: Sequence[Record], cell: CellBaseline) -> Iterator[str]:
 
 
 def missing_metrics(runs: Sequence[Record], references: References) -> Iterator[str]:
-    """Say which metrics have a reference, and no value in any run although sanity admits them."""
+    """Yield a sentence for each metric with a reference that runs have no value of.
+
+    Metrics that a sanity finding voids are left out.
+    """
     voided = voided_in(runs)
     for name in references:
         lacking = [run for run in runs if name not in changes_of(run, references)]

@@ -1,4 +1,4 @@
-"""Judging claims: each cell's comparisons, what they add up to, and what was known of them."""
+"""Verdicts on claims: the comparisons in all cells, combined into one verdict with evidence."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_pdserve.judge.kinds import JUDGES
+from pytest_pdserve.judge.kinds import ClaimComparison
 from pytest_pdserve.judge.kinds import ClaimContext
-from pytest_pdserve.judge.kinds import Finding
 from pytest_pdserve.judge.sides import Lookup
 from pytest_pdserve.judge.sides import Side
 from pytest_pdserve.judge.verdict import Status
@@ -22,8 +22,9 @@ from pytest_pdserve.values.expected import ExpectedChange
 from pytest_pdserve.values.sweep import Point
 
 CoversClaim = Callable[[Sequence[str], Sequence[str]], ExpectedChange | None]
-"""The entry that covers a claim, given the cells that contradict it and those where it holds."""
-POINT = "read off plots: one run per side, no variance"
+"""Returns the entry that covers a claim, from the cells that contradict it and those where it
+holds."""
+READ_OFF = "read off plots: one run per side, no variance"
 _SHOWN = {
     Status.PASS: (),
     Status.INCONCLUSIVE: (Status.INCONCLUSIVE,),
@@ -31,24 +32,24 @@ _SHOWN = {
     Status.NOT_JUDGED: (Status.NOT_JUDGED,),
     Status.FAIL: (Status.FAIL, Status.NOT_JUDGED),
 }
-"""Which comparisons a verdict names."""
+"""Statuses of the comparisons that a verdict lists as misses."""
 
 
 def no_claim_is_expected(contradicted: Sequence[str], holding: Sequence[str]) -> None:
-    """Cover no claim."""
+    """Return None: no claim is covered."""
     del contradicted, holding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimVerdict(Verdict):
-    """A verdict that knows its cells."""
+    """The verdict on a claim, with the cells that contradict it."""
 
     expected: ExpectedChange | None = None
-    """The entry that covers it, if one does."""
+    """The entry of expected.toml that covers it; None if none does."""
     contradicted: tuple[str, ...] = ()
     """Names of the cells that contradict the claim."""
     wants_pair: tuple[Key, ...] = ()
-    """Cells of which one more run on a fresh start would tell whether it FAILs."""
+    """Cells that need one more run on a fresh start to decide whether it FAILs."""
 
     @property
     def reason(self) -> str:
@@ -66,7 +67,7 @@ class ClaimVerdict(Verdict):
 
 
 def sides_of(claim: Claim, points: Iterable[Point], lookup: Lookup) -> Iterator[Side]:
-    """Every side that judging *claim* looks at."""
+    """Yield every side that *claim* is judged by."""
     sweep = tuple(points)
     for relation in claim.relations:
         for point in sweep:
@@ -86,78 +87,78 @@ def judge_claim(
     """Judge a claim in every cell of its regime; one cell that contradicts it is enough to FAIL.
 
     If no cell contradicts the claim but a value is missing or void, it is NOT JUDGED: it never
-    passes on what was not measured.
+    passes without all of its values.
 
-    :param sweep: all cells that the system measures; those outside the regime are passed over.
-    :param lookup: finds sides.
-    :param covers: finds the expected change that covers the claim.
+    :param sweep: all cells that the system measures; those outside the regime are ignored.
+    :param lookup: returns sides.
+    :param covers: returns the expected change that covers the claim.
     :raises ValueError: if the claim cannot be decided by any measurement.
     """
     if claim.undecidable is not None:
         raise ValueError(f"{claim.id} cannot be decided: {claim.undecidable}")
     cells = [point for point in sweep if claim.admits(point)]
     if not cells:
-        return _verdict(claim, Status.NOT_JUDGED, misses=(_nowhere(claim, sweep),))
+        return _verdict(claim, Status.NOT_JUDGED, misses=(_no_cell(claim, sweep),))
     context = ClaimContext(regime=claim.regime, cells=cells, sweep=sweep, lookup=lookup)
-    made = (
+    compared = (
         f for relation in claim.relations for f in JUDGES[str(relation.kind)](relation, context)
     )
-    findings = tuple(dict.fromkeys(made))
-    entry = _entry(findings, cells, covers)
-    status = _status(findings, is_expected=entry is not None)
+    comparisons = tuple(dict.fromkeys(compared))
+    entry = _entry(comparisons, cells, covers)
+    status = _status(comparisons, is_expected=entry is not None)
     return _verdict(
         claim,
         status,
-        misses=_misses(findings, status),
-        findings=findings,
+        misses=_misses(comparisons, status),
+        comparisons=comparisons,
         sides=tuple(sides_of(claim, sweep, lookup)),
         expected=entry if status is Status.EXPECTED else None,
     )
 
 
 def _entry(
-    findings: Sequence[Finding], cells: Sequence[Point], covers: CoversClaim
+    comparisons: Sequence[ClaimComparison], cells: Sequence[Point], covers: CoversClaim
 ) -> ExpectedChange | None:
-    """The entry that covers what contradicts the claim.
+    """Return the entry that covers the contradictions of the claim; None if none does.
 
-    It is not asked for if the claim neither is contradicted nor holds everywhere: then nobody
-    knows whether an entry is needed.
+    If the claim is neither contradicted nor holds everywhere, it is unknown whether an entry is
+    needed, so none is looked up.
     """
-    contradicted = _cells(finding for finding in findings if finding.is_violated)
-    open_ = _cells(finding for finding in findings if finding.status is not Status.PASS)
-    holding = [point.name for point in cells if point.name not in open_]
+    contradicted = _cells(comparison for comparison in comparisons if comparison.is_violated)
+    not_passed = _cells(c for c in comparisons if c.status is not Status.PASS)
+    holding = [point.name for point in cells if point.name not in not_passed]
     if not contradicted and len(holding) < len(cells):
         return None
     return covers(contradicted, holding)
 
 
-def _status(findings: Sequence[Finding], *, is_expected: bool) -> Status:
-    """The first of FAIL, NOT JUDGED, EXPECTED, INCONCLUSIVE and PASS that applies."""
-    found = {finding.status for finding in findings}
-    if Status.FAIL in found and not is_expected:
+def _status(comparisons: Sequence[ClaimComparison], *, is_expected: bool) -> Status:
+    """Return the first of FAIL, NOT JUDGED, EXPECTED, INCONCLUSIVE and PASS that applies."""
+    statuses = {comparison.status for comparison in comparisons}
+    if Status.FAIL in statuses and not is_expected:
         return Status.FAIL
-    if Status.NOT_JUDGED in found:
+    if Status.NOT_JUDGED in statuses:
         return Status.NOT_JUDGED
     if is_expected:
         return Status.EXPECTED
-    return Status.INCONCLUSIVE if Status.INCONCLUSIVE in found else Status.PASS
+    return Status.INCONCLUSIVE if Status.INCONCLUSIVE in statuses else Status.PASS
 
 
-def _misses(findings: Sequence[Finding], status: Status) -> tuple[str, ...]:
-    shown = [finding for finding in findings if finding.status in _SHOWN[status]]
-    shown.sort(key=lambda finding: not finding.is_violated)
-    return tuple(f"{finding.workload}: {finding.text}" for finding in shown)
+def _misses(comparisons: Sequence[ClaimComparison], status: Status) -> tuple[str, ...]:
+    shown = [comparison for comparison in comparisons if comparison.status in _SHOWN[status]]
+    shown.sort(key=lambda comparison: not comparison.is_violated)
+    return tuple(f"{comparison.workload}: {comparison.text}" for comparison in shown)
 
 
-def _nowhere(claim: Claim, sweep: Sequence[Point]) -> str:
+def _no_cell(claim: Claim, sweep: Sequence[Point]) -> str:
     """Return the miss of a claim whose regime has no cell of the sweep."""
     panel = Regime(panel=claim.regime.panel)
-    there = ", ".join(w.name for w in sweep if panel.admits(w)) or "none"
-    return f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {there}"
+    names = ", ".join(w.name for w in sweep if panel.admits(w)) or "none"
+    return f"no cell of {_panel(claim)} lies in the claim's regime; the sweep has {names}"
 
 
-def _cells(findings: Iterable[Finding]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(finding.cell for finding in findings))
+def _cells(comparisons: Iterable[ClaimComparison]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(comparison.cell for comparison in comparisons))
 
 
 def _verdict(
@@ -165,18 +166,18 @@ def _verdict(
     status: Status,
     *,
     misses: tuple[str, ...],
-    findings: Sequence[Finding] = (),
+    comparisons: Sequence[ClaimComparison] = (),
     sides: Sequence[Side] = (),
     expected: ExpectedChange | None = None,
 ) -> ClaimVerdict:
     lines: dict[str, list[str]] = {}
-    for finding in findings:
-        lines.setdefault(finding.workload, []).append(f"{finding.status} {finding.text}")
+    for comparison in comparisons:
+        lines.setdefault(comparison.workload, []).append(f"{comparison.status} {comparison.text}")
     origins = sorted({side.origin for side in sides if side.value is not None})
-    against = [f for f in findings if f.status is Status.FAIL or (expected and f.is_violated)]
-    wanted = () if expected else (cell for finding in findings for cell in finding.wants_pair)
+    against = [f for f in comparisons if f.status is Status.FAIL or (expected and f.is_violated)]
+    wanted = () if expected else (cell for c in comparisons for cell in c.wants_pair)
     further = [
-        ("statistics", _statistics(findings, read=any(side.uncertainty for side in sides))),
+        ("statistics", _statistics(comparisons, read=any(side.uncertainty for side in sides))),
         ("sides from", "; ".join(origins) or "nowhere"),
         ("size", _sizes(claim, sides)),
         ("expected", expected.reason if expected else ""),
@@ -199,7 +200,7 @@ def _verdict(
 
 
 def _sizes(claim: Claim, sides: Sequence[Side]) -> str:
-    """Nodes and GPUs of each topology; once if all are equal."""
+    """Return nodes and GPUs of each topology, or of all if they are equal."""
     sizes = {side.topology: side.size for side in sides if side.size is not None}
     per = "; throughput is per GPU" if claim.per == "gpu" else ""
     if not sizes:
@@ -209,13 +210,13 @@ def _sizes(claim: Claim, sides: Sequence[Side]) -> str:
     return "; ".join(f"{topology} {size}" for topology, size in sizes.items()) + per
 
 
-def _statistics(findings: Sequence[Finding], *, read: bool) -> str:
-    pairs = sorted({finding.pairs for finding in findings if finding.pairs})
+def _statistics(comparisons: Sequence[ClaimComparison], *, read: bool) -> str:
+    pairs = sorted({comparison.pairs for comparison in comparisons if comparison.pairs})
     several = "pair" if pairs == [1] else "pairs"
-    said = [f"{' or '.join(map(str, pairs))} {several} of runs"] if pairs else []
-    if any(not f.pairs and f.status is not Status.NOT_JUDGED for f in findings):
-        said += [POINT, *(["intervals are how far readings may be off"] if read else [])]
-    return "; ".join(said)
+    parts = [f"{' or '.join(map(str, pairs))} {several} of runs"] if pairs else []
+    if any(not f.pairs and f.status is not Status.NOT_JUDGED for f in comparisons):
+        parts += [READ_OFF, *(["intervals are how far readings may be off"] if read else [])]
+    return "; ".join(parts)
 
 
 def _panel(claim: Claim) -> str:

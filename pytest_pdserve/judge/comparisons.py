@@ -1,4 +1,4 @@
-"""Comparisons of two sides: pair by pair if both were run tonight, else as they were read off."""
+"""Comparisons of two sides: pair by pair if both ran tonight, else by the values read off plots."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def ratio_of(first: Side, second: Side, region: Region) -> Outcome:
     """Judge *first* divided by *second*; the noise of the outcome is a fraction."""
     if not (first.runs and second.runs):
         return _ratio_read_off(first, second, region)
-    found = judge_pairs(
+    outcome = judge_pairs(
         _logs(_tonight(first, second)),
         region.log(),
         noise=_noise(first, second),
-        last_night=next(iter(_logs(_both(first.last_night, second.last_night))), None),
+        last_night=next(iter(_logs(_paired(first.last_night, second.last_night))), None),
     )
-    value, low, high = (math.exp(log) for log in (found.value, found.low, found.high))
-    return replace(found, value=value, low=low, high=high, noise=_fraction(found.noise))
+    value, low, high = (math.exp(log) for log in (outcome.value, outcome.low, outcome.high))
+    return replace(outcome, value=value, low=low, high=high, noise=_fraction(outcome.noise))
 
 
 def difference_of(first: Side, second: Side, region: Region) -> Outcome:
-    """Judge *first* minus *second*; chance explains the same share of the larger one."""
+    """Judge *first* minus *second*; noise is that of the ratio, as a share of the larger value."""
     if not (first.runs and second.runs):
         value = (first.value or math.nan) - (second.value or math.nan)
-        off = first.uncertainty + second.uncertainty
-        return judge_point(value, region, low=value - off, high=value + off)
-    last = [a - b for a, b in _both(first.last_night, second.last_night)]
+        uncertainty = first.uncertainty + second.uncertainty
+        return judge_point(value, region, low=value - uncertainty, high=value + uncertainty)
+    last = [a - b for a, b in _paired(first.last_night, second.last_night)]
     return judge_pairs(
         [a - b for a, b in _tonight(first, second)],
         region,
@@ -50,7 +50,7 @@ def difference_of(first: Side, second: Side, region: Region) -> Outcome:
 
 
 def value_of(side: Side, region: Region) -> Outcome:
-    """Judge the value of one side, whose runs are pairs with nothing beside them."""
+    """Judge the value of one side: each run is a pair with the constant 1."""
     one = replace(
         side,
         value=1.0,
@@ -62,38 +62,38 @@ def value_of(side: Side, region: Region) -> Outcome:
     return ratio_of(side, one, region)
 
 
-def describe(found: Outcome, *, digits: int = 4, unit: str = "") -> str:
-    """Return how sure a number is: the range of pairs, or of a reading, and what noise explains.
+def describe(outcome: Outcome, *, digits: int = 4, unit: str = "") -> str:
+    """Return the range of the pairs or of the reading, and how it compares with noise.
 
     :param unit: of the noise; empty if it is a fraction.
     """
-    ends = f"{found.low:.{digits}g}", f"{found.high:.{digits}g}"
-    if not found.pairs:
-        return f" [{', '.join(ends)}]" if found.low < found.high else ""
-    said = f" in {found.pairs} pairs, {' to '.join(ends)}" if found.pairs > 1 else ""
-    if found.status is Status.PASS:
-        return said
-    if found.violated < found.pairs:
-        return f"{said}, violated in {found.violated} of them"
-    noise = f"{found.noise:.{digits}g} {unit}" if unit else f"{100 * found.noise:.3g} %"
-    if found.wants_pair:
-        enough = f" in {found.pairs} of {RULE.max_runs} pairs"
-        return f"{said}, violated by more than its noise of {noise}{enough}"
-    if found.status is Status.INCONCLUSIVE:
-        return f"{said}, violated by no more than its noise of {noise}"
-    again = ", as last night" if found.pairs < RULE.max_runs else ""
-    return f"{said}, violated by more than its noise of {noise}{again}"
+    ends = f"{outcome.low:.{digits}g}", f"{outcome.high:.{digits}g}"
+    if not outcome.pairs:
+        return f" [{', '.join(ends)}]" if outcome.low < outcome.high else ""
+    pairs = f" in {outcome.pairs} pairs, {' to '.join(ends)}" if outcome.pairs > 1 else ""
+    if outcome.status is Status.PASS:
+        return pairs
+    if outcome.violated < outcome.pairs:
+        return f"{pairs}, violated in {outcome.violated} of them"
+    noise = f"{outcome.noise:.{digits}g} {unit}" if unit else f"{100 * outcome.noise:.3g} %"
+    if outcome.wants_pair:
+        enough = f" in {outcome.pairs} of {RULE.max_runs} pairs"
+        return f"{pairs}, violated by more than its noise of {noise}{enough}"
+    if outcome.status is Status.INCONCLUSIVE:
+        return f"{pairs}, violated by no more than its noise of {noise}"
+    again = ", as last night" if outcome.pairs < RULE.max_runs else ""
+    return f"{pairs}, violated by more than its noise of {noise}{again}"
 
 
 def _tonight(first: Side, second: Side) -> Sequence[Pair]:
-    """Tonight's runs of two sides, pair by pair; their medians if one side ran more often."""
+    """Return tonight's runs of two sides in pairs; their medians if one side ran more often."""
     if len(first.runs) != len(second.runs):
         return [(statistics.median(first.runs), statistics.median(second.runs))]
     return list(zip(first.runs, second.runs, strict=True))
 
 
-def _both(first: Sequence[float | None], second: Sequence[float | None]) -> Sequence[Pair]:
-    """Every place of which both have a value that is above 0."""
+def _paired(first: Sequence[float | None], second: Sequence[float | None]) -> Sequence[Pair]:
+    """Return pairs of the nights on which both have a value above 0."""
     return [(a, b) for a, b in zip(first, second, strict=False) if a and b and min(a, b) > 0]
 
 
@@ -102,23 +102,23 @@ def _logs(pairs: Iterable[Pair]) -> list[float]:
 
 
 def _noise(first: Side, second: Side) -> float:
-    """How far a pair may be off by chance, in logarithms."""
-    return pair_noise(_logs(_both(first.nights, second.nights)), max(first.floor, second.floor))
+    """Return the noise of a pair, in logarithms."""
+    return pair_noise(_logs(_paired(first.nights, second.nights)), max(first.floor, second.floor))
 
 
 def _ratio_read_off(first: Side, second: Side, region: Region) -> Outcome:
-    above, below = first.value or math.nan, second.value or math.nan
-    least = below - second.uncertainty
+    numerator, denominator = first.value or math.nan, second.value or math.nan
+    smallest = denominator - second.uncertainty
     return judge_point(
-        above / below,
+        numerator / denominator,
         region,
-        low=(above - first.uncertainty) / (below + second.uncertainty),
-        high=(above + first.uncertainty) / least if least > 0 else math.inf,
+        low=(numerator - first.uncertainty) / (denominator + second.uncertainty),
+        high=(numerator + first.uncertainty) / smallest if smallest > 0 else math.inf,
     )
 
 
 def _fraction(log: float) -> float:
-    """The change that a distance in logarithms stands for; endless if no number holds it."""
+    """Return the change, as a fraction, of a distance in logarithms; infinity on overflow."""
     try:
         return math.expm1(log)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Whether network interfaces lost packets while a load ran."""
+"""Check of network interfaces that lost packets during a load."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 
 _SHOWN = 3
-"""Counters that are named of a node, the largest first."""
+"""Counters that are listed per node, the largest first."""
 
 
-def check_fabric(seen: Observation) -> Iterator[Finding]:
-    """Name nodes whose interfaces dropped packets or sent them again."""
-    for node in seen.fabric:
+def check_fabric(run: Observation) -> Iterator[Finding]:
+    """Note nodes whose interfaces dropped packets or sent them again."""
+    for node in run.fabric:
         if not node.troubles:
             continue
-        worst = sorted(node.troubles.items(), key=lambda each: -each[1])
-        said = ", ".join(f"{name} +{count:,.0f}" for name, count in worst[:_SHOWN])
+        worst = sorted(node.troubles.items(), key=lambda counter: -counter[1])
+        counters = ", ".join(f"{name} +{count:,.0f}" for name, count in worst[:_SHOWN])
         more = f" and {len(worst) - _SHOWN} more" if len(worst) > _SHOWN else ""
         yield note(
             "fabric",
             f"interfaces of {node.node} lost packets or sent them again during the load: "
-            f"{said}{more}",
+            f"{counters}{more}",
         )

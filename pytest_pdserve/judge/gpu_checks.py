@@ -1,4 +1,4 @@
-"""Whether GPUs ran as they should while a load ran."""
+"""Check of GPUs that were throttled, shared or faulty during a load."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 
 EXPECTED_REASON = "power cap"
-"""Reason for lower clocks that a loaded GPU may have all the time; the record has its share."""
-LEAST_SHARE = 0.05
-"""Share of the samples from which on a throttled GPU is named."""
+"""Reason for lower clocks that is normal for a loaded GPU; only the record has its share."""
+MIN_SHARE = 0.05
+"""Share of the samples from which a throttled GPU gets a note."""
 
 
-def check_gpus(seen: Observation) -> Iterator[Finding]:
-    """Name GPUs that were throttled, used by others, or had memory errors."""
-    for gpu in seen.gpus:
+def check_gpus(run: Observation) -> Iterator[Finding]:
+    """Note GPUs that were throttled, used by other processes, or had memory errors."""
+    for gpu in run.gpus:
         where = f"GPU {gpu.index} ({gpu.name}) of {gpu.node}"
         for reason, share in gpu.throttled.items():
-            if reason != EXPECTED_REASON and share >= LEAST_SHARE:
+            if reason != EXPECTED_REASON and share >= MIN_SHARE:
                 yield note("gpu_throttled", f"{where} was throttled: {_throttled(gpu, reason)}")
         if gpu.others:
             yield note("gpu_shared", f"{where} was also used by {', '.join(gpu.others)}")
@@ -32,10 +32,10 @@ def check_gpus(seen: Observation) -> Iterator[Finding]:
 
 
 def _throttled(gpu: GpuRun, reason: str) -> str:
-    said = f"{reason} in {gpu.throttled[reason]:.0%} of the load"
+    text = f"{reason} in {gpu.throttled[reason]:.0%} of the load"
     if (clock := gpu.during.get("mean_sm_mhz")) is not None:
-        most = gpu.facts.get("sm_mhz_max")
-        said += f", clock {clock:.0f} MHz" + (f" of {most:.0f}" if most else "")
-    if (heat := gpu.during.get("max_temperature_c")) is not None:
-        said += f", up to {heat:.0f} °C"
-    return said
+        max_clock = gpu.facts.get("sm_mhz_max")
+        text += f", clock {clock:.0f} MHz" + (f" of {max_clock:.0f}" if max_clock else "")
+    if (temperature := gpu.during.get("max_temperature_c")) is not None:
+        text += f", up to {temperature:.0f} °C"
+    return text

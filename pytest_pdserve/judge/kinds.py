@@ -1,4 +1,4 @@
-"""One small function per kind of claim: it compares sides cell by cell, and says the numbers."""
+"""One function per kind of claim: it compares sides cell by cell and describes the numbers."""
 
 from __future__ import annotations
 
@@ -31,116 +31,121 @@ from pytest_pdserve.values.sweep import Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One comparison in one cell."""
+class ClaimComparison:
+    """One comparison of sides in one cell."""
 
     cell: str
-    """The cell's name, in the article's lengths."""
+    """The cell's name, made of the article's lengths."""
     workload: str
-    """Its workload id."""
+    """Workload id of the cell."""
     status: Status
-    """Whether it is as claimed; NOT JUDGED if a side is missing or unusable."""
+    """PASS if it is as claimed; NOT JUDGED if a side is missing or cannot be used."""
     text: str
     """The numbers, or what is missing."""
     pairs: int = 0
-    """Pairs of runs that it rests on; 0 is a point."""
+    """Number of pairs of runs; 0 for a value that was read off a plot."""
     is_violated: bool = False
     """Whether it contradicts the claim by more than noise explains, confirmed or not."""
     wants_pair: tuple[Key, ...] = ()
-    """Cells of which one more run would tell whether the claim FAILs."""
+    """Cells that need one more run to decide whether the claim FAILs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimContext:
-    """What a kind looks at."""
+    """The cells and values that a claim is judged by."""
 
     regime: Regime
-    """Of the claim."""
+    """Regime of the claim."""
     cells: Sequence[Point]
-    """Cells in the regime."""
+    """Cells of the sweep within the regime."""
     sweep: Sequence[Point]
-    """All cells."""
+    """All cells of the sweep."""
     lookup: Lookup
-    """Finds sides."""
 
 
-Findings = Iterator[Finding]
-Judge = Callable[[Relation, ClaimContext], Findings]
-Say = Callable[[Side, Side, Outcome], str]
+Comparisons = Iterator[ClaimComparison]
+RelationJudge = Callable[[Relation, ClaimContext], Comparisons]
+DescribePair = Callable[[Side, Side, Outcome], str]
 
 
-def _below(relation: Relation, context: ClaimContext) -> Findings:
-    return _each_other(relation, context, _region("<", relation.margin), _limit(relation, "<"))
+def _below(relation: Relation, context: ClaimContext) -> Comparisons:
+    return _compare_with_others(
+        relation, context, _region("<", relation.margin), _describe_with_limit(relation, "<")
+    )
 
 
-def _above(relation: Relation, context: ClaimContext) -> Findings:
-    return _each_other(relation, context, _region(">", relation.margin), _limit(relation, ">"))
+def _above(relation: Relation, context: ClaimContext) -> Comparisons:
+    return _compare_with_others(
+        relation, context, _region(">", relation.margin), _describe_with_limit(relation, ">")
+    )
 
 
-def _best(relation: Relation, context: ClaimContext) -> Findings:
-    return _below(relation, context) if _lower(relation) else _above(relation, context)
+def _best(relation: Relation, context: ClaimContext) -> Comparisons:
+    return _below(relation, context) if _lower_is_better(relation) else _above(relation, context)
 
 
-def _ratio(relation: Relation, context: ClaimContext) -> Findings:
-    def say(subject: Side, other: Side, found: Outcome) -> str:
+def _ratio(relation: Relation, context: ClaimContext) -> Comparisons:
+    def describe_pair(subject: Side, other: Side, outcome: Outcome) -> str:
         claimed = f"claimed {_bounds(relation)} times {other.topology}"
-        return f"{_value(subject)}, {claimed} ({_amount(other)}, {_times(found)})"
+        return f"{_value(subject)}, {claimed} ({_amount(other)}, {_times(outcome)})"
 
-    return _each_other(relation, context, Region.of(relation.bounds), say)
+    return _compare_with_others(relation, context, Region.of(relation.bounds), describe_pair)
 
 
-def _difference(relation: Relation, context: ClaimContext) -> Findings:
+def _difference(relation: Relation, context: ClaimContext) -> Comparisons:
     region = Region.of(relation.bounds)
-    for point, subject, other in _facing(relation, context):
-        lost = _lost(point, subject, other)
-        if lost:
-            yield lost
+    for point, subject, other in _side_pairs(relation, context):
+        missing = _missing_side(point, subject, other)
+        if missing:
+            yield missing
             continue
-        found = difference_of(subject, other, region)
+        outcome = difference_of(subject, other, region)
         unit = quantities()[relation.metric].unit
         claimed = f"claimed {_bounds(relation)} {unit} above {other.topology}"
-        apart = f"difference {found.value:.6g} {unit}{describe(found, digits=6, unit=unit)}"
-        text = f"{_value(subject)}, {claimed} ({_amount(other)}, {apart})"
-        yield _finding(point, found, text, subject, other)
+        difference = (
+            f"difference {outcome.value:.6g} {unit}{describe(outcome, digits=6, unit=unit)}"
+        )
+        text = f"{_value(subject)}, {claimed} ({_amount(other)}, {difference})"
+        yield _comparison(point, outcome, text, subject, other)
 
 
-def _within(relation: Relation, context: ClaimContext) -> Findings:
+def _within(relation: Relation, context: ClaimContext) -> Comparisons:
     region = Region.of(relation.bounds)
     for point in context.cells:
         for topology in relation.subjects:
             side = context.lookup(topology, point.workload, relation.metric)
-            lost = _lost(point, side)
-            if lost:
-                yield lost
+            missing = _missing_side(point, side)
+            if missing:
+                yield missing
                 continue
-            found = value_of(side, region)
+            outcome = value_of(side, region)
             claimed = f"claimed {_bounds(relation)} {quantities()[relation.metric].unit}"
-            text = f"{_value(side)}{describe(found, digits=6)}, {claimed}"
-            yield _finding(point, found, text, side)
+            text = f"{_value(side)}{describe(outcome, digits=6)}, {claimed}"
+            yield _comparison(point, outcome, text, side)
 
 
-def _rank(relation: Relation, context: ClaimContext) -> Findings:
+def _rank(relation: Relation, context: ClaimContext) -> Comparisons:
     for point in context.cells:
         sides = [context.lookup(name, point.workload, relation.metric) for name in relation.named]
-        lost = _lost(point, *sides)
-        if lost:
-            yield lost
+        missing = _missing_side(point, *sides)
+        if missing:
+            yield missing
             continue
         subject = sides[0]
-        signs = (">", "<") if _lower(relation) else ("<", ">")
+        signs = (">", "<") if _lower_is_better(relation) else ("<", ">")
         ahead, behind = (
             [ratio_of(subject, other, _region(sign, 0.0)) for other in sides[1:]] for sign in signs
         )
         judge = _rank_of_runs if subject.runs else _rank_read_off
         rank = judge(ahead, behind, Region.of(relation.bounds))
-        yield _finding(point, rank, _rank_text(relation, sides, rank), *sides)
+        yield _comparison(point, rank, _rank_text(relation, sides, rank), *sides)
 
 
 def _rank_read_off(ahead: Sequence[Outcome], behind: Sequence[Outcome], region: Region) -> Outcome:
-    """The rank of a subject among readings; a tie is neither ahead nor behind.
+    """Return the rank of a subject among readings; a tie is neither ahead nor behind.
 
-    :param ahead: of each other, whether it is ahead of the subject.
-    :param behind: of each other, whether it is behind.
+    :param ahead: for each other topology, whether it is ahead of the subject.
+    :param behind: for each other topology, whether it is behind the subject.
     """
     first = 1 + sum(other.status is Status.PASS for other in ahead)
     last = 1 + len(ahead) - sum(other.status is Status.PASS for other in behind)
@@ -148,9 +153,9 @@ def _rank_read_off(ahead: Sequence[Outcome], behind: Sequence[Outcome], region: 
 
 
 def _rank_of_runs(ahead: Sequence[Outcome], behind: Sequence[Outcome], region: Region) -> Outcome:
-    """The rank of a subject in tonight's pairs; the parameters are as above.
+    """Return the rank of a subject in tonight's pairs; parameters as of :func:`_rank_read_off`.
 
-    It FAILs if no rank is admitted that noise leaves open.
+    It FAILs if the claim admits none of the ranks that are possible within noise.
     """
     first = 1 + sum(other.status is Status.PASS for other in ahead)
     last = 1 + len(ahead) - sum(other.status is Status.PASS for other in behind)
@@ -173,81 +178,85 @@ def _rank_of_runs(ahead: Sequence[Outcome], behind: Sequence[Outcome], region: R
 
 def _rank_text(relation: Relation, sides: Sequence[Side], rank: Outcome) -> str:
     first, last = round(rank.low), round(rank.high)
-    order = sorted(sides, key=lambda side: side.value or 0.0, reverse=not _lower(relation))
+    order = sorted(
+        sides, key=lambda side: side.value or 0.0, reverse=not _lower_is_better(relation)
+    )
     row = ", ".join(f"{side.topology} {side.value:.6g}" for side in order)
-    said = f"{first}" if first == last else f"{first} to {last}"
-    doubt = ""
+    range_text = f"{first}" if first == last else f"{first} to {last}"
+    uncertainty = ""
     if rank.pairs and rank.status is Status.INCONCLUSIVE:
-        doubt = "; no more clearly than noise explains"
+        uncertainty = "; no more clearly than noise explains"
         if rank.wants_pair:
-            doubt = f"; in {rank.pairs} of {RULE.max_runs} pairs"
+            uncertainty = f"; in {rank.pairs} of {RULE.max_runs} pairs"
     return (
-        f"{_value(sides[0])}, rank {said} of {len(sides)}, claimed rank {_bounds(relation)} "
-        f"(best first: {row}{doubt})"
+        f"{_value(sides[0])}, rank {range_text} of {len(sides)}, claimed rank {_bounds(relation)} "
+        f"(best first: {row}{uncertainty})"
     )
 
 
-def _monotone(relation: Relation, context: ClaimContext) -> Findings:
+def _monotone(relation: Relation, context: ClaimContext) -> Comparisons:
     cells = sorted(context.cells, key=context.regime.axis)
     sign = ">" if relation.direction == "rises" else "<"
     if len(cells) < 2:
-        yield _nowhere(cells[0], "a sweep needs two cells, and only this one lies in the regime")
+        yield _not_judged(cells[0], "a sweep needs two cells, and only this one lies in the regime")
         return
     for topology in relation.subjects:
         for earlier, later in itertools.pairwise(cells):
             before = context.lookup(topology, earlier.workload, relation.metric)
             after = context.lookup(topology, later.workload, relation.metric)
-            lost = _lost(later, before, after)
-            if lost:
-                yield lost
+            missing = _missing_side(later, before, after)
+            if missing:
+                yield missing
                 continue
             region = _region(sign, relation.margin)
-            found = ratio_of(after, before, region)
+            outcome = ratio_of(after, before, region)
             before = replace(before, topology=f"at {earlier.name}")
-            text = _limit(relation, sign)(after, before, found)
-            yield _finding(later, found, text, after, before)
+            text = _describe_with_limit(relation, sign)(after, before, outcome)
+            yield _comparison(later, outcome, text, after, before)
 
 
-def _crossover(relation: Relation, context: ClaimContext) -> Findings:
+def _crossover(relation: Relation, context: ClaimContext) -> Comparisons:
     points = {context.regime.axis(point): point for point in context.cells}
-    better, worse = ("<", ">") if _lower(relation) else (">", "<")
-    asked = [*((p, better) for p in relation.better_at), *((p, worse) for p in relation.worse_at)]
-    for length, sign in asked:
+    better, worse = ("<", ">") if _lower_is_better(relation) else (">", "<")
+    lengths = [*((p, better) for p in relation.better_at), *((p, worse) for p in relation.worse_at)]
+    for length, sign in lengths:
         point = points.get(length)
         if point is None:
-            yield _nowhere(context.cells[0], f"no cell of the regime lies at length {length}")
+            yield _not_judged(context.cells[0], f"no cell of the regime lies at length {length}")
             continue
-        there = replace(context, cells=[point])
+        in_cell = replace(context, cells=[point])
         region = _region(sign, relation.margin)
-        yield from _each_other(relation, there, region, _limit(relation, sign))
+        yield from _compare_with_others(
+            relation, in_cell, region, _describe_with_limit(relation, sign)
+        )
 
 
-def _spread(relation: Relation, context: ClaimContext) -> Findings:
+def _spread(relation: Relation, context: ClaimContext) -> Comparisons:
     regime = relation.versus
     compared = [w for w in context.sweep if regime is not None and regime.admits(w)]
     if not compared:
-        yield _nowhere(context.cells[0], "no cell to compare with lies in 'versus'")
+        yield _not_judged(context.cells[0], "no cell to compare with lies in 'versus'")
         return
     sign = "<" if relation.direction == "smaller" else ">"
     region = _region(sign, relation.margin)
     for point, than in itertools.product(context.cells, compared):
-        side, other = (_apart(relation, context, each) for each in (point, than))
-        lost = _lost(point, side) or _lost(than, other)
-        if lost:
-            yield lost
+        side, other = (_spread_side(relation, context, cell) for cell in (point, than))
+        missing = _missing_side(point, side) or _missing_side(than, other)
+        if missing:
+            yield missing
             continue
-        found = ratio_of(side, other, region)
-        there = replace(other, topology=f"at {than.name}")
-        text = f"spread of {_limit(relation, sign)(side, there, found)}"
-        yield _finding(point, found, text, side, other)
+        outcome = ratio_of(side, other, region)
+        at_other = replace(other, topology=f"at {than.name}")
+        text = f"spread of {_describe_with_limit(relation, sign)(side, at_other, outcome)}"
+        yield _comparison(point, outcome, text, side, other)
 
 
-def _apart(relation: Relation, context: ClaimContext, point: Point) -> Side:
-    """How far the topologies lie apart in one cell, as a side of its own."""
+def _spread_side(relation: Relation, context: ClaimContext, point: Point) -> Side:
+    """Return the spread of the topologies in one cell, as a side."""
     sides = [context.lookup(name, point.workload, relation.metric) for name in relation.subjects]
-    lost = next((side for side in sides if side.missing), None)
-    if lost:
-        return replace(lost, value=None, why=f"cannot be used: {lost.missing}")
+    missing = next((side for side in sides if side.missing), None)
+    if missing:
+        return replace(missing, value=None, why=f"cannot be used: {missing.missing}")
     is_ratio = relation.measure == "ratio"
 
     def measure(values: tuple[float, ...]) -> float:
@@ -255,22 +264,25 @@ def _apart(relation: Relation, context: ClaimContext, point: Point) -> Side:
         return high / low if is_ratio else max(high - low, 1e-12)
 
     values = [side.value for side in sides if side.value is not None]
-    off, name = sum(sorted(side.uncertainty for side in sides)[-2:]), relation.metric
+    uncertainty, name = sum(sorted(side.uncertainty for side in sides)[-2:]), relation.metric
     if is_ratio:
-        off, name = max(values) / min(values) * off / min(values), f"{name}, largest by least,"
-    apart = combine(sides[0], sides, measure)
+        uncertainty, name = (
+            max(values) / min(values) * uncertainty / min(values),
+            f"{name}, largest by least,",
+        )
+    spread = combine(sides[0], sides, measure)
     return replace(
-        apart,
+        spread,
         metric=name,
         topology=", ".join(relation.subjects),
         cells=tuple(cell for side in sides for cell in side.cells),
-        uncertainty=off,
-        # A gap is off by the noise of what it lies between, which can be many times the gap.
-        floor=apart.floor if is_ratio else apart.floor * max(values) / (apart.value or math.nan),
+        uncertainty=uncertainty,
+        # A difference has the noise of both values, which can be many times the difference.
+        floor=spread.floor if is_ratio else spread.floor * max(values) / (spread.value or math.nan),
     )
 
 
-JUDGES: Mapping[str, Judge] = {
+JUDGES: Mapping[str, RelationJudge] = {
     "below": _below,
     "above": _above,
     "lowest": _below,
@@ -284,20 +296,22 @@ JUDGES: Mapping[str, Judge] = {
     "crossover": _crossover,
     "spread": _spread,
 }
-"""Who judges which kind; a joint claim is judged relation by relation."""
+"""The function that judges each kind of claim; a joint claim is judged relation by relation."""
 
 
-def _each_other(relation: Relation, context: ClaimContext, region: Region, say: Say) -> Findings:
-    for point, subject, other in _facing(relation, context):
-        lost = _lost(point, subject, other)
-        if lost:
-            yield lost
+def _compare_with_others(
+    relation: Relation, context: ClaimContext, region: Region, describe_pair: DescribePair
+) -> Comparisons:
+    for point, subject, other in _side_pairs(relation, context):
+        missing = _missing_side(point, subject, other)
+        if missing:
+            yield missing
             continue
-        found = ratio_of(subject, other, region)
-        yield _finding(point, found, say(subject, other, found), subject, other)
+        outcome = ratio_of(subject, other, region)
+        yield _comparison(point, outcome, describe_pair(subject, other, outcome), subject, other)
 
 
-def _facing(relation: Relation, context: ClaimContext) -> Iterator[tuple[Point, Side, Side]]:
+def _side_pairs(relation: Relation, context: ClaimContext) -> Iterator[tuple[Point, Side, Side]]:
     for point in context.cells:
         subject = context.lookup(relation.subjects[0], point.workload, relation.metric)
         for name in relation.others:
@@ -310,40 +324,40 @@ def _region(sign: str, margin: float) -> Region:
     return Region(low=1 + margin, strict=True)
 
 
-def _lower(relation: Relation) -> bool:
+def _lower_is_better(relation: Relation) -> bool:
     return quantities()[relation.metric].better == "lower"
 
 
-def _lost(point: Point, *sides: Side) -> Finding | None:
+def _missing_side(point: Point, *sides: Side) -> ClaimComparison | None:
     missing = next((side.missing for side in sides if side.missing), None)
-    return _nowhere(point, missing) if missing else None
+    return _not_judged(point, missing) if missing else None
 
 
-def _nowhere(point: Point, text: str) -> Finding:
-    return Finding(cell=point.name, workload=point.id, status=Status.NOT_JUDGED, text=text)
+def _not_judged(point: Point, text: str) -> ClaimComparison:
+    return ClaimComparison(cell=point.name, workload=point.id, status=Status.NOT_JUDGED, text=text)
 
 
-def _finding(point: Point, found: Outcome, text: str, *sides: Side) -> Finding:
+def _comparison(point: Point, outcome: Outcome, text: str, *sides: Side) -> ClaimComparison:
     cells = tuple(dict.fromkeys(cell for side in sides for cell in side.cells))
-    return Finding(
+    return ClaimComparison(
         cell=point.name,
         workload=point.id,
-        status=found.status,
+        status=outcome.status,
         text=text,
-        pairs=found.pairs,
-        is_violated=found.is_violated,
-        wants_pair=cells if found.wants_pair else (),
+        pairs=outcome.pairs,
+        is_violated=outcome.is_violated,
+        wants_pair=cells if outcome.wants_pair else (),
     )
 
 
-def _limit(relation: Relation, sign: str) -> Say:
-    def say(subject: Side, other: Side, found: Outcome) -> str:
+def _describe_with_limit(relation: Relation, sign: str) -> DescribePair:
+    def describe_pair(subject: Side, other: Side, outcome: Outcome) -> str:
         factor = 1 - relation.margin if sign == "<" else 1 + relation.margin
         limit = f"claimed {sign} {(other.value or math.nan) * factor:.6g} {_unit(other)}"
-        against = f"{_amount(other)}, {_times(found)}, margin {relation.margin * 100:g} %"
+        against = f"{_amount(other)}, {_times(outcome)}, margin {relation.margin * 100:g} %"
         return f"{_value(subject)}, {limit} ({other.topology} {against})"
 
-    return say
+    return describe_pair
 
 
 def _unit(side: Side) -> str:
@@ -359,8 +373,8 @@ def _value(side: Side) -> str:
     return f"{side.metric} of {side.topology} = {_amount(side)}"
 
 
-def _times(found: Outcome) -> str:
-    return f"{found.value:.4g} times{describe(found)}"
+def _times(outcome: Outcome) -> str:
+    return f"{outcome.value:.4g} times{describe(outcome)}"
 
 
 def _bounds(relation: Relation) -> str:

@@ -1,4 +1,4 @@
-"""How late a client sent its requests, from what it wrote of each."""
+"""How late a client sent its requests, computed from its entries of requests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pytest_pdserve.values.workload import Workload
 
 
 def lateness_s(result: BenchResult, workload: Workload) -> tuple[float, ...] | None:
-    """Return how long after it was due each request was sent, seconds, in the order of sending.
+    """Return the delay of each request after it was due, in seconds, in the order of sending.
 
     Without a rate, the first ``max_concurrency`` requests are due when the first is sent; each
     later one is due when an earlier one ends and frees a slot.
 
-    :returns: None if the client does not say when requests were sent and ended, or if requests
-        arrive at a rate: it is not known then when each was due.
+    :returns: None if the client does not report start and end of requests, or if requests are sent
+        at a rate, because their due times are unknown then.
     """
     spans = _spans(result)
     bound = workload.max_concurrency

@@ -26,7 +26,7 @@ def signed_log(value: float, better: Better) -> float:
     :raises ValueError: if it is not positive and finite.
     """
     if not 0 < value < math.inf:
-        raise ValueError(f"a latency or throughput is above 0 and finite: {value:g}")
+        raise ValueError(f"value = {value:g}, expected a latency or throughput above 0 and finite")
     return -math.log(value) if better == "higher" else math.log(value)
 
 
@@ -36,7 +36,7 @@ def as_value(log: float, better: Better) -> float:
 
 
 def as_change(log: float, better: Better) -> float:
-    """Return the change of a value that a signed logarithm stands for, as a fraction.
+    """Return the change of a value that corresponds to a signed logarithm, as a fraction.
 
     0.05 is 5 % more, which is worse for a latency and better for a throughput.
     """
@@ -45,22 +45,23 @@ def as_change(log: float, better: Better) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """What nights lead to expect of a metric; numbers are signed logarithms."""
+    """The expected value of a metric and its limits, from stored nights, as signed logarithms."""
 
     median: float
     """Median of the nights."""
     spread: float
-    """Standard deviation of the nights, as their median distance from the median tells it."""
+    """Standard deviation of the nights, estimated by their median distance from the median."""
     nights: int
-    """Nights."""
+    """Number of nights."""
     limit: float
-    """Distance from the median that is worse."""
+    """Distance from the median beyond which a value is worse."""
     fail_limit: float
-    """Distance that can FAIL on the first night: the limit, or more for a topology."""
+    """Distance beyond which a value can FAIL on the first night: the limit, or more for a
+    topology."""
 
     @property
     def is_provisional(self) -> bool:
-        """Whether there are too few nights for the normal limit."""
+        """Whether the reference has too few nights for the normal limit."""
         return self.nights < RULE.full_nights
 
     @property
@@ -76,12 +77,12 @@ def reference_of(
     starts: int,
     fail_floor: float = 0.0,
 ) -> Reference:
-    """Return what nights lead to expect.
+    """Return the reference that stored nights give.
 
     :param logs: signed logarithm of each night, at least one.
-    :param floor: least limit, as a fraction.
-    :param starts: fresh starts that the first night is the median of.
-    :param fail_floor: least distance that can FAIL on the first night, as a fraction.
+    :param floor: smallest limit, as a fraction.
+    :param starts: number of fresh starts whose median is the first night's value.
+    :param fail_floor: smallest distance that can FAIL on the first night, as a fraction.
     """
     median = statistics.median(logs)
     spread = NORMAL_MAD * statistics.median([abs(log - median) for log in logs])

@@ -1,4 +1,4 @@
-"""The nightly rule: which metrics are run again, and what is said of them. Pure.
+"""The nightly rule: which metrics are run again, and the verdict on each of them. Pure.
 
 docs/judging.md explains the rule; its constants are in :mod:`pytest_pdserve.values.rules`.
 """
@@ -20,16 +20,16 @@ T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class MetricNight:
     """One metric of a cell, or of a topology, in one night."""
 
     reference: Reference
-    """What it is held against."""
     changes: tuple[float, ...]
-    """Distance of each run from the reference, signed log, positive is worse; a run of each fresh
-    start, in the order they were made."""
+    """Distance of each run from the reference, signed log, positive is worse; one run of each fresh
+    start, in the order of the starts."""
     passed: bool = False
-    """Whether the night joined the baseline, as only a PASS does: limits have narrowed since."""
+    """Whether the night joined the baseline, as only a PASS does. Such a night is never suspicious,
+    even if the limits have become narrower since."""
 
     @property
     def is_suspicious(self) -> bool:
@@ -40,7 +40,7 @@ class Seen:
 
     @property
     def wants_run(self) -> bool:
-        """Whether one more run on a fresh start is needed to tell."""
+        """Whether one more run on a fresh start is needed for a verdict."""
         return self.is_suspicious and len(self.changes) < RULE.max_runs
 
     @property
@@ -55,11 +55,11 @@ class Seen:
         return statistics.median(self.changes)
 
 
-def judge(tonight: Seen, before: Seen | None, *, one_night_is_enough: bool) -> Status:
-    """Return PASS, SUSPICIOUS or FAIL.
+def judge(tonight: MetricNight, before: MetricNight | None, *, one_night_is_enough: bool) -> Status:
+    """Return PASS, SUSPICIOUS or FAIL for one metric.
 
     :param before: the same metric in the last night that measured it; None if there is none.
-    :param one_night_is_enough: whether an alarm FAILs at once; see :func:`false_alarms`.
+    :param one_night_is_enough: whether an alarm FAILs on its first night; see :func:`false_alarms`.
     """
     if not tonight.is_suspicious:
         return Status.PASS
@@ -70,35 +70,37 @@ def judge(tonight: Seen, before: Seen | None, *, one_night_is_enough: bool) -> S
     return Status.SUSPICIOUS
 
 
-def false_alarms(nights: Sequence[Mapping[T, Seen]]) -> int:
-    """Return how many nights had an alarm that was gone when the metric was measured next.
+def false_alarms(nights: Sequence[Mapping[T, MetricNight]]) -> int:
+    """Return the number of nights with an alarm that the next measurement did not repeat.
 
-    :param nights: what was seen of each metric, oldest night first.
+    :param nights: the metrics of each night, oldest night first.
     """
     count = 0
-    for place, night in enumerate(nights[:-1]):
-        for metric, seen in night.items():
-            later = (after[metric] for after in nights[place + 1 :] if metric in after)
+    for index, night in enumerate(nights[:-1]):
+        for metric, metric_night in night.items():
+            later = (after[metric] for after in nights[index + 1 :] if metric in after)
             following = next(later, None)
-            if seen.is_alarm and following is not None and not following.is_suspicious:
+            if metric_night.is_alarm and following is not None and not following.is_suspicious:
                 count += 1
                 break
     return count
 
 
-def is_better(nights: Sequence[Seen]) -> bool:
-    """Tell whether a metric has been better than its reference by more than the limit.
+def is_better(nights: Sequence[MetricNight]) -> bool:
+    """Return whether a metric has been better than its reference by more than the limit.
 
-    :param nights: of the metric, newest first, tonight the first of them.
+    It is decided by the last :attr:`Rule.better_nights` nights.
+
+    :param nights: nights of the metric, newest first, starting with tonight.
     """
     newest = nights[: RULE.better_nights]
     if len(newest) < RULE.better_nights:
         return False
-    return statistics.median(seen.changes[0] for seen in newest) < -newest[0].reference.limit
+    return statistics.median(night.changes[0] for night in newest) < -newest[0].reference.limit
 
 
 def median_change(changes: Mapping[T, float]) -> float | None:
-    """Return the change of a topology: the median of its cells; None of fewer than two.
+    """Return the change of a topology: the median of its cells; None for fewer than two cells.
 
     :param changes: signed log by cell.
     """

@@ -1,7 +1,7 @@
-"""Whether a claim holds in tonight's pairs of runs, and whether noise explains it if not. Pure.
+"""Judge a claim by tonight's pairs of runs: does it hold, and if not, does noise explain it? Pure.
 
-The distance of a pair from the claim's boundary is a value like any other (docs/judging.md): one
-pair a night, repeated on fresh starts where it violates the claim.
+The distance of a pair from the claim's boundary is judged like any other value (docs/judging.md):
+one pair a night, repeated on fresh starts if it violates the claim.
 """
 
 from __future__ import annotations
@@ -19,34 +19,32 @@ from pytest_pdserve.values.rules import RULE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """The values that a claim admits."""
+    """The range of values that a claim admits."""
 
     low: float = -math.inf
-    """Least."""
     high: float = math.inf
-    """Largest."""
     strict: bool = False
-    """Whether the ends themselves are outside."""
+    """Whether the bounds themselves are excluded."""
 
     @classmethod
     def of(cls, bounds: tuple[float, float]) -> Region:
-        """Return the region of both *bounds*, ends included."""
+        """Return the region between *bounds*, both included."""
         return cls(low=bounds[0], high=bounds[1])
 
     def holds(self, low: float, high: float) -> bool:
-        """Tell whether all from *low* to *high* is admitted."""
+        """Return whether every value from *low* to *high* is admitted."""
         if self.strict:
             return self.low < low and high < self.high
         return self.low <= low and high <= self.high
 
     def excludes(self, low: float, high: float) -> bool:
-        """Tell whether nothing from *low* to *high* is admitted."""
+        """Return whether no value from *low* to *high* is admitted."""
         if self.strict:
             return high <= self.low or low >= self.high
         return high < self.low or low > self.high
 
     def log(self) -> Region:
-        """The same on the log scale; an end at 0 or below is no end."""
+        """Return the region on the log scale; a bound at or below 0 becomes minus infinity."""
         return Region(
             low=math.log(self.low) if self.low > 0 else -math.inf,
             high=math.log(self.high) if self.high > 0 else -math.inf,
@@ -56,22 +54,22 @@ class Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What follows from tonight's pairs, or from a number that was read off a plot."""
+    """The result for tonight's pairs, or for a number that was read off a plot."""
 
     status: Status
     """PASS, FAIL or INCONCLUSIVE."""
     value: float
-    """Tonight's pair, the median of several; or the number."""
+    """Median of tonight's pairs; or the number."""
     low: float
-    """Lowest pair; or the lowest that the number may be."""
+    """Lowest pair; or lower end of the number's uncertainty."""
     high: float
-    """Highest."""
+    """Highest pair; or upper end of the number's uncertainty."""
     pairs: int = 0
-    """Pairs of runs that were looked at; 0 is a number that was read off."""
+    """Number of pairs of runs; 0 for a number that was read off."""
     violated: int = 0
-    """Pairs that violate the claim."""
+    """Number of pairs that violate the claim."""
     noise: float = 0.0
-    """How far a pair may lie beyond the boundary by chance, in the scale of the pairs."""
+    """Distance from the boundary that noise explains, in the scale of the pairs."""
     wants_pair: bool = False
     """Whether the claim is violated by more than noise explains, in too few pairs for a FAIL."""
 
@@ -82,7 +80,7 @@ class Outcome:
 
 
 def judge_point(value: float, region: Region, *, low: float, high: float) -> Outcome:
-    """Judge one number that is known to lie between *low* and *high*."""
+    """Judge one number whose true value is between *low* and *high*."""
     status = Status.INCONCLUSIVE
     if region.holds(low, high):
         status = Status.PASS
@@ -104,16 +102,16 @@ def judge_pairs(
     more than *noise*, and either there are :attr:`Rule.max_runs` pairs or last night's pair
     violated it by more than *noise* too. Anything else is INCONCLUSIVE.
 
-    Many comparisons need no correction: a pair whose true value lies on the boundary FAILs only if
-    it is off by :attr:`Rule.spreads` spreads in the same direction again and again.
+    Many comparisons need no correction: a pair whose true value is on the boundary FAILs only if it
+    deviates by :attr:`Rule.spreads` spreads in the same direction several times.
 
     :param tonight: value of each pair, e.g. the log of a ratio; at least one.
-    :param noise: distance that chance explains, in the same scale.
+    :param noise: distance that noise explains, in the same scale.
     :param last_night: the pair of the last night; None if there is none.
     """
     value = statistics.median(tonight)
     violated = sum(not region.holds(pair, pair) for pair in tonight)
-    found = Outcome(
+    outcome = Outcome(
         status=Status.PASS if not violated else Status.INCONCLUSIVE,
         value=value,
         low=min(tonight),
@@ -123,11 +121,11 @@ def judge_pairs(
         noise=noise,
     )
     if violated < len(tonight) or not _beyond(value, region, noise):
-        return found
+        return outcome
     again = last_night is not None and _beyond(last_night, region, noise)
     if len(tonight) >= RULE.max_runs or again:
-        return replace(found, status=Status.FAIL)
-    return replace(found, wants_pair=True)
+        return replace(outcome, status=Status.FAIL)
+    return replace(outcome, wants_pair=True)
 
 
 def _beyond(value: float, region: Region, noise: float) -> bool:
@@ -135,13 +133,13 @@ def _beyond(value: float, region: Region, noise: float) -> bool:
 
 
 def pair_noise(nights: Sequence[float], floor: float) -> float:
-    """Return how far a pair may lie from where it belongs by chance, in logarithms.
+    """Return the distance from its true value that noise explains for a pair, in logarithms.
 
-    It is as wide as the limit of a metric, of which only the spread matters here: a claim's
-    boundary is given, not learned from nights.
+    It is computed like the limit of a metric, but only from the spread: a claim's boundary is
+    given, not estimated from nights.
 
     :param nights: log ratio of the pair in each night of the baseline; may be empty.
-    :param floor: least limit of the metric, as a fraction.
+    :param floor: smallest limit of the metric, as a fraction.
     """
     if not nights:
         return math.log1p(RULE.single_start_floors * floor)

@@ -1,4 +1,4 @@
-"""Whether slow runs have a node in common that no other run has. Pure."""
+"""The node that all slow runs of a cell, and no other run, used in one role. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from pytest_pdserve.values.record import Record
 
-Seat = tuple[str, str]
+RoleOnNode = tuple[str, str]
 """Role of an instance, and its node."""
 MIN_RUNS = 2
-"""Slow runs, and other runs, without which a node is not named."""
+"""Slow runs, and also other runs, that are needed to name a node."""
 
 
-def seats_of(run: Record) -> frozenset[Seat]:
-    """Return role and node of every instance of a run."""
+def roles_on_nodes(run: Record) -> frozenset[RoleOnNode]:
+    """Return role and node of each instance of a run."""
     roles = {served.name: served.role for served in run.served}
     return frozenset(
         (roles[process.name], process.node) for process in run.processes if process.name in roles
@@ -21,12 +21,12 @@ def seats_of(run: Record) -> frozenset[Seat]:
 
 
 def slow_node(runs: Sequence[tuple[Record, bool]]) -> str:
-    """Say which node every slow run had in a role, and no other run; empty if there is none.
+    """Return a sentence about the node that only slow runs used in a role; empty without one.
 
     :param runs: runs of one cell, and whether each is suspicious.
     """
-    slow = [seats_of(run) for run, is_slow in runs if is_slow]
-    others = [seats_of(run) for run, is_slow in runs if not is_slow]
+    slow = [roles_on_nodes(run) for run, is_slow in runs if is_slow]
+    others = [roles_on_nodes(run) for run, is_slow in runs if not is_slow]
     if len(slow) < MIN_RUNS or len(others) < MIN_RUNS:
         return ""
     common = frozenset.intersection(*slow) - frozenset().union(*others)

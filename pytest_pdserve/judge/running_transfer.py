@@ -1,4 +1,4 @@
-"""Whether the pairs of a running deployment move KV caches as fast as the system promises."""
+"""Check that pairs of a running deployment move KV caches as fast as the system requires."""
 
 from __future__ import annotations
 
@@ -8,56 +8,60 @@ from pytest_pdserve.values.running_transfer import RunningTransfer
 from pytest_pdserve.values.transfer import TransferBackend
 
 RUNNING_SHARE = 0.5
-"""Share of the promised GB/s that is asked of a running pair. The promise is one of NIXL alone;
-vLLM counts until it has noticed the end of a transfer, which it looks for once a step. On four H200
-0.53 of the bare figure was left for 512 tokens (docs/transfer.md)."""
+"""Share of the required GB/s that a running pair must reach. The requirement is for NIXL alone;
+vLLM counts until it notices the end of a transfer, which it checks once per step. On four H200,
+0.53 of NIXL's own rate was left for 512 tokens (docs/transfer.md)."""
 _ONLY_COPIES = frozenset({"tcp", "self", "cuda_copy", "gdr_copy"})
-"""Transports of UCX that leave nothing but TCP between two processes."""
+"""Transports of UCX with which two processes can only use TCP."""
 
 
 def slow_pairs(
-    found: Sequence[RunningTransfer], floor_gb_s: float, *, source: str
+    figures: Sequence[RunningTransfer], floor_gb_s: float, *, source: str
 ) -> dict[tuple[str, str], str]:
-    """Return the pairs of instances that are too slow with their longest prompt, with a sentence.
+    """Return a sentence for each pair of instances that is too slow with its longest prompt.
 
-    :param floor_gb_s: what NIXL alone must reach; :data:`RUNNING_SHARE` of it is asked.
-    :param source: what says so, e.g. ``[transfer] floor_gb_s``.
+    :param floor_gb_s: rate that NIXL alone must reach; :data:`RUNNING_SHARE` of it is required.
+    :param source: setting that requires it, e.g. ``[transfer] floor_gb_s``.
     """
     least = RUNNING_SHARE * floor_gb_s
     return {
-        each.instances: f"{figure_text(each)}, expected at least {least:.3g} GB/s (half of "
-        f"{floor_gb_s:.3g}: {source}); {tcp_text(each.backend, each.provider)}"
-        for each in longest(found)
-        if each.gb_s < least
+        figure.instances: f"{figure_text(figure)}, expected at least {least:.3g} GB/s (half of "
+        f"{floor_gb_s:.3g}: {source}); {tcp_text(figure.backend, figure.provider)}"
+        for figure in longest(figures)
+        if figure.gb_s < least
     }
 
 
-def longest(found: Sequence[RunningTransfer]) -> tuple[RunningTransfer, ...]:
+def longest(figures: Sequence[RunningTransfer]) -> tuple[RunningTransfer, ...]:
     """Return the figure of each pair with its longest prompt."""
     by_pair: dict[tuple[str, str], RunningTransfer] = {}
-    for each in found:
-        known = by_pair.setdefault(each.instances, each)
-        if each.prompt_tokens > known.prompt_tokens:
-            by_pair[each.instances] = each
+    for figure in figures:
+        longest_so_far = by_pair.setdefault(figure.instances, figure)
+        if figure.prompt_tokens > longest_so_far.prompt_tokens:
+            by_pair[figure.instances] = figure
     return tuple(by_pair.values())
 
 
 def faster(
     first: Sequence[RunningTransfer], second: Sequence[RunningTransfer]
 ) -> tuple[RunningTransfer, ...]:
-    """Return *first*, with each figure that *second* has faster in its place.
+    """Return the faster of two measurements of each pair and prompt length of *first*.
 
-    A disturbance makes one measurement slow, a slow pair both.
+    A disturbance slows one measurement; a slow pair is slow in both.
     """
-    again = {(each.instances, each.prompt_tokens): each for each in second}
+    again = {(figure.instances, figure.prompt_tokens): figure for figure in second}
     return tuple(
-        min(each, again.get((each.instances, each.prompt_tokens), each), key=lambda one: one.ms)
-        for each in first
+        min(
+            figure,
+            again.get((figure.instances, figure.prompt_tokens), figure),
+            key=lambda measured: measured.ms,
+        )
+        for figure in first
     )
 
 
 def figure_text(figure: RunningTransfer) -> str:
-    """Return one figure as messages have it."""
+    """Return one figure for a message."""
     pair, where = figure.pair, figure.provider or "default transports"
     parts = [f"{figure.gb_s:.3g} GB/s"]
     if figure.descriptors is not None:
@@ -73,7 +77,7 @@ def figure_text(figure: RunningTransfer) -> str:
 
 
 def tcp_text(backend: TransferBackend, provider: str) -> str:
-    """Return what the environment says of TCP as the transport, for a pair that is slow."""
+    """Return advice on TCP as the possible transport of a slow pair."""
     name, _, value = provider.partition("=")
     if backend == "UCX" and value and not value.startswith("^"):
         allowed = {word.strip() for word in value.split(",")}
@@ -81,8 +85,8 @@ def tcp_text(backend: TransferBackend, provider: str) -> str:
             return f"{provider} leaves only TCP: name a faster transport in {name}, or remove it"
     if backend == "LIBFABRIC" and value.split(";")[0] == "tcp":
         return f"{provider} is libfabric's TCP: name a faster provider"
-    seen = 'UCX_PROTO_INFO = "y"' if backend == "UCX" else 'FI_LOG_LEVEL = "info"'
+    setting = 'UCX_PROTO_INFO = "y"' if backend == "UCX" else 'FI_LOG_LEVEL = "info"'
     return (
-        f"NIXL may have fallen back to TCP: {seen} in [pd_env] has the instances log the transport "
-        "that they take"
+        f"NIXL may have fallen back to TCP: with {setting} in [pd_env] instances log the transport "
+        "that they use"
     )

@@ -21,7 +21,7 @@ from pytest_pdserve.values.observation import Observation
 from pytest_pdserve.values.record import Finding
 
 Check = Callable[[Observation], Iterable[Finding]]
-"""One check: findings of one run, none where there is nothing to say."""
+"""A check: yields findings about one run; none if it is sound."""
 
 CHECKS: tuple[Check, ...] = (
     client.check_completed,
@@ -48,21 +48,21 @@ CHECKS: tuple[Check, ...] = (
     check_gpus,
     check_fabric,
 )
-"""This package's checks, the most telling first."""
+"""This package's checks, the most important first."""
 
 
-def check_sanity(seen: Observation) -> tuple[Finding, ...]:
-    """Apply every check to one run, in the order in which they matter.
+def check_sanity(run: Observation) -> tuple[Finding, ...]:
+    """Apply every check to one run, the most important first.
 
-    Of a run without a single answer only that is said: everything else follows from it.
+    For a run without any completed request only that is reported: the rest follows from it.
     """
-    asking = (client.check_completed,) if seen.result.completed == 0 else checks()
-    return tuple(finding for check in asking for finding in check(seen))
+    applied = (client.check_completed,) if run.result.completed == 0 else checks()
+    return tuple(finding for check in applied for finding in check(run))
 
 
 @functools.cache
 def checks() -> tuple[Check, ...]:
-    """Return every check: this package's, then those of entry points.
+    """Return all checks: this package's, then those of entry points.
 
     :raises ConfigError: if an entry point cannot be loaded, or is not callable.
     """

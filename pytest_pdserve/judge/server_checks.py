@@ -67,7 +67,7 @@ def check_served(run: Observation) -> Iterator[Finding]:
             )
     yield from _missing(run, "served", "requests", run.served)
     for role in ROLES:
-        yield from _served_role(run.of(role), run.asked)
+        yield from _served_role(run.of(role), run.num_requests)
 
 
 def _served_role(counts: Sequence[ServedCounts], prompts: int) -> Iterator[Finding]:
@@ -111,14 +111,15 @@ def check_foreign_requests(run: Observation) -> Iterator[Finding]:
     if not run.served:
         return
     result, again = run.result, int(run.router.get("vllm_router_retries_total", 0))
-    sent = run.asked + run.extra_sent + again
+    sent = run.num_requests + run.extra_sent + again
     longest = max(result.input_lens, default=0)
     prompts = (result.total_input_tokens or 0) + (run.extra_sent + again) * longest
     if run.extra_sent > run.extra_expected:
         yield unproven(
             "foreign_requests",
-            f"instances counted one request more than {run.asked + run.extra_expected}: another "
-            "client's, or the readiness request of a vLLM client before 0.14 (version unknown)",
+            "instances counted one request more than "
+            f"{run.num_requests + run.extra_expected}: another client's, or the readiness request "
+            "of a vLLM client before 0.14 (version unknown)",
         )
     for roles in (kv_sources(), kv_pullers(), (AGGREGATED,)):
         names = f"{' and '.join(roles)} instances"
@@ -148,7 +149,7 @@ def check_preemptions(run: Observation) -> Iterator[Finding]:
     for counts in run.served:
         if not counts.preemptions:
             continue
-        share = counts.preemptions / max(1.0, counts.requests or run.asked)
+        share = counts.preemptions / max(1.0, counts.requests or run.num_requests)
         message = f"{counts.name} preempted {counts.preemptions:g} times ({share:.0%} of requests)"
         pulls = counts.role in kv_pullers()
         if pulls:
@@ -168,7 +169,7 @@ def check_transfers(run: Observation) -> Iterator[Finding]:
     if transfers is None:
         yield _no_transfers(run)
         return
-    sent = run.asked + run.extra_sent
+    sent = run.num_requests + run.extra_sent
     if not counted_per_rank(transfers, sent, run.ranks):
         expected = "one each" if run.ranks == 1 else f"1 to {run.ranks} each, one per rank"
         yield invalid(
@@ -330,12 +331,12 @@ def chance_hits(run: Observation, vocabulary: int) -> float:
     from scipy.special import bdtr
     from scipy.special import bdtrik
 
-    prompts = run.asked
+    prompts = run.num_requests
     length = max(run.result.input_lens, default=0) or (
         (run.result.total_input_tokens or 0) / max(1, prompts)
     )
     others = run.earlier_requests + prompts - 1
-    equal = 1.0 - (1.0 - 1.0 / vocabulary) ** others
+    equal: float = 1.0 - (1.0 - 1.0 / vocabulary) ** others
     if not 0.0 < equal < 1.0:
         return prompts * equal * length
     hits = math.ceil(bdtrik(1.0 - CHANCE, prompts, equal))

@@ -1,10 +1,10 @@
-"""Two sides, metric by metric: change, interval, and what B is. Pure.
+"""Comparison of two cells metric by metric: change, interval, and whether B is worse. Pure.
 
-A value is the geometric mean over starts of the servers, of which each counts once, with its first
-valid run; over nights of a baseline. The interval is Welch's: of the difference of two means of
-logarithms, whose spreads need not be the same, with Student's t and the degrees of freedom of
-Welch and Satterthwaite (B. L. Welch, Biometrika 34, 1947). It holds what starts differ by; what
-nights differ by only if there are several on both sides.
+A value is the geometric mean over starts of the servers, each with its first valid run, or over
+nights of a baseline. The interval is Welch's: of the difference of two means of logarithms, whose
+spreads need not be equal, with Student's t and the degrees of freedom of Welch and Satterthwaite
+(B. L. Welch, Biometrika 34, 1947). It contains the differences between starts; those between nights
+only if both sides have several nights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from pytest_pdserve.judge.like_loads import CellPair
+from pytest_pdserve.judge.cell_pairs import CellPair
 from pytest_pdserve.judge.limits import signed_log
 from pytest_pdserve.values.comparison import ComparedCell
 from pytest_pdserve.values.comparison import ComparedMetric
@@ -27,7 +27,7 @@ from pytest_pdserve.values.metrics import Metric
 from pytest_pdserve.values.numbers import growth
 
 CONFIDENCE = 0.95
-"""Of every interval by itself: of twenty metrics without any change, one lies outside."""
+"""Of each interval alone: of twenty metrics without any change, one is outside its interval."""
 METHOD = (
     "Values are geometric means over starts of the servers, each with its first valid run, or over "
     f"nights of a baseline. Interval of the change: {100 * CONFIDENCE:.0f} %, Welch's t on "
@@ -40,9 +40,9 @@ _WORSE: Mapping[bool, Says] = {True: "worse", False: "better"}
 
 
 def compare_cell(pair: CellPair) -> ComparedCell:
-    """Return every metric of two cells side by side.
+    """Return the comparison of each metric of two cells.
 
-    Values that are invalid or voided are named, and never compared.
+    Invalid and voided values are listed, but not compared.
     """
     topologies = pair.a.topology, pair.b.topology
     workloads = pair.a.workload_id, pair.b.workload_id
@@ -61,7 +61,7 @@ def _metrics(a: MeasuredCell, b: MeasuredCell) -> Iterator[ComparedMetric]:
 
 
 def compare_metric(metric: Metric, a: MeasuredCell, b: MeasuredCell) -> ComparedMetric:
-    """Return one metric of two cells side by side."""
+    """Return the comparison of one metric of two cells."""
     ones, others = _values(metric.name, a), _values(metric.name, b)
     one, other = _value(metric.name, a, ones), _value(metric.name, b, others)
     change = worse = interval = None
@@ -86,7 +86,7 @@ def compare_metric(metric: Metric, a: MeasuredCell, b: MeasuredCell) -> Compared
 
 
 def _values(metric: str, cell: MeasuredCell) -> tuple[float, ...]:
-    """Return the values that count; none where a finding voids the metric in any run of them."""
+    """Return the values that count; none if a finding voids the metric in any of the runs."""
     if any(metric in run.voids for run in cell.counted):
         return ()
     return tuple(run.metrics[metric] for run in cell.counted if metric in run.metrics)
@@ -96,7 +96,7 @@ def _value(metric: str, cell: MeasuredCell, values: Sequence[float]) -> Compared
     if values:
         positive = min(values) > 0
         value = statistics.geometric_mean(values) if positive else statistics.median(values)
-        same = min(values) == max(values)  # without the dust of logarithms
+        same = min(values) == max(values)  # avoids rounding errors of logarithms
         return ComparedValue(value=values[0] if same else value, counted=len(values))
     why = next((run.voids[metric] for run in cell.counted if metric in run.voids), "")
     return ComparedValue(value=None, counted=0, void=bool(why), why=why or "not measured")
@@ -131,7 +131,7 @@ def _says(
 def ratio_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:
     """Return Welch's interval of the change from *a* to *b*, as fractions, lower end first.
 
-    :returns: None with fewer than two values on a side, with values that are not above 0, or where
+    :returns: None with fewer than two values on a side, with values that are not above 0, or if
         neither side has any spread.
     """
     if min(len(a), len(b)) < 2 or min(*a, *b) <= 0:

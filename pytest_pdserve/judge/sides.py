@@ -1,4 +1,4 @@
-"""Sides of claims: one topology's value in one cell, and where it comes from."""
+"""Sides of claims: the value of one topology in one cell, and its source."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ class Side:
     workload: str
     """Workload id."""
     metric: str
-    """Quantity."""
+    """Name of the quantity."""
     value: float | None
-    """In the quantity's unit; None if it was not measured, or must not be judged."""
+    """In the quantity's unit; None if it was not measured, or is void."""
     origin: str
-    """``this session``, or the figures it was read off."""
+    """``this session``, or the figures that the value was read off."""
     runs: tuple[float, ...] = ()
-    """The value of each run of tonight, one of each start."""
+    """The value of each of tonight's runs, one run of each start."""
     nights: tuple[float | None, ...] = ()
-    """The value in each session of the baseline, None where it has none."""
+    """The value in each session of the baseline; None for a session without it."""
     last_night: tuple[float, ...] = ()
-    """The value in the last night before tonight; empty where there is none."""
+    """The value in the last night before tonight; empty without one."""
     floor: float = 0.0
-    """Least limit of the quantity, as a fraction."""
+    """Smallest limit of the quantity, as a fraction."""
     cells: tuple[Key, ...] = ()
     """Cells that it was measured in."""
     uncertainty: float = 0.0
-    """How far :attr:`value` may be off for another reason than run-to-run noise."""
+    """Possible error of :attr:`value` besides run-to-run noise, in its unit."""
     size: Size | None = None
-    """Nodes and GPUs of the topology; None where they are not known."""
+    """Nodes and GPUs of the topology; None if unknown."""
     why: str = NOT_MEASURED
-    """What to say where :attr:`value` is None."""
+    """Why :attr:`value` is None; completes the sentence that begins with metric and topology."""
     trouble: str = ""
-    """The ERROR of this session that lost it, if one did; then there is nothing to judge."""
+    """The ERROR of this session that prevented the measurement; empty without one."""
 
     @property
     def missing(self) -> str | None:
-        """Why there is nothing to judge, or None."""
+        """Why the side cannot be judged; None if it can."""
         if self.value is None:
             return f"{self.metric} of {self.topology} {self.why}"
         numbers = (self.value, *self.runs)
         if not all(1 / LARGEST <= number <= LARGEST for number in numbers):
-            return f"{self.metric} of {self.topology} = {self.value:g}, which is no measurement"
+            return f"{self.metric} of {self.topology} = {self.value:g}, which cannot be measured"
         return None
 
 
@@ -77,42 +77,42 @@ Lookup = Callable[[str, Workload, str], Side]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """Everything that sides are taken from: this session, or the figures."""
+class SideSources:
+    """The measurements, the baseline or the figures that sides are taken from."""
 
     measured: Mapping[Key, Sequence[Record]] = field(default_factory=dict)
     """Valid runs of tonight by topology and workload id, one of each start."""
     last_night: Mapping[Key, Sequence[Record]] = field(default_factory=dict)
-    """The same of the last night before."""
+    """Valid runs of the last night before tonight, in the same form."""
     baseline: Baseline | None = None
-    """The stored baseline: its nights tell how far pairs spread."""
+    """The stored baseline: its nights give the spread of pairs."""
     floors: Mapping[str, float] = field(default_factory=dict)
-    """Least limit by metric, as a fraction, where it is not the metric's own."""
+    """Smallest limit by metric, as a fraction, if it is not the metric's own."""
     here: str = HERE
-    """What to call where :attr:`measured` comes from."""
+    """Origin of :attr:`measured` in messages."""
     figures: Figures | None = None
-    """What was read off plots, where the system is nothing else."""
+    """Values that were read off plots; only for a system that consists of these."""
     broken: Collection[str] = ()
     """Topologies that ended in an ERROR in this session."""
     invalid: Collection[tuple[str, str]] = ()
     """Cells whose runs of this session are invalid."""
     sizes: Mapping[str, Size] = field(default_factory=dict)
-    """Nodes and GPUs by topology, as far as they are known."""
+    """Nodes and GPUs by topology; topologies of unknown size are absent."""
     per_gpu: bool = False
     """Whether throughput is divided by the GPUs of its topology."""
 
     def side(self, topology: str, workload: Workload, metric: str) -> Side:
-        """The side of *topology* and *workload* in *metric*, a metric or a derived quantity."""
+        """Return the side of a topology and a workload in a metric or a derived quantity."""
         derived = DERIVED.get(metric)
         if derived is None:
-            side = self._plain(topology, workload, metric)
+            side = self._of_metric(topology, workload, metric)
         else:
-            parts = [self._plain(topology, workload, name) for name in derived.needs]
+            parts = [self._of_metric(topology, workload, name) for name in derived.needs]
             side = derive(derived, parts, workload)
         side = replace(side, size=self.sizes.get(topology))
         return _per_gpu(side) if self.per_gpu and quantities()[metric].is_throughput else side
 
-    def _plain(self, topology: str, workload: Workload, metric: str) -> Side:
+    def _of_metric(self, topology: str, workload: Workload, metric: str) -> Side:
         key = (topology, workload.id)
         side = Side(
             topology=topology,
@@ -141,7 +141,7 @@ class Known:
         return side
 
     def _nights(self, key: Key, metric: str) -> Iterator[float | None]:
-        """The value in each session of the baseline."""
+        """Yield the value in each session of the baseline; None for a session without it."""
         cell = self.baseline.cell(key) if self.baseline else None
         if self.baseline is None or cell is None:
             return
@@ -150,14 +150,17 @@ class Known:
             yield by_session.get(source.id)
 
     def _trouble(self, topology: str, workload: Workload) -> str:
-        """What lost the side, if anything; a stored value in its place would hide that."""
+        """Return the ERROR of this session that prevented the measurement; empty without one.
+
+        A stored value instead of the side would hide the ERROR.
+        """
         if (topology, workload.id) in self.invalid:
             return f"the run of {workload.id} on {topology} is invalid in this session"
         return f"{topology} ended in an ERROR in this session" if topology in self.broken else ""
 
 
 def _per_gpu(side: Side) -> Side:
-    """The side with its throughput divided by its GPUs."""
+    """Return the side with its throughput divided by its GPUs."""
     if side.size is None:
         return _without_value(side, "has no known number of GPUs")
     gpus = side.size.gpus
@@ -172,19 +175,22 @@ def _per_gpu(side: Side) -> Side:
 
 
 def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
-    """The side that follows from those of the metrics that *derived* needs, in their order."""
+    """Return the side of a derived quantity.
+
+    :param parts: sides of the metrics that *derived* needs, in their order.
+    """
     first = next((part for part in parts if part.missing), parts[0])
     side = replace(first, metric=derived.metric.name)
     if first.missing:
-        return _without_value(side, f"cannot be had: {first.missing}")
+        return _without_value(side, f"cannot be computed: {first.missing}")
     if (lengths := workload.lengths) is None:
-        return _without_value(side, f"cannot be had: the lengths of {workload.id} are not known")
-    made = combine(side, parts, lambda values: derived.formula(values, lengths))
+        return _without_value(side, f"cannot be computed: the lengths of {workload.id} are unknown")
+    combined = combine(side, parts, lambda values: derived.formula(values, lengths))
     values = [part.value for part in parts if part.value is not None]
-    off = sum(part.uncertainty / value for part, value in zip(parts, values, strict=True))
+    relative = sum(part.uncertainty / value for part, value in zip(parts, values, strict=True))
     return replace(
-        made,
-        uncertainty=(made.value or 0.0) * off,
+        combined,
+        uncertainty=(combined.value or 0.0) * relative,
         floor=max(part.floor for part in parts),
     )
 
@@ -192,10 +198,10 @@ def derive(derived: Derived, parts: Sequence[Side], workload: Workload) -> Side:
 def combine(
     side: Side, parts: Sequence[Side], formula: Callable[[tuple[float, ...]], float]
 ) -> Side:
-    """Return *side* with what *formula* makes of its parts, none of which is missing.
+    """Return *side* with values that *formula* computes from its parts, none of which is missing.
 
-    The value is the median of the runs, as that of every side is; parts that ran unequally often
-    make one run of their medians.
+    The value is the median of the runs, as of every side; parts with different numbers of runs give
+    one run, computed from their medians.
     """
     values = tuple(part.value for part in parts if part.value is not None)
     runs: tuple[float, ...] = ()
@@ -227,10 +233,10 @@ def _without_value(side: Side, why: str) -> Side:
 
 def _measured(side: Side, records: Sequence[Record]) -> Side:
     if any(side.metric in record.voided for record in records):
-        return replace(side, why="must not be judged in this cell, as sanity says")
+        return replace(side, why="is void in this cell because of a sanity finding")
     runs = values_of(records, side.metric)
     if runs is None:
         return side
     if min(runs) <= 0:
-        return replace(side, why=f"is {min(runs):g}, which is no measurement")
+        return replace(side, why=f"is {min(runs):g}, which cannot be measured")
     return replace(side, value=statistics.median(runs), runs=runs)

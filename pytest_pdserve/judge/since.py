@@ -1,4 +1,4 @@
-"""Since when a metric is worse, and what else changed on that night. Pure."""
+"""First night on which a metric was worse, and what else changed on that night. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pytest_pdserve.values.report import Since
 from pytest_pdserve.values.rules import RULE
 
 _LABELS = dict(LABELS)
-_MOST = 6
-"""Differences that a sentence names."""
+_MAX_CHANGES = 6
+"""Differences that a sentence lists; it counts the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,15 +23,15 @@ class NightRuns:
     """The runs of a cell or a topology in one night."""
 
     name: str
-    """The night, as verdicts name it."""
+    """Name of the night in verdicts."""
     runs: Sequence[Record]
     """At least one."""
 
 
 def since_when(verdict: MetricVerdict, tonight: NightRuns, before: Sequence[NightRuns]) -> Since:
-    """Return since when a metric is worse, and what changed on that night.
+    """Return the first night on which a metric was worse, and what changed on that night.
 
-    :param before: the earlier nights that the verdict looked back at, newest first.
+    :param before: the earlier nights that the verdict considered, newest first.
     """
     place = -1 if verdict.since is None else verdict.since
     first = tonight if place < 0 else before[place]
@@ -51,7 +51,7 @@ def _measured(metric: str, night: NightRuns) -> bool:
 
 
 def _changes(before: Sequence[Record], now: Sequence[Record]) -> Iterator[Difference]:
-    """Yield which versions differ between the runs of two nights, and which nodes."""
+    """Yield the versions and the nodes that differ between the runs of two nights."""
     old, new = before[0].versions, now[0].versions
     order = [*_LABELS, *sorted({*old, *new} - _LABELS.keys())]
     for name in order:
@@ -61,9 +61,9 @@ def _changes(before: Sequence[Record], now: Sequence[Record]) -> Iterator[Differ
                 before=old.get(name, "unknown"),
                 now=new.get(name, "unknown"),
             )
-    was, is_ = _nodes(before), _nodes(now)
-    if was and is_ and was != is_:
-        yield Difference(what="nodes", before=", ".join(was), now=", ".join(is_))
+    old_nodes, new_nodes = _nodes(before), _nodes(now)
+    if old_nodes and new_nodes and old_nodes != new_nodes:
+        yield Difference(what="nodes", before=", ".join(old_nodes), now=", ".join(new_nodes))
 
 
 def _nodes(runs: Sequence[Record]) -> list[str]:
@@ -73,14 +73,16 @@ def _nodes(runs: Sequence[Record]) -> list[str]:
 def since_text(since: Since) -> str:
     """Return one sentence: the first night, the night before it, and what changed between them."""
     count = f"{'at least ' if since.at_least else ''}{since.nights} nights in a row"
-    said = f"first seen on {since.night}" + (f" ({count})" if since.nights > 1 else "")
+    first = f"first seen on {since.night}" + (f" ({count})" if since.nights > 1 else "")
     if not since.before:
-        return f"{said}; no earlier night to compare it with"
-    changed = [f"{each.what} {each.before} -> {each.now}" for each in since.changes[:_MOST]]
-    more = len(since.changes) - _MOST
+        return f"{first}; no earlier night to compare it with"
+    changed = [
+        f"{change.what} {change.before} -> {change.now}" for change in since.changes[:_MAX_CHANGES]
+    ]
+    more = len(since.changes) - _MAX_CHANGES
     changed += [f"{more} more"] if more > 0 else []
     unknown = "" if since.nodes_known else "; the nodes are not recorded"
     if not changed:
         nothing = "no version and no node changed" if since.nodes_known else "no version changed"
-        return f"{said}; since the night before, {since.before}, {nothing}{unknown}"
-    return f"{said}; changed since the night before, {since.before}: {', '.join(changed)}{unknown}"
+        return f"{first}; since the night before, {since.before}, {nothing}{unknown}"
+    return f"{first}; changed since the night before, {since.before}: {', '.join(changed)}{unknown}"

@@ -1,4 +1,4 @@
-"""Whether transfers are slower than they were, or than a system promises, and which node is."""
+"""Judge KV transfers by references and by a system's required rate, and name slow nodes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from pytest_pdserve.values.transfer import TransferShape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferVerdict:
-    """What is said of one pair and one shape."""
+    """The verdict on one pair and one shape."""
 
     measured: PairFigures
-    """The pair."""
+    """The pair with all of its figures."""
     figure: TransferFigure
-    """What it showed."""
+    """The figure that is judged."""
     reference: TransferReference | None
-    """What it is held against; None where there is nothing."""
+    """The stored reference; None if there is none."""
 
     @property
     def change(self) -> float | None:
-        """How much longer it took than the reference, as a fraction; None without one."""
+        """Change of the duration from the reference, as a fraction; None without a reference."""
         return None if self.reference is None else self.figure.median_ms / self.reference.ms - 1
 
     @property
@@ -43,12 +43,12 @@ class TransferVerdict:
     @property
     def text(self) -> str:
         """One sentence with the numbers."""
-        said = _figure_text(self.measured, self.figure)
+        figure = _figure_text(self.measured, self.figure)
         if self.reference is None or self.change is None:
-            return f"{said}; no reference yet"
+            return f"{figure}; no reference yet"
         reference = self.reference
         return (
-            f"{said}, reference {reference.ms:.2f} ms ({reference.gb_s:.2f} GB/s, "
+            f"{figure}, reference {reference.ms:.2f} ms ({reference.gb_s:.2f} GB/s, "
             f"{_count(len(reference.runs), 'run')}): {self.change:+.0%}, limit "
             f"{reference.limit:+.0%}"
         )
@@ -57,31 +57,31 @@ class TransferVerdict:
 def judge_transfers(
     measured: Iterable[PairFigures], baseline: TransferBaseline | None
 ) -> tuple[TransferVerdict, ...]:
-    """Hold every figure against the reference of its backend, memory and shape."""
+    """Return a verdict on each figure by the reference of its backend, memory and shape."""
     return tuple(
         TransferVerdict(
-            measured=each,
+            measured=pair,
             figure=figure,
-            reference=baseline.find(each.backend, each.memory, figure.shape) if baseline else None,
+            reference=baseline.find(pair.backend, pair.memory, figure.shape) if baseline else None,
         )
-        for each in measured
-        for figure in each.figures
+        for pair in measured
+        for figure in pair.figures
     )
 
 
 def confirmed(
     first: Sequence[TransferVerdict], second: Sequence[TransferVerdict]
 ) -> tuple[TransferVerdict, ...]:
-    """Return *first* with each FAIL as *second* says of the same pair and shape, if it was faster.
+    """Return *first*, each FAIL replaced by *second*'s verdict if that measurement was faster.
 
-    A disturbance makes one measurement slow, a slow pair both.
+    A disturbance slows one measurement; a slow pair is slow in both.
     """
-    again = {_key(each): each for each in second}
+    again = {_key(verdict): verdict for verdict in second}
     return tuple(
-        min(each, again.get(_key(each), each), key=lambda one: one.figure.median_ms)
-        if each.status is Status.FAIL
-        else each
-        for each in first
+        min(verdict, again.get(_key(verdict), verdict), key=lambda one: one.figure.median_ms)
+        if verdict.status is Status.FAIL
+        else verdict
+        for verdict in first
     )
 
 
@@ -92,23 +92,23 @@ def _key(verdict: TransferVerdict) -> tuple[Pair, str, TransferShape]:
 def below_floor(
     measured: Sequence[PairFigures], floor_gb_s: float, *, source: str
 ) -> dict[Pair, str]:
-    """Return the pairs that do not reach *floor_gb_s*, each with a sentence.
+    """Return a sentence for each pair that does not reach *floor_gb_s*.
 
-    :param source: what says so, e.g. ``[transfer] floor_gb_s``.
+    :param source: setting that requires it, e.g. ``[transfer] floor_gb_s``.
     """
     return {
-        each.pair: f"{_figure_text(each, figure)}, expected at least {floor_gb_s:g} GB/s ({source})"
-        for each in measured
-        for figure in each.figures
+        pair.pair: f"{_figure_text(pair, figure)}, expected at least {floor_gb_s:g} GB/s ({source})"
+        for pair in measured
+        for figure in pair.figures
         if figure.gb_s < floor_gb_s
     }
 
 
 def slow_nodes(slow: Mapping[Pair, bool]) -> tuple[str, ...]:
-    """Return the nodes that slow pairs point at.
+    """Return the nodes that are the probable cause of slow pairs.
 
-    A node is named if all of its pairs are slow, and another node of these pairs has one that is
-    not; or, where every pair is slow, if it alone is in all of them and there are several.
+    A node is returned if all of its pairs are slow, and the other node of one of them has a fast
+    pair; or, if there is no such node, if it is in every one of several pairs.
 
     :param slow: every pair that was measured, and whether it is slow.
     """
@@ -122,7 +122,7 @@ def slow_nodes(slow: Mapping[Pair, bool]) -> tuple[str, ...]:
 
 
 def node_lines(slow: Mapping[Pair, bool]) -> Iterator[str]:
-    """Yield a sentence for each node that slow pairs point at."""
+    """Yield a sentence for each node that is the probable cause of slow pairs."""
     for node in slow_nodes(slow):
         pairs = [pair for pair in slow if node in _nodes(pair)]
         yield f"{node} is slow in all of its {_count(len(pairs), 'pair')} that were measured"

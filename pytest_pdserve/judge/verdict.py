@@ -1,4 +1,4 @@
-"""Verdicts: what judging says, with the numbers."""
+"""Verdicts on cells, topologies and claims, with the numbers behind them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Status(StrEnum):
     PASS = "PASS"  # noqa: S105 - an outcome, no password
     """Judged, and not worse."""
     NEW = "NEW"
-    """No latency or throughput of the cell had a reference: its runs become it."""
+    """No latency or throughput of the cell had a reference: its runs become the reference."""
     SUSPICIOUS = "SUSPICIOUS"
-    """A metric is worse in every run, and that is not settled."""
+    """A metric is worse in every run, but not yet confirmed."""
     INCONCLUSIVE = "INCONCLUSIVE"
-    """A claim is violated, by no more than its noise explains, or not confirmed."""
+    """A claim is violated, but by no more than noise explains, or not yet confirmed."""
     REPORTED = "REPORTED"
     """A claim does not hold, and is not enforced on this system."""
     EXPECTED = "EXPECTED"
-    """Worse, or a claim that does not hold, as an entry of expected.toml says."""
+    """Worse, or a claim that does not hold, and covered by an entry of expected.toml."""
     FAIL = "FAIL"
     """Worse."""
     NOT_JUDGED = "NOT JUDGED"
-    """It was asked for, but a reference or a measured value is missing."""
+    """It was selected, but a reference or a measured value is missing."""
     NOT_ASKED = "NOT ASKED"
     """A topology of the claim was not run."""
     ERROR = "ERROR"
@@ -39,15 +39,15 @@ class Status(StrEnum):
 
 
 UNSETTLED = frozenset({Status.NEW, Status.SUSPICIOUS, Status.INCONCLUSIVE})
-"""These pass, but fail under ``--pdserve-strict``."""
+"""Verdicts that pass, but fail under ``--pdserve-strict``."""
 WORSE = (Status.FAIL, Status.SUSPICIOUS, Status.EXPECTED)
-"""Verdicts on a metric that is worse, in the order in which they are told."""
+"""Verdicts on a metric that is worse, in the order in which they are reported."""
 JUDGED = UNSETTLED | {Status.PASS, Status.REPORTED, Status.EXPECTED, Status.FAIL}
-"""Verdicts that mean that something was judged, or measured as a first reference."""
+"""Verdicts of something that was judged, or measured as a first reference."""
 
 
 def exit_code_of(status: Status, *, strict: bool) -> ExitCode:
-    """Return the exit code that a command needs for one verdict."""
+    """Return the exit code of a command for one verdict."""
     if status is Status.ERROR:
         return ExitCode.ERROR
     if status is Status.FAIL:
@@ -59,46 +59,45 @@ def exit_code_of(status: Status, *, strict: bool) -> ExitCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is said of one cell or claim."""
+    """The verdict on one cell or claim, with what supports it."""
 
     status: Status
-    """Outcome."""
     subject: str
-    """Cell or claim."""
+    """The cell, topology or claim."""
     misses: tuple[str, ...] = ()
-    """Each miss with value and limit."""
+    """A sentence for each miss, with value and limit."""
     evidence: tuple[tuple[str, str], ...] = ()
-    """Label and text: baseline, record, log, how to accept."""
+    """Label and text of each line below the message: baseline, record, log, how to accept."""
 
     metrics: tuple[MetricVerdict, ...] = ()
-    """What is said of each metric, the largest change first."""
+    """The verdict on each metric, the largest change first."""
     faults: tuple[str, ...] = ()
-    """The misses that are of no metric: counts that changed, values that are missing."""
+    """The misses that belong to no metric's limit: counts that changed, missing values."""
 
     @property
     def worse(self) -> tuple[MetricVerdict, ...]:
-        """What is said of each metric that is not a PASS: FAIL first, then the largest change."""
+        """The verdicts on metrics that are worse: FAIL first, then the largest change."""
         worse = (metric for metric in self.metrics if metric.status in WORSE)
         return tuple(sorted(worse, key=lambda metric: WORSE.index(metric.status)))
 
     @property
     def severity(self) -> float:
-        """Largest change, in limits; 0 without metrics."""
+        """Largest change, in units of its limit; 0 without metrics."""
         return max((metric.severity for metric in self.metrics), default=0.0)
 
-    def beside(self, *evidence: tuple[str, str]) -> Verdict:
-        """The same with more evidence."""
+    def with_evidence(self, *evidence: tuple[str, str]) -> Verdict:
+        """Return the verdict with more evidence."""
         return replace(self, evidence=(*self.evidence, *evidence))
 
     @property
     def reason(self) -> str:
-        """The status and the first miss in one line, as a skip or an xfail gives it."""
+        """The status and the first miss in one line, for a skip or an xfail."""
         why = self.misses[0] if self.misses else self.subject
         return f"{self.status}: {why}"
 
     @property
     def message(self) -> str:
-        """All misses and where the evidence lies, ready to print."""
+        """All misses and the evidence, one per line, ready to print."""
         lines = [
             f"{miss} [{self.subject}]" if miss.endswith(".") else f"{miss}: {self.subject}"
             for miss in self.misses

@@ -1,4 +1,4 @@
-"""The words of a verdict: what was seen, by how much, how sure, since when."""
+"""The message of a verdict: value, reference, change, confirmation, first night."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pytest_pdserve.values.rules import RULE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What a verdict says beside its numbers."""
+class MessageFacts:
+    """What a verdict's message states besides its numbers."""
 
     cells: int | None = None
-    """Cells that a topology's median is of; None of a cell."""
+    """Number of cells of a topology's median; None for a single cell."""
     nights: Sequence[str] = ()
     """Earlier nights of the cell or topology, newest first."""
     differences: str = ""
-    """What differs from the baseline, e.g. ``vLLM 0.15.1 -> 0.15.2``; empty if nothing is known."""
+    """What differs from the baseline, e.g. ``vLLM 0.15.1 -> 0.15.2``; empty if unknown."""
     node: str = ""
-    """The node that every slow run has in common, and no other run; empty if there is none."""
+    """A sentence about the node that all slow runs and no other runs used; empty without one."""
     run: str = "start"
-    """What each run was: a ``start`` of the servers, or a ``run`` on servers that stay up."""
+    """``start`` if every run had freshly started servers, ``run`` if the servers stay up."""
     one_night_is_enough: bool = True
     """Whether a single night may FAIL on this system."""
     why_unconfirmed: str = ""
@@ -40,35 +40,34 @@ def percent(fraction: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a value with four digits, and all those before the point."""
+    """Return a value with four significant digits, or all digits of its integer part."""
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def describe(verdict: MetricVerdict, facts: Facts) -> str:
-    """Return what is said of a metric that is not a PASS."""
-    said = [f"{_numbers(verdict, facts)}.", f"{_confirmation(verdict, facts)}."]
+def describe(verdict: MetricVerdict, facts: MessageFacts) -> str:
+    """Return the message about a metric that is not a PASS."""
+    sentences = [f"{_numbers(verdict, facts)}.", f"{_confirmation(verdict, facts)}."]
     if verdict.status is Status.FAIL:
         changed = facts.differences and f"; {facts.differences} since the baseline"
-        said.append(f"{_since(verdict, facts)}{changed}.")
+        sentences.append(f"{_since(verdict, facts)}{changed}.")
         if facts.node:
-            said.append(f"{facts.node}.")
+            sentences.append(f"{facts.node}.")
     elif verdict.expected is not None:
         entry = verdict.expected
-        said.append(f"Expected until {entry.until} ({entry.owner}: {entry.reason}).")
+        sentences.append(f"Expected until {entry.until} ({entry.owner}: {entry.reason}).")
     elif verdict.status is Status.SUSPICIOUS:
-        said.append(f"{_what_settles_it(verdict, facts)}.")
-    return " ".join(said)
+        sentences.append(f"{_what_settles_it(verdict, facts)}.")
+    return " ".join(sentences)
 
 
-def _numbers(verdict: MetricVerdict, facts: Facts) -> str:
-    metric, seen = METRICS[verdict.metric], verdict.seen
-    reference = seen.reference
-    change = percent(as_change(seen.change, metric.better))
+def _numbers(verdict: MetricVerdict, facts: MessageFacts) -> str:
+    metric, reference = METRICS[verdict.metric], verdict.tonight.reference
+    change = percent(as_change(verdict.tonight.change, metric.better))
     limit = percent(as_change(reference.limit, metric.better))
     of = nights_text(reference)
     if facts.cells is not None:
         return f"{metric.name} over {facts.cells} cells, reference of {of}: {change}, limit {limit}"
-    value = number(as_value(reference.median + seen.change, metric.better))
+    value = number(as_value(reference.median + verdict.tonight.change, metric.better))
     before = number(as_value(reference.median, metric.better))
     return (
         f"{metric.name} {value} {metric.unit}, reference {before} {metric.unit} ({of}): {change}, "
@@ -77,14 +76,14 @@ def _numbers(verdict: MetricVerdict, facts: Facts) -> str:
 
 
 def nights_text(reference: Reference) -> str:
-    """Return how many nights a reference is of, and whether these are few."""
+    """Return the number of nights of a reference, and whether it is provisional."""
     several = "" if reference.nights == 1 else "s"
     provisional = ", provisional" if reference.is_provisional else ""
     return f"{reference.nights} night{several}{provisional}"
 
 
-def _confirmation(verdict: MetricVerdict, facts: Facts) -> str:
-    better, changes = METRICS[verdict.metric].better, verdict.seen.changes
+def _confirmation(verdict: MetricVerdict, facts: MessageFacts) -> str:
+    better, changes = METRICS[verdict.metric].better, verdict.tonight.changes
     ends = sorted((as_change(change, better) for change in changes), key=abs)
     if len(changes) >= RULE.max_runs:
         span = percent(ends[-1])
@@ -96,7 +95,7 @@ def _confirmation(verdict: MetricVerdict, facts: Facts) -> str:
     return f"Seen in {len(changes)} {facts.run}{several}; it takes {RULE.max_runs} to confirm{why}"
 
 
-def _since(verdict: MetricVerdict, facts: Facts) -> str:
+def _since(verdict: MetricVerdict, facts: MessageFacts) -> str:
     if verdict.since is None:
         return "First seen tonight"
     oldest = verdict.since == len(facts.nights) - 1
@@ -105,12 +104,14 @@ def _since(verdict: MetricVerdict, facts: Facts) -> str:
     return f"Seen on {more}{verdict.nights + 1} nights in a row, first on {first}"
 
 
-def _what_settles_it(verdict: MetricVerdict, facts: Facts) -> str:
-    seen = verdict.seen
-    if seen.is_alarm and not facts.one_night_is_enough:
+def _what_settles_it(verdict: MetricVerdict, facts: MessageFacts) -> str:
+    tonight = verdict.tonight
+    if tonight.is_alarm and not facts.one_night_is_enough:
         return (
             "One night alone does not FAIL on this system, because earlier alarms were gone the "
             "next night; the next night settles it"
         )
-    share = "" if seen.change > seen.reference.limit else "More than two thirds of the limit; the"
+    share = (
+        "" if tonight.change > tonight.reference.limit else "More than two thirds of the limit; the"
+    )
     return f"{share or 'The'} next night settles it: FAIL if it is suspicious too"

@@ -1,1 +1,1 @@
-"""The whole night: run the suites, tell what changed since last night, keep it, tell people."""
+"""A whole night: run the suites, find what changed since last night, store it, notify."""

@@ -1,4 +1,4 @@
-"""What changed since the last night: from its state and tonight's report to events. Pure."""
+"""Compute events from the state of the last night and tonight's report. Pure."""
 
 from __future__ import annotations
 
@@ -18,37 +18,36 @@ from pytest_pdserve.values.nightly import NightlyState
 from pytest_pdserve.values.report import Report
 
 GONE_NIGHTS = 2
-"""Nights in a row that must find nothing of a regression before it counts as gone."""
+"""Consecutive nights without a regression after which it is gone."""
 UNMEASURED_NIGHTS = 14
-"""Nights in a row after which what is not measured any more is no longer followed."""
-_MOST = 30
-"""Sentences and records of one event."""
+"""Consecutive nights without a measurement after which a regression is no longer followed."""
+_MAX_SENTENCES = 30
+"""Maximum number of sentences and of records of one event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tonight:
-    """What a night showed."""
+    """Results of a night."""
 
     night: date
-    """The night."""
     system: str
     """Name of the system."""
     seen: Mapping[str, Observation]
-    """What can be a regression, by key."""
+    """Observations that can be regressions, by key."""
     troubles: tuple[str, ...]
-    """What failed on machines, a sentence each."""
+    """Failures of machines, a sentence each."""
     changed: tuple[str, ...]
-    """What differs from the last night that measured anything, a sentence each."""
+    """Differences from the last night with measurements, a sentence each."""
     measured: bool = True
-    """Whether anything was measured; a night without is no night of any cell."""
+    """Whether anything was measured; otherwise the night does not count for any cell."""
 
 
 def what_changed(last: NightlyState | None, report: Report) -> tuple[str, ...]:
-    """Return which versions, images and nodes are not those of the last night that measured."""
+    """Return the versions, images and nodes that differ from the last night with measurements."""
     if last is None or not report.measured:
         return ()
     names, labels = sorted({*last.versions, *report.versions}), dict(LABELS)
-    said = [
+    sentences = [
         f"{labels.get(name, name)} {last.versions.get(name, 'unknown')} -> "
         f"{report.versions.get(name, 'unknown')}"
         for name in names
@@ -57,77 +56,79 @@ def what_changed(last: NightlyState | None, report: Report) -> tuple[str, ...]:
     if last.nodes and report.nodes:
         new = sorted(set(report.nodes) - set(last.nodes))
         lost = sorted(set(last.nodes) - set(report.nodes))
-        said += [f"nodes that are new: {', '.join(new)}"] if new else []
-        said += [f"nodes that are no longer used: {', '.join(lost)}"] if lost else []
-    return tuple(said)
+        sentences += [f"nodes that are new: {', '.join(new)}"] if new else []
+        sentences += [f"nodes that are no longer used: {', '.join(lost)}"] if lost else []
+    return tuple(sentences)
 
 
 def advance(
     last: NightlyState | None, tonight: Tonight
 ) -> tuple[tuple[Followed, ...], tuple[Event, ...]]:
-    """Return what is followed after tonight, and the events of regressions.
+    """Return the regressions that are followed after tonight, and tonight's events.
 
-    A second session of the same night changes what is followed and tells what is new, but counts
-    as no further night.
+    A second session of the same night updates what is followed and reports new regressions, but
+    does not count as another night.
 
-    :param last: what the last night left; None if there was none.
+    :param last: state of the last night; None if there was none.
     """
     before = {each.key: each for each in last.followed} if last else {}
     another = last is None or last.night != tonight.night.isoformat()
-    seen, since = _folded(tonight.seen, before)
+    seen, since = _merged_into_topologies(tonight.seen, before)
     followed: list[Followed] = []
     events: list[Event] = []
-    folded_away = tonight.seen.keys() - seen.keys()
+    merged_keys = tonight.seen.keys() - seen.keys()
     for key in dict.fromkeys((*before, *seen)):
-        if key in folded_away:
+        if key in merged_keys:
             continue
         step = _Step(before.get(key), seen.get(key), tonight, another=another)
-        kept, event = step.taken(since.get(key))
+        kept, event = step.advance(since.get(key))
         followed += [kept] if kept else []
         events += [event] if event else []
     return tuple(followed), tuple(events)
 
 
-def _folded(
+def _merged_into_topologies(
     seen: Mapping[str, Observation], before: Mapping[str, Followed]
 ) -> tuple[dict[str, Observation], dict[str, Followed]]:
-    """Join what is seen of cells to their topology where that is slower as a whole.
+    """Merge slow cells into their topology if it is slower as a whole.
 
-    A slower topology is one regression, not one for each of its cells. A cell that was a regression
-    of its own before stays one.
+    A slower topology is one regression, not one for each of its cells. A cell that already was a
+    regression stays one.
 
-    :returns: what is seen, and for a whole that takes up older suspicions the oldest of them.
+    :returns: the observations, and for each topology the oldest suspicion that was merged into it.
     """
-    wholes = {each.key: each for each in seen.values() if each.whole}
-    for each in before.values():  # too few of its cells were measured to judge the whole
-        if each.whole and each.confirmed and each.key not in wholes:
-            wholes[each.key] = _unseen(each)
-    left = {**seen, **wholes}
+    topologies = {each.key: each for each in seen.values() if each.whole}
+    for each in before.values():  # too few of its cells were measured to judge the topology
+        if each.whole and each.confirmed and each.key not in topologies:
+            topologies[each.key] = _unseen(each)
+    left = {**seen, **topologies}
     oldest: dict[str, Followed] = {}
-    for whole in wholes.values():
-        known = before.get(whole.key)
-        mine = known.cells if known is not None and known.confirmed else ()
-        if whole.seen != "worse" and not mine:
+    for topology in topologies.values():
+        followed = before.get(topology.key)
+        own_cells = followed.cells if followed is not None and followed.confirmed else ()
+        if topology.seen != "worse" and not own_cells:
             continue
         for cell in seen.values():
             own = before.get(cell.key)
-            belongs = cell.topology == whole.topology and cell.group == "speed" and not cell.whole
+            belongs = (
+                cell.topology == topology.topology and cell.group == "speed" and not cell.whole
+            )
             if not belongs or cell.seen in ("fine", "unmeasured") or (own and own.confirmed):
                 continue
-            if whole.seen != "worse" and not set(cell.cells) <= set(mine):
+            if topology.seen != "worse" and not set(cell.cells) <= set(own_cells):
                 continue
-            left[whole.key] = left[whole.key].joined(left.pop(cell.key))
-            if own and (whole.key not in oldest or own.since < oldest[whole.key].since):
-                oldest[whole.key] = own
+            left[topology.key] = left[topology.key].joined(left.pop(cell.key))
+            if own and (topology.key not in oldest or own.since < oldest[topology.key].since):
+                oldest[topology.key] = own
     return left, oldest
 
 
-def _unseen(whole: Followed) -> Observation:
+def _unseen(topology: Followed) -> Observation:
     return Observation(
-        key=whole.key,
-        title=whole.title,
-        topology=whole.topology,
-        group=whole.group,
+        key=topology.key,
+        title=topology.title,
+        topology=topology.topology,
+        group=topology.group,
         seen="unmeasured",
         whole=True,
     )
@@ -135,7 +136,7 @@ def _unseen(whole: Followed) -> Observation:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One thing from the last night to tonight."""
+    """The step of one possible regression from the last night to tonight."""
 
     before: Followed | None
     seen: Observation | None
@@ -143,10 +144,10 @@ class _Step:
     another: bool = True
     """Whether tonight is another night than the last one."""
 
-    def taken(self, older: Followed | None) -> tuple[Followed | None, Event | None]:
-        """Return how it is followed from now on, and the event that this is.
+    def advance(self, older: Followed | None) -> tuple[Followed | None, Event | None]:
+        """Return how it is followed from now on, and the event of this night.
 
-        :param older: an older suspicion that it takes up.
+        :param older: an older suspicion that is merged into it.
         """
         what = self.seen.seen if self.seen is not None else "unmeasured"
         if what == "unmeasured" or self.seen is None:
@@ -164,7 +165,7 @@ class _Step:
         return kept, self._event("still", kept, self.seen) if self.another else None
 
     def _kept(self, seen: Observation, older: Followed | None) -> Followed:
-        """Return it as it is followed, with what was seen tonight."""
+        """Return it as followed, updated with tonight's observation."""
         first = min(filter(None, (self.before, older)), key=lambda each: each.since, default=None)
         return Followed(
             key=seen.key,
@@ -174,7 +175,7 @@ class _Step:
             whole=seen.whole,
             cells=tuple(dict.fromkeys((*(self.before.cells if self.before else ()), *seen.cells))),
             metrics=seen.metrics,
-            # a clock that was put back must not make the beginning a day that is to come
+            # a clock that was set back must not make the start a day in the future
             since=min(first.since, self.tonight.night) if first else self.tonight.night,
             changed=first.changed if first else self.tonight.changed,
             confirmed=self.before is not None and self.before.confirmed,
@@ -186,8 +187,8 @@ class _Step:
         gone = self.before.nights_gone + self.another
         if gone < GONE_NIGHTS:
             return replace(self.before, nights_gone=gone, nights_unmeasured=0), None
-        said = f"{GONE_NIGHTS} nights in a row that measured it found nothing."
-        return None, self._event("gone", self.before, self.seen, said)
+        sentence = f"{GONE_NIGHTS} nights in a row measured it without finding it."
+        return None, self._event("gone", self.before, self.seen, sentence)
 
     def _unmeasured(self) -> tuple[Followed | None, Event | None]:
         if self.before is None:
@@ -197,16 +198,16 @@ class _Step:
             return replace(self.before, nights_unmeasured=nights), None
         if not self.before.confirmed:
             return None, None
-        said = (
-            f"It has not been measured on {nights} nights in a row, and is no longer followed: the "
-            "cell was renamed or removed, or never had its turn. Nothing shows that it is gone."
+        sentence = (
+            f"It has not been measured for {nights} nights in a row, and is no longer followed: "
+            "the cell was renamed or removed, or was always left out. It may still be there."
         )
-        return None, self._event("gone", self.before, None, said)
+        return None, self._event("gone", self.before, None, sentence)
 
     def _event(
-        self, kind: EventKind, followed: Followed, seen: Observation | None, *said: str
+        self, kind: EventKind, followed: Followed, seen: Observation | None, *sentences: str
     ) -> Event:
-        evidence = (*said, *(seen.evidence if seen is not None else ()))
+        evidence = (*sentences, *(seen.evidence if seen is not None else ()))
         return Event(
             kind=kind,
             key=followed.key,
@@ -226,15 +227,15 @@ class _Step:
 
 
 def _cut(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the first of many sentences, and how many there are beyond."""
-    more = len(texts) - _MOST
-    return (*texts[:_MOST], *((f"… and {more} more",) if more > 0 else ()))
+    """Return the first of many sentences, and the number of the others."""
+    more = len(texts) - _MAX_SENTENCES
+    return (*texts[:_MAX_SENTENCES], *((f"… and {more} more",) if more > 0 else ()))
 
 
 def trouble_events(
     last: NightlyState | None, tonight: Tonight
 ) -> tuple[date | None, tuple[Event, ...]]:
-    """Return since when machines fail, None if they do not, and the event of tonight."""
+    """Return since when machines fail, None if they do not, and tonight's event."""
     since = last.trouble_since if last else None
     another = last is None or last.night != tonight.night.isoformat()
     return _now(since, tonight), tuple(_trouble(since, tonight, another=another))
@@ -247,9 +248,9 @@ def _now(since: date | None, tonight: Tonight) -> date | None:
 def _trouble(since: date | None, tonight: Tonight, *, another: bool) -> Iterator[Event]:
     kind: EventKind
     if tonight.troubles and (another or since is None):
-        kind, said = "cluster-trouble", _cut(tonight.troubles)
+        kind, evidence = "cluster-trouble", _cut(tonight.troubles)
     elif not tonight.troubles and since is not None:
-        kind, said = "cluster-ok", ("Nothing failed tonight.",)
+        kind, evidence = "cluster-ok", ("Nothing failed tonight.",)
     else:
         return
     yield Event(
@@ -259,15 +260,15 @@ def _trouble(since: date | None, tonight: Tonight, *, another: bool) -> Iterator
         system=tonight.system,
         since=min(since or tonight.night, tonight.night),
         night=tonight.night,
-        evidence=said,
+        evidence=evidence,
         changed=tonight.changed if kind == "cluster-trouble" else (),
     )
 
 
-def still_undelivered(waiting: Sequence[Event], new: Sequence[Event]) -> tuple[Event, ...]:
-    """Return all events that are to be delivered, oldest first.
+def undelivered_events(waiting: Sequence[Event], new: Sequence[Event]) -> tuple[Event, ...]:
+    """Return all events to be delivered, oldest first.
 
-    Of several that say that one thing is still so, the newest is enough.
+    Of several consecutive events of one kind with the same key, only the newest is kept.
     """
     kept = list(waiting)
     for event in new:

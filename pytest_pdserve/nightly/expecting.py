@@ -1,4 +1,4 @@
-"""The entries of expected.toml that are about a verdict, and who set them."""
+"""Find the entries of expected.toml that are about a verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_pdserve.values.system import System
 
 
 def expected_by(system: System, rootdir: Path) -> Expected:
-    """Return what finds the entries about a verdict, also those that do not cover all of it.
+    """Return a function that finds the entries about a verdict, even partial ones.
 
     :raises ConfigError: if expected.toml is malformed.
     """
@@ -28,26 +28,26 @@ def expected_by(system: System, rootdir: Path) -> Expected:
         today=datetime.now(UTC).date().isoformat(),
     )
 
-    def about(said: VerdictReport) -> Sequence[str]:
-        found = [entry for entry in _entries(said, system, changes) if entry is not None]
+    def about(verdict: VerdictReport) -> Sequence[str]:
+        found = [entry for entry in _entries(verdict, system, changes) if entry is not None]
         return tuple(dict.fromkeys(f"{_words(entry)} ({path})" for entry in found))
 
     return about
 
 
 def _entries(
-    said: VerdictReport, system: System, changes: ExpectedChanges
+    verdict: VerdictReport, system: System, changes: ExpectedChanges
 ) -> Sequence[ExpectedChange | None]:
-    if said.kind == "claim":
-        return [entry for entry in changes.entries if said.name in (entry.claims or ())]
-    if said.kind not in ("cell", "topology"):
+    if verdict.kind == "claim":
+        return [entry for entry in changes.entries if verdict.name in (entry.claims or ())]
+    if verdict.kind not in ("cell", "topology"):
         return ()
-    points = [each for each in system.sweep.points() if each.workload.id == said.workload]
-    names = (said.workload, *(point.name for point in points)) if said.workload else ()
-    covers = changes.of_cell(said.topologies[0], names)
-    return [covers(each.metric, 0.0) for each in said.metrics if each.judged]
+    points = [each for each in system.sweep.points() if each.workload.id == verdict.workload]
+    names = (verdict.workload, *(point.name for point in points)) if verdict.workload else ()
+    covers = changes.covers_for_cell(verdict.topologies[0], names)
+    return [covers(each.metric, 0.0) for each in verdict.metrics if each.judged]
 
 
 def _words(entry: ExpectedChange) -> str:
-    least = f", up to {100 * entry.max_worse:g} % worse" if entry.max_worse is not None else ""
-    return f"Expected until {entry.until}{least}: {entry.reason}, set by {entry.owner}"
+    limit = f", up to {100 * entry.max_worse:g} % worse" if entry.max_worse is not None else ""
+    return f"Expected until {entry.until}{limit}: {entry.reason}, set by {entry.owner}"

@@ -1,4 +1,4 @@
-"""The folder of a system's nights: its state, its lock, and the report of the newest night."""
+"""The folder of a system's nights: state, lock, and report of the newest night."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ STATE_FILE = "nightly-state.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightlyFolder:
-    """``nightly/<system>/``."""
+    """Paths and files of a system's nights."""
 
     path: Path
-    """The folder."""
+    """``nightly/<system>/``."""
 
     @property
     def state(self) -> Path:
@@ -36,7 +36,7 @@ class NightlyFolder:
         return self.path / "nightly.lock"
 
     def report(self, form: str) -> Path:
-        """File of the newest night's report in a format."""
+        """Return the file of the newest night's report in a format."""
         return self.path / f"report.{form}"
 
     @property
@@ -46,11 +46,11 @@ class NightlyFolder:
 
     @property
     def other_runs(self) -> Path:
-        """Folder of its records, which are no night of the system's own stack."""
+        """Folder of its records, which are not of the system's own stack."""
         return self.path / "baseline-stack"
 
     def load_state(self) -> NightlyState | None:
-        """Read what the last night left; None if there was none.
+        """Read the state of the last night; None if there was none.
 
         :raises ConfigError: if the file is malformed.
         """
@@ -59,7 +59,7 @@ class NightlyFolder:
         return NIGHTLY_STATE.parse(load_json(self.state), self.state)
 
     def write_state(self, state: NightlyState) -> None:
-        """Write the state, whole or not at all.
+        """Write the state atomically.
 
         :raises StoreError: if the disk does not take it.
         """
@@ -68,7 +68,7 @@ class NightlyFolder:
     def load_report(self, path: Path | None = None) -> Report | None:
         """Read the report of the newest session; None if there is none.
 
-        :param path: another file of a report.
+        :param path: file of another report; None for that of the newest session.
         :raises ConfigError: if the file is malformed.
         """
         path = path or self.report("json")

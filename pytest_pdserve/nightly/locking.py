@@ -1,4 +1,4 @@
-"""One night of a system at a time."""
+"""Lock that permits one night of a system at a time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pytest_pdserve.values.errors import StoreError
 
 
 class BusyError(PdserveError):
-    """Raised when another night of the system runs."""
+    """Raised when another night of the system is running."""
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[int]:
-    """Hold the lock of a system's nights, and yield its descriptor.
+    """Lock a system's nights while the context is open, and yield the descriptor.
 
-    Not :mod:`filelock`, whose descriptor is its own: the session of the night must hold the lock
+    This is not :mod:`filelock`, which keeps its descriptor private: the session must hold the lock
     too (:func:`~pytest_pdserve.nightly.running.run_session`).
 
     :param wait: whether to wait until the other night has ended.
-    :raises BusyError: if another night runs, and this one is not to wait.
-    :raises StoreError: if the file cannot be made or locked.
+    :raises BusyError: if another night is running, and *wait* is False.
+    :raises StoreError: if the file cannot be created or locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,8 @@ def locked(path: Path, *, wait: bool) -> Iterator[int]:
         if not isinstance(error, BlockingIOError):
             raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
         raise BusyError(
-            f"another pdserve nightly of this system runs (it holds {path}); --wait waits for it"
+            f"another pdserve nightly of this system is running (it has locked {path}); --wait "
+            "waits for it"
         ) from error
     try:
         yield descriptor

@@ -1,4 +1,4 @@
-"""One night, step by step: run, report, history, notify. Each begins with what lies on disk."""
+"""One night in four steps: run, report, history, notify. Each step starts from files on disk."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pytest_pdserve.nightly.changes import Tonight
 from pytest_pdserve.nightly.changes import advance
-from pytest_pdserve.nightly.changes import still_undelivered
 from pytest_pdserve.nightly.changes import trouble_events
+from pytest_pdserve.nightly.changes import undelivered_events
 from pytest_pdserve.nightly.changes import what_changed
 from pytest_pdserve.nightly.expecting import expected_by
 from pytest_pdserve.nightly.folder import NightlyFolder
@@ -27,7 +27,7 @@ from pytest_pdserve.nightly.observations import troubles
 from pytest_pdserve.nightly.outcome import code_of_session
 from pytest_pdserve.nightly.outcome import codes_of_report
 from pytest_pdserve.nightly.pushing import push
-from pytest_pdserve.nightly.running import Asked
+from pytest_pdserve.nightly.running import SessionCommand
 from pytest_pdserve.nightly.running import run_session
 from pytest_pdserve.nightly.settling import settle
 from pytest_pdserve.nightly.settling import stack_before
@@ -42,7 +42,7 @@ from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
 from pytest_pdserve.values.exit_codes import ExitCode
-from pytest_pdserve.values.exit_codes import first_of
+from pytest_pdserve.values.exit_codes import combined_code
 from pytest_pdserve.values.nightly import STEPS
 from pytest_pdserve.values.nightly import Event
 from pytest_pdserve.values.nightly import NightlyState
@@ -55,50 +55,47 @@ from pytest_pdserve.values.system import System
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a night is to do."""
+    """Settings of a night."""
 
-    asked: Asked
-    """What is measured."""
+    command: SessionCommand
+    """Command that runs the session."""
     system: System
-    """The system."""
     folder: NightlyFolder
-    """Where the night's files lie."""
+    """Folder of the state and the report."""
     history: Path
     """Folder of the history."""
     runs: Path
     """Folder of records."""
     notify: tuple[str, ...] = ()
-    """Command that events are given to; empty for none."""
+    """Command that receives events; empty for none."""
     partial: bool = False
-    """Whether cells may be left out for the deadline without the night being NOT JUDGED."""
+    """Whether the night may leave out cells for the deadline without being NOT JUDGED."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Night:
-    """A night that is being done, under its lock."""
+    """A running night, which has the lock."""
 
     plan: Plan
-    """What it is to do."""
     night: date
-    """Which night it is."""
-    held: int
-    """Descriptor of the lock."""
+    """Date of the night."""
+    lock: int
+    """Descriptor of the locked file."""
     say: Callable[[str], None]
     """Prints a line."""
     warn: Callable[[str], None]
-    """Prints a line about what went wrong."""
+    """Prints a line about an error."""
     clean: Callable[[], object]
-    """Removes what killed sessions left."""
-    session: Callable[[Asked, int], int] = run_session
-    """Runs the session while it holds the lock, and returns pytest's exit code."""
+    """Removes what killed sessions left on this host."""
+    session: Callable[[SessionCommand, int], int] = run_session
+    """Runs a session, which inherits the lock, and returns pytest's exit code."""
     notifier: Callable[..., Notifier] = Notifier
-    """Makes the notifier of a command and a folder."""
+    """Creates the notifier from a command and a folder."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    """Tells the time."""
     state: NightlyState = field(init=False)
-    """What is known of earlier nights."""
+    """State that earlier nights left."""
     codes: list[ExitCode] = field(default_factory=list)
-    """What speaks for an exit code."""
+    """Exit codes of the steps and verdicts so far."""
 
     def __post_init__(self) -> None:
         """Read the state.
@@ -108,7 +105,7 @@ class Night:
         self.state = self.plan.folder.load_state() or NightlyState(system=self.plan.system.name)
 
     def do(self, steps: Sequence[Step]) -> ExitCode:
-        """Do the steps that are asked for, in order.
+        """Run the given steps in their order.
 
         :raises PdserveError: if a file cannot be read or written.
         """
@@ -121,33 +118,33 @@ class Night:
         for step in STEPS:
             if step in steps:
                 acts[step]()
-        return first_of(self.codes)
+        return combined_code(self.codes)
 
     def _save(self, **fields: object) -> None:
         self.state = replace(self.state, ended_at=utc_text(datetime.now(UTC)), **fields)  # type: ignore[arg-type]
         self.plan.folder.write_state(self.state)
 
     def _run(self) -> None:
-        """Run the session, unless one of tonight has ended that nobody read the report of."""
-        if self._taken_up():
+        """Run the session, unless tonight's has ended and its report was not read yet."""
+        if self._resume():
             if not self.plan.folder.other_report.exists():
                 self._run_baselines_stack()
             return
-        for form in FORMATS:  # whatever happens now, an older report is not taken for tonight's
+        for form in FORMATS:  # an older report must never be taken for tonight's
             self.plan.folder.report(form).unlink(missing_ok=True)
         self.plan.folder.other_report.unlink(missing_ok=True)
         self._save(begun=self.night.isoformat())
         if self._time_is_over():
-            self._write_unmeasured(f"no time was left until {self.plan.asked.until}")
+            self._write_unmeasured(f"no time is left until {self.plan.command.until}")
             return
-        code = self.session(self.plan.asked, self.held)
+        code = self.session(self.plan.command, self.lock)
         self.codes.append(code_of_session(code))
         if not self.plan.folder.report("json").exists():
             self._write_unmeasured(f"pytest ended with exit code {code} and left no report")
         self._run_baselines_stack()
 
     def _run_baselines_stack(self) -> None:
-        """Run the baseline's stack on what is newly slow, where it is another than tonight's."""
+        """Run the baseline's stack on what is newly slow, if it differs from tonight's."""
         report = self.plan.folder.load_report()
         if report is None or not report.ended:
             return
@@ -157,50 +154,55 @@ class Night:
         if self._time_is_over():
             self.warn("no time is left to run the baseline's stack on what is slow")
             return
-        self.say(f"slow stack or slow nodes? The baseline's stack runs on them too: {stack}")
+        self.say(
+            "to tell a slow stack from slow nodes, the baseline's stack runs on the same nodes: "
+            + stack
+        )
         code = self.session(
             replace(
-                self.plan.asked,
+                self.plan.command,
                 topology=topologies(found),
                 report=self.plan.folder.other_report,
                 runs=self.plan.folder.other_runs,
                 stack=stack,
             ),
-            self.held,
+            self.lock,
         )
         if code not in (0, 1):
-            self.warn(f"the baseline's stack did not run to its end: pytest exited with {code}")
+            self.warn(
+                f"the session of the baseline's stack did not complete: pytest exited with {code}"
+            )
 
     def _time_is_over(self) -> bool:
-        until = self.plan.asked.until
+        until = self.plan.command.until
         return until is not None and until <= self.now()
 
     def _seen(self, report: Report) -> dict[str, Observation]:
-        return observations(report, expected_by(self.plan.system, self.plan.asked.rootdir))
+        return observations(report, expected_by(self.plan.system, self.plan.command.rootdir))
 
     def _write_unmeasured(self, why: str) -> None:
         reason = Reason(subject="pytest", why=why)
         report = unmeasured_report(self.plan.system, ended=False, errors=(reason,))
         write_report(report, self.plan.folder.report("json"), "json")
 
-    def _taken_up(self) -> bool:
-        """Take up a night that died; tell whether its session is tonight's and has ended."""
+    def _resume(self) -> bool:
+        """Resume a night that was killed; tell whether its session is tonight's and has ended."""
         begun = self.state.begun
         if begun is None:
             return False
         report = self.plan.folder.load_report()
         if report is not None and report.ended and report.measured:
-            self.say(f"the night of {begun} died after its session; it is taken up")
+            self.say(f"the night of {begun} was killed after its session; it is resumed")
             if begun == self.night.isoformat():
                 return True
             self._tell(self._events(report))
             return False
-        self.say(f"the night of {begun} died while it measured; it is replaced")
+        self.say(f"the night of {begun} was killed while it measured; it is replaced")
         self.clean()
         return False
 
     def _report(self) -> None:
-        """Tell what changed, and write the report in every format."""
+        """Find what changed, and write the report in every format."""
         report = self.plan.folder.load_report()
         if report is None:
             raise ConfigError(
@@ -223,7 +225,7 @@ class Night:
             self.say(f"{event.kind}: {event.title}, since {event.since}")
 
     def _events(self, report: Report) -> tuple[Event, ...]:
-        """Return what changed by a report that is read for the first time, and keep it."""
+        """Return the events of a report that is read for the first time, and store them."""
         session = report.session.id if report.session else ""
         begun = self.state.begun
         if begun is None and session == self.state.session:
@@ -241,11 +243,11 @@ class Night:
             measured=report.measured,
         )
         followed, events = advance(self.state, tonight)
-        trouble_since, of_machines = trouble_events(self.state, tonight)
-        events = (*events, *of_machines)
-        # Without a notifier nothing joins what waits for one.
+        trouble_since, machine_events = trouble_events(self.state, tonight)
+        events = (*events, *machine_events)
+        # Without a notifier no events are queued.
         new = events if self.plan.notify else ()
-        waiting = still_undelivered(self.state.undelivered, new)
+        waiting = undelivered_events(self.state.undelivered, new)
         self._save(
             night=night.isoformat(),
             begun=None,
@@ -259,7 +261,7 @@ class Night:
         return events
 
     def _push(self) -> None:
-        """Add what the history lacks; trouble with it is an ERROR, and no verdict is lost."""
+        """Add new sessions to the history; a failure is an ERROR, and no verdict is lost."""
         try:
             for line in push(self.plan.history, self.plan.runs, self.plan.system.name):
                 self.say(line)
@@ -268,10 +270,10 @@ class Night:
             self.codes.append(ExitCode.ERROR)
 
     def _notify(self) -> None:
-        """Give events to the notifier; what it does not take is tried again next night."""
+        """Deliver events to the notifier; undelivered ones are tried again next night."""
         if not self.plan.notify or not self.state.undelivered:
             return
-        notifier = self.notifier(argv=self.plan.notify, folder=self.plan.asked.rootdir)
+        notifier = self.notifier(argv=self.plan.notify, folder=self.plan.command.rootdir)
         for line in deliver(notifier, self.state.undelivered, self._delivered):
             self.warn(line)
 

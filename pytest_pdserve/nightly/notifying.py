@@ -1,4 +1,4 @@
-"""Events go to a command of the user's, one call each, as JSON on standard input."""
+"""Deliver events to a user's command, one call each, as JSON on standard input."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from pytest_pdserve.results.redaction import environment_redactor
 from pytest_pdserve.values.nightly import Event
 
 TRIES = 2
-"""Calls of the command for one event."""
+"""Maximum calls of the command for one event."""
 PAUSE_S = 10.0
-"""Seconds between them."""
+"""Seconds between two calls."""
 LIMIT_S = 60.0
 """Seconds that one call may take."""
 ALL_S = 600.0
-"""Seconds after which no more events are tried: the rest waits for the next night."""
+"""Seconds after which no more events are delivered: the rest waits for the next night."""
 _TAIL = 2000
-"""Characters of what a command says that are looked at."""
+"""Bytes at the end of a command's output that are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifier:
-    """A command that events are given to, and how patient a night is with it."""
+    """A command that receives events, with its limits."""
 
     argv: tuple[str, ...]
     folder: Path
-    """Where it runs."""
+    """Working folder of the command."""
     tries: int = TRIES
     pause_s: float = PAUSE_S
     limit_s: float = LIMIT_S
@@ -50,11 +50,11 @@ def deliver(
     delivered: Callable[[Event], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[str, ...]:
-    """Give each event to a command, and return what went wrong, a sentence each.
+    """Deliver each event to a command; return the failures, a sentence each.
 
     Events of one key keep their order: after one that fails, later ones of its key wait too.
 
-    :param delivered: is told of each event that the command took, by exit code 0.
+    :param delivered: called with each event for which the command exited with code 0.
     """
     began = clock()
     failed: dict[str, str] = {}
@@ -65,17 +65,17 @@ def deliver(
             continue
         why = _try(notifier, event)
         if why:
-            failed[event.key] = f"the notifier did not take {event.kind} {event.key}: {why}"
+            failed[event.key] = f"the notifier failed for {event.kind} {event.key}: {why}"
         else:
             delivered(event)
-    said = list(failed.values())
+    failures = list(failed.values())
     if waiting:
-        said.append(f"{waiting} more events wait for the next night")
-    return tuple(said)
+        failures.append(f"{waiting} more events wait for the next night")
+    return tuple(failures)
 
 
 def _try(notifier: Notifier, event: Event) -> str:
-    """Return why the command did not take an event; empty if it did."""
+    """Deliver an event; return why that failed, empty if it succeeded."""
     why = ""
     for number in range(notifier.tries):
         if number:
@@ -87,16 +87,16 @@ def _try(notifier: Notifier, event: Event) -> str:
 
 
 def _call(notifier: Notifier, event: Event) -> str:
-    said = json.dumps(NIGHTLY_EVENT.dump(event, "event"), ensure_ascii=False).encode()
-    # Files and no pipes: a process that the command leaves behind cannot keep us waiting.
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output:
-        given.write(said)
-        given.seek(0)
+    data = json.dumps(NIGHTLY_EVENT.dump(event, "event"), ensure_ascii=False).encode()
+    # Files, not pipes: a background process of the command cannot keep a pipe open.
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as output:
+        stdin.write(data)
+        stdin.seek(0)
         try:
             process = subprocess.Popen(
                 notifier.argv,
                 cwd=notifier.folder,
-                stdin=given,
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -117,7 +117,7 @@ def _call(notifier: Notifier, event: Event) -> str:
 
 
 def _last_line(file: IO[bytes]) -> str:
-    """Return the last line of what the command said, without secrets."""
+    """Return the last line of the command's output, without secrets."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _TAIL, 0))
     lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""What one night showed of everything that can be a regression. Pure."""
+"""Observations of one night: everything in its report that can be a regression. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from pytest_pdserve.values.report import Report
 from pytest_pdserve.values.report import VerdictReport
 
 Seen = Literal["worse", "suspicious", "expected", "fine", "unmeasured"]
-"""What the night said: FAIL; SUSPICIOUS or INCONCLUSIVE; EXPECTED; anything else that was judged;
-nothing that could be judged."""
+"""Result of the night: FAIL; SUSPICIOUS or INCONCLUSIVE; EXPECTED; other verdicts; not judged."""
 WORST_FIRST: tuple[Seen, ...] = ("worse", "suspicious", "expected", "fine", "unmeasured")
 Expected = Callable[[VerdictReport], Sequence[str]]
 """Returns the sentences on entries of expected.toml that are about a verdict."""
@@ -35,41 +34,40 @@ _WORDS: dict[Group, str] = {
     "claim": "does not hold",
     "answers": "answers wrongly",
 }
-_TRUE_OF_METRICS = ("FAIL", "SUSPICIOUS", "EXPECTED")
-"""Outcomes of a metric that has a sentence among the misses of its verdict."""
+_WITH_SENTENCE = ("FAIL", "SUSPICIOUS", "EXPECTED")
+"""Statuses of a metric with a sentence among the misses of its verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one night showed of one thing that can be a regression."""
+    """One possible regression in one night."""
 
     key: str
-    """The same on every night."""
+    """Identifies it on every night."""
     title: str
-    """In one line."""
+    """One line."""
     topology: str
     """Topology id; several, with commas, of a claim."""
     group: Group
-    """What of it this is about."""
+    """Kind of regression."""
     seen: Seen
-    """What the night said."""
     whole: bool = False
-    """Whether it is a topology as a whole."""
+    """Whether it is about a topology as a whole."""
     cells: tuple[str, ...] = ()
     """Topology and workload of each cell."""
     metrics: tuple[str, ...] = ()
     """Metrics that are worse."""
     evidence: tuple[str, ...] = ()
-    """A sentence each."""
+    """Evidence, a sentence each."""
     confirmed: str = ""
-    """How it was confirmed."""
+    """How it was confirmed, in one sentence; empty if it was not."""
     records: tuple[str, ...] = ()
     """Paths of the records."""
     expected: tuple[str, ...] = ()
     """Entries of expected.toml about it."""
 
     def joined(self, other: Observation) -> Observation:
-        """Return this topology as a whole with what was seen of one of its cells."""
+        """Return this observation of a topology merged with that of one of its cells."""
         return replace(
             self,
             seen=min(self.seen, other.seen, key=WORST_FIRST.index),
@@ -87,83 +85,91 @@ def _unique(*texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def observations(report: Report, expected: Expected) -> dict[str, Observation]:
-    """Return what a report says of each cell, topology, claim and smoke test, by key."""
-    found = [each for said in report.verdicts for each in _of(said, report, expected)]
+    """Return the observations of each cell, topology, claim and smoke test, by key."""
+    found = [
+        each for verdict in report.verdicts for each in _observations_of(verdict, report, expected)
+    ]
     return {each.key: each for each in found}
 
 
 def troubles(report: Report) -> tuple[str, ...]:
-    """Return what failed on machines, servers and the network, a sentence each.
+    """Return failures of machines, servers and the network, a sentence each.
 
-    Tests that fail without a verdict are among them, and so is a night that measured nothing.
+    They include tests that fail without a verdict, and a night without measurements.
     """
-    said = [f"{each.title}: {each.misses[0]}" for each in _errors(report) if each.misses]
-    said += [f"{each.title} ended in an ERROR" for each in _errors(report) if not each.misses]
-    said += [f"{each.subject}: {each.why}" for each in report.errors]
+    sentences = [f"{each.title}: {each.misses[0]}" for each in _errors(report) if each.misses]
+    sentences += [f"{each.title} ended in an ERROR" for each in _errors(report) if not each.misses]
+    sentences += [f"{each.subject}: {each.why}" for each in report.errors]
     if not report.measured and not report.figures:
-        said.append(report.headline or "Nothing was measured")
-    return tuple(dict.fromkeys(said))
+        sentences.append(report.headline or "Nothing was measured")
+    return tuple(dict.fromkeys(sentences))
 
 
 def _errors(report: Report) -> Iterator[VerdictReport]:
-    return (said for said in report.verdicts if said.status == "ERROR")
+    return (verdict for verdict in report.verdicts if verdict.status == "ERROR")
 
 
-def _of(said: VerdictReport, report: Report, expected: Expected) -> Iterator[Observation]:
-    """Yield what a verdict says of each group of its subject."""
-    if said.kind in ("cell", "topology"):
-        yield _made(said, report, "speed", _seen_of_speed(said), expected)
-        if said.kind == "cell":
-            yield _made(said, report, "counts", _seen_of_counts(said), expected)
+def _observations_of(
+    verdict: VerdictReport, report: Report, expected: Expected
+) -> Iterator[Observation]:
+    """Yield the observations of a verdict."""
+    if verdict.kind in ("cell", "topology"):
+        yield _observation(verdict, report, "speed", _seen_of_speed(verdict), expected)
+        if verdict.kind == "cell":
+            yield _observation(verdict, report, "counts", _seen_of_counts(verdict), expected)
     else:
-        group: Group = "claim" if said.kind == "claim" else "answers"
-        yield _made(said, report, group, _SEEN.get(said.status, "unmeasured"), expected)
+        group: Group = "claim" if verdict.kind == "claim" else "answers"
+        yield _observation(
+            verdict, report, group, _SEEN.get(verdict.status, "unmeasured"), expected
+        )
 
 
-def _seen_of_speed(said: VerdictReport) -> Seen:
-    outcomes = [_SEEN[each.status] for each in said.metrics if each.status in _SEEN]
+def _seen_of_speed(verdict: VerdictReport) -> Seen:
+    outcomes = [_SEEN[each.status] for each in verdict.metrics if each.status in _SEEN]
     return min(outcomes, key=WORST_FIRST.index, default="unmeasured")
 
 
-def _seen_of_counts(said: VerdictReport) -> Seen:
-    if said.status not in _SEEN:
+def _seen_of_counts(verdict: VerdictReport) -> Seen:
+    if verdict.status not in _SEEN:
         return "unmeasured"
-    return "worse" if _faults(said) else "fine"
+    return "worse" if _faults(verdict) else "fine"
 
 
-def _faults(said: VerdictReport) -> tuple[str, ...]:
-    """Return the misses that are of no metric: they stand before one sentence for each metric."""
-    worse = [each for each in said.metrics if each.status in _TRUE_OF_METRICS]
-    return said.misses[: max(len(said.misses) - len(worse), 0)]
+def _faults(verdict: VerdictReport) -> tuple[str, ...]:
+    """Return the misses that are not of a metric: they come before those of metrics."""
+    worse = [each for each in verdict.metrics if each.status in _WITH_SENTENCE]
+    return verdict.misses[: max(len(verdict.misses) - len(worse), 0)]
 
 
-def _made(
-    said: VerdictReport, report: Report, group: Group, seen: Seen, expected: Expected
+def _observation(
+    verdict: VerdictReport, report: Report, group: Group, seen: Seen, expected: Expected
 ) -> Observation:
-    faults = _faults(said)
-    sentences = {"counts": faults, "speed": said.misses[len(faults) :]}.get(group, said.misses)
-    worse = [each for each in said.metrics if _SEEN.get(each.status or "") == seen]
+    faults = _faults(verdict)
+    sentences = {"counts": faults, "speed": verdict.misses[len(faults) :]}.get(
+        group, verdict.misses
+    )
+    worse = [each for each in verdict.metrics if _SEEN.get(each.status or "") == seen]
     if group != "speed" or seen in ("fine", "unmeasured"):
         worse = []
-    name = said.name or said.workload or "*"
+    name = verdict.name or verdict.workload or "*"
     return Observation(
-        key=_line("/".join((report.system, "+".join(said.topologies), name, group))),
-        title=_line(f"{said.title} {_WORDS[group]} on {report.system}"),
-        topology=",".join(said.topologies),
+        key=_line("/".join((report.system, "+".join(verdict.topologies), name, group))),
+        title=_line(f"{verdict.title} {_WORDS[group]} on {report.system}"),
+        topology=",".join(verdict.topologies),
         group=group,
         seen=seen,
-        whole=said.kind == "topology",
-        cells=(f"{said.topologies[0]} {said.workload}",) if said.workload else (),
+        whole=verdict.kind == "topology",
+        cells=(f"{verdict.topologies[0]} {verdict.workload}",) if verdict.workload else (),
         metrics=tuple(each.metric for each in worse),
-        evidence=(*sentences, *(f"{each.label}: {each.text}" for each in said.evidence)),
+        evidence=(*sentences, *(f"{each.label}: {each.text}" for each in verdict.evidence)),
         confirmed=_confirmed(worse),
-        records=tuple(f"{report.folder}/{path}" for path in said.records),
-        expected=tuple(expected(said)),
+        records=tuple(f"{report.folder}/{path}" for path in verdict.records),
+        expected=tuple(expected(verdict)),
     )
 
 
 def _confirmed(worse: Sequence[MetricReport]) -> str:
-    """Return how the first of the metrics that are worse was confirmed."""
+    """Return how the first of the worse metrics was confirmed."""
     if not worse:
         return ""
     first = worse[0]
@@ -176,5 +182,5 @@ def _confirmed(worse: Sequence[MetricReport]) -> str:
 
 
 def _line(text: str) -> str:
-    """Return *text* as one line that every terminal can show."""
+    """Return *text* as one printable line."""
     return "".join(each for each in " ".join(text.split()) if each.isprintable())

@@ -1,4 +1,4 @@
-"""What a night ends with, by its session and its report. Pure."""
+"""Exit codes of a night, from its session and its report. Pure."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _OF_PYTEST = {
 
 
 def code_of_session(code: int) -> ExitCode:
-    """Return what the exit code of pytest speaks for; that of a signal is an ERROR."""
+    """Return the exit code for that of pytest; a signal is an ERROR."""
     return _OF_PYTEST.get(code, ExitCode.ERROR)
 
 
 def codes_of_report(report: Report, *, partial: bool) -> Iterator[ExitCode]:
-    """Yield what a report speaks for; a night that measured nothing is never OK.
+    """Yield the exit codes for a report; a night without measurements is never OK.
 
     :param partial: whether cells may be left out for a deadline.
     """
     for verdict in report.verdicts:
-        if verdict.status == "MEASURED":  # and nobody judged it
+        if verdict.status == "MEASURED":  # without a verdict
             yield ExitCode.NOT_JUDGED
         else:
             yield exit_code_of(Status(verdict.status), strict=False)

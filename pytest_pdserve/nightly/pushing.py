@@ -1,4 +1,4 @@
-"""Nights join the history."""
+"""Add nights to the history."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def push(history: Path, runs: Path, system: str) -> Iterator[str]:
-    """Add the sessions of a system that a history lacks, and yield what there is to say.
+    """Add the sessions of a system that a history lacks; yield messages.
 
-    A night that could not be added before is added now.
+    Earlier nights that could not be added are added too.
 
     :raises ConfigError: if the history cannot be read.
     :raises StoreError: if the disk does not take a session.
@@ -20,14 +20,14 @@ def push(history: Path, runs: Path, system: str) -> Iterator[str]:
     from pytest_pdserve.history.store import Store
 
     if not runs.is_dir():
-        yield f"history: {runs} is not there, so nothing was added"
+        yield f"history: {runs} does not exist, so nothing was added"
         return
-    folders, torn = run_folders([runs])
+    folders, unreadable = run_folders([runs])
     store = Store.create(history)
     added = 0
     for imported in import_folders(store, folders, system):
         added += imported.path is not None
         yield from (f"history: {why}" for why in imported.unreadable)
     compact(store)
-    yield from (f"history: {why}" for why in dict.fromkeys([*torn, *store.torn]))
+    yield from (f"history: {why}" for why in dict.fromkeys([*unreadable, *store.unreadable]))
     yield f"history: {added} session{'' if added == 1 else 's'} added to {history}"

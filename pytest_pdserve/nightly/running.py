@@ -1,4 +1,4 @@
-"""The session of a night: pytest in a process of its own, ended where it outlives its deadline."""
+"""Run the session of a night: pytest in its own process, which is ended at its deadline."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pathlib import Path
 from pytest_pdserve.values.errors import LaunchError
 
 RELEASE_S = 600.0
-"""Seconds that a session is given to stop its servers and release its nodes once it is told to."""
+"""Seconds after SIGTERM in which a session must stop its servers and release its nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a night measures."""
+class SessionCommand:
+    """The command that runs the session of a night."""
 
     suites: tuple[str, ...]
     """Files, folders or test ids."""
@@ -62,28 +62,28 @@ class Asked:
 
 
 def run_session(
-    asked: Asked,
-    held: int,
+    command: SessionCommand,
+    lock: int,
     *,
     clock: Callable[[], float] = time.monotonic,
     release_s: float = RELEASE_S,
 ) -> int:
-    """Run pytest until it ends, and return its exit code; that of a signal is below 0.
+    """Run pytest until it ends; return its exit code, which is negative for a signal.
 
-    At the deadline it is told to end (SIGTERM), and killed where it does not release its nodes in
-    *release_s* seconds.
+    At the deadline it gets SIGTERM, and SIGKILL if it does not release its nodes in *release_s*
+    seconds.
 
-    :param held: descriptor of the lock, which the session holds too: should this process be
-        killed, nobody measures beside a session that still does.
+    :param lock: descriptor of the locked file, which the session inherits: if this process is
+        killed, no other night starts while the session is still measuring.
     :raises LaunchError: if it cannot be started.
     """
     left_s = None
-    if asked.until is not None:
-        left_s = clock() + (asked.until - datetime.now(UTC)).total_seconds()
+    if command.until is not None:
+        left_s = clock() + (command.until - datetime.now(UTC)).total_seconds()
     try:
-        # A group of its own: it is told to end once, by us, and not by Ctrl-C as well.
+        # Its own group: it gets one signal, from this process, and none from Ctrl-C.
         process = subprocess.Popen(
-            asked.argv, stdin=subprocess.DEVNULL, pass_fds=(held,), process_group=0
+            command.argv, stdin=subprocess.DEVNULL, pass_fds=(lock,), process_group=0
         )
     except OSError as error:
         raise LaunchError(f"pytest cannot be started: {error.strerror}") from error
@@ -91,13 +91,13 @@ def run_session(
         return process.wait(None if left_s is None else max(left_s - clock(), 0.0))
     except subprocess.TimeoutExpired:
         return _end(process, release_s)
-    except BaseException:  # Ctrl-C or SIGTERM: nodes are released before we go
+    except BaseException:  # Ctrl-C or SIGTERM: release the nodes first
         _end(process, release_s)
         raise
 
 
 def _end(process: subprocess.Popen[bytes], release_s: float) -> int:
-    """End pytest so that it releases what it holds; kill it if it does not."""
+    """End pytest so that it releases its nodes; kill it if it does not."""
     process.send_signal(signal.SIGTERM)
     try:
         return process.wait(release_s)
@@ -107,5 +107,5 @@ def _end(process: subprocess.Popen[bytes], release_s: float) -> int:
 
 
 def absolute(suites: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """Return what names tests, with its path made absolute."""
+    """Return *suites* with absolute paths."""
     return tuple(os.path.join(folder, suite) for suite in suites)

@@ -1,6 +1,6 @@
-"""Slow stack or slow nodes? One run of the baseline's stack on tonight's nodes settles it. Pure.
+"""Tell slow nodes from a slow stack by a run of the baseline's stack on tonight's nodes. Pure.
 
-Both slow is trouble with the nodes; only tonight's stack slow is a regression.
+If both stacks are slow, the nodes are slow; if only tonight's is slow, it is a regression.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SLOW = ("worse", "suspicious")
 def stack_before(report: Report) -> str:
     """Return the stack of the baseline's newest session, as ``--pdserve-stack`` takes it.
 
-    :returns: empty where it is tonight's, or is not known, or was a container image.
+    :returns: empty if it is tonight's, is unknown, or was a container image.
     """
     labels = {label: name for name, label in LABELS}
     before = {labels.get(each.what, each.what): each.before for each in report.differences}
@@ -34,28 +34,28 @@ def stack_before(report: Report) -> str:
 def suspects(
     seen: Mapping[str, Observation], followed: Collection[Followed]
 ) -> tuple[Observation, ...]:
-    """Return what is slow tonight and was no regression before."""
-    known = {each.key for each in followed if each.confirmed}
+    """Return what is slow tonight and was not a regression before."""
+    confirmed_keys = {each.key for each in followed if each.confirmed}
     return tuple(
         each
         for each in seen.values()
-        if each.group == "speed" and each.seen in _SLOW and each.key not in known
+        if each.group == "speed" and each.seen in _SLOW and each.key not in confirmed_keys
     )
 
 
 def topologies(found: Collection[Observation]) -> str:
-    """Return the topologies that must run once more, as ``--topology`` takes them."""
+    """Return the topologies to run again, as ``--topology`` takes them."""
     return ",".join(sorted({each.topology for each in found}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What a run of the baseline's stack on tonight's nodes showed."""
+    """Tonight's observations after the run of the baseline's stack."""
 
     seen: Mapping[str, Observation]
-    """What can be a regression: without what the nodes explain."""
+    """Observations by key; those that slow nodes explain are unmeasured."""
     troubles: tuple[str, ...] = ()
-    """What the nodes explain, a sentence each."""
+    """Slowness that the nodes explain, a sentence each."""
 
 
 def settle(
@@ -63,23 +63,23 @@ def settle(
     before: Mapping[str, Observation],
     followed: Collection[Followed],
 ) -> Settled:
-    """Tell slow nodes from a slow stack, for all that is slow tonight and was not before.
+    """Tell slow nodes from a slow stack, for everything that is newly slow tonight.
 
-    :param before: what the baseline's stack showed on tonight's nodes, by key. What it did not
-        measure is not settled, and stays as it is.
+    :param before: observations of the baseline's stack on tonight's nodes, by key. Without one, an
+        observation stays unchanged.
     """
-    left, said = dict(seen), []
+    settled, sentences = dict(seen), []
     for each in suspects(seen, followed):
         other = before.get(each.key)
         if other is None or other.seen == "unmeasured":
             continue
         if other.seen in _SLOW:
-            left[each.key] = replace(each, seen="unmeasured")
-            said.append(
+            settled[each.key] = replace(each, seen="unmeasured")
+            sentences.append(
                 f"{each.title}, and so is the baseline's stack on tonight's nodes: "
                 f"{other.evidence[0] if other.evidence else ', '.join(other.metrics)}"
             )
         elif other.seen == "fine":
-            word = "The baseline's stack, run on tonight's nodes too, was not slower there."
-            left[each.key] = replace(each, evidence=(*each.evidence, word))
-    return Settled(seen=left, troubles=tuple(said))
+            sentence = "The baseline's stack, run on tonight's nodes too, was not slower there."
+            settled[each.key] = replace(each, evidence=(*each.evidence, sentence))
+    return Settled(seen=settled, troubles=tuple(sentences))

@@ -1,1 +1,1 @@
-"""What a night found, told to people: an issue on GitHub for each regression."""
+"""Notifications about nights: an issue on GitHub for each regression."""

@@ -1,4 +1,4 @@
-"""GitHub's REST API for one repository: bounded in time and tries, and no answer is trusted."""
+"""A client of GitHub's REST API for one repository, with limits on time, tries and answers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from pytest_pdserve.serving.answers import Answered
 from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.answers import AnswerLimits
+from pytest_pdserve.serving.answers import Response
 from pytest_pdserve.serving.answers import read_answer
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
@@ -27,62 +27,62 @@ from pytest_pdserve.values.errors import PdserveError
 T = TypeVar("T")
 
 API_VERSION = "2022-11-28"
-"""Of the REST API; GitHub keeps a version for two years at least after the next one."""
+"""Version of the REST API; GitHub supports a version for at least two years after the next."""
 LIMIT_S = 45.0
-"""Seconds that everything asked through one :class:`GitHub` may take, with all waiting; `pdserve
-nightly` ends a notifier after 60."""
+"""Maximum seconds for all requests of one :class:`GitHub`, with waiting; `pdserve nightly` ends a
+notifier after 60."""
 ANSWER_S = 15.0
-"""Seconds until an answer must have ended."""
+"""Maximum seconds for one answer."""
 MAX_TRIES = 4
-"""Of one request."""
+"""Maximum tries of one request."""
 _MAX_PAGES = 50
 _PAGE = 100
-"""Entries of a page, GitHub's largest."""
+"""Entries per page, GitHub's maximum."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}")
 _TOKEN = re.compile(r"[!-~]+")
-_LATER = "run the command again later: what was done already is found, not done twice"
+_LATER = "run the command again later: steps that are done are not repeated"
 
 
 class GitHubError(PdserveError):
-    """Raised when GitHub does not do what it was asked."""
+    """Raised when a request to GitHub fails."""
 
 
 class _TryAgainError(Exception):
-    """A request failed in a way that may pass."""
+    """Raised when a request failed, but another try may succeed."""
 
     def __init__(self, why: str, *, wait_s: float | None = None) -> None:
         super().__init__(why)
         self.wait_s = wait_s
-        """Seconds to wait, as GitHub asks; None if it did not say."""
+        """Seconds to wait, as GitHub requests; None if it did not."""
 
 
-def as_kind(kind: type[T], value: Any) -> T:
-    """Return a *kind* of an answer's value; what a *kind* does not have is left out.
+def convert_answer(kind: type[T], value: Any) -> T:
+    """Convert an answer's value to *kind*, ignoring unknown fields.
 
-    :raises GitHubError: if the value is of another kind.
+    :raises GitHubError: if the value does not fit.
     """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise GitHubError(
-            f"GitHub's answer is no {kind.__name__}: {error}; check --api and proxies"
+            f"GitHub's answer is not a {kind.__name__}: {error}; check --api and proxies"
         ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timer:
-    """What tells the time and waits."""
+    """Clocks and sleep."""
 
     clock: Callable[[], float] = time.monotonic
-    """Seconds of a clock that never goes back."""
+    """Seconds of a monotonic clock."""
     now: Callable[[], float] = time.time
-    """Seconds since 1970: GitHub names the end of a rate limit so."""
+    """Seconds since 1970, as GitHub reports the end of a rate limit."""
     sleep: Callable[[float], None] = time.sleep
 
 
 class GitHub:
-    """One repository of GitHub."""
+    """A client of one GitHub repository."""
 
     def __init__(self, client: httpx.Client, *, api: str, repository: str, timer: Timer) -> None:
         self._client = client
@@ -92,16 +92,16 @@ class GitHub:
         self.repository = repository
         """``OWNER/NAME``."""
 
-    def all(self, path: str, **query: str) -> Iterator[Any]:
+    def list_all(self, path: str, **query: str) -> Iterator[Any]:
         """Yield the entries of a list, page by page.
 
-        :param path: below the repository, e.g. ``issues``.
+        :param path: path below the repository, e.g. ``issues``.
         :raises GitHubError: if it cannot be read.
         """
         for page in range(1, _MAX_PAGES + 1):
-            entries = self.ask("GET", path, query={**query, "per_page": _PAGE, "page": page})
+            entries = self.request("GET", path, query={**query, "per_page": _PAGE, "page": page})
             if not isinstance(entries, list):
-                raise GitHubError(f"{self._url(path)} answered with no list; check --api")
+                raise GitHubError(f"{self._url(path)} did not answer with a list; check --api")
             yield from entries
             if len(entries) < _PAGE:
                 return
@@ -110,7 +110,7 @@ class GitHub:
             "old issues"
         )
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
@@ -120,12 +120,12 @@ class GitHub:
         missing: Any = None,
         done: Callable[[], Any] = lambda: None,
     ) -> Any:
-        """Send a request, again where that may help, and return the value of its answer.
+        """Send a request, with retries; return the value of the answer.
 
-        :param missing: returned for HTTP 404; None makes it an error.
-        :param done: called before a request is sent again; what it returns, if not None, is the
-            answer: a request that seemed to fail may have been carried out.
-        :raises GitHubError: if the request is refused, or all tries fail.
+        :param missing: value to return for HTTP 404; None raises an error.
+        :param done: called before a retry; if its value is not None, it is returned instead: a
+            request that seemed to fail may have succeeded.
+        :raises GitHubError: if the request is rejected, or all tries fail.
         """
         for attempt in range(1, MAX_TRIES + 1):
             if attempt > 1 and (found := done()) is not None:
@@ -139,14 +139,14 @@ class GitHub:
     def _wait(self, error: _TryAgainError, attempt: int) -> None:
         """Wait before the next try.
 
-        :raises GitHubError: if there is none, or no time for it.
+        :raises GitHubError: if there are no tries or no time left.
         """
         if attempt == MAX_TRIES:
             raise GitHubError(f"{error} ({MAX_TRIES} tries); {_LATER}") from error
         wait_s = 2.0 ** (attempt - 1) if error.wait_s is None else error.wait_s
         if self._timer.clock() + wait_s >= self._end:
             raise GitHubError(
-                f"{error}; the next try is due in {math.ceil(wait_s)} s, and all requests together "
+                f"{error}; the next try is due in {math.ceil(wait_s)} s, but all requests together "
                 f"may take {LIMIT_S:g} s; {_LATER}"
             ) from error
         self._timer.sleep(wait_s)
@@ -174,7 +174,8 @@ class GitHub:
                 raise _TryAgainError(f"{self._url(path)} {error.why}") from error
             raise GitHubError(
                 f"{self._url(path)} answered {error.status} with a redirect, which is not followed "
-                f"as the token is for {self._api} only; give --repo the repository's name of today"
+                f"as the token is for {self._api} only; give the repository's current name "
+                "with --repo"
             ) from error
         if answer.status == httpx.codes.NOT_FOUND and missing is not None:
             return missing
@@ -184,24 +185,24 @@ class GitHub:
         except AnswerError as error:
             raise GitHubError(f"{error}; check --api") from error
 
-    def _check(self, answer: Answered, url: str) -> None:
-        """Refuse an answer that is not a success.
+    def _check(self, answer: Response, url: str) -> None:
+        """Raise if an answer is not a success.
 
         :raises _TryAgainError: if another try may help.
         :raises GitHubError: if none does.
         """
         if httpx.codes.is_success(answer.status):
             return
-        said = f"{url} {answer.said}"
+        message = f"{url} {answer.outcome}"
         if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise _TryAgainError(said)
+            raise _TryAgainError(message)
         if answer.status == httpx.codes.TOO_MANY_REQUESTS or _is_limit(answer):
-            raise _TryAgainError(said, wait_s=self._asked_wait_s(answer))
-        advice = _ADVICE.get(answer.status, "this request is refused for good")
-        raise GitHubError(f"{said}; {advice}")
+            raise _TryAgainError(message, wait_s=self._retry_after_s(answer))
+        advice = _ADVICE.get(answer.status, "do not retry this request")
+        raise GitHubError(f"{message}; {advice}")
 
-    def _asked_wait_s(self, answer: Answered) -> float | None:
-        """Return how long GitHub asks to wait, in seconds; None if it does not say."""
+    def _retry_after_s(self, answer: Response) -> float | None:
+        """Return the seconds to wait that GitHub requests; None if it does not."""
         after, reset = answer.headers.get("retry-after"), answer.headers.get("x-ratelimit-reset")
         if after is not None and after.isdecimal():
             return float(after)
@@ -221,8 +222,8 @@ _ADVICE = {
 }
 
 
-def _is_limit(answer: Answered) -> bool:
-    """Tell whether a 403 is a rate limit: GitHub's own way to say it."""
+def _is_limit(answer: Response) -> bool:
+    """Tell whether a 403 is a rate limit."""
     headers = answer.headers
     limited = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
     return answer.status == httpx.codes.FORBIDDEN and limited
@@ -232,7 +233,7 @@ def _is_limit(answer: Answered) -> bool:
 def connected(
     *, api: str, repository: str, token: str, timer: Timer | None = None
 ) -> Iterator[GitHub]:
-    """Open a client of GitHub until the block is left.
+    """Open a client of GitHub while the context is open.
 
     :param api: URL of the REST API, e.g. of GitHub Enterprise Server.
     :param repository: ``OWNER/NAME``.
@@ -248,7 +249,7 @@ def connected(
     if not _NAME.fullmatch(repository) or ".." in repository.split("/"):
         raise ConfigError(f"--repo {repository!r}: expected OWNER/NAME")
     if not _TOKEN.fullmatch(token):
-        raise ConfigError("GITHUB_TOKEN is no token: expected printable ASCII without spaces")
+        raise ConfigError("GITHUB_TOKEN is not a token: expected printable ASCII without spaces")
     headers = {
         "Accept": "application/vnd.github+json",
         "Authorization": f"Bearer {token}",

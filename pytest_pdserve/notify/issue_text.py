@@ -1,4 +1,4 @@
-"""The issue of a regression, or of trouble with machines, in words. Pure."""
+"""Texts of issues about regressions and failed machines. Pure."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from pytest_pdserve.report.formats.markdown_text import escaped
 from pytest_pdserve.values.nightly import Event
 
 MAX_BODY = 65_536
-"""Characters that GitHub takes for the text of an issue or a comment."""
+"""Maximum characters of an issue or a comment on GitHub."""
 MAX_TITLE = 256
-"""Characters that GitHub takes for a title."""
-_ROOM = 6_000
-"""Characters that the list of one section may take: eight such fit into a body."""
+"""Maximum characters of a title on GitHub."""
+_MAX_LIST = 6_000
+"""Maximum characters of the list in one section: eight of them fit into a body."""
 _SENTENCE = 600
-"""Characters of a sentence that are kept."""
+"""Maximum characters of a sentence."""
 _SHORT = 120
-"""Characters of a name or a title that are kept."""
+"""Maximum characters of a name or a title."""
 _SAFE = "/:.,=+@"
-"""Beside letters and digits, what a marker shows as it is: no ``>``, which would end it."""
+"""Unquoted characters in markers, besides letters and digits; ``>`` would end a marker."""
 _STATE = re.compile(r"<!-- pdserve-state since=(\S+) change=(\w+) closed=(\S+) -->")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssueState:
-    """What the text of an issue says of itself, in a comment that is not shown."""
+    """State that pdserve stores in the text of an issue, in a hidden comment."""
 
     since: date
-    """First night of what it is about."""
+    """First night of the regression."""
     change: str
-    """Digest of what does not change from night to night."""
+    """Digest of the facts that do not change every night."""
     closed: date | None = None
-    """Night on which pdserve closed it; None if it did not."""
+    """Night in which pdserve closed it; None if it did not."""
 
     @property
     def line(self) -> str:
@@ -47,12 +47,12 @@ class IssueState:
 
 
 def marker(key: str) -> str:
-    """Return the first line of the issue about *key*: by it the issue is found again."""
+    """Return the first line of the issue about *key*, by which the issue is found."""
     return f"<!-- pdserve:{quote(key, safe=_SAFE)} -->"
 
 
 def state_of(body: str) -> IssueState | None:
-    """Return what an issue says of itself; None if that was removed or changed by hand."""
+    """Return the state in the text of an issue; None if it was removed or edited."""
     found = _STATE.search(body)
     if found is None:
         return None
@@ -64,16 +64,16 @@ def state_of(body: str) -> IssueState | None:
 
 
 def change_of(event: Event) -> str:
-    """Return a digest of what a comment is due for.
+    """Return a digest of the facts whose change needs a comment.
 
-    Tonight's numbers are not, nor are metrics: those near a limit come and go from night to night.
+    Values and metrics do not: metrics near a limit come and go from night to night.
     """
     what = (event.title, event.cells, event.changed, event.expected)
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def title(event: Event) -> str:
-    """Return the issue's title; a title has no markup, so nothing in it is escaped."""
+    """Return the issue's title; titles have no markup, so nothing is escaped."""
     shown = "".join(each if each.isprintable() else " " for each in event.title)
     line = " ".join(shown.split())
     return line if len(line) <= _SHORT else f"{line[: _SHORT - 1]}…"
@@ -82,7 +82,7 @@ def title(event: Event) -> str:
 def body(event: Event, *, run_url: str = "", closed: bool = False) -> str:
     """Return the issue's text, of at most :data:`MAX_BODY` characters.
 
-    :param run_url: page of the workflow run that the night was; empty if there is none.
+    :param run_url: page of the night's workflow run; empty without one.
     :param closed: whether the night of *event* closes the issue.
     """
     night = event.night if closed else None
@@ -97,7 +97,7 @@ def body(event: Event, *, run_url: str = "", closed: bool = False) -> str:
 
 
 def change_comment(event: Event) -> str:
-    """Return the comment on a regression that is there still, but not as it was."""
+    """Return the comment on a regression that persists, but has changed."""
     head = f"Changed on the night of {event.night}. It is now:"
     lines = [head, "", f"**{escaped(event.title, _SHORT)}**", "", *_facts(event)]
     for heading, entries, otherwise in _sections(event):
@@ -107,19 +107,19 @@ def change_comment(event: Event) -> str:
 
 
 def back_comment(event: Event) -> str:
-    """Return the comment on what was closed, and is there again."""
-    said = f"It is back: seen since the night of {event.since}, confirmed on {event.night}."
-    return _comment(event, [said])
+    """Return the comment on a regression that was closed and is back."""
+    line = f"It is back: seen since the night of {event.since}, confirmed on {event.night}."
+    return _comment(event, [line])
 
 
 def gone_comment(event: Event) -> str:
-    """Return the comment with which an issue is closed."""
-    said = [f"Closed by the night of {event.night}.", ""]
-    return _comment(event, [*said, *_list("", event.evidence, "")])
+    """Return the comment that is written when an issue is closed."""
+    lines = [f"Closed by the night of {event.night}.", ""]
+    return _comment(event, [*lines, *_list("", event.evidence, "")])
 
 
 def comment_marker(event: Event) -> str:
-    """Return the first line of a comment: there is at most one of each."""
+    """Return the first line of a comment: each is written at most once."""
     return f"<!-- pdserve-event {event.kind} {event.night} {change_of(event)} -->"
 
 
@@ -132,12 +132,12 @@ def _opening(event: Event, *, closed: bool) -> str:
     if closed:
         return f"**{name}**: closed by the night of {event.night}."
     if event.kind == "cluster-trouble":
-        return f"**{name}**: what such a night does not measure, it does not judge."
+        return f"**{name}**: cells that were not measured were not judged."
     return f"**{name}**: a confirmed regression."
 
 
 def _facts(event: Event) -> Iterator[str]:
-    """Yield where and since when."""
+    """Yield system, topology, metrics and nights, a line each."""
     yield f"- system: {escaped(event.system, _SHORT)}"
     if event.topology:
         yield f"- topology: {escaped(event.topology, _SHORT)}"
@@ -150,7 +150,7 @@ def _facts(event: Event) -> Iterator[str]:
 
 
 def _sections(event: Event) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Yield the lists of the text: heading, entries, and what stands there if there are none."""
+    """Yield the sections of the text: heading, entries, and the text without entries."""
     yield "Seen on the last night", event.evidence, "No evidence came with this event."
     if event.kind in ("cluster-trouble", "cluster-ok"):
         yield "Changed on the last night", event.changed, "No change is recorded for that night."
@@ -166,10 +166,10 @@ def _sections(event: Event) -> Iterator[tuple[str, tuple[str, ...], str]]:
 
 
 def _list(heading: str, entries: tuple[str, ...], otherwise: str) -> Iterator[str]:
-    """Yield a heading and as many entries as there is room for."""
+    """Yield a heading and as many entries as fit."""
     if heading:
         yield from ("", f"### {heading}", "")
-    room = _ROOM
+    room = _MAX_LIST
     for number, entry in enumerate(entries):
         line = f"- {escaped(entry, _SENTENCE)}"
         room -= len(line) + 1
@@ -184,6 +184,6 @@ def _list(heading: str, entries: tuple[str, ...], otherwise: str) -> Iterator[st
 def _closing(event: Event) -> str:
     what = "nothing fails" if event.kind == "cluster-trouble" else "two nights find nothing"
     return (
-        f"`pdserve nightly` rewrites this text while it lasts, and closes the issue once {what}. "
-        "Write in comments: edits of this text are lost."
+        f"`pdserve nightly` rewrites this text every night, and closes the issue once {what}. "
+        "Write comments: edits of this text are lost."
     )

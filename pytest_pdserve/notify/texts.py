@@ -1,4 +1,4 @@
-"""Markdown of a report, as a comment on a pull request or in the summary of a workflow run."""
+"""Post the Markdown of a report as a comment or as the summary of a workflow run."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
 MARKER = "<!-- pdserve-gate -->"
-"""First line of the comment: a gate that runs again brings it up to date."""
+"""First line of the comment, by which a later gate finds and updates it."""
 GATE_TEXT = "gate.md"
-"""File of a gate's verdict in its folder."""
-_ROOM = MAX_BODY - 1_000
-"""Characters of a text that are kept, beside what is said around it."""
+"""File of a gate's result in its folder."""
+_MAX_TEXT = MAX_BODY - 1_000
+"""Maximum characters of a text; the rest of a comment takes less than 1000."""
 _MAX_MIB = 16
 
 
 def read_markdown(path: Path) -> str:
-    """Return the text of a file, or of the one ``gate.md`` below a folder.
+    """Return the text of a file, or of the only ``gate.md`` below a folder.
 
-    What is not there is said to be missing: a night or a gate that ended early leaves none.
+    If there is none, the text reports that: a night or a gate that ended early leaves none.
 
     :raises ConfigError: if it cannot be read, or a folder has several.
     """
     found = [path] if path.is_file() else sorted(path.glob(f"**/{GATE_TEXT}"))
     if not found:
-        return f"No report was left in `{path}`: what was to be measured did not run to its end."
+        return f"There is no report in `{path}`: the measurement did not complete."
     if len(found) > 1:
         raise ConfigError(f"{path}: expected one {GATE_TEXT}, found {len(found)}; name one of them")
     return read_text(found[0], _MAX_MIB).rstrip()
 
 
 def comment_text(github: GitHub, number: int, text: str, *, run_url: str = "") -> str:
-    """Write *text* as a comment on a pull request, once, and return what was done.
+    """Create or update the comment with *text* on a pull request; return what was done.
 
-    :param run_url: page of the workflow run; empty if there is none.
-    :raises GitHubError: if GitHub refuses it, or does not answer.
+    :param run_url: page of the workflow run; empty without one.
+    :raises GitHubError: if GitHub rejects it, or does not answer.
     """
     where = ["", f"Workflow run: {run_url}"] if run_url else []
     return comment_once(github, number, MARKER, "\n".join([MARKER, _cut(text), *where]))
 
 
 def append_summary(path: Path, text: str) -> str:
-    """Append *text* to the summary of a step, and return what was done.
+    """Append *text* to the summary of a workflow step; return what was done.
 
     :raises StoreError: if it cannot be written.
     """
@@ -61,6 +61,6 @@ def append_summary(path: Path, text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    if len(text) <= _ROOM:
+    if len(text) <= _MAX_TEXT:
         return text
-    return f"{text[:_ROOM].rstrip()}\n\n… cut here: the whole text is among the files of the run"
+    return f"{text[:_MAX_TEXT].rstrip()}\n\n… cut here: the full text is in the files of the run"

@@ -1,1 +1,1 @@
-"""From a topology and nodes to argument lists and environments. Pure."""
+"""Plan a launch: from topology and nodes to argument lists and environments. No I/O."""

@@ -1,4 +1,4 @@
-"""Which address servers listen on, and where clients find them."""
+"""Addresses on which servers listen, and at which clients reach them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pytest_pdserve.plan.host import Host
 from pytest_pdserve.values.system import System
 
 ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
-"""What ``[cluster] bind_host`` says for every address of a node."""
+"""Values of ``[cluster] bind_host`` for all addresses of a node."""
 
 
 def listening_address(host: Host, system: System) -> str:
-    """Return what servers on *host* listen on: its own address, unless the system says another."""
+    """Return the address on which servers on *host* listen: ``bind_host``, else the host's own."""
     return system.cluster.bind_host or host.address
 
 
 def client_addresses(hosts: Mapping[str, Host], system: System) -> dict[str, str]:
-    """Return the address of each host, by name, at which clients find its servers."""
+    """Return, by host name, the address at which clients reach its servers."""
     bound = {name: listening_address(host, system) for name, host in hosts.items()}
     return {
         name: hosts[name].address if address in ALL_ADDRESSES else address

@@ -1,4 +1,4 @@
-"""The benchmark client's command of one run, and that of the process which runs many."""
+"""Commands of the benchmark client: for one run, and for a worker that makes all runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pytest_pdserve.values.workload import LENGTH_FLAGS
 from pytest_pdserve.values.workload import Workload
 
 _NO_PROBE = (0, 14)
-"""First vLLM whose client sends no request of its own before the load."""
+"""First vLLM release whose client sends no readiness request before the load."""
 UNKNOWN_TOKENS = 2048
-"""Tokens of prompt and output that are allowed for a request whose lengths nobody knows."""
+"""Tokens of prompt and output assumed for a request whose lengths are not known."""
 
 
 def bench_command(
@@ -36,11 +36,12 @@ def bench_command(
     seed: int | str,
     result: PurePath,
 ) -> Command:
-    """The client's command; it writes its result, with one entry per request, to *result*.
+    """Return the client's command, which writes its result, with all requests, to *result*.
 
-    Of the client ``vllm`` it is the command that the worker's run stands for.
+    For the client ``vllm``, it is the equivalent of a job of the worker.
 
-    :param seed: of its prompts; ``--seed`` in the system's arguments, which come last, pins it.
+    :param seed: of its prompts; ``--seed`` in the system's arguments, which come last, overrides
+        it.
     """
     flags = bench_flags(workload, system, base_url=base_url, seed=seed, result=result)
     return Command(
@@ -52,13 +53,13 @@ def bench_command(
 
 
 def worker_command(system: System, *, node: str, script: str, folder: str) -> Command:
-    """The command of the process that runs vLLM's client again and again.
+    """Return the command of the worker, which runs vLLM's client for every run of a session.
 
-    Where the system names no Python for its client, another runs the script, which then looks for
-    that of vLLM.
+    If the system sets no Python for its client, the script starts with another one and then looks
+    for the Python of vLLM.
 
-    :param script: ``clients/vllm_worker.py``, where the node finds it.
-    :param folder: where it looks for jobs.
+    :param script: path of ``clients/vllm_worker.py`` on the node.
+    :param folder: folder of its jobs.
     """
     own = system.bench.python
     program = () if own else ("--program", system.programs.vllm)
@@ -72,7 +73,7 @@ def worker_command(system: System, *, node: str, script: str, folder: str) -> Co
 
 
 def _environment(system: System) -> dict[str, Any]:
-    """What every client is given beside its arguments."""
+    """Return the environment of a client's command, as fields of :class:`Command`."""
     return {
         "env": tuple((k, v) for k, v in system.env.items() if k.startswith("HF_")),
         "secrets": (API_KEY_VARIABLE,),
@@ -92,7 +93,7 @@ def _program(system: System, kind: ClientKind) -> tuple[str, ...]:
 def bench_flags(
     workload: Workload, system: System, *, base_url: str, seed: int | str, result: PurePath
 ) -> tuple[str, ...]:
-    """Return the arguments of ``vllm bench serve``, which every client takes."""
+    """Return the arguments of ``vllm bench serve``, which all clients accept."""
     argv = ["--base-url", base_url, "--model", system.model.path]
     argv += ["--dataset-name", workload.dataset]
     argv += _load_flags(workload)
@@ -127,13 +128,12 @@ def _load_flags(workload: Workload) -> Iterator[str]:
 def extra_requests(
     workload: Workload, system: System, vllm: str | None, *, kind: ClientKind
 ) -> int:
-    """Return the requests that the client sends beside those asked, all with the first prompt.
+    """Return how many requests the client sends in addition to the load's, with the first prompt.
 
-    Only clients that are a part of vLLM send any.
+    Only clients that are part of vLLM send any.
 
-    These are its warm-ups (``--num-warmups``), and the one that tells whether the endpoint is
-    ready: before vLLM 0.14 by itself (pull request 30975), since then where
-    ``--ready-check-timeout-sec`` asks for it.
+    They are its warm-up requests (``--num-warmups``) and the readiness request: always before vLLM
+    0.14 (pull request 30975), since then only with ``--ready-check-timeout-sec``.
 
     :param vllm: version of the client's vLLM; None if it is not known.
     """
@@ -143,22 +143,22 @@ def extra_requests(
     release = release_of(vllm)
     probes = "600" if release is not None and release < _NO_PROBE else "0"
     warmups, patience_s = (
-        int(said) if (said := options.get(flag, default)).isdecimal() else 0
+        int(value) if (value := options.get(flag, default)).isdecimal() else 0
         for flag, default in (("num-warmups", "0"), ("ready-check-timeout-sec", probes))
     )
     return warmups + (1 if patience_s else 0)
 
 
 def client_options(workload: Workload, system: System) -> Mapping[str, str]:
-    """Return the further options that the client gets, by name; the system's win."""
+    """Return the client's further options by name; the system's override the workload's."""
     own = workload.options if isinstance(workload.options, Mapping) else {}
     return {**own, **options_of(system.bench.args)}
 
 
 def bench_timeout(workload: Workload, limits: Limits) -> float:
-    """Return the seconds after which a client counts as hung: start-up, arrivals, the work asked.
+    """Return the seconds after which a client counts as hung: start-up, arrivals and tokens.
 
-    A data set's own lengths are not known beforehand: :data:`UNKNOWN_TOKENS` are allowed for.
+    For data sets with lengths of their own, :data:`UNKNOWN_TOKENS` are assumed.
     """
     load = workload.known()
     tokens = load.num_prompts * (sum(load.lengths) if load.lengths else UNKNOWN_TOKENS)

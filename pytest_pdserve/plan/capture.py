@@ -1,7 +1,7 @@
-"""CUDA graphs: whether the captured batch sizes reach the largest batch that a load can make.
+"""CUDA graphs: make sure that captured batch sizes reach the largest batch of a load.
 
-A larger batch runs without a graph, and nothing says so: on four H200, with 256 as the largest size
-and 512 requests over two decode instances, ITL was 46 ms instead of 9.
+A larger batch runs without a graph, and vLLM does not report it: on four H200, with 256 as the
+largest size and 512 requests over two decode instances, ITL was 46 ms instead of 9 ms.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SIZES_KEY, _LARGEST_KEY = "cudagraph_capture_sizes", "max_cudagraph_capture_siz
 
 
 def capture_args(system: System, role: str) -> list[str]:
-    """Return the arguments that make vLLM capture batches as large as the sweep's loads make.
+    """Return arguments for vLLM to capture graphs up to the largest batch of the sweep's loads.
 
-    None where its default reaches, ``serve_args`` say which sizes, instances of *role* generate
-    one token of each answer, or the system is not said to compute on GPUs.
+    Empty if vLLM's default is sufficient, if ``serve_args`` set sizes, for instances that generate
+    only the first token, and if ``[cluster] device`` is not ``gpu``.
     """
     args = system.serve_args(role)
     if system.cluster.device != "gpu" or role in kv_sources() or _eager(args):
@@ -44,7 +44,7 @@ def capture_args(system: System, role: str) -> list[str]:
 
 
 def check_captured(workload: Workload, system: System, topology: Topology) -> None:
-    """Refuse a load whose largest batch on one instance is beyond the captured sizes.
+    """Raise if the largest batch of a load on one instance exceeds the captured sizes.
 
     :raises ConfigError: with both numbers.
     """
@@ -62,19 +62,19 @@ def check_captured(workload: Workload, system: System, topology: Topology) -> No
 
 
 def captured_sizes(args: Sequence[str]) -> tuple[int, ...]:
-    """Return the batch sizes that arguments of ``vllm serve`` have captured; none if not said."""
-    found: list[int] = []
+    """Return the batch sizes that arguments of ``vllm serve`` capture; empty if not set."""
+    sizes: list[int] = []
     for position, word in enumerate(args):
         flag, equals, value = word.partition("=")
         flag = flag.replace("_", "-") if flag.startswith("--") else flag
         rest = ([value] if equals else []) + list(args[position + 1 :])
         if flag in (*_SIZES_FLAGS, LARGEST_FLAG):
-            found += _numbers(rest)
+            sizes += _numbers(rest)
         elif flag in _CONFIG_FLAGS:
-            found += _of_config("".join(rest[:1]))
+            sizes += _of_config("".join(rest[:1]))
         elif flag.rpartition(".")[0] in _CONFIG_FLAGS:
-            found += _of_key(flag.rpartition(".")[2].replace("-", "_"), "".join(rest[:1]))
-    return tuple(found)
+            sizes += _of_key(flag.rpartition(".")[2].replace("-", "_"), "".join(rest[:1]))
+    return tuple(sizes)
 
 
 def _eager(args: Sequence[str]) -> bool:
@@ -82,12 +82,12 @@ def _eager(args: Sequence[str]) -> bool:
 
 
 def _batch(workload: Workload, args: Sequence[str]) -> int | None:
-    """Requests that one engine can have at once; None where nothing says it."""
-    asked = workload.num_prompts
-    if not isinstance(asked, int):
+    """Return the largest number of requests in one engine at once; None if not known."""
+    prompts = workload.num_prompts
+    if not isinstance(prompts, int):
         return None
     bounds = (workload.max_concurrency, tokens_of(args, "--max-num-seqs"))
-    return min([asked, *(bound for bound in bounds if isinstance(bound, int))])
+    return min([prompts, *(bound for bound in bounds if isinstance(bound, int))])
 
 
 def _numbers(words: Iterable[str]) -> Iterator[int]:
@@ -97,11 +97,11 @@ def _numbers(words: Iterable[str]) -> Iterator[int]:
 
 def _of_config(text: str) -> Iterator[int]:
     try:
-        said = json.loads(text)
+        config = json.loads(text)
     except ValueError:
         return
-    if isinstance(said, dict):
-        for key, value in said.items():
+    if isinstance(config, dict):
+        for key, value in config.items():
             yield from _of_key(key, json.dumps(value))
 
 

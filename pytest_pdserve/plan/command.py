@@ -1,4 +1,4 @@
-"""A command line with its place and environment: what planning yields and a cluster runs."""
+"""A command: argument list, node and environment of a process."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One process: where it runs, its argument list and its environment."""
+    """Argument list, node and environment of one process."""
 
     name: str
-    """Who it is, e.g. ``decode[1]`` or ``router``."""
+    """Name of the process, e.g. ``decode[1]`` or ``router``."""
     node: str
     """Node that runs it."""
     argv: tuple[str, ...]
     """Argument list; never a shell string."""
     env: tuple[tuple[str, str], ...] = ()
-    """Environment beside the inherited one; no secrets."""
+    """Environment in addition to the inherited one; no secrets."""
     secrets: tuple[str, ...] = ()
     """Names of variables that carry the session's API key; the value is added at start."""
     passed: tuple[str, ...] = ()
-    """Names of variables whose values come from the session's own environment; likewise."""
+    """Names of variables whose values come from the session's environment; added at start."""
     ports: tuple[int, ...] = ()
     """Ports that its node must have free before it starts."""
     watched: bool = False
-    """Whether its use of the CPU is watched."""
+    """Whether its CPU time is sampled."""
     step_args: tuple[str, ...] = ()
-    """Further arguments of the Slurm step that runs it, where Slurm makes the container (pyxis)."""
+    """Further arguments of its Slurm step, if Slurm creates the container (pyxis)."""
     cleanup: tuple[tuple[str, ...], ...] = ()
-    """Commands that its node runs once it has ended, however it ended."""
+    """Commands that its node runs after it has ended, for whatever reason."""
     pid_argv: tuple[str, ...] = ()
-    """Command that prints the id of the process to account for, where that is no child (docker)."""
+    """Command that prints the id of the process to sample, if it is not a child (docker)."""
 
     @property
     def unwritten(self) -> tuple[str, ...]:
-        """Names of all variables whose values stand in no file and no argument."""
+        """Names of all variables whose values are never written to files or arguments."""
         return (*self.secrets, *self.passed)
 
     @property
     def file_name(self) -> str:
-        """Name in file names, e.g. ``decode-1``."""
+        """Name as part of file names, e.g. ``decode-1``."""
         return self.name.replace("[", "-").replace("]", "").replace("/", "-")
 
     @property
@@ -52,7 +52,7 @@ class Command:
         return f"{self.file_name}.log"
 
     def render(self) -> str:
-        """The command as a person would type it, one variable or option a line."""
+        """Return the command as typed in a shell, one variable or option per line."""
         env = [f"{key}={shlex.quote(value)}" for key, value in self.env]
         env += [f"{key}=<session API key>" for key in self.secrets]
         env += [f"{key}=<passed through>" for key in self.passed]
@@ -66,22 +66,22 @@ class Command:
 
 
 def value_of(args: Sequence[str], flag: str) -> str | None:
-    """Return the last value that *args* give to *flag*; None if they do not."""
-    found = None
+    """Return the last value of *flag* in *args*; None if it is not given."""
+    value = None
     for word, following in itertools.zip_longest(args, args[1:], fillvalue=""):
         if word == flag:
-            found = following
+            value = following
         elif word.startswith(f"{flag}="):
-            found = word.partition("=")[2]
-    return found
+            value = word.partition("=")[2]
+    return value
 
 
 def options_of(args: Sequence[str]) -> Mapping[str, str]:
-    """Return what *args* set, by flag without dashes; a switch is the empty string."""
-    found: dict[str, str] = {}
+    """Return the values in *args* by flag without dashes; the empty string for a switch."""
+    options: dict[str, str] = {}
     for word, following in itertools.zip_longest(args, args[1:], fillvalue=""):
         if word.startswith("--"):
             name, equals, value = word.removeprefix("--").partition("=")
             alone = following.startswith("--")
-            found[name.replace("_", "-")] = value if equals else "" if alone else following
-    return found
+            options[name.replace("_", "-")] = value if equals else "" if alone else following
+    return options

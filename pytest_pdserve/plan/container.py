@@ -1,4 +1,4 @@
-"""Commands in containers, and what makes and removes these; nothing here is run."""
+"""Build commands that run in containers, and commands that create and remove containers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_pdserve.values.container import Mount
 from pytest_pdserve.values.system import System
 
 RUN_LABEL = "pdserve.run"
-"""Label of every container that pdserve starts; nobody else's are ever touched."""
+"""Label of every container that pdserve starts; other containers are never touched."""
 
 _ECR = re.compile(
     r"""(?P<registry>\d{12}\.
@@ -37,12 +37,12 @@ def contain(
     run_id: str,
     shared: Sequence[str] = (),
 ) -> Command:
-    """*command* as it runs in a container on *host*; unchanged where there are no containers.
+    """Return *command* wrapped to run in a container on *host*; unchanged for kind ``none``.
 
-    Values of its secrets stay out of the argument list: the engine has them in its environment.
+    Values of secrets are not in the argument list: the engine gets them in its environment.
 
-    :param image: the image as the node knows it: name, id or ``.sqsh`` file.
-    :param shared: folders that the container must see at their own path, and may write.
+    :param image: image on the node: name, id or ``.sqsh`` file.
+    :param shared: folders to mount at their own path, writable.
     """
     mounts = _mounts(spec, shared)
     if spec.supervised:
@@ -56,21 +56,21 @@ def contain(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Containment:
-    """How the commands of one session are put into containers: the one place that does it."""
+    """Wraps the commands of a session to run in containers."""
 
     spec: ContainerSpec
-    """Containers of the system; of kind ``none``, commands stay as they are."""
+    """Container settings of the system; with kind ``none``, commands are not changed."""
     hosts: Mapping[str, Host]
     """Nodes by name."""
     image: str
-    """The image as nodes know it: name, id or ``.sqsh`` file."""
+    """Image on the nodes: name, id or ``.sqsh`` file."""
     run_id: str
     """Label of the session's containers."""
     shared: tuple[str, ...]
-    """Folders that containers see at their own path, and may write."""
+    """Folders that are mounted at their own path, writable."""
 
     def wrap(self, commands: Sequence[Command]) -> tuple[Command, ...]:
-        """Return each of *commands* as it runs on its node."""
+        """Return *commands*, each wrapped for its node."""
         return tuple(
             contain(
                 command,
@@ -87,7 +87,7 @@ class Containment:
 def containment_of(
     system: System, hosts: Sequence[Host], *, image: str, run_id: str, run_folder: str
 ) -> Containment:
-    """Return how commands of *system* are contained: they see the run's and the model's folder."""
+    """Return the containment of *system*, with the folders of the run and the model mounted."""
     model = system.model.path
     return Containment(
         spec=system.container,
@@ -99,7 +99,7 @@ def containment_of(
 
 
 def container_name(run_id: str, command_name: str) -> str:
-    """Name of a command's container, e.g. ``pdserve-20260822T101500-p5-efa-decode-1``."""
+    """Return the name of a container, e.g. ``pdserve-20260822T101500-p5-efa-decode-1``."""
     words = re.findall(r"[A-Za-z0-9_.]+", f"{run_id} {command_name}")
     return "-".join(["pdserve", *words])
 
@@ -107,35 +107,35 @@ def container_name(run_id: str, command_name: str) -> str:
 def removal_argv(
     kind: ContainerKind, run_id: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """How a node lists the containers of a run, and how it removes them, their ids appended.
+    """Return the commands that list a run's containers, and remove them (with ids appended).
 
-    :returns: None where no engine holds containers that could outlive their processes.
+    :returns: None for kinds whose containers end with their processes.
     """
     if kind not in ("docker", "podman"):
         return None
-    found = (kind, "ps", "--all", "--quiet", "--filter", f"label={RUN_LABEL}={run_id}")
-    return found, (kind, "rm", "--force")
+    listing = (kind, "ps", "--all", "--quiet", "--filter", f"label={RUN_LABEL}={run_id}")
+    return listing, (kind, "rm", "--force")
 
 
 def ecr_registry(image: str) -> tuple[str, str] | None:
-    """Registry and region of an image in a private registry of Amazon ECR, which needs a login.
+    """Return registry and region of an image in a private Amazon ECR registry; None for others.
 
-    ``public.ecr.aws`` serves who is not logged in. Forms of the names: "Amazon ECR endpoints and
-    quotas" in the AWS General Reference; China's end in ``.cn``.
+    A private registry needs a login, ``public.ecr.aws`` does not. Forms of the names: "Amazon ECR
+    endpoints and quotas" in the AWS General Reference; those in China end in ``.cn``.
     """
-    found = _ECR.match(image)
-    if found is None:
+    match = _ECR.match(image)
+    if match is None:
         return None
-    return found["registry"], found["region"] or found["dual"]
+    return match["registry"], match["region"] or match["dual"]
 
 
 def image_command(
     spec: ContainerSpec, *, node: str, script: str, python: str, digest: bool = False
 ) -> Command:
-    """The command that makes the image present on *node*, which runs outside of containers.
+    """Return the command that pulls or imports the image on *node*, outside of containers.
 
-    :param script: ``backends/hosts/image.py``, where the node finds it.
-    :param digest: whether it also takes the SHA-256 of a ``.sqsh`` file; one node is enough.
+    :param script: path of ``backends/hosts/image.py`` on the node.
+    :param digest: whether it also computes the SHA-256 of a ``.sqsh`` file; one node is enough.
     """
     argv = [python, script, "--engine", spec.engine, "--image", spec.image]
     if spec.tag:
@@ -164,14 +164,15 @@ def _supervised(
     run_id: str,
     mounts: Sequence[Mount],
 ) -> Command:
-    """Docker and podman; flags of docker/cli 0638fe2 (docs/reference/commandline/container_run.md).
+    """Return *command* run by Docker or podman.
 
-    In the foreground and without a terminal, the client hands signals on to the first process of
-    the container, and its end is the command's. That first process is a small init, so that
-    SIGTERM ends programs without a handler for it too. A watched command is itself the first one,
-    since its CPU time is what the engine's process id stands for. The image's entrypoint is
-    replaced, the image is never pulled here, and a folder that is not there is an error, which it
-    would not be with ``-v``. Podman's limit of 2048 processes is lifted; Docker has none.
+    Flags: docker/cli 0638fe2, docs/reference/commandline/container_run.md.
+
+    ``docker run`` forwards signals to the container's first process, and exits with it. With ``--init`` that process is a small init, so that SIGTERM
+    also ends programs without a handler. A watched command must be the first process itself, since
+    the engine reports the id of that process, whose CPU time is sampled. The image's entrypoint is
+    replaced, and the image is never pulled. With ``--mount``, unlike ``-v``, a missing folder is an
+    error. Podman's limit of 2048 processes is lifted; Docker has none.
     """
     name = container_name(run_id, command.name)
     argv = [spec.engine, "run", "--rm", *([] if command.watched else ["--init"])]
@@ -198,12 +199,12 @@ def _supervised(
 
 
 def _gpus(spec: ContainerSpec) -> list[str]:
-    """Docker's own flag, or podman's CDI devices, which ``nvidia-ctk cdi generate`` describes."""
+    """Return Docker's ``--gpus``, or podman's CDI devices (see ``nvidia-ctk cdi generate``)."""
     if not spec.gpus:
         return []
     if spec.kind == "podman":
         return _each("--device", [f"nvidia.com/gpu={gpu}" for gpu in spec.gpus.split(",")])
-    # The quotes are part of the value: without them Docker takes the comma for its own.
+    # The quotes are part of the value: without them, Docker splits it at the comma.
     return ["--gpus", "all" if spec.gpus == "all" else f'"device={spec.gpus}"']
 
 
@@ -215,11 +216,14 @@ def _bind(mount: Mount) -> str:
 def _by_enroot(
     command: Command, spec: ContainerSpec, *, host: Host, image: str, mounts: Sequence[Mount]
 ) -> Command:
-    """Enroot; options of NVIDIA/enroot 085d479 (doc/cmd/start.md) and src/runtime.sh of 012d362.
+    """Return *command* run by enroot.
 
-    It becomes the command by ``exec``, so nothing is left to clean up. The file system is writable,
-    in memory, as vLLM's caches lie in it. GPUs come by the NVIDIA hook, which reads a variable. An
-    image's entrypoint runs; ``args = ["--rc", FILE]`` replaces it.
+    Options: NVIDIA/enroot 085d479 (doc/cmd/start.md) and src/runtime.sh of 012d362.
+
+    Enroot replaces itself by the command (``exec``), so there is nothing to clean up. The file
+    system is writable, in memory, because vLLM's caches are in it. The NVIDIA hook, which reads an
+    environment variable, adds GPUs. An image's entrypoint runs; ``args = ["--rc", FILE]`` replaces
+    it.
     """
     argv = ["enroot", "start", "--rw"]
     for mount in mounts:
@@ -236,11 +240,11 @@ def _by_enroot(
 def _by_pyxis(
     command: Command, spec: ContainerSpec, *, image: str, mounts: Sequence[Mount]
 ) -> Command:
-    """Pyxis; options of NVIDIA/pyxis 0619349 (args.c).
+    """Return *command* run by pyxis; options: NVIDIA/pyxis 0619349 (args.c).
 
-    Slurm makes the container, and the step's runner is inside of it: the command stays as it is.
-    One step serves many nodes, so nothing here may depend on one; enroot shows all of ``/dev``. A
-    variable of the image would win over the step's, hence the list of secrets.
+    Slurm creates the container, and the step's runner is inside it: only arguments of the step are
+    added. A step covers many nodes, so nothing may depend on the node; enroot mounts all of
+    ``/dev``. A variable of the image would override the step's, hence the list of secrets.
     """
     step = [f"--container-image={image}"]
     if mounts:

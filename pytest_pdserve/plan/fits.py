@@ -1,4 +1,4 @@
-"""Whether a load fits into what instances take: tokens of one request against ``max_model_len``."""
+"""Check that the longest request of a load fits into ``max_model_len`` of the instances."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 _SUFFIXES = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
-"""As ``vllm serve --max-model-len`` takes them."""
+"""Suffixes of ``vllm serve --max-model-len``."""
 
 
 def longest_request(workload: Workload, system: System, *, one_token: bool = False) -> int | None:
-    """Return the most tokens, prompt and output, that one request of *workload* can have.
+    """Return the largest number of tokens, prompt and output, of a request of *workload*.
 
-    None where the data set brings its own lengths.
-
-    :param one_token: count one output token only, as an instance that prefills generates.
+    :param one_token: count only one output token, as a prefill instance generates.
+    :returns: None for data sets with lengths of their own.
     """
     if workload.lengths is None:
         return None
@@ -36,35 +35,36 @@ def longest_request(workload: Workload, system: System, *, one_token: bool = Fal
 
 
 def tokens_of(args: Sequence[str], flag: str) -> int | None:
-    """Return the number of tokens that *args* give to *flag*; None if they give none."""
-    said = value_of(args, flag) or ""
-    factor = _SUFFIXES.get(said[-1:], 1)
+    """Return the number of tokens that *args* set with *flag*; None if they do not."""
+    value = value_of(args, flag) or ""
+    factor = _SUFFIXES.get(value[-1:], 1)
     try:
-        return int(float(said[:-1] if factor > 1 else said) * factor)
+        return int(float(value[:-1] if factor > 1 else value) * factor)
     except ValueError:
         return None
 
 
 def check_fits(
-    workload: Workload, system: System, limit: int, said_by: str, *, one_token: bool = False
+    workload: Workload, system: System, limit: int, limit_source: str, *, one_token: bool = False
 ) -> None:
-    """Refuse a load of which a request can be longer than instances take.
+    """Raise if a request of a load can be longer than instances accept.
 
-    :param limit: tokens of a request, at most.
-    :param said_by: who says so.
-    :param one_token: whether these instances generate one token of each answer.
+    :param limit: largest number of tokens of a request.
+    :param limit_source: where the limit comes from, for the message.
+    :param one_token: whether these instances generate only one token of each answer.
     :raises ConfigError: with both numbers.
     """
     longest = longest_request(workload, system, one_token=one_token)
     if longest is not None and longest > limit:
         raise ConfigError(
-            f"workload {workload.id} of {system.name!r}: a request has up to {longest} tokens, but "
-            f"instances take {limit} ({said_by}); shorten prompts or outputs, or raise that limit"
+            f"workload {workload.id} of {system.name!r}: a request has up to {longest} tokens, "
+            f"but instances take {limit} ({limit_source}); shorten prompts or outputs, or raise "
+            "that limit"
         )
 
 
 def check_sweep_fits(system: System, topology: Topology) -> None:
-    """Refuse a sweep of which a load does not fit what *topology*'s instances are started with.
+    """Raise if a load of the sweep does not fit the arguments of *topology*'s instances.
 
     :raises ConfigError: with both numbers.
     """
@@ -78,5 +78,7 @@ def check_sweep_fits(system: System, topology: Topology) -> None:
             limits["--num-gpu-blocks-override x --block-size"] = blocks * size
         for flag, limit in limits.items():
             for workload in system.sweep.workloads() if limit and limit > 0 else ():
-                one = part.role in kv_sources()  # these generate one token of each answer
+                one = (
+                    part.role in kv_sources()
+                )  # prefill instances generate one token of each answer
                 check_fits(workload, system, limit or 0, f"{flag} of {part.role}", one_token=one)

@@ -1,4 +1,4 @@
-"""What planning must know of a node."""
+"""A node, as far as planning needs it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A node as its allocation sees it."""
+    """A node of an allocation."""
 
     name: str
-    """Name by which the allocation knows it."""
+    """Name in the allocation."""
     address: str
-    """IPv4 address (or name) that other nodes reach it by."""
+    """IPv4 address (or name) at which other nodes reach it."""
     interface: str
     """Network interface of that address, for NCCL and Gloo."""
     cpus: tuple[int, ...] = ()
-    """Cores its processes are pinned to; empty is no pinning."""
+    """Cores to which its processes are pinned; empty for no pinning."""
     devices: tuple[str, ...] = ()
-    """Device files that a container needs and this node has, e.g. ``/dev/infiniband/uverbs0``."""
+    """Its device files for containers, e.g. ``/dev/infiniband/uverbs0``."""
     gpus: tuple[str, ...] = ()
-    """GPUs that its instances see, as ``CUDA_VISIBLE_DEVICES`` names them; empty leaves it to
-    vLLM."""
+    """Value of ``CUDA_VISIBLE_DEVICES`` for its instances; empty does not set it."""
     transfer_env: tuple[tuple[str, str], ...] = ()
-    """Environment of instances that move KV caches: where this node has the libraries for it;
-    empty leaves it to the environment."""
+    """Environment of instances that move KV caches: paths of NIXL's and libfabric's libraries;
+    empty does not set them."""
     compile_cache: str = ""
-    """Folder in which compiled kernels are kept between starts; empty leaves it to vLLM."""
+    """Folder for compiled kernels; empty for vLLM's default."""

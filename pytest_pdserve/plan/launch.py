@@ -1,4 +1,4 @@
-"""Everything that will be started for one topology: placement, ports and commands together."""
+"""Plan everything that is started for one topology: placement, ports and commands."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from pytest_pdserve.values.topology import Topology
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What one topology needs on the nodes of a system."""
+    """Plan of one topology on the nodes of a system."""
 
     placement: Placement
-    """Instances on nodes."""
+    """Instances and their nodes."""
     ports: Ports
     """Ports of all servers."""
     instances: tuple[Command, ...]
     """Commands of the instances, in the placement's order."""
     router: Command | None
-    """Command of the router, where there is one."""
+    """Command of the router; None without one."""
     addresses: Mapping[str, str]
-    """By node: where clients find its servers."""
+    """Address at which clients reach the servers of a node, by node."""
 
     @property
     def url(self) -> str:
-        """Base URL that clients ask: the router's, or that of the one instance."""
+        """Base URL for clients: of the router, or of the only instance."""
         if self.router is not None:
             return f"http://{self.addresses[self.placement.head]}:{self.ports.router}"
         return self.url_of(self.placement.endpoints[0])
 
     @property
     def router_metrics_url(self) -> str | None:
-        """Base URL of the router's counters; None where there is no router."""
+        """Base URL of the router's counters; None without a router."""
         port = self.ports.router_metrics
         return None if port is None else f"http://{self.addresses[self.placement.head]}:{port}"
 
@@ -70,10 +70,10 @@ def plan_launch(
     claim: Claim,
     containment: Containment,
 ) -> Launch:
-    """Place *topology* on *hosts*, assign its ports and write its commands.
+    """Place *topology* on *hosts*, assign ports and build the commands.
 
-    :param claim: asked once for every port.
-    :param containment: puts every command into its container.
+    :param claim: called once for every port.
+    :param containment: wraps every command in its container.
     :raises PlacementError: if it does not fit.
     """
     named = {host.name: host for host in hosts}
@@ -86,7 +86,7 @@ def plan_launch(
     ports = assign_ports(placement, system.ports, claim)
     head, *others = instance_commands(placement, system, hosts=named, ports=ports)
     routed = tuple(port for port in (ports.router, ports.router_metrics) if port is not None)
-    # The router's ports are kept from the start, so that nobody has them when it comes.
+    # The head instance reserves the router's ports too, since the router starts later.
     instances = (replace(head, ports=(*head.ports, *routed)), *others)
     router = router_command(placement, system, hosts=named, ports=ports)
     return Launch(

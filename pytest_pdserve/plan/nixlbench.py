@@ -1,4 +1,4 @@
-"""NIXL's own benchmark ``nixlbench`` beside the product's: its command, and what it prints."""
+"""NIXL's benchmark ``nixlbench``: its command, and its output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pytest_pdserve.values.transfer import TransferShape
 
 PROGRAM = "nixlbench"
 _WARM, _COUNTED = 16, 160
-"""Iterations; it divides them by 16 for blocks of more than 1 MiB."""
+"""Iterations; nixlbench divides them by 16 for blocks of more than 1 MiB."""
 _BLOCK, _BATCH, _RATE = "Block Size (B)", "Batch Size", "B/W (GB/Sec)"
-"""Columns of its table."""
+"""Columns of its table that are read."""
 
 
 def nixlbench_command(
@@ -32,10 +32,10 @@ def nixlbench_command(
 ) -> Command:
     """Return the command of one of the two processes of a pair; both have the same arguments.
 
-    A batch has as many blocks as one transfer has descriptors, of the same size.
+    A batch has as many blocks as a transfer has descriptors, of the same size.
 
-    :param group: name under which both find each other.
-    :param etcd: URL of the etcd server that they meet at; empty for nixlbench's default.
+    :param group: benchmark group, the same for both processes.
+    :param etcd: URL of the etcd server; empty for nixlbench's default.
     """
     size, count = str(shape.descriptor_bytes), str(shape.descriptors)
     argv = (
@@ -58,9 +58,9 @@ def nixlbench_command(
 
 
 def nixlbench_gb_s(text: str, shape: TransferShape) -> float | None:
-    """Return the GB/s that nixlbench printed of *shape*; None if its table does not have it.
+    """Return the GB/s of *shape* in nixlbench's output; None if its table lacks it.
 
-    Columns are found by their titles, which differ in number between versions.
+    Columns are found by title, since their number differs between versions.
     """
     titles: list[str] = []
     for line in text.splitlines():
@@ -69,14 +69,14 @@ def nixlbench_gb_s(text: str, shape: TransferShape) -> float | None:
             titles = cells
         elif titles and len(words := line.split()) == len(titles):
             row = dict(zip(titles, words, strict=True))
-            asked = str(shape.descriptor_bytes), str(shape.descriptors)
-            if (row[_BLOCK], row.get(_BATCH)) == asked:
+            wanted = str(shape.descriptor_bytes), str(shape.descriptors)
+            if (row[_BLOCK], row.get(_BATCH)) == wanted:
                 return _number(row[_RATE])
     return None
 
 
 def _number(word: str) -> float | None:
-    """Return a rate; None if it is not a finite number above 0."""
+    """Return *word* as a number; None if it is not a finite number above 0."""
     match = re.fullmatch(r"\d+(\.\d+)?", word)
     value = float(word) if match else 0.0
     return value if value > 0 else None

@@ -1,4 +1,4 @@
-"""Which instance of a topology runs on which node."""
+"""Place the instances of a topology on nodes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Instance:
     name: str
     """``prefill[0]``, ``decode[2]``, ``aggregated[1]``, and ``aggregated[1]/rank2`` if headless."""
     role: Role
-    """What it does for a request."""
+    """Role."""
     group: int
-    """Group of the topology that it belongs to."""
+    """Number of its group in the topology."""
     node: str
     """Node that runs it."""
     slot: int
@@ -34,7 +34,7 @@ class Instance:
     dp_local: int
     """Data-parallel engines in this process."""
     dp_size: int
-    """Data-parallel engines of the deployment it belongs to."""
+    """Data-parallel engines of its whole group."""
 
     @property
     def dp_start(self) -> int:
@@ -43,21 +43,20 @@ class Instance:
 
     @property
     def headless(self) -> bool:
-        """Whether it only lends engines to the head of its group, and answers no requests."""
+        """Whether it only runs engines for the head of its group, without an HTTP server."""
         return self.role.name == AGGREGATED and self.slot > 0
 
     @property
     def spans_nodes(self) -> bool:
-        """Whether its deployment has engines on other nodes too."""
+        """Whether its data-parallel engines are spread over several nodes."""
         return self.dp_size > self.dp_local
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A topology on named nodes."""
+    """A topology placed on nodes."""
 
     topology: Topology
-    """What is placed."""
     nodes: tuple[str, ...]
     """Nodes in use, head node first."""
     instances: tuple[Instance, ...]
@@ -70,7 +69,7 @@ class Placement:
 
     @property
     def size(self) -> Size:
-        """What it takes."""
+        """Nodes and GPUs in use."""
         gpus = sum(instance.tp * instance.dp_local for instance in self.instances)
         return Size(nodes=len(self.nodes), gpus=gpus)
 
@@ -85,12 +84,12 @@ class Placement:
 
     @property
     def routed(self) -> bool:
-        """Whether a router stands in front; one group of aggregated instances needs none."""
+        """Whether it has a router; one group of aggregated instances needs none."""
         return self.topology.disaggregated or self.topology.groups > 1
 
 
 def size_on(system: System, topology: str) -> Size | None:
-    """Return what the *topology* of that id takes of *system*; None where it does not fit."""
+    """Return nodes and GPUs of *topology* on *system*; None if it does not fit."""
     cluster = system.cluster
     nodes = tuple(f"node{number}" for number in range(cluster.nodes))
     try:
@@ -109,7 +108,7 @@ T = TypeVar("T")
 
 
 def rotated(nodes: Sequence[T], places: int) -> tuple[T, ...]:
-    """Return *nodes* in an order that begins *places* later."""
+    """Return *nodes* rotated by *places* positions."""
     first = places % len(nodes)
     return (*nodes[first:], *nodes[:first])
 
@@ -121,12 +120,12 @@ def place(
     *,
     default_tp: int | None = None,
 ) -> Placement:
-    """Put *topology* on *nodes*, as the article's launcher does.
+    """Place *topology* on *nodes* as the article's launcher does.
 
-    An aggregated group takes nodes/groups nodes and runs one data-parallel deployment of
-    nodes x (GPUs / TP) engines; a disaggregated one takes a node per prefill and decode instance.
+    An aggregated group uses (nodes / groups) nodes as one data-parallel deployment with
+    nodes x (GPUs / TP) engines; a disaggregated group uses a node per instance.
 
-    :raises PlacementError: if nodes or GPUs do not suffice or do not divide.
+    :raises PlacementError: if there are too few nodes or GPUs, or they cannot be divided.
     """
     sizes = tuple(part.tp or default_tp or gpus_per_node for part in topology.parts)
     for tp in sizes:

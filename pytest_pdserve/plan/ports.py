@@ -1,4 +1,4 @@
-"""Which port every server of a placement listens on."""
+"""Assign ports to the servers of a placement."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pytest_pdserve.values.roles import AGGREGATED
 from pytest_pdserve.values.system import PortScheme
 
 Claim = Callable[[str, int], bool]
-"""Tells whether a port of a node is free, and keeps it: ``(node, port) -> bool``."""
+"""Reserves a port if it is free: ``(node, port) -> whether it is reserved``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstancePorts:
-    """Ports of one instance; None where it has none."""
+    """Ports of one instance; None for those that it does not need."""
 
     http: int | None = None
-    """HTTP, of an instance that answers requests."""
+    """Port of the HTTP server."""
     side_channel: int | None = None
     """First of ``dp_local x tp`` NIXL side-channel ports."""
     rpc: int | None = None
-    """Data-parallel RPC of its group, listened on by the head."""
+    """Data-parallel RPC port of its group, on which the head listens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,31 +35,32 @@ class Ports:
     instances: Mapping[str, InstancePorts]
     """By instance name."""
     router: int | None
-    """HTTP of the router."""
+    """HTTP port of the router."""
     router_metrics: int | None
-    """Prometheus endpoint of the router."""
+    """Prometheus port of the router."""
 
 
-class PortBook:
-    """Hands out ports of one scheme, each at most once."""
+class PortAllocator:
+    """Allocates ports of a scheme, each at most once."""
 
     def __init__(self, scheme: PortScheme, claim: Claim) -> None:
         self._scheme = scheme
         self._claim = claim
         self._spare: set[tuple[str, int]] = set()
-        """Claimed while looking for a run of free ports, and not handed out yet."""
+        """Ports that were claimed while searching for consecutive ones, and are not allocated."""
 
     def take(self, node: str, kind: str, offset: int, *, width: int = 1) -> int:
-        """The first run of *width* free ports at or after ``scheme.<kind> + offset``.
+        """Allocate the first *width* consecutive free ports from ``scheme.<kind> + offset`` on.
 
-        :raises PlacementError: if the scheme's span holds none.
+        :returns: the first of them.
+        :raises PlacementError: if there are none in the scheme's span.
         """
         base: int = getattr(self._scheme, kind)
         last = min(base + self._scheme.span, 65536)
         first = base + offset
         while first + width <= last:
             run = range(first, first + width)
-            taken = [port for port in run if not self._keeps(node, port)]
+            taken = [port for port in run if not self._claimed(node, port)]
             if not taken:
                 self._spare -= {(node, port) for port in run}
                 return first
@@ -69,56 +70,56 @@ class PortBook:
             f"free some, or raise ports.span = {self._scheme.span} in the system file"
         )
 
-    def _keeps(self, node: str, port: int) -> bool:
+    def _claimed(self, node: str, port: int) -> bool:
         if (node, port) not in self._spare and self._claim(node, port):
             self._spare.add((node, port))
         return (node, port) in self._spare
 
 
 def assign_ports(placement: Placement, scheme: PortScheme, claim: Claim) -> Ports:
-    """Assign ports as the article's launcher does, moving up where one is taken.
+    """Assign ports as the article's launcher does, or the next free ones.
 
-    Aggregated groups at ``http + g``, disaggregated instances at ``http`` + position, the router
-    at ``http + groups``; RPC at ``rpc + g``.
+    Aggregated group g gets ``http + g`` and ``rpc + g``, a disaggregated instance ``http`` + its
+    position, the router ``http + groups``.
 
-    :param claim: asked once for every port that is handed out.
+    :param claim: called once for every port.
     :raises PlacementError: if a range is exhausted.
     """
-    book = PortBook(scheme, claim)
+    allocator = PortAllocator(scheme, claim)
     rpc = {
-        head.group: book.take(head.node, "rpc", head.group)
+        head.group: allocator.take(head.node, "rpc", head.group)
         for head in placement.endpoints
         if head.spans_nodes
     }
     instances = {
-        instance.name: _instance_ports(book, instance, position, rpc.get(instance.group))
+        instance.name: _instance_ports(allocator, instance, position, rpc.get(instance.group))
         for position, instance in enumerate(placement.instances)
     }
     router = metrics = None
     if placement.routed:
-        router = book.take(placement.head, "http", placement.topology.groups)
-        metrics = book.take(placement.head, "http", placement.topology.groups + 1)
+        router = allocator.take(placement.head, "http", placement.topology.groups)
+        metrics = allocator.take(placement.head, "http", placement.topology.groups + 1)
     return Ports(instances=instances, router=router, router_metrics=metrics)
 
 
 def _instance_ports(
-    book: PortBook, instance: Instance, position: int, rpc: int | None
+    allocator: PortAllocator, instance: Instance, position: int, rpc: int | None
 ) -> InstancePorts:
     if instance.headless:
         return InstancePorts(rpc=rpc)
     alone = instance.role.name == AGGREGATED
-    http = book.take(instance.node, "http", instance.group if alone else position)
+    http = allocator.take(instance.node, "http", instance.group if alone else position)
     side_channel = None
     if instance.role.kv_role is not None:
         width = instance.dp_local * instance.tp
-        side_channel = book.take(instance.node, "side_channel", 0, width=width)
+        side_channel = allocator.take(instance.node, "side_channel", 0, width=width)
     return InstancePorts(http=http, side_channel=side_channel, rpc=rpc)
 
 
-def unclaimed(*, one_machine: bool = False) -> Claim:
-    """A claim that only knows its own ports: for plans that touch nothing.
+def in_memory_claim(*, one_machine: bool = False) -> Claim:
+    """Return a claim that does not test ports but grants each once, for plans that start nothing.
 
-    :param one_machine: whether all nodes are slots of one machine, and share its ports.
+    :param one_machine: whether all nodes are slots of one machine and share its ports.
     """
     taken: set[tuple[str, int]] = set()
 

@@ -1,4 +1,4 @@
-"""The ``vllm-router`` command in front of a placement."""
+"""Build the ``vllm-router`` command of a placement."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.system import System
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
-"""Where the router finds the key that it shows to prefill and decode instances."""
+"""Variable of the API key that the router sends to prefill and decode instances."""
 
 
 DEFAULT_POLICY = "round_robin"
-"""Of aggregated groups."""
+"""Policy for aggregated groups."""
 DISAGGREGATED_POLICY = "consistent_hash"
-"""Of prefill and decode instances."""
+"""Policy for prefill and decode instances."""
 
 
 def endpoint_url(instance: Instance, addresses: Mapping[str, str], ports: Ports) -> str:
-    """URL of an instance that answers requests.
+    """Return the base URL of an instance.
 
-    :param addresses: of :func:`~.addresses.client_addresses`.
+    :param addresses: by node, from :func:`~.addresses.client_addresses`.
     """
     return f"http://{addresses[instance.node]}:{ports.instances[instance.name].http}"
 
@@ -37,10 +37,10 @@ def endpoint_url(instance: Instance, addresses: Mapping[str, str], ports: Ports)
 def router_command(
     placement: Placement, system: System, *, hosts: Mapping[str, Host], ports: Ports
 ) -> Command | None:
-    """The router's command, or None where the benchmark talks to the head itself.
+    """Return the router's command; None if clients send requests directly to the instance.
 
-    Aggregated groups are served round robin; prefill and decode instances by consistent hash,
-    unless the system's own arguments name another policy.
+    The policy is round robin for aggregated groups and consistent hash for prefill and decode
+    instances, unless the system's arguments set another.
     """
     if not placement.routed:
         return None
@@ -75,6 +75,6 @@ def _engines_per_endpoint(placement: Placement) -> int:
     if len(sizes) > 1:
         raise PlacementError(
             f"topology {placement.topology.id!r} has {' and '.join(map(str, sorted(sizes)))} "
-            "engines per node, but vllm-router knows one --intra-node-data-parallel-size for all"
+            "engines per node, but vllm-router takes one --intra-node-data-parallel-size for all"
         )
     return sizes.pop()

@@ -1,4 +1,4 @@
-"""The flags of ``vllm-router``: which the plan writes, and which a release knows."""
+"""Flags of ``vllm-router``: those that the plan sets, and those of each release."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_pdserve.plan.serve_flags import WrittenFlag
 from pytest_pdserve.plan.serve_flags import flag_name
 
 RouterFlags = Mapping[str, tuple[str, ...]]
-"""Flag to the values that it takes; none where it takes any."""
+"""Allowed values by flag; empty if any value is allowed."""
 
 _TOPOLOGY = "the topology says it"
 _PORTS = "[ports] http says it"
@@ -30,7 +30,7 @@ WRITTEN: tuple[WrittenFlag, ...] = (
     WrittenFlag(flag="--intra-node-data-parallel-size", instead=_TOPOLOGY),
     WrittenFlag(flag="--api-key", instead="the session makes a key of its own"),
 )
-"""What the plan writes; ``--policy`` is written too, and may be replaced."""
+"""Flags that the plan sets; ``--policy`` is set too, but may be replaced."""
 
 _ADDED: Mapping[str, str] = {
     "0.1.9": """
@@ -63,7 +63,7 @@ _ADDED: Mapping[str, str] = {
         --kv-penalty-host --pd-kv-events --router-temperature
     """,
 }
-"""By release, the oldest first: flags that came with it, without those that the plan writes."""
+"""Flags added by each release, oldest first, without those that the plan sets."""
 _REMOVED: Mapping[str, str] = {"0.1.15": "--model-path --tokenizer-path"}
 _POLICIES: Mapping[str, str] = {
     "0.1.9": "cache_aware power_of_two random round_robin",
@@ -72,23 +72,23 @@ _POLICIES: Mapping[str, str] = {
 }
 _POLICY_FLAGS = ("--policy", "--prefill-policy", "--decode-policy")
 RELEASES = tuple(_ADDED)
-"""Releases whose flags are known, the oldest first."""
+"""Releases whose flags are known, oldest first."""
 
 
 def flags_of_release(release: str) -> RouterFlags:
-    """Return the flags of one of :data:`RELEASES` that the plan leaves to a system file."""
-    there: dict[str, None] = {}
+    """Return the flags of one of :data:`RELEASES` that a system file may set."""
+    flags: dict[str, None] = {}
     policies: list[str] = []
     for each in RELEASES[: RELEASES.index(release) + 1]:
-        there |= dict.fromkeys(_ADDED[each].split())
+        flags |= dict.fromkeys(_ADDED[each].split())
         for flag in _REMOVED.get(each, "").split():
-            del there[flag]
+            del flags[flag]
         policies += _POLICIES.get(each, "").split()
-    return {flag: tuple(policies) if flag in _POLICY_FLAGS else () for flag in there}
+    return {flag: tuple(policies) if flag in _POLICY_FLAGS else () for flag in flags}
 
 
 def flags_of_all_releases() -> RouterFlags:
-    """Return the flags of any known release, each with the values that the newest takes."""
+    """Return the flags of all known releases, with the values of the newest."""
     merged: dict[str, tuple[str, ...]] = {}
     for release in RELEASES:
         merged |= flags_of_release(release)
@@ -96,44 +96,45 @@ def flags_of_all_releases() -> RouterFlags:
 
 
 def flags_in_help(text: str) -> RouterFlags:
-    """Return the flags that *text*, what ``vllm-router --help`` prints, lists as options."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Return the flags in *text*, the output of ``vllm-router --help``."""
+    flags: dict[str, tuple[str, ...]] = {}
     for line in re.findall(r"^  (-.*)$", text, re.MULTILINE):
         option, *_ = re.split(r" {2,}", line)
         for flag, values in re.findall(r"(--[a-z][a-z0-9-]*)(?: \{([^}]*)\})?", option):
-            found.setdefault(flag, tuple(values.split(",")) if values else ())
-    return found
+            flags.setdefault(flag, tuple(values.split(",")) if values else ())
+    return flags
 
 
 def repeated_router_args(args: Sequence[str]) -> Iterator[tuple[int, str, WrittenFlag]]:
-    """Yield position and name of every flag of *args* that the plan writes, and that flag."""
+    """Yield position and name of every flag in *args* that the plan sets, and that flag."""
     for position, word in enumerate(args):
         name = flag_name(word)
-        found = next((each for each in WRITTEN if name and each.is_meant_by(name)), None)
-        if found is not None:
-            yield position, name, found
+        written = next((flag for flag in WRITTEN if name and flag.matches(name)), None)
+        if written is not None:
+            yield position, name, written
 
 
 def unknown_router_args(
     args: Sequence[str], known: RouterFlags, router: str
 ) -> Iterator[tuple[int, str]]:
-    """Yield position and a sentence for every flag of *args* that is not *known*, or its value.
+    """Yield position and a sentence for every flag in *args* with an unknown name or value.
 
-    An abbreviation is not known: with the next release it may mean two flags.
+    Abbreviations are unknown, since they may be ambiguous in the next release.
 
-    :param router: whose flags are known.
+    :param known: flags of the router.
+    :param router: name of the router, for messages.
     """
     for position, word in enumerate(args):
         if not re.match(r"--?[A-Za-z]", word):
             continue
         flag, equals, value = word.partition("=")
         following = args[position + 1] if position + 1 < len(args) else ""
-        values, said = known.get(flag), value if equals else following
+        values, given = known.get(flag), value if equals else following
         if values is None:
             yield (
                 position,
                 f"{flag} is not a flag of {router}; correct it, or name it in router.extra_flags "
-                "if yours knows it",
+                "if your router has it",
             )
-        elif values and said not in values:
-            yield position, f"{flag} {said!r}: {router} takes {', '.join(values)}"
+        elif values and given not in values:
+            yield position, f"{flag} {given!r}: {router} takes {', '.join(values)}"

@@ -1,4 +1,4 @@
-"""The flags of ``vllm serve`` that the plan writes; a system file must not repeat them."""
+"""Flags of ``vllm serve`` that the plan sets; a system file must not repeat them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _MIN_ABBREVIATION = len("--xx")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenFlag:
-    """A flag that the plan writes."""
+    """A flag that the plan sets."""
 
     flag: str
-    """As the plan writes it."""
+    """Name, as the plan writes it."""
     aliases: tuple[str, ...] = ()
-    """Other flags that say the same, or contradict it."""
+    """Other flags for the same setting, or contradicting ones."""
     instead: str
-    """What says it in a system file."""
+    """What sets it in a system file, as a phrase for messages."""
 
-    def is_meant_by(self, name: str) -> bool:
-        """Tell whether *name* is this flag, an alias or an abbreviation, or a part or all of it.
+    def matches(self, name: str) -> bool:
+        """Return whether *name* is this flag, an alias, an abbreviation, or a parent or child key.
 
-        ``argparse`` takes any beginning of a flag that is not ambiguous.
+        ``argparse`` accepts any unambiguous prefix of a flag.
         """
         flag, _, own = self.flag.partition(".")
         head, _, path = name.partition(".")
         long = head.startswith("--") and len(head) >= _MIN_ABBREVIATION
-        known = (flag, *self.aliases)
-        same = head in known or (long and any(each.startswith(head) for each in known))
+        names = (flag, *self.aliases)
+        same = head in names or (long and any(each.startswith(head) for each in names))
         return same and (not path or not own or f"{path}.".startswith(f"{own}."))
 
 
@@ -55,7 +55,7 @@ WRITTEN: tuple[WrittenFlag, ...] = (
     WrittenFlag(flag="--data-parallel-address", aliases=("-dpa",), instead=_TOPOLOGY),
     WrittenFlag(flag="--data-parallel-rpc-port", aliases=("-dpp",), instead="[ports] rpc says it"),
 )
-"""What is written for instances of every role."""
+"""Flags set for instances of every role."""
 WRITTEN_FOR_TRANSFER: tuple[WrittenFlag, ...] = tuple(
     WrittenFlag(flag=f"{_TRANSFER}.{field}", instead=instead)
     for field, instead in (
@@ -66,30 +66,30 @@ WRITTEN_FOR_TRANSFER: tuple[WrittenFlag, ...] = tuple(
         ("kv_connector_extra_config", "[kv_transfer] backend and extra_config say it"),
     )
 )
-"""What is written besides for instances that move a KV cache."""
+"""Further flags set for instances that move KV caches."""
 
 
 def repeated_serve_args(
     args: Sequence[str], role: str | None = None
 ) -> Iterator[tuple[int, str, WrittenFlag]]:
-    """Yield position and name of every flag of *args* that the plan writes, and that flag.
+    """Yield position and name of every flag in *args* that the plan sets, and that flag.
 
-    :param role: whose arguments they are; None for all instances.
+    :param role: role whose arguments they are; None for all instances.
     """
     moves_kv = role is None or ROLES[role].kv_role is not None
     written = (*WRITTEN, *(WRITTEN_FOR_TRANSFER if moves_kv else ()))
     for position, word in enumerate(args):
         name = flag_name(word)
-        found = next((each for each in written if name and each.is_meant_by(name)), None)
-        if found is not None:
-            yield position, name, found
+        match = next((flag for flag in written if name and flag.matches(name)), None)
+        if match is not None:
+            yield position, name, match
 
 
 def flag_name(word: str) -> str:
-    """Return the flag that *word* is, as vLLM reads it; the empty string for a value.
+    """Return the name of the flag in *word*, as vLLM parses it; empty if *word* is a value.
 
-    A value after ``=`` is left out, underscores before the first dot become dashes, and a ``+``,
-    which appends to a list, is dropped.
+    A value after ``=`` and a ``+``, which appends to a list, are removed; underscores before the
+    first dot become dashes.
     """
     if not re.match(r"--?[A-Za-z]", word):
         return ""

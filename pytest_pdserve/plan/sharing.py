@@ -1,4 +1,4 @@
-"""Topologies whose instances are alike but for their role: one start serves all of them."""
+"""Plan one start of instances for several topologies, if these differ only in roles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_pdserve.plan.placement import Placement
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import Claim
 from pytest_pdserve.plan.ports import InstancePorts
-from pytest_pdserve.plan.ports import PortBook
+from pytest_pdserve.plan.ports import PortAllocator
 from pytest_pdserve.plan.ports import Ports
 from pytest_pdserve.plan.ports import assign_ports
 from pytest_pdserve.plan.router import router_command
@@ -27,18 +27,18 @@ from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 SHARED = Role(name="shared", kv_role="kv_both")
-"""Role of an instance that prefills, decodes or does both, as the router in front has it."""
+"""Role of a shared instance: it prefills or decodes, according to the router in front."""
 
 
 def sharing_groups(
     topologies: Sequence[Topology], system: System
 ) -> Mapping[str, tuple[Topology, ...]]:
-    """Return, by topology id, which topologies one start of instances can serve.
+    """Return the group of topologies that one start of instances can serve, by topology id.
 
-    These have instances of the same size on the same nodes, each on a node of its own. A system
-    whose roles are given different arguments has none.
+    Their instances have the same sizes on the same nodes, with a node per instance. There are no
+    groups if the system has different arguments per role.
 
-    :returns: groups of at least two; topologies that share with no other are absent.
+    :returns: groups of at least two; other topologies are absent.
     """
     if system.model.roles or system.kv_transfer.roles:
         return {}
@@ -66,14 +66,14 @@ def _placed(topology: Topology, system: System, nodes: tuple[str, ...]) -> Place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedLaunch:
-    """Instances that several topologies share, and each topology's router in front of them."""
+    """Plan of instances that several topologies share, with a router for each topology."""
 
     engines: Placement
-    """The instances, as ``shared[0]``, …."""
+    """Placement of the instances, named ``shared[0]``, ``shared[1]``, …"""
     instances: tuple[Command, ...]
-    """Their commands, in the placement's order."""
+    """Commands of the instances, in the placement's order."""
     launches: Mapping[str, Launch]
-    """By topology id: its instances are these, by node."""
+    """Launch of each topology by id, with the shared instances under its own names."""
 
 
 def plan_shared(
@@ -84,20 +84,20 @@ def plan_shared(
     claim: Claim,
     containment: Containment,
 ) -> SharedLaunch:
-    """Plan one start of instances for *topologies*, which :func:`sharing_groups` put together.
+    """Plan one start of instances for *topologies*, a group of :func:`sharing_groups`.
 
-    :param claim: asked once for every port.
+    :param claim: called once for every port.
     :raises PlacementError: if they do not fit.
     """
     named = {host.name: host for host in hosts}
     placements = [_placed(topology, system, tuple(named)) for topology in topologies]
     engines = _shared_by(placements[0])
     ports = assign_ports(engines, system.ports, claim)
-    book = PortBook(system.ports, claim)
+    allocator = PortAllocator(system.ports, claim)
     by_node = {each.node: ports.instances[each.name] for each in engines.instances}
     launches = {}
     for placement in placements:
-        own = _own_ports(placement, book, by_node)
+        own = _own_ports(placement, allocator, by_node)
         router = router_command(placement, system, hosts=named, ports=own)
         launches[placement.topology.id] = Launch(
             placement=placement,
@@ -107,7 +107,7 @@ def plan_shared(
             addresses=client_addresses(named, system),
         )
     head, *others = instance_commands(engines, system, hosts=named, ports=ports)
-    # Ports of all routers are kept from the start, so that nobody has them when these come.
+    # The head instance reserves the ports of all routers too, since these start later.
     pairs = [(each.ports.router, each.ports.router_metrics) for each in launches.values()]
     kept = (*head.ports, *(port for pair in pairs for port in pair if port is not None))
     return SharedLaunch(
@@ -118,7 +118,7 @@ def plan_shared(
 
 
 def _shared_by(placement: Placement) -> Placement:
-    """The instances of a placement, each as what several topologies share."""
+    """Return *placement* with its instances renamed to shared ones."""
     return replace(
         placement,
         instances=tuple(
@@ -128,11 +128,13 @@ def _shared_by(placement: Placement) -> Placement:
     )
 
 
-def _own_ports(placement: Placement, book: PortBook, by_node: Mapping[str, InstancePorts]) -> Ports:
-    """Ports of a topology: those of the shared instances, and its own router's."""
+def _own_ports(
+    placement: Placement, allocator: PortAllocator, by_node: Mapping[str, InstancePorts]
+) -> Ports:
+    """Return the ports of a topology: of the shared instances, and of its own router."""
     offset = len(placement.instances)
     return Ports(
         instances={each.name: by_node[each.node] for each in placement.instances},
-        router=book.take(placement.head, "http", offset),
-        router_metrics=book.take(placement.head, "http", offset),
+        router=allocator.take(placement.head, "http", offset),
+        router_metrics=allocator.take(placement.head, "http", offset),
     )

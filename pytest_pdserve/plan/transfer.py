@@ -1,4 +1,4 @@
-"""Transfers without a model: which pairs, which shapes, and the commands of the agents."""
+"""Plan transfers without a model: pairs of nodes, transfer shapes, commands of the agents."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ from pytest_pdserve.values.transfer import TransferCase
 from pytest_pdserve.values.transfer import TransferShape
 
 _GPU_BLOCK, _CPU_BLOCK = 16, 128
-"""Tokens of a block where neither the file nor ``--block-size`` says them: vLLM's defaults (0.32)
-for GPUs, and for attention with key and value heads on CPUs."""
+"""Default tokens of a block in vLLM 0.32: on GPUs, and on CPUs with key and value heads."""
 _LATENT_CPU_BLOCK = 16
-"""The same for multi-head latent attention on CPUs."""
+"""The same on CPUs with multi-head latent attention."""
 
 
 def transfer_cases(system: System) -> tuple[TransferCase, ...]:
-    """Return what is measured between nodes of *system*: prompts, then sizes, by number in flight.
+    """Return the transfers to measure between nodes of *system*: prompts first, then sizes.
 
     Without ``prompt_lens`` in the system file, prompts are the sweep's shortest and longest.
     """
@@ -48,9 +47,11 @@ def transfer_cases(system: System) -> tuple[TransferCase, ...]:
 
 
 def preflight_case(system: System, *, prompts: bool) -> TransferCase:
-    """Return what a session measures before it starts instances: the longest prompt, one at once.
+    """Return the transfer that a session measures before it starts instances.
 
-    :param prompts: whether the KV cache of the model is known; else it is the largest size.
+    It is the longest prompt, one transfer at a time.
+
+    :param prompts: whether the model's KV cache is known; if not, it is the largest size.
     """
     longest = max(each.prompt_tokens or 0 for each in transfer_cases(system))
     if prompts and longest:
@@ -59,20 +60,20 @@ def preflight_case(system: System, *, prompts: bool) -> TransferCase:
 
 
 def shape_of(case: TransferCase, system: System, kv: KvShape | None) -> TransferShape:
-    """Return what one tensor-parallel rank fetches of another in one transfer.
+    """Return the shape of one transfer between two tensor-parallel ranks.
 
-    A prompt has a descriptor for each region of each of its blocks, as vLLM's NIXL connector makes
-    them; a size is one descriptor.
+    A prompt has a descriptor for each region of each block, as in vLLM's NIXL connector; a size
+    has one descriptor.
 
-    :param kv: KV cache of the model; None where it is not known.
-    :raises ConfigError: if the case is a prompt and the KV cache is not known.
+    :param kv: KV cache of the model; None if not known.
+    :raises ConfigError: if *case* is a prompt and *kv* is None.
     """
     if case.prompt_tokens is None:
         count, size = 1, (case.mib or 1) * 2**20
     elif kv is None:
         raise ConfigError(
-            f"the KV cache of model {system.model.path!r} is not known here, so no transfer has "
-            f"the shape of its prompts; name a folder with a config.json in [model] path of "
+            f"the KV cache of model {system.model.path!r} is not known here, so the transfers of "
+            "its prompts are not known either; name a folder with a config.json in [model] path of "
             f"{system.source}, or choose sizes with --case, e.g. --case 16MiB"
         )
     else:
@@ -86,58 +87,58 @@ def shape_of(case: TransferCase, system: System, kv: KvShape | None) -> Transfer
 
 
 def block_size(system: System, kv: KvShape) -> int:
-    """Return the tokens of a block of the KV cache, as far as the system file tells them."""
+    """Return the tokens of a KV-cache block: from the system file, else vLLM's default."""
     if system.transfer.block_size is not None:
         return system.transfer.block_size
     for role in kv_pullers():
-        said = value_of(system.serve_args(role), "--block-size")
-        if said is not None and said.isdecimal() and int(said) > 0:
-            return int(said)
+        size = value_of(system.serve_args(role), "--block-size")
+        if size is not None and size.isdecimal() and int(size) > 0:
+            return int(size)
     if memory_of(system) != "DRAM":
         return _GPU_BLOCK
     return _LATENT_CPU_BLOCK if kv.shared_by_ranks else _CPU_BLOCK
 
 
 def tensor_parallel(system: System) -> int:
-    """Return the GPUs of an engine where a topology's name does not say them."""
+    """Return the GPUs per engine for topologies without a ``-tp`` suffix."""
     return system.tensor_parallel or system.cluster.gpus_per_node
 
 
 def memory_of(system: System) -> Memory | None:
-    """Return what KV caches of *system* lie in for NIXL; None asks the node whether it has CUDA."""
+    """Return NIXL's memory type of KV caches; None if it depends on whether a node has CUDA."""
     if system.kv_transfer.buffer_device == "cpu" or system.cluster.device == "cpu":
         return "DRAM"
     return "VRAM" if system.cluster.device == "gpu" else None
 
 
 def transfer_backends(system: System) -> tuple[TransferBackend, ...]:
-    """Return the NIXL backends that are measured."""
+    """Return the NIXL backends to measure."""
     return system.transfer.backends or (system.kv_transfer.backend,)
 
 
 def all_pairs(nodes: Sequence[str]) -> tuple[Pair, ...]:
-    """Return every two of *nodes*, in both directions."""
+    """Return all pairs of *nodes*, in both directions."""
     return tuple(
         Pair(reader=reader, source=source) for reader, source in itertools.permutations(nodes, 2)
     )
 
 
-def named_pairs(asked: Sequence[str], nodes: Sequence[str]) -> tuple[Pair, ...]:
-    """Return the pairs that ``--pair A,B`` names, each in both directions.
+def named_pairs(texts: Sequence[str], nodes: Sequence[str]) -> tuple[Pair, ...]:
+    """Return the pairs named by ``--pair A,B``, each in both directions.
 
-    :param asked: each two nodes, by name or by position from 0.
-    :raises ConfigError: if one is not two nodes of *nodes*.
+    :param texts: two nodes each, by name or by position from 0.
+    :raises ConfigError: if a text does not name two nodes of *nodes*.
     """
-    found: dict[Pair, None] = {}
-    for text in asked:
+    pairs: dict[Pair, None] = {}
+    for text in texts:
         two = tuple(_node(word.strip(), nodes) for word in text.split(","))
         if len(two) != 2 or None in two or two[0] == two[1]:
             raise ConfigError(
                 f"--pair {text!r:.80}: expected two of the nodes {', '.join(nodes)}, by name or by "
                 "position from 0, e.g. --pair 0,1"
             )
-        found |= dict.fromkeys(all_pairs([name for name in two if name is not None]))
-    return tuple(found)
+        pairs |= dict.fromkeys(all_pairs([name for name in two if name is not None]))
+    return tuple(pairs)
 
 
 def _node(word: str, nodes: Sequence[str]) -> str | None:
@@ -147,7 +148,7 @@ def _node(word: str, nodes: Sequence[str]) -> str | None:
 
 
 def topology_pairs(placement: Placement) -> tuple[Pair, ...]:
-    """Return the pairs that move KV caches in a placed topology: decode reads from prefill."""
+    """Return the pairs of nodes in a placed topology: each decode reads from each prefill."""
     return tuple(
         dict.fromkeys(
             Pair(reader=reader.node, source=source.node)
@@ -159,9 +160,11 @@ def topology_pairs(placement: Placement) -> tuple[Pair, ...]:
 
 
 def pair_rounds(pairs: Sequence[Pair], *, one_machine: bool) -> tuple[tuple[Pair, ...], ...]:
-    """Divide *pairs* into rounds of pairs that are measured at once; no node is in two of a round.
+    """Return *pairs* divided into rounds; the pairs of a round are measured at once.
 
-    :param one_machine: whether all nodes share cores and memory, so that each pair is alone.
+    No node is in two pairs of a round.
+
+    :param one_machine: whether all nodes share cores and memory, so that each round has one pair.
     """
     rounds: list[list[Pair]] = []
     for pair in pairs:
@@ -180,8 +183,8 @@ def agent_command(
 ) -> Command:
     """Return the command of the NIXL agent of one node, in the environment of its instances.
 
-    :param script: ``transfer/agent.py``, where the node finds it.
-    :param folder: where it looks for orders.
+    :param script: path of ``transfer/agent.py`` on the node.
+    :param folder: folder of its orders.
     """
     contained = system.container.contained
     python = "python3" if contained else sys.executable
@@ -197,42 +200,42 @@ def agent_command(
 
 
 def transfer_env(system: System, host: Host) -> dict[str, str]:
-    """Return the environment of what moves bytes on a node as its instances do."""
+    """Return the environment of NIXL on a node, the same as in its instances."""
     return {**gpu_env(host), **system.env, **dict(host.transfer_env), **system.pd_env}
 
 
 def provider_asked(system: System) -> str:
-    """Return the provider of libfabric that the system file asks for; else EFA's."""
+    """Return the libfabric provider set by the system file; default: EFA's."""
     return {**system.env, **system.pd_env}.get("FI_PROVIDER") or "efa"
 
 
 def provider_of(backend: TransferBackend, env: Mapping[str, str]) -> str:
-    """Return what an environment says of a backend's transport; empty where it says nothing."""
+    """Return the variable for a backend's transport as ``NAME=value``; empty if not set."""
     name = "UCX_TLS" if backend == "UCX" else "FI_PROVIDER"
     return f"{name}={env[name]}" if name in env else ""
 
 
 def provider_in(system: System, role: str, environ: Mapping[str, str] | None = None) -> str:
-    """Return what the environment of instances of *role* says of the backend's transport.
+    """Return :func:`provider_of` in the environment of instances of *role*.
 
-    :param environ: what they inherit; None for nothing.
+    :param environ: environment that they inherit; None for nothing.
     """
     own = {**system.env, **system.pd_env, **system.role_env(role)}
     return provider_of(system.kv_transfer.backend, {**(environ or {}), **own})
 
 
 def running_cases(system: System) -> tuple[TransferCase, ...]:
-    """Return the prompts that pairs of a running deployment are measured with: short and long.
+    """Return the prompts with which pairs of a running deployment are measured: short and long.
 
-    They are the shortest and the longest of :func:`transfer_cases`; of one length also half of it.
+    They are the shortest and the longest of :func:`transfer_cases`; for a single length, also half.
 
     :raises ConfigError: if the system file gives no length.
     """
     lengths = {each.prompt_tokens for each in transfer_cases(system) if each.prompt_tokens}
     if not lengths:
         raise ConfigError(
-            f"[transfer] of {system.source} promises a speed, but neither prompt_lens there nor "
-            "[sweep] gives the length of a prompt to measure it with; write prompt_lens"
+            f"[transfer] of {system.source} sets a minimum speed, but neither its prompt_lens nor "
+            "[sweep] gives a prompt length to measure it with; set prompt_lens"
         )
     longest, shortest = max(lengths), min(lengths)
     short = shortest if shortest < longest else max(longest // 2, 1)
@@ -240,7 +243,7 @@ def running_cases(system: System) -> tuple[TransferCase, ...]:
 
 
 def repeat_command(system: System, pair: Pair, backend: TransferBackend) -> str:
-    """Return the command that measures just one pair again, in both directions."""
+    """Return the command that measures only *pair* again, in both directions."""
     return (
         f"pdserve transfer --system {system.name} --backends {backend} "
         f"--pair {pair.reader},{pair.source}"

@@ -1,4 +1,4 @@
-"""The ``vllm serve`` command of every instance."""
+"""Build the ``vllm serve`` command of every instance."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from pytest_pdserve.plan.ports import Ports
 from pytest_pdserve.values.system import System
 
 API_KEY_VARIABLE = "VLLM_API_KEY"
-"""Where ``vllm serve`` reads its API key; an argument would show it in ``ps``."""
+"""Variable of the API key; as an argument, ``ps`` would show it."""
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
-"""Which GPUs a process sees."""
+"""Variable of the GPUs that a process uses."""
 
 REVISION = "model"
-"""Name of the model in the folder of a revision: vLLM compares the paths of two instances."""
+"""Name of the model in a revision's folder, so that instances of two revisions have the same
+model path, which vLLM compares."""
 
 
 def instance_commands(
     placement: Placement, system: System, *, hosts: Mapping[str, Host], ports: Ports
 ) -> tuple[Command, ...]:
-    """Commands of all instances, heads before their headless ranks."""
+    """Return the commands of all instances, heads before their headless ranks."""
     heads = {i.group: i for i in placement.endpoints}
     return tuple(
         _instance_command(
@@ -81,7 +82,7 @@ def _instance_command(
 
 
 def _serve(role: str, system: System) -> list[str]:
-    """Return the program and its model; a revision has the same path as every other one."""
+    """Return program, ``serve`` and model; a revision is started in its folder."""
     program, revision = system.program(role), system.revision(role)
     if revision is None:
         return [program, "serve", system.model.path]
@@ -90,10 +91,10 @@ def _serve(role: str, system: System) -> list[str]:
 
 
 def gpu_env(host: Host) -> dict[str, str]:
-    """Return what shows an instance the GPUs of *host* alone, and keeps compiled kernels."""
+    """Return the environment for the GPUs and the compile cache of *host*."""
     env: dict[str, str] = {}
     if host.gpus:
-        # Without the order, CUDA counts from the fastest GPU, and NVML from the first on the bus.
+        # By default, CUDA orders GPUs by speed, and NVML by PCI bus.
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", GPUS_VARIABLE: ",".join(host.gpus)}
     if host.compile_cache:
         env["VLLM_CACHE_ROOT"] = f"{host.compile_cache}/vllm"
@@ -102,7 +103,7 @@ def gpu_env(host: Host) -> dict[str, str]:
 
 
 def _listened_on(instance: Instance, ports: InstancePorts) -> tuple[int, ...]:
-    """All ports of an instance; a headless rank has none, since its head listens for it."""
+    """Return all ports of an instance; none for a headless rank, whose head listens."""
     listened = [ports.http] if ports.http is not None else []
     if ports.rpc is not None and not instance.headless:
         listened.append(ports.rpc)
@@ -139,6 +140,6 @@ def _kv_transfer(instance: Instance, system: System) -> list[str]:
     if transfer.buffer_device is not None:
         argv += [f"{option}.kv_buffer_device", transfer.buffer_device]
     for key, value in system.kv_extra_config(instance.role.name).items():
-        said = value if isinstance(value, str) else json.dumps(value)
-        argv += [f"{option}.kv_connector_extra_config.{key}", said]
+        text = value if isinstance(value, str) else json.dumps(value)
+        argv += [f"{option}.kv_connector_extra_config.{key}", text]
     return argv

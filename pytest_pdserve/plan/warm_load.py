@@ -1,7 +1,7 @@
-"""The load that runs before the first measurement after a start of the servers.
+"""Plan the warm-up load before the first measurement after a start of the servers.
 
-One request per pair warms connections, and not the kernels: on GPUs the first cell after a start
-was 42 % slow until a load at the cell's concurrency had gone before it.
+One request per pair sets up connections, but does not warm up kernels: on GPUs, the first cell
+after a start was 42 % slower without a warm-up load at the cell's concurrency.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from dataclasses import dataclass
 from pytest_pdserve.values.workload import Workload
 
 OUTPUT_TOKENS = 16
-"""Output tokens per request; fewer if the sweep asks for fewer."""
+"""Output tokens per request; fewer if the sweep has fewer."""
 MAX_SHARE = 0.1
-"""Largest share of all planned tokens that the load may have."""
+"""Largest share of all planned tokens that the warm-up load may have."""
 LONGER_PER_PAIR = 2
-"""Least requests per pair before a cell with longer prompts than any before."""
+"""Minimum requests per pair before a cell with longer prompts than any before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmLoad:
-    """Requests of one length, all at once."""
+    """Warm-up requests of one length, sent all at once."""
 
     requests: int
-    """How many."""
+    """Number of requests."""
     prompt_tokens: int
-    """Of each."""
+    """Prompt length of each."""
     output_tokens: int
-    """Asked of each."""
+    """Output length of each."""
 
 
 def longer_load(load: Workload, *, pairs: int) -> WarmLoad | None:
-    """Return what warms servers up for longer prompts than they had; None without lengths.
+    """Return the warm-up load for longer prompts than before; None if lengths are not known.
 
-    As many requests as *load* has at once, at most :data:`MAX_SHARE` of its tokens, and at least
-    :data:`LONGER_PER_PAIR` for each pair of engines. On four H200, two per pair left the first run
-    of 4,096-token prompts 13 % slow.
+    It has as many requests as *load* has in flight, at most :data:`MAX_SHARE` of its tokens, and at
+    least :data:`LONGER_PER_PAIR` for each pair of engines. On four H200, with only two per pair,
+    the first run of 4,096-token prompts was 13 % slower.
     """
     if load.lengths is None:
         return None
@@ -48,13 +48,13 @@ def longer_load(load: Workload, *, pairs: int) -> WarmLoad | None:
     return WarmLoad(requests=requests, prompt_tokens=prompt, output_tokens=tokens)
 
 
-def warm_load(loads: Sequence[Workload], *, least: int) -> WarmLoad | None:
-    """Return the load that warms servers up for *loads*; None where no length is known.
+def warm_load(loads: Sequence[Workload], *, min_requests: int) -> WarmLoad | None:
+    """Return the warm-up load for *loads*; None if no lengths are known.
 
-    As many requests as the largest concurrency, with the shortest prompt; fewer if they would have
-    more than :data:`MAX_SHARE` of the planned tokens.
+    It has as many requests as the largest number in flight, with the shortest prompt; fewer if they
+    exceeded :data:`MAX_SHARE` of the planned tokens.
 
-    :param least: requests in any case: one for each pair of engines.
+    :param min_requests: minimum, one for each pair of engines.
     """
     sized = [(load, load.lengths) for load in loads if load.lengths is not None]
     known = [(load.known(), lengths) for load, lengths in sized]
@@ -67,5 +67,5 @@ def warm_load(loads: Sequence[Workload], *, least: int) -> WarmLoad | None:
     output = min(OUTPUT_TOKENS, *(output for _, (_, output) in known))
     planned = sum(load.num_prompts * sum(lengths) for load, lengths in known)
     admitted = int(MAX_SHARE * planned) // (prompt + output)
-    requests = max(least, min(at_once, admitted))
+    requests = max(min_requests, min(at_once, admitted))
     return WarmLoad(requests=requests, prompt_tokens=prompt, output_tokens=output)

@@ -1,4 +1,4 @@
-"""A bar at the foot of a terminal that shows how far a run is, past pytest's capture."""
+"""A progress bar for runs at the bottom of the terminal, outside of pytest's capture."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import pytest
 
 from pytest_pdserve.serving.run_progress import Rate
 from pytest_pdserve.serving.run_progress import RunState
-from pytest_pdserve.serving.run_progress import words_of
+from pytest_pdserve.serving.run_progress import progress_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-EVERY_S = 0.5
-"""Between two pictures."""
+INTERVAL_S = 0.5
+"""Seconds between two updates."""
 
 
-def draws(terminal: Any, environment: Mapping[str, str]) -> bool:
-    """Whether a bar can be drawn: a person looks at a terminal that nothing else draws on.
+def can_draw(terminal: Any, environment: Mapping[str, str]) -> bool:
+    """Tell whether a bar can be drawn: on an interactive terminal that no other plugin draws on.
 
     :param terminal: pytest's reporter; pytest-sugar, which has bars, replaces it.
     """
@@ -42,11 +42,11 @@ def draws(terminal: Any, environment: Mapping[str, str]) -> bool:
 
 
 @contextlib.contextmanager
-def drawn(config: pytest.Config, label: str, state: Callable[[], RunState]) -> Iterator[None]:
-    """Draw a bar below what pytest has written until the block is left; then it vanishes.
+def drawing_bar(config: pytest.Config, label: str, state: Callable[[], RunState]) -> Iterator[None]:
+    """Draw a bar below the output of pytest while the context is open; then remove it.
 
-    :param label: stands before it.
-    :param state: says how far the run is, from a thread.
+    :param label: text before the bar.
+    :param state: returns the progress of the run; called from a thread.
     """
     with _terminal(config) as file:
         writer = config.get_terminal_writer()
@@ -57,13 +57,13 @@ def drawn(config: pytest.Config, label: str, state: Callable[[], RunState]) -> I
             with _bar(file, label, state, color=writer.hasmarkup):
                 yield
         finally:
-            if writer.width_of_current_line:  # back to where pytest goes on writing
+            if writer.width_of_current_line:  # back to where pytest continues to write
                 file.write(f"\x1b[1A\r\x1b[{column}C" if column else "\x1b[1A\r")
 
 
 @contextlib.contextmanager
 def _terminal(config: pytest.Config) -> Iterator[TextIO]:
-    """Open the terminal once more, since pytest's capture takes what is written to its own."""
+    """Open the terminal again, since pytest captures output to its own streams."""
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         sys.stdout.flush()
@@ -86,7 +86,7 @@ def _bar(file: TextIO, label: str, state: Callable[[], RunState], *, color: bool
         markup=False,
         table_column=Column(no_wrap=True, overflow="ellipsis"),
     )
-    last = TextColumn("{task.fields[said]}", markup=False, table_column=Column(no_wrap=True))
+    last = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
     picture = Progress(
         *(first, BarColumn(bar_width=24), last),
         console=Console(
@@ -116,20 +116,22 @@ def _bar(file: TextIO, label: str, state: Callable[[], RunState], *, color: bool
 def _draw(
     picture: Progress, label: str, state: Callable[[], RunState], over: threading.Event
 ) -> None:
-    """Draw again and again until *over*."""
+    """Update the bar until *over* is set."""
     began = time.monotonic()
-    task = picture.add_task(label, total=None, said="")
+    task = picture.add_task(label, total=None, text="")
     rate = Rate()
     while True:
-        now, far = time.monotonic(), state()
-        share = far.share
+        now, run = time.monotonic(), state()
+        share = run.share
         picture.update(
             task,
-            description=f"{label} {far.workload}",
+            description=f"{label} {run.workload}",
             total=None if share is None else 1.0,
             completed=share or 0.0,
-            said=words_of(far, tok_s=rate.at(now, far.made), elapsed_s=now - began),
+            text=progress_text(
+                run, tok_s=rate.at(now, run.generated_tokens), elapsed_s=now - began
+            ),
         )
         picture.refresh()
-        if over.wait(EVERY_S):
+        if over.wait(INTERVAL_S):
             return

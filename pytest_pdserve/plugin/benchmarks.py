@@ -1,4 +1,4 @@
-"""Cells as benchmarks of pytest-benchmark: our metrics, not the time that the client took."""
+"""Report cells to pytest-benchmark: the measured metrics, not the duration of the test."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.cell import Cell
     from pytest_pdserve.values.record import Record
 
-_ASKED_BY = ("json", "save", "autosave", "compare", "histogram")
+_OPTIONS = ("json", "save", "autosave", "compare", "histogram")
 
 
-def is_asked(config: pytest.Config) -> bool:
-    """Tell whether pytest-benchmark is there and was asked to keep, compare or draw results."""
-    return any(config.getoption(f"benchmark_{flag}", None) for flag in _ASKED_BY)
+def is_requested(config: pytest.Config) -> bool:
+    """Tell whether pytest-benchmark is installed, and should store, compare or draw results."""
+    return any(config.getoption(f"benchmark_{flag}", None) for flag in _OPTIONS)
 
 
 def measure_with(benchmark: Any, measure: Callable[[], Cell]) -> Cell:
-    """Measure a cell inside pytest-benchmark's fixture, and keep the time that this took out of it.
+    """Measure a cell inside pytest-benchmark's fixture, and discard the duration.
 
     :param benchmark: the fixture ``benchmark``.
     """
     cell: Cell = benchmark.pedantic(measure, rounds=1, iterations=1)
     if benchmark.stats is not None:  # None under pytest-xdist, where it is disabled
         benchmark.stats.stats.data.clear()
-        benchmark.has_error = True  # so that one without a value is left out
+        benchmark.has_error = True  # so that it is left out without a value
     return cell
 
 
 def add_metrics(benchmark: Any, cell: Cell) -> None:
-    """Make a benchmark of each metric of a cell, in a group of its own, with a round per start.
+    """Add a benchmark for each metric of a cell, in its own group, with a round per start.
 
-    pytest-benchmark knows seconds only, of which fewer are better: a throughput is stored as the
-    seconds of one token or request, so that its column OPS shows the throughput.
+    pytest-benchmark has only seconds, where less is better: a throughput is stored as the seconds
+    per token or request, so that the column OPS shows the throughput.
     """
-    from pytest_pdserve.results.history import one_a_start
+    from pytest_pdserve.results.history import one_per_start
 
     benchmark.extra_info |= cell.records[-1].metrics
     if benchmark.stats is None:
         return
     first, name, fullname = benchmark.stats, benchmark.name, benchmark.fullname
-    for metric, seconds in _seconds(one_a_start(cell.records)).items():
-        made = first
+    for metric, seconds in _seconds(one_per_start(cell.records)).items():
+        added = first
         if benchmark.has_error:
             benchmark.has_error = False
         else:
-            made = copy.copy(first)
-            made.stats = type(first.stats)()
-            benchmark._add_stats(made)  # noqa: SLF001 - pytest-benchmark 5.0 to 5.3
-        made.name, made.fullname = f"{name} {metric}", f"{fullname} {metric}"
-        made.group = metric
+            added = copy.copy(first)
+            added.stats = type(first.stats)()
+            benchmark._add_stats(added)  # noqa: SLF001 - pytest-benchmark 5.0 to 5.3
+        added.name, added.fullname = f"{name} {metric}", f"{fullname} {metric}"
+        added.group = metric
         for value in seconds:
-            made.stats.update(value)
+            added.stats.update(value)
 
 
 def _seconds(records: Sequence[Record]) -> dict[str, list[float]]:
-    """Return the seconds of each run, by metric, of those that nights of a baseline keep."""
+    """Return the metrics that baselines keep, as seconds of each run."""
     from pytest_pdserve.values.record import values_of
 
     found = {}

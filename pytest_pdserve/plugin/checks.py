@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before a process is started."""
+"""Checks before a process is started."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from pytest_pdserve.values.topology import Topology
 def check_before_start(
     settings: Settings, topologies: Sequence[Topology], *, starting: bool, measuring: bool = True
 ) -> None:
-    """Place every topology and read every file that the session will need.
+    """Plan every topology, and read every file that the session will need.
 
-    :param starting: whether servers will really start; if not, only files and plans are checked.
+    :param starting: whether servers will start; if not, only files and plans are checked.
     :param measuring: whether the benchmark client will run.
     :raises pytest.UsageError: with one sentence; pytest exits with 4.
     """
     system = settings.system
     try:
-        sanity_checks()  # those of other packages must load
+        sanity_checks()  # checks of other packages must load
         for topology in topologies:
             check_topology(system, topology, starting=starting)
         if starting:
@@ -67,9 +67,9 @@ def check_before_start(
 
 
 def _check_prerequisites(system: System, *, measuring: bool) -> None:
-    """Refuse a system of which this machine lacks something, whatever the topology.
+    """Raise if this machine lacks something that the system needs for any topology.
 
-    :raises ConfigError: naming it, and what to do.
+    :raises ConfigError: with what is missing, and what to do.
     """
     backend = backend_of(system)
     backend.check(system)
@@ -82,13 +82,13 @@ def _check_prerequisites(system: System, *, measuring: bool) -> None:
 
 
 def _check_precise(system: System) -> None:
-    """Refuse what the client ``precise`` cannot send.
+    """Raise if the client ``precise`` cannot send the workloads of the sweep.
 
-    :raises ConfigError: naming the workload of the sweep, or the package that is missing.
+    :raises ConfigError: with the workload, or the missing package.
     """
     if importlib.util.find_spec("tokenizers") is None:
         raise ConfigError(
-            f"the client precise makes its prompts with the package tokenizers, not installed for "
+            f"the client precise needs the package tokenizers, which is not installed for "
             f"{sys.executable}; install pytest-pdserve[precise]"
         )
     for workload in system.sweep.workloads():
@@ -106,11 +106,11 @@ def _check_precise(system: System) -> None:
 
 
 def _try_to_write(folder: Path) -> None:
-    """Make a folder where *folder* will be, and remove it: rights alone do not tell.
+    """Create and remove a folder near *folder*, as permissions alone are not sufficient.
 
-    A file system that is mounted read-only or over a network, or that is full, may refuse.
+    A file system that is read-only, remote or full may reject it.
 
-    :raises ConfigError: if it cannot be made.
+    :raises ConfigError: if it cannot be created.
     """
     nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     try:
@@ -118,13 +118,13 @@ def _try_to_write(folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(
-            f"runs folder {folder} cannot be used: no folder can be made in {nearest} "
+            f"runs folder {folder} cannot be used: no folder can be created in {nearest} "
             f"({error.strerror}); choose another with {RUNS}"
         ) from error
 
 
 def check_one_project(paths: Iterable[Path], rootdir: Path) -> None:
-    """Refuse tests of another project than that of *rootdir*, which has baselines of its own.
+    """Raise if tests belong to another project than *rootdir*, with its own baselines.
 
     :raises pytest.UsageError: with one sentence.
     """
@@ -141,7 +141,7 @@ def check_one_project(paths: Iterable[Path], rootdir: Path) -> None:
 
 
 def check_topology(system: System, topology: Topology, *, starting: bool) -> None:
-    """Plan *topology*; where servers will start, see that what they need is there.
+    """Plan *topology*; if servers will start, check what they need.
 
     :raises PlacementError: if it does not fit.
     """

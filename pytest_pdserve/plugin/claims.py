@@ -1,4 +1,4 @@
-"""Claims as tests: read at collection, and refused there if they name what does not exist."""
+"""Claims as tests: read and validated at collection."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pytest_pdserve.values.sweep import Point
 
 ARTICLE = Sweep()
-"""The article's cells: claims may speak of them on a system that measures others."""
+"""The article's cells: claims may name them even on a system that measures others."""
 claims_key = pytest.StashKey[dict[str, tuple[str, ...]]]()
-"""Names of the cells of every claim that was collected, by its id."""
+"""Names of the cells of every collected claim, by its id."""
 
 
 def collect_claims(path: Path, settings: Settings) -> tuple[Claim, ...]:
@@ -52,35 +52,35 @@ def collect_claims(path: Path, settings: Settings) -> tuple[Claim, ...]:
 def remember_claims(
     claims: Sequence[Claim], config: pytest.Config, points: Sequence[Point]
 ) -> None:
-    """Keep which cells claims have, to tell what entries of ``expected.toml`` name in vain.
+    """Store the cells of claims, to find entries of ``expected.toml`` without effect.
 
-    :param points: the cells that the system measures.
+    :param points: cells that the system measures.
     """
-    known = config.stash.setdefault(claims_key, {})
+    cells_by_claim = config.stash.setdefault(claims_key, {})
     for claim in claims:
-        known[claim.id] = tuple(point.name for point in points if claim.admits(point))
+        cells_by_claim[claim.id] = tuple(point.name for point in points if claim.admits(point))
 
 
 def unknown_names(config: pytest.Config, session: Session) -> list[str]:
-    """Say which claims and cells ``expected.toml`` names that do not exist, a sentence each."""
+    """Return a sentence on each claim and cell in ``expected.toml`` that does not exist."""
     cells = config.stash.get(claims_key, None)
-    return [*session.session_judge.expected.unknown(cells)] if cells else []
+    return [*session.session_judge.expected.unknown_names(cells)] if cells else []
 
 
 def _check_lengths(claim: Claim, settings: Settings, where: str) -> None:
     points = (*ARTICLE.points(), *settings.system.sweep.points())
-    there = [lengths for point in points if (lengths := point.article_lengths) is not None]
+    all_lengths = [lengths for point in points if (lengths := point.article_lengths) is not None]
     for key, axis, named in _lengths(claim):
-        known = sorted({lengths[axis] for lengths in there})
-        if strange := [str(length) for length in named if length not in known]:
+        valid = sorted({lengths[axis] for lengths in all_lengths})
+        if invalid := [str(length) for length in named if length not in valid]:
             raise ConfigError(
-                f"{where}: {key} has {', '.join(strange)}; the article's cells and those of "
-                f"{settings.system.name!r} have {', '.join(map(str, known))}"
+                f"{where}: {key} has {', '.join(invalid)}; the article's cells and those of "
+                f"{settings.system.name!r} have {', '.join(map(str, valid))}"
             )
 
 
 def _lengths(claim: Claim) -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    """Every list of lengths of a claim: key, 0 for prompts and 1 for output, lengths."""
+    """Yield every list of lengths of a claim: key, 0 for prompts or 1 for output, lengths."""
     regimes: list[tuple[str, Cells]] = [("", claim.regime)]
     regimes += [("versus.", r.versus) for r in claim.relations if r.versus is not None]
     for prefix, cells in regimes:
@@ -93,16 +93,16 @@ def _lengths(claim: Claim) -> Iterator[tuple[str, int, tuple[int, ...]]]:
 
 
 def _check_sizes(claim: Claim, settings: Settings, where: str) -> None:
-    """Refuse to compare topologies of unequal size, where all of them will be run."""
+    """Raise if a claim compares topologies of unequal size, and all of them will run."""
     system = settings.system
-    asked = {topology.id for topology in settings.topologies}
+    requested = {topology.id for topology in settings.topologies}
     if system.figures is None:
-        if not asked.issuperset(claim.topologies) or not backend_of(system).starts_servers:
+        if not requested.issuperset(claim.topologies) or not backend_of(system).starts_servers:
             return
     sizes = {topology: size_on(system, topology) for topology in claim.topologies}
     if claim.per is None and len({size for size in sizes.values() if size is not None}) > 1:
-        said = ", ".join(f"{topology} ({size})" for topology, size in sizes.items() if size)
+        unequal = ", ".join(f"{topology} ({size})" for topology, size in sizes.items() if size)
         raise ConfigError(
-            f"{where} compares topologies of unequal size on {system.name!r}: {said}; choose "
+            f"{where} compares topologies of unequal size on {system.name!r}: {unequal}; choose "
             "topologies of equal size, or write per = 'gpu' to compare throughput per GPU"
         )

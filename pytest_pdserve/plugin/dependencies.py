@@ -1,4 +1,4 @@
-"""What pytest-pdserve itself depends on, looked for before it is imported."""
+"""Check the dependencies of pytest-pdserve before they are imported."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pytest_pdserve.values.errors import ConfigError
 
 _NAME = re.compile(r"[\w.-]+")
 _MODULES = {"nvidia-ml-py": "pynvml", "pyyaml": "yaml"}
-"""Packages whose module has another name."""
+"""Module names of packages whose module has another name."""
 
 
 def check_dependencies() -> None:
-    """Refuse an environment that lacks a package which every session needs; import none.
+    """Raise if a package that every session needs is missing; import none.
 
-    :raises ConfigError: naming all that are missing, and what to do.
+    :raises ConfigError: with all missing packages, and what to do.
     """
     missing = [f"'{requirement}'" for requirement in _requirements() if _is_missing(requirement)]
     if missing:
@@ -29,7 +29,7 @@ def check_dependencies() -> None:
 
 
 def _requirements() -> Iterator[str]:
-    """What this package's own metadata says, extras left out; none where it runs uninstalled."""
+    """Yield the requirements in this package's metadata, without extras."""
     try:
         found = metadata.requires("pytest-pdserve") or ()
     except metadata.PackageNotFoundError:

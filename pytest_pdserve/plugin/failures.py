@@ -1,4 +1,4 @@
-"""What FAILURES and other reports show of a verdict: its message alone."""
+"""Show only the message of a verdict in FAILURES and other reports."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pytest_pdserve.values.errors import BaselineRegression
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictRepr:
-    """A verdict as pytest shows an exception, without the test's source and its arguments."""
+    """Representation of a verdict in reports, without the test's source and arguments."""
 
     name: str
-    """Of the exception."""
+    """Name of the exception."""
     message: str
-    """What is worse, a line each."""
+    """Misses of the verdict, a line each."""
     reprcrash: Any
-    """Where the test ended, as pytest has it, with :attr:`message`."""
+    """Where the test ended, in pytest's type, with :attr:`message`."""
 
     def toterminal(self, tw: Any) -> None:
-        """Write it as pytest writes the lines of an exception."""
+        """Write it as pytest writes exceptions."""
         for line in self._lines():
             tw.line(line, red=True, bold=True)
 
@@ -35,7 +35,7 @@ class VerdictRepr:
 
 
 def show_verdict_alone(report: pytest.TestReport, error: BaselineRegression) -> None:
-    """Take source and arguments of the test out of its report: they say nothing of a verdict."""
+    """Remove the test's source and arguments from its report: they do not explain a verdict."""
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
         report.longrepr = VerdictRepr(  # type: ignore[assignment]
@@ -46,7 +46,7 @@ def show_verdict_alone(report: pytest.TestReport, error: BaselineRegression) -> 
 
 
 def show_message_alone(report: pytest.TestReport, message: str) -> None:
-    """Take the exception's name out of the line that sums up a report."""
+    """Remove the exception's name from the summary line of a report."""
     shown = report.longrepr
     crash = getattr(shown, "reprcrash", None)
     if crash is not None:

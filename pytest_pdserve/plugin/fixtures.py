@@ -1,4 +1,4 @@
-"""Fixtures: nodes, servers on them, measured cells and their judgement."""
+"""Fixtures: nodes, servers, measured cells and their verdicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_pdserve.judge.verdict import UNSETTLED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.plugin import benchmarks
-from pytest_pdserve.plugin.forecast import tell_forecast
+from pytest_pdserve.plugin.forecast import report_forecast
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
 
 session_key = pytest.StashKey["Session"]()
 suite_property_key = pytest.StashKey[Callable[[str, object], None]]()
-"""What adds a property to the report for JUnit; missing where pytest's plugin for it is."""
+"""Function that adds a property to the JUnit report; missing without pytest's plugin for it."""
 
 verdict_key = pytest.StashKey[str]()
-"""Verdict of a test, which its report then carries."""
+"""Verdict of a test, for its report."""
 
 
 @pytest.fixture(scope="session")
 def _pdserve_session(request: pytest.FixtureRequest) -> Session:
-    """What this session was asked to measure, and what it has measured and judged so far."""
+    """Return the session: its settings, and what it has measured and judged so far."""
     from pytest_pdserve.session.session import Session
 
     if hasattr(request.config, "workerinput"):
@@ -75,7 +75,7 @@ def _pdserve_session(request: pytest.FixtureRequest) -> Session:
 def pdserve_cluster(
     request: pytest.FixtureRequest, _pdserve_session: Session
 ) -> Iterator[Allocation]:
-    """The nodes that the session acquired, to run commands on; all topologies share them.
+    """Acquire the session's nodes, to run commands on; all topologies share them.
 
     They are acquired when a test first needs them, and released on every path.
     """
@@ -88,15 +88,15 @@ def pdserve_cluster(
     try:
         with without_traceback(lost=NODES):
             backend = backend_of(system)
-            asked = Request(
+            node_request = Request(
                 folder=_pdserve_session.store.folder / backend.name,
                 progress=progress_to(request.config, system.name),
                 job_id=settings.job_id,
             )
             backend.check(system)
-            tell_forecast(_pdserve_session, request.session.items, asked.progress)
+            report_forecast(_pdserve_session, request.session.items, node_request.progress)
             folder, phases = _pdserve_session.store.folder, _pdserve_session.phases
-            acquiring = phases.holding(system, backend.acquire(system, asked))
+            acquiring = phases.holding(system, backend.acquire(system, node_request))
             with redacting_files(folder), acquiring as allocation:
                 _pdserve_session.set_nodes(allocation)
                 _pdserve_session.session_judge.check_hardware()
@@ -113,7 +113,7 @@ def pdserve_cluster(
 def _pdserve_bench(
     request: pytest.FixtureRequest, _pdserve_session: Session, pdserve_cluster: Allocation
 ) -> Iterator[BenchClient | None]:
-    """The benchmark client of all cells; None where no server is asked."""
+    """Start the benchmark client of all cells; None if simulated."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.serving.clients import bench_client
 
@@ -136,7 +136,7 @@ def _pdserve_bench(
 
 @pytest.fixture(scope="session")
 def pdserve_topology(request: pytest.FixtureRequest) -> Topology:
-    """The topology of the test, which runs once for each one of ``--topology``; starts nothing."""
+    """Return the topology of the test, which runs once per ``--topology``; start nothing."""
     if not hasattr(request, "param"):
         pytest.fail(
             "pdserve_topology is not set: a test must have it among its arguments", pytrace=False
@@ -153,7 +153,7 @@ def _pdserve_restartable(
     pdserve_cluster: Allocation,
     _pdserve_bench: BenchClient | None,
 ) -> Iterator[RestartableDeployment]:
-    """Servers of the topology, started when a test first needs them, and anew for further runs."""
+    """Deploy the topology when a test first needs it, and again for further runs."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.serving.restartable import RestartableDeployment
 
@@ -171,9 +171,9 @@ def _pdserve_restartable(
 
 @pytest.fixture
 def pdserve_deployment(_pdserve_restartable: RestartableDeployment) -> Servers:
-    """The running servers of a topology, to send requests of your own to.
+    """Return the running servers of a topology, to send your own requests to.
 
-    A test that requests them runs once for each topology of ``--topology``; it is skipped where the
+    A test that requests them runs once for each topology of ``--topology``; it is skipped if the
     system is simulated.
     """
     with without_traceback():
@@ -182,10 +182,10 @@ def pdserve_deployment(_pdserve_restartable: RestartableDeployment) -> Servers:
 
 @pytest.fixture(scope="session")  # so that it is set up, and fails, before nodes are acquired
 def pdserve_workload() -> Workload:
-    """The load that ``pdserve_run`` measures; set it by ``pdserve_panels`` or ``parametrize``.
+    """Return the load of ``pdserve_run``, set by ``pdserve_panels`` or ``parametrize``.
 
-    ``@pytest.mark.pdserve_panels("prefill")`` takes workloads of the system's sweep,
-    ``@pytest.mark.parametrize("pdserve_workload", [Workload(...)])`` those of your own.
+    ``@pytest.mark.pdserve_panels("prefill")`` uses workloads of the system's sweep,
+    ``@pytest.mark.parametrize("pdserve_workload", [Workload(...)])`` your own.
     """
     pytest.fail(
         "pdserve_workload is not set: mark the test with @pytest.mark.pdserve_panels('prefill', "
@@ -201,11 +201,11 @@ def pdserve_run(
     _pdserve_session: Session,
     _pdserve_restartable: RestartableDeployment,
 ) -> Cell:
-    """A measured cell: ``pdserve_workload`` run on the test's topology, checked and recorded.
+    """Run ``pdserve_workload`` on the test's topology; return the checked, recorded cell.
 
-    Its numbers become the test's ``user_properties`` (JUnit) and, where pytest-benchmark was asked
-    to store, compare or draw, a benchmark of each metric; pytest-benchmark never judges. A test
-    that judges a cell which must run again on a fresh start is put off until the others have run.
+    Its numbers become the test's ``user_properties`` (JUnit) and, if pytest-benchmark should store,
+    compare or draw results, a benchmark of each metric; pytest-benchmark never judges. A test whose
+    cell must run again on a fresh start is postponed until the others have run.
     """
     item = request.node
     again = item.stash.get(times_key, 0) > 0
@@ -214,17 +214,17 @@ def pdserve_run(
         return _pdserve_session.measure(_pdserve_restartable, pdserve_workload, again=again)
 
     with without_traceback():
-        asked = benchmarks.is_asked(request.config)
-        benchmark = request.getfixturevalue("benchmark") if asked else None
-        cell = benchmarks.measure_with(benchmark, measure) if asked else measure()
+        for_benchmark = benchmarks.is_requested(request.config)
+        benchmark = request.getfixturevalue("benchmark") if for_benchmark else None
+        cell = benchmarks.measure_with(benchmark, measure) if for_benchmark else measure()
         key = (cell.topology, cell.workload.id)
         if suspicion_key in item.stash and _pdserve_session.wants_run(key):
             item.stash[suspicion_key] = _pdserve_session.suspicion(key)
-            where, why = _pdserve_restartable.where_again, _pdserve_session.put_off(key)
+            where, why = _pdserve_restartable.rerun_target, _pdserve_session.defer(key)
             if why:
                 _pdserve_session.progress(f"{item.name} runs again later, on {where}: {why}")
             return cell
-    if asked:
+    if for_benchmark:
         benchmarks.add_metrics(benchmark, cell)
     item.user_properties.append(("pdserve_topology", cell.topology))
     item.user_properties.append(("pdserve_workload", cell.workload.id))
@@ -238,10 +238,10 @@ def pdserve_run(
 def pdserve_judge(
     request: pytest.FixtureRequest, _pdserve_session: Session
 ) -> Callable[[Cell], None]:
-    """A function that compares the cell of ``pdserve_run`` with its baseline, and ends the test.
+    """Return a function that compares the cell of ``pdserve_run`` with its baseline.
 
-    It raises :class:`BaselineRegression` on a FAIL and skips what is NOT JUDGED; under
-    ``--pdserve-strict`` it also fails on what is unsettled or unproven.
+    It raises :class:`BaselineRegression` on FAIL and skips the test on NOT JUDGED; under
+    ``--pdserve-strict`` it also fails on unsettled verdicts and unproven runs.
     """
 
     def judge(cell: Cell) -> None:
@@ -259,11 +259,11 @@ def pdserve_judge_topology(
     _pdserve_session: Session,
     _pdserve_restartable: RestartableDeployment,
 ) -> Callable[[], None]:
-    """A function that compares medians over all cells of a topology with the baseline.
+    """Return a function that compares medians over all cells of a topology with the baseline.
 
-    It raises :class:`BaselineRegression` on a FAIL. Where fewer than two of the topology's cells
-    have a reference and were measured, it is NOT JUDGED. A topology that is slower over all its
-    cells is run again on fresh starts first.
+    It raises :class:`BaselineRegression` on FAIL. If fewer than two of the topology's cells
+    have a reference and were measured, the verdict is NOT JUDGED. A topology that is slower
+    over all its cells is run again on fresh starts first.
     """
 
     def judge() -> None:
@@ -283,13 +283,13 @@ def pdserve_judge_topology(
 
 @pytest.fixture(scope="session")
 def pdserve_claim() -> Claim:
-    """A statement that compares topologies, one of the file that ``pdserve_claims`` names.
+    """Return a claim that compares topologies, from the file of ``pdserve_claims``.
 
     A test that requests it runs once for each claim of the file.
     """
     pytest.fail(
         "pdserve_claim is not set: mark the test with @pytest.mark.pdserve_claims('claims.toml'), "
-        "a file beside the test",
+        "a file next to the test",
         pytrace=False,
     )
 
@@ -298,11 +298,11 @@ def pdserve_claim() -> Claim:
 def pdserve_judge_claim(
     request: pytest.FixtureRequest, _pdserve_session: Session
 ) -> Callable[[Claim], None]:
-    """A function that compares topologies as ``pdserve_claim`` says, and ends the test.
+    """Return a function that compares topologies as ``pdserve_claim`` states.
 
     It raises :class:`BaselineRegression` if the claim does not hold where claims are enforced. It
-    skips what no measurement can decide, what was not run and what could not be judged, and is an
-    xfail where the claim fails as ``expected.toml`` says.
+    skips the test if the claim is undecidable, was not measured or could not be judged, and is an
+    xfail if ``expected.toml`` expects the claim to fail.
     """
     from pytest_pdserve.session.claims import ClaimNotJudgedError
     from pytest_pdserve.session.claims import judge_claim
@@ -324,10 +324,10 @@ def pdserve_judge_claim(
 
 @pytest.fixture
 def pdserve_apply_verdict(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
-    """A function that passes, skips or fails the test by a verdict of the test's own.
+    """Return a function that passes, skips or fails the test by the test's own verdict.
 
-    Such a verdict needs no baseline: the servers answer as they should, or they do not.
-    It fails on FAIL, and skips what is NOT JUDGED; under ``--pdserve-strict`` it fails on that too.
+    Such a verdict needs no baseline: for example, whether servers answer correctly.
+    It fails on FAIL, and skips on NOT JUDGED; under ``--pdserve-strict`` it fails on that too.
     """
 
     def end(verdict: Verdict) -> None:
@@ -345,12 +345,12 @@ def end_with(
     *,
     compared: bool = True,
 ) -> None:
-    """End a test as its verdict says; return where it passes.
+    """End a test according to its verdict; return if it passes.
 
-    :param unproven: what could not be known of the run; fails the test under
+    :param unproven: checks that could not be made on the run; they fail the test under
         ``--pdserve-strict``.
     :param compared: whether something was compared with a baseline or a claim: only then it counts
-        as judged when the session asks whether anything was.
+        as judged in the session's exit code.
     """
     __tracebackhide__ = True
     status = verdict.status
@@ -376,7 +376,7 @@ def end_with(
 
 
 def _keep_for_report(verdict: Verdict, item: pytest.Item) -> None:
-    """Keep a verdict of a test's own, which no baseline or claim gives."""
+    """Keep a test's own verdict for the report."""
     session, topology = item.config.stash.get(session_key, None), topology_of(item)
     if session is not None:
         session.smoke[item.nodeid] = (topology.id if topology else "", verdict)

@@ -1,4 +1,4 @@
-"""The pytest plugin: hooks of a few lines. What acts is imported inside fixtures."""
+"""The hooks of the pytest plugin. Heavy modules are imported only inside fixtures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pytest_pdserve.judge.verdict import JUDGED
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plugin.deciding import late_lines
-from pytest_pdserve.plugin.deciding import skip_what_is_late
+from pytest_pdserve.plugin.deciding import skip_if_late
 from pytest_pdserve.plugin.failures import show_message_alone
 from pytest_pdserve.plugin.failures import show_verdict_alone
 from pytest_pdserve.plugin.fixtures import _pdserve_bench as _pdserve_bench
@@ -33,20 +33,20 @@ from pytest_pdserve.plugin.fixtures import pdserve_workload as pdserve_workload
 from pytest_pdserve.plugin.fixtures import session_key
 from pytest_pdserve.plugin.fixtures import suite_property_key
 from pytest_pdserve.plugin.fixtures import verdict_key
-from pytest_pdserve.plugin.forecast import asks_servers
+from pytest_pdserve.plugin.forecast import sends_requests
 from pytest_pdserve.plugin.markers import SIGNATURES
 from pytest_pdserve.plugin.markers import check_requires
 from pytest_pdserve.plugin.markers import claims_file
 from pytest_pdserve.plugin.markers import panels_of
 from pytest_pdserve.plugin.markers import unmet
 from pytest_pdserve.plugin.options import add_options
-from pytest_pdserve.plugin.options import asked
+from pytest_pdserve.plugin.options import has_pdserve_options
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import is_last
 from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.other_plugins import OtherPlugins
-from pytest_pdserve.plugin.putting_off import run_or_put_off
+from pytest_pdserve.plugin.putting_off import run_or_postpone
 from pytest_pdserve.plugin.reporting import make_report
 from pytest_pdserve.plugin.reporting import replace_earlier_report
 from pytest_pdserve.plugin.reporting import report_key
@@ -57,7 +57,7 @@ from pytest_pdserve.plugin.trouble import broken_key
 from pytest_pdserve.plugin.trouble import cause_of
 from pytest_pdserve.plugin.trouble import dependence_lines
 from pytest_pdserve.plugin.trouble import keep_for_last_failed
-from pytest_pdserve.plugin.trouble import skip_what_depends
+from pytest_pdserve.plugin.trouble import skip_dependent
 from pytest_pdserve.plugin.trouble import troubles_of
 from pytest_pdserve.plugin.unmeasured import unmeasured_cells
 from pytest_pdserve.values.errors import BaselineRegression
@@ -67,45 +67,45 @@ from pytest_pdserve.values.errors import PdserveError
 if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
 
-LOOKING = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test")
-"""Options that start nothing."""
+NOTHING_RUNS = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test")
+"""Options with which pytest runs no tests."""
 verdicts_key = pytest.StashKey[set[str]]()
-"""Verdicts of all tests that were to judge something."""
+"""Verdicts of all tests that judge something."""
 trouble_key = pytest.StashKey[pytest.UsageError]()
-"""The first thing that was found wrong while tests were made."""
+"""The first error while tests were generated."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare options and their ini twins."""
+    """Declare options and their ini keys."""
     add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare markers; read settings at once if the command line has any."""
+    """Declare markers; read the settings at once if there are pdserve options."""
     for signature in SIGNATURES.values():
         config.addinivalue_line("markers", signature)
-    # The last wrapper that is registered is the first to begin and the last to end.
+    # The wrapper that is registered last starts first and ends last.
     config.pluginmanager.register(OtherPlugins(check=_check), "pdserve-other-plugins")
-    if asked(config):
+    if has_pdserve_options(config):
         settings_of(config)
         if config.getoption("dist", default="no") != "no" and not config.option.collectonly:
             raise pytest.UsageError(ONE_PROCESS)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Replace the report of an earlier session, where a file for it is named."""
+    """Replace the report of an earlier session, if a file for it is configured."""
     if _starts(session.config):
         replace_earlier_report(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What is measured and where it is kept, if the command line says anything to pdserve."""
-    return _header(config) if asked(config) else []
+    """Return system, topologies and folders, if the command line has pdserve options."""
+    return _header(config) if has_pdserve_options(config) else []
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
-    """Return what the header says, where only collected tests showed that it is of use."""
-    shown = asked(config) or config.get_verbosity() < 0
+    """Return the header lines, if only collected tests show that they are needed."""
+    shown = has_pdserve_options(config) or config.get_verbosity() < 0
     return [] if shown or not any(map(topology_of, items)) else _header(config)
 
 
@@ -119,15 +119,15 @@ def _header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize over ``--topology`` and, where a test asks for it, the sweep or claims."""
+    """Parametrize over ``--topology`` and, if a test uses them, the sweep or claims."""
     try:
         _parametrize(metafunc)
-    except pytest.UsageError as error:  # raised from here, it would be a traceback and exit 2
+    except pytest.UsageError as error:  # raised here, it would be a traceback and exit code 2
         metafunc.config.stash.setdefault(trouble_key, error)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name what has an id, or a name of its own, by it in test ids and in reports of others."""
+    """Use the id or name of values in test ids and in reports of other plugins."""
     from pytest_pdserve.values.claim import Claim
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
@@ -139,7 +139,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def _check(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    """Raise :class:`pytest.UsageError` if tests cannot run as they are."""
+    """Raise :class:`pytest.UsageError` if tests cannot run."""
     if trouble_key in config.stash:
         raise config.stash[trouble_key]
     for item in items:
@@ -159,25 +159,25 @@ def _check(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
 
 
 def _starts(config: pytest.Config) -> bool:
-    """Whether tests are run, not only shown."""
-    return not any(config.getoption(name, default=False) for name in LOOKING)
+    """Tell whether tests are run, not only shown."""
+    return not any(config.getoption(name, default=False) for name in NOTHING_RUNS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Run a test that judges a cell; put it off if the cell must run again on a fresh start.
+    """Run a test that judges a cell; postpone it if the cell must run on a fresh start.
 
     ``--setup-only``, ``--setup-plan`` and ``--setup-show`` are left to pytest.
     """
     judges = {"pdserve_run", "pdserve_judge"} <= {*getattr(item, "fixturenames", ())}
     if not judges or item.config.getoption("setupshow", default=False):
         return None
-    run_or_put_off(item, nextitem, is_last=is_last)
+    run_or_postpone(item, nextitem, is_last=is_last)
     return True
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what topology or system do not allow, before anything is stood up for it."""
+    """Skip a test whose requirements are not met, before servers are started for it."""
     for mark in item.iter_markers("pdserve_requires"):
         settings = settings_of(item.config)
         reason = unmet(mark, topology_of(item), settings.system.cluster)
@@ -191,16 +191,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         system = settings_of(item.config).system
         if system.simulated:
             pytest.skip(f"needs servers that answer; {system.name} is simulated")
-    skip_what_depends(item)
+    skip_dependent(item)
     if "_pdserve_restartable" in names:
-        skip_what_is_late(item, item.config.stash.get(session_key, None))
+        skip_if_late(item, item.config.stash.get(session_key, None))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Count the time of a test that sends requests of its own."""
+    """Record the time of a test that sends its own requests."""
     session = item.config.stash.get(session_key, None)
-    if session is None or not asks_servers(item):
+    if session is None or not sends_requests(item):
         return (yield)
     with session.phases.of("other tests"):
         return (yield)
@@ -210,9 +210,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show trouble with machines inside of a test as it is shown in a fixture: an ERROR.
+    """Report infrastructure errors inside of a test as an ERROR, as in a fixture.
 
-    Tests that depend on it are skipped from then on.
+    Later tests that depend on it are skipped.
     """
     report = yield
     raised = call.excinfo.value if call.excinfo else None
@@ -220,20 +220,20 @@ def pytest_runtest_makereport(
     if call.when == "call" and isinstance(raised, PdserveError):
         error = cause_of(item.config, raised)
         report.longrepr = str(error)
-        report.when = "setup"  # what is no failure of the test is one of its setup
+        report.when = "setup"  # an ERROR, not a failure of the test
     elif report.failed and isinstance(raised, BaselineRegression):
         show_verdict_alone(report, raised)
     elif report.failed and isinstance(raised, Trouble):
         show_message_alone(report, str(raised))
     if error is not None and call.when != "teardown":
         lost = raised.lost if isinstance(raised, Trouble) else ""
-        troubles_of(item.config).meet(item, error, lost, stood=_stands(item))
+        troubles_of(item.config).add(item, error, lost, servers_up=_servers_up(item))
     report.pdserve_verdict = item.stash.get(verdict_key, None)  # type: ignore[attr-defined]
     verdict = item.stash.get(verdict_key, Status.NOT_ASKED)
     if verdict != Status.NOT_ASKED:
         item.config.stash.setdefault(verdicts_key, set()).add(verdict)
     topology = topology_of(item)
-    invalid = isinstance(error, InvalidRunError)  # that loses its cell, while the servers stand
+    invalid = isinstance(error, InvalidRunError)  # only its cell is lost: the servers are up
     in_report = (invalid or verdict_key in item.stash) and call.when != "teardown"
     report.pdserve_in_report = in_report  # type: ignore[attr-defined]
     if report.failed and report.when == "setup" and not invalid and topology is not None:
@@ -241,17 +241,17 @@ def pytest_runtest_makereport(
     return report
 
 
-def _stands(item: pytest.Item) -> bool:
-    """Whether the servers of a test's topology came up when they were last started."""
+def _servers_up(item: pytest.Item) -> bool:
+    """Tell whether the servers of a test's topology came up at their last start."""
     session, topology = item.config.stash.get(session_key, None), topology_of(item)
     deployed = session.deployments.get(topology.id) if session and topology else None
-    return deployed is None or deployed.stands
+    return deployed is None or deployed.usable
 
 
 def pytest_report_teststatus(
     report: pytest.TestReport,
 ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-    """Show what passes without being a plain PASS by its own name; pytest counts it as passed."""
+    """Show the verdict of a passed test that is not PASS; pytest counts it as passed."""
     verdict = getattr(report, "pdserve_verdict", None)
     if not report.passed or report.when != "call" or verdict in (None, Status.PASS):
         return None
@@ -260,11 +260,11 @@ def pytest_report_teststatus(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Have nights join the baseline, before the summary is printed; then set the exit code.
+    """Add nights to the baseline before the summary is printed; then set the exit code.
 
-    It is 5 if tests were to judge something, and none judged or recorded anything; 1 if nights
-    could not join, and with ``--pdserve-strict`` if a cell of the baseline has no test any more, or
-    an expected change is expired, unused, or of something that does not exist.
+    It is 5 if tests should judge something, and none judged or recorded anything; 1 if nights could
+    not be added, and with ``--pdserve-strict`` if a cell of the baseline has no test any more, or
+    an expected change is expired, unused, or names something that does not exist.
     """
     measured = session.config.stash.get(session_key, None)
     if measured is not None:
@@ -285,7 +285,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 
 def _record_suite_properties(config: pytest.Config) -> None:
-    """Add to the report for JUnit which system and versions were measured, and where it is kept."""
+    """Add system, versions and run folder to the JUnit report."""
     record, report = config.stash.get(suite_property_key, None), config.stash.get(report_key, None)
     if record is None or report is None:
         return
@@ -298,10 +298,10 @@ def _record_suite_properties(config: pytest.Config) -> None:
 
 
 def _lacks(config: pytest.Config, measured: Session) -> bool:
-    """Whether cells of the baseline have no test, or expected changes are of no use."""
+    """Tell whether cells of the baseline have no test, or expected changes have no effect."""
     from pytest_pdserve.plugin.claims import unknown_names
 
-    troubles = measured.session_judge.expected.troubles or unknown_names(config, measured)
+    troubles = measured.session_judge.expected.problems or unknown_names(config, measured)
     return bool(troubles or unmeasured_cells(config, measured))
 
 
@@ -311,29 +311,32 @@ def _nothing_judged(config: pytest.Config) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Table of cells and claims, and where the records lie; nothing when nothing ran."""
+    """Print cells, claims and the folder of the records, if anything was measured."""
     session = config.stash.get(session_key, None)
-    said = _summary_lines(config, session) if session else []
-    lines, ending = [*dependence_lines(config), *said], report_lines(config, asked=not said)
+    summary = _summary_lines(config, session) if session else []
+    lines, ending = (
+        [*dependence_lines(config), *summary],
+        report_lines(config, only_requested=not summary),
+    )
     if lines or ending:
         terminalreporter.write_sep("=", "pdserve")
         for line in lines:
             terminalreporter.write_line(line)
-        if said:
+        if summary:
             write_headline(terminalreporter, config.stash.get(report_key, None))
         for line in ending:
             terminalreporter.write_line(line)
 
 
 def _summary_lines(config: pytest.Config, session: Session) -> list[str]:
-    """Table of cells and claims, where the records lie, and what tests do not look at."""
+    """Return lines with cells, claims, the folder of the records, and notes."""
     from pytest_pdserve.report.terminal import summary_lines
 
     return [*summary_lines(session), *_notes(config, session)]
 
 
 def _notes(config: pytest.Config, session: Session | None) -> list[str]:
-    """Return what tests do not look at, though the project names it."""
+    """Return lines about missing tests, unknown names and left-out tests."""
     if session is None:
         return []
     from pytest_pdserve.plugin.claims import unknown_names
@@ -374,8 +377,8 @@ def _parametrize(metafunc: pytest.Metafunc) -> None:
         path = claims_file(claims, metafunc.definition.path.parent)
         marks = metafunc.definition.iter_markers("pdserve_requires")
         cluster = settings_of(metafunc.config).system.cluster
-        reason = next((said for mark in marks if (said := unmet(mark, None, cluster))), None)
-        if reason:  # skipped once, not claim by claim, and no lack of this session: not strictly
+        reason = next((why for mark in marks if (why := unmet(mark, None, cluster))), None)
+        if reason:  # one skip for all claims, which --pdserve-strict does not fail
             skipped = pytest.param(None, id=path.stem, marks=pytest.mark.skip(reason=reason))
             metafunc.parametrize("pdserve_claim", [skipped])
             return

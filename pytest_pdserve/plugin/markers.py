@@ -1,4 +1,4 @@
-"""Markers: what they are called with, checked at collection."""
+"""Markers and the validation of their arguments at collection."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ SIGNATURES = {
     "system has at least that many nodes and GPUs per node.",
     "pdserve_claims": "pdserve_claims(path): run the test once for each claim of a TOML file, "
     "whose path is relative to the test's folder.",
-    "pdserve_last": "pdserve_last: run the test after all others, as it looks at what they "
-    "measured.",
+    "pdserve_last": "pdserve_last: run the test after all others, as it judges their measurements.",
 }
 
 
 def panels_of(mark: pytest.Mark) -> frozenset[str]:
-    """Panels that a ``pdserve_panels`` names.
+    """Return the panels of a ``pdserve_panels`` marker.
 
-    :raises pytest.UsageError: if it names none, or one that there is not.
+    :raises pytest.UsageError: if it names no panel, or an unknown one.
     """
     if mark.kwargs or not mark.args or not set(mark.args) <= set(PANELS):
         raise _misused(mark)
@@ -40,9 +39,9 @@ def panels_of(mark: pytest.Mark) -> frozenset[str]:
 
 
 def claims_file(mark: pytest.Mark, folder: Path) -> Path:
-    """File that a ``pdserve_claims`` in *folder* names.
+    """Return the file of a ``pdserve_claims`` marker in *folder*.
 
-    :raises pytest.UsageError: if it is not called with one path.
+    :raises pytest.UsageError: if its argument is not one path.
     """
     if mark.kwargs or len(mark.args) != 1 or not isinstance(mark.args[0], str):
         raise _misused(mark)
@@ -50,9 +49,9 @@ def claims_file(mark: pytest.Mark, folder: Path) -> Path:
 
 
 def check_requires(mark: pytest.Mark) -> None:
-    """Make sure that a ``pdserve_requires`` asks for what can be required.
+    """Raise if the arguments of a ``pdserve_requires`` marker are invalid.
 
-    :raises pytest.UsageError: if not.
+    :raises pytest.UsageError: with the marker and its signature.
     """
     numbers = [mark.kwargs.get(name, 1) for name in ("nodes", "gpus_per_node")]
     if (
@@ -65,7 +64,7 @@ def check_requires(mark: pytest.Mark) -> None:
 
 
 def unmet(mark: pytest.Mark, topology: Topology | None, cluster: ClusterSpec) -> str | None:
-    """What of a ``pdserve_requires`` *topology* and *cluster* do not meet, or None."""
+    """Return which requirement *topology* or *cluster* does not meet; None if they meet all."""
     disaggregated = mark.kwargs.get("disaggregated")
     if disaggregated is not None and topology is not None:
         if topology.disaggregated is not disaggregated:
@@ -79,6 +78,6 @@ def unmet(mark: pytest.Mark, topology: Topology | None, cluster: ClusterSpec) ->
 
 
 def _misused(mark: pytest.Mark) -> pytest.UsageError:
-    said: list[Any] = [*map(repr, mark.args), *(f"{k}={v!r}" for k, v in mark.kwargs.items())]
-    called = f"{mark.name}({', '.join(said)})"
+    arguments: list[Any] = [*map(repr, mark.args), *(f"{k}={v!r}" for k, v in mark.kwargs.items())]
+    called = f"{mark.name}({', '.join(arguments)})"
     return pytest.UsageError(f"{called} does not fit {SIGNATURES[mark.name]}")

@@ -1,4 +1,4 @@
-"""Command-line options, their ini twins, and the settings that they add up to."""
+"""Command-line options, their ini keys, and the settings that result from both."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ settings_key = pytest.StashKey["Settings"]()
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare every flag and its ini twin; a flag has no default of its own."""
+    """Declare every option and its ini key; options have no default of their own."""
     group = parser.getgroup("pdserve", "prefill/decode serving")
     _add_where(group.addoption)
     _add_history(group.addoption)
@@ -51,11 +51,11 @@ def add_options(parser: pytest.Parser) -> None:
     _add_until(group.addoption)
     _add_endpoint(group.addoption)
     _add_how(group.addoption)
-    _add_twins(parser)
+    _add_ini_keys(parser)
 
 
 def _add_where(add: Callable[..., None]) -> None:
-    """Declare what is measured, on which servers, and where the records go."""
+    """Declare options for topologies, system, nodes, and folders of records."""
     add(
         "--topology",
         dest="pdserve_topology",
@@ -73,7 +73,7 @@ def _add_where(add: Callable[..., None]) -> None:
     add(
         "--pdserve-job-id",
         metavar="ID",
-        help="Use the nodes of a Slurm job that runs already, and leave it running (default: none)",
+        help="Use the nodes of a running Slurm job, and leave it running (default: none)",
     )
     add(
         "--pdserve-runs",
@@ -83,48 +83,48 @@ def _add_where(add: Callable[..., None]) -> None:
     add(
         "--pdserve-report",
         metavar="FILE",
-        help="Write the session's report to this file too, as its suffix says: .html, .md, .json "
-        "or .prom, for Prometheus (default: none)",
+        help="Write the session's report to this file too; the suffix selects the format: .html, "
+        ".md, .json or .prom (Prometheus) (default: none)",
     )
 
 
 def _add_history(add: Callable[..., None]) -> None:
-    """Declare where earlier nights are read from besides the runs folder."""
+    """Declare the option for a history of earlier nights."""
     add(
         "--pdserve-history",
         metavar="DIR",
-        help="History whose nights count as earlier nights too, without those that it excludes "
+        help="History whose nights count as earlier nights too, without excluded nights "
         f"(default: {DEFAULT_HISTORY} in the root, if it exists)",
     )
 
 
 def _add_stack(add: Callable[..., None]) -> None:
-    """Declare which stack serves."""
+    """Declare the option for another stack."""
     add(
         "--pdserve-stack",
         metavar="STACK",
-        help="Serve with another stack than the system's own, e.g. 'vllm==0.15.1 nixl==0.10.0': "
-        "its environment is built first, unless it is there (default: none)",
+        help="Serve with another stack than the system's own, e.g. 'vllm==0.15.1 nixl==0.10.0'; "
+        "its environment is built first if needed (default: none)",
     )
 
 
 def _add_until(add: Callable[..., None]) -> None:
-    """Declare when the session must have ended."""
+    """Declare the option for the deadline of the session."""
     add(
         "--pdserve-until",
         metavar="HH:MM",
-        help="End the session by this local time, or by a moment such as 2026-11-29T06:00+01:00: "
+        help="End the session by this local time, or by a time such as 2026-11-29T06:00+01:00: "
         "cells that were suspicious last night come first, then those measured longest ago, and "
         "what there is no time for is left out and listed (default: none)",
     )
 
 
 def _add_endpoint(add: Callable[..., None]) -> None:
-    """Declare what names servers that are up already."""
+    """Declare options for servers that are already running."""
     add(
         "--pdserve-base-url",
         metavar="URL",
-        help="Measure an endpoint that is up already, and stand nothing up; "
+        help="Measure a running endpoint, and start no servers; "
         "its API key is read from PDSERVE_API_KEY (default: none)",
     )
     add(
@@ -142,12 +142,12 @@ def _add_endpoint(add: Callable[..., None]) -> None:
 
 
 def _add_how(add: Callable[..., None]) -> None:
-    """Declare how often cells run, and what becomes of their verdicts."""
+    """Declare options for repetitions and verdicts."""
     add(
         "--pdserve-repeats",
         metavar="N",
-        help="Runs of each cell on every start of its servers; the first is judged (default: what "
-        "the system file says, else 1)",
+        help="Runs of each cell on every start of its servers; the first is judged (default: "
+        "from the system file, else 1)",
     )
     add(
         "--pdserve-first-runs",
@@ -160,7 +160,7 @@ def _add_how(add: Callable[..., None]) -> None:
         action="store_true",
         default=None,
         help="Start instances once for all topologies that differ only in the roles of their "
-        "instances (default: off, or what the system file says)",
+        "instances (default: from the system file, else off)",
     )
     add(
         "--pdserve-no-record",
@@ -173,13 +173,13 @@ def _add_how(add: Callable[..., None]) -> None:
         action="store_true",
         default=None,
         help="Fail on NEW, SUSPICIOUS, INCONCLUSIVE, NOT JUDGED, unproven runs, pdserve_requires "
-        "skips, baseline cells that a whole sweep lacks, and expected changes that are expired or "
+        "skips, baseline cells missing in a whole sweep, and expected changes that are expired or "
         "unused (default: off)",
     )
 
 
-def _add_twins(parser: pytest.Parser) -> None:
-    """Declare the ini twin of every flag; it has no default of its own, so that the flag wins."""
+def _add_ini_keys(parser: pytest.Parser) -> None:
+    """Declare the ini key of every option; without a default of its own, so that options win."""
     for name in _FLAGS:
         flag = f"--{name}" if name in ("topology", "system") else f"--pdserve-{name}"
         typed: Any = "bool" if name in _SWITCHES else "linelist" if name in INI_LISTS else None
@@ -187,21 +187,21 @@ def _add_twins(parser: pytest.Parser) -> None:
         parser.addini(f"pdserve_{name}", text, type=typed, default=None)
     for name in NIGHTLY:
         what = name.removeprefix("nightly_")
-        text = f"Default of what pdserve nightly takes for {what}, one argument a line"
+        text = f"Default of {what} of pdserve nightly, one argument per line"
         parser.addini(f"pdserve_{name}", text, type="linelist", default=None)
 
 
-def asked(config: pytest.Config) -> bool:
-    """Whether the command line says anything to pdserve."""
+def has_pdserve_options(config: pytest.Config) -> bool:
+    """Tell whether the command line has options of pdserve."""
     return any(config.getoption(f"pdserve_{name}") is not None for name in _FLAGS)
 
 
 def wants_report(config: pytest.Config) -> bool:
-    """Whether a flag or an ini key names a file for the session's report.
+    """Tell whether an option or an ini key names a file for the session's report.
 
-    :raises pytest.UsageError: if that cannot be read.
+    :raises pytest.UsageError: if the ini key cannot be read.
     """
-    if hasattr(config, "workerinput"):  # a process of xdist, which is not the session
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
         return False
     try:
         return _value(config, "report", default=None) is not None
@@ -210,7 +210,7 @@ def wants_report(config: pytest.Config) -> bool:
 
 
 def settings_of(config: pytest.Config) -> Settings:
-    """The session's settings, read once.
+    """Return the session's settings, which are read once.
 
     :raises pytest.UsageError: if an option or the system file cannot be used.
     """
@@ -243,8 +243,8 @@ def _read(config: pytest.Config) -> Settings:
     )
     if base_url and system.figures is not None:
         raise ConfigError(
-            f"--pdserve-base-url {base_url} cannot be measured as system {system.name!r}, which is "
-            "figures without a machine; name another --system"
+            f"--pdserve-base-url {base_url} cannot be measured as system {system.name!r}, which "
+            "consists of figures; choose another --system"
         )
     if _value(config, "share_engines", default=False):
         attached = sharing_engines(attached)
@@ -273,9 +273,9 @@ def _value(config: pytest.Config, name: str, default: Any) -> Any:
 
 
 def _report_path(config: pytest.Config, project: Project) -> Path | None:
-    """Return the file for the report; one of an ini key is relative to pytest's root.
+    """Return the file for the report; a path in an ini key is relative to pytest's root.
 
-    :raises ConfigError: if its suffix names no format.
+    :raises ConfigError: if its suffix is not a format.
     """
     from pytest_pdserve.report.writing import format_of
 
@@ -310,9 +310,9 @@ def _until(text: str | None) -> datetime | None:
 
 
 def _check_history(project: Project) -> None:
-    """Refuse a history that does not exist, before anything starts.
+    """Raise if the history does not exist, before anything starts.
 
-    :raises ConfigError: naming the folder.
+    :raises ConfigError: with the folder.
     """
     folder = project.history
     if folder is not None and not os.path.isdir(folder):

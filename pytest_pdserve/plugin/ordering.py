@@ -1,4 +1,4 @@
-"""Order of tests: those of a topology together, and what looks at several cells after them."""
+"""Order of tests: by topology, with tests that judge several cells at the end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """Topology and workload id."""
 _CELL, _WHOLE_TOPOLOGY, _LAST = range(3)
-"""Cells and all other tests first, then topologies as a whole, then what looks at all of them."""
+"""Ranks of tests: cells and other tests, then whole topologies, then tests of all results."""
 
 
 def topology_of(item: pytest.Item) -> Topology | None:
-    """Return the topology that a test runs on, or None of a test that needs none."""
+    """Return the topology that a test runs on; None if it needs none."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("pdserve_topology") if callspec is not None else None
 
@@ -31,12 +31,12 @@ def key_of(item: pytest.Item) -> Key | None:
     topology = topology_of(item)
     callspec = getattr(item, "callspec", None)
     workload = callspec.params.get("pdserve_workload") if callspec is not None else None
-    # A project's own fixture of that name may have parameters of its own
+    # A project's own fixture of that name may have other parameters.
     return (topology.id, workload.id) if topology and isinstance(workload, Workload) else None
 
 
 def workloads_on(topology: Topology, items: Sequence[pytest.Item]) -> list[Workload]:
-    """Return the workloads that tests measure on a topology, in their order."""
+    """Return the workloads that tests measure on a topology, in order."""
     from pytest_pdserve.values.workload import Workload
 
     params = [item.callspec.params for item in items if hasattr(item, "callspec")]
@@ -49,25 +49,25 @@ def workloads_on(topology: Topology, items: Sequence[pytest.Item]) -> list[Workl
     ]
 
 
-def looks_at_others(item: pytest.Item) -> bool:
-    """Return whether a test looks at what other tests measure."""
+def judges_other_tests(item: pytest.Item) -> bool:
+    """Tell whether a test judges what other tests measure."""
     return _rank(item) > _CELL
 
 
 def is_last(item: pytest.Item) -> bool:
-    """Return whether a test looks at the verdicts of all cells and topologies."""
+    """Tell whether a test needs the verdicts of all cells and topologies."""
     return _rank(item) == _LAST
 
 
 def in_order(
     items: Sequence[pytest.Item], together: Mapping[str, object] | None = None
 ) -> list[pytest.Item]:
-    """Return tests in the order in which they run.
+    """Sort tests into the order in which they run.
 
-    Tests of a topology stay where its first one is, so that no topology is stood up twice;
-    otherwise the order is kept.
+    Tests of a topology follow its first test, so that no topology is deployed twice; otherwise the
+    order is kept.
 
-    :param together: by topology id, the same for topologies whose tests follow each other.
+    :param together: group by topology id; tests of one group follow each other.
     """
     together = together or {}
     groups: dict[tuple[int, object], int] = {}

@@ -1,4 +1,4 @@
-"""What other plugins, pytest's own among them, do to pdserve tests: ordered, left out, refused."""
+"""Order, deselect and reject tests after other plugins, including pytest's own, have run."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.plugin.deciding import deciding_first
+from pytest_pdserve.plugin.deciding import most_urgent_first
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import in_order
-from pytest_pdserve.plugin.ordering import looks_at_others
+from pytest_pdserve.plugin.ordering import judges_other_tests
 from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.servers import groups_of
 from pytest_pdserve.plugin.unmeasured import remember_collected_cells
 from pytest_pdserve.plugin.unmeasured import remember_deselected_tests
 
 ONE_PROCESS = "pdserve suites own their cluster; run them without -n"
-"""Said of tests on workers of pytest-xdist."""
+"""Message for tests on workers of pytest-xdist."""
 REFUSED = "pdserve_refused"
-"""Key under which a worker of pytest-xdist says why it runs nothing."""
+"""Key of a pytest-xdist worker's output with the reason why it runs nothing."""
 
 
 class OtherPlugins:
-    """Hooks that see tests as other plugins leave them: selected, deselected, in any order."""
+    """Hooks that process tests after other plugins have selected and sorted them."""
 
     def __init__(self, check: Callable[[pytest.Config, Sequence[pytest.Item]], None]) -> None:
-        """Take a function that raises :class:`pytest.UsageError` if tests cannot run."""
+        """Store *check*, which raises :class:`pytest.UsageError` if tests cannot run."""
         self._check = check
         self._left_out: list[str] = []
 
@@ -36,7 +36,7 @@ class OtherPlugins:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> Generator[None]:
-        """Refuse, leave out and order tests after every other plugin has had its turn."""
+        """Reject, deselect and sort tests after every other plugin."""
         yield
         try:
             _refuse(config, items)
@@ -51,18 +51,18 @@ class OtherPlugins:
         if any(topology_of(item) for item in items):
             settings = settings_of(config)
             if settings.until is not None:
-                items[:] = deciding_first(items, settings.project.runs, settings.system.name)
+                items[:] = most_urgent_first(items, settings.project.runs, settings.system.name)
             items[:] = in_order(items, groups_of(items, settings.system))
 
     def _leave_out(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leave out of ``--lf`` what looks at tests that it does not run.
+        """Deselect tests under ``--lf`` that judge tests which it does not run.
 
-        They stay failed for the next ``--lf``; skipped, they would count as settled.
+        They stay failed for the next ``--lf``; skipped, they would count as passed.
         """
         if not config.getoption("lf", default=False) or config.cache is None:
             return
         failed = config.cache.get("cache/lastfailed", {})
-        looking = [item for item in items if looks_at_others(item)]
+        looking = [item for item in items if judges_other_tests(item)]
         if not looking or not all(item.nodeid in failed for item in items):
             return  # without a failure, --lf runs everything
         if settings_of(config).system.figures is not None:
@@ -70,26 +70,26 @@ class OtherPlugins:
         self._left_out = [item.name for item in looking]
         if len(looking) == len(items):
             raise pytest.UsageError(
-                "--lf selects only tests that look at what other tests measure "
+                "--lf selects only tests that judge what other tests measure "
                 f"({', '.join(self._left_out)}); run without --lf"
             )
         items[:] = [item for item in items if item not in looking]
         config.hook.pytest_deselected(items=looking)
 
     def pytest_report_collectionfinish(self, config: pytest.Config) -> str | None:
-        """Return which tests were left out, and why."""
+        """Return which tests were deselected, and why."""
         if not self._left_out or config.get_verbosity() < 0:
             return None
         names = ", ".join(self._left_out)
-        return f"pdserve: --lf leaves out what looks at what other tests measure: {names}"
+        return f"pdserve: --lf leaves out tests that judge what other tests measure: {names}"
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Remember that a part of the tests was selected."""
+        """Remember that tests were deselected."""
         remember_deselected_tests(items)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """End the session with what a worker of pytest-xdist refused: one sentence for all."""
+        """End the session with the message of a pytest-xdist worker, once for all workers."""
         if refused := getattr(node, "workeroutput", {}).get(REFUSED):
             raise pytest.UsageError(refused)
 

@@ -1,4 +1,4 @@
-"""Lines that say what a session waits for, past pytest's capture and folded to the terminal."""
+"""Progress lines of a session, outside of pytest's capture and wrapped to the terminal."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ if TYPE_CHECKING:
     from pytest_pdserve.serving.run_progress import RunState
 
 QUIET_S = 50.0
-"""Least time between lines under ``-q``: with one to tell every 15 s, one a minute is written."""
+"""Minimum seconds between lines under ``-q``: of one every 15 s, one per minute is written."""
 
 
 def progress_to(config: pytest.Config, label: str) -> TerminalProgress:
-    """Return a function that writes a line to the terminal, past pytest's capture."""
-    pace = config.stash.setdefault(pace_key, Pace(said_s=time.monotonic()))
+    """Return a function that writes lines to the terminal, outside of pytest's capture."""
+    pace = config.stash.setdefault(pace_key, Pace(last_line_s=time.monotonic()))
     return TerminalProgress(config=config, label=label, pace=pace)
 
 
 @dataclass(slots=True, kw_only=True)
 class TerminalProgress:
-    """Writes lines to the terminal and draws runs on it, past pytest's capture."""
+    """Writes lines and draws progress bars on the terminal, outside of pytest's capture."""
 
     config: pytest.Config
     label: str
-    """What lines begin with: a topology, or the system."""
+    """Prefix of lines: a topology, or the system."""
     pace: Pace
-    """How often lines are written."""
     _drawn: bool = False
-    """Whether a run is drawn now: it says what lines would say."""
+    """Whether a bar is drawn now, which replaces lines."""
 
     def __call__(self, text: str) -> None:
         """Write a line."""
@@ -59,16 +58,16 @@ class TerminalProgress:
 
     @contextlib.contextmanager
     def drawing(self, state: Callable[[], RunState]) -> Iterator[None]:
-        """Draw a run until the block is left, where a person looks at the terminal."""
-        from pytest_pdserve.plugin.bar import drawn
-        from pytest_pdserve.plugin.bar import draws
+        """Draw a run while the context is open, if the terminal is interactive."""
+        from pytest_pdserve.plugin.bar import can_draw
+        from pytest_pdserve.plugin.bar import drawing_bar
 
-        if not draws(self.config.pluginmanager.getplugin("terminalreporter"), os.environ):
+        if not can_draw(self.config.pluginmanager.getplugin("terminalreporter"), os.environ):
             yield
             return
         self._drawn = True
         try:
-            with drawn(self.config, self.label, state):
+            with drawing_bar(self.config, self.label, state):
                 yield
         finally:
             self._drawn = False
@@ -76,16 +75,16 @@ class TerminalProgress:
 
 @dataclass(slots=True, kw_only=True)
 class Pace:
-    """How often lines are written: under ``-q`` one a minute, under ``-qq`` none."""
+    """Rate of lines: under ``-q`` one per minute, under ``-qq`` none."""
 
-    said_s: float
-    """When the last one was, seconds of a monotonic clock."""
+    last_line_s: float
+    """Time of the last line, in seconds of a monotonic clock."""
 
     def is_due(self, verbosity: int, now_s: float) -> bool:
-        """Whether a line is written at *now_s*; then it is the last one."""
-        if verbosity < -1 or (verbosity < 0 and now_s - self.said_s < QUIET_S):
+        """Tell whether a line is written at *now_s*; if so, record it."""
+        if verbosity < -1 or (verbosity < 0 and now_s - self.last_line_s < QUIET_S):
             return False
-        self.said_s = now_s
+        self.last_line_s = now_s
         return True
 
 
@@ -93,9 +92,9 @@ pace_key = pytest.StashKey[Pace]()
 
 
 def folded(text: str, width: int | None) -> Sequence[str]:
-    """Return *text* as lines of at most *width* columns; a longer word stays whole.
+    """Wrap *text* to lines of at most *width* columns; longer words stay whole.
 
-    :param width: None keeps *text* as it is.
+    :param width: None keeps *text* unchanged.
     """
     if width is None:
         return [text]
@@ -109,5 +108,5 @@ def folded(text: str, width: int | None) -> Sequence[str]:
 
 
 def _width(terminal: Any, fullwidth: int) -> int | None:
-    """Columns of a terminal; None for a file or a pipe, where lines stay whole for ``grep``."""
+    """Return the columns of a terminal; None for a file or a pipe, where lines stay whole."""
     return fullwidth if terminal.isatty else None

@@ -1,8 +1,7 @@
-"""Tests of suspicious cells are put off: they end when their cells have run on fresh starts.
+"""Postpone tests of suspicious cells until their cells have run again on fresh starts.
 
-All cells run once first. Then those that are suspicious run again, the topology with the largest
-suspicion first, and cells of one topology share a start. Nothing is reported of a test that is put
-off before it runs again.
+First all cells run once. Then suspicious cells run again, the topology with the largest suspicion
+first; cells of one topology share a start. A postponed test is reported only after its last run.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ import pytest
 from pytest_pdserve.plugin.ordering import topology_of
 
 suspicion_key = pytest.StashKey[float]()
-"""How much the cell of a test must run again, in limits; 0 for not at all. Only tests that can be
-put off have it: the fixture that measures sets it."""
+"""Suspicion about the cell of a test, in limits; 0 if it must not run again. Set by the measuring
+fixture; only tests that can be postponed have it."""
 times_key = pytest.StashKey[int]()
-"""How often a test was put off."""
+"""How often a test was postponed."""
 IsLast = Callable[[pytest.Item], bool]
-"""Whether a test needs the verdicts of all cells."""
+"""Tells whether a test needs the verdicts of all cells."""
 
 
-def run_or_put_off(item: pytest.Item, nextitem: pytest.Item | None, *, is_last: IsLast) -> None:
-    """Run a test and report it, or put it after the others if its cell must run again."""
+def run_or_postpone(item: pytest.Item, nextitem: pytest.Item | None, *, is_last: IsLast) -> None:
+    """Run a test and report it, or postpone it if its cell must run again."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     item.stash[suspicion_key] = 0.0
     # pytest 9.2 has no public way to run an item twice: its own protocol, pytest-rerunfailures and
-    # pytest-retry make and drop the request so too (str0zzapreti/pytest-retry#28).
+    # pytest-retry create and drop the request in this way too (str0zzapreti/pytest-retry#28).
     function: Any = item
     if not function._request:  # noqa: SLF001
         function._initrequest()  # noqa: SLF001
@@ -43,10 +42,10 @@ def run_or_put_off(item: pytest.Item, nextitem: pytest.Item | None, *, is_last: 
 
 
 def _phases(item: pytest.Item, nextitem: pytest.Item | None, is_last: IsLast) -> None:
-    """Set up, call and tear down, each reported; of a test that is put off only what goes wrong."""
+    """Set up, call and tear down a test; of a postponed one only report errors."""
     setup = _run(item, "setup", log=False)
     if setup.passed and item.stash[suspicion_key] > 0:
-        following = _put_off(item, is_last)
+        following = _postpone(item, is_last)
         teardown = _run(item, "teardown", log=False, nextitem=following)
         if teardown.failed:
             item.ihook.pytest_runtest_logreport(report=teardown)
@@ -55,7 +54,7 @@ def _phases(item: pytest.Item, nextitem: pytest.Item | None, is_last: IsLast) ->
     if setup.passed:
         _run(item, "call")
     if item.session.shouldfail or item.session.shouldstop:
-        nextitem = None  # as pytest does: what the session shares ends with this test
+        nextitem = None  # as pytest does: shared fixtures end with this test
     _run(item, "teardown", nextitem=nextitem)
 
 
@@ -66,7 +65,7 @@ def _run(
     log: bool = True,
     **arguments: Any,
 ) -> pytest.TestReport:
-    """Run one phase of a test and return its report; a debugger may look at what it raised."""
+    """Run one phase of a test and return its report; support debuggers."""
     hooks = item.ihook
     phase = getattr(hooks, f"pytest_runtest_{when}")
     stops: tuple[type[BaseException], ...] = (pytest.exit.Exception,)
@@ -81,11 +80,11 @@ def _run(
     return report
 
 
-def _put_off(item: pytest.Item, is_last: IsLast) -> pytest.Item | pytest.Collector:
-    """Put *item* among the tests that wait, in the order in which they will run.
+def _postpone(item: pytest.Item, is_last: IsLast) -> pytest.Item | pytest.Collector:
+    """Move *item* to the waiting tests, in the order in which they will run.
 
-    :returns: the test that runs next; the collector of *item* if that is *item* itself, so that
-        the test is torn down, and what it shares with others is not.
+    :returns: the test that runs next; if that is *item* itself, its collector, so that the test is
+        torn down, but not the fixtures that it shares with others.
     """
     item.stash[times_key] = item.stash.get(times_key, 0) + 1
     items = item.session.items

@@ -1,4 +1,4 @@
-"""The session's report: into its run folder at its end, and to the file of ``--pdserve-report``."""
+"""Write the session's report to its run folder, and to the file of ``--pdserve-report``."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from pytest_pdserve.values.errors import PdserveError
 
 if TYPE_CHECKING:
     from pytest_pdserve.report.document import PytestOutcomes
+    from pytest_pdserve.report.page.trends import NightTrends
     from pytest_pdserve.session.session import Session
     from pytest_pdserve.values.report import Reason
     from pytest_pdserve.values.report import Report
 
 report_key = pytest.StashKey["Report"]()
-"""The session's report, once it has come to its end."""
+"""The session's report, after its end."""
 lines_key = pytest.StashKey[list[str]]()
-"""What the summary says of the report's files."""
+"""Summary lines about errors of the report's files."""
 _COUNTED = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "deselected")
-"""What pytest's summary counts."""
-_LONGEST = 2000
-"""Characters of what a test says that are kept."""
-_WHOLE = tuple(pytest.ExitCode[name] for name in ("OK", "TESTS_FAILED", "NO_TESTS_COLLECTED"))
-"""What pytest ends with when it ran every test that was chosen."""
+"""Outcomes that pytest's summary counts."""
+_MAX_MESSAGE = 2000
+"""Maximum characters of a test's message."""
+_COMPLETE = tuple(pytest.ExitCode[name] for name in ("OK", "TESTS_FAILED", "NO_TESTS_COLLECTED"))
+"""Exit codes of pytest when it ran every selected test."""
 
 
 def replace_earlier_report(config: pytest.Config) -> None:
-    """Have the file of ``--pdserve-report`` say that this session has measured nothing yet.
+    """Write an empty report to the file of ``--pdserve-report`` at the start.
 
-    A session that is killed then leaves no report of an earlier one.
+    So a killed session does not leave the report of an earlier one.
 
     :raises pytest.UsageError: if the file cannot be written.
     """
@@ -45,7 +46,7 @@ def replace_earlier_report(config: pytest.Config) -> None:
     settings = settings_of(config)
     from pytest_pdserve.report.document import unmeasured_report
 
-    _write_asked(config, unmeasured_report(settings.system, ended=False))
+    _write_requested(config, unmeasured_report(settings.system, ended=False))
     if problems := config.stash.get(lines_key, []):
         raise pytest.UsageError(problems[0])
 
@@ -53,11 +54,11 @@ def replace_earlier_report(config: pytest.Config) -> None:
 def make_report(
     pytest_session: pytest.Session, session: Session | None, notes: Callable[[], Sequence[str]]
 ) -> None:
-    """Make the session's report and write it; what goes wrong is a line of the summary.
+    """Build and write the session's report; errors become lines of the summary.
 
-    Nothing is made where no test needed the session and no file was asked for.
+    There is no report if no test needed the session and no file was requested.
 
-    :param notes: returns what the summary says of the tests.
+    :param notes: returns the notes of the summary.
     """
     config = pytest_session.config
     if session is None and not wants_report(config):
@@ -69,16 +70,16 @@ def make_report(
             session.store.write_report(report)
     except PdserveError as error:
         _say(config, f"no report.json: {error}")
-    except Exception as error:  # whatever is wrong with a report, verdicts stay as they are
-        _say(config, f"no report.json: a fault of pdserve itself: {error!r}; please report it")
+    except Exception as error:  # an error in a report must not change verdicts
+        _say(config, f"no report.json: internal error of pdserve: {error!r}; please report it")
     if report_key in config.stash and wants_report(config):
-        _write_asked(config, config.stash[report_key])
+        _write_requested(config, config.stash[report_key])
 
 
-def report_lines(config: pytest.Config, *, asked: bool) -> list[str]:
-    """Return what the summary says of the report: where it lies, or why there is none.
+def report_lines(config: pytest.Config, *, only_requested: bool) -> list[str]:
+    """Return the summary lines about the report: where it is, or why there is none.
 
-    :param asked: whether only a file that was asked for is told, and none of the run folder.
+    :param only_requested: whether to report only a requested file, and not that of the run folder.
     """
     report, lines = config.stash.get(report_key, None), config.stash.get(lines_key, [])
     if report is None or lines:
@@ -86,15 +87,15 @@ def report_lines(config: pytest.Config, *, asked: bool) -> list[str]:
     from pytest_pdserve.results.store import REPORT_FILE
 
     path = settings_of(config).report
-    if path is None and report.folder and not asked:
+    if path is None and report.folder and not only_requested:
         path = Path(report.folder) / REPORT_FILE
     return [f"report: {path}"] if path is not None else []
 
 
 def write_headline(terminal: pytest.TerminalReporter, report: Report | None) -> None:
-    """Write the verdict and how many there are of each, in the colour of the verdict.
+    """Write the session's verdict and counts, in the colour of the verdict.
 
-    Whether there are colours is pytest's decision: ``--color``, ``NO_COLOR``, a terminal.
+    pytest decides whether there are colours: ``--color``, ``NO_COLOR``, a terminal.
     """
     if report is None:
         return
@@ -125,7 +126,7 @@ def _report(
     )
 
 
-def _write_asked(config: pytest.Config, report: Report) -> None:
+def _write_requested(config: pytest.Config, report: Report) -> None:
     from pytest_pdserve.report.writing import format_of
     from pytest_pdserve.report.writing import write_report
 
@@ -133,11 +134,25 @@ def _write_asked(config: pytest.Config, report: Report) -> None:
     if path is None:
         return
     try:
-        write_report(report, path, format_of(path))
+        form = format_of(path)
+        trends = _trends(config, report) if form == "html" else None
+        write_report(report, path, form, trends=trends)
     except PdserveError as error:
         _say(config, f"no report: {error}")
     except Exception as error:
-        _say(config, f"no report {path}: a fault of pdserve itself: {error!r}; please report it")
+        _say(config, f"no report {path}: internal error of pdserve: {error!r}; please report it")
+
+
+def _trends(config: pytest.Config, report: Report) -> NightTrends | None:
+    """Return what the project's history holds of the session's cells; None without a history."""
+    from pytest_pdserve.study.cell_trends import night_trends
+
+    history = settings_of(config).project.history
+    try:
+        return night_trends(report, history) if history is not None else None
+    except PdserveError as error:
+        _say(config, f"no trends in the report: {error}")
+        return None
 
 
 def _say(config: pytest.Config, line: str) -> None:
@@ -147,7 +162,7 @@ def _say(config: pytest.Config, line: str) -> None:
 def _outcomes(
     pytest_session: pytest.Session, session: Session | None, notes: Sequence[str]
 ) -> PytestOutcomes:
-    """Return what pytest counted, and which tests say something that no verdict says."""
+    """Return what pytest counted, and the tests with a message but no verdict."""
     from pytest_pdserve.report.document import PytestOutcomes
 
     reporter: Any = pytest_session.config.pluginmanager.getplugin("terminalreporter")
@@ -155,29 +170,29 @@ def _outcomes(
     smoke = session.smoke if session is not None else {}
     stopped = pytest_session.shouldstop or pytest_session.shouldfail
 
-    def unsaid(*outcomes: str) -> Iterator[Reason]:
+    def without_verdict(*outcomes: str) -> Iterator[Reason]:
         for outcome in outcomes:
-            for said in stats.get(outcome, ()):
-                if said.nodeid not in smoke and not getattr(said, "pdserve_in_report", False):
-                    yield _reason(said)
+            for report in stats.get(outcome, ()):
+                if report.nodeid not in smoke and not getattr(report, "pdserve_in_report", False):
+                    yield _reason(report)
 
     return PytestOutcomes(
         counts={name: len(stats[name]) for name in _COUNTED if stats.get(name)},
-        errors=tuple(unsaid("error", "failed")),
-        skipped=tuple(unsaid("skipped")),
+        errors=tuple(without_verdict("error", "failed")),
+        skipped=tuple(without_verdict("skipped")),
         notes=tuple(notes),
-        ended=pytest_session.exitstatus in _WHOLE and not stopped,
+        ended=pytest_session.exitstatus in _COMPLETE and not stopped,
     )
 
 
-def _reason(said: Any) -> Reason:
+def _reason(report: Any) -> Reason:
     """Return the test, or the file that could not be collected, and its message."""
     from pytest_pdserve.values.report import Reason
 
-    why = said.longrepr
+    why = report.longrepr
     if isinstance(why, tuple):  # of a skip: file, line, reason
         why = str(why[2]).removeprefix("Skipped: ")
     crash = getattr(why, "reprcrash", None)
-    text = str(why if crash is None else crash.message)[:_LONGEST]
+    text = str(why if crash is None else crash.message)[:_MAX_MESSAGE]
     clean = text.encode("utf-8", "backslashreplace").decode()
-    return Reason(subject=said.nodeid, why=clean)
+    return Reason(subject=report.nodeid, why=clean)

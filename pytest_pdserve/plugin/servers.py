@@ -1,4 +1,4 @@
-"""How the servers of a topology are started, for the first time and anew."""
+"""Start the servers of a topology, for the first time and again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.backends.allocation import Allocation
     from pytest_pdserve.serving.client import BenchClient
     from pytest_pdserve.serving.restartable import Servers
-    from pytest_pdserve.serving.running_transfers import Bare
+    from pytest_pdserve.serving.running_transfers import BareFigures
     from pytest_pdserve.serving.shared import SharedEngines
     from pytest_pdserve.session.session import Session
     from pytest_pdserve.values.system import System
@@ -33,7 +33,7 @@ def starter(
     bench: BenchClient | None,
     items: Sequence[pytest.Item],
 ) -> Callable[[int], contextlib.AbstractContextManager[Servers]]:
-    """Return what starts the servers of a topology, while the prompts of its tests are made."""
+    """Return a function that starts the servers of a topology while prompts are prepared."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.serving.clients import prepare
 
@@ -46,10 +46,10 @@ def starter(
         bare = _check_pairs(topology, session, allocation, shared, number)
         deploying = _deploying(topology, session, allocation, bench, shared, number)
         if bench is not None:
-            asked = workloads_on(topology, items)
+            workloads = workloads_on(topology, items)
             prepare(
                 bench,
-                asked,
+                workloads,
                 topology,
                 system,
                 store=session.store,
@@ -73,14 +73,14 @@ def _check_pairs(
     allocation: Allocation,
     shared: SharedEngines | None,
     number: int,
-) -> Bare | None:
-    """Measure the pairs that a topology will use, before a model loads, where that is asked for.
+) -> BareFigures | None:
+    """Measure the pairs that a topology will use before a model loads, if requested.
 
-    :returns: what NIXL alone shows between them; None where the system promises no speed, or the
-        topology moves no KV cache.
-    :raises TransferError: naming pairs and nodes that are slower than they must be.
+    :returns: figures of NIXL without a model; None if the system requires no speed, or the topology
+        moves no KV cache.
+    :raises TransferError: with the pairs and nodes that are too slow.
     """
-    if not _is_promised(topology, session.system):
+    if not _requires_speed(topology, session.system):
         return None
     from pytest_pdserve.transfer.bare import bare_figures
     from pytest_pdserve.transfer.preflight import Preflight
@@ -109,20 +109,20 @@ def _check_pairs(
         )
 
 
-def _is_promised(topology: Topology, system: System) -> bool:
-    """Tell whether the session starts what moves KV caches, and the file says how fast."""
+def _requires_speed(topology: Topology, system: System) -> bool:
+    """Tell whether the session starts KV transfers, and the system file has a required speed."""
     from pytest_pdserve.backends.registry import backend_of
 
-    backend, asked = backend_of(system), system.transfer
+    backend, settings = backend_of(system), system.transfer
     starts = backend.starts_servers and backend.deployer is None
-    promised = asked.preflight or asked.floor_gb_s is not None
-    return topology.disaggregated and starts and promised
+    has_required_speed = settings.preflight or settings.floor_gb_s is not None
+    return topology.disaggregated and starts and has_required_speed
 
 
-def _check_running(deployment: Servers, bare: Bare, session: Session) -> None:
-    """Measure the pairs of a topology that is up, one transfer at a time.
+def _check_running(deployment: Servers, bare: BareFigures, session: Session) -> None:
+    """Measure the pairs of a deployed topology, one transfer at a time.
 
-    :raises TransferError: naming pairs that are slower than the system promises.
+    :raises TransferError: with the pairs that are slower than the system requires.
     """
     from pytest_pdserve.serving.deployment import Deployment
     from pytest_pdserve.transfer.running import prove_transfers
@@ -133,7 +133,7 @@ def _check_running(deployment: Servers, bare: Bare, session: Session) -> None:
 
 
 def _baseline(session: Session) -> TransferBaseline | None:
-    """Return what transfers are held against where the system file gives no floor."""
+    """Return the baseline of transfers, for systems without a floor."""
     from pytest_pdserve.results.transfer import load_transfer_baseline
 
     rootdir, digest = session.settings.project.rootdir, session.provenance.fingerprint
@@ -148,7 +148,7 @@ def _deploying(
     shared: SharedEngines | None,
     number: int,
 ) -> contextlib.AbstractContextManager[Servers]:
-    """Stand a topology up: on instances that it shares, or on its own."""
+    """Deploy a topology on shared instances or on its own."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.serving.stand_up import stand_up
 
@@ -174,14 +174,14 @@ def _shared(
     bench: BenchClient | None,
     items: Sequence[pytest.Item],
 ) -> SharedEngines | None:
-    """Return the instances that a topology shares with others of the session; None for its own."""
+    """Return the instances that a topology shares with others; None if it has its own."""
     from pytest_pdserve.serving.shared import SharedEngines
 
     group = groups_of(items, session.system).get(topology.id)
     if group is None or bench is None:
         return None
     if topology.id not in session.shared:
-        made = SharedEngines(
+        engines = SharedEngines(
             topologies=group,
             system=session.system,
             allocation=allocation,
@@ -189,19 +189,19 @@ def _shared(
             logs=lambda number: session.store.logs("shared", number),
             rotation=session.rotation,
         )
-        session.shared |= {each.id: made for each in group}
+        session.shared |= {each.id: engines for each in group}
     return session.shared[topology.id]
 
 
 def stop_shared(session: Session, but: SharedEngines | None = None) -> None:
-    """End instances that topologies share, all or all others than *but*."""
+    """Stop shared instances, except those of *but*."""
     for each in session.shared.values():
         if each is not but:
             each.stop()
 
 
 def groups_of(items: Sequence[pytest.Item], system: System) -> Mapping[str, tuple[Topology, ...]]:
-    """Return which topologies of *items* share instances, by id; empty where none do."""
+    """Return which topologies of *items* share instances, by id; empty if none do."""
     if not system.cluster.share_engines:
         return {}
     from pytest_pdserve.plan.sharing import sharing_groups

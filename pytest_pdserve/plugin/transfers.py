@@ -1,4 +1,4 @@
-"""Fixtures of ``suites/transfer``: agents on the session's nodes, and what one shape showed."""
+"""Fixtures of ``suites/transfer``: agents on the session's nodes, and verdicts on transfers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TRANSFERS = "_pdserve_transfers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldTransfers:
-    """Agents of the session that are up, and what their figures are held against."""
+class TransferMeasurement:
+    """Running agents of the session, and the baseline of their figures."""
 
     session: Session
     plan: TransferPlan
@@ -39,21 +39,21 @@ class HeldTransfers:
     baseline: TransferBaseline | None
 
     def verdict(self, case: TransferCase) -> Verdict:
-        """Measure one case between all pairs, keep records, and judge.
+        """Measure one case between all pairs, write records, and judge.
 
-        :raises TransferError: if a transfer fails, or brings wrong bytes.
+        :raises TransferError: if a transfer fails, or delivers wrong bytes.
         """
         from pytest_pdserve.judge.transfer import node_lines
         from pytest_pdserve.plan.transfer import repeat_command
         from pytest_pdserve.results.transfer import SUITE
-        from pytest_pdserve.transfer.measuring import judged
+        from pytest_pdserve.transfer.measuring import judge_and_confirm
 
         system, plan = self.session.system, self.plan
         shapes = tuple(shape for shape in plan.shapes if shape.id == case.id)
         if not shapes:
-            why = f"the KV cache of model {system.model.path!r} is not known here"
+            why = f"the KV cache of model {system.model.path!r} is unknown on this machine"
             return Verdict(status=Status.NOT_JUDGED, subject=case.id, misses=(why,))
-        verdicts = judged(
+        verdicts = judge_and_confirm(
             self._measure(plan.pairs, shapes, case.id),
             self.baseline,
             measure_again=lambda pairs: self._measure(pairs, shapes, f"{case.id}-again"),
@@ -76,7 +76,7 @@ class HeldTransfers:
     def _measure(
         self, pairs: Sequence[Pair], shapes: Sequence[TransferShape], label: str
     ) -> tuple[PairFigures, ...]:
-        """Measure with the agents of every backend, and keep records."""
+        """Measure with the agents of every backend, and write records."""
         from pytest_pdserve.results.transfer import write_transfers
 
         found = tuple(
@@ -95,8 +95,8 @@ class HeldTransfers:
 
 
 @pytest.fixture(scope="session")
-def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[HeldTransfers]:
-    """NIXL agents on all nodes of the session, for every case of the system."""
+def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[TransferMeasurement]:
+    """Start NIXL agents on all nodes of the session, for every case of the system."""
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.plan.transfer import all_pairs
     from pytest_pdserve.plan.transfer import transfer_backends
@@ -104,7 +104,7 @@ def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[HeldTransfers
     from pytest_pdserve.results.transfer import load_transfer_baseline
     from pytest_pdserve.transfer.measuring import TransferPlan
     from pytest_pdserve.transfer.measuring import check_transfers
-    from pytest_pdserve.transfer.measuring import holding_agents
+    from pytest_pdserve.transfer.measuring import running_agents
     from pytest_pdserve.transfer.measuring import shapes_of
 
     with without_traceback(lost=TRANSFERS):
@@ -123,16 +123,18 @@ def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[HeldTransfers
             system, project.rootdir, session.provenance.fingerprint, session.state
         )
         backend_of(system).check(system)
-        starting = holding_agents(
+        starting = running_agents(
             allocation, system, plan, folder=session.store.folder, progress=progress
         )
         with session.phases.entered("start", starting) as agents:
-            yield HeldTransfers(session=session, plan=plan, agents=agents, baseline=baseline)
+            yield TransferMeasurement(session=session, plan=plan, agents=agents, baseline=baseline)
 
 
 @pytest.fixture
-def pdserve_transfer(request: pytest.FixtureRequest, _pdserve_transfers: HeldTransfers) -> Verdict:
-    """The verdict on transfers between all pairs of nodes, which are measured without a model.
+def pdserve_transfer(
+    request: pytest.FixtureRequest, _pdserve_transfers: TransferMeasurement
+) -> Verdict:
+    """Return the verdict on transfers between all pairs of nodes, measured without a model.
 
     A test that requests it runs once for each shape: prompt lengths, sizes and numbers in flight of
     ``[transfer]`` in the system file. ``pdserve_apply_verdict`` ends the test by it.

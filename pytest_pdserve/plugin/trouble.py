@@ -1,7 +1,7 @@
-"""Trouble with machines: one ERROR where it is met, and skips of the tests that depend on it.
+"""Infrastructure errors: one ERROR where it occurs, and skips of the tests that depend on it.
 
-What is lost with an error is told by where it is met: with nodes the whole session, with servers
-their topology, with a run its cell alone, unless the same error is met again in another cell.
+The place of an error determines what depends on it: of nodes the whole session, of servers their
+topology, of a run only its cell, unless the same error occurs again in another cell.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ allocation_key: pytest.StashKey[Allocation] = pytest.StashKey()
 SESSION, NODES, BENCH = "_pdserve_session", "pdserve_cluster", "_pdserve_bench"
 """Fixtures that the tests of a session share."""
 _OF_SERVERS = (LaunchError, NotReadyError, StuckError)
-"""Errors after which the servers of a topology are of no use."""
+"""Errors after which the servers of a topology are lost."""
 _OF_A_CELL = (InvalidRunError, ConfigError)
-"""Errors that say nothing of other cells, however often they are met."""
+"""Errors that never affect other cells."""
 _VARYING = re.compile(r"\S*\d\S*")
 """Words that differ between cells: their ids, paths, lines and times."""
 
 
 class Trouble(pytest.fail.Exception):  # type: ignore[name-defined,misc]
-    """Trouble with machines in a fixture, shown as one message; it knows the error behind it."""
+    """An infrastructure error in a fixture, shown as one message."""
 
     def __init__(self, error: PdserveError, lost: str) -> None:
         super().__init__(str(error), pytrace=False)
         self.error = error
         self.lost = lost
-        """Fixture that cannot be had; empty if that depends on the error."""
+        """Fixture that is lost; empty if that depends on the error."""
 
 
 @contextlib.contextmanager
 def without_traceback(lost: str = "") -> Iterator[None]:
-    """Show trouble with machines as its one message: in a fixture, pytest makes that an ERROR.
+    """Show infrastructure errors as one message: in a fixture, pytest makes that an ERROR.
 
-    :param lost: fixture that cannot be had then, for no test.
-    :raises pytest.exit.Exception: if the benchmark client can measure nothing: the session ends.
+    :param lost: fixture that is then lost for all tests.
+    :raises pytest.exit.Exception: if the benchmark client cannot run: the session ends.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def without_traceback(lost: str = "") -> Iterator[None]:
 
 
 def cause_of(config: pytest.Config, error: PdserveError) -> PdserveError:
-    """Return what trouble in a test comes from: that of the nodes, if they are what was lost."""
+    """Return the cause of an error in a test: that of the nodes, if they were lost."""
     allocation = config.stash.get(allocation_key, None)
     if allocation is None:
         return error
@@ -81,7 +81,7 @@ def cause_of(config: pytest.Config, error: PdserveError) -> PdserveError:
 
     progress = progress_to(config, settings_of(config).system.name)
     try:
-        with Heartbeat(progress, "asking the nodes what they have lost"):
+        with Heartbeat(progress, "checking the nodes"):
             allocation.diagnose()
     except PdserveError as lost:
         return lost
@@ -93,18 +93,17 @@ class FirstError:
     """An ERROR that other tests depend on."""
 
     test: str
-    """Node id of the test that met it."""
-    said: str
-    """Its message."""
-    stood: bool
-    """Whether servers stood when it was met: then a fresh start may serve."""
+    """Node id of the test in which it occurred."""
+    message: str
+    servers_up: bool
+    """Whether servers were up when it occurred: then a fresh start may work."""
     skipped: list[str] = field(default_factory=list)
     """Node ids of the tests that were skipped."""
 
     @property
     def reason(self) -> str:
-        """Why a test that depends on it is skipped, on one line."""
-        return f"depends on the ERROR of {self.test}: {self.said.splitlines()[0]}"
+        """Reason why a test that depends on it is skipped, on one line."""
+        return f"depends on the ERROR of {self.test}: {self.message.splitlines()[0]}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,22 +111,22 @@ class Troubles:
     """The errors of a session that tests depend on."""
 
     fixtures: dict[str, FirstError] = field(default_factory=dict)
-    """By fixture that is lost with them."""
+    """First error by the fixture that is lost."""
     topologies: dict[str, FirstError] = field(default_factory=dict)
-    """By topology whose servers are lost with them."""
+    """First error by the topology whose servers are lost."""
     ended: dict[str, FirstError] = field(default_factory=dict)
-    """First of each topology, whatever was lost with it."""
-    _met: dict[tuple[str, str], FirstError] = field(default_factory=dict)
-    """All others, by topology and message."""
+    """First error of each topology, whatever was lost."""
+    _others: dict[tuple[str, str], FirstError] = field(default_factory=dict)
+    """Other errors, by topology and message."""
 
-    def meet(self, item: pytest.Item, error: PdserveError, lost: str, *, stood: bool) -> None:
-        """Take in the error of a test.
+    def add(self, item: pytest.Item, error: PdserveError, lost: str, *, servers_up: bool) -> None:
+        """Record the error of a test.
 
-        :param lost: fixture that cannot be had any more; empty if the error tells.
-        :param stood: whether the servers of the test's topology stood when it was met.
+        :param lost: fixture that is lost; empty if that depends on the error.
+        :param servers_up: whether the servers of the test's topology were up when it occurred.
         """
-        said = str(error) or type(error).__name__
-        first = FirstError(test=item.nodeid, said=said, stood=stood)
+        message = str(error) or type(error).__name__
+        first = FirstError(test=item.nodeid, message=message, servers_up=servers_up)
         topology = topology_of(item)
         if topology is not None:
             self.ended.setdefault(topology.id, first)
@@ -135,19 +134,19 @@ class Troubles:
             self.fixtures.setdefault(lost or NODES, first)
         elif topology is None or isinstance(error, _OF_A_CELL):
             return
-        elif isinstance(error, _OF_SERVERS) or not stood:
+        elif isinstance(error, _OF_SERVERS) or not servers_up:
             self.topologies.setdefault(topology.id, first)
         else:
-            key = (topology.id, _VARYING.sub("…", first.said))
-            if key in self._met:
-                self.topologies.setdefault(topology.id, self._met[key])
-            self._met.setdefault(key, first)
+            key = (topology.id, _VARYING.sub("…", first.message))
+            if key in self._others:
+                self.topologies.setdefault(topology.id, self._others[key])
+            self._others.setdefault(key, first)
 
-    def behind(self, item: pytest.Item) -> FirstError | None:
-        """Return the error that a test depends on; None if there is none.
+    def error_behind(self, item: pytest.Item) -> FirstError | None:
+        """Return the error that a test depends on; None without one.
 
-        A test that judges a topology as a whole looks at what its other tests left, and one that
-        was put off has fresh servers started for it.
+        A test that judges a topology as a whole uses results of its other tests, and a postponed
+        test gets fresh servers.
         """
         names = getattr(item, "fixturenames", ())
         for fixture, first in self.fixtures.items():
@@ -156,18 +155,20 @@ class Troubles:
         topology = topology_of(item)
         looks_back = "pdserve_judge_topology" in names
         uses_servers = "_pdserve_restartable" in names and not looks_back
-        known = self.topologies.get(topology.id) if topology and uses_servers else None
+        first_error = self.topologies.get(topology.id) if topology and uses_servers else None
         put_off = item.stash.get(times_key, 0) > 0
-        return None if known is not None and known.stood and put_off else known
+        return (
+            None if first_error is not None and first_error.servers_up and put_off else first_error
+        )
 
     def pointer(self, topologies: Iterable[str]) -> str:
-        """Return which tests met the first errors of *topologies*, in brackets; empty if none."""
+        """Return the tests with the first errors of *topologies*, in parentheses; empty without."""
         tests = [self.ended[each].test for each in topologies if each in self.ended]
         return f" ({', '.join(dict.fromkeys(tests))})" if tests else ""
 
     @property
     def all(self) -> list[FirstError]:
-        """Every error that a test was skipped for, once."""
+        """Every error for which a test was skipped, once."""
         found = [*self.fixtures.values(), *self.topologies.values()]
         return [each for n, each in enumerate(found) if each.skipped and each not in found[:n]]
 
@@ -176,13 +177,13 @@ troubles_key = pytest.StashKey[Troubles]()
 
 
 def troubles_of(config: pytest.Config) -> Troubles:
-    """Return the errors of a session that tests depend on, so far."""
+    """Return the errors of the session that tests depend on, so far."""
     return config.stash.setdefault(troubles_key, Troubles())
 
 
-def skip_what_depends(item: pytest.Item) -> None:
-    """Skip a test that depends on an error that another test has met."""
-    first = troubles_of(item.config).behind(item)
+def skip_dependent(item: pytest.Item) -> None:
+    """Skip a test that depends on an error of another test."""
+    first = troubles_of(item.config).error_behind(item)
     if first is None:
         return
     first.skipped.append(item.nodeid)
@@ -193,7 +194,7 @@ def skip_what_depends(item: pytest.Item) -> None:
 
 
 def keep_for_last_failed(config: pytest.Config) -> None:
-    """Have ``--lf`` run skipped tests too the next time: nothing is known of them."""
+    """Let the next ``--lf`` run skipped tests too: they have no result."""
     plugin = config.pluginmanager.getplugin("lfplugin")
     if plugin is not None:
         for first in troubles_of(config).all:
@@ -201,7 +202,7 @@ def keep_for_last_failed(config: pytest.Config) -> None:
 
 
 def dependence_lines(config: pytest.Config) -> list[str]:
-    """Say how many tests were skipped, and for which ERROR; a line for each."""
+    """Return a line per ERROR with the number of tests that were skipped for it."""
     return [
         f"{len(first.skipped)} test{'s' if len(first.skipped) > 1 else ''} skipped: {first.reason}"
         for first in troubles_of(config).all

@@ -1,4 +1,4 @@
-"""Cells of the baseline that no test measures any more: a sweep that lost cells is not green."""
+"""Find cells of the baseline that no test measures any more."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 PANELS = "pdserve_panels"
 """Marker of sweep tests; both panels together are the whole sweep."""
 collected_key = pytest.StashKey[set[Key]]()
-"""Cells that a test was collected for."""
+"""Cells with a collected test."""
 deselected_key = pytest.StashKey[bool]()
-"""Set where tests of topologies were deselected, by ``-k``, ``--lf`` or any plugin."""
+"""Set if tests of topologies were deselected, by ``-k``, ``--lf`` or any plugin."""
 
 
 def remember_deselected_tests(items: Sequence[pytest.Item]) -> None:
-    """Keep that tests of topologies are left out on purpose."""
+    """Remember that tests of topologies are left out on purpose."""
     for item in items:
         if topology_of(item) is not None:
             item.config.stash[deselected_key] = True
 
 
 def remember_collected_cells(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    """Keep the cells that have a test, unless only a part of a suite was selected."""
+    """Remember the cells with a test, unless only a part of a suite was selected."""
     panels = {name for item in items for mark in item.iter_markers(PANELS) for name in mark.args}
     if len(panels) < 2:  # not the whole sweep
         return
-    # --lf leaves out whole files too, of which no hook tells
+    # --lf leaves out whole files too, without calling a hook
     if deselected_key in config.stash or config.getoption("lf", default=False):
         return
     if any("::" in word for word in config.args):
@@ -43,10 +43,10 @@ def remember_collected_cells(config: pytest.Config, items: Sequence[pytest.Item]
 
 
 def unmeasured_cells(config: pytest.Config, session: Session) -> tuple[Key, ...]:
-    """Return the cells of the baseline that have no test, of topologies that were measured."""
+    """Return the cells of the baseline without a test, of topologies that were measured."""
     collected = config.stash.get(collected_key, set())
     measured = {topology for topology, _ in (*session.cells, *session.invalid)}
-    if not collected or not measured:  # nothing else asks for a baseline then, which may be refused
+    if not collected or not measured:  # do not load a baseline that may be invalid without need
         return ()
     baseline = session.session_judge.shared
     if baseline is None:

@@ -1,4 +1,4 @@
-"""What ``pdserve calibrate`` shows."""
+"""The output of ``pdserve calibrate``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pytest_pdserve.report.table import text_table
 from pytest_pdserve.values.calibration import MEASURED
 from pytest_pdserve.values.calibration import MIN_NIGHTS
 from pytest_pdserve.values.calibration import MIN_STARTS
-from pytest_pdserve.values.calibration import Blind
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.calibration import CellLoad
 from pytest_pdserve.values.calibration import CellNoise
 from pytest_pdserve.values.calibration import FirstRun
 from pytest_pdserve.values.calibration import Forecast
+from pytest_pdserve.values.calibration import InsensitiveMetric
 from pytest_pdserve.values.calibration import LoadRatio
 from pytest_pdserve.values.calibration import MetricNoise
 from pytest_pdserve.values.calibration import Series
@@ -28,7 +28,7 @@ from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.system import System
 
 _STARTS, _RUNS = 5, 3
-"""Starts, and runs on each, that are asked for."""
+"""Starts, and runs on each, that are recommended."""
 _CLEARLY = 1.25
 """How many times larger than expected a ratio is that is pointed out."""
 
@@ -36,7 +36,7 @@ _CLEARLY = 1.25
 def calibration_lines(found: Calibration, series: Series, system: System | None) -> list[str]:
     """Return tables of the noise and of what follows, and lines for the system file.
 
-    :param system: what the series was measured on; None if nobody said it.
+    :param system: what the series was measured on; None if unknown.
     """
     nights = f"{found.nights} nights" if found.nights > 1 else "one night"
     return [
@@ -47,14 +47,14 @@ def calibration_lines(found: Calibration, series: Series, system: System | None)
         *_section("First runs on a start", _first_run_lines(found.first_runs)),
         *_section("Typical spreads, %, and floors", _metric_lines(found.metrics, system)),
         *_section("Longer loads", _forecast_lines(found)),
-        *_section("What sees less than is promised", _blind_lines(found.blind)),
+        *_section("What sees less than is promised", _blind_lines(found.insensitive)),
         *_section("What is missing", _missing_lines(found, system)),
         *_section(f"Lines for {system.source if system else 'system.toml'}", _toml_lines(found)),
     ]
 
 
 def nothing_known(found: Calibration, system: System | None) -> str:
-    """Return what to say of a series that has too few starts of every cell."""
+    """Return a sentence on a series that has too few starts of every cell."""
     return (
         f"{found.source}: {found.runs} runs on {found.starts} starts, expected at least "
         f"{MIN_STARTS} starts of a cell; {_how(found.few_starts, system)}"
@@ -183,7 +183,7 @@ def _ratio_lines(ratios: Sequence[LoadRatio]) -> Iterator[str]:
         yield "this is assumed: no cell was measured with two numbers of prompts"
 
 
-def _blind_lines(blind: Sequence[Blind]) -> Iterator[str]:
+def _blind_lines(blind: Sequence[InsensitiveMetric]) -> Iterator[str]:
     if not blind:
         return
     columns = ("topology", "workload", "metric", "limit", "promised", "prompts needed", "or starts")
@@ -194,7 +194,7 @@ def _blind_lines(blind: Sequence[Blind]) -> Iterator[str]:
     )
 
 
-def _blind_row(each: Blind) -> tuple[str, ...]:
+def _blind_row(each: InsensitiveMetric) -> tuple[str, ...]:
     noise, prompts = each.noise, "none" if each.noise.within else "-"
     if each.prompts is not None:
         load_s = noise.load_s and noise.load_s * each.prompts / noise.prompts
@@ -230,7 +230,7 @@ def _load_text(load: CellLoad) -> str:
 
 
 def _how(loads: Sequence[CellLoad], system: System | None) -> str:
-    """Say how more is measured: in one session, or in several where each makes one start."""
+    """Return how to measure more: in one session, or in several where each makes one start."""
     topologies = ",".join(dict.fromkeys(topology for (topology, _), _ in loads))
     name = system.name if system else "NAME"
     command = f"pytest suites/sweep --system {name} --topology {topologies}"

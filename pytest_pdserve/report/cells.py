@@ -1,4 +1,4 @@
-"""Tables of cells and what sanity says of them, as the terminal and ``pdserve show`` print them."""
+"""Tables of cells and their findings, for the terminal and ``pdserve show``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import Metric
 
-_MOST = 5
+_MAX_NAMES = 5
 """Cells that a finding names."""
 
 
 def cell_table(
-    rows: Sequence[tuple[Cell, str]], *, said: str = "verdict", more: Sequence[Metric] = ()
+    rows: Sequence[tuple[Cell, str]], *, heading: str = "verdict", more: Sequence[Metric] = ()
 ) -> list[str]:
     """Return a table of cells, with the metrics that have a column, each with its unit.
 
-    :param rows: at least one cell, and what the last column says of each.
-    :param said: heading of the last column.
+    :param rows: at least one cell, and its text in the last column.
+    :param heading: heading of the last column.
     :param more: further metrics with a column.
     """
     columns = (*METRICS.shown, *more)
@@ -35,7 +35,7 @@ def cell_table(
     align = f"ll{'r' * len(labels)}l"
     return [
         *([f"all workloads: {names.shared}"] if names.shared else []),
-        *text_table(("topology", "workload", *labels, said), texts, align),
+        *text_table(("topology", "workload", *labels, heading), texts, align),
     ]
 
 
@@ -44,23 +44,23 @@ def _heading(metric: Metric) -> str:
 
 
 def finding_lines(cells: Iterable[Cell], *, severities: Sequence[str]) -> list[str]:
-    """Return what sanity says of cells, each sentence once, and of which cells.
+    """Return the findings of cells, each sentence once, with the cells that have it.
 
-    :param severities: of the findings that are wanted.
+    :param severities: of the findings that are returned.
     """
     cells = tuple(cells)
-    said: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     names = short_names([cell.workload for cell in cells])
     for cell in cells:
         for record in cell.records:
             for finding in record.findings:
                 if finding.severity in severities:
                     where = f"{cell.topology} {names.of(cell.workload)}"
-                    said.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
-    return [f"{text} [{_places(list(dict.fromkeys(where)))}]" for text, where in said.items()]
+                    places.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
+    return [f"{text} [{_places(list(dict.fromkeys(where)))}]" for text, where in places.items()]
 
 
 def _places(names: Sequence[str]) -> str:
     """Return the cells of a finding, the first few by name."""
-    more = len(names) - _MOST
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST])} and {more} more"
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MAX_NAMES])} and {more} more"

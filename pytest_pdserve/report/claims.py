@@ -8,13 +8,13 @@ from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.session.session import Session
 
-_FEW = 12
+_MAX_LISTED = 12
 """Claims that are all listed; of more, those that pass are only counted."""
 
 
 def claim_lines(session: Session) -> list[str]:
-    """One line per claim, or their count and the ones that do not simply hold."""
-    many = len(session.claims) > _FEW
+    """Return a line for each claim; of many claims their counts, and those that do not PASS."""
+    many = len(session.claims) > _MAX_LISTED
     outcomes = [
         (claim, verdict, claim_outcome(session, verdict)) for claim, verdict in session.claims
     ]
@@ -28,7 +28,7 @@ def claim_lines(session: Session) -> list[str]:
             lines.append(f"claim {claim.id}: {outcome}{detail and f': {detail}'}{miss}")
     alone = [claim.id for claim, _ in session.claims if claim.caution]
     if alone:
-        which = ", ".join(alone) if len(alone) < _FEW else f"{len(alone)} claims"
+        which = ", ".join(alone) if len(alone) < _MAX_LISTED else f"{len(alone)} claims"
         lines.append(
             f"caution: {which}: ITL of a disaggregated topology by itself, which also falls where "
             "decode instances starve (docs/claims.md)"
@@ -37,7 +37,7 @@ def claim_lines(session: Session) -> list[str]:
 
 
 def _first_miss(verdict: ClaimVerdict) -> str:
-    """The first miss in parentheses, and how many more there are; empty if there is none."""
+    """Return the first miss in parentheses, and how many more there are; empty without one."""
     if not verdict.misses:
         return ""
     more = len(verdict.misses) - 1
@@ -45,7 +45,7 @@ def _first_miss(verdict: ClaimVerdict) -> str:
 
 
 def claim_outcome(session: Session, verdict: ClaimVerdict) -> tuple[str, str]:
-    """Return what became of a claim, and what more there is to say, empty if nothing."""
+    """Return the outcome of a claim and its detail, which may be empty."""
     if verdict.status is Status.REPORTED:
         return str(verdict.status), f"does not hold; not enforced on {session.system.name}"
     return str(verdict.status), verdict.detail

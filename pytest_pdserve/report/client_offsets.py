@@ -1,4 +1,4 @@
-"""What ``pdserve calibrate --client`` prints."""
+"""The output of ``pdserve calibrate --client``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pytest_pdserve.values.client_offsets import ClientOffsets
 
 
 def offset_lines(found: ClientOffsets) -> list[str]:
-    """Return a table of what a client reports too much, ms, by requests in flight."""
+    """Return a table of what a client reports in excess, ms, by requests in flight."""
     names = tuple(dict.fromkeys(name for row in found.rows for name in row.off_ms))
     rows = [
         (f"{row.streams:,}", *(_signed(row.off_ms.get(name)) for name in names))

@@ -35,7 +35,7 @@ _LONGEST_VALUE = 100
 _BEFORE = 20
 """Characters before that."""
 _SAYS: tuple[Says, ...] = ("worse", "better", "unclear", "equal", "differs", "not compared")
-_MOST = 20
+_MAX_NAMES = 20
 """Names of cells in one sentence."""
 _MORE = "| … and {} more, with --format json |"
 """Last row of a table that lacks some."""
@@ -47,7 +47,7 @@ def text_lines(comparison: Comparison) -> list[str]:
 
 
 def _printable(line: str) -> str:
-    """Return *line* with control characters written as escapes, as a record may hold some."""
+    """Return *line* with control characters escaped, as a record may contain some."""
     if line.isprintable():
         return line
     escape = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
@@ -134,7 +134,7 @@ def _several(count: int, what: str) -> str:
 
 
 def _loads(comparison: Comparison) -> Iterator[str]:
-    """Say that loads are unlike, or that it is not known."""
+    """Yield a line if loads differ, or may differ."""
     if comparison.unlike:
         shown = "these numbers compare loads, not servers"
         what = (
@@ -181,14 +181,17 @@ def _excerpt(text: str, begin: int) -> str:
 
 
 def _about(comparison: Comparison) -> Iterator[str]:
-    """Say what is not known, invalid, mixed, or only on one side."""
+    """Yield lines on what is unknown, invalid, mixed, or only on one side."""
     if comparison.not_known:
         yield f"not known: {', '.join(comparison.not_known)}"
     for letter, side in _sides(comparison):
         yield from (f"{letter} {note}" for note in side.notes)
     for letter, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
-            shown = [*names[:_MOST], *([f"{len(names) - _MOST} more"] if names[_MOST:] else [])]
+            shown = [
+                *names[:_MAX_NAMES],
+                *([f"{len(names) - _MAX_NAMES} more"] if names[_MAX_NAMES:] else []),
+            ]
             yield f"only {letter} has: {', '.join(shown)}"
     yield from (f"not compared: {cell.name}: {cell.why}" for cell in comparison.cells if cell.why)
 
@@ -235,32 +238,34 @@ def _value(value: ComparedValue, most: int) -> str:
 
 
 def _voids(cells: Sequence[ComparedCell]) -> Iterator[str]:
-    """Say once why values are void, and of which metrics in how many cells."""
-    said: dict[str, dict[str, set[str]]] = {}
+    """Yield each reason why values are void, with its metrics and the number of cells."""
+    reasons: dict[str, dict[str, set[str]]] = {}
     for cell in cells:
         for metric in cell.metrics:
             for letter, value in (("A", metric.a), ("B", metric.b)):
                 if value.void:
-                    found = said.setdefault(value.why, {"sides": set(), "of": set(), "in": set()})
+                    found = reasons.setdefault(
+                        value.why, {"sides": set(), "of": set(), "in": set()}
+                    )
                     found["sides"].add(letter)
                     found["of"].add(metric.metric)
                     found["in"].add(cell.name)
-    for why, found in said.items():
+    for why, found in reasons.items():
         names = ", ".join(name for name in METRICS if name in found["of"])
         sides, count = " and ".join(sorted(found["sides"])), _several(len(found["in"]), "cell")
         yield f"void in {sides}, {count}: {names}: {why}"
 
 
 def _summary(comparison: Comparison) -> Iterator[str]:
-    """Count what B is, of the judged metrics and of all; name what is worse by too much."""
+    """Yield counts of metrics that are worse or better in B, and those that are too much worse."""
     metrics = [(cell, metric) for cell in comparison.cells for metric in cell.metrics]
     judged = [(cell, metric) for cell, metric in metrics if metric.judged]
     for what, of in (("judged metrics", judged), ("all metrics", metrics)):
         counts = Counter(metric.says for _, metric in of)
-        said = [f"{counts[says]} {says}" for says in _SAYS if counts[says]]
+        shown = [f"{counts[says]} {says}" for says in _SAYS if counts[says]]
         alone = sum(m.says in ("worse", "better") and m.interval is None for _, m in of)
         more = f"; {alone} of them without an interval, so they may be chance" if alone else ""
-        yield f"{what}: {', '.join(said) or 'none is compared'}{more}"
+        yield f"{what}: {', '.join(shown) or 'none is compared'}{more}"
     worse = [(m.worse, cell.name, m.metric) for cell, m in judged if m.says == "worse" and m.worse]
     if worse and not comparison.unlike:
         most, cell_name, name = max(worse)
@@ -280,7 +285,7 @@ def _fitting(lines: Iterable[str], count: int, room: int, more: str = _MORE) -> 
     """Return the lines that fit into *room* characters, and one that counts the others.
 
     :param count: lines in all.
-    :param more: what is said of the others, with their number in the place of ``{}``.
+    :param more: last line, with the number of the others in the place of ``{}``.
     """
     kept: list[str] = []
     for line in lines:

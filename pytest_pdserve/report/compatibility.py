@@ -28,7 +28,7 @@ def _section(package: Package) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for each in package.known:
         yield _row(each)
-    if unknown := package.not_looked_at():
+    if unknown := package.untested_releases():
         yield f"| {', '.join(unknown)} | | not looked at | | | |"
 
 

@@ -1,4 +1,4 @@
-"""What ``pdserve baseline diff`` shows."""
+"""The output of ``pdserve baseline diff``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Difference:
 def differences(
     old: Baseline | None, new: Baseline, floors: Mapping[str, float]
 ) -> Iterator[Difference]:
-    """All metrics of all cells of two baselines, by kind of client."""
+    """Yield all metrics of all cells of two baselines, by kind of client."""
     for client in sorted({*(old.clients if old else ()), *new.clients}):
         before = _references(old.of_client(client), floors) if old else {}
         after = _references(new.of_client(client), floors)
@@ -64,7 +64,7 @@ def _references(baseline: Baseline, floors: Mapping[str, float]) -> dict[Key, Re
 def difference_lines(
     old: Baseline | None, new: Baseline, floors: Mapping[str, float], *, everything: bool
 ) -> list[str]:
-    """A table of what differs, and how many metrics do not.
+    """Return a table of what differs, and how many metrics do not.
 
     :param floors: changes below these, as fractions, are shown only with *everything*.
     """

@@ -1,4 +1,4 @@
-"""The report of a session as one value, built from what the terminal shows and ``judge`` says."""
+"""The report of a session as one value: verdicts, errors, findings, versions, times, cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pytest_pdserve.results.store import RECORD_SUFFIX
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import load_times
 from pytest_pdserve.session.cell import Cell
-from pytest_pdserve.session.rejudge import Judged
+from pytest_pdserve.session.rejudge import RejudgedSession
 from pytest_pdserve.session.rejudge import invalid_verdict
 from pytest_pdserve.session.session import Session
 from pytest_pdserve.session.session_judge import SessionJudge
@@ -42,13 +42,13 @@ from pytest_pdserve.values.system import System
 
 _NOT_JUDGED = ("NOT JUDGED", "NOT ASKED", "MEASURED")
 _SEVERITIES = ("invalid", "unproven", "note")
-_LONGEST = 300
+_MAX_HEADLINE = 300
 """Characters of the first line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PytestOutcomes:
-    """What pytest says of the tests of a session."""
+    """Outcomes of the tests of a session, as pytest counts them."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many ``passed``, ``failed`` and so on."""
@@ -57,7 +57,7 @@ class PytestOutcomes:
     skipped: tuple[Reason, ...] = ()
     """Tests that were skipped without one."""
     notes: tuple[str, ...] = ()
-    """What else the summary says of them."""
+    """Further notes of the summary."""
     ended: bool = True
     """Whether the session came to its end."""
 
@@ -65,7 +65,7 @@ class PytestOutcomes:
 def session_report(session: Session, tests: PytestOutcomes) -> Report:
     """Return the report of a session that has come to its end.
 
-    :raises PdserveError: if what it is held against cannot be read.
+    :raises PdserveError: if its baseline or its history cannot be read.
     """
     system = session.system
     cells = (*session.cells.values(), *session.invalid.values())
@@ -73,7 +73,7 @@ def session_report(session: Session, tests: PytestOutcomes) -> Report:
     stored = system.figures is None
     times = session.phases.times if stored and not system.simulated else None
     report = Report(
-        **_of_system(system),
+        **_system_fields(system),
         measured=bool(cells),
         session=session.store.session if stored else None,
         folder=str(session.store.folder) if stored else "",
@@ -93,11 +93,11 @@ def session_report(session: Session, tests: PytestOutcomes) -> Report:
     )
     if cells:
         notes = (*night_notes(session), *new_lines(session), *tests.notes)
-        report = replace(report, notes=notes, **_held_against(session.session_judge, records))
+        report = replace(report, notes=notes, **_compared_with(session.session_judge, records))
     return finished(report)
 
 
-def rejudged_report(judged: Judged, folder: Path) -> Report:
+def rejudged_report(judged: RejudgedSession, folder: Path) -> Report:
     """Return the report of a stored session, judged by the baseline of today.
 
     :param folder: its run folder.
@@ -106,7 +106,7 @@ def rejudged_report(judged: Judged, folder: Path) -> Report:
     stored, judge = judged.session, judged.session_judge
     times = load_times(folder)
     report = Report(
-        **_of_system(judge.system),
+        **_system_fields(judge.system),
         measured=True,
         session=stored.session,
         folder=str(folder),
@@ -117,10 +117,10 @@ def rejudged_report(judged: Judged, folder: Path) -> Report:
         client=stored.client_kind,
         verdicts=tuple(_stored_verdicts(judged, folder)),
         findings=tuple(_findings(stored.records)),
-        notes=(*judge.expected.troubles, *(f"unreadable: {why}" for why in stored.unreadable)),
+        notes=(*judge.expected.problems, *(f"unreadable: {why}" for why in stored.unreadable)),
         phases=times,
         cost=_cost(times),
-        **_held_against(judge, stored.records),
+        **_compared_with(judge, stored.records),
     )
     return finished(report)
 
@@ -128,9 +128,9 @@ def rejudged_report(judged: Judged, folder: Path) -> Report:
 def unmeasured_report(system: System, **fields: Any) -> Report:
     """Return the report of a session that measured nothing.
 
-    :param fields: what else is known of it, as a :class:`Report` has it.
+    :param fields: further fields of the :class:`Report`.
     """
-    return finished(Report(measured=False, **_of_system(system), **fields))
+    return finished(Report(measured=False, **_system_fields(system), **fields))
 
 
 def finished(report: Report) -> Report:
@@ -158,25 +158,26 @@ def finished(report: Report) -> Report:
 
 
 def _headline(report: Report) -> str:
-    """Return what became of a session in one line."""
+    """Return the outcome of a session in one line."""
     counted = ", ".join(f"{count} {name}" for name, count in report.outcomes.items())
     mark = " (SIMULATED, no server ran)" if report.simulated else ""
     if report.figures:
         mark = " (FIGURES, nothing was measured)"
-    said = f"{report.status} on {report.system}{mark}: {counted}" if counted else ""
-    if not report.measured and not (said and report.figures):
-        why = f": {report.errors[0].why}" if report.errors and not said else ""
+    verdicts = f"{report.status} on {report.system}{mark}: {counted}" if counted else ""
+    line = verdicts
+    if not report.measured and not (verdicts and report.figures):
+        why = f": {report.errors[0].why}" if report.errors and not verdicts else ""
         nothing = f"Nothing was measured on {report.system}{why}"
         if not (report.ended or why):  # whatever it measured, this is no report of it
             nothing = f"No results of {report.system}: the session did not come to its end"
-        said = f"{nothing}{said and f'; {said}'}"
-    line = " ".join("; ".join([said, *_besides(report)]).split())
+        line = f"{nothing}{verdicts and f'; {verdicts}'}"
+    line = " ".join("; ".join([line, *_problems(report)]).split())
     line = "".join(character for character in line if character.isprintable())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return line if len(line) <= _MAX_HEADLINE else f"{line[: _MAX_HEADLINE - 1]}…"
 
 
-def _besides(report: Report) -> Iterator[str]:
-    """What went wrong beside the verdicts; of a session without any, the first line says it."""
+def _problems(report: Report) -> Iterator[str]:
+    """Yield what went wrong apart from the verdicts."""
     failed = sum(report.tests.get(name, 0) for name in ("failed", "error"))
     if number := len(report.errors):
         yield f"{number} error{'s' if number > 1 else ''} without a verdict"
@@ -186,7 +187,7 @@ def _besides(report: Report) -> Iterator[str]:
         yield "the session did not come to its end"
 
 
-def _of_system(system: System) -> dict[str, Any]:
+def _system_fields(system: System) -> dict[str, Any]:
     return {
         "system": system.name,
         "description": system.description,
@@ -204,8 +205,8 @@ def _session_verdicts(session: Session) -> Iterator[VerdictReport]:
         yield cell_report(session.verdicts.get(key), cell.records, _paths(cell, session), why=why)
     for cell in session.invalid.values():
         yield cell_report(invalid_verdict(cell.records), cell.records, _paths(cell, session))
-    for claim, said in session.claims:
-        yield claim_report(claim, said)
+    for claim, verdict in session.claims:
+        yield claim_report(claim, verdict)
     for test, (topology, verdict) in session.smoke.items():
         yield smoke_report(test, topology, verdict)
 
@@ -214,7 +215,7 @@ def _paths(cell: Cell, session: Session) -> list[str]:
     return [path.relative_to(session.store.folder).as_posix() for path in cell.paths]
 
 
-def _stored_verdicts(judged: Judged, folder: Path) -> Iterator[VerdictReport]:
+def _stored_verdicts(judged: RejudgedSession, folder: Path) -> Iterator[VerdictReport]:
     store = RunStore(folder=folder, session=judged.session.session)
     cells: dict[Key, list[Record]] = {}
     for record in judged.session.records:
@@ -225,12 +226,12 @@ def _stored_verdicts(judged: Judged, folder: Path) -> Iterator[VerdictReport]:
         stems = [store.stem(each.topology, each.workload, each.repeat) for each in records]
         paths = [f"{stem.relative_to(folder).as_posix()}{RECORD_SUFFIX}" for stem in stems]
         yield cell_report(judged.cells[key], records, paths)
-    for claim, said in judged.claims:
-        yield claim_report(claim, said)
+    for claim, verdict in judged.claims:
+        yield claim_report(claim, verdict)
 
 
-def _held_against(judge: SessionJudge, records: Sequence[Record]) -> dict[str, Any]:
-    """What a report says of the baseline, and of the nodes that were measured on."""
+def _compared_with(judge: SessionJudge, records: Sequence[Record]) -> dict[str, Any]:
+    """Return a report's fields on the baseline and on the nodes that were measured on."""
     baseline = judge.baseline
     measured = {(record.topology, record.workload.id) for record in records}
     topologies = {topology for topology, _ in measured}
@@ -252,7 +253,7 @@ def _held_against(judge: SessionJudge, records: Sequence[Record]) -> dict[str, A
 
 
 def _findings(records: Sequence[Record]) -> list[FindingReport]:
-    """What sanity says of the runs, each sentence once, what makes a run invalid first."""
+    """Return the findings of the runs, each sentence once, those of invalid runs first."""
     cells: dict[tuple[str, str, str], dict[str, None]] = {}
     for record in records:
         for each in record.findings:

@@ -1,4 +1,4 @@
-"""What an upgrade gate says, for terminals and as Markdown."""
+"""The result of an upgrade gate, for terminals and as Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_pdserve.values.gate import MetricState
 from pytest_pdserve.values.gate import ShownMetric
 from pytest_pdserve.values.gate import SwapEvidence
 from pytest_pdserve.values.metrics import METRICS
-from pytest_pdserve.values.phases import duration_words
+from pytest_pdserve.values.phases import duration_text
 
 GOOD_ROWS = 8
 """Good metrics that a terminal shows; all are in gate.md."""
@@ -34,7 +34,7 @@ _SWAPPED = ("component", "of", "topology", "load", "metric", "worse by", "says")
 
 
 def gate_lines(result: GateResult) -> list[str]:
-    """Return what a terminal shows."""
+    """Return the lines for a terminal."""
     rows = [e for e in result.evidence if e.state is not MetricState.GOOD]
     good = [e for e in result.evidence if e.state is MetricState.GOOD]
     shown = [*rows, *good[:GOOD_ROWS]]
@@ -50,7 +50,7 @@ def gate_lines(result: GateResult) -> list[str]:
 
 
 def _headline(result: GateResult) -> str:
-    said = {
+    reason = {
         GateVerdict.GO: "no gated metric is worse by more than its margin",
         GateVerdict.NO_GO: "the candidate breaks something"
         if result.faults
@@ -59,11 +59,11 @@ def _headline(result: GateResult) -> str:
         GateVerdict.ERROR: "the stacks could not be compared",
     }[result.verdict]
     simulated = "; SIMULATED, no server ran" if result.simulated else ""
-    return f"{result.verdict}: {said}{simulated}"
+    return f"{result.verdict}: {reason}{simulated}"
 
 
 def _because(result: GateResult) -> Iterator[str]:
-    """Yield the reasons of the verdict, a line each."""
+    """Yield the reasons for the verdict, a line each."""
     if result.error:
         yield f"  {result.error}"
     yield from (f"  {fault}" for fault in result.faults)
@@ -99,13 +99,13 @@ def _about(result: GateResult) -> Iterator[str]:
     gpus = f", {result.gpu_min:,.1f} GPU-minutes" if result.gpu_min is not None else ""
     yield (
         f"cost      {result.blocks} blocks, {result.starts} starts, {result.runs} runs; "
-        f"{duration_words(result.wall_s)} of system {result.system}{gpus}"
+        f"{duration_text(result.wall_s)} of system {result.system}{gpus}"
     )
 
 
 def _stack(stack: GatedStack) -> str:
-    said = ", ".join(f"{key} {value}" for key, value in stack.components.items())
-    return f"{stack.name} ({said})" if said else stack.name
+    components = ", ".join(f"{key} {value}" for key, value in stack.components.items())
+    return f"{stack.name} ({components})" if components else stack.name
 
 
 def _row(each: MetricEvidence) -> tuple[str, ...]:
@@ -113,9 +113,9 @@ def _row(each: MetricEvidence) -> tuple[str, ...]:
     if each.pairs_allowed is not None:
         beyond += f", {each.pairs_allowed} may"
     low, high = _percent(each.low), _percent(each.high)
-    says = str(each.state)
+    state = str(each.state)
     if each.forecast_blocks is not None:
-        says += f", ~{each.forecast_blocks} blocks"
+        state += f", ~{each.forecast_blocks} blocks"
     return (
         each.topology,
         each.workload or "(all)",
@@ -129,7 +129,7 @@ def _row(each: MetricEvidence) -> tuple[str, ...]:
         _percent(each.limit),
         f"{each.blocks_against} of {each.blocks}",
         beyond,
-        says,
+        state,
     )
 
 
@@ -157,9 +157,12 @@ def gate_markdown(result: GateResult) -> str:
     if result.shown:
         shown = [_shown_row(each) for each in result.shown]
         lines += ["", "## Not gated", "", *_table(_COLUMNS[:6], shown)]
-    for title, said in (("Notes", result.notes), ("What would bring an answer", result.next_steps)):
-        if said:
-            lines += ["", f"## {title}", "", *(f"- {escaped(each, 1000)}" for each in said)]
+    for title, sentences in (
+        ("Notes", result.notes),
+        ("What would bring an answer", result.next_steps),
+    ):
+        if sentences:
+            lines += ["", f"## {title}", "", *(f"- {escaped(each, 1000)}" for each in sentences)]
     return "\n".join(lines) + "\n"
 
 
@@ -170,10 +173,10 @@ def _shown_row(each: ShownMetric) -> tuple[str, ...]:
 
 def _swap_row(each: SwapEvidence) -> tuple[str, ...]:
     of = "A with B's" if each.into == "baseline" else "B with A's"
-    says = "worse than A" if each.is_worse else "not worse than A"
+    result = "worse than A" if each.is_worse else "not worse than A"
     return (
         *(each.component, of, each.topology, each.workload, each.metric),
-        *(_percent(each.estimate), says),
+        *(_percent(each.estimate), result),
     )
 
 

@@ -1,4 +1,4 @@
-"""What ``pdserve gate --plan`` prints."""
+"""The output of ``pdserve gate --plan``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def plan_lines(plan: GatePlan) -> Iterator[str]:
     runs = STARTS * sum(len(each.workloads) for each in request.cells)
     orders = " and ".join(" ".join(order_of(block)) for block in range(2))
     yield (
-        f"blocks    {request.budget.words}: {starts} starts and {runs} runs a block, in the orders "
+        f"blocks    {request.budget.text}: {starts} starts and {runs} runs a block, in the orders "
         f"{orders}; cells that are decided are left out of later blocks"
     )
-    yield f"at least  {_taken(plan.least)}, GO after {GATE_RULE.min_good_blocks} blocks"
-    yield f"at most   {_taken(plan.most)}, {request.budget.blocks} blocks of all cells"
+    yield f"at least  {_taken(plan.shortest)}, GO after {GATE_RULE.min_good_blocks} blocks"
+    yield f"at most   {_taken(plan.longest)}, {request.budget.blocks} blocks of all cells"
     margins = ", ".join(f"{name} {100 * m:g} %" for name, m in request.policy.margins.items())
     yield f"margins   {margins}"
     yield (

@@ -1,4 +1,4 @@
-"""What pytest's header gets: one line, and one more where a version is untested."""
+"""Lines of pytest's header: the session, and a warning if a version is untested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN = ("Python", "pytest")
 
 
 def header(system: System, topologies: Sequence[str]) -> str:
-    """System, topologies and the versions that serve, or where those are found out."""
+    """Return the line with system, topologies and versions, and warnings."""
     packages, own = known_packages(), library_versions(system)
     found = {
         name: next((own[each] for each in packages[name].distributions if each in own), None)
@@ -29,16 +29,16 @@ def header(system: System, topologies: Sequence[str]) -> str:
 
 
 def warnings(system: System, versions: Mapping[str, str]) -> list[str]:
-    """Return a line on the versions that nobody looked at; none where all are known.
+    """Return a line on untested versions; nothing if all were tested.
 
-    Of what serves, only what serves from this environment: nodes and images have their own.
+    Versions on nodes and in images are not known here and not checked.
 
-    :param versions: what is installed beside pytest, by name of the package.
+    :param versions: versions in this environment, by package.
     """
     used = (*_OWN, *(_SERVING if _serves_from_here(system) else ()))
     packages = known_packages()
-    said = untested_text([(packages[name], versions[name]) for name in used if name in versions])
-    return [f"pdserve: {said}"] if said else []
+    text = untested_text([(packages[name], versions[name]) for name in used if name in versions])
+    return [f"pdserve: {text}"] if text else []
 
 
 def _measured(system: System, topologies: Sequence[str], versions: Mapping[str, str]) -> str:
@@ -48,8 +48,8 @@ def _measured(system: System, topologies: Sequence[str], versions: Mapping[str, 
         return f"pdserve: system {system.name} (SIMULATED), topology {', '.join(topologies)}"
     shown = f"versions as found on {_servers(system)}"
     if _serves_from_here(system):
-        said = [f"{name} {versions[name]}" for name in _SERVING if name in versions]
-        shown = ", ".join(said) or "no vLLM in this environment"
+        serving = [f"{name} {versions[name]}" for name in _SERVING if name in versions]
+        shown = ", ".join(serving) or "no vLLM in this environment"
     return f"pdserve: system {system.name}, topology {', '.join(topologies)}, {shown}"
 
 
@@ -60,7 +60,7 @@ def _serves_from_here(system: System) -> bool:
 
 
 def _servers(system: System) -> str:
-    """Where servers run whose versions are not those of this environment."""
+    """Return where servers run whose versions are not those of this environment."""
     if system.container.contained:
         return f"its nodes, in image {system.container.image}"
     return "its nodes" if backend_of(system).starts_servers else "its servers"

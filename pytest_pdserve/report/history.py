@@ -1,4 +1,4 @@
-"""What ``pdserve history`` shows of a store."""
+"""The output of ``pdserve history list`` and ``show``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JUDGED = ("valid", "unproven")
 
 
 def size_text(size: int) -> str:
-    """Return a size in bytes as people read it."""
+    """Return a size in KiB or MiB."""
     return f"{size / MIB:.1f} MiB" if size >= MIB else f"{size / 1024:.1f} KiB"
 
 
@@ -32,7 +32,7 @@ def folder_size(folder: Path) -> int:
 
 
 def night_text(night: Any) -> str:
-    """Return a night's date; a dash where nothing says it."""
+    """Return a night's date; a dash where unknown."""
     import pandas as pd
 
     return "-" if pd.isna(night) else night.date().isoformat()
@@ -82,8 +82,8 @@ def one_session_lines(session: Any, values: pd.DataFrame) -> Iterator[str]:
         yield f"  EXCLUDED     {session.reason}"
     table = _wide(values, ["topology", "workload"])
     yield from _value_table(["topology", "workload"], table)
-    troubles = values[~values["status"].isin(JUDGED)]
-    for (topology, workload, why), rows in troubles.groupby(["topology", "workload", "reason"]):
+    rejected = values[~values["status"].isin(JUDGED)]
+    for (topology, workload, why), rows in rejected.groupby(["topology", "workload", "reason"]):
         names = ", ".join(sorted(set(rows["metric"])))
         yield f"  {rows['status'].iloc[0]}: {topology} {workload} {names}: {why}"
 

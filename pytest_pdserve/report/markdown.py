@@ -25,16 +25,16 @@ MAX_CHARACTERS = 60_000
 """Of the whole text: a comment on GitHub may have 65,536."""
 _RESERVED = 4_000
 """Characters kept for the titles and heads of all sections."""
-_SENTENCE = 600
+_MAX_SENTENCE = 600
 """Characters of a sentence that are kept."""
-_VERSION = 60
+_MAX_VERSION = 60
 """Characters of a version that are kept."""
-_MOST = 8
+_MAX_DIFFERENCES = 8
 """Differences that are listed."""
 _VERDICT = ("verdict", "of", "why")
 """Columns of a table of verdicts."""
 _FOLDED = ("PASS", "NOT ASKED", "NEW", "MEASURED")
-"""Outcomes that need no one's attention."""
+"""Outcomes that need no attention."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +42,11 @@ class Section:
     """Things under a title; as many are shown as there is room for."""
 
     title: str
-    """In our own words, as nothing escapes it; empty for what is not folded."""
+    """Not escaped, so never text of a record; empty for a section that is not folded."""
     share: float
-    """Share of the text that its lines may take, beside what sections before it left."""
+    """Share of the text that its lines may take, plus what sections before it left."""
     items: Sequence[Any]
-    """What it is about, the most important first."""
+    """Its items, the most important first."""
     lines_of: Callable[[Any], Iterable[str]]
     """Returns the lines of one of them; rows where it is a table."""
     columns: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Section:
 def markdown(report: Report) -> str:
     """Return the report, the verdict first and the worst subjects next; all else is folded.
 
-    It has at most :data:`MAX_CHARACTERS`: of what is too much, a section says how much it lacks.
+    It has at most :data:`MAX_CHARACTERS`; a section that is cut counts what it leaves out.
     """
     parts = [f"## {escaped(report.headline)}", "", *_top(report)]
     available = MAX_CHARACTERS - _RESERVED - sum(len(part) + 1 for part in parts)
@@ -89,18 +89,18 @@ def markdown(report: Report) -> str:
 
 
 def _top(report: Report) -> Iterator[str]:
-    """Which session it was, what changed since the baseline, and the tests in numbers."""
+    """Yield the session, the changes since the baseline, and the counts of tests."""
     if report.session is not None:
         when = report.session.started_at or "at an unknown time"
         again = ", judged again by the baseline of today" if report.rejudged else ""
         yield f"Session {escaped(report.session.id)}, {when}{again}."
     if report.differences:
         changed = [
-            f"{escaped(each.what, _VERSION)} {escaped(each.before, _VERSION)} → "
-            f"{escaped(each.now, _VERSION)}"
-            for each in report.differences[:_MOST]
+            f"{escaped(each.what, _MAX_VERSION)} {escaped(each.before, _MAX_VERSION)} → "
+            f"{escaped(each.now, _MAX_VERSION)}"
+            for each in report.differences[:_MAX_DIFFERENCES]
         ]
-        more = len(report.differences) - _MOST
+        more = len(report.differences) - _MAX_DIFFERENCES
         changed += [f"{more} more"] if more > 0 else []
         yield f"Since the baseline: {', '.join(changed)}."
     if report.tests:
@@ -109,7 +109,7 @@ def _top(report: Report) -> Iterator[str]:
 
 
 def _sections(report: Report) -> Iterator[Section]:
-    """Every section in the order in which a reader needs them; their shares add up to 1."""
+    """Yield the sections, the most important first; their shares add up to 1."""
     yield Section(title="", share=0.05, items=report.errors, lines_of=_reason)
     yield from _worse(report)
     yield from _all_verdicts(report)
@@ -124,7 +124,7 @@ def _sections(report: Report) -> Iterator[Section]:
 
 
 def _worse(report: Report) -> Iterator[Section]:
-    """What needs attention, its numbers and its evidence."""
+    """Yield the sections on verdicts that need attention: sentences, metrics, evidence."""
     worse = [each for each in report.verdicts if each.status not in _FOLDED]
     yield Section(title="", share=0.3, items=worse, lines_of=_verdict_row, columns=_VERDICT)
     cells = [each for each in worse if each.kind == "cell"]
@@ -140,7 +140,7 @@ def _worse(report: Report) -> Iterator[Section]:
 
 
 def _all_verdicts(report: Report) -> Iterator[Section]:
-    """All cells, and of other subjects those that need no attention."""
+    """Yield the sections on all cells, and on other verdicts that need no attention."""
     cells = [each for each in report.verdicts if each.kind == "cell"]
     headings = [escaped(f"{metric.heading} {metric.unit}") for metric in METRICS.shown]
     yield Section(
@@ -156,17 +156,17 @@ def _all_verdicts(report: Report) -> Iterator[Section]:
 
 
 def _cell_row(cell: VerdictReport) -> Iterator[str]:
-    """The cell with the metrics that the terminal's table has."""
+    """Yield the row of a cell, with the metrics of the terminal's table."""
     values = {metric.metric: metric.value for metric in cell.metrics}
     numbers = [_number(values.get(metric.name)) for metric in METRICS.shown]
     yield _row([cell.status, escaped(cell.title), *numbers])
 
 
-def _verdict_row(said: VerdictReport) -> Iterator[str]:
-    title = said.subject if said.kind == "claim" else said.title
-    more = len(said.misses) - 1
-    why = escaped(said.misses[0], _SENTENCE) if said.misses else ""
-    yield _row([said.status, escaped(title), f"{why} (and {more} more)" if more > 0 else why])
+def _verdict_row(verdict: VerdictReport) -> Iterator[str]:
+    title = verdict.subject if verdict.kind == "claim" else verdict.title
+    more = len(verdict.misses) - 1
+    why = escaped(verdict.misses[0], _MAX_SENTENCE) if verdict.misses else ""
+    yield _row([verdict.status, escaped(title), f"{why} (and {more} more)" if more > 0 else why])
 
 
 def _metric_rows(cell: VerdictReport) -> Iterator[str]:
@@ -186,29 +186,29 @@ def _metric_rows(cell: VerdictReport) -> Iterator[str]:
             )
 
 
-def _evidence(said: VerdictReport) -> Iterator[str]:
-    yield f"- {said.status} {escaped(said.title)}"
-    for each in said.evidence:
-        yield f"  - {escaped(each.label)}: {escaped(each.text, _SENTENCE)}"
-    yield from (f"  - record: {escaped(path, _SENTENCE)}" for path in said.records)
+def _evidence(verdict: VerdictReport) -> Iterator[str]:
+    yield f"- {verdict.status} {escaped(verdict.title)}"
+    for each in verdict.evidence:
+        yield f"  - {escaped(each.label)}: {escaped(each.text, _MAX_SENTENCE)}"
+    yield from (f"  - record: {escaped(path, _MAX_SENTENCE)}" for path in verdict.records)
 
 
 def _reason(reason: Reason) -> Iterator[str]:
-    yield f"- {escaped(reason.subject)}: {escaped(reason.why, _SENTENCE)}"
+    yield f"- {escaped(reason.subject)}: {escaped(reason.why, _MAX_SENTENCE)}"
 
 
 def _finding(finding: FindingReport) -> Iterator[str]:
     more = len(finding.cells) - 1
     cells = f"{escaped(finding.cells[0])}{f' and {more} more' if more > 0 else ''}"
-    yield f"- {finding.severity}: {escaped(finding.message, _SENTENCE)} ({cells})"
+    yield f"- {finding.severity}: {escaped(finding.message, _MAX_SENTENCE)} ({cells})"
 
 
 def _line(text: str) -> Iterator[str]:
-    yield f"- {escaped(text, _SENTENCE)}"
+    yield f"- {escaped(text, _MAX_SENTENCE)}"
 
 
 def _about(report: Report) -> Iterator[str]:
-    """Where the time went, what was held, the baseline, notes and versions."""
+    """Yield lines on time, baseline, notes and versions."""
     if report.phases is not None:
         yield f"time: {phase_line(report.phases)}"
     if report.baseline:

@@ -1,4 +1,4 @@
-"""Short names of workloads in one table: what all rows share is told once."""
+"""Short names of workloads in one table: what all rows share is printed once, above it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ShortNames:
     shared: str
     """What all of them have in common, e.g. ``random, n1024``; empty for a single workload."""
     names: Mapping[str, str]
-    """What is left of each, by workload id; no two are the same."""
+    """Short name by workload id; no two are the same."""
 
     def of(self, workload: Workload) -> str:
         """Return the name of one of the workloads."""

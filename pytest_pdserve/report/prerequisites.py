@@ -1,4 +1,4 @@
-"""What is there and what is missing, as a table for people or as JSON."""
+"""Prerequisites of a session, found and missing, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def missing(rows: Sequence[Prerequisite]) -> list[str]:
 
 
 def summary_line(system: str, rows: Sequence[Prerequisite]) -> str:
-    """Return one sentence that says whether sessions of *system* can start."""
+    """Return one sentence on whether sessions of *system* can start."""
     if lacking := missing(rows):
         return f"{len(lacking)} missing for system {system}: {', '.join(lacking)}"
     return f"Nothing is missing for system {system}."

@@ -44,24 +44,29 @@ def _add_session(report: Report, registry: CollectorRegistry) -> None:
 def _add_verdicts(report: Report, registry: CollectorRegistry) -> None:
     text = "Whether the verdict on a subject has this status."
     gauge = _gauge("verdict", text, registry, (*_SUBJECT, "status"))
-    for said in reversed(report.verdicts):  # of two with the same labels the worse one stays
-        where = (" ".join(said.topologies), said.workload or "", said.name)
+    for verdict in reversed(report.verdicts):  # of two with the same labels the worse one stays
+        where = (" ".join(verdict.topologies), verdict.workload or "", verdict.name)
         for status in OUTCOMES:
-            labels = (report.system, said.kind, *where, status)
-            gauge.labels(*labels).set(int(said.status == status))
+            labels = (report.system, verdict.kind, *where, status)
+            gauge.labels(*labels).set(int(verdict.status == status))
 
 
 def _add_metrics(report: Report, registry: CollectorRegistry) -> None:
     text = "Value of a judged metric of a cell, in the unit that its label names."
     labels = ("system", "topology", "workload", "metric", "unit")
     gauge = _gauge("metric_value", text, registry, labels)
-    for said in report.verdicts:
-        if said.status == "ERROR":  # its runs are invalid
+    for verdict in report.verdicts:
+        if verdict.status == "ERROR":  # its runs are invalid
             continue
-        for metric in said.metrics:
+        for metric in verdict.metrics:
             value = metric.value
-            if said.kind == "cell" and metric.judged and value is not None and math.isfinite(value):
-                where = (report.system, said.topologies[0], said.workload or "")
+            if (
+                verdict.kind == "cell"
+                and metric.judged
+                and value is not None
+                and math.isfinite(value)
+            ):
+                where = (report.system, verdict.topologies[0], verdict.workload or "")
                 gauge.labels(*where, metric.metric, metric.unit).set(value)
 
 

@@ -1,4 +1,4 @@
-"""What ``pdserve baseline show`` shows: what each cell's nights lead to expect."""
+"""The output of ``pdserve baseline show``: reference, spread and limit of each cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rehearsal as people read it: a table in the terminal, and a page of Markdown."""
+"""A rehearsal as a table in the terminal, and as a page of Markdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plan_lines(rehearsal: Rehearsal, left: Sequence[Combination]) -> list[str]:
 
 
 def rehearsal_lines(rehearsal: Rehearsal) -> list[str]:
-    """Return the table of what became of every combination, and why others than works did."""
+    """Return a table of the outcomes of all combinations, and why some do not work."""
     table = text_table(_COLUMNS[:-1], [_row(each)[:-1] for each in rehearsal.shown], "lllllrr")
     causes = [
         f"{each.combination.id} {each.outcome}: {each.why[:_WHY]}"
@@ -90,5 +90,5 @@ def _sides(each: Combination) -> tuple[str, str, str, str]:
 
 def _row(each: Rehearsed) -> tuple[str, ...]:
     times = (each.ready_s, each.after_s)
-    said = ("" if value is None else f"{value:.0f}" for value in times)
-    return (*_sides(each.combination), each.outcome, *said, each.why)
+    seconds = ("" if value is None else f"{value:.0f}" for value in times)
+    return (*_sides(each.combination), each.outcome, *seconds, each.why)

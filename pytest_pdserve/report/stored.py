@@ -18,18 +18,18 @@ SEVERITIES = ("invalid", "unproven", "note")
 
 
 def stored_lines(session: StoredSession) -> list[str]:
-    """Return a table of a session's cells, and what sanity says of them, the worst first.
+    """Return a table of a session's cells, and their findings, the worst first.
 
     Runs of one cell are one row, as their medians; invalid runs have a row of their own.
     """
-    rows = [(cell, _said(cell)) for cell in _cells(session)]
+    rows = [(cell, _validity_text(cell)) for cell in _cells(session)]
     cells = [cell for cell, _ in rows]
     findings = (
         line for severity in SEVERITIES for line in finding_lines(cells, severities=(severity,))
     )
     return [
         _title(session),
-        *cell_table(rows, said="validity", more=_further_columns(cells)),
+        *cell_table(rows, heading="validity", more=_further_columns(cells)),
         *findings,
         *(f"unreadable: {why}" for why in session.unreadable),
     ]
@@ -57,16 +57,18 @@ def stored_content(session: StoredSession) -> dict[str, Any]:
 
 
 def _further_columns(cells: Sequence[Cell]) -> list[Metric]:
-    """Return metrics that say what the usual columns do not: E2EL, medians in place of means."""
+    """Return metrics that the usual columns lack: E2EL, medians in place of means."""
 
-    def known(name: str) -> bool:
+    def is_measured(name: str) -> bool:
         return any(cell.value(name) is not None for cell in cells)
 
-    means = {row.quantity for n, row in METRICS.items() if row.statistic == "mean" and known(n)}
+    means = {
+        row.quantity for n, row in METRICS.items() if row.statistic == "mean" and is_measured(n)
+    }
     return [
         row
         for name, row in METRICS.items()
-        if row.quantity and not row.heading and known(name)
+        if row.quantity and not row.heading and is_measured(name)
         if row.statistic == "mean" or (row.statistic == "p50" and row.quantity not in means)
     ]
 
@@ -90,9 +92,11 @@ def _run(record: Record) -> dict[str, Any]:
 def _title(session: StoredSession) -> str:
     first = session.records[0]
     when = session.session.started_at or "date unknown"
-    said = [f"{name} {version}" for name, version in first.versions.items() if len(version) < 60]
+    versions = [
+        f"{name} {version}" for name, version in first.versions.items() if len(version) < 60
+    ]
     kind = ["SIMULATED, no server ran"] if first.simulated else []
-    return ", ".join([session.run_id, f"system {first.system}", when, *said, *kind])
+    return ", ".join([session.run_id, f"system {first.system}", when, *versions, *kind])
 
 
 def _cells(session: StoredSession) -> Iterator[Cell]:
@@ -104,7 +108,7 @@ def _cells(session: StoredSession) -> Iterator[Cell]:
         yield Cell(records=tuple(records), paths=())
 
 
-def _said(cell: Cell) -> str:
+def _validity_text(cell: Cell) -> str:
     """Return whether the runs of a cell are valid, and how many they are if several."""
     kinds = {_validity(record) for record in cell.records}
     worst = next(kind for kind in ("invalid", "unproven", "valid") if kind in kinds)

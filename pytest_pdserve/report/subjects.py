@@ -1,4 +1,4 @@
-"""Verdicts as a report has them: of cells, topologies, claims, and servers that tests asked."""
+"""Verdicts in a report: on cells, topologies, claims, and smoke tests of servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.judge.verdict import Verdict
-from pytest_pdserve.results.history import one_a_start
+from pytest_pdserve.results.history import one_per_start
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Record
@@ -53,7 +53,7 @@ def cell_report(
 
 
 def topology_report(topology: str, verdict: Verdict) -> VerdictReport:
-    """Return the verdict on a topology as a whole."""
+    """Return the topology-wide verdict."""
     return VerdictReport(
         kind="topology",
         status=_outcome(verdict),
@@ -80,7 +80,7 @@ def claim_report(claim: Claim, verdict: ClaimVerdict) -> VerdictReport:
 
 
 def smoke_report(test: str, topology: str, verdict: Verdict) -> VerdictReport:
-    """Return the verdict of a test that asked servers, and compared nothing with a baseline.
+    """Return the verdict of a test that sent requests to servers, without a baseline.
 
     :param test: its node id.
     :param topology: the servers' topology; empty where the test has none.
@@ -111,11 +111,11 @@ def _evidence(verdict: Verdict) -> tuple[EvidenceLine, ...]:
 def _cell_metrics(
     judged: Sequence[MetricVerdict], records: Sequence[Record]
 ) -> Iterator[MetricReport]:
-    """Every metric of a cell: those with a reference first, as their verdicts have them."""
-    there = {said.metric: said for said in judged}
-    for said in judged:
-        yield _metric(said, valued=True)
-    starts, voided = one_a_start(records), voided_in(records)
+    """Yield the metrics of a cell: those with a reference first, in the order of their verdicts."""
+    there = {verdict.metric: verdict for verdict in judged}
+    for verdict in judged:
+        yield _metric(verdict, valued=True)
+    starts, voided = one_per_start(records), voided_in(records)
     for name, row in METRICS.items():
         if name in there or not any(name in record.metrics for record in records):
             continue
@@ -131,27 +131,28 @@ def _cell_metrics(
         )
 
 
-def _metric(said: MetricVerdict, *, valued: bool = False) -> MetricReport:
-    """One metric that was held against a reference.
+def _metric(verdict: MetricVerdict, *, valued: bool = False) -> MetricReport:
+    """Return a metric that was compared with a reference.
 
     :param valued: whether it has a value: that of a topology is a change alone.
     """
-    row, seen = METRICS[said.metric], said.seen
+    row, seen = METRICS[verdict.metric], verdict.tonight
     reference = seen.reference
     return MetricReport(
-        metric=said.metric,
+        metric=verdict.metric,
         unit=row.unit,
         better=row.better,
         value=as_value(reference.median + seen.change, row.better) if valued else None,
         judged=True,
-        status=said.status.value,
+        status=verdict.status.value,
         reference=as_value(reference.median, row.better) if valued else None,
         nights=reference.nights,
         provisional=reference.is_provisional,
         change=as_change(seen.change, row.better),
         runs=tuple(as_change(change, row.better) for change in seen.changes),
         limit=as_change(reference.limit, row.better),
-        suspicious_nights=said.nights,
-        since=said.worse_since,
-        improved=said.is_better,
+        suspicious_nights=verdict.nights,
+        since=verdict.worse_since,
+        improved=verdict.is_better,
+        improved_tonight=verdict.severity < -1,
     )

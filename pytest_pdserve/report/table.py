@@ -10,7 +10,7 @@ _WIDE = 1000
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> list[str]:
-    """Lines of a table without colour, as wide as its texts: nothing is ever cut.
+    """Return the lines of a table without colour, as wide as its texts: nothing is cut.
 
     :param columns: headings, which may have line breaks.
     :param align: ``l`` or ``r`` for each column.

@@ -1,4 +1,4 @@
-"""What the terminal shows at the end: a table of cells, findings, claims, and where records lie."""
+"""The summary in the terminal: a table of cells, findings, claims, and the records' folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_pdserve.session.session import Session
 
 
 def summary_lines(session: Session) -> list[str]:
-    """Table of cells, what sanity had to say, claims, and where the records lie."""
+    """Return the table of cells, findings, claims, and the folder of the records."""
     rows = [
         (cell, str(session.verdicts[key].status) if key in session.verdicts else "measured")
         for key, cell in session.cells.items()

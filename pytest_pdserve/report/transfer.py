@@ -1,4 +1,4 @@
-"""What ``pdserve transfer`` prints: figures by shape, a heat map of pairs, and what is slow."""
+"""The output of ``pdserve transfer``: figures by shape, a heat map of pairs, slow pairs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _COLOURS = ((0.9, "on green"), (0.75, "on yellow"), (0.0, "on red"))
 """Least share of the best pair, and the background of a cell."""
 
 
-def shape_lines(verdicts: Sequence[TransferVerdict], beside: BenchRates) -> list[str]:
+def shape_lines(verdicts: Sequence[TransferVerdict], bench: BenchRates) -> list[str]:
     """Return a table of the shapes of each backend: medians over pairs, and the worst verdict.
 
-    :param beside: of nixlbench; empty has no column of it.
+    :param bench: rates of nixlbench; without any there is no column.
     """
     lines: list[str] = []
     for backend in dict.fromkeys(each.measured.backend for each in verdicts):
@@ -41,9 +41,9 @@ def shape_lines(verdicts: Sequence[TransferVerdict], beside: BenchRates) -> list
         groups = [*_groups(own)]
         pairs = len(groups[0])
         lines += [f"{own[0].measured.transport}: medians of {pairs} pairs, and spreads of repeats"]
-        rows = [_shape_row(group, beside) for group in groups]
-        columns = (*_COLUMNS[:-1], *([_BENCH] if beside else []), _COLUMNS[-1])
-        lines += text_table(columns, rows, "llrrrrrl" if beside else "llrrrrl")
+        rows = [_shape_row(group, bench) for group in groups]
+        columns = (*_COLUMNS[:-1], *([_BENCH] if bench else []), _COLUMNS[-1])
+        lines += text_table(columns, rows, "llrrrrrl" if bench else "llrrrrl")
         limits = [
             f"{each[0].figure.shape.id} {each[0].reference.limit:+.0%}"
             for each in groups
@@ -55,17 +55,17 @@ def shape_lines(verdicts: Sequence[TransferVerdict], beside: BenchRates) -> list
 
 
 def _bench_text(rates: Sequence[float | None] | None) -> str:
-    """Return the median of what nixlbench showed, or that it failed, or was not asked."""
+    """Return the median rate of nixlbench, ``failed``, or nothing if it was not run."""
     if rates is None:
         return ""
-    known = [rate for rate in rates if rate is not None]
-    return f"{_median(known):.2f}" if len(known) == len(rates) else "failed"
+    measured = [rate for rate in rates if rate is not None]
+    return f"{_median(measured):.2f}" if len(measured) == len(rates) else "failed"
 
 
-def _shape_row(group: Sequence[TransferVerdict], beside: BenchRates) -> tuple[str, ...]:
+def _shape_row(group: Sequence[TransferVerdict], bench: BenchRates) -> tuple[str, ...]:
     figures = [each.figure for each in group]
     shape = figures[0].shape
-    bench = [_bench_text(beside.get((group[0].measured.backend, shape.id)))] if beside else []
+    rates = [_bench_text(bench.get((group[0].measured.backend, shape.id)))] if bench else []
     return (
         shape.id,
         f"{shape.descriptors:,} x {_size(shape.descriptor_bytes)}",
@@ -75,7 +75,7 @@ def _shape_row(group: Sequence[TransferVerdict], beside: BenchRates) -> tuple[st
         f"{_median(figure.median_posting_ms for figure in figures):.2f} "
         f"±{_median(relative_spread(figure.posting_ms) for figure in figures):.0%}",
         f"{_median(figure.first_ms for figure in figures):.1f}",
-        *bench,
+        *rates,
         _worst(group),
     )
 
@@ -134,9 +134,9 @@ def _map_part(
         text.append(f"\n{numbers[reader]:>{_COLUMN}}")
         for source in sources:
             value = gb_s.get((reader, source))
-            said = "·" if value is None else f"{value:.2f}"[: _COLUMN - 1]
+            label = "·" if value is None else f"{value:.2f}"[: _COLUMN - 1]
             text.append(" ")
-            text.append(f"{said:>{_COLUMN - 1}}", style=_style(value, best) if colour else "")
+            text.append(f"{label:>{_COLUMN - 1}}", style=_style(value, best) if colour else "")
     console = Console(
         file=io.StringIO(),
         width=WIDTH,
@@ -158,10 +158,10 @@ def _legend(nodes: Sequence[str]) -> list[str]:
     """Return which number is which node, as many to a line as fit."""
     lines = [""]
     for number, node in enumerate(nodes):
-        said = f"{number} {node}"
-        if len(lines[-1]) + len(said) + 3 > WIDTH:
+        label = f"{number} {node}"
+        if len(lines[-1]) + len(label) + 3 > WIDTH:
             lines.append("")
-        lines[-1] += f"   {said}"
+        lines[-1] += f"   {label}"
     return lines
 
 
@@ -191,13 +191,13 @@ def transfer_lines(
     system: System,
     *,
     colour: bool,
-    beside: BenchRates | None = None,
+    bench: BenchRates | None = None,
 ) -> list[str]:
-    """Return all that is printed of a run: tables by shape, maps of pairs, what is slow.
+    """Return the lines of a run: tables by shape, maps of pairs, what is slow.
 
-    :param beside: what nixlbench showed; None or empty where it was not run.
+    :param bench: rates of nixlbench; None or empty if it was not run.
     """
-    lines = [*shape_lines(verdicts, beside or {})]
+    lines = [*shape_lines(verdicts, bench or {})]
     for backend in dict.fromkeys(each.measured.backend for each in verdicts):
         measured = {
             each.measured.pair: each.measured

@@ -1,4 +1,4 @@
-"""What ``pdserve history trend`` shows."""
+"""The output of ``pdserve history trend``."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def _unknown(change: DatedChange) -> str:
 def _stack(stack: StackChange | None) -> str:
     if stack is None:
         return f"nothing that is recorded changed within {NEARBY} nights"
-    said = "; ".join(_difference(each) for each in stack.differences)
+    changes = "; ".join(_difference(each) for each in stack.differences)
     if not stack.nights_off:
-        return f"that night: {said}"
+        return f"that night: {changes}"
     count = abs(stack.nights_off)
     nights = "1 night" if count == 1 else f"{count} nights"
     side = "before" if stack.nights_off < 0 else "after"
-    return f"nothing that is recorded changed that night; {nights} {side}, {stack.night}: {said}"
+    return f"nothing that is recorded changed that night; {nights} {side}, {stack.night}: {changes}"
 
 
 def _difference(each: StackDifference) -> str:
@@ -127,7 +127,7 @@ def _levels(cell: CellChange) -> tuple[str, str]:
 
 
 def _side(name: str, change: float) -> str:
-    """Return ``worse`` or ``better``; nothing of a metric that is not known here."""
+    """Return ``worse`` or ``better``; empty for an unknown metric."""
     metric = METRICS.get(name)
     if metric is None or metric.better == "equal":
         return ""

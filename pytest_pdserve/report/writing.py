@@ -6,21 +6,27 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_pdserve.results.files import write_bytes
 from pytest_pdserve.results.kinds import REPORT
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.report import Report
 
+if TYPE_CHECKING:
+    from pytest_pdserve.report.page.trends import NightTrends
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContext:
-    """What a page links to, and where it lies; no other format needs it."""
+    """Folders that a page links to, and its trends; no other format needs them."""
 
     folder: Path | None = None
     """Folder of the session's records, where that is not the one that the report names."""
     page: Path | None = None
     """Folder of the page; None is the working folder."""
+    trends: NightTrends | None = None
+    """What a history holds of the session's cells; None without a history."""
 
 
 def _json(report: Report, _: PageContext) -> str:
@@ -42,7 +48,7 @@ def _prometheus(report: Report, _: PageContext) -> str:
 def _html(report: Report, context: PageContext) -> str:
     from pytest_pdserve.report.page import page_html
 
-    return page_html(report, folder=context.folder, page=context.page)
+    return page_html(report, folder=context.folder, page=context.page, trends=context.trends)
 
 
 _RENDERERS: dict[str, Callable[[Report, PageContext], str]] = {
@@ -67,23 +73,33 @@ def format_of(path: Path) -> str:
     return form
 
 
-def report_text(report: Report, form: str, *, folder: Path | None = None) -> str:
+def report_text(
+    report: Report, form: str, *, folder: Path | None = None, trends: NightTrends | None = None
+) -> str:
     """Return a report in a format, one of :data:`FORMATS`.
 
     :param folder: folder of its records, where that is not the one that the report names.
+    :param trends: what a history holds of its cells, which a page alone shows.
     :raises ConfigError: if no file can hold it.
     """
-    return _RENDERERS[form](report, PageContext(folder=folder))
+    return _RENDERERS[form](report, PageContext(folder=folder, trends=trends))
 
 
-def write_report(report: Report, path: Path, form: str, *, folder: Path | None = None) -> None:
+def write_report(
+    report: Report,
+    path: Path,
+    form: str,
+    *,
+    folder: Path | None = None,
+    trends: NightTrends | None = None,
+) -> None:
     """Write a report to *path*, whole or not at all.
 
-    :param folder: as of :func:`report_text`.
+    :param folder: as of :func:`report_text`, as is *trends*.
     :raises ConfigError: if no file can hold it, or have such a name.
     :raises StoreError: if it cannot be written.
     """
-    context = PageContext(folder=folder, page=path.parent)
+    context = PageContext(folder=folder, page=path.parent, trends=trends)
     content = _RENDERERS[form](report, context).encode()
     if "\0" in str(path):
         raise ConfigError(f"report {str(path)!r:.200}: expected a name without a null character")

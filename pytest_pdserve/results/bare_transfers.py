@@ -1,4 +1,4 @@
-"""What NIXL showed without a model, kept for later sessions in the user's cache folder."""
+"""Transfers measured without a model, kept for later sessions in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.transfer import TransferRecord
 from pytest_pdserve.values.transfer import TransferShape
 
-_MOVERS = ("nixl", "libfabric", "driver", "efa")
-"""Versions that make a figure another one."""
+_VERSIONS = ("nixl", "libfabric", "driver", "efa")
+"""Components whose versions are part of a measurement's key."""
 
 
 def bare_folder() -> Path:
-    """Return the folder of kept figures."""
+    """Return the cache folder of transfers measured without a model."""
     cache = Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False))
     return cache / "transfers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareKey:
-    """What makes two bare figures the same measurement."""
+    """Everything that a transfer without a model depends on."""
 
     hosts: Sequence[str]
-    """Machine of the reader and of the source; one where all nodes are slots of it."""
+    """Machines of the reader and of the source; one if all nodes are slots of the same machine."""
     fingerprint: str
     """Digest of the hardware and of the system file, with the environment of its instances."""
     backend: str
     """NIXL backend."""
     provider: str
-    """What the environment says of the transport."""
+    """Transport, as set by the environment."""
     versions: Mapping[str, str]
-    """Versions of the session."""
+    """Package to version, of the session."""
     shape: TransferShape
-    """What is moved."""
+    """Shape of the transfer."""
 
     @property
     def path(self) -> Path:
-        """File of the figure."""
-        versions = {name: self.versions[name] for name in _MOVERS if name in self.versions}
+        """File of the measurement."""
+        versions = {name: self.versions[name] for name in _VERSIONS if name in self.versions}
         data = [
             *(list(self.hosts), self.fingerprint, self.backend, self.provider, versions),
             asdict(self.shape),
@@ -60,7 +60,7 @@ class BareKey:
 
 
 def load_bare(key: BareKey) -> TransferRecord | None:
-    """Return what is kept; None if that is nothing, or a file that cannot be read."""
+    """Read the stored measurement; None if there is none, or it cannot be read."""
     path = key.path
     if not is_there(path):
         return None
@@ -71,7 +71,7 @@ def load_bare(key: BareKey) -> TransferRecord | None:
 
 
 def keep_bare(key: BareKey, record: TransferRecord) -> None:
-    """Keep a figure, in place of an earlier one.
+    """Store a measurement, in place of an earlier one.
 
     :raises StoreError: if it cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Baselines: where they lie, how they are read, and how nights join them."""
+"""Files of baselines: their paths, reading, writing, and adding nights."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _LINE = re.compile(r'"\\u0000(\d+)"')
 
 
 def state_folder() -> Path:
-    """The user's own folder, where references of single hosts are kept."""
+    """Return the user's state folder, which holds the references of single hosts."""
     return Path(platformdirs.user_state_dir("pytest-pdserve", appauthor=False))
 
 
 def baseline_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
-    """File of a system's baseline: beside its own system file, else in the project's folder.
+    """Return the file of a system's baseline: next to its system file, or in the project.
 
     A system file of the installed package has its baseline in ``baselines/`` of *rootdir*.
     """
@@ -52,13 +52,13 @@ def baseline_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
 
 
 def present_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
-    """File of a system's baseline to read: the project's own, else the one beside its file."""
+    """Return the baseline file to read: the project's, or the one next to the system file."""
     own = baseline_path(system, rootdir, suite)
     return own if is_there(own) else Path(system.source).parent / f"{suite}.json"
 
 
 def host_baseline_path(system: System, fingerprint: str, state: Path, suite: str = SUITE) -> Path:
-    """File of what one host showed, by its fingerprint."""
+    """Return the file of the baseline of one host, by its fingerprint."""
     return state / "baselines" / system.name / fingerprint / f"{suite}.json"
 
 
@@ -72,10 +72,10 @@ def load_baseline(
 ) -> Baseline | None:
     """Read a baseline; None if there is no such file.
 
-    :param system: system that it must be of.
-    :param suite: suite that it must be of.
-    :param fingerprint: of the hardware that it must be of; None where that is not known.
-    :param host: what the fingerprint was made of, to say what differs.
+    :param system: expected system.
+    :param suite: expected suite.
+    :param fingerprint: expected fingerprint of the hardware; None if not known.
+    :param host: facts that the fingerprint is a digest of, to report what differs.
     :raises ConfigError: if it is malformed, names an unknown metric, or is of other hardware,
         another system or suite.
     """
@@ -110,17 +110,17 @@ def _check_sessions(baseline: Baseline, path: Path) -> None:
     ids = [source.id for source in baseline.sessions]
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice is not None:
-        raise ConfigError(f"{path}: /sessions: {twice!r} stands {ids.count(twice)} times")
+        raise ConfigError(f"{path}: /sessions: {twice!r} appears {ids.count(twice)} times")
 
 
 def _check_cell(cell: CellBaseline, where: str, baseline: Baseline) -> None:
-    known, seen = {source.id for source in baseline.sessions}, set()
+    session_ids, seen = {source.id for source in baseline.sessions}, set()
     for place, night in enumerate(cell.nights):
         at = f"{where}/nights/{place}"
-        if night.session not in known:
+        if night.session not in session_ids:
             raise ConfigError(f"{at}/session: {night.session!r} is not one of /sessions")
         if night.session in seen:
-            raise ConfigError(f"{at}/session: {night.session!r} stands twice in this cell")
+            raise ConfigError(f"{at}/session: {night.session!r} appears twice in this cell")
         seen.add(night.session)
         for name in night.values:
             _check_metric(name, f"{at}/values/{name}", counted=False)
@@ -131,14 +131,14 @@ def _check_cell(cell: CellBaseline, where: str, baseline: Baseline) -> None:
 def _check_metric(name: str, where: str, *, counted: bool) -> None:
     metric = METRICS.get(name)
     if metric is None:
-        raise ConfigError(f"{where}: unknown metric {name!r}; known are {', '.join(METRICS)}")
+        raise ConfigError(f"{where}: unknown metric {name!r}; expected one of {', '.join(METRICS)}")
     if (metric.better == "equal") is not counted:
         kind, place = ("a count", "counts") if not counted else ("not a count", "values of a night")
         raise ConfigError(f"{where}: {name} is {kind}; it belongs in the cell's {place}")
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write *baseline* to *path*: one line for each night of a cell, so that a diff can be read.
+    """Write *baseline* to *path*: one line for each night of a cell, so that diffs are readable.
 
     :raises StoreError: if it cannot be written.
     """
@@ -150,12 +150,12 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def _text(data: dict[str, Any]) -> str:
-    """*data* as JSON, with a line for each session and each night."""
+    """Return *data* as JSON, with a line for each session and each night."""
     lines: list[str] = []
 
     def line(entry: Any) -> str:
         lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False))
-        return f"\0{len(lines) - 1}"  # no note or name can hold a control character
+        return f"\0{len(lines) - 1}"  # notes and names cannot hold control characters
 
     marked = dict(data)
     if "sessions" in data:
@@ -179,22 +179,22 @@ def join_night(
     source: Source,
     system: System,
 ) -> Baseline:
-    """Add a night of several cells to the baseline at *path*, and return what it is then.
+    """Add a night of several cells to the baseline at *path*; return the new baseline.
 
-    The file is locked and read again, so that two sessions at once lose nothing.
+    The file is locked and read again, so that two sessions at the same time lose nothing.
 
-    :param empty: the baseline to begin with where there is no file.
+    :param empty: the baseline to begin with if there is no file.
     :param joining: the night of each cell, and the cell's counts.
     :raises ConfigError: if the file is malformed or of other hardware.
     :raises StoreError: if it cannot be written or locked.
     """
     with locked(path):
-        found = load_baseline(
+        stored = load_baseline(
             path, system=system, suite=empty.suite, fingerprint=empty.fingerprint, host=empty.host
         )
-        baseline = before = found or empty
+        baseline = before = stored or empty
         for key, (night, counts) in joining.items():
-            baseline = baseline.joined(key, night, counts, source)
+            baseline = baseline.with_night(key, night, counts, source)
         if baseline is not before:
             write_baseline(path, baseline)
     return baseline
@@ -202,9 +202,9 @@ def join_night(
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a baseline's file.
+    """Lock the file of a baseline while the context is open.
 
-    :raises StoreError: if it cannot be had.
+    :raises StoreError: if it cannot be locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The one place where a record is made of a run, measured, simulated or imported."""
+"""Build the record of a run, whether measured, simulated or imported."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from pytest_pdserve.values.system import UNNAMED_CLIENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What all records of a session share."""
+    """Facts that all records of a session share."""
 
     versions: Mapping[str, str]
     """Package to version."""
     host: Mapping[str, str]
-    """Hardware, and all in the system file that changes a measurement."""
+    """Hardware, and everything in the system file that affects a measurement."""
     fingerprint: str
     """Digest of :attr:`host`."""
     cluster: Mapping[str, Any] = field(default_factory=dict)
-    """Cluster kind, and what is particular to the allocation."""
+    """Kind of cluster, and details of the allocation."""
     client_kind: str = UNNAMED_CLIENT
     """Kind of the benchmark client, as of :attr:`.record.Record.client_kind`."""
     client_offsets: ClientOffsets | None = None
-    """How far off the client is; None where that was not measured."""
+    """Offsets of the client; None if not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What is known of a run beside what was observed."""
+    """Facts of a run that its observation does not contain."""
 
     system: str
-    """System's name."""
+    """Name of the system."""
     repeat: int
     """Counts runs of one cell from 0."""
     start: int | None
-    """Start of the servers, counted from 0 in the session; None where nobody knows."""
+    """Start of the servers, counted from 0 in the session; None if unknown."""
     shared_start: int | None = None
     """As :attr:`.record.Record.shared_start`."""
     started_at: str
@@ -59,17 +59,17 @@ class RunFacts:
     finished_at: str
     """UTC, ISO 8601."""
     endpoint: str
-    """URL that the client asked."""
+    """URL that the client sent requests to."""
     timings_s: Mapping[str, float]
     """Seconds of each phase."""
     nodes: tuple[str, ...] = ()
-    """Nodes in use."""
+    """Nodes that the servers and the client ran on."""
     processes: tuple[ProcessRecord, ...] = ()
     """Servers and client."""
     simulated: bool = False
-    """Whether no server ever ran."""
+    """Whether the run was simulated, without servers."""
     warm_load: Mapping[str, float] = field(default_factory=dict)
-    """What the servers were warmed with before."""
+    """Load of the warm-up before the run, as of :attr:`.record.Record.warm_load`."""
     prefix_cache_reset: bool | None = None
     """Whether the prefix caches were emptied before."""
     compiled: Compiled | None = None
@@ -86,15 +86,15 @@ def build_record(
     *,
     findings: Sequence[Finding] | None = None,
 ) -> tuple[Record, Path]:
-    """Make the record of a run and write it, whatever sanity says; return it and its file.
+    """Build and write the record of a run, valid or not; return it and its file.
 
     Secrets are taken out of every text, such as the answers of servers that errors quote.
 
-    :param findings: what sanity says; None asks it.
+    :param findings: findings of sanity; None runs its checks.
     :raises StoreError: if the record cannot be written.
     """
     redactor = environment_redactor()
-    clean = replace(seen, result=redactor.value(seen.result))  # findings quote the beginnings
+    clean = replace(seen, result=redactor.value(seen.result))  # findings quote it
     record = redactor.value(_record(clean, facts, provenance, store, findings))
     return record, store.write(record, clean.result)
 
@@ -151,6 +151,6 @@ def _of_session(provenance: Provenance) -> dict[str, Any]:
 
 
 def _requests_file(seen: Observation, facts: RunFacts, store: RunStore) -> str | None:
-    """Return the name of the file of one row per request; None where the client tells no rows."""
+    """Return the name of the file with a row per request; None without details."""
     stem = store.stem(seen.topology.id, seen.workload, facts.repeat)
     return f"{stem.name}.requests.parquet" if seen.result.detailed else None

@@ -1,4 +1,4 @@
-"""Series of runs between which nothing was changed: of stored sessions, or of a CSV file."""
+"""Series of runs under unchanged conditions, from stored sessions or a CSV file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.workload import Workload
 
 NEEDED = ("topology", "input_len", "output_len", "num_prompts", "start")
-"""Columns of a CSV file that must be there, and one judged metric at least."""
+"""Required columns of a CSV file, beside at least one judged metric."""
 OPTIONAL = ("night", "order_in_cell", "role")
-"""Columns that may be there."""
+"""Optional columns."""
 _LARGEST = 10_000_000
 MAX_SERIES_MIB = 64
-"""Size of a CSV file: a million runs of 60 characters each."""
+"""Maximum size of a CSV file: a million runs of 60 characters each."""
 
 
 def stored_series(selection: Selection, source: str) -> Series:
@@ -80,14 +80,14 @@ def load_series(path: Path) -> Series:
     """Read a CSV file: a line of column names, then a line for each run.
 
     Columns are :data:`NEEDED`, :data:`OPTIONAL` and judged metrics, empty where a run has none.
-    Runs of one ``start`` were made on the same servers. Runs of other roles than ``measured`` are
-    part of no spread.
+    Runs of one ``start`` were made on the same servers. Runs of other roles than ``measured`` do
+    not count.
 
     :raises ConfigError: naming file, line and column.
     """
     rows = _rows(path)
     if not rows:
-        raise ConfigError(f"{path}: has no line of a run")
+        raise ConfigError(f"{path}: expected at least one line below the header")
     runs: list[CalibrationRun] = []
     lines: dict[tuple[object, ...], int] = {}
     before: Counter[tuple[str, ...]] = Counter()
@@ -97,13 +97,13 @@ def load_series(path: Path) -> Series:
         key = (run.cell, run.prompts, run.start, run.role, run.order)
         if key in lines:
             raise ConfigError(
-                f"{where}: column order_in_cell: {run.order} of start {run.start!r} stands on line "
-                f"{lines[key]} too; expected another number for each run of a cell on a start"
+                f"{where}: column order_in_cell: {run.order} of start {run.start!r} is also on "
+                f"line {lines[key]}; expected another number for each run of a cell on a start"
             )
         lines[key] = line
         runs.append(run)
     if all(run.role != MEASURED for run in runs):
-        raise ConfigError(f"{path}: column role: no run has {MEASURED!r}, expected it of some")
+        raise ConfigError(f"{path}: column role: no run has {MEASURED!r}, expected at least one")
     roles = Counter(run.role for run in runs if run.role != MEASURED)
     unused = [name for name in rows[0][1] if name not in (*NEEDED, *OPTIONAL, *METRICS.times)]
     return Series(
@@ -111,13 +111,13 @@ def load_series(path: Path) -> Series:
         runs=tuple(runs),
         left_out=(
             *(f"{count} runs of role {role!r}" for role, count in roles.items()),
-            *([f"columns that are no judged metric: {', '.join(unused)}"] if unused else []),
+            *([f"columns that are not judged metrics: {', '.join(unused)}"] if unused else []),
         ),
     )
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return the number of each line of a run, and its text by column."""
+    """Return the line number of each run, and its fields by column."""
     try:
         text = read_bytes(path, MAX_SERIES_MIB).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,14 +137,14 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                 values = (field.strip() for field in fields)
                 rows.append((lines.line_num, dict(zip(columns, values, strict=True))))
     except csv.Error as error:
-        raise ConfigError(f"{path}: line {lines.line_num}: is no valid CSV: {error}") from error
+        raise ConfigError(f"{path}: line {lines.line_num}: is not valid CSV: {error}") from error
     return rows
 
 
 def _check_columns(columns: Sequence[str], path: Path) -> None:
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
-        raise ConfigError(f"{path}: line 1: column {twice!r} stands twice")
+        raise ConfigError(f"{path}: line 1: column {twice!r} appears twice")
     missing = [name for name in NEEDED if name not in columns]
     if missing:
         raise ConfigError(
@@ -161,7 +161,7 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 def _run(row: Mapping[str, str], where: str, *, before: Counter[tuple[str, ...]]) -> CalibrationRun:
     """Return the run of one line.
 
-    :param before: counts runs of a cell on a start, where no column says their order.
+    :param before: counts the runs of a cell on a start: their order if no column contains it.
     """
     for name in ("topology", "start"):
         if not row[name]:
@@ -169,13 +169,13 @@ def _run(row: Mapping[str, str], where: str, *, before: Counter[tuple[str, ...]]
     input_len, output_len, prompts = (_integer(row, name, where) for name in NEEDED[1:4])
     values = {name: _value(row, name, where) for name in METRICS.times if row.get(name)}
     if not values:
-        raise ConfigError(f"{where}: no metric has a value, expected one at least")
+        raise ConfigError(f"{where}: no metric has a value, expected at least one")
     role = row.get("role") or MEASURED
     key = (*(row[name] for name in NEEDED), role)
     before[key] += 1
     order = before[key] - 1
     if row.get("order_in_cell"):
-        order = _integer(row, "order_in_cell", where, least=0)
+        order = _integer(row, "order_in_cell", where, minimum=0)
     rate = values.get("output_throughput")
     return CalibrationRun(
         topology=row["topology"],
@@ -190,11 +190,11 @@ def _run(row: Mapping[str, str], where: str, *, before: Counter[tuple[str, ...]]
     )
 
 
-def _integer(row: Mapping[str, str], name: str, where: str, *, least: int = 1) -> int:
+def _integer(row: Mapping[str, str], name: str, where: str, *, minimum: int = 1) -> int:
     text = row[name]
-    if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= _LARGEST:
+    if not text.isascii() or not text.isdecimal() or not minimum <= int(text[:20]) <= _LARGEST:
         raise ConfigError(
-            f"{where}: column {name}: {text[:40]!r}, expected a whole number from {least} to "
+            f"{where}: column {name}: {text[:40]!r}, expected a whole number from {minimum} to "
             f"{_LARGEST:,}"
         )
     return int(text)
@@ -208,6 +208,6 @@ def _value(row: Mapping[str, str], name: str, where: str) -> float:
     if not 0 < value <= LARGEST:
         raise ConfigError(
             f"{where}: column {name}: {row[name][:40]!r}, expected a number above 0 in "
-            f"{METRICS[name].unit}, or nothing"
+            f"{METRICS[name].unit}, or an empty field"
         )
     return value

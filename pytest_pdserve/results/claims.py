@@ -1,4 +1,4 @@
-"""Claims, and figures that they can be held against: how their files are read."""
+"""Read files of claims, and of figures that claims can be judged by."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
     ids = [claim.id for claim in claims]
     for name in ids:
         if ids.count(name) > 1:
-            raise ConfigError(f"{path}: claim id {name!r} stands {ids.count(name)} times")
+            raise ConfigError(f"{path}: claim id {name!r} appears {ids.count(name)} times")
     return claims
 
 
 def figures_path(system: System) -> Path:
-    """File of the figures of a system that is nothing else."""
+    """Return the file of the figures of a system that consists of figures only."""
     return Path(system.source).parent / (system.figures or "figures.toml")
 
 
 def load_figures(path: Path) -> Figures:
-    """Read figures.
+    """Read a file of figures.
 
     :raises ConfigError: if the file is missing or malformed, names an unknown metric, or has a
         cell twice.
@@ -51,5 +51,5 @@ def load_figures(path: Path) -> Figures:
             if name not in METRICS:
                 raise ConfigError(f"{where}: unknown metric {name!r}")
     if len(figures.cells) < len(figures.record):
-        raise ConfigError(f"{path}: a cell stands twice")
+        raise ConfigError(f"{path}: a cell appears twice")
     return figures

@@ -1,4 +1,4 @@
-"""Where it is kept how far off a client is."""
+"""Files of client offsets: by how much a benchmark client measures too much or too little."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pytest_pdserve.values.system import System
 
 
 def offsets_path(system: System, rootdir: Path, kind: str) -> Path:
-    """File of one kind of client: with the system's baseline, or this host's where each has one."""
+    """Return the file of a kind of client: with the baseline, or of this host."""
     by_host = system.judgement.host_references
     folder = state_folder() / "baselines" / system.name if by_host else own_folder(system, rootdir)
     return folder / f"client.{kind}.json"
 
 
 def load_offsets(system: System, rootdir: Path, kind: str) -> ClientOffsets | None:
-    """Return how far off a kind of client is; None where that was not measured.
+    """Read the offsets of a kind of client; None if they were not measured.
 
     :raises ConfigError: if the file is malformed, or of another client.
     """
@@ -35,12 +35,14 @@ def load_offsets(system: System, rootdir: Path, kind: str) -> ClientOffsets | No
         raise ConfigError(f"{path}: /client: is {found.client!r}, expected {kind!r}")
     numbers = [row.streams for row in found.rows]
     if numbers != sorted(set(numbers)):
-        raise ConfigError(f"{path}: /rows: streams {numbers}, expected each once, fewest first")
+        raise ConfigError(
+            f"{path}: /rows: streams {numbers}, expected each once, in ascending order"
+        )
     return found
 
 
 def write_offsets(offsets: ClientOffsets, system: System, rootdir: Path) -> Path:
-    """Keep how far off a kind of client is; return the file.
+    """Write the offsets of a kind of client; return the file.
 
     :raises StoreError: if it cannot be written.
     """

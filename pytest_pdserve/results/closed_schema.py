@@ -1,4 +1,4 @@
-"""JSON schemas that admit no unknown keys, and whose errors name what was expected."""
+"""JSON schemas that reject unknown keys, and whose errors name what was expected."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Any
 
 
 def closed(schema: Any) -> Any:
-    """Return *schema* without room for unknown keys, and with alternatives that errors can name."""
+    """Return *schema* with unknown keys forbidden, and alternatives that errors can name."""
     if isinstance(schema, list):
         return [closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: closed(each) for key, each in schema.items() if key != "default"}
-    if "properties" in made:
-        made["additionalProperties"] = False
-    several = made.pop("anyOf", None)
-    return made if several is None else {**made, **_one_of(several)}
+    result = {key: closed(each) for key, each in schema.items() if key != "default"}
+    if "properties" in result:
+        result["additionalProperties"] = False
+    several = result.pop("anyOf", None)
+    return result if several is None else {**result, **_one_of(several)}
 
 
 def _one_of(several: list[Any]) -> dict[str, Any]:
-    """Alternatives so that an error names the one that was meant, not 'not valid under any'."""
+    """Return alternatives whose error names the expected one, not 'not valid under any'."""
     null = {"type": "null"}
     plain = [each for each in several if each != null]
     types = [each["type"] for each in plain if isinstance(each.get("type"), str)]

@@ -1,4 +1,4 @@
-"""The table of versions that this version is known to work with, and what is installed here."""
+"""Versions of other packages that this version works with, and the installed versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_pdserve.results.kinds import parse_table
 from pytest_pdserve.values.compatibility import Package
 
 FILE = Path(__file__).with_name("compatibility.toml")
-"""The one place that says it: the docs page, ``pdserve doctor`` and the header derive from it."""
+"""Source of the docs page, of ``pdserve doctor`` and of the header."""
 _BOUND = re.compile(r"([\w.-]+)(?:\[[\w,]*\])?>=([\d.]+)")
 
 
@@ -29,14 +29,14 @@ def load_packages(path: Path) -> dict[str, Package]:
 
 @functools.cache
 def known_packages() -> Mapping[str, Package]:
-    """Return what is known, by name of the package."""
+    """Return the table of this version's packages, by name."""
     return load_packages(FILE)
 
 
 def installed_version(package: Package) -> str | None:
-    """Return the version that this Python has of *package*, without importing it.
+    """Return the version of *package* in this Python, without importing it.
 
-    None where there is none, and for what is not a package of Python.
+    None if it is not installed, or is not a Python package.
     """
     if package.name == "Python":
         return platform.python_version()
@@ -50,9 +50,9 @@ def installed_version(package: Package) -> str | None:
 
 @functools.cache
 def oldest_versions() -> Mapping[str, str]:
-    """Return the oldest version that is accepted of each distribution, and of ``Python``.
+    """Return the oldest accepted version of each distribution, and of ``Python``.
 
-    It is what this package's own metadata says; empty where the package runs uninstalled.
+    Read from this package's metadata; empty if the package is not installed.
     """
     try:
         own = metadata.metadata("pytest-pdserve")

@@ -1,4 +1,4 @@
-"""Files from elsewhere, read within limits: size, depth, rows and names; no path in them counts."""
+"""Read files of other tools within limits of size, depth, rows and names."""
 
 from __future__ import annotations
 
@@ -21,17 +21,22 @@ from pytest_pdserve.results.reading import read_bytes
 from pytest_pdserve.values.errors import ConfigError
 
 MAX_MIB = 128
-"""Size of a JSON file: 10,000 requests of 256 tokens, each with its gaps, take half of it."""
+"""Maximum size of a JSON file; 10,000 requests of 256 tokens with all gaps take half of it."""
 MAX_YAML_MIB = 1
-"""Size of a YAML file, which takes 4 s to read; reports have 26 kB."""
+"""Maximum size of a YAML file, which takes 4 s to read; reports have 26 kB."""
 MAX_ROWS = 1000
-"""Results in one file."""
+"""Maximum number of results in one file."""
 MAX_DEPTH = 40
-"""Objects and lists within each other."""
+"""Maximum nesting of objects and lists."""
 MAX_NAME = 200
-"""Characters of a name."""
+"""Maximum characters of a name."""
 _YAML = (".yaml", ".yml")
-_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+}
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -41,19 +46,19 @@ class Row:
     """One result of a file: an object."""
 
     where: str
-    """The file, and which of its rows if it has several; for messages."""
+    """The file, and the row if it has several; for messages."""
     data: Mapping[str, Any]
-    """Its values; numbers that JSON cannot hold, such as NaN, are text."""
+    """Its values; numbers outside JSON, such as NaN, are text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderFiles:
-    """The results in a folder that a tool made."""
+    """The results in an output folder of a tool."""
 
     results: tuple[Path, ...]
-    """Files, at least one."""
+    """Result files, at least one."""
     left_out: tuple[str, ...]
-    """What is not a result, and why, a sentence each."""
+    """Files that are not results, and why, a sentence each."""
 
 
 def load_rows(path: Path) -> list[Row]:
@@ -71,7 +76,9 @@ def load_rows(path: Path) -> list[Row]:
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
     if len(values) > MAX_ROWS:
-        raise ConfigError(f"{path} has more than {MAX_ROWS} results, the most of one file")
+        raise ConfigError(
+            f"{path} has more than {MAX_ROWS} results, expected at most that many in one file"
+        )
     if not values:
         raise ConfigError(f"{path} has no result: its list is empty")
     names = [str(path)] if len(values) == 1 else [f"{path} row {n + 1}" for n in range(len(values))]
@@ -83,18 +90,18 @@ def load_rows(path: Path) -> list[Row]:
 
 
 def _read_text(path: Path) -> str:
-    most = MAX_YAML_MIB if path.suffix.lower() in _YAML else MAX_MIB
-    data = read_bytes(path, most)
-    for start, kind in _PACKED.items():
+    max_mib = MAX_YAML_MIB if path.suffix.lower() in _YAML else MAX_MIB
+    data = read_bytes(path, max_mib)
+    for start, kind in _COMPRESSED.items():
         if data.startswith(start):
-            raise ConfigError(f"{path} is packed ({kind}): unpack it first")
+            raise ConfigError(f"{path} is compressed ({kind}): decompress it first")
     return decode(data, path)
 
 
 def _load_json(text: str, path: Path) -> list[Any]:
-    """Parse what stands one after the other in *text*."""
+    """Parse the JSON values that follow each other in *text*."""
     hooks = json_hooks(path, str)
-    del hooks["parse_float"]  # ten times as fast without; _check refuses what becomes infinite
+    del hooks["parse_float"]  # ten times as fast without; _check rejects infinite numbers
     decoder = json.JSONDecoder(**hooks)
     values: list[Any] = []
     place = _after_space(text, 0)
@@ -133,12 +140,12 @@ def _load_yaml(text: str, path: Path) -> Any:
         _check_events(yaml, yaml.parse(text, Loader=safe), path)
         return _plain(yaml.load(text, Loader=type("Loader", (safe,), own)), path)  # noqa: S506
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{path} is no valid YAML: {said:.300}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason:.300}") from error
 
 
 def _check_events(yaml: Any, events: Iterator[Any], path: Path) -> None:
-    """Refuse depth, aliases and further documents before anything is built of them."""
+    """Reject deep nesting, aliases and further documents before anything is built."""
     depth = documents = 0
     for event in events:
         if isinstance(event, yaml.AliasEvent):
@@ -149,7 +156,7 @@ def _check_events(yaml: Any, events: Iterator[Any], path: Path) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         documents += isinstance(event, yaml.DocumentStartEvent)
         if depth > MAX_DEPTH:
-            raise ConfigError(f"{path}: more than {MAX_DEPTH} objects and lists in each other")
+            raise ConfigError(f"{path}: more than {MAX_DEPTH} nested objects and lists")
         if documents > 1:
             raise ConfigError(f"{path} has several documents: expected one")
 
@@ -174,7 +181,7 @@ def _kind(value: Any) -> str:
 
 
 def _check(data: Mapping[str, Any], where: str) -> None:
-    """Refuse depth, names and values that cannot be shown or stored.
+    """Reject deep nesting, and names and values that cannot be shown or stored.
 
     :raises ConfigError: with the JSON pointer.
     """
@@ -182,7 +189,7 @@ def _check(data: Mapping[str, Any], where: str) -> None:
     while left:
         path, value = left.pop()
         if len(path) >= MAX_DEPTH:
-            raise ConfigError(f"{where}: more than {MAX_DEPTH} objects and lists in each other")
+            raise ConfigError(f"{where}: more than {MAX_DEPTH} nested objects and lists")
         if isinstance(value, list) and {*map(type, value)} == {float} and isfinite(sum(value)):
             continue  # the many gaps between tokens
         entries = value.items() if isinstance(value, dict) else enumerate(value)
@@ -203,7 +210,7 @@ def _fault(value: Any) -> str:
     if isinstance(value, float):
         return "" if isfinite(value) else "a number too large to hold"
     if isinstance(value, int) and value not in INTEGERS:
-        return f"an integer of {value.bit_length()} bits; 64 are the most"
+        return f"an integer of {value.bit_length()} bits, expected at most 64"
     if isinstance(value, str) and not value.isascii() and _LONE.search(value):
-        return "text that is no UTF-8: a lone surrogate"
+        return "text that is not UTF-8: a lone surrogate"
     return ""

@@ -1,4 +1,4 @@
-"""Expected changes of a system, as its file has them."""
+"""Read the expected changes of a system."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pytest_pdserve.values.system import System
 
 
 def expected_path(system: System, rootdir: Path) -> Path:
-    """File of the expected changes of *system*: the project's own, else beside the system file."""
+    """Return the file of a system's expected changes: the project's, or next to its file."""
     own = own_folder(system, rootdir) / "expected.toml"
     return own if is_there(own) else Path(system.source).parent / "expected.toml"
 
 
 def load_expected(path: Path) -> tuple[ExpectedChange, ...]:
-    """Read the entries of a file; none if there is no file.
+    """Read the entries of a file; empty if there is no file.
 
     :raises ConfigError: if it is malformed, or an entry names a metric that is not judged.
     """
@@ -37,7 +37,7 @@ def load_expected(path: Path) -> tuple[ExpectedChange, ...]:
 
 
 def _with_days(data: dict[str, Any]) -> dict[str, Any]:
-    """*data* with TOML's own dates as texts."""
+    """Return *data* with TOML dates as text."""
     entries = data.get("expected")
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("until"), datetime.date):
@@ -55,11 +55,12 @@ def _check_entry(entry: ExpectedChange, where: str) -> None:
     for key in ("topologies", "metrics", "max_worse"):
         if entry.claims is not None and getattr(entry, key) is not None:
             raise ConfigError(
-                f"{where}/{key}: an entry about claims names claims and cells only; remove it, or "
-                "make two entries"
+                f"{where}/{key}: not allowed in an entry with claims; remove it, or make two "
+                "entries"
             )
     for name in entry.metrics or ():
         if name not in METRICS.times:
             raise ConfigError(
-                f"{where}/metrics: {name!r} is not judged; these are {', '.join(METRICS.times)}"
+                f"{where}/metrics: {name!r} is not judged; expected one of "
+                f"{', '.join(METRICS.times)}"
             )

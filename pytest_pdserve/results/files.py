@@ -1,4 +1,4 @@
-"""Reading and writing files so that a mistake names its file, and nothing is ever half-written."""
+"""Read and write files: errors name the file, and no file is ever half written."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
 INTEGERS = range(-(2**63), 2**63)
-"""What TOML promises to hold, and far more than anything is counted to here."""
+"""Integers that TOML guarantees to represent."""
 MAX_TOML_MIB = 1
-"""Size of a TOML file: people write them, and 1 MiB takes seconds to read."""
+"""Maximum size of a TOML file; 1 MiB takes seconds to read."""
 MAX_JSON_MIB = 64
-"""Size of a stored JSON file: a baseline of 1,000 cells and 20 nights has 5 MB."""
+"""Maximum size of a stored JSON file; a baseline of 1,000 cells and 20 nights has 5 MB."""
 _MAX_DOTS = 1000
-"""In one line of TOML: a key of n parts takes n squared steps to read."""
+"""Maximum dots in one line of TOML: a key of n parts takes n squared steps to read."""
 _LONE = re.compile("[\ud800-\udfff]")
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, refusing nan, and null characters: no argument of a program holds one.
+    """Read a TOML file; reject nan, and null characters, which no program argument can hold.
 
     :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
     """
 
     def number(text: str) -> float:
         if math.isnan(value := float(text)):
-            raise ConfigError(f"{path} holds {text}, which says nothing")
+            raise ConfigError(f"{path} holds {text}, expected a number")
         return value
 
     text = read_text(path, MAX_TOML_MIB)
     for place, line in enumerate(text.splitlines(), 1):
         if line.count(".") > _MAX_DOTS:
-            raise ConfigError(f"{path} is no valid TOML: line {place} has over {_MAX_DOTS} dots")
+            raise ConfigError(f"{path} is not valid TOML: line {place} has over {_MAX_DOTS} dots")
     try:
         data = tomllib.loads(text, parse_float=number)
     except ValueError as error:  # besides TOMLDecodeError, an integer of too many digits
-        raise ConfigError(f"{path} is no valid TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is no valid TOML: nested too deeply") from error
+        raise ConfigError(f"{path} is not valid TOML: nested too deeply") from error
     for where, value in _entries(data):
         if isinstance(value, str) and "\0" in value:
             raise ConfigError(f"{path}: {pointer_text(where)}: text with a null character")
@@ -64,9 +64,10 @@ def load_json(
     odd_number: Callable[[str], Any] | None = None,
     max_mib: int = MAX_JSON_MIB,
 ) -> Any:
-    """Read a JSON file, refusing duplicate keys and, unless told otherwise, NaN and infinities.
+    """Read a JSON file; reject duplicate keys, and NaN and infinities without *odd_number*.
 
-    :param odd_number: makes a value of ``NaN``, ``Infinity`` and what is too large for a float.
+    :param odd_number: converts ``NaN``, ``Infinity`` and numbers too large for a float; None
+        rejects them.
     :raises ConfigError: if it cannot be read or is malformed; the message has file and line.
     """
     text = read_text(path, max_mib)
@@ -75,13 +76,13 @@ def load_json(
 
 
 def json_hooks(source: object, odd_number: Callable[[str], Any] | None) -> dict[str, Any]:
-    """Return the hooks of a JSON decoder that refuses what :func:`load_json` refuses.
+    """Return the hooks of a JSON decoder that rejects what :func:`load_json` rejects.
 
-    :param source: what messages name, e.g. the file.
+    :param source: the file, for messages.
     """
 
     def refuse(text: str) -> None:
-        raise ConfigError(f"{source} holds {text}, which is no number that JSON can hold")
+        raise ConfigError(f"{source} holds {text}, expected a finite number")
 
     odd = odd_number or refuse
 
@@ -89,32 +90,32 @@ def json_hooks(source: object, odd_number: Callable[[str], Any] | None) -> dict[
         return value if math.isfinite(value := float(text)) else odd(text)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
+        result = dict(pairs)
+        if len(result) < len(pairs):
             counts = Counter(key for key, _ in pairs)
             twice = next(key for key, count in counts.items() if count > 1)
             raise ConfigError(f"{source} has the key {twice!r:.80} twice in one object")
-        return made
+        return result
 
     return {"parse_constant": odd, "parse_float": number, "object_pairs_hook": unique}
 
 
 @contextlib.contextmanager
 def naming_json_errors(source: object) -> Iterator[None]:
-    """Turn what a JSON decoder raises into a sentence that names *source*.
+    """Turn errors of a JSON decoder into a ConfigError that names *source*.
 
-    :raises ConfigError: in place of the decoder's errors.
+    :raises ConfigError: for any of them.
     """
     try:
         yield
     except ValueError as error:  # besides JSONDecodeError, an integer of too many digits
-        raise ConfigError(f"{source} is no valid JSON: {error}") from error
+        raise ConfigError(f"{source} is not valid JSON: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{source} is no valid JSON: nested too deeply") from error
+        raise ConfigError(f"{source} is not valid JSON: nested too deeply") from error
 
 
 def _entries(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield everything in *data* with its path, *data* itself too."""
+    """Yield *data* and everything in it, with its path."""
     left: list[tuple[tuple[Any, ...], Any]] = [((), data)]
     while left:
         path, value = left.pop()
@@ -126,7 +127,7 @@ def _entries(data: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 
 def check_values(data: Any, source: object) -> None:
-    """Refuse integers that no float can hold, and text that cannot be written or shown.
+    """Reject integers of more than 64 bits, and text that is not UTF-8.
 
     :raises ConfigError: with file and JSON pointer.
     """
@@ -134,11 +135,11 @@ def check_values(data: Any, source: object) -> None:
         if isinstance(value, int) and value not in INTEGERS:
             bits = value.bit_length()
             raise ConfigError(
-                f"{source}: {pointer_text(path)}: an integer of {bits} bits; 64 are the most"
+                f"{source}: {pointer_text(path)}: an integer of {bits} bits, expected at most 64"
             )
         if _LONE.search(f"{value if isinstance(value, str) else ''}{path[-1] if path else ''}"):
             raise ConfigError(
-                f"{source}: {pointer_text(path)}: text that is no UTF-8: a lone surrogate"
+                f"{source}: {pointer_text(path)}: text that is not UTF-8: a lone surrogate"
             )
 
 
@@ -149,7 +150,7 @@ def pointer_text(path: Iterable[Any]) -> str:
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, otherwise: str = "") -> None:
-    """Write *data* to *path* whole or not at all.
+    """Write *data* to *path* atomically, as JSON.
 
     :param otherwise: as of :func:`write_bytes`.
     :raises StoreError: if it cannot be written.
@@ -159,10 +160,10 @@ def write_json(path: Path, data: Mapping[str, Any], *, otherwise: str = "") -> N
 
 
 def write_bytes(path: Path, content: bytes, *, otherwise: str = "") -> None:
-    """Write *content* to *path* whole or not at all, through a neighbour that is renamed.
+    """Write *content* to *path* atomically: to a temporary file next to it, then rename.
 
-    :param otherwise: what can be done about a disk that does not take it, beside freeing space;
-        empty where the file has this one place.
+    :param otherwise: advice for a write error, beside freeing space; empty advises to make the
+        folder writable.
     :raises StoreError: if it cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

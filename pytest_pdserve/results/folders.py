@@ -1,4 +1,4 @@
-"""Where baselines and system files lie."""
+"""Folders of baselines and system files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ SHIPPED = tuple(
 
 
 def baseline_folders(rootdir: Path) -> tuple[Path, ...]:
-    """Folders that hold one folder per system: the project's own before the shipped ones."""
+    """Return the folders with one folder per system: the project's, then the shipped ones."""
     own = rootdir / "baselines"
     return tuple(dict.fromkeys([*([own] if is_there(own) else []), *SHIPPED]))
 
 
 def own_folder(system: System, rootdir: Path) -> Path:
-    """Folder for what is measured on *system*: that of its file, or the project's own.
+    """Return the folder for what is measured on *system*: its file's, or one in the project.
 
-    Nothing is kept beside a shipped file: the next version replaces it, and other projects use it.
+    Nothing is written next to a shipped file: the next version replaces it, and other projects use
+    it.
     """
     folder = Path(system.source).resolve().parent
     return rootdir / "baselines" / system.name if folder.parent in SHIPPED else folder

@@ -1,4 +1,4 @@
-"""What a reader makes of one result from elsewhere, and how it takes values from it."""
+"""A run that another tool measured, and how readers take its values from a result."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pytest_pdserve.values.system import UNNAMED_CLIENT
 from pytest_pdserve.values.workload import UNKNOWN
 
 MAX_TEXT = 300
-"""Characters of a text that is kept."""
+"""Maximum characters of a stored text."""
 _FIRST_YEAR, _LAST_YEAR = 2000, 2199
-"""Years in which something may have been measured."""
+"""Years that are accepted as dates of a measurement."""
 _TOTALS = ("completed", "total_input_tokens", "total_output_tokens")
 _STATISTIC = r"(?P<statistic>mean|median|std|min|max|p\d+(?:\.\d+)?)"
 
@@ -36,29 +36,29 @@ class ForeignRun:
 
     where: str
     """File and row, for messages."""
-    asked: Mapping[str, Any]
-    """Fields of the workload that the file says; the others are unknown."""
+    load: Mapping[str, Any]
+    """Fields of the workload that the file contains; the others are unknown."""
     result: BenchResult
-    """What was measured, under our names: times in ms, throughputs per second."""
+    """Measured values under the names of vLLM: times in ms, throughputs per second."""
     date: datetime | None = None
-    """When it was measured; None where the file does not say."""
+    """When it was measured; None if the file has no date."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Component and version, as far as the file says them."""
+    """Component to version, as far as the file contains them."""
     served_by: Mapping[str, str] = field(default_factory=dict)
-    """What the file says of the servers: model, hardware, settings. Runs in which it differs cannot
-    be compared."""
+    """Facts about the servers: model, hardware, settings. Runs that differ in them cannot be
+    compared."""
     instances: Mapping[str, int] = field(default_factory=dict)
-    """Instances by role, as far as the file says them; prefill 0 is a topology without roles."""
+    """Number of instances by role, if in the file; prefill 0 is a topology without roles."""
     client_kind: str = UNNAMED_CLIENT
     """Kind of the benchmark client, as of :attr:`.record.Record.client_kind`."""
     start: int | None = None
-    """Start of the servers that it ran on; None where nobody knows."""
+    """Start of the servers that it ran on; None if unknown."""
     topology: str | None = None
-    """Id of the topology; None where the file does not say it."""
+    """Id of the topology; None if not in the file."""
     notes: tuple[str, ...] = ()
-    """What was read otherwise than it is written, a sentence each."""
+    """Values that were converted or reinterpreted, a sentence each."""
     not_understood: tuple[str, ...] = ()
-    """Names that the reader does not know, and left out."""
+    """Names that the reader does not know, and ignored."""
 
     @property
     def has_latency(self) -> bool:
@@ -68,10 +68,10 @@ class ForeignRun:
 
 
 class Fields:
-    """Values of one result, taken by name; what nobody takes was not understood.
+    """Values of one result, taken by name; names that are never taken were not understood.
 
-    Each method raises a ConfigError that names file, name and value if a value is of another kind
-    than was expected: NaN, text and true are no numbers.
+    Each method raises a ConfigError that names file, name and value if a value is of another type
+    than expected: NaN, text and true are not numbers.
     """
 
     def __init__(self, row: Row, prefix: str = "") -> None:
@@ -87,24 +87,24 @@ class Fields:
         return iter(self._data)
 
     def skip(self, *names: str) -> None:
-        """Count *names* as understood, and not needed."""
+        """Mark *names* as understood and not needed."""
         self._taken.update(names)
 
     def skip_matching(self, pattern: re.Pattern[str]) -> None:
-        """Count names that match *pattern* as understood, and not needed."""
+        """Mark names that match *pattern* as understood and not needed."""
         self._taken.update(name for name in self._data if pattern.fullmatch(name))
 
     def peek(self, name: str) -> Any:
-        """Return the value of *name*, None if there is none; it does not count as understood."""
+        """Return the value of *name* without marking it as understood; None if missing."""
         return self._data.get(name)
 
     def take(self, name: str) -> Any:
-        """Return the value of *name*, whatever it is; None if there is none."""
+        """Return the value of *name*, of any type; None if missing."""
         self._taken.add(name)
         return self._data.get(name)
 
     def number(self, name: str) -> float | None:
-        """Return a number from 0; None if there is none."""
+        """Return a number of at least 0; None if missing."""
         value = self.take(name)
         if value is None:
             return None
@@ -114,14 +114,14 @@ class Fields:
         return number
 
     def count(self, name: str) -> int | None:
-        """Return a whole number from 0; None if there is none."""
+        """Return a whole number of at least 0; None if missing."""
         number = self.number(name)
         if number is not None and not number.is_integer():
             raise self.wrong(name, "a whole number")
         return None if number is None else int(number)
 
     def text(self, name: str) -> str | None:
-        """Return one line of text; None if there is none."""
+        """Return one line of text; None if missing or empty."""
         value = self.take(name)
         if value is None or value == "":
             return None
@@ -130,14 +130,14 @@ class Fields:
         return value
 
     def fact(self, name: str) -> str | None:
-        """Return a text, number or truth value as text; None if there is none."""
+        """Return a text, number or truth value as text; None if missing."""
         value = self.take(name)
         if isinstance(value, bool | int | float):
             return str(value).lower()
         return self.text(name)
 
     def table(self, name: str) -> Fields:
-        """Return the values of an object; none if there is no such object."""
+        """Return the values of an object; empty if missing."""
         value = self.take(name)
         if value is not None and not isinstance(value, dict):
             raise self.wrong(name, "an object")
@@ -145,7 +145,7 @@ class Fields:
         return Fields(Row(where=self.where, data=value or {}), path)
 
     def tables(self, name: str) -> list[Fields]:
-        """Return the values of each object of a list; none if there is no such list."""
+        """Return the values of each object of a list; empty if missing."""
         value = self.take(name)
         if value is None:
             return []
@@ -156,7 +156,7 @@ class Fields:
         return [Fields(row, path) for row, path in zip(rows, paths, strict=True)]
 
     def wrong(self, name: str, expected: str) -> ConfigError:
-        """Return the error of a value of another kind than *expected*."""
+        """Return the error for a value that is not as *expected*."""
         value = self._data.get(name)
         return ConfigError(
             f"{self.where}: {self._prefix}{name} = {value!r:.60}: expected {expected}"
@@ -164,12 +164,12 @@ class Fields:
 
     @property
     def left(self) -> tuple[str, ...]:
-        """Names that nothing took."""
+        """Names that were not taken."""
         return tuple(f"{self._prefix}{name}" for name in self._data if name not in self._taken)
 
     @property
     def single_values(self) -> dict[str, Any]:
-        """What is no list, no object and no long text, as it is written."""
+        """All values except lists, objects and long texts, unchanged."""
         return {
             name: value
             for name, value in self._data.items()
@@ -179,7 +179,7 @@ class Fields:
 
 
 def take_latencies(fields: Fields, form: str, *, to_ms: float = 1.0) -> dict[str, float]:
-    """Take every latency of one spelling, and return those that pdserve knows, in ms.
+    """Take every latency of one spelling; return the known ones in ms.
 
     :param form: regular expression of a name, in which ``{statistic}`` stands for the statistic;
         its group ``quantity`` is one of ``ttft``, ``tpot``, ``itl``, ``e2el``, or begins with
@@ -196,17 +196,17 @@ def take_latencies(fields: Fields, form: str, *, to_ms: float = 1.0) -> dict[str
 
 
 def scaled(value: float, factor: float) -> float:
-    """Return *value* in another unit, without the dust of the multiplication."""
+    """Return *value* in another unit, without floating-point noise."""
     return value if factor == 1.0 else round(value * factor, 9)
 
 
 def bench_result(
     fields: Fields, measured: Mapping[str, float], throughputs: Sequence[str]
 ) -> BenchResult:
-    """Take totals, throughputs and lists of one entry per request, named as vLLM names them.
+    """Take totals, throughputs and per-request lists, which are named as in vLLM.
 
-    :param measured: metrics that were read already, under our names.
-    :raises ConfigError: if a total is missing, or a value is no number.
+    :param measured: metrics that were taken already, under the names of vLLM.
+    :raises ConfigError: if a total is missing, or a value is not a number.
     """
     counts = {name: fields.count(name) for name in _TOTALS}
     times = {name: fields.number(name) for name in ("duration", *throughputs)}
@@ -225,7 +225,7 @@ def bench_result(
 
 
 def request_rate(fields: Fields, name: str = "request_rate") -> dict[str, Any]:
-    """Take the arrival rate, as field of a workload; ``inf`` sends all at once."""
+    """Take the arrival rate as a workload field; ``inf`` is None: all requests at once."""
     if name not in fields:
         return {}
     rate = fields.take(name)
@@ -235,7 +235,7 @@ def request_rate(fields: Fields, name: str = "request_rate") -> dict[str, Any]:
 
 
 def moment(text: Any) -> datetime | None:
-    """Return the moment that *text* names, in UTC unless it says otherwise; None if it is none."""
+    """Return the time that *text* contains, in UTC without an offset; None if it is not a time."""
     if not isinstance(text, str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Folders of upgrade gates: how far one is, its records, its verdict; and policy files."""
+"""Files of upgrade gates: state, records, result; and policy files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEXT_FILE = "gate.md"
 def create_gate(runs: Path, system: str) -> Path:
     """Make the folder of a new gate, e.g. ``runs/20261128T101500-p5-efa-gate``.
 
-    It is no session: nights are not judged by its runs.
+    It is not a session: its runs are not compared with nights.
 
     :raises StoreError: if it cannot be made.
     """
@@ -47,11 +47,11 @@ def create_gate(runs: Path, system: str) -> Path:
         except OSError as error:
             raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
         return folder
-    raise StoreError(f"{runs / name} and 98 more of that second exist already")
+    raise StoreError(f"{runs / name} and 98 more of the same second exist already")
 
 
 def write_state(folder: Path, state: GateState) -> None:
-    """Write how far a gate is, whole or not at all.
+    """Write the state of a gate atomically.
 
     :raises StoreError: if the disk does not take it.
     """
@@ -60,9 +60,9 @@ def write_state(folder: Path, state: GateState) -> None:
 
 
 def load_state(folder: Path) -> GateState:
-    """Read how far a gate is.
+    """Read the state of a gate.
 
-    :raises ConfigError: if the folder is none of a gate, or its state is malformed.
+    :raises ConfigError: if the folder is not of a gate, or its state is malformed.
     """
     path = folder / STATE_FILE
     if not is_there(path):
@@ -82,7 +82,7 @@ def load_runs(folder: Path, start: GateStart) -> tuple[Record, ...]:
 
 
 def write_result(folder: Path, result: GateResult, text: str) -> None:
-    """Write a gate's verdict, as JSON and as Markdown.
+    """Write the result of a gate, as JSON and as Markdown.
 
     :raises StoreError: if the disk does not take it.
     """
@@ -92,7 +92,7 @@ def write_result(folder: Path, result: GateResult, text: str) -> None:
 
 
 def load_result(folder: Path) -> GateResult | None:
-    """Read a gate's verdict; None where it has none yet.
+    """Read the result of a gate; None if there is none yet.
 
     :raises ConfigError: if the file is malformed.
     """

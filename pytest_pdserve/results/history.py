@@ -1,4 +1,4 @@
-"""Past nights, read from the runs folder: what windows of several nights look back at."""
+"""Past nights, read from the runs folder, for verdicts over several nights."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.sessions import StoredRef
 from pytest_pdserve.values.sessions import night_of
 
-FARTHEST = 90
-"""Nights that are looked back at, at most. Without an end, one cell of the baseline that nobody
-measures any more would have every record read."""
+MAX_NIGHTS = 90
+"""Maximum number of past nights that are read. Without a maximum, one cell of the baseline that is
+not measured any more would cause every record to be read."""
 Key = tuple[str, str]
 """Topology and workload id."""
 Runs = Mapping[Key, Sequence[Record]]
@@ -45,7 +45,6 @@ class PastNight:
     name: str
     """Its date, or its number if it was simulated."""
     runs: Runs
-    """Its runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class History:
     nights: tuple[PastNight, ...] = ()
     """Newest first."""
     unreadable: tuple[str, ...] = ()
-    """Records that could not be read, and why: they are left out, and that is said."""
+    """Records that could not be read, and why: they are left out, and reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +62,14 @@ class StoredSession:
     """The records that one session left of a system."""
 
     session: SessionRef
-    """The session."""
     night: str
-    """Night that it belongs to."""
+    """Name of its night, as of :attr:`PastNight.name`."""
     records: tuple[Record, ...]
-    """At least one; by topology and workload, first repeats first, the invalid ones too."""
+    """At least one, valid or not; ordered by topology, workload and repeat."""
     unreadable: tuple[str, ...] = ()
-    """Files of it that are no record, and why."""
+    """Files of the session that are not records, and why."""
     verdicts: Mapping[Key, str] | None = None
-    """What its report said of each cell; None if unknown, or not read."""
+    """Verdict of each cell in its report; None if unknown, or not read."""
 
     @property
     def run_id(self) -> str:
@@ -85,45 +83,45 @@ class StoredSession:
 
     @property
     def client_kind(self) -> str:
-        """Kind of its benchmark client: a session has one."""
+        """Kind of its benchmark client; a session has exactly one."""
         return self.records[0].client_kind
 
     def valid(self) -> dict[Key, list[Record]]:
-        """Its runs by cell, without cells of which a run was invalid: those ended in an ERROR."""
+        """Return its runs by cell, without cells with an invalid run: they ended in an ERROR."""
         cells: dict[Key, list[Record]] = {}
         for record in self.records:
             cells.setdefault((record.topology, record.workload.id), []).append(record)
         return {key: runs for key, runs in cells.items() if not any(r.invalid for r in runs)}
 
     def runs(self) -> dict[Key, list[Record]]:
-        """Its valid runs by cell that are evidence each: one of every start."""
-        return {key: one_a_start(runs) for key, runs in self.valid().items()}
+        """Return its valid runs by cell that are independent evidence: one of every start."""
+        return {key: one_per_start(runs) for key, runs in self.valid().items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recalled:
-    """What a history adds to a runs folder."""
+class HistorySessions:
+    """Sessions from a history, which complete those of a runs folder."""
 
     sessions: Iterable[StoredSession] = ()
-    """Its sessions that are not excluded, newest first; may be read while they are taken."""
-    known: frozenset[str] = frozenset()
-    """Ids of all that it holds: these need not be read elsewhere."""
+    """Sessions that are not excluded, newest first; may be read lazily."""
+    session_ids: frozenset[str] = frozenset()
+    """Ids of all its sessions: they are not read from the runs folder."""
     excluded: Mapping[str, str] = field(default_factory=dict)
-    """Id and reason of those that are."""
+    """Id and reason of each excluded session."""
     refs: Mapping[str, SessionRef] = field(default_factory=dict)
     """Sessions of :attr:`excluded`, by id."""
-    torn: tuple[str, ...] = ()
-    """What of it cannot be read, a sentence each."""
+    unreadable: tuple[str, ...] = ()
+    """Files of the history that cannot be read, a sentence each."""
 
     def joined(self, found: Iterable[StoredSession]) -> list[StoredSession]:
-        """Return *found*, sessions that it does not know, and its own, newest first."""
+        """Return *found*, which are sessions outside the history, and its own, newest first."""
         both = [*found, *self.sessions]
         return sorted(both, key=lambda each: _age(each.session), reverse=True)
 
     def merged(self, found: Iterable[StoredSession], newest: SessionRef) -> Iterator[StoredSession]:
-        """Yield *found*, sessions that it does not know, and its own, newest first.
+        """Yield *found*, which are sessions outside the history, and its own, newest first.
 
-        :param newest: what nights are counted back from; neither it nor what is later is yielded.
+        :param newest: session that nights are counted back from; only earlier ones are yielded.
         """
         own = (
             replace(each, night=night_of(each.session, newest))
@@ -134,11 +132,14 @@ class Recalled:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """A sentence on each session that is excluded, and on what is torn."""
-        return (*(f"excluded: {name}: {why}" for name, why in self.excluded.items()), *self.torn)
+        """A sentence on each excluded session, and on each unreadable file."""
+        return (
+            *(f"excluded: {name}: {why}" for name, why in self.excluded.items()),
+            *self.unreadable,
+        )
 
     def left_out_between(self, oldest: SessionRef, newest: SessionRef) -> tuple[str, ...]:
-        """Return the sentences on what is torn, and on sessions excluded between two others."""
+        """Return the sentences on unreadable files, and on excluded sessions between two others."""
         within = {
             name: why
             for name, why in self.excluded.items()
@@ -147,13 +148,13 @@ class Recalled:
         return replace(self, excluded=within).left_out
 
 
-NOTHING_RECALLED = Recalled()
+NO_HISTORY = HistorySessions()
 
 
 def starts_of(runs: Sequence[Record]) -> list[list[Record]]:
     """Return runs of one cell and session by the start of their servers, oldest first.
 
-    A run whose start nobody knows is a start by itself.
+    A run of unknown start is a start by itself.
     """
     starts: dict[tuple[int | None, int], list[Record]] = {}
     for number, record in enumerate(runs):
@@ -162,8 +163,8 @@ def starts_of(runs: Sequence[Record]) -> list[list[Record]]:
     return list(starts.values())
 
 
-def one_a_start(runs: Sequence[Record]) -> list[Record]:
-    """Return the first run of every start: later ones share its servers, and confirm nothing."""
+def one_per_start(runs: Sequence[Record]) -> list[Record]:
+    """Return the first run of every start: later runs on the same servers are not evidence."""
     return [start[0] for start in starts_of(runs)]
 
 
@@ -175,48 +176,48 @@ def past_nights(
     system: str,
     tonight: SessionRef,
     cells: Collection[Key],
-    each: int,
-    recalled: Recalled = NOTHING_RECALLED,
+    per_cell: int,
+    from_history: HistorySessions = NO_HISTORY,
 ) -> History:
     """Return the nights of the same system, hardware and kind of client, before tonight.
 
     Of several sessions of one night the first that has a cell counts.
 
-    :param tonight: the session that looks back; nothing of its own night is past.
-    :param cells: what nights are wanted of; topologies that take turns share none.
-    :param each: nights that are wanted of each of them, the newest.
-    :param recalled: sessions of a history: of what it knows nothing is read in *runs*.
+    :param tonight: the current session; its own night is not included.
+    :param cells: cells whose nights are wanted; different topologies may run in different nights.
+    :param per_cell: number of nights of each cell, the newest.
+    :param from_history: sessions of a history; these are not read from *runs*.
     """
     nights: dict[str, dict[Key, list[Record]]] = {}
     seen: set[str] = set()
     unreadable: list[str] = []
     this, oldest = night_of(tonight, tonight), tonight
     found = stored_sessions(
-        runs, system=system, unreadable=unreadable, newest=tonight, known=recalled.known
+        runs, system=system, unreadable=unreadable, newest=tonight, skipped=from_history.session_ids
     )
-    for session in recalled.merged(found, tonight):
-        if session.night == this:
+    for past in from_history.merged(found, tonight):
+        if past.night == this:
             continue
-        if session.night not in seen and (len(seen) >= FARTHEST or _enough(nights, cells, each)):
+        if past.night not in seen and (len(seen) >= MAX_NIGHTS or _enough(nights, cells, per_cell)):
             break
-        seen, oldest = {*seen, session.night}, session.session
-        alike = (session.fingerprint, session.client_kind) == (fingerprint, client_kind)
-        if alike and session.runs():
-            join(nights, session)
+        seen, oldest = {*seen, past.night}, past.session
+        alike = (past.fingerprint, past.client_kind) == (fingerprint, client_kind)
+        if alike and past.runs():
+            join(nights, past)
     return History(
         nights=tuple(PastNight(name=name, runs=there) for name, there in nights.items()),
-        unreadable=(*unreadable, *recalled.left_out_between(oldest, tonight)),
+        unreadable=(*unreadable, *from_history.left_out_between(oldest, tonight)),
     )
 
 
-def _enough(nights: Mapping[str, Runs], cells: Collection[Key], each: int) -> bool:
-    """Whether there are nights, and of every cell, as many as are wanted."""
+def _enough(nights: Mapping[str, Runs], cells: Collection[Key], per_cell: int) -> bool:
+    """Tell whether there are enough nights in all, and of every cell."""
     counts = Counter(key for night in nights.values() for key in night)
-    return len(nights) >= each and all(counts[key] >= each for key in cells)
+    return len(nights) >= per_cell and all(counts[key] >= per_cell for key in cells)
 
 
 def join(nights: dict[str, dict[Key, list[Record]]], earlier: StoredSession) -> None:
-    """Add to *nights* a session that began before all that they are made of.
+    """Add to *nights* a session that began before all sessions in them.
 
     Of several sessions of one night the first that has a cell counts.
     """
@@ -229,18 +230,18 @@ def stored_sessions(
     system: str,
     unreadable: list[str],
     newest: SessionRef | None = None,
-    known: Collection[str] = (),
+    skipped: Collection[str] = (),
 ) -> Iterator[StoredSession]:
-    """What sessions left of *system*, newest first.
+    """Yield the stored sessions of *system*, newest first.
 
-    :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
-    :param newest: what nights are counted back from, and neither it nor what is later is read;
-        None for the newest that is found.
-    :param known: ids of sessions that need not be read.
+    :param unreadable: receives a sentence for each file that is not a record of the session.
+    :param newest: session that nights are counted back from; only earlier ones are read. None for
+        the newest that is found.
+    :param skipped: ids of sessions that are not read.
     """
     passed = newest
     for folder, found in session_folders(runs):
-        if found.system != system or folder.name in known:
+        if found.system != system or folder.name in skipped:
             continue
         if passed and (folder.name == passed.id or _later(found.session, passed)):
             continue
@@ -258,46 +259,46 @@ def stored_session(
     newest: SessionRef | None = None,
     load: Callable[[Path], Record] = load_record,
 ) -> StoredSession | None:
-    """What the session of *folder* left of *system*; None if nothing.
+    """Return the session of *folder*; None if it has no records of *system*.
 
-    :param unreadable: gets a sentence for each file that is no record, or lies in another's folder.
-    :param newest: what its night is counted back from; None for itself.
+    :param unreadable: receives a sentence for each file that is not a record of the session.
+    :param newest: session that its night is counted back from; None for itself.
     :param load: reads one record.
     """
     found = session_of(folder)
     if found is None or found.system != system:
         return None
-    torn: list[str] = []
-    records = tuple(r for r in records_of(folder, torn, load) if r.system == system)
-    unreadable.extend(torn)
+    own_unreadable: list[str] = []
+    records = tuple(r for r in records_of(folder, own_unreadable, load) if r.system == system)
+    unreadable.extend(own_unreadable)
     if not records:
         return None
     return StoredSession(
         session=found.session,
         night=night_of(found.session, newest or found.session),
         records=records,
-        unreadable=tuple(torn),
+        unreadable=tuple(own_unreadable),
     )
 
 
 def session_folders(runs: Path) -> list[tuple[Path, StoredRef]]:
-    """Run folders and what each says of itself, newest first; other folders are left out.
+    """Return run folders with their sessions, newest first; other folders are left out.
 
-    Sessions whose time is not known come last.
+    Sessions of unknown time come last.
     """
     found = [(path, ref) for path in _folders(runs) if (ref := session_of(path)) is not None]
     return sorted(found, key=lambda each: _age(each[1].session), reverse=True)
 
 
 def unknown_folders(runs: Path) -> list[tuple[Path, str]]:
-    """Run folders of which nothing can be read, with the reason, the last changed first."""
+    """Return unreadable run folders with the reason, the last changed first."""
     found = [(path, _trouble(path)) for path in _folders(runs) if session_of(path) is None]
-    torn = [(path, why) for path, why in found if why]
-    return sorted(torn, key=lambda each: each[0].stat().st_mtime, reverse=True)
+    unreadable_folders = [(path, why) for path, why in found if why]
+    return sorted(unreadable_folders, key=lambda each: each[0].stat().st_mtime, reverse=True)
 
 
 def _trouble(folder: Path) -> str:
-    """Why nothing of a run folder can be read; empty if it is not a run folder."""
+    """Return why nothing of a run folder can be read; empty if it is not a run folder."""
     try:
         if is_there(folder / SESSION_FILE):
             _session_file(folder)
@@ -326,7 +327,7 @@ def _folders(runs: Path) -> list[Path]:
 
 
 def _later(session: SessionRef, newest: SessionRef) -> bool:
-    """Whether it is known that *session* began after *newest*."""
+    """Tell whether *session* is known to have begun after *newest*."""
     began, last = session.began, newest.began
     return began is not None and last is not None and began > last
 
@@ -336,10 +337,10 @@ def _age(session: SessionRef) -> tuple[str, str]:
 
 
 def session_of(folder: Path) -> StoredRef | None:
-    """Return what a run folder says of itself; None if it is not one, or nothing can be read.
+    """Return the session of a run folder; None if it is not one, or nothing can be read.
 
-    Where it has no session file, as before version 2 of records, or a torn one, the first record
-    that can be read tells.
+    Without a readable session file, as before version 2 of records, the first readable record
+    contains it.
     """
     with contextlib.suppress(ConfigError):
         return _session_file(folder)
@@ -355,9 +356,9 @@ def session_of(folder: Path) -> StoredRef | None:
 def records_of(
     folder: Path, unreadable: list[str], load: Callable[[Path], Record] = load_record
 ) -> Iterator[Record]:
-    """Records of one run folder by topology and workload, first repeats first.
+    """Yield the records of one run folder by topology, workload and repeat.
 
-    :param unreadable: gets a sentence for each file that is no record, or of another session.
+    :param unreadable: receives a sentence for each file that is not a record of the session.
     :param load: reads one record.
     """
     found = []
@@ -370,14 +371,17 @@ def records_of(
         if record.session.id == folder.name:
             found.append(record)
         else:
-            unreadable.append(f"{path} is of {record.session.id}: a run folder has the run's name")
+            unreadable.append(
+                f"{path} is of session {record.session.id}, expected {folder.name}, the name of "
+                "its folder"
+            )
     yield from sorted(found, key=lambda r: (r.topology, r.workload.id, r.repeat))
 
 
 def record_paths(folder: Path) -> list[Path]:
-    """Return the files that hold a record each.
+    """Return the record files of a run folder.
 
-    Before version 2 of records these are all but the client's results.
+    Before version 2 these are all JSON files except the client's results.
     """
     if not os.path.isdir(folder):
         return []

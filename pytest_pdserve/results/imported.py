@@ -1,4 +1,4 @@
-"""Records made of results that somebody else measured."""
+"""Import results of other tools as records."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ from pytest_pdserve.values.workload import UNKNOWN
 from pytest_pdserve.values.workload import Workload
 
 DIGEST = "content_sha256"
-"""Where a record's ``cluster`` has the digest of the result that it was made of."""
+"""Key in a record's ``cluster`` of the digest of the imported result."""
 ONE_SESSION = timedelta(hours=12)
-"""Results of the same servers that lie nearer together are of one session, and so of one night."""
+"""Results of the same servers within this time are of one session, and so of one night."""
 MAX_NAMES = 20
-"""Names that a finding lists."""
+"""Maximum number of names in a finding."""
 _STORED = re.compile(rf'"{DIGEST}": "([0-9a-f]{{64}})"'.encode())
 
 
@@ -62,16 +62,16 @@ class Readable:
     """A result that can be imported."""
 
     run: ForeignRun
-    """What its reader made of it."""
+    """The run, as its reader returned it."""
     workload: Workload
-    """What was asked."""
+    """Load of the run."""
     digest: str
-    """SHA-256 of its values: the same whichever file it stands in."""
+    """SHA-256 of its values, independent of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What became of one result."""
+    """Outcome of importing one result."""
 
     where: str
     """File and row."""
@@ -86,7 +86,7 @@ def read_results(
 ) -> tuple[tuple[Readable, ...], tuple[str, ...]]:
     """Read every result of files and folders; nothing is written.
 
-    :param dataset: data set of those that do not say theirs; None leaves it unknown.
+    :param dataset: data set of results that do not name theirs; None leaves it unknown.
     :returns: the results, and a sentence on each file of a folder that is not a result.
     :raises ConfigError: if one cannot be read, or cannot be imported.
     """
@@ -128,7 +128,7 @@ def _rows(paths: Sequence[Path], left_out: list[str]) -> Iterator[Row]:
 
 
 def _table_rows(path: Path, left_out: list[str]) -> Iterator[Row]:
-    """Return the runs of a CSV table, or of all tables of a folder that have its form.
+    """Yield the runs of a CSV table, or of all tables of a folder that have its columns.
 
     :raises ConfigError: if the table cannot be read, or no table of the folder can.
     """
@@ -153,54 +153,54 @@ def _table_rows(path: Path, left_out: list[str]) -> Iterator[Row]:
 
 
 def workload_of(run: ForeignRun, dataset: str | None) -> Workload:
-    """Return the load that was asked of a run; what its file does not say is unknown.
+    """Return the load of a run; fields that its file does not contain are unknown.
 
-    Where that leaves loads that would have one name, tokens that were counted tell them apart; no
-    length is ever made of them.
+    Where different loads would then have the same name, counted tokens distinguish them; they never
+    replace lengths.
 
     :param dataset: as of :func:`read_results`.
-    :raises ConfigError: if the file says another data set, or what it says makes no load.
+    :raises ConfigError: if the file names another data set, or its values are not a valid workload.
     """
-    asked = dict(run.asked)
-    asked["dataset"] = name = _dataset(run, dataset)
-    for missing in {"num_prompts", "request_rate", "max_concurrency", "burstiness"} - asked.keys():
-        asked[missing] = UNKNOWN
+    load = dict(run.load)
+    load["dataset"] = name = _dataset(run, dataset)
+    for missing in {"num_prompts", "request_rate", "max_concurrency", "burstiness"} - load.keys():
+        load[missing] = UNKNOWN
     result = run.result
-    if asked["num_prompts"] == UNKNOWN and None not in (result.completed, result.failed):
-        asked["num_prompts"] = (result.completed or 0) + (result.failed or 0)
-    if asked["request_rate"] is None and "ramp_up" not in asked and _may_be(asked["burstiness"]):
-        asked["burstiness"] = 1.0  # without effect
+    if load["num_prompts"] == UNKNOWN and None not in (result.completed, result.failed):
+        load["num_prompts"] = (result.completed or 0) + (result.failed or 0)
+    if load["request_rate"] is None and "ramp_up" not in load and _may_be(load["burstiness"]):
+        load["burstiness"] = 1.0  # without effect
     lengths = ("input_len", "output_len")
-    if name in LENGTH_FLAGS or (name == UNKNOWN and asked.keys() & {*lengths}):
-        asked = {**dict.fromkeys(lengths, UNKNOWN), **asked}
-    told_apart = name not in (*LENGTH_FLAGS, UNKNOWN) or all(
-        isinstance(asked.get(length), int) for length in lengths
+    if name in LENGTH_FLAGS or (name == UNKNOWN and load.keys() & {*lengths}):
+        load = {**dict.fromkeys(lengths, UNKNOWN), **load}
+    is_distinct = name not in (*LENGTH_FLAGS, UNKNOWN) or all(
+        isinstance(load.get(length), int) for length in lengths
     )
-    if asked["num_prompts"] == UNKNOWN or not told_apart:
+    if load["num_prompts"] == UNKNOWN or not is_distinct:
         counted = (result.total_input_tokens, result.total_output_tokens)
-        asked["counted_tokens"] = None if None in counted else counted
+        load["counted_tokens"] = None if None in counted else counted
     try:
-        return Workload(**asked, options=UNKNOWN)
+        return Workload(**load, options=UNKNOWN)
     except ConfigError as error:
         raise ConfigError(f"{run.where}: {error}") from error
 
 
 def _dataset(run: ForeignRun, given: str | None) -> str:
-    said = run.asked.get("dataset")
-    if said is None:
+    named = run.load.get("dataset")
+    if named is None:
         return given or UNKNOWN
-    if not NAME.fullmatch(said):
+    if not NAME.fullmatch(named):
         if given:
             return given
         raise ConfigError(
-            f"{run.where}: data set {said!r:.60}: expected a name of letters, digits, '.', '_' and "
-            "'-'; name it with --dataset"
+            f"{run.where}: data set {named!r:.60}: expected a name of letters, digits, '.', '_' "
+            "and '-'; name it with --dataset"
         )
-    if given not in (None, said):
+    if given not in (None, named):
         raise ConfigError(
-            f"{run.where}: is of data set {said!r}, but --dataset says {given!r}; leave it out"
+            f"{run.where}: is of data set {named!r}, but --dataset is {given!r}; leave it out"
         )
-    return str(said)
+    return str(named)
 
 
 def _may_be(burstiness: Any) -> bool:
@@ -215,36 +215,37 @@ def store_results(
     versions: Mapping[str, str],
     runs: Path,
 ) -> list[Imported]:
-    """Write a record of every result that *runs* has none of; what only servers show is unproven.
+    """Write a record of every result that *runs* does not have yet.
 
-    Results of the same servers are a session for each night.
+    What only the servers' counters show is unproven. Results of the same servers form a session for
+    each night.
 
-    :param topology: of the runs whose file does not say theirs; None if all do.
-    :param versions: what served, beside what the files say.
+    :param topology: of the runs whose file does not name theirs; None if all do.
+    :param versions: versions of the servers, beside those in the files.
     :raises StoreError: if a record cannot be written.
     """
     paths = dict(_stored(runs))
-    made: dict[str, Imported] = {}
+    imported: dict[str, Imported] = {}
     new = {each.digest: each for each in results if each.digest not in paths}
     for session in _sessions([*new.values()]):
         store = create_import(runs, system, session[0].run.date)
         for each in session:
             record, path = _import(each, store, topology=topology, system=system, versions=versions)
-            made[each.digest] = Imported(where=each.run.where, path=path, record=record)
+            imported[each.digest] = Imported(where=each.run.where, path=path, record=record)
             paths[each.digest] = path
     again = (Imported(where=e.run.where, path=paths[e.digest], record=None) for e in results)
-    return [made.pop(e.digest, before) for e, before in zip(results, again, strict=True)]
+    return [imported.pop(e.digest, before) for e, before in zip(results, again, strict=True)]
 
 
 def _stored(runs: Path) -> Iterator[tuple[str, Path]]:
-    """Return the digest of every result that was imported before, and its record's file."""
+    """Yield the digest of every result that was imported before, and its record's file."""
     for path in runs.glob(f"*/*/*{RECORD_SUFFIX}"):
         if found := _STORED.search(path.read_bytes()):
             yield found[1].decode(), path
 
 
 def _sessions(results: Sequence[Readable]) -> Iterator[list[Readable]]:
-    """Return the results of each session, the oldest first; those without a date are one."""
+    """Yield the results of each session, oldest first; results without a date are one session."""
 
     def order(each: Readable) -> tuple[str, float]:
         run = each.run
@@ -310,22 +311,24 @@ def _import(
 
 
 def _fingerprint(served_by: Mapping[str, str]) -> str:
-    """Return a digest of what the file says of the servers: runs of others are not compared."""
+    """Return a digest of the facts about the servers: runs are compared only if it is equal."""
     text = json.dumps(dict(served_by), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12] if served_by else UNKNOWN
 
 
 def _findings(run: ForeignRun, topology: Topology) -> Iterator[Finding]:
-    """What is to be said of the file beside its figures."""
+    """Yield findings on the file itself."""
     has = {part.role: part.count * topology.groups for part in topology.parts}
-    said = run.instances
-    if said.get("prefill") == 0 and topology.disaggregated:
+    instances = run.instances
+    if instances.get("prefill") == 0 and topology.disaggregated:
         yield unproven(
-            "topology", f"the file says that no instance prefills for others, not {topology.id}"
+            "topology", f"the file has no separate prefill instances, unlike {topology.id}"
         )
-    elif said.get("prefill") and any(has.get(role, 0) != count for role, count in said.items()):
-        counts = " and ".join(f"{count} {role}" for role, count in said.items())
-        yield unproven("topology", f"the file says {counts} instances, not {topology.id}")
+    elif instances.get("prefill") and any(
+        has.get(role, 0) != count for role, count in instances.items()
+    ):
+        counts = " and ".join(f"{count} {role}" for role, count in instances.items())
+        yield unproven("topology", f"the file has {counts} instances, unlike {topology.id}")
     if run.date is None:
         yield note("imported", "the file has no date: this is a night of its own")
     for sentence in run.notes:

@@ -1,7 +1,7 @@
-"""Every kind of stored file: its value, its schema, its versions, and what reads older ones.
+"""Every kind of stored file: its type, schema, versions and migrations.
 
-A kind's schema is generated from its dataclass (``make schemas``); files are held against it, and
-values are built from the same dataclass, so that a field is written once.
+A kind's schema is generated from its dataclass (``make schemas``). Files are validated by it, and
+values are built from the same dataclass, so that each field is defined once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _VALIDATOR = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     ),
 )
-"""As drafted, but 4.0 is no integer: what counts with it would end in a TypeError."""
+"""Draft 2020-12, but 4.0 is not an integer: using it as one would raise a TypeError."""
 
 
 _FORMATS = jsonschema.FormatChecker(formats=())
@@ -76,29 +76,29 @@ class Kind(Generic[T]):
     name: str
     """Name of its schema: ``schema/<name>.schema.json``."""
     title: str
-    """What a file of it is, for people."""
+    """Name of the kind in messages."""
     type: type[T]
-    """The value that a file holds."""
+    """Type of the value that a file holds."""
     version: int
     """``schema_version`` that is written."""
     placed: tuple[str, ...] = ()
-    """Fields that follow from where a file lies, and do not stand in it."""
+    """Fields that are not in the file: they follow from its path."""
     arrange: Callable[[dict[str, Any]], dict[str, Any]] = dict
-    """Brings checked data into the form of :attr:`type` where people write it otherwise."""
+    """Converts validated data into the structure of :attr:`type`, where the file's differs."""
     amend: Callable[[dict[str, Any]], None] = lambda _: None
-    """Says the same of the schema."""
+    """Changes the generated schema to the structure of the file."""
     sparse: bool = False
-    """Whether fields that have their default are left out, for files that people read."""
+    """Whether fields with their default value are omitted."""
     migrations: Mapping[int, Migration] = field(default_factory=dict)
-    """By version: what makes the next version's data of it."""
+    """By version: function that converts data to the next version."""
     advice: str = "use the pytest-pdserve that wrote it"
-    """What to do about a file of a version that cannot be read."""
+    """Advice about a file of an unreadable version."""
 
     def parse(self, data: Any, source: object, /, *, given: Any = None, **placed: Any) -> T:
         """Build the value of a file's *data*.
 
-        :param given: what a migration needs to know beside the file.
-        :param placed: the fields that do not stand in the file.
+        :param given: value that a migration needs beside the file.
+        :param placed: the fields that are not in the file.
         :raises ConfigError: with file, JSON pointer and what is wrong there.
         """
         current = self._current(data, source, given)
@@ -113,11 +113,11 @@ class Kind(Generic[T]):
         without = {key: value for key, value in data.items() if key != "schema_version"}
         try:
             return msgspec.convert({**self.arrange(without), **placed}, self.type)
-        except msgspec.ValidationError as error:  # what JSON schema cannot say, e.g. of a key
+        except msgspec.ValidationError as error:  # beyond JSON schema, e.g. a key
             raise ConfigError(f"{source}: {error}") from error
 
     def dump(self, value: T, source: object) -> dict[str, Any]:
-        """Return what a file of *value* holds.
+        """Return the data of a file with *value*.
 
         :raises ConfigError: if no file can hold it.
         """
@@ -134,7 +134,7 @@ class Kind(Generic[T]):
         return stored
 
     def check(self, data: Any, source: object) -> None:
-        """Hold *data* against the schema.
+        """Validate *data* by the schema.
 
         :raises ConfigError: with file, JSON pointer and what is wrong there.
         """
@@ -142,7 +142,7 @@ class Kind(Generic[T]):
         check_values(data, source)
 
     def _current(self, data: Any, source: object, given: Any) -> Any:
-        """*data* in today's version."""
+        """Return *data* in the current version."""
         if not isinstance(data, dict):
             return data
         if "schema_version" not in data:
@@ -153,9 +153,9 @@ class Kind(Generic[T]):
         if type(found) is int and found == self.version:
             return data
         if type(found) is not int or found not in self.migrations:
-            known = " or ".join(map(str, (*self.migrations, self.version)))
+            versions = " or ".join(map(str, (*self.migrations, self.version)))
             raise ConfigError(
-                f"{source}: /schema_version: {repr(found)[:40]}, expected {known}; {self.advice}"
+                f"{source}: /schema_version: {repr(found)[:40]}, expected {versions}; {self.advice}"
             )
         for version in range(found, self.version):
             try:
@@ -171,8 +171,8 @@ class Kind(Generic[T]):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema, as generated from :attr:`type`."""
-        made = msgspec.json.schema(self.type)
-        definitions = {name: closed(each) for name, each in made["$defs"].items()}
+        generated = msgspec.json.schema(self.type)
+        definitions = {name: closed(each) for name, each in generated["$defs"].items()}
         top = definitions.pop(self.type.__name__)
         for name in self.placed:
             top["properties"].pop(name)
@@ -191,7 +191,7 @@ class Kind(Generic[T]):
 
 
 def parse_table(kind: Any, data: Any, source: object, pointer: str) -> Any:
-    """Build a *kind* of one table of a file.
+    """Validate and build one table of a file.
 
     :param pointer: of the table in the file, without the first slash.
     :raises ConfigError: with file, JSON pointer and what is wrong there.
@@ -202,7 +202,7 @@ def parse_table(kind: Any, data: Any, source: object, pointer: str) -> Any:
 
 
 def _check_schema(validator: Any, data: Any, source: object, *pointer: str) -> None:
-    """Refuse *data*, which stands at *pointer* of its file, where it breaks a schema."""
+    """Reject *data*, which is at *pointer* of its file, if it violates a schema."""
     try:
         error = jsonschema.exceptions.best_match(validator.iter_errors(data))
     except RecursionError as nested:
@@ -223,12 +223,12 @@ def _table_validator(kind: Any) -> Any:
 
 def table_schema(kind: type) -> dict[str, Any]:
     """Return the JSON schema of a table that a dataclass describes."""
-    made: dict[str, Any] = closed(msgspec.json.schema(kind))
-    return made
+    result: dict[str, Any] = closed(msgspec.json.schema(kind))
+    return result
 
 
 def _without_defaults(value: Any) -> Any:
-    """*value* as plain data, without fields that have their default."""
+    """Return *value* as plain data, without fields that have their default value."""
     if is_dataclass(value):
         return {
             each.name: _without_defaults(own)
@@ -247,7 +247,7 @@ def _default(each: Field[Any]) -> Any:
 
 
 def _plain_number(value: Any) -> Any:
-    """A number of numpy as Python's own."""
+    """Return a numpy number as a Python number."""
     if isinstance(value, float | int):
         return float(value) if isinstance(value, float) else int(value)
     raise TypeError(f"{type(value).__name__} cannot be stored")
@@ -320,13 +320,13 @@ _BY_ROLE = {"model": ("ModelSpec", "RoleServing"), "kv_transfer": ("KvTransfer",
 
 
 def _roles_together(data: dict[str, Any]) -> dict[str, Any]:
-    """Tables such as ``[model.decode]`` in one mapping by role."""
-    made = dict(data)
+    """Return *data* with tables such as ``[model.decode]`` in one mapping by role."""
+    result = dict(data)
     for table in _BY_ROLE:
-        own = dict(made.get(table, {}))
+        own = dict(result.get(table, {}))
         roles = {name: own.pop(name) for name in ROLES if name in own}
-        made[table] = {**own, "roles": roles}
-    return made
+        result[table] = {**own, "roles": roles}
+    return result
 
 
 def _roles_apart(schema: dict[str, Any]) -> None:

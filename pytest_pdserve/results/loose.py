@@ -1,4 +1,4 @@
-"""Files that were given one by one: records of ours, and results of other tools."""
+"""Read single files outside run folders: records, and results of other tools."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from pytest_pdserve.values.record import Record
 SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
 """Files of a folder that may be a record or a result; CSV tables are read together."""
 MAX_FILES = 10_000
-"""Files of one folder."""
+"""Maximum number of files in one folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LooseFiles:
-    """What files and folders hold that are not run folders."""
+    """Records and results from files outside run folders."""
 
     records: Mapping[Path, Record] = field(default_factory=dict)
     """Record by its file."""
     results: Sequence[Readable] = ()
     """Results of other tools."""
     left_out: tuple[str, ...] = ()
-    """What was left out and why, a sentence each."""
+    """Files that were left out and why, a sentence each."""
 
 
 def read_loose(paths: Sequence[Path], dataset: str | None) -> LooseFiles:
@@ -42,8 +42,8 @@ def read_loose(paths: Sequence[Path], dataset: str | None) -> LooseFiles:
 
     A file that is named must be readable; one that is found in a folder is left out if it is not.
 
-    :param dataset: data set of results that do not say theirs; None leaves it unknown.
-    :raises ConfigError: if a file that is named cannot be read, or a folder holds none that can.
+    :param dataset: data set of results that do not name theirs; None leaves it unknown.
+    :raises ConfigError: if a file that is named cannot be read, or a folder has no readable file.
     """
     records: dict[Path, Record] = {}
     results: list[Readable] = []
@@ -58,14 +58,14 @@ def read_loose(paths: Sequence[Path], dataset: str | None) -> LooseFiles:
                 left_out.append(str(error))
     if not records and not results:
         raise ConfigError(
-            f"{paths[0]} holds no record and no result that can be read"
+            f"{paths[0]} has no readable record or result"
             + (f"; the first: {left_out[0]}" if left_out else "")
         )
     return LooseFiles(records=records, results=results, left_out=tuple(left_out))
 
 
 def _groups(path: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield what is read at once, and whether it was named."""
+    """Yield the files that are read together, and whether they were named."""
     if not os.path.isdir(path):
         yield path, True
         return
@@ -111,11 +111,11 @@ def _read(
 
 
 def _is_record(path: Path) -> bool:
-    """Whether a file is a record of ours, which names its schema and its session."""
+    """Tell whether a file is a record of pdserve: it has a schema version and a session."""
     if path.suffix.lower() != ".json":
         return False
     try:
         data = load_json(path)
-    except ConfigError:  # a result of another tool, whose reader says what is wrong with it
+    except ConfigError:  # a result of another tool, whose reader reports the error
         return False
     return isinstance(data, dict) and {"schema_version", "metrics", "session"} <= data.keys()

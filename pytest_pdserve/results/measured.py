@@ -1,4 +1,4 @@
-"""Measurements for a comparison, of records, baselines, figures, and results from elsewhere."""
+"""Runs for a comparison, from records, baselines, figures, and results of other tools."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ from pytest_pdserve.values.workload import UNKNOWN
 from pytest_pdserve.values.workload import Workload
 
 NO_CLIENT = "figures"
-"""Kind of client of what was read off plots: nobody says it."""
+"""Kind of client of values that were read off plots: the real one is unknown."""
 _SIMULATED = "simulated"
 _MEASURED = "measured or simulated"
-_ELSEWHERE = ("sweep.", "bench.")
-"""Tables of a system file that the load and the client tell."""
-_ANY = Topology.parse("dp")
-"""What sanity is told where no topology is known: the one without KV transfers, so that what
-it says of the client's own numbers is left."""
+_LOAD_AND_CLIENT = ("sweep.", "bench.")
+"""Tables of a system file that the load and the client already contain."""
+_NO_KV_TRANSFERS = Topology.parse("dp")
+"""Stands for an unknown topology: without KV transfers, sanity checks the client's numbers only."""
 
 
 def runs_of_records(records: Iterable[Record], where: str) -> tuple[MeasuredRun, ...]:
-    """Return the runs that *records* are of, oldest first.
+    """Return the runs of *records*, oldest first.
 
     :param where: folder or file, for messages.
     """
@@ -48,13 +47,16 @@ def runs_of_records(records: Iterable[Record], where: str) -> tuple[MeasuredRun,
 
 
 def _of_record(number: int, record: Record, where: str) -> MeasuredRun:
-    known = record.start is not None
+    start_is_known = record.start is not None
     return MeasuredRun(
         where=f"{where} ({record.session.id}, {record.cell}, repeat {record.repeat})",
         topology=record.topology,
         workload=record.workload,
         workload_id=record.workload.id,
-        evidence=(record.session.id, f"start {record.start}" if known else f"run {number}"),
+        evidence=(
+            record.session.id,
+            f"start {record.start}" if start_is_known else f"run {number}",
+        ),
         at=record.started_at,
         system=record.system,
         client=record.client_kind,
@@ -83,9 +85,9 @@ def _facts_of_record(record: Record) -> Facts:
         "versions": dict(record.versions),
         "flags": server_flags(record.processes),
         "settings": facts["settings"],
-        "hardware": _known(hardware),
+        "hardware": _nonempty(hardware),
         "client": {"kind": record.client_kind, **facts["client"]},
-        "conditions": _known(conditions),
+        "conditions": _nonempty(conditions),
     }
 
 
@@ -94,11 +96,11 @@ def _origin(system: str, *, simulated: bool) -> dict[str, str]:
 
 
 def is_simulated(run: MeasuredRun) -> bool:
-    """Tell whether no server ran."""
+    """Tell whether the run was simulated."""
     return run.facts.get("origin", {}).get(_MEASURED) == _SIMULATED
 
 
-def _known(facts: Mapping[str, str | None]) -> dict[str, str]:
+def _nonempty(facts: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
@@ -111,7 +113,7 @@ def _yes_or_no(value: bool | None) -> str | None:
 
 
 def _voids(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return each metric that a finding voids, and the first message that does."""
+    """Return each metric that a finding voids, with the message of the first finding."""
     voids: dict[str, str] = {}
     for finding in findings:
         for metric in finding.voids:
@@ -124,14 +126,14 @@ def _invalid(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _host_facts(host: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return a host as facts: keys of a system file have a dot, hardware has none."""
+    """Return the facts of a host by group: keys of a system file have a dot, hardware has none."""
     facts: dict[str, dict[str, str]] = {"hardware": {}, "settings": {}, "client": {}}
     for name, value in host.items():
         if "." not in name:
             facts["hardware"][name] = value
         elif name.startswith("bench."):
             facts["client"][name] = value
-        elif not name.startswith(_ELSEWHERE):
+        elif not name.startswith(_LOAD_AND_CLIENT):
             facts["settings"][name] = value
     return facts
 
@@ -141,8 +143,8 @@ def runs_of_baseline(
 ) -> tuple[MeasuredRun, ...]:
     """Return the nights of a baseline's cells, oldest first.
 
-    :param workloads: loads of its system file by id: a baseline has ids alone.
-    :param simulated: whether its system is.
+    :param workloads: loads of its system file by id; a baseline has only the ids.
+    :param simulated: whether its system is simulated.
     """
     sources = {source.id: source for source in baseline.sessions}
     return tuple(
@@ -171,7 +173,7 @@ def _facts_of_night(night: Night, source: Source, baseline: Baseline, *, simulat
         "origin": _origin(baseline.system, simulated=simulated),
         "versions": dict(source.versions),
         "settings": facts["settings"],
-        "hardware": _known({**hardware, **facts["hardware"]}),
+        "hardware": _nonempty({**hardware, **facts["hardware"]}),
         "client": {"kind": night.client, **facts["client"]},
     }
 
@@ -179,9 +181,9 @@ def _facts_of_night(night: Night, source: Source, baseline: Baseline, *, simulat
 def runs_of_figures(
     figures: Figures, system: str, host: Mapping[str, str]
 ) -> tuple[MeasuredRun, ...]:
-    """Return the cells of plots: one reading each.
+    """Return the cells of plots as runs: one reading each.
 
-    :param host: what the system file says of what was plotted.
+    :param host: facts of the plotted system, from its system file.
     """
     facts = {
         **_host_facts(host),
@@ -208,17 +210,17 @@ def runs_of_figures(
 def runs_of_results(
     results: Iterable[Readable], topology: Topology | None, versions: Mapping[str, str]
 ) -> tuple[MeasuredRun, ...]:
-    """Return the runs that result files of other tools hold; nothing is written.
+    """Return the runs in result files of other tools; nothing is written.
 
-    :param topology: what served; None where nobody says it.
-    :param versions: of what served, beside those that the files say.
+    :param topology: topology of the servers; None if unknown.
+    :param versions: versions of the servers, beside those in the files.
     """
-    made = [_of_result(each, topology, versions) for each in _each_once(results)]
-    return tuple(sorted(made, key=lambda run: run.at or ""))
+    runs = [_of_result(each, topology, versions) for each in _unique(results)]
+    return tuple(sorted(runs, key=lambda run: run.at or ""))
 
 
-def _each_once(results: Iterable[Readable]) -> Iterator[Readable]:
-    """Return every result once, in whichever files it stands."""
+def _unique(results: Iterable[Readable]) -> Iterator[Readable]:
+    """Yield every result once, even if it is in several files."""
     yield from {each.digest: each for each in results}.values()
 
 
@@ -228,7 +230,7 @@ def _of_result(
     run = read.run
     versions = {**run.versions, **versions}
     seen = Observation(
-        topology=topology or _ANY,
+        topology=topology or _NO_KV_TRANSFERS,
         workload=read.workload,
         result=run.result,
         vllm_version=versions.get("vllm"),

@@ -1,6 +1,6 @@
-"""What makes data of the next schema version of an older file; measured values stay as they are.
+"""Migrations of stored files to the next schema version; measured values stay unchanged.
 
-Only here is anything read out of a run id or a path: files of version 1 say it nowhere else.
+Only migrations parse run ids and paths: files of version 1 contain some facts nowhere else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MEDIAN = re.compile(r"median_(.+)")
 
 
 def record_from_1(data: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
-    """Make a record of version 2: session and start are fields, a workload's id names all of it."""
+    """Convert a record to version 2: session and start are fields, workload ids are complete."""
     del given
     new = {key: value for key, value in data.items() if key != "run_id"}
     processes = data["processes"]
@@ -40,9 +40,9 @@ def record_from_1(data: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
 
 
 def baseline_from_1(data: Mapping[str, Any], given: Any) -> dict[str, Any]:
-    """Make a baseline of version 2, whose workload ids name the number of prompts and the load.
+    """Convert a baseline to version 2: workload ids name the number of prompts and the load.
 
-    Version 1 names lengths and rate only: the rest is that of the system's own sweep.
+    Version 1 names only lengths and rate: the rest is taken from the system's sweep.
 
     :param given: the system that the file belongs to.
     :raises ConfigError: if a cell is not one of the system's sweep.
@@ -66,7 +66,7 @@ def baseline_from_1(data: Mapping[str, Any], given: Any) -> dict[str, Any]:
 
 
 def baseline_from_2(data: Mapping[str, Any], given: Any = None) -> dict[str, Any]:
-    """Make a baseline of version 3, which has the nights of each cell in place of envelopes.
+    """Convert a baseline to version 3, which has the nights of each cell in place of envelopes.
 
     An envelope without values was the mean of some runs: it becomes the last session's night.
     """
@@ -96,7 +96,7 @@ def baseline_from_2(data: Mapping[str, Any], given: Any = None) -> dict[str, Any
 
 
 def _nights(metrics: Mapping[str, Any], ids: list[str]) -> dict[str, Any] | None:
-    """A cell of version 3; None of one that has counts only."""
+    """Return a cell of version 3; None if it has only counts."""
     nights: dict[str, dict[str, float]] = {}
     counts = {}
     for name, entry in metrics.items():
@@ -120,7 +120,7 @@ def _sources(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _session(run_id: str, night: int | None = None) -> dict[str, Any]:
-    """A session by its id of version 1, which began with its time."""
+    """Return a session from its id of version 1, which begins with its time."""
     try:
         began = utc_text(datetime.strptime(run_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
     except ValueError:
@@ -129,7 +129,7 @@ def _session(run_id: str, night: int | None = None) -> dict[str, Any]:
 
 
 def _start(log: str) -> int:
-    """Start of the servers: version 1 had a log folder for each, ``logs``, ``logs-2`` and on."""
+    """Return the start of the servers: version 1 had log folders ``logs``, ``logs-2``, …."""
     match = re.search(r"logs-(\d+)/[^/]*$", log)
     return int(match[1]) - 1 if match else 0
 
@@ -150,14 +150,14 @@ def _workload(data: Mapping[str, Any], *, imported: bool) -> dict[str, Any]:
 
 
 def _id_1(workload: Any) -> str:
-    """The id that version 1 gave to *workload*."""
+    """Return the id of *workload* in version 1."""
     rate = workload.request_rate
     lengths = "{}-{}".format(*(workload.lengths or (0, 0)))
     return f"{workload.dataset}-{lengths}" + ("" if rate is None else f"-rate{rate:g}")
 
 
 def _metrics(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Metrics of version 2, where the median is the 50th percentile and has one name."""
+    """Yield metrics of version 2, which names the median as the 50th percentile."""
     for name, value in data.items():
         match = _MEDIAN.fullmatch(name)
         if match is None:

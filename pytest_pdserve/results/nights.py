@@ -1,4 +1,4 @@
-"""What of a session's runs becomes a night of a baseline."""
+"""How the runs of a session become a night of a baseline."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pytest_pdserve.values.record import Record
 
 
 def night_of_runs(runs: Sequence[Record]) -> Night | None:
-    """Return the night that *runs* of one cell are; None if no judged metric has a value.
+    """Return the night made of *runs* of one cell; None if no judged metric has a value.
 
-    :param runs: one of each start; a value is the median of those that have one.
+    :param runs: one of each start; each metric is the median of the runs that have it.
     """
     values = {}
     for name in METRICS.kept:

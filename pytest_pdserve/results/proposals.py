@@ -1,4 +1,4 @@
-"""Proposals: candidate baselines made of stored nights, and why they hold what they hold."""
+"""Proposals: candidate baselines from stored nights, with reasons and warnings."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ class Proposal:
     """A candidate baseline."""
 
     baseline: Baseline
-    """What it would be."""
+    """The proposed baseline."""
     reasons: tuple[str, ...]
-    """What it was made of and what was left out, a sentence each."""
+    """What it contains and what was left out, a sentence each."""
     warnings: tuple[str, ...]
-    """What to think of before accepting it, a sentence each."""
+    """What to check before accepting it, a sentence each."""
 
 
 def proposal_path(baseline: Path) -> Path:
-    """File of the proposal, beside the baseline that it would become."""
+    """Return the file of the proposal, next to the baseline that it would become."""
     return baseline.with_name(f"{baseline.stem}.proposal.json")
 
 
 def load_proposal(baseline: Path, system: System) -> Baseline:
-    """Read the proposal that waits to be accepted.
+    """Read the proposal that is not accepted yet.
 
-    :param baseline: file that it would become.
+    :param baseline: file of the baseline.
     :raises ConfigError: if there is none, or it is malformed.
     """
     path = proposal_path(baseline)
@@ -76,7 +76,7 @@ def propose(
     """
     cells, used = _cells(_columns(selection, last))
     if not cells:
-        raise ConfigError(f"no run of {system.name!r} has a metric that could be judged")
+        raise ConfigError(f"no run of {system.name!r} has a judged metric")
     order = [session.run_id for session in selection.sessions]
     sources = sorted(used.values(), key=lambda record: _place(order, record))
     newest = sources[-1]
@@ -107,15 +107,15 @@ def propose(
 def _cells(
     columns: Mapping[Key, Sequence[Sequence[Record]]],
 ) -> tuple[dict[str, dict[str, CellBaseline]], dict[str, Record]]:
-    """The baseline of each cell, and a record of each session that has a night in one."""
+    """Return the baseline of each cell, and a record of each session that has a night in one."""
     cells: dict[str, dict[str, CellBaseline]] = {}
     used: dict[str, Record] = {}
     for key, nights in columns.items():
         cell = _cell(nights)
         if cell is not None:
             cells.setdefault(key[0], {})[key[1]] = cell
-            made = {night.session for night in cell.nights}
-            used |= {r[0].session.id: r[0] for r in nights if r[0].session.id in made}
+            in_cell = {night.session for night in cell.nights}
+            used |= {r[0].session.id: r[0] for r in nights if r[0].session.id in in_cell}
     return cells, used
 
 
@@ -125,12 +125,12 @@ def _place(order: Sequence[str], record: Record) -> tuple[str, int]:
 
 
 def _span(counts: Sequence[int]) -> str:
-    least, most = min(counts), max(counts)
-    return f"{most}" if least == most else f"{least} to {most}"
+    low, high = min(counts), max(counts)
+    return f"{high}" if low == high else f"{low} to {high}"
 
 
 def _columns(selection: Selection, last: int) -> dict[Key, list[list[Record]]]:
-    """The runs of each cell in its newest *last* nights, oldest first."""
+    """Return the runs of each cell in its newest *last* nights, oldest first."""
     columns: dict[Key, list[list[Record]]] = {}
     for session in selection.sessions:
         for key, runs in session.runs().items():
@@ -139,18 +139,22 @@ def _columns(selection: Selection, last: int) -> dict[Key, list[list[Record]]]:
 
 
 def _cell(nights: Sequence[Sequence[Record]]) -> CellBaseline | None:
-    """The baseline of one cell; None without a metric that is judged.
+    """Return the baseline of one cell; None without a judged metric.
 
-    The value of a night is its first run: later ones were made because that looked slow. The first
-    night counts as the median of its starts where there are enough of them.
+    The value of a night is its first run: later runs were only made because the first looked slow.
+    The first night is the median of its starts if there are enough of them.
     """
-    made = []
+    cell_nights = []
     for place, runs in enumerate(nights):
-        whole = place == 0 and len(runs) >= RULE.first_starts
-        night = night_of_runs(runs if whole else runs[:1])
+        use_all_starts = place == 0 and len(runs) >= RULE.first_starts
+        night = night_of_runs(runs if use_all_starts else runs[:1])
         if night is not None:
-            made.append(night)
-    return CellBaseline(counts=counts_of(nights[-1][0]), nights=tuple(made)) if made else None
+            cell_nights.append(night)
+    return (
+        CellBaseline(counts=counts_of(nights[-1][0]), nights=tuple(cell_nights))
+        if cell_nights
+        else None
+    )
 
 
 def _warnings(baseline: Baseline, current: Baseline | None, system: System) -> Iterator[str]:
@@ -165,8 +169,8 @@ def _warnings(baseline: Baseline, current: Baseline | None, system: System) -> I
     gone = sorted(map(" ".join, lost))
     if gone:
         yield (
-            f"{len(gone)} cells of the present baseline were not measured in these nights and "
-            f"would lose it: {_some(gone)}"
+            f"{len(gone)} cells of the current baseline were not measured in these nights and "
+            f"would be removed: {_some(gone)}"
         )
     moved = list(_moved(baseline, system.judgement.all_floors))
     if moved:
@@ -178,9 +182,9 @@ def _warnings(baseline: Baseline, current: Baseline | None, system: System) -> I
 
 
 def _moved(baseline: Baseline, floors: Mapping[str, float]) -> Iterator[str]:
-    """Metrics whose newer nights differ from the older ones by more than the floor.
+    """Yield metrics whose newer nights differ from the older ones by more than the floor.
 
-    The limit is of no use: nights of two levels have a spread that hides their difference.
+    The limit cannot show this: nights of two levels have a spread that hides their difference.
     """
     for key in baseline.keys:
         cell = baseline.cell(key)
@@ -194,13 +198,13 @@ def _moved(baseline: Baseline, floors: Mapping[str, float]) -> Iterator[str]:
                 yield f"{' '.join(key)} {name} {'worse' if change > 0 else 'better'}"
 
 
-def _some(said: Sequence[str], most: int = 3) -> str:
-    more = len(said) - most
-    return ", ".join(said[:most]) + (f" and {more} more" if more > 0 else "")
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def write_proposal(proposal: Proposal) -> Path:
-    """Write it beside the baseline, where ``pdserve baseline diff`` and ``accept`` look for it.
+    """Write a proposal next to the baseline; ``pdserve baseline diff`` and ``accept`` read it.
 
     :raises StoreError: if it cannot be written.
     """
@@ -210,13 +214,13 @@ def write_proposal(proposal: Proposal) -> Path:
 
 
 def accept(path: Path, system: System, *, approver: str, note: str | None) -> Path:
-    """Make the proposal the baseline at *path*, by name of who answers for it.
+    """Replace the baseline at *path* by its proposal, and store who approved it.
 
     :raises ConfigError: if there is no proposal, or *approver* is empty.
     :raises StoreError: if the baseline cannot be written.
     """
     if not approver.strip():
-        raise ConfigError("--approver is empty; say who answers for this baseline")
+        raise ConfigError("--approver is empty; expected who approves this baseline")
     proposal = load_proposal(path, system)
     today = datetime.now(UTC).date().isoformat()
     accepted = replace(proposal, approver=approver.strip(), accepted_on=today, note=note)

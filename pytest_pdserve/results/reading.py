@@ -1,4 +1,4 @@
-"""Reading files that people and tools wrote: regular files within a size, as UTF-8 text."""
+"""Read regular files of limited size, as UTF-8 text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MARK = b"\xef\xbb\xbf"
 def is_there(path: Path) -> bool:
     """Tell whether *path* has an entry, even one that cannot be read.
 
-    A link to nothing, a loop of links and a folder without permission count: whoever reads such a
-    file then says what is wrong with it, where ``Path.exists`` would say that there is none.
+    A broken link, a loop of links and a folder without permission count: reading the file then
+    reports what is wrong with it. ``Path.exists`` would return False.
     """
     try:
         os.lstat(path)
@@ -55,25 +55,25 @@ def decode(data: bytes, path: Path) -> str:
 
 
 def read_bytes(path: Path, max_mib: int) -> bytes:
-    """Read a regular file; whatever else *path* may be is not waited for.
+    """Read a regular file; never wait for a pipe or a device.
 
     :raises ConfigError: if it is not a regular file, cannot be read, or has more than *max_mib*.
     """
-    most = max_mib * 2**20
+    max_bytes = max_mib * 2**20
     try:
         _check_regular(os.stat(path), path)
         # A pipe that took the file's place since is opened without waiting for its other end.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             _check_regular(status, path)
-            data = file.read(most + 1) if status.st_size <= most else None
+            data = file.read(max_bytes + 1) if status.st_size <= max_bytes else None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:  # a null character in the name
         raise ConfigError(f"{str(path)!r} cannot be read: {os.strerror(errno.EINVAL)}") from error
-    if data is None or len(data) > most:
+    if data is None or len(data) > max_bytes:
         size = "more" if data is not None else f"{status.st_size / 2**20:.1f} MiB"
-        raise ConfigError(f"{path} has {size}: {max_mib} MiB are the most that is read")
+        raise ConfigError(f"{path} has {size}: expected at most {max_mib} MiB")
     return data
 
 

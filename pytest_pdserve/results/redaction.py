@@ -1,4 +1,4 @@
-"""Secrets of this process's environment, taken out of what is written and of servers' logs."""
+"""Remove the secrets of this process's environment from written files and server logs."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.secrets import Redactor
 
 _MAX_LINES = 1000
-"""Lines that are looked at together: a private key has several."""
+"""Lines that are searched together: a private key spans several."""
 
 
 _COMPRESSED = ".parquet"
-"""No text; what it holds was redacted before."""
+"""Not text; its content was redacted before it was written."""
 _passed: set[str] = set()
-"""Names of variables that a system passes through. Like the environment that they stand in, they
-are the process's own."""
+"""Names of variables that a system passes through. Global, as the environment is."""
 
 
 def keep_secret(names: Iterable[str]) -> None:
-    """Treat variables of this process as secrets from now on, whatever they are called."""
+    """Treat variables of this process as secrets from now on, whatever their names."""
     _passed.update(names)
 
 
 def environment_redactor() -> Redactor:
-    """Return what redacts the secrets of this process's environment.
+    """Return a redactor of the secrets in this process's environment.
 
-    These are all variables with the name of a secret, and all that were passed through.
+    Secrets are all variables with the name of a secret, and all that were passed through.
     """
     return Redactor.of(os.environ, _passed)
 
 
 def redact_file(path: Path) -> None:
-    """Take secrets out of a text file that its writer has closed, and leave others as they are.
+    """Remove secrets from a text file that its writer has closed; leave other files unchanged.
 
     :raises StoreError: if it holds a secret and cannot be written.
     """
@@ -45,7 +44,7 @@ def redact_file(path: Path) -> None:
     try:
         if all(redactor.text(part) == part for part in _parts(path)):
             return
-    except OSError:  # not there, or not readable: then nobody reads a secret in it either
+    except OSError:  # missing or unreadable: it exposes no secret
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -56,16 +55,16 @@ def redact_file(path: Path) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StoreError(
-            f"{path} holds a secret that cannot be taken out: {error.strerror}; remove the file"
+            f"{path} contains a secret that cannot be removed: {error.strerror}; remove the file"
         ) from error
 
 
 @contextlib.contextmanager
 def redacting_files(folder: Path) -> Iterator[None]:
-    """On leaving, take secrets out of every file below *folder*, whoever wrote it.
+    """Remove secrets from every file below *folder* when the context ends.
 
-    Logs are redacted as soon as their processes are ended one by one; what is ended with its
-    session, as after a signal, is left.
+    Logs are redacted when their process is stopped. This covers the logs of processes that end with
+    their session, e.g. after a signal.
 
     :raises StoreError: if one holds a secret and cannot be written.
     """

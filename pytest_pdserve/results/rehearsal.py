@@ -1,4 +1,4 @@
-"""``rehearsal.json``: what a rehearsal found, and what it goes on from when it was interrupted."""
+"""``rehearsal.json``: the results of a rehearsal, from which an interrupted one continues."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def write_rehearsal(rehearsal: Rehearsal, folder: Path) -> Path:
     return path
 
 
-def continued(wanted: Rehearsal, folder: Path) -> Rehearsal:
-    """Return *wanted* with the results that its folder has already.
+def with_stored_results(wanted: Rehearsal, folder: Path) -> Rehearsal:
+    """Return *wanted* with the results that are already in its folder.
 
-    :raises ConfigError: if the folder has results of other stacks, models or of another system.
+    :raises ConfigError: if the folder has results of other stacks or models, or of another system.
     """
     path = folder / FILE
     if not is_there(path):

@@ -1,7 +1,7 @@
-"""One row per request of a run: how a parquet file of them is written and read.
+"""Parquet files with one row per request of a run.
 
-Times are whole microseconds; the gaps between chunks are one column of lists. zstd halves what is
-left. Prompts and texts are not stored.
+Times are whole microseconds; the gaps between chunks are one column of lists. Prompts and texts are
+not stored.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def requests_table(result: BenchResult) -> Any:
     """Return a pyarrow table with a row per request.
 
     Columns: ``input_tokens``, ``output_tokens`` int64; ``start_us`` int64, since the first request
-    was sent, and ``queue_us`` int64, how long the client held it back before, null where the client
-    does not say; ``ttft_us`` int64, null where the client has none; ``itl_us`` list of int64;
+    was sent, and ``queue_us`` int64, how long the client delayed it, null if the client
+    does not report it; ``ttft_us`` int64, null where the client has none; ``itl_us`` list of int64;
     ``answer_digest`` string, a digest of the text, null where there was none; ``error`` string,
     null where the request completed.
     """
@@ -66,7 +66,7 @@ def requests_bytes(result: BenchResult) -> bytes:
 def read_requests(path: Path) -> Any:
     """Return the pandas frame of a run's requests, with the columns of :func:`requests_table`.
 
-    :raises ConfigError: if the file is missing or no such table.
+    :raises ConfigError: if the file is missing or not such a table.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Stored sessions that belong together: of one system, hardware, client and serving versions."""
+"""Select comparable stored sessions: of one system, hardware, client and serving versions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_pdserve.results.history import NOTHING_RECALLED
+from pytest_pdserve.results.history import NO_HISTORY
+from pytest_pdserve.results.history import HistorySessions
 from pytest_pdserve.results.history import Key
-from pytest_pdserve.results.history import Recalled
 from pytest_pdserve.results.history import Runs
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import join
@@ -29,28 +29,28 @@ from pytest_pdserve.values.sources import changes
 from pytest_pdserve.values.system import System
 
 SERVING = ("vllm", "nixl", "vllm-router", "torch", "cuda", "libfabric")
-"""Components whose versions decide how fast servers are."""
+"""Components whose versions affect the speed of servers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Sessions, and what was left out."""
+    """Comparable sessions, and what was left out."""
 
     sessions: Sequence[StoredSession]
     """Oldest first; at least one, each with a valid run."""
     left_out: tuple[str, ...]
-    """What was left out and why, a sentence each."""
+    """Sessions and files that were left out and why, a sentence each."""
     notes: tuple[str, ...] = ()
-    """What is not known of those that were taken, a sentence each."""
+    """What is unknown about the selected sessions, a sentence each."""
 
     @property
     def period(self) -> str:
-        """First and last night."""
+        """First and last night, as text."""
         first, last = self.sessions[0].night, self.sessions[-1].night
         return first if first == last else f"{first} to {last}"
 
-    def one_a_night(self) -> Selection:
-        """The sessions of each night as one, in which of each cell the first session counts."""
+    def one_per_night(self) -> Selection:
+        """Merge the sessions of each night; of several with the same cell the first counts."""
         nights: dict[str, dict[Key, list[Record]]] = {}
         for session in reversed(self.sessions):
             join(nights, session)
@@ -65,7 +65,7 @@ class Selection:
         )
 
     def before(self, night: str) -> Selection:
-        """The sessions of nights before one.
+        """Return the sessions of nights before one.
 
         :param night: its date, ISO 8601.
         :raises ConfigError: if there are none.
@@ -77,17 +77,17 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
-    """In what sessions that are compared may differ."""
+class AllowedDifferences:
+    """Permitted differences between sessions that are compared."""
 
     version: bool
-    """In serving versions."""
+    """Whether serving versions may differ."""
     load: bool
-    """In ``[sweep]`` of the system file."""
+    """Whether ``[sweep]`` of the system file may differ."""
 
 
 def _joined(night: str, cells: Runs) -> StoredSession:
-    """A night as one session, which has the name of the last that it has a cell of."""
+    """Return a night as one session, named after the last session with a cell in it."""
     records = tuple(record for runs in cells.values() for record in runs)
     last = max((record.session for record in records), key=lambda s: (s.started_at or "", s.id))
     return StoredSession(session=last, night=night, records=records)
@@ -100,22 +100,22 @@ def select(
     *,
     any_version: bool = False,
     any_load: bool = False,
-    recalled: Recalled = NOTHING_RECALLED,
+    from_history: HistorySessions = NO_HISTORY,
 ) -> Selection:
-    """Sessions of *system* below *runs* that can be compared with each other.
+    """Return the sessions of *system* below *runs* that can be compared with each other.
 
-    Without *run_ids*, hardware and versions are those of the newest session, and sessions of others
-    are left out; with them, all must agree.
+    Without *run_ids*, hardware and versions are those of the newest session, and other sessions are
+    left out; with them, all must agree.
 
     :param any_version: whether serving versions may differ.
     :param any_load: whether ``[sweep]`` of the system file may differ.
-    :param recalled: sessions of a history: of what it knows nothing is read in *runs*.
+    :param from_history: sessions of a history; these are not read from *runs*.
     :raises ConfigError: if there is none; if one was simulated and the system is real, or the other
         way round; if one of *run_ids* does not exist, is of another system, or does not agree.
     """
     unreadable: list[str] = []
-    found = _found(runs, system, run_ids, unreadable, recalled)
-    allowed = Allowed(version=any_version, load=any_load)
+    found = _found(runs, system, run_ids, unreadable, from_history)
+    allowed = AllowedDifferences(version=any_version, load=any_load)
     alike = [s for s in found if not any(_differences(s, found[0], allowed))]
     if run_ids:
         _check_alike(found, alike)
@@ -130,17 +130,17 @@ def select(
             *_several(len(alike) - len(valid), "without a valid run"),
             *(f"invalid: {r.session.id} {r.cell}: {r.invalid[0].message}" for r in invalid),
             *unreadable,
-            *recalled.left_out,
+            *from_history.left_out,
         ),
     )
 
 
 def without_failed(selection: Selection, runs: Path) -> Selection:
-    """Return a selection without the cells of which a session's own report says FAIL.
+    """Return a selection without the cells that FAILed in their session.
 
-    Where that is unknown they stay, and a note says so.
+    Sessions with unknown verdicts stay, and a note is added.
 
-    :param runs: where sessions lie whose verdicts are not read yet.
+    :param runs: folder of sessions whose verdicts are not read yet.
     :raises ConfigError: if nothing is left.
     """
     unreadable: list[str] = []
@@ -151,7 +151,7 @@ def without_failed(selection: Selection, runs: Path) -> Selection:
         else replace(session, verdicts=session_verdicts(runs / session.run_id, unreadable))
         for session in selection.sessions
     ]
-    kept = [passed for each in read if (passed := _passed(each, failures)).runs()]
+    kept = [passed for each in read if (passed := _without_failed_cells(each, failures)).runs()]
     if not kept:
         raise ConfigError(
             f"every session that could be taken FAILed ({_origin(selection.sessions[-1])}): to "
@@ -159,7 +159,7 @@ def without_failed(selection: Selection, runs: Path) -> Selection:
         )
     unknown = sum(session.verdicts is None for session in kept)
     note = (
-        f"verdicts unknown of {unknown} of {len(kept)} sessions, which are taken: they left no "
+        f"verdicts unknown of {unknown} of {len(kept)} sessions, which are used: they left no "
         "report, or an older version imported them"
     )
     return Selection(
@@ -169,8 +169,8 @@ def without_failed(selection: Selection, runs: Path) -> Selection:
     )
 
 
-def _passed(session: StoredSession, failures: list[str]) -> StoredSession:
-    """Return a session without the cells that FAILed, of which *failures* gets a sentence."""
+def _without_failed_cells(session: StoredSession, failures: list[str]) -> StoredSession:
+    """Return a session without the cells that FAILed; add a sentence about them to *failures*."""
     verdicts = session.verdicts or {}
     cells = {(record.topology, record.workload.id) for record in session.records}
     failed = {key for key in cells if verdicts.get(key) in FAILED}
@@ -185,14 +185,14 @@ def _found(
     system: System,
     run_ids: Sequence[str],
     unreadable: list[str],
-    recalled: Recalled,
+    from_history: HistorySessions,
 ) -> list[StoredSession]:
-    """All sessions of *system*, or those that are asked for: at least one, newest first."""
+    """Return all sessions of *system*, or those of *run_ids*: at least one, newest first."""
     if system.figures is not None:
-        raise ConfigError(f"{system.name!r} is figures: nothing of it was ever measured")
-    known = recalled.known
-    in_runs = stored_sessions(runs, system=system.name, unreadable=unreadable, known=known)
-    found = recalled.joined(in_runs)
+        raise ConfigError(f"{system.name!r} consists of figures: it has no measured sessions")
+    skipped = from_history.session_ids
+    in_runs = stored_sessions(runs, system=system.name, unreadable=unreadable, skipped=skipped)
+    found = from_history.joined(in_runs)
     if run_ids:
         found = _chosen(found, run_ids, runs, system)
     _check_found(found, runs, system)
@@ -203,15 +203,15 @@ def _found(
 def _chosen(
     found: Sequence[StoredSession], run_ids: Sequence[str], runs: Path, system: System
 ) -> list[StoredSession]:
-    known = {session.run_id for session in found}
-    unknown = next((run for run in run_ids if run not in known), None)
+    ids = {session.run_id for session in found}
+    unknown = next((run for run in run_ids if run not in ids), None)
     if unknown is not None:
-        raise ConfigError(_lacks(runs / unknown, system))
+        raise ConfigError(_no_records(runs / unknown, system))
     return [session for session in found if session.run_id in run_ids]
 
 
 def find_session(runs: Path, system: System, run_id: str | None) -> StoredSession:
-    """One stored session of *system*, the newest if none is named.
+    """Return one stored session of *system*, the newest if none is named.
 
     :raises ConfigError: if there is none, or nothing of it can be read; if it was simulated and the
         system is real, or the other way round.
@@ -220,21 +220,21 @@ def find_session(runs: Path, system: System, run_id: str | None) -> StoredSessio
         found = next(stored_sessions(runs, system=system.name, unreadable=[]), None)
     else:
         found = stored_session(runs / run_id, system=system.name, unreadable=[])
-    for folder in _passed_over(runs, system, run_id, found):
+    for folder in _skipped_folders(runs, system, run_id, found):
         _check_read(folder, system)
     _check_unknown(runs, run_id, found)
     if found is None:
         raise ConfigError(
-            _nothing(runs, system) if run_id is None else _lacks(runs / run_id, system)
+            _no_records_yet(runs, system) if run_id is None else _no_records(runs / run_id, system)
         )
     _check_kind([found], system)
     return found
 
 
-def _passed_over(
+def _skipped_folders(
     runs: Path, system: System, run_id: str | None, found: StoredSession | None
 ) -> list[Path]:
-    """Folders that were asked for rather than what was *found*: newer ones of the same system."""
+    """Return folders that were requested instead of *found*: newer ones of the same system."""
     if run_id is not None:
         return [] if found else [runs / run_id]
     newer = []
@@ -247,9 +247,9 @@ def _passed_over(
 
 
 def _check_unknown(runs: Path, run_id: str | None, found: StoredSession | None) -> None:
-    """Refuse to pass over a session that says not even which system it measured.
+    """Raise if a session without a readable system name would be skipped.
 
-    A folder that was last changed before the session that was found cannot be newer.
+    A folder that was last changed before *found* began cannot be newer.
     """
     began = found.session.began if found else None
     for folder, why in unknown_folders(runs):
@@ -257,40 +257,40 @@ def _check_unknown(runs: Path, run_id: str | None, found: StoredSession | None) 
         if (folder.name == run_id) if run_id is not None else newer:
             raise ConfigError(
                 f"{folder}: nothing of this session can be read, so it cannot be judged: {why}; "
-                "name the RUN that is to be judged"
+                "name the RUN to judge"
             )
 
 
 def _check_read(folder: Path, system: System) -> None:
-    """Make sure that a session is not passed over because it left nothing that can be read."""
-    torn: list[str] = []
-    if any(True for _ in records_of(folder, torn)):  # of another system that is called alike
+    """Raise if a session would be skipped because nothing of it can be read."""
+    unreadable: list[str] = []
+    if any(True for _ in records_of(folder, unreadable)):  # of another system with the same name
         return
-    if torn:
+    if unreadable:
         raise ConfigError(
-            f"{folder}: none of its {len(torn)} records can be read, so that it cannot be judged; "
-            f"the first: {torn[0]}"
+            f"{folder}: none of its {len(unreadable)} records can be read, so it cannot be judged; "
+            f"the first: {unreadable[0]}"
         )
     if os.path.isdir(folder):
         raise ConfigError(
-            f"{_lacks(folder, system)}: that session measured nothing, or nothing yet; name the "
-            "RUN that is to be judged"
+            f"{_no_records(folder, system)}: that session has no measurements yet; name "
+            "the RUN to judge"
         )
 
 
 def _check_found(found: Sequence[StoredSession], runs: Path, system: System) -> None:
     if not found:
-        raise ConfigError(_nothing(runs, system))
+        raise ConfigError(_no_records_yet(runs, system))
 
 
-def _lacks(folder: Path, system: System) -> str:
+def _no_records(folder: Path, system: System) -> str:
     return f"{folder} holds no records of {system.name!r}"
 
 
-def _nothing(runs: Path, system: System) -> str:
+def _no_records_yet(runs: Path, system: System) -> str:
     return (
-        f"{_lacks(runs, system)}; make some with pytest suites/sweep --system {system.name}, or "
-        "name another folder with --runs"
+        f"{_no_records(runs, system)}; make some with pytest suites/sweep --system {system.name}, "
+        "or name another folder with --runs"
     )
 
 
@@ -313,19 +313,25 @@ def _check_alike(found: Sequence[StoredSession], alike: Sequence[StoredSession])
             )
 
 
-def _others(found: Sequence[StoredSession], kept: StoredSession, allowed: Allowed) -> Iterator[str]:
-    """Sessions of other kinds than *kept*, counted by what makes them other."""
+def _others(
+    found: Sequence[StoredSession], kept: StoredSession, allowed: AllowedDifferences
+) -> Iterator[str]:
+    """Yield the number of sessions that differ from *kept*, by their differences."""
     kinds = Counter(", ".join(_differences(s, kept, allowed)) for s in found)
     for difference, number in kinds.items():
         if difference:
             yield from _several(number, f"of another client, hardware or version: {difference}")
 
 
-def _differences(session: StoredSession, kept: StoredSession, allowed: Allowed) -> Iterator[str]:
+def _differences(
+    session: StoredSession, kept: StoredSession, allowed: AllowedDifferences
+) -> Iterator[str]:
     theirs, ours = session.fingerprint, kept.fingerprint
     if theirs != ours and not (allowed.load and _only_load_differs(session, kept)):
-        said = changes(kept.records[0].host, session.records[0].host)
-        yield f"fingerprint {theirs}, not {ours}" + (f" ({'; '.join(said)})" if said else "")
+        changed_facts = changes(kept.records[0].host, session.records[0].host)
+        yield f"fingerprint {theirs}, not {ours}" + (
+            f" ({'; '.join(changed_facts)})" if changed_facts else ""
+        )
     if session.client_kind != kept.client_kind:
         yield f"client {session.client_kind}, not {kept.client_kind}"
     versions, wanted = session.records[0].versions, kept.records[0].versions
@@ -347,6 +353,6 @@ def _several(number: int, why: str) -> list[str]:
 
 def _origin(session: StoredSession) -> str:
     versions = session.records[0].versions
-    said = [f"{name} {versions[name]}" for name in SERVING if name in versions]
-    said += [f"client {session.client_kind}", f"fingerprint {session.fingerprint}"]
-    return ", ".join(said)
+    facts = [f"{name} {versions[name]}" for name in SERVING if name in versions]
+    facts += [f"client {session.client_kind}", f"fingerprint {session.fingerprint}"]
+    return ", ".join(facts)

@@ -1,4 +1,4 @@
-"""Flags and environment that servers were started with, as far as they are the same every time."""
+"""Flags and environment of servers, without those that change with every start."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pytest_pdserve.values.roles import ROLES
 
 ROUTER = "router"
 SWITCH = "set"
-"""Value of a flag that takes none."""
+"""Value of a flag without an argument."""
 _PROGRAM = {**dict.fromkeys(ROLES, "serve"), ROUTER: "vllm-router"}
-"""By role: the word of a command after which its own flags begin; before are those of a container
-engine."""
-_PLACES = frozenset(
+"""By role: the word of a command after which the program's flags begin. Before it are flags of a
+container engine."""
+_ADDRESSES = frozenset(
     {
         *("--host", "--port", "--api-key", "--prometheus-host", "--prometheus-port"),
         *("--prefill", "--decode", "--worker-urls"),
@@ -26,14 +26,14 @@ _PLACES = frozenset(
         "CUDA_VISIBLE_DEVICES",
     }
 )
-"""Flags and variables that say where a process runs: they differ from start to start."""
+"""Flags and variables that name where a process runs: they change with every start."""
 
 
 def server_flags(processes: Sequence[ProcessRecord]) -> dict[str, str]:
     """Return the value of every flag and variable of the servers, by role and name.
 
-    Values of several instances of a role stand beside each other where they differ. Addresses,
-    ports and GPUs, which are others at every start, are left out.
+    Different values of several instances of a role are joined by "or". Addresses, ports and GPUs,
+    which change with every start, are left out.
     """
     found: dict[str, dict[str, None]] = {}
     for process in processes:
@@ -43,18 +43,18 @@ def server_flags(processes: Sequence[ProcessRecord]) -> dict[str, str]:
         begin = _begin(process.argv, _PROGRAM[role])
         own = _flags(process.argv[begin:])
         for name, value in (*own, *_contained(process.argv[:begin]), *process.env.items()):
-            if name not in _PLACES:
+            if name not in _ADDRESSES:
                 found.setdefault(f"{role} {name}", {})[value] = None
     return {name: " or ".join(sorted(values)) for name, values in found.items()}
 
 
 def _begin(argv: Sequence[str], program: str) -> int:
-    """Return the place of the first argument of a program; that of the command's if not found."""
+    """Return the index of a program's first argument; 1 if the program is not found."""
     return next((n for n, word in enumerate(argv, 1) if PurePath(word).name == program), 1)
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Return flags and values of a program's arguments; of a repeated flag, all values."""
+    """Yield flags and values of a program's arguments; of a repeated flag, all values."""
     found: dict[str, list[str]] = {}
     name = ""
     for word in arguments:
@@ -70,7 +70,7 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _contained(engine: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Return the variables that the arguments of a container engine set."""
+    """Yield the variables that the arguments of a container engine set."""
     for flag, word in itertools.pairwise(engine):
         name, equals, value = word.partition("=")
         if flag == "--env" and equals:

@@ -1,4 +1,4 @@
-"""The runs folder: one folder per session, one record per run, and no record ever overwritten."""
+"""The runs folder: one folder per session, one record per run. Records are never overwritten."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ SESSION_FILE = "session.json"
 PHASES_FILE = "phases.json"
 REPORT_FILE = "report.json"
 MAX_RESULT_MIB = 4096
-"""Size of the result file of a run of ours, with every gap between tokens."""
-LONGEST_NAME = 180
-"""Characters of a run's file name before its endings; file systems take 255 bytes."""
+"""Maximum size of the client's result file, which has every gap between tokens."""
+MAX_NAME = 180
+"""Maximum characters of a run's file name without its suffixes; file systems allow 255 bytes."""
 RUNS = "--pdserve-runs (of pytest) or --runs (of pdserve)"
 """The options that name the runs folder."""
 
 
 def new_run_id(system: str, now: datetime | None = None) -> str:
-    """Name of a session, e.g. ``20260822T101500-p5-efa``; UTC."""
+    """Return the name of a session, e.g. ``20260822T101500-p5-efa``; UTC."""
     return f"{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%S')}-{system}"
 
 
 def check_runs_folder(folder: Path) -> None:
-    """Make sure that records can be written below *folder*.
+    """Raise if records cannot be written below *folder*.
 
     :raises ConfigError: if it is a file, or cannot be made, read or written.
     """
@@ -66,7 +66,7 @@ def check_runs_folder(folder: Path) -> None:
         raise ConfigError(f"runs folder {str(folder)!r:.200} cannot be used: {why}") from error
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not nearest.is_dir():
-        found = "a file" if nearest.exists() else "a link to nothing"
+        found = "a file" if nearest.exists() else "a broken link"
         raise ConfigError(f"runs folder {folder} cannot be used: {nearest} is {found}")
     if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
         raise ConfigError(
@@ -76,9 +76,9 @@ def check_runs_folder(folder: Path) -> None:
 
 
 def create_run(runs: Path, system: str, *, simulated_night: int | None = None) -> RunStore:
-    """Make the folder of a new session; two that start in one second get two folders.
+    """Create the folder of a new session; sessions of the same second get different folders.
 
-    :param simulated_night: night that a simulated system names.
+    :param simulated_night: number of the night of a simulated system.
     :raises StoreError: if it cannot be made.
     """
     now = datetime.now(UTC)
@@ -87,10 +87,10 @@ def create_run(runs: Path, system: str, *, simulated_night: int | None = None) -
 
 
 def create_import(runs: Path, system: str, began: datetime | None) -> RunStore:
-    """Make the folder of a session that was measured elsewhere.
+    """Create the folder of a session that was measured elsewhere.
 
-    :param began: when it was; its folder and its night are named after that. None if unknown: it is
-        then a night of its own.
+    :param began: when it was measured; its folder and its night are named after that. None if
+        unknown: it is then a night of its own.
     :raises StoreError: if it cannot be made.
     """
     name = new_run_id(f"{system}-imported", began)
@@ -100,7 +100,7 @@ def create_import(runs: Path, system: str, began: datetime | None) -> RunStore:
 def _create(
     wanted: Path, system: str, *, began: datetime | None, simulated_night: int | None
 ) -> RunStore:
-    """Make the folder *wanted*, or one of the same name and a number if it exists."""
+    """Create the folder *wanted*; if it exists, one of the same name with a number."""
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = wanted.with_name(f"{wanted.name}{suffix}")
         try:
@@ -118,42 +118,41 @@ def _create(
         data = SESSION.dump(StoredRef(session=session, system=system), path)
         write_json(path, data, otherwise=f"choose another {RUNS}")
         return RunStore(folder=folder, session=session)
-    raise StoreError(f"{wanted} and 98 more of that second exist already")
+    raise StoreError(f"{wanted} and 98 more of the same second exist already")
 
 
 def cut_name(name: str) -> str:
-    """Return a name that is short enough for a file; one that is cut ends with its digest."""
-    if len(name) <= LONGEST_NAME:
+    """Return *name*, cut to :data:`MAX_NAME` characters and ending with its digest if longer."""
+    if len(name) <= MAX_NAME:
         return name
-    return f"{name[: LONGEST_NAME - 13]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{name[: MAX_NAME - 13]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStore:
-    """The folder of one session."""
+    """Paths and files of one session's folder."""
 
     folder: Path
     """``runs/<run id>``."""
     session: SessionRef
-    """The session, as its records name it."""
 
     def logs(self, topology: str, start: int = 0) -> Path:
-        """Folder of server logs of one start of a topology."""
+        """Return the folder of server logs of one start of a topology."""
         return self.folder / topology / (f"logs-{start + 1}" if start else "logs")
 
     def stem(self, topology: str, workload: Workload, repeat: int) -> Path:
-        """Path that all files of one run begin with; a long id is cut, and told by its digest."""
+        """Return the path that the names of all files of one run begin with."""
         return self.folder / topology / f"{cut_name(workload.id)}.{repeat}"
 
     def next_repeat(self, topology: str, workload: Workload) -> int:
-        """The first repeat of a cell that has no record yet."""
+        """Return the first repeat of a cell without a record."""
         repeat = 0
         while Path(f"{self.stem(topology, workload, repeat)}{RECORD_SUFFIX}").exists():
             repeat += 1
         return repeat
 
     def write(self, record: Record, result: BenchResult) -> Path:
-        """Write a record, and its requests beside it; the record comes last, so it is complete.
+        """Write a record, after the file of its requests: a record on disk is complete.
 
         :raises StoreError: if the disk does not take it.
         """
@@ -169,7 +168,7 @@ class RunStore:
         return path
 
     def write_times(self, times: SessionTimes) -> None:
-        """Write where the session's time went, over what was written before.
+        """Write the times of the session's phases, over earlier ones.
 
         :raises StoreError: if the disk does not take it.
         """
@@ -195,7 +194,7 @@ def load_record(path: Path) -> Record:
 
 
 def load_own_record(path: Path) -> Record:
-    """Read a record that pdserve wrote: as :func:`load_record`, ten times as fast.
+    """Read a record that pdserve wrote, ten times as fast as :func:`load_record`.
 
     Types and limits of its fields are checked; unknown fields, which only a file that was edited by
     hand has, are not.
@@ -210,7 +209,7 @@ def load_own_record(path: Path) -> Record:
 
 
 def load_times(folder: Path) -> SessionTimes | None:
-    """Read where the time of a session went; None where its run folder does not say it.
+    """Read the times of a session's phases; None if its run folder has none.
 
     :raises ConfigError: if the file is malformed.
     """
@@ -219,7 +218,7 @@ def load_times(folder: Path) -> SessionTimes | None:
 
 
 def load_report(folder: Path) -> Report | None:
-    """Read the report of a session; None where its run folder has none.
+    """Read the report of a session; None if its run folder has none.
 
     :raises ConfigError: if the file is malformed, or of another session than the folder.
     """
@@ -236,7 +235,7 @@ def load_report(folder: Path) -> Report | None:
 def load_bench_result(path: Path) -> BenchResult:
     """Read a result file of ``vllm bench serve``.
 
-    :raises ClientError: if it is missing, malformed or no such result.
+    :raises ClientError: if it is missing, malformed or not such a result.
     """
     try:
         data = load_json(path, odd_number=str, max_mib=MAX_RESULT_MIB)

@@ -1,4 +1,4 @@
-"""CSV tables of nightly values: one line a value, joined to one result a run."""
+"""CSV tables of nightly values: one line per value, grouped to one result per run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pytest_pdserve.values.errors import ConfigError
 
 SUFFIX = ".csv"
 MAX_RUNS = 20_000
-"""Runs in one table: a year of 45 cells has 16,425."""
+"""Maximum runs in one table; a year of 45 cells has 16,425."""
 NEEDED = ("night", "workload", "metric", "value")
-_SAME = {"cell": "workload"}
-"""Other names of columns."""
+_ALIASES = {"cell": "workload"}
+"""Other accepted names of columns."""
 _RUN = ("night", "topology", "workload", "start", "run", "version")
-"""Columns that tell runs apart, as far as a table has them."""
+"""Columns that identify a run, as far as a table has them."""
 METRICS = "metrics"
 """Key of a row's values by metric."""
 Runs = Mapping[tuple[str, ...], tuple[int, dict[str, Any], dict[str, float]]]
@@ -30,9 +30,9 @@ Runs = Mapping[tuple[str, ...], tuple[int, dict[str, Any], dict[str, float]]]
 
 
 def tables_at(path: Path) -> list[Path]:
-    """Return *path* if it is a CSV table by its name, or the tables in it if it is a folder.
+    """Return *path* if its name is that of a CSV table, or the tables in it if it is a folder.
 
-    A folder in which no table has the columns is one of another tool, such as a sweep's.
+    If no table in a folder has the columns, the folder is of another tool, e.g. a sweep.
     """
     if not os.path.isdir(path):  # unlike is_dir, also False for a name that is too long
         return [path] if path.suffix.lower() == SUFFIX else []
@@ -49,7 +49,7 @@ def _has_columns(path: Path) -> bool:
 
 
 def load_table(path: Path) -> tuple[list[Row], list[str]]:
-    """Read a table, and return a row for each run and a sentence on each run without a value.
+    """Read a table; return a row for each run, and a sentence on each run without a value.
 
     A row has the run's columns and, as ``metrics``, its values by metric.
 
@@ -66,8 +66,8 @@ def load_table(path: Path) -> tuple[list[Row], list[str]]:
             if len(cells) != len(names):
                 raise ConfigError(f"{path} line {number}: {len(cells)} values, not {len(names)}")
             key = tuple(line.get(name, "") for name in _RUN)
-            said = {name: line[name] for name in _RUN if line.get(name)}
-            _, _, values = runs.setdefault(key, (number, said, {}))
+            columns = {name: line[name] for name in _RUN if line.get(name)}
+            _, _, values = runs.setdefault(key, (number, columns, {}))
             values.update(_value(line, f"{path} line {number}"))
             if len(runs) > MAX_RUNS:
                 raise ConfigError(f"{path} has more than {MAX_RUNS} runs: split it")
@@ -79,7 +79,7 @@ def load_table(path: Path) -> tuple[list[Row], list[str]]:
 
 
 def _columns(header: list[str], path: Path) -> list[str]:
-    names = [_SAME.get(name, name) for name in (each.strip() for each in header)]
+    names = [_ALIASES.get(name, name) for name in (each.strip() for each in header)]
     missing = [name for name in NEEDED if name not in names]
     if missing or len(set(names)) < len(names):
         raise ConfigError(
@@ -90,7 +90,7 @@ def _columns(header: list[str], path: Path) -> list[str]:
 
 
 def _value(line: Mapping[str, str], where: str) -> dict[str, float]:
-    """Return the value of one line by metric; nothing if it is empty: the run gave none."""
+    """Return the value of one line by metric; empty if the line has no value."""
     name, text = line["metric"].strip(), line["value"].strip()
     if not text:
         return {}
@@ -105,20 +105,22 @@ def _value(line: Mapping[str, str], where: str) -> dict[str, float]:
 
 def _rows(runs: Runs, path: Path) -> Iterator[Row]:
     starts: dict[str, dict[str, int]] = {}
-    for number, said, values in runs.values():
+    for number, columns, values in runs.values():
         if not values:
             continue
-        numbered = dict(said)
-        if "start" in said:  # counted from 0 in each night, whatever its name is
-            of_night = starts.setdefault(said["night"], {})
-            numbered["start"] = of_night.setdefault(said["start"], len(of_night))
+        numbered = dict(columns)
+        if "start" in columns:  # counted from 0 in each night, whatever its name is
+            of_night = starts.setdefault(columns["night"], {})
+            numbered["start"] = of_night.setdefault(columns["start"], len(of_night))
         yield Row(where=f"{path} line {number}", data={**numbered, METRICS: values})
 
 
 def _empty(runs: Runs, path: Path) -> Iterator[str]:
-    for number, said, values in runs.values():
+    for number, columns, values in runs.values():
         if not values:
             what = " ".join(
-                str(said[name]) for name in ("night", "topology", "workload") if name in said
+                str(columns[name]) for name in ("night", "topology", "workload") if name in columns
             )
-            yield f"{path} line {number}: {what}: the run has no value: it failed or was cut off"
+            yield (
+                f"{path} line {number}: {what}: the run has no value: it failed or was interrupted"
+            )

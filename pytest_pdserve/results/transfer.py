@@ -1,4 +1,4 @@
-"""Records and the baseline of transfers on disk."""
+"""Files of transfers: records and the baseline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_transfers(
 ) -> tuple[Path, ...]:
     """Write a record for each pair and backend; return the files.
 
-    :param label: what names begin with, where a session measures pairs more than once.
+    :param label: prefix of file names, for sessions that measure pairs more than once.
     :raises StoreError: if the disk does not take them.
     """
     paths = []
@@ -75,7 +75,7 @@ def load_transfer(path: Path) -> TransferRecord:
 
 
 def transfer_baseline_path(system: System, rootdir: Path, fingerprint: str, state: Path) -> Path:
-    """File that accepted runs are written to: the system's, or this host's where each has one."""
+    """Return the file that accepted runs are written to: the system's, or this host's."""
     if system.judgement.host_references:
         return host_baseline_path(system, fingerprint, state, SUITE)
     return baseline_path(system, rootdir, SUITE)
@@ -84,9 +84,9 @@ def transfer_baseline_path(system: System, rootdir: Path, fingerprint: str, stat
 def load_transfer_baseline(
     system: System, rootdir: Path, fingerprint: str | None, state: Path
 ) -> TransferBaseline | None:
-    """Read what transfers of *system* are held against; None if nothing was accepted yet.
+    """Read the baseline of a system's transfers; None if nothing was accepted yet.
 
-    :param fingerprint: of the hardware and the system file; None where the hardware is not known.
+    :param fingerprint: of the hardware and the system file; None if the hardware is unknown.
     :raises ConfigError: if the file is malformed, or of another system or hardware.
     """
     if system.judgement.host_references:
@@ -113,7 +113,7 @@ def load_transfer_baseline(
 
 
 def write_transfer_baseline(path: Path, baseline: TransferBaseline) -> None:
-    """Write a baseline whole or not at all.
+    """Write a baseline atomically.
 
     :raises StoreError: if it cannot be written.
     """
@@ -127,7 +127,7 @@ def with_accepted(
     system: System,
     fingerprint: str,
 ) -> TransferBaseline:
-    """Return *baseline* with one more run; references that the run does not have stay as they are.
+    """Return *baseline* with one more run; references without a value in the run are unchanged.
 
     The spread of a reference is the mean over its runs.
     """

@@ -1,4 +1,4 @@
-"""What a session said of its cells, read from its own report."""
+"""The verdicts of a session on its cells, read from its report."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from pytest_pdserve.values.report import Report
 Key = tuple[str, str]
 """Topology and workload id."""
 TOPOLOGY_FAIL = "TOPOLOGY FAIL"
-"""Verdict of a cell that did not FAIL itself, of a topology that FAILed as a whole."""
+"""Verdict of a cell that did not FAIL itself, while its topology FAILed as a whole."""
 FAILED = ("FAIL", TOPOLOGY_FAIL)
-"""Verdicts with which the night of a cell is not normal."""
+"""Verdicts after which the night of a cell does not join its baseline."""
 
 
 def verdicts_of(report: Report) -> dict[Key, str]:
     """Return the verdict of each cell of a report."""
     failed = {
-        said.topologies[0]
-        for said in report.verdicts
-        if said.kind == "topology" and said.status == "FAIL"
+        verdict.topologies[0]
+        for verdict in report.verdicts
+        if verdict.kind == "topology" and verdict.status == "FAIL"
     }
-    found: dict[Key, str] = {}
-    for said in report.verdicts:
-        if said.kind == "cell" and said.workload is not None:
-            topology = said.topologies[0]
-            spoiled = topology in failed and said.status != "FAIL"
-            found[topology, said.workload] = TOPOLOGY_FAIL if spoiled else said.status
-    return found
+    verdicts: dict[Key, str] = {}
+    for verdict in report.verdicts:
+        if verdict.kind == "cell" and verdict.workload is not None:
+            topology = verdict.topologies[0]
+            topology_failed = topology in failed and verdict.status != "FAIL"
+            key = (topology, verdict.workload)
+            verdicts[key] = TOPOLOGY_FAIL if topology_failed else verdict.status
+    return verdicts
 
 
 def session_verdicts(folder: Path, unreadable: list[str]) -> Mapping[Key, str] | None:
-    """Return the verdict of each cell of a session; None where its run folder does not say them.
+    """Return the verdict of each cell of a session; None if its run folder has none.
 
-    :param unreadable: gets a sentence if its report cannot be read.
+    :param unreadable: receives a sentence if the report cannot be read.
     """
     try:
         report = load_report(folder)

@@ -1,1 +1,1 @@
-"""Servers that are up, and what they measured."""
+"""Start servers, wait for them, warm them up and measure them."""

@@ -1,4 +1,4 @@
-"""Answers of servers, read within limits of time and size: reading any of them ends."""
+"""HTTP requests whose responses are read within limits of time and size."""
 
 from __future__ import annotations
 
@@ -22,67 +22,67 @@ from pytest_pdserve.values.errors import PathError
 T = TypeVar("T")
 
 _SHOWN = 300
-"""Characters of an answer that a message shows."""
+"""Characters of a response that a message shows."""
 _MIB = 2**20
 
 
 class AnswerError(PathError):
-    """There is no answer that can be used."""
+    """Raised when a server does not respond, or its response cannot be used."""
 
     def __init__(self, url: str, why: str, *, status: int | None = None) -> None:
         super().__init__(f"{url} {why}")
         self.why = why
-        """What it did, without its subject, e.g. ``answered 404 Not Found``."""
+        """What the URL did, as the end of a sentence, e.g. ``answered 404 Not Found``."""
         self.status = status
-        """HTTP status; None if there is none."""
+        """HTTP status; None if no response arrived."""
 
 
 class RefusedError(AnswerError):
-    """The server rejected the request (HTTP 4xx)."""
+    """Raised when the server rejects the request (HTTP 4xx)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerLimits:
-    """Within which an answer must end."""
+    """Largest duration and size of a response."""
 
     time_s: float
-    """From sending the request to the last byte."""
+    """Seconds from sending the request to the last byte."""
     size_mib: int = 4
-    """Of the whole body."""
+    """Size of the whole body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A whole answer."""
+class Response:
+    """A response that was read to its end."""
 
     url: str
     status: int
     reason: str
-    """Reason phrase, or empty."""
+    """Reason phrase; empty if the server sent none."""
     body: bytes
     excerpt: str
-    """The beginning of the body in one printable line, without the API key."""
+    """Beginning of the body as one printable line, without the API key."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """By name in lower case."""
+    """Values by lower-case name."""
 
     @property
     def text(self) -> str:
-        """The body as UTF-8; what is not is replaced."""
+        """Body decoded as UTF-8; invalid bytes are replaced."""
         return self.body.decode(errors="replace")
 
     @property
     def lines(self) -> list[str]:
-        """The lines of the body, as server-sent events have them: U+2028 and such end none."""
+        """Lines of the body, as server-sent events define them: U+2028 does not end a line."""
         return self.text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
     @property
-    def said(self) -> str:
-        """What it answered, without its subject: ``answered 404 Not Found: no such page``."""
+    def outcome(self) -> str:
+        """End of a sentence about the response: ``answered 404 Not Found: no such page``."""
         status = f"answered {self.status} {self.reason}".rstrip()
         return f"{status}: {self.excerpt}" if self.excerpt else status
 
-    def checked(self) -> Answered:
-        """Return this answer if its status is 2xx.
+    def checked(self) -> Response:
+        """Return this response if its status is 2xx.
 
         :raises RefusedError: if it is 4xx.
         :raises AnswerError: if it is another.
@@ -90,17 +90,17 @@ class Answered:
         if httpx.codes.is_success(self.status):
             return self
         kind = RefusedError if httpx.codes.is_client_error(self.status) else AnswerError
-        raise kind(self.url, self.said, status=self.status)
+        raise kind(self.url, self.outcome, status=self.status)
 
     def json(self) -> Any:
-        """Return the value of the body.
+        """Return the JSON value of the body.
 
         :raises AnswerError: if it is not JSON.
         """
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
-            raise AnswerError(self.url, f"{self.said}; expected JSON") from error
+            raise AnswerError(self.url, f"{self.outcome}; expected JSON") from error
 
 
 def read_answer(
@@ -111,16 +111,17 @@ def read_answer(
     limits: AnswerLimits,
     data: Any = None,
     headers: Mapping[str, str] | None = None,
-) -> Answered:
-    """Send a request and read its answer, whatever its status, within *limits*.
+) -> Response:
+    """Send a request and return its response, whatever its status.
 
-    Redirects are not followed: they would take the API key elsewhere. Compressed answers are
-    refused, as their size is not known beforehand.
+    Redirects are not followed, since they would send the API key to another host. Compressed
+    responses are rejected, since their size is not known beforehand.
 
+    :param limits: of the response.
     :param data: sent as JSON.
 
-    :raises AnswerError: if the server cannot be reached, breaks off, redirects, compresses, or does
-        not end in time or size.
+    :raises AnswerError: if the server cannot be reached, closes the connection, redirects,
+        compresses, or exceeds *limits*.
     """
     try:
         return _within(
@@ -133,22 +134,22 @@ def read_answer(
 
 
 def printable(text: str) -> str:
-    """Return the beginning of a server's *text* in one line that a terminal shows as it is.
+    """Return the beginning of a server's *text* as one line without control characters.
 
-    Secrets are taken out before it is cut.
+    Secrets are removed before it is cut.
     """
     redacted = environment_redactor().text(text)
-    shown = "".join(each if each.isprintable() else " " for each in redacted[: 4 * _SHOWN])
+    shown = "".join(char if char.isprintable() else " " for char in redacted[: 4 * _SHOWN])
     return " ".join(shown.split())[:_SHOWN]
 
 
 def _within(limit_s: float, work: Callable[[], T]) -> T:
-    """Return what *work* returns, or raise what it raises.
+    """Return the result of *work*, or raise its exception.
 
-    It runs in a thread: resolving a name, and reading headers that come a byte at a time, have no
-    limit of their own.
+    It runs in a thread, because resolving a name and reading headers that arrive byte by byte have
+    no time-out in httpx.
 
-    :raises TimeoutError: after *limit_s*; the thread is left to itself.
+    :raises TimeoutError: after *limit_s*; the thread goes on in the background.
     """
     done: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
@@ -176,7 +177,7 @@ def _read(
     *,
     data: Any,
     headers: Mapping[str, str] | None,
-) -> Answered:
+) -> Response:
     deadline = time.monotonic() + limits.time_s
     body = bytearray()
     with client.stream(
@@ -194,7 +195,7 @@ def _read(
                 raise AnswerError(url, f"answered with more than {limits.size_mib} MiB")
             if time.monotonic() > deadline:
                 raise TimeoutError
-    return Answered(
+    return Response(
         url=url,
         status=response.status_code,
         reason=printable(response.reason_phrase),
@@ -205,9 +206,9 @@ def _read(
 
 
 def _check_headers(url: str, response: httpx.Response) -> None:
-    """Refuse redirects and compressed answers.
+    """Reject redirects and compressed responses.
 
-    :raises AnswerError: if it is one.
+    :raises AnswerError: if *response* is a redirect or compressed.
     """
     if response.has_redirect_location:
         target = printable(response.headers["Location"])
@@ -231,20 +232,20 @@ def _excerpt(body: bytes, client: httpx.Client) -> str:
 
 
 def _trouble(error: Exception) -> str:
-    """Return why there was no answer, without its subject, and what to do where that is known."""
-    said = printable(str(error)) or type(error).__name__
+    """Return the end of a sentence: why there was no response, and what to do if that is known."""
+    text = printable(str(error)) or type(error).__name__
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
         causes.append(cause)
-    if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return (
-            f"has a certificate that is not trusted: {said}; name the file of its authority in "
+            f"has a certificate that is not trusted: {text}; name the file of its authority in "
             "SSL_CERT_FILE"
         )
-    if any(isinstance(each, ssl.SSLError) for each in causes):
-        return f"does not speak TLS as asked: {said}; try http:// in place of https://"
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return f"does not speak TLS as asked: {text}; try http:// in place of https://"
     if isinstance(error, httpx.ConnectError):
-        return f"cannot be reached: {said}"
+        return f"cannot be reached: {text}"
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
-        return f"cannot be asked: {said}"
-    return f"broke off its answer: {said}"
+        return f"cannot be asked: {text}"
+    return f"broke off its answer: {text}"

@@ -1,4 +1,4 @@
-"""A sample of the measured requests, asked again with nothing else in flight."""
+"""Send a sample of the measured requests again, with no other request in flight."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from pytest_pdserve.serving.answers import RefusedError
 from pytest_pdserve.serving.near_ties import LIKELIEST
-from pytest_pdserve.serving.near_ties import common
-from pytest_pdserve.serving.near_ties import gap_of
+from pytest_pdserve.serving.near_ties import common_start
+from pytest_pdserve.serving.near_ties import logprob_gap
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.observation import RepeatedAnswer
@@ -20,9 +20,9 @@ from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.result import MeasuredRequest
 
 MAX_TOKENS = 8
-"""Tokens of an answer that are asked for again: the more, the more texts part by a near tie."""
+"""Tokens that are generated again: with more tokens, more texts diverge at a near tie."""
 MAX_S = 5.0
-"""Seconds after which no further request is asked again, unless a text differs."""
+"""Seconds after which no further request is sent, unless a text differs."""
 
 
 def ask_again(
@@ -31,9 +31,10 @@ def ask_again(
     completions: Completions,
     clock: Callable[[], float] = time.monotonic,
 ) -> RepeatedAnswers:
-    """Ask each of *kept* alone; where its text differs, once more, and how likely the other is.
+    """Send each request of *kept* alone, and compare its text with the measured one.
 
-    Answers are salted, so that none is made of what a measured request left in a prefix cache.
+    Where the texts differ, it is sent once more, and the server is asked for the log-probability of
+    the measured text. A ``cache_salt`` keeps the requests from hitting the prefix cache.
     """
     began = clock()
     answers: list[RepeatedAnswer] = []
@@ -67,25 +68,25 @@ def _ask_again(request: MeasuredRequest, url: str, completions: Completions) -> 
 def _ask_gap(
     request: MeasuredRequest, alone: str, url: str, completions: Completions
 ) -> float | None:
-    """Return :attr:`.RepeatedAnswer.gap_nats`; prompts of token ids cannot be continued by text."""
+    """Return :attr:`.RepeatedAnswer.gap_nats`; None for prompts of token ids."""
     if not isinstance(request.prompt, str):
         return None
-    same = common(alone, request.text)
+    same = common_start(alone, request.text)
     fields = {**request.fields, "cache_salt": "gap", "logprobs": LIKELIEST}
     try:
         answer = completions.ask(url, request.prompt + same, tokens=1, **fields)
     except RefusedError:
-        return None  # a server that does not tell how likely tokens are
-    return gap_of(answer, request.text[len(same) :])
+        return None  # the server does not support logprobs
+    return logprob_gap(answer, request.text[len(same) :])
 
 
-def why_not_asked(
+def why_not_repeated(
     result: BenchResult, options: Mapping[str, str], kind: str
 ) -> RepeatedAnswers | None:
-    """Return why no request of *result* can be asked again; None if answers are not greedy.
+    """Return why no request of *result* can be sent again; None if answers are not greedy.
 
-    :param options: that the client got.
-    :param kind: of the client.
+    :param options: further options of the client.
+    :param kind: kind of the client.
     """
     try:
         greedy = float(options.get("temperature", "")) == 0

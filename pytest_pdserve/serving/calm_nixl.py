@@ -1,9 +1,9 @@
-"""A mend for machines with few cores: NIXL's progress thread sleeps between polls.
+"""vLLM plugin for machines with few cores: NIXL's progress thread sleeps between polls.
 
 NIXL's Python API sets ``pthrDelay = 0`` (``nixl/_api.py``, 0.10.1 to 1.5.1), so the progress thread
 of every agent polls without pause and takes a whole core. vLLM loads this in each process of an
-instance (``vllm.general_plugins``); it acts only where a system file sets the variable, which only
-systems that share one machine do.
+instance (``vllm.general_plugins``); it has an effect only if a system file sets the variable, which
+only systems on one machine do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ VARIABLE = "PDSERVE_NIXL_PROGRESS_DELAY_US"
 
 
 def register() -> None:
-    """Give every NIXL agent of this process the delay that the environment asks for."""
+    """Apply the delay of the environment to every NIXL agent of this process."""
     delay = os.environ.get(VARIABLE)
     if delay is None:
         return
@@ -24,10 +24,10 @@ def register() -> None:
         from nixl._api import nixlBind
     except ImportError:
         return
-    calm(nixlBind, int(delay))
+    set_poll_delay(nixlBind, int(delay))
 
 
-def calm(bindings: Any, delay_us: int) -> None:
+def set_poll_delay(bindings: Any, delay_us: int) -> None:
     """Make ``bindings.nixlAgent`` poll every *delay_us*; a second call changes nothing."""
     make_agent = bindings.nixlAgent
     if getattr(make_agent, "pdserve_delay_us", None) is not None:

@@ -1,4 +1,4 @@
-"""One run of a benchmark client: started, watched, timed out, read."""
+"""Run a benchmark client: start it, watch it, stop it at its time limit, read its result."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Protocol
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import exit_text
+from pytest_pdserve.backends.allocation import failure_text
 from pytest_pdserve.backends.allocation import log_tail
-from pytest_pdserve.backends.allocation import log_tells
 from pytest_pdserve.backends.hosts import versions
 from pytest_pdserve.backends.images import versions_of
-from pytest_pdserve.backends.passing import unwritten_values
+from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.results.redaction import redact_file
@@ -39,18 +39,17 @@ POLL_S = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a client is asked for."""
+    """A load for a client to send, and where to write the result."""
 
     workload: Workload
-    """Load."""
     system: System
-    """System with the model's name as the servers know it."""
+    """System, with the model's name as the servers know it."""
     seed: int
-    """Of the prompts."""
+    """Seed of the prompts."""
     base_url: str
-    """Base URL that is asked."""
+    """Base URL of the endpoint."""
     result: Path
-    """File that the client writes; its log lies beside it."""
+    """File that the client writes; its log is in the same folder."""
 
     def command(self, kind: ClientKind, node: str) -> Command:
         """Return the command of a client of *kind*."""
@@ -66,63 +65,62 @@ class Load:
 
     @property
     def log(self) -> Path:
-        """Output of the client."""
+        """File of the client's output."""
         return self.result.with_suffix(".log")
 
 
-def streams_of(workload: Workload) -> int:
-    """Return how many requests of a load are in flight at once, at most."""
+def max_in_flight(workload: Workload) -> int:
+    """Return the largest number of requests of a load that are in flight at once."""
     load = workload.known()
     return min(load.num_prompts, load.max_concurrency or load.num_prompts)
 
 
-def seed_of(
+def prompt_seed(
     workload: Workload, repeat: int, session: SessionRef, topology: Topology, *, shares: bool
 ) -> int:
     """Return the seed of a run's prompts.
 
-    :param shares: whether topologies share instances, whose prefix caches then know the prompts of
-        the others: each topology is sent its own.
+    :param shares: whether topologies share instances, whose prefix caches then contain the prompts
+        of the others: each topology gets prompts of its own.
     """
     return workload.seed(repeat, f"{session.id}/{topology.id}" if shares else session.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """What is looked at while a client runs."""
+    """Time limit of a running client, and the checks made meanwhile."""
 
     limit_s: float
-    """Seconds that it may take."""
     check_servers: Callable[[], None]
-    """Raises when a server has ended."""
-    hung: Callable[[str, str], ClientError]
-    """Makes the error of a client that takes too long, of that and what its log tells."""
+    """Raises if a server has ended."""
+    timeout_error: Callable[[str, str], ClientError]
+    """Returns the error for a client that exceeds its limit, from a sentence about it and the end
+    of its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRun:
-    """What one run of a client left behind."""
+    """Result of one run of a client."""
 
     command: Command
-    """What ran, container included."""
+    """Command that ran, with its container."""
     result: BenchResult
-    """Its result file."""
     log: Path
-    """Its output."""
+    """File of the client's output."""
     cpu: float | None
-    """Cores that it used while it measured."""
+    """Cores that it used on average while it measured; None if unknown."""
     node_load: NodeLoad | None
-    """How busy its node was meanwhile."""
+    """Load of its node during the run; None if unknown."""
     wall_s: float
-    """Seconds from the order to the end, imports of a command included."""
+    """Seconds from the start of the run to its end; for a command with Python's imports."""
 
 
 class BenchClient(Protocol):
-    """Sends loads and measures them; one for all cells of a session."""
+    """Benchmark client of a session: sends the loads of all cells and measures them."""
 
     @property
     def kind(self) -> ClientKind:
-        """What it is, as in ``[bench] client``."""
+        """Kind, as in ``[bench] client``."""
 
     @property
     def api_key(self) -> str:
@@ -130,13 +128,13 @@ class BenchClient(Protocol):
 
     @property
     def version(self) -> str | None:
-        """Version of its program; None if it is not known, or not yet."""
+        """Version of its program; None if it is not known (yet)."""
 
     def prepare(self, loads: Sequence[Load]) -> None:
-        """Have prompts made beforehand, where the client can; nothing is waited for."""
+        """Start generating the prompts of *loads*, if the client can; return at once."""
 
     def check_usable(self) -> None:
-        """Make sure that the client can run, as far as that is known; nothing is waited for.
+        """Check that the client can run, as far as that is known yet; return at once.
 
         :raises ClientUnusableError: if no run of it can succeed.
         """
@@ -149,37 +147,36 @@ class BenchClient(Protocol):
         """
 
     def close(self) -> None:
-        """End what still runs of it."""
+        """Stop its processes."""
 
 
 @dataclass(slots=True, kw_only=True)
 class CommandClient:
-    """A command for each run: ``vllm bench serve``, or that of the client ``precise``."""
+    """Client that starts a command for each run: ``vllm bench serve`` or the client ``precise``."""
 
     kind: ClientKind
-    """What it is."""
     allocation: Allocation
     """Nodes of the session."""
     api_key: str = field(repr=False)
     """The session's API key."""
     version: str | None = None
-    """Version, where it is known beforehand."""
+    """Version, if it is known beforehand."""
 
     def prepare(self, loads: Sequence[Load]) -> None:
-        """Nothing: each command makes its own prompts."""
+        """Do nothing: each command generates its own prompts."""
 
     def check_usable(self) -> None:
-        """Nothing: a command is started for each run."""
+        """Do nothing: a command is started for each run."""
 
     def run(self, load: Load, watch: Watch) -> ClientRun:
-        """Run the command to its end."""
+        """Run the command and return its result; see :meth:`BenchClient.run`."""
         if self.version is None and self.kind in CLIENTS_OF_VLLM and load.system.bench.python:
             self.version = self._ask_version(load, load.system.bench.python)
         command = load.command(self.kind, self.allocation.client_node)
         if self.kind in CLIENTS_OF_VLLM:
             (command,) = self.allocation.containment.wrap([command])
         began = time.monotonic()
-        secrets = unwritten_values([command], self.api_key)
+        secrets = secret_env([command], self.api_key)
         (process,) = self.allocation.start([command], logs=[load.log], secrets=secrets)
         try:
             used = wait_for(process, process.poll, watch, name=command.name, log=load.log)
@@ -191,15 +188,15 @@ class CommandClient:
         code = process.poll()
         if code:
             watch.check_servers()
-            raise ClientError(f"{command.name} {exit_text(code)}; {log_tells(load.log)}")
-        return finished(load, process.command, process, used, began=began)
+            raise ClientError(f"{command.name} {exit_text(code)}; {failure_text(load.log)}")
+        return finished_run(load, process.command, process, used, began=began)
 
     def _ask_version(self, load: Load, python: str) -> str | None:
-        """Return the version of vLLM beside *python*; None if it cannot tell."""
+        """Return the version of vLLM in the environment of *python*; None if it is unknown."""
         script = load.result.with_name("client-versions.py")
         shutil.copy(str(versions.__file__), script)
         try:
-            found = versions_of(
+            versions_found = versions_of(
                 self.allocation.containment,
                 self.allocation.client_node,
                 script,
@@ -208,16 +205,16 @@ class CommandClient:
                 stop=self.allocation.stop,
                 progress=lambda _: None,
             )
-        except LaunchError:  # the command fails too, and its log says why
+        except LaunchError:  # the command fails too, and its log shows the cause
             return None
-        return found.get("vllm")
+        return versions_found.get("vllm")
 
     def close(self) -> None:
-        """Nothing: each command has ended."""
+        """Do nothing: each command has ended."""
 
 
 def redact_files(load: Load) -> None:
-    """Take the secrets out of the files that a client wrote."""
+    """Remove secrets from the files that a client wrote."""
     for path in (load.log, load.result):
         redact_file(path)
 
@@ -225,7 +222,7 @@ def redact_files(load: Load) -> None:
 def wait_for(
     process: Process, done: Callable[[], object], watch: Watch, *, name: str, log: Path
 ) -> Sequence[tuple[float, float]]:
-    """Wait until a client is *done*, that is, returns something but None; return its use of CPUs.
+    """Wait until *done* returns something other than None; return the CPU samples of *process*.
 
     :raises ClientError: if that takes too long.
     """
@@ -235,16 +232,16 @@ def wait_for(
         used = process.cpu_samples()
         watch.check_servers()
         if time.monotonic() > deadline:
-            raise watch.hung(
-                f"{name} did not end within {watch.limit_s:.0f} s, the time for the work "
-                "asked (limits.slowest_tok_s)",
-                log_tells(log),
+            raise watch.timeout_error(
+                f"{name} did not end within {watch.limit_s:.0f} s, the limit for this load "
+                "(limits.slowest_tok_s)",
+                failure_text(log),
             )
         time.sleep(POLL_S)
     return used
 
 
-def finished(
+def finished_run(
     load: Load,
     command: Command,
     process: Process,
@@ -252,36 +249,36 @@ def finished(
     *,
     began: float,
 ) -> ClientRun:
-    """Return what a run that ended well left.
+    """Return the result of a run whose client exited with code 0.
 
-    :param command: what ran.
+    :param command: command that ran.
     :param process: process that measured.
-    :param used: its use of the CPU.
-    :param began: monotonic time of the order.
-    :raises ClientError: if there is no result.
+    :param used: its CPU samples.
+    :param began: monotonic time of the start of the run.
+    :raises ClientError: if there is no result file.
     """
     wall_s = time.monotonic() - began
     if not load.result.exists():
         raise ClientError(
-            f"{command.name} ended well but wrote no {load.result}; {load.log} ends:\n"
+            f"{command.name} exited with code 0 but wrote no {load.result}; {load.log} ends:\n"
             f"{log_tail(load.log)}"
         )
-    read = load_bench_result(load.result)
+    result = load_bench_result(load.result)
     return ClientRun(
         command=command,
-        result=read,
+        result=result,
         log=load.log,
-        cpu=cpu_share(used, read.duration_s),
+        cpu=cores_used(used, result.duration_s),
         node_load=process.node_load(),
         wall_s=wall_s,
     )
 
 
-def cpu_share(used: Sequence[tuple[float, float]], duration_s: float) -> float | None:
-    """Cores used over the last *duration_s* of a client's run, when it measured.
+def cores_used(used: Sequence[tuple[float, float]], duration_s: float) -> float | None:
+    """Return the cores used over the last *duration_s* of a client's run, when it measured.
 
-    :param used: time and CPU seconds so far, in order.
-    :returns: None without two samples that far apart.
+    :param used: samples of time and CPU seconds so far, in order.
+    :returns: None if there are fewer than two samples.
     """
     if len(used) < 2 or duration_s <= 0:
         return None

@@ -1,4 +1,4 @@
-"""The benchmark client of a session, chosen by its kind."""
+"""Create the benchmark client of a session, according to its kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.client import CommandClient
 from pytest_pdserve.serving.client import Load
-from pytest_pdserve.serving.client import seed_of
+from pytest_pdserve.serving.client import prompt_seed
 from pytest_pdserve.serving.worker import WorkerClient
 from pytest_pdserve.values.secrets import SESSION_KEY_PREFIX
 from pytest_pdserve.values.system import CLIENTS_OF_VLLM
@@ -25,7 +25,7 @@ from pytest_pdserve.values.workload import Workload
 
 
 def new_api_key() -> str:
-    """A fresh key for the endpoints of one session, of a form that is found in any text."""
+    """Return a new API key for a session, with the prefix by which redaction finds it."""
     return SESSION_KEY_PREFIX + secrets.token_urlsafe(24)
 
 
@@ -33,10 +33,10 @@ def new_api_key() -> str:
 def bench_client(
     system: System, allocation: Allocation, folder: Path, *, measuring: bool = True
 ) -> Iterator[BenchClient]:
-    """Provide the client of *system*; what still runs of it is ended on leaving.
+    """Yield the client of *system*; stop its processes on exit.
 
-    :param folder: of its own, in the run folder, which need not exist.
-    :param measuring: whether it will be asked to measure: then what it needs is loaded at once.
+    :param folder: its own folder in the run folder; need not exist.
+    :param measuring: whether it will measure: then vLLM is imported at once.
     :raises LaunchError: if it cannot be started.
     """
     kind = backend_of(system).client_kind(system)
@@ -50,8 +50,8 @@ def bench_client(
         if measuring:
             worker.start()
     else:
-        known = None if kind in CLIENTS_OF_VLLM else find_versions().get("pytest-pdserve")
-        client = CommandClient(kind=kind, allocation=allocation, api_key=key, version=known)
+        version = None if kind in CLIENTS_OF_VLLM else find_versions().get("pytest-pdserve")
+        client = CommandClient(kind=kind, allocation=allocation, api_key=key, version=version)
     try:
         yield client
     finally:
@@ -68,9 +68,9 @@ def prepare(
     repeats: int,
     shares: bool,
 ) -> None:
-    """Have the prompts of the next runs of each workload made, while servers start.
+    """Start generating the prompts of the next runs of each workload, while servers start.
 
-    Not where others serve: they are asked for their model first.
+    Does nothing for an endpoint that is already up: it has to be asked for its model first.
 
     :param repeats: runs of each on this start.
     :param shares: whether the topology shares its instances with others.
@@ -81,13 +81,13 @@ def prepare(
     for workload in workloads:
         first = store.next_repeat(topology.id, workload)
         for repeat in range(first, first + repeats):
-            seed = seed_of(workload, repeat, store.session, topology, shares=shares)
+            seed = prompt_seed(workload, repeat, store.session, topology, shares=shares)
             loads.append(
                 Load(
                     workload=workload,
                     system=system,
                     seed=seed,
-                    base_url="http://127.0.0.1:1",  # which is not asked
+                    base_url="http://127.0.0.1:1",  # not used
                     result=store.folder / "none",
                 )
             )

@@ -1,4 +1,4 @@
-"""A topology that is up: what is asked of its servers while it is measured."""
+"""A deployment: the servers of a topology that are up, and the requests sent to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.answers import RefusedError
 from pytest_pdserve.serving.asking_again import ask_again
-from pytest_pdserve.serving.asking_again import why_not_asked
+from pytest_pdserve.serving.asking_again import why_not_repeated
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.kv_probe import probe_bytes
 from pytest_pdserve.serving.measure import measure
@@ -41,9 +41,9 @@ from pytest_pdserve.serving.scrape import scrape_router
 from pytest_pdserve.serving.scrape import settled
 from pytest_pdserve.serving.server_logs import ServerLogs
 from pytest_pdserve.serving.stalls import Stalls
-from pytest_pdserve.serving.stalls import asking
+from pytest_pdserve.serving.stalls import metrics_reader
 from pytest_pdserve.serving.stalls import watching_stalls
-from pytest_pdserve.serving.streams import Answer
+from pytest_pdserve.serving.streams import Completion
 from pytest_pdserve.serving.warm_load import WarmUp
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.serving.warmup import prompts
@@ -64,42 +64,41 @@ _CONTROL_TOKENS = 16
 
 @dataclass(slots=True, kw_only=True)
 class Deployment:
-    """Servers that are up."""
+    """Servers of a topology that are up, and what is needed to measure them."""
 
     topology: Topology
-    """What they form."""
     system: System
-    """What they run on; model path resolved."""
+    """System that they run on, with its model path resolved."""
     url: str
-    """Base URL that clients ask: the router, or the one instance."""
+    """Base URL for clients: of the router, or of the only instance."""
     nodes: tuple[str, ...]
     """Nodes in use, head first."""
     servers: tuple[Server, ...]
-    """Instances and router; empty for an endpoint that somebody else runs."""
+    """Instances and router; empty for an attached endpoint whose instances were not named."""
     client: httpx.Client
-    """HTTP with the session's API key."""
+    """HTTP client with the session's API key."""
     allocation: Allocation
-    """Nodes that hold the servers, or the client of servers that run already."""
+    """Nodes of the session; of an attached endpoint, the machine of the client."""
     bench: BenchClient
-    """What measures them."""
+    """Benchmark client."""
     started: float = 0.0
     """Monotonic time of the start."""
     timings_s: dict[str, float] = field(default_factory=dict)
-    """Seconds of stand-up phases."""
+    """Seconds by phase of the start."""
     warm_up: WarmUp = field(default_factory=WarmUp)
-    """What the servers were sent to warm them up."""
+    """Warm-up requests sent so far."""
     kv_bytes: dict[int, float] = field(default_factory=dict)
-    """Bytes of KV cache by prompt length, as far as they had to be learned."""
+    """Bytes of KV cache by prompt length, where they were measured by :meth:`probe_kv_bytes`."""
     progress: Progress = field(default=lambda _: None)
-    """Told how far a measurement is."""
+    """Receives progress messages."""
     shared_start: int | None = None
-    """Start of its instances that other topologies share too, counted from 0."""
+    """Number of the start of instances shared with other topologies, from 0; None if not shared."""
     transfers: tuple[RunningTransfer, ...] = ()
-    """What its pairs showed one transfer at a time; empty where that was not measured."""
+    """Measured transfers between its pairs, one at a time; empty if that was not measured."""
     served_model: str | None = None
-    """Name of the model in requests; None takes its path."""
+    """Name of the model in requests; None for its path."""
     foreign_tokenizer: str | None = None
-    """Tokenizer of the client's prompts where nothing says that it is the model's own."""
+    """Tokenizer of the client's prompts, if it may not be the model's own; else None."""
 
     @property
     def api_key(self) -> str:
@@ -108,43 +107,44 @@ class Deployment:
 
     @property
     def instances(self) -> tuple[Server, ...]:
-        """Servers whose counters tell the path: all with a URL but the router."""
+        """Servers with counters of requests: all with a URL except the router."""
         return tuple(s for s in self.servers if s.url is not None and s.role != "router")
 
     @property
     def attached(self) -> bool:
-        """Whether somebody else runs the servers: then only requests to be measured are sent."""
+        """Whether the servers were already up: then no warm-up requests are sent."""
         return self.allocation.endpoint is not None
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """What servers that run already say of their versions; empty where nodes tell."""
+        """Versions that an attached endpoint reports; empty for servers of the session."""
         return endpoint_versions(self.client, self._version_url) if self.attached else {}
 
     @property
     def vllm_version(self) -> str | None:
-        """Version of the servers' vLLM, as they say themselves; None if they do not."""
+        """Version of vLLM that the servers report; None if they do not."""
         return endpoint_versions(self.client, self._version_url).get("vllm")
 
     @property
     def _version_url(self) -> str:
-        """Base URL of an instance, as routers do not pass ``/version`` on; else the endpoint's."""
+        """Base URL for ``/version``, which routers do not forward: of an instance, if known."""
         return str(self.instances[0].url) if self.instances else self.url
 
     @property
     def logs(self) -> ServerLogs:
-        """Logs of the servers, as far as the session started them."""
+        """Logs of the servers that the session started."""
         return ServerLogs(servers=self.servers)
 
     @property
     def completions(self) -> Completions:
-        """Sends single requests."""
+        """Sender of single completion requests."""
         model = self.served_model or self.system.model.path
         return Completions(self.client, model, self.system.limits.warmup_s, logs=self.logs)
 
     def warm_for(self, workload: Workload) -> Mapping[str, float]:
-        """Send the warm-up requests that *workload* still needs; return all sent since the start.
+        """Send the warm-up requests that *workload* still needs.
 
+        :returns: totals of all warm-up requests since the start.
         :raises PathError: if a request fails.
         """
         if self.attached:
@@ -158,13 +158,13 @@ class Deployment:
         )
         return dict(self.warm_up.done)
 
-    def become(self, other: Deployment) -> None:
-        """Stand for the servers of *other*, which replaced these."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(other, each.name))
+    def replace_servers(self, other: Deployment) -> None:
+        """Refer to the servers of *other* from now on, which replaced these."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(other, item.name))
 
     def check_alive(self) -> None:
-        """Make sure that no server has ended and no node is lost.
+        """Raise if a server has ended or a node is lost.
 
         :raises AllocationError: naming the node.
         :raises LaunchError: naming the server.
@@ -173,16 +173,16 @@ class Deployment:
         check_alive(self.servers, self.started, time.monotonic())
 
     def scrape(self) -> dict[str, Counters]:
-        """Counters of every instance, once they stand still.
+        """Return the counters of every instance, once they no longer change.
 
         :raises PathError: if one does not answer.
         """
         return settled(lambda: {s.name: scrape(self.client, str(s.url)) for s in self.instances})
 
     def check_fits(self, workload: Workload) -> None:
-        """Refuse a load that is longer than the model takes, as far as the endpoint says that.
+        """Raise if a request of *workload* is longer than the endpoint's ``max_model_len``.
 
-        And one whose batches are larger than the CUDA graphs of servers that the session started.
+        Also if its batches are larger than the CUDA graphs of servers that the session started.
 
         :raises ConfigError: with both numbers.
         """
@@ -194,8 +194,9 @@ class Deployment:
             check_captured(workload, self.system, self.topology)
 
     def probe_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
-        """Bytes of KV cache by prompt length, where the model's shape does not tell them.
+        """Measure the KV cache of *workload*'s prompts if the model's shape is not known.
 
+        :returns: bytes by prompt length, of all that were measured.
         :raises PathError: if a request fails.
         """
         shape = load_kv_shape(self.system)
@@ -213,50 +214,53 @@ class Deployment:
         return dict(self.kv_bytes)
 
     def ask_controls(self) -> ControlAnswers:
-        """Ask a few different prompts, one after the other, and read their streams to the end."""
-        answers: list[Answer] = []
+        """Send a few different prompts one after the other, and return their answers."""
+        answers: list[Completion] = []
         for prompt in itertools.islice(prompts(), _CONTROLS):
             try:
                 answer = self.completions.stream(
                     self.url, prompt, tokens=_CONTROL_TOKENS, skip_special_tokens=False
                 )
             except RefusedError:
-                return ControlAnswers(answers=())  # it is measured over another path than this
+                return ControlAnswers(answers=())  # the endpoint has no /v1/completions
             except PathError as error:
-                texts = tuple(each.text for each in answers)
+                texts = tuple(answer.text for answer in answers)
                 return ControlAnswers(answers=texts, fault=str(error))
             answers.append(answer)
-        texts = tuple(each.text for each in answers)
+        texts = tuple(answer.text for answer in answers)
         return ControlAnswers(answers=texts, recounted=tuple(self._recounted(answers)))
 
     def ask_again(self, workload: Workload, result: BenchResult) -> RepeatedAnswers | None:
-        """Ask measured requests again over the same path, one after the other.
+        """Send measured requests again to the same URL, one after the other.
 
-        :returns: None where answers are not known to be greedy.
+        :returns: None if answers are not known to be greedy.
         """
         if greedy := [request for request in result.kept if request.greedy]:
             return ask_again(greedy, self.url, self.completions)
-        return why_not_asked(result, client_options(workload, self.system), self.bench.kind)
+        return why_not_repeated(result, client_options(workload, self.system), self.bench.kind)
 
-    def _recounted(self, answers: Sequence[Answer]) -> Iterator[tuple[int, int]]:
-        """Yield the tokens that a server of somebody else claims of each answer, and counts."""
+    def _recounted(self, answers: Sequence[Completion]) -> Iterator[tuple[int, int]]:
+        """Yield two token counts of each answer of an attached endpoint.
+
+        The first is the ``usage`` of the answer; the second that of its text, sent as a prompt.
+        """
         for answer in answers if self.attached else ():
             counted = self.completions.count_tokens(self.url, answer.text)
             if answer.tokens and counted is not None:
                 yield answer.tokens, counted
 
     def scrape_router(self) -> dict[str, float]:
-        """Counters of the router by name; empty where there is none, or it does not answer."""
+        """Return the router's counters by name; empty if there is none, or it does not answer."""
         urls = [server.metrics_url for server in self.servers if server.metrics_url]
         return scrape_router(self.client, urls[0]) if urls else {}
 
     def reset_prefix_caches(self) -> bool | None:
-        """Empty the prefix cache of every instance, where ``vllm serve`` offers that.
+        """Empty the prefix cache of every instance, if ``vllm serve`` offers that.
 
-        It does with ``VLLM_SERVER_DEV_MODE=1`` only, and refuses while blocks are in use.
+        It does only with ``VLLM_SERVER_DEV_MODE=1``, and not while blocks are in use.
 
-        :returns: whether all are empty now; None if no instance offers it, and of servers that
-            somebody else runs: their caches are not ours to empty.
+        :returns: whether all are empty now; None if no instance offers it, and for an attached
+            endpoint, whose caches are never emptied.
         """
         if self.attached:
             return None
@@ -264,8 +268,8 @@ class Deployment:
         return all(answers) if any(answer is not None for answer in answers) else None
 
     def watching_stalls(self) -> contextlib.AbstractContextManager[Stalls]:
-        """Look at the engines, once a second, until the block is left."""
-        return watching_stalls(self.instances, asking(self.client))
+        """Sample the work of all engines once a second, until the block is left."""
+        return watching_stalls(self.instances, metrics_reader(self.client))
 
     def measure(
         self,

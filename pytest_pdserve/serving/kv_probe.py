@@ -1,4 +1,4 @@
-"""How many bytes a KV cache has, learned by moving one: where the model's shape does not tell."""
+"""Measure the bytes of a KV cache by moving one, for models whose shape is not sizes."""
 
 from __future__ import annotations
 
@@ -22,36 +22,37 @@ _STEP_S = 0.1
 
 def probe_bytes(
     length: int,
-    known: dict[int, float],
+    sizes: dict[int, float],
     *,
     servers: Sequence[Server],
     completions: Completions,
     client: httpx.Client,
     vocabulary: int,
 ) -> None:
-    """Move one prompt of *length* tokens, and put its bytes into *known*, by length.
+    """Move the KV cache of one prompt of *length* tokens, and add its bytes to *sizes*.
 
-    A length that is known already is not moved again. Without a pair, or without counters of
-    transfers, nothing is learned.
+    Does nothing if *sizes* has this length, if there is no prefill-decode pair, or if instances do
+    not count transfers.
 
+    :param sizes: bytes by prompt length.
     :raises PathError: if a request fails.
     """
     pairs, _ = pairs_of(servers)
-    if length in known or not pairs:
+    if length in sizes or not pairs:
         return
     prefill, decode = pairs[0]
     url = str(decode[0].url)
     before = _settled(client, url)
     if before.get("kv_bytes") is None:
         return
-    name = f"kv probe {length} {secrets.token_hex(4)}"  # a second try is in no cache
+    name = f"kv probe {length} {secrets.token_hex(4)}"  # in no prefix cache
     completions.transfer(prefill, decode, distinct_prompt(name, length, vocabulary), tokens=1)
     if moved := _bytes_since(client, url, before):
-        known[length] = moved
+        sizes[length] = moved
 
 
 def _bytes_since(client: httpx.Client, url: str, before: Counters) -> float:
-    """Bytes that the instance counted since, once all ranks have counted their transfers."""
+    """Return the bytes moved since *before*, once all ranks have counted their transfers."""
     deadline = time.monotonic() + COUNTER_S
     while time.monotonic() < deadline:
         after = _settled(client, url)

@@ -1,4 +1,4 @@
-"""One measurement: counters, client, counters again, sanity, record."""
+"""Measure a cell once: read counters, run the client, read counters again, write the record."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import Load
 from pytest_pdserve.serving.client import Watch
-from pytest_pdserve.serving.client import seed_of
-from pytest_pdserve.serving.client import streams_of
+from pytest_pdserve.serving.client import max_in_flight
+from pytest_pdserve.serving.client import prompt_seed
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.readiness import Server
@@ -63,14 +63,14 @@ from pytest_pdserve.values.workload import Workload
 
 @contextlib.contextmanager
 def diagnosing_nodes(allocation: Allocation, progress: Progress) -> Iterator[None]:
-    """Before trouble with servers is shown, see whether their nodes are what was lost.
+    """Check the nodes when an error of servers is raised in the block.
 
-    :raises AllocationError: if they are.
+    :raises AllocationError: instead of the error, if a node was lost.
     """
     try:
         yield
     except (LaunchError, NotReadyError, PathError, ClientError):
-        with Heartbeat(progress, "asking the nodes what they have lost"):
+        with Heartbeat(progress, "checking the nodes"):
             allocation.diagnose()
         raise
 
@@ -84,11 +84,11 @@ def measure(
     store: RunStore,
     provenance: Provenance,
 ) -> tuple[Record, Path]:
-    """Run *workload* once and write its record, whatever sanity thinks of it.
+    """Run *workload* once and write its record, even if the run is invalid.
 
-    :param start: of the servers, counted from 0.
-    :returns: the record, and its file.
-    :raises AllocationError: if a node was lost meanwhile.
+    :param start: number of the servers' start, from 0.
+    :returns: the record and its file.
+    :raises AllocationError: if a node was lost during the run.
     :raises LaunchError: if a server has ended.
     :raises ClientError: if the client leaves no result.
     :raises StoreError: if the record cannot be written.
@@ -96,13 +96,13 @@ def measure(
     stem = store.stem(deployment.topology.id, workload, repeat)
     result_path = stem.with_name(f"{stem.name}.bench.json")
     shares = deployment.shared_start is not None
-    seed = seed_of(workload, repeat, store.session, deployment.topology, shares=shares)
+    seed = prompt_seed(workload, repeat, store.session, deployment.topology, shares=shares)
     ran = _run(deployment, workload, seed=seed, result_path=result_path)
     lost = _lost(deployment.allocation)
     seen = _observation(deployment, workload, ran)
     offsets = provenance.client_offsets
     if offsets is not None and offsets.is_of(provenance.host):
-        seen = replace(seen, client_offset_ms=offsets.at(streams_of(workload)))
+        seen = replace(seen, client_offset_ms=offsets.at(max_in_flight(workload)))
     facts = _facts(deployment, ran, store, repeat=repeat, start=start)
     findings = (*check_sanity(seen), *lost)
     findings = (*findings, *_logged(ran, findings))
@@ -117,31 +117,31 @@ def measure(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """A run that has ended: the client's side, and the counters around it."""
+    """Everything observed around a run that has ended."""
 
     started: datetime
     warm: Mapping[str, float]
-    """What the servers were sent to warm them up, so far."""
+    """Totals of the warm-up requests so far."""
     warm_s: float
-    """Seconds of warming up for this run."""
+    """Seconds of the warm-up for this run."""
     router: Mapping[str, float]
-    """What the router counted."""
+    """Counts of the router during the run."""
     kv_bytes: Mapping[int, float]
-    """Bytes of KV cache by prompt length, where they had to be learned."""
+    """Bytes of KV cache by prompt length, where they were measured."""
     controls: ControlAnswers | None
-    """Other prompts, asked one by one, where the answers alone do not tell that they are right."""
+    """Answers to other prompts, sent one by one; None if not needed."""
     repeated: RepeatedAnswers | None
-    """Measured requests, asked again, where answers are greedy."""
+    """Measured requests, sent again; None if answers are not greedy."""
     reset: bool | None
-    """Whether the prefix caches were emptied before."""
+    """Whether the prefix caches were emptied before; None if not offered."""
     stall_s: Mapping[str, float]
-    """The longest stall by instance."""
+    """Longest stall in seconds by instance."""
     logged: str
-    """What servers logged of requests that failed; empty if none did, or nothing was logged."""
+    """Error that servers logged about failed requests; empty if there is none."""
     gpus: tuple[GpuRun, ...]
-    """GPUs before, during and after."""
+    """GPUs before, during and after the load."""
     fabric: tuple[FabricRun, ...]
-    """RDMA interfaces, from before to after."""
+    """RDMA interfaces during the load."""
     client: ClientRun
     before: Mapping[str, Counters]
     """Counters by instance."""
@@ -164,9 +164,9 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
         logs, sizes = deployment.logs, deployment.logs.sizes()
         wires = allocation.read_fabric()
         with deployment.watching_stalls() as stalls, allocation.watching_gpus() as gpus:
-            far = _progress(deployment, workload, before, stalls)
-            waiting.now(lambda: str(far))
-            client = _client(deployment, load, far)
+            run_progress = _progress(deployment, workload, before, stalls)
+            waiting.now(lambda: str(run_progress))
+            client = _client(deployment, load, run_progress)
         waiting.now(f"{workload.id}: reading counters")
         deployment.check_alive()
         scraped, after = time.monotonic(), deployment.scrape()
@@ -182,7 +182,7 @@ def _run(deployment: Served, workload: Workload, *, seed: int, result_path: Path
             repeated=deployment.ask_again(workload, client.result),
             reset=reset,
             stall_s=stalls.longest_s,
-            logged=logs.told_since(sizes) if client.result.failed else "",
+            logged=logs.errors_since(sizes) if client.result.failed else "",
             gpus=gpus.runs,
             fabric=fabric,
             client=client,
@@ -205,7 +205,7 @@ def _load(deployment: Served, workload: Workload, *, seed: int, result_path: Pat
 def _warm(
     deployment: Served, workload: Workload
 ) -> tuple[Mapping[str, float], Mapping[int, float], float]:
-    """Warm up for a run; return all that was sent so far, bytes of KV cache, and its seconds."""
+    """Warm up for a run; return totals of warm-up requests, bytes of KV cache, and seconds."""
     deployment.check_alive()
     deployment.check_fits(workload)
     began = time.monotonic()
@@ -225,26 +225,30 @@ def _progress(
     )
 
 
-def _client(deployment: Served, load: Load, far: RunProgress) -> ClientRun:
-    """Run the client; if it fails on an endpoint that is up, see whether that answers at all."""
-    watch = Watch(limit_s=far.limit_s, check_servers=deployment.check_alive, hung=far.hung)
+def _client(deployment: Served, load: Load, run_progress: RunProgress) -> ClientRun:
+    """Run the client; if it fails on an attached endpoint, check whether that answers at all."""
+    watch = Watch(
+        limit_s=run_progress.limit_s,
+        check_servers=deployment.check_alive,
+        timeout_error=run_progress.timeout_error,
+    )
     try:
-        with drawing(deployment.progress, far):
+        with drawing(deployment.progress, run_progress):
             return deployment.bench.run(load, watch)
     except StuckError:
         raise
     except ClientError as error:
         attached = deployment.allocation.endpoint is not None
         if attached and (fault := deployment.ask_controls().fault):
-            raise ClientError(f"{error}\na prompt asked by itself: {fault}") from error
+            raise ClientError(f"{error}\na single prompt, sent alone: {fault}") from error
         raise
 
 
 def _controls(deployment: Served, client: ClientRun) -> ControlAnswers | None:
-    """Ask a few prompts by themselves, where neither answers nor counters tell that all is well."""
-    unknown = deployment.allocation.endpoint is not None or not deployment.instances
-    blind = client.result.answers_identical or unknown
-    return deployment.ask_controls() if blind else None
+    """Send control prompts if neither the answers nor counters prove that answers are right."""
+    unproven = deployment.allocation.endpoint is not None or not deployment.instances
+    needed = client.result.answers_identical or unproven
+    return deployment.ask_controls() if needed else None
 
 
 def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observation:
@@ -278,10 +282,10 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
 
 
 def _served(server: Server, ran: _Run) -> ServedCounts:
-    """Return what an instance counted.
+    """Return the counts of an instance during the run.
 
-    One of several API servers shows no start time; a process of the session that still runs after
-    the run has not restarted.
+    One of several API servers has no start time; a process that the session started and that still
+    runs has not restarted.
     """
     counts = difference(server.name, server.role, ran.before[server.name], ran.after[server.name])
     ours = server.process is not None
@@ -290,7 +294,7 @@ def _served(server: Server, ran: _Run) -> ServedCounts:
 
 
 def _earlier(deployment: Served, ran: _Run) -> float:
-    """Return the requests that the instances which prefill had served before."""
+    """Return the number of requests that the prefilling instances had served before."""
     return sum(
         ran.before[server.name].get("requests") or 0.0
         for server in deployment.instances
@@ -330,15 +334,15 @@ def _timings(deployment: Served, ran: _Run) -> dict[str, float]:
 
 
 def _logged(ran: _Run, findings: Sequence[Finding]) -> Iterator[Finding]:
-    """What servers logged of requests that failed: why the run is invalid, where it is."""
+    """Yield a finding with the error that servers logged about failed requests, if any."""
     if ran.logged:
-        invalid = any(each.severity == "invalid" for each in findings)
+        invalid = any(finding.severity == "invalid" for finding in findings)
         severity: Literal["invalid", "note"] = "invalid" if invalid else "note"
         yield Finding(check="servers", severity=severity, message=ran.logged)
 
 
 def _lost(allocation: Allocation) -> tuple[Finding, ...]:
-    """What a dying node served is no measurement, however good it looks."""
+    """Return a finding if a node was lost: then the run is invalid, whatever its values."""
     try:
         allocation.check(fresh=True)
     except AllocationError as error:
@@ -350,11 +354,11 @@ def _processes(deployment: Served, client: ClientRun, store: RunStore) -> tuple[
     ran = [(s.process.command, s.process.log) for s in deployment.servers if s.process is not None]
     return tuple(
         ProcessRecord(
-            name=each.name,
-            node=each.node,
-            argv=each.argv,
-            env=dict(each.env),
+            name=command.name,
+            node=command.node,
+            argv=command.argv,
+            env=dict(command.env),
             log=str(log.relative_to(store.folder)),
         )
-        for each, log in [*ran, (client.command, client.log)]
+        for command, log in [*ran, (client.command, client.log)]
     )

@@ -1,7 +1,7 @@
-"""A small Llama-shaped model made on the spot: no download, printable tokens, seeded weights.
+"""Generate a small Llama-shaped model: no download, printable tokens, seeded weights.
 
-Weights are drawn so that attention matters: greedy output depends on every prompt token, so a KV
-cache that is lost or mixed up in transfer shows in the text.
+Weights are chosen so that greedy output depends on every prompt token: a KV cache that is lost or
+mixed up in transfer changes the text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.system import System
 
 TINY = "tiny"
-"""What a system file writes as ``model.path`` for this model."""
+"""Value of ``model.path`` in a system file for this model."""
 
 CONFIG: Mapping[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -58,14 +58,14 @@ CONFIG: Mapping[str, Any] = {
     "tie_word_embeddings": False,
 }
 _MAKERS = ("numpy", "safetensors", "tokenizers")
-"""Packages that write it."""
+"""Packages needed to write the model."""
 _SEED = 20260310
 _RECIPE = 1
-"""Counts changes of how weights and tokens are made."""
+"""Version of the code that generates weights and tokens; part of the folder's name."""
 
 
 def with_model_path(system: System) -> System:
-    """*system* with the folder of a model that is made here; touches nothing.
+    """Return *system* with the folder of a generated model as its path; writes no files.
 
     :raises ConfigError: if it names an unknown shape.
     """
@@ -82,46 +82,47 @@ def with_model_path(system: System) -> System:
 
 
 def make_model(system: System) -> None:
-    """Write the model of *system*, as :func:`with_model_path` left it, if it is made here.
+    """Write the model of *system* if it is a generated one.
 
-    :raises ConfigError: if a package that writes it is missing.
-    :raises StoreError: if the disk does not take it.
+    :param system: as returned by :func:`with_model_path`.
+    :raises ConfigError: if a package needed to write it is missing.
+    :raises StoreError: if it cannot be written.
     """
     path, shape = Path(system.model.path), system.model.shape
     if is_tiny(system):
         make_tiny_model(path)
     elif shape is not None:
-        write_shape(shape, path, words(vocabulary_size(load_shape(shape)) or 0))
+        write_shape(shape, path, vocabulary_words(vocabulary_size(load_shape(shape)) or 0))
 
 
 def has_random_weights(system: System) -> bool:
-    """Whether instances of *system* serve weights that were drawn, so that answers mean nothing."""
+    """Return whether instances of *system* serve random weights, so that answers are arbitrary."""
     args = [word for role in ROLES for word in system.serve_args(role)]
     return value_of(args, "--load-format") == "dummy"
 
 
 def is_tiny(system: System) -> bool:
-    """Whether *system*, as :func:`with_model_path` left it, serves the tiny model."""
+    """Return whether *system*, as returned by :func:`with_model_path`, serves the tiny model."""
     return Path(system.model.path).name.startswith(f"{TINY}-")
 
 
 def is_made_here(system: System) -> bool:
-    """Whether :func:`make_model` writes the model of *system*."""
+    """Return whether :func:`make_model` writes the model of *system*."""
     return is_tiny(system) or system.model.shape is not None
 
 
 def check_model(system: System, *, here: bool) -> None:
-    """Refuse a model that is not there, or cannot be made, before anything is started.
+    """Raise if the model does not exist, or cannot be generated, before anything is started.
 
     :param here: whether servers read it from a folder of this machine.
-    :raises ConfigError: naming what is missing, and what to do.
+    :raises ConfigError: if a folder or a package is missing.
     """
     path, shape = system.model.path, system.model.shape
     if shape is not None:
         load_shape(shape)
     if path == TINY:
-        made = os.path.exists(Path(with_model_path(system).model.path) / "config.json")
-        missing = [] if made else [name for name in _MAKERS if find_spec(name) is None]
+        exists = os.path.exists(Path(with_model_path(system).model.path) / "config.json")
+        missing = [] if exists else [name for name in _MAKERS if find_spec(name) is None]
         if missing:
             raise ConfigError(
                 f"the tiny model needs {', '.join(missing)}, which {sys.executable} does not have; "
@@ -135,15 +136,15 @@ def check_model(system: System, *, here: bool) -> None:
 
 
 def make_tiny_model(folder: Path, *, reseeded: bool = False) -> None:
-    """Write the model to *folder* unless it is there: about 120 MB, two seconds.
+    """Write the model to *folder* unless it exists: about 120 MB, two seconds.
 
-    :param reseeded: whether its weights are others of the same shape: another revision.
+    :param reseeded: whether to use another seed, for another revision of the same shape.
     :raises ConfigError: if ``tokenizers``, ``safetensors`` or ``numpy`` is missing.
-    :raises StoreError: if the disk does not take it.
+    :raises StoreError: if it cannot be written.
     """
 
     def write(partial: Path) -> None:
-        write_tokenizer(partial, words(), max_length=CONFIG["max_position_embeddings"])
+        write_tokenizer(partial, vocabulary_words(), max_length=CONFIG["max_position_embeddings"])
         _write_weights(partial, _SEED + reseeded)
         (partial / "config.json").write_text(json.dumps(dict(CONFIG), indent=1))
 
@@ -151,10 +152,10 @@ def make_tiny_model(folder: Path, *, reseeded: bool = False) -> None:
 
 
 def load_kv_shape(system: System) -> KvShape | None:
-    """KV-cache shape of the model, as *system* serves it.
+    """Return the KV-cache shape of the model, as *system* serves it.
 
-    None for a hub name, an unreadable folder, and where configuration and arguments do not tell:
-    other than plain attention in every layer, or a draft model beside it.
+    :returns: None for a hub name, an unreadable folder, layers without full attention, and
+        speculative decoding.
     """
     config = _config(system.model.path)
     args = [word for role in kv_pullers() for word in system.serve_args(role)]
@@ -165,17 +166,17 @@ def load_kv_shape(system: System) -> KvShape | None:
 
 
 def load_vocabulary(model: str) -> int | None:
-    """Tokens of a model in a folder; None for a hub name or an unreadable folder."""
+    """Return the vocabulary size of a model; None for a hub name or an unreadable folder."""
     config = _config(model)
     try:
-        said = {**config.get("text_config", {}), **config}["vocab_size"]
+        size = {**config.get("text_config", {}), **config}["vocab_size"]
     except (KeyError, TypeError, AttributeError):
         return None
-    return said if isinstance(said, int) and said > 0 else None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _config(model: str) -> Any:
-    """Configuration of a model in a folder; None for a hub name, and for what cannot be read."""
+    """Return the configuration of a model; None for a hub name or an unreadable folder."""
     try:
         return load_json(Path(model) / "config.json", odd_number=float)
     except ConfigError:
@@ -183,21 +184,21 @@ def _config(model: str) -> Any:
 
 
 def kv_dtype(system: System) -> str | None:
-    """Type of the KV cache that instances which fetch it are told to use; None for the model's."""
+    """Return the KV-cache dtype in the arguments of decode instances; None for the model's own."""
     for role in kv_pullers():
         args = system.serve_args(role)
         for flag in ("--kv-cache-dtype", "--dtype"):
-            said = value_of(args, flag)
-            if said not in (None, "auto"):
-                return said
+            dtype = value_of(args, flag)
+            if dtype not in (None, "auto"):
+                return dtype
     return None
 
 
-def words(size: int = CONFIG["vocab_size"]) -> tuple[str, ...]:
-    """Return a vocabulary: three special tokens, then pronounceable words of syllables."""
+def vocabulary_words(size: int = CONFIG["vocab_size"]) -> tuple[str, ...]:
+    """Return a vocabulary: three special tokens, then words of two or more syllables."""
     syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-    made = (map("".join, itertools.product(syllables, repeat=count)) for count in range(2, 5))
-    vocabulary = itertools.chain(("<unk>", "<s>", "</s>"), *made)
+    words = (map("".join, itertools.product(syllables, repeat=count)) for count in range(2, 5))
+    vocabulary = itertools.chain(("<unk>", "<s>", "</s>"), *words)
     return tuple(itertools.islice(vocabulary, size))
 
 

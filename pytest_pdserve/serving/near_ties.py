@@ -1,4 +1,4 @@
-"""How much less likely a server finds one greedy text than its own."""
+"""Compare two greedy texts by the log-probability of the token at which they diverge."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Mapping
 from typing import Any
 
 NEAR_TIE = 0.1
-"""Nats by which a token may be less likely than the likeliest and still be chosen when the same
-sums are made in another order."""
+"""Largest gap in nats between a token and the likeliest one at which another order of the same
+floating-point sums may still choose it."""
 LIKELIEST = 20
-"""Tokens of which the server is asked how likely they are: as many as vLLM tells by default."""
+"""Value of ``logprobs`` in requests: vLLM's default maximum."""
 
 
-def common(a: str, b: str) -> str:
-    """Return what two texts begin with, in whole words."""
+def common_start(a: str, b: str) -> str:
+    """Return the common start of two texts, in whole words."""
     pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
     same = "".join(x for x, _ in pairs)
     return same[: same.rfind(" ")] if " " in same else ""
 
 
-def gap_of(answer: Mapping[str, Any], words: str) -> float | None:
-    """Return by how many nats *words* begin less likely than with the likeliest token.
+def logprob_gap(answer: Mapping[str, Any], words: str) -> float | None:
+    """Return the gap in nats between the likeliest token and the one that *words* begin with.
 
-    It is a lower bound where none of the tokens that *answer* lists begins them.
+    It is a lower bound if *words* begin with none of the tokens that *answer* lists.
 
-    :param answer: completion of one token with its likeliest alternatives.
-    :returns: None if the answer does not say it.
+    :param answer: completion of one token with ``logprobs``.
+    :returns: None if the answer does not contain them.
     """
     try:
         top = answer["choices"][0]["logprobs"]["top_logprobs"][0]
@@ -37,6 +37,6 @@ def gap_of(answer: Mapping[str, Any], words: str) -> float | None:
     if len(likely) < 2 or not words.strip() or not all(map(math.isfinite, likely.values())):
         return None
     if any(not token or "\ufffd" in token for token in likely):
-        return None  # a part of a character, or none that a text shows
-    found = [value for token, value in likely.items() if words.strip().startswith(token)]
-    return max(likely.values()) - max(found or [min(likely.values())])
+        return None  # a part of a character, or a special token
+    matching = [value for token, value in likely.items() if words.strip().startswith(token)]
+    return max(likely.values()) - max(matching or [min(likely.values())])

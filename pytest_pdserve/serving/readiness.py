@@ -1,4 +1,4 @@
-"""Waiting for servers: by HTTP, and by watching their processes."""
+"""Wait for servers: by HTTP, and by watching their processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import httpx
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import exit_text
+from pytest_pdserve.backends.allocation import failure_text
 from pytest_pdserve.backends.allocation import log_cause
-from pytest_pdserve.backends.allocation import log_tells
 from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.answers import AnswerLimits
 from pytest_pdserve.serving.answers import read_answer
@@ -23,7 +23,7 @@ from pytest_pdserve.values.errors import NotReadyError
 
 POLL_S = 0.5
 REPORT_S = 14.0
-"""Between two progress lines when nothing changes, so that silence is never longer than 15 s."""
+"""Seconds between progress lines when nothing changes, so that output never pauses for 15 s."""
 _HEALTH_LIMITS = AnswerLimits(time_s=5.0)
 _SIGKILL = (-9, 137)
 """Exit codes of a process that was killed, by itself and in a container."""
@@ -32,7 +32,7 @@ _KILLED = "SIGKILL comes from the kernel where memory runs out, from Slurm, or f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A process, and where it answers."""
+    """A server: its process and its URLs."""
 
     name: str
     """Instance name, or ``router``."""
@@ -41,13 +41,13 @@ class Server:
     url: str | None
     """Base URL; None for a headless rank."""
     process: Process | None
-    """None if somebody else runs it."""
+    """None for a server that the session did not start."""
     engines: int = 1
     """Data-parallel engines behind the URL."""
     ranks: int = 1
     """Tensor-parallel ranks of an engine."""
     metrics_url: str | None = None
-    """Base URL of its counters, where it is another than :attr:`url`."""
+    """Base URL of its counters; None if they are at :attr:`url`."""
 
 
 def check_alive(
@@ -56,22 +56,22 @@ def check_alive(
     now: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Make sure that every process of *servers* still runs.
+    """Raise if a process of *servers* has ended.
 
-    A process that fails has others fail: they get a moment to end too, so that the cause does not
-    depend on who is seen first.
+    A process that fails makes others fail. They get a moment to end too, so that the reported cause
+    does not depend on which is found first.
 
-    :raises LaunchError: naming one that does not, with the cause; of several the one that failed
-        innermost.
+    :raises LaunchError: naming a server that has ended, with the cause from its log; if there are
+        several, the one whose error is innermost.
     """
     if not _ended(servers):
         return
     sleep(POLL_S)
-    server, process, code = max(_ended(servers), key=lambda each: _depth(each[1].log))
+    server, process, code = max(_ended(servers), key=lambda ended: _depth(ended[1].log))
     killed = f"; {_KILLED}" if code in _SIGKILL and log_cause(process.log) is None else ""
     raise LaunchError(
         f"{server.name} on {process.command.node} {exit_text(code)} {now - since:.0f} s after its "
-        f"start{killed}; {log_tells(process.log)}"
+        f"start{killed}; {failure_text(process.log)}"
     )
 
 
@@ -85,7 +85,7 @@ def _ended(servers: Sequence[Server]) -> list[tuple[Server, Process, int]]:
 
 
 def _depth(log: Path) -> int:
-    """Return how far inside of its server an error was that a log shows; -1 if it shows none."""
+    """Return how deep inside its server the error of a log occurred; -1 without an error."""
     cause = log_cause(log)
     return -1 if cause is None else cause.depth
 
@@ -102,24 +102,24 @@ def wait_ready(
 ) -> float:
     """Wait until every server with a URL answers ``/health`` with 200.
 
-    :param check: raises when a node is lost.
+    :param check: called in each round; raises if a node is lost.
     :returns: seconds waited.
     :raises LaunchError: as soon as a process has ended.
-    :raises NotReadyError: after *limit_s*, naming who is missing.
+    :raises NotReadyError: after *limit_s*, naming the servers that are not ready.
     """
     start = reported = clock()
     waiting = [server for server in servers if server.url is not None]
     while waiting:
         check()
         check_alive(servers, start, clock(), sleep)
-        still = [server for server in waiting if not _healthy(client, server)]
+        unready = [server for server in waiting if not _healthy(client, server)]
         waited = clock() - start
-        if still and waited > limit_s:
-            raise NotReadyError(_late(still, waited))
-        if still and (len(still) < len(waiting) or clock() - reported >= REPORT_S):
+        if unready and waited > limit_s:
+            raise NotReadyError(_late(unready, waited))
+        if unready and (len(unready) < len(waiting) or clock() - reported >= REPORT_S):
             reported = clock()
-            progress(f"waiting for {_names(still)}: {waited:.0f} s, log {_log(still[0])}")
-        waiting = still
+            progress(f"waiting for {_names(unready)}: {waited:.0f} s, log {_log(unready[0])}")
+        waiting = unready
         if waiting:
             sleep(POLL_S)
     return clock() - start
@@ -143,7 +143,5 @@ def _log(server: Server) -> str:
 
 def _late(servers: Sequence[Server], waited: float) -> str:
     first = servers[0].process
-    said = log_tells(first.log) if first is not None else "its log is elsewhere"
-    return (
-        f"{_names(servers)} did not answer /health within {waited:.0f} s (limits.ready_s); {said}"
-    )
+    log = failure_text(first.log) if first is not None else "its log is elsewhere"
+    return f"{_names(servers)} did not answer /health within {waited:.0f} s (limits.ready_s); {log}"

@@ -1,4 +1,4 @@
-"""A topology that can be started anew: runs of one start are no independent evidence."""
+"""Restart a topology's servers: only runs on different starts are independent evidence."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from pytest_pdserve.values.workload import Workload
 
 
 class Servers(Protocol):
-    """A topology that is up, whatever serves it."""
+    """Servers of a topology that are up, real or simulated."""
 
     @property
     def topology(self) -> Topology:
-        """What is served."""
+        """Topology."""
 
     @property
     def system(self) -> System:
-        """What it runs on."""
+        """System that they run on."""
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """What the servers say of their versions, beside what nodes tell."""
+        """Versions that the servers report, in addition to those that nodes report."""
 
     def measure(
         self,
@@ -47,22 +47,22 @@ class Servers(Protocol):
     ) -> tuple[Record, Path]:
         """Run *workload* once and write its record.
 
-        :param start: of the servers, counted from 0; None of servers that somebody else started.
-        :returns: the record, and its file.
+        :param start: number of the servers' start, from 0; None for servers that were already up.
+        :returns: the record and its file.
         """
 
-    def become(self, other: Any) -> None:
-        """Stand for the servers of *other*, which replaced these."""
+    def replace_servers(self, other: Any) -> None:
+        """Refer to the servers of *other* from now on, which replaced these."""
 
 
 Start = Callable[[int], contextlib.AbstractContextManager[Servers]]
-"""Stands the topology up; the argument counts starts from 0."""
+"""Starts the servers of a topology; the argument is the number of the start, from 0."""
 
 
 class RestartableDeployment:
-    """A topology that is started when its servers are first asked for; :meth:`restart` replaces it.
+    """A topology whose servers are started at first use, and can be restarted.
 
-    Starts are counted over the session, as a topology may be ended and come back.
+    Starts are counted over the whole session: a topology may be stopped and started again.
     """
 
     def __init__(self, start: Start, topology: Topology, *, restartable: bool) -> None:
@@ -71,27 +71,26 @@ class RestartableDeployment:
         self._servers: Servers | None = None
         self._trouble: PdserveError | None = None
         self.topology = topology
-        """What is served."""
         self.starts = 0
-        """Starts so far, failed ones included."""
+        """Number of starts so far, failed ones included."""
         self.restartable = restartable
-        """Whether it can be started anew: not what somebody else runs."""
+        """Whether it can be restarted; False for servers that were already up."""
 
     @property
-    def stands(self) -> bool:
-        """Whether nothing has kept its servers from coming up, or from ending."""
+    def usable(self) -> bool:
+        """Whether neither a start nor a stop of its servers has failed."""
         return self._trouble is None
 
     @property
-    def where_again(self) -> str:
-        """Where a cell runs again, for messages."""
+    def rerun_target(self) -> str:
+        """What a cell is run again on, for messages."""
         return "a fresh start" if self.restartable else "the same servers"
 
     @property
     def deployment(self) -> Servers:
-        """The servers that are up; they are started if they were not yet.
+        """Servers that are up; they are started if necessary.
 
-        :raises PdserveError: if they do not come up; later calls raise the same.
+        :raises PdserveError: if they cannot be started; later calls raise the same.
         """
         if self._trouble is not None:
             raise self._trouble
@@ -101,9 +100,9 @@ class RestartableDeployment:
         return self._servers
 
     def restart(self) -> None:
-        """End the servers, if they are up, and start them anew on the same nodes.
+        """Stop the servers, if they are up, and start them again on the same nodes.
 
-        :raises PdserveError: if they do not come up again, or did not before.
+        :raises PdserveError: if they cannot be started again, or could not be before.
         """
         if self._trouble is not None:
             raise self._trouble
@@ -115,8 +114,8 @@ class RestartableDeployment:
             raise
         servers = self._open()
         if before is not None:
-            before.become(servers)
-            self._servers = before  # who holds it asks the servers that are up
+            before.replace_servers(servers)
+            self._servers = before  # callers that hold this object now use the new servers
 
     def _open(self) -> Servers:
         try:
@@ -129,9 +128,9 @@ class RestartableDeployment:
         return self._servers
 
     def stop(self) -> None:
-        """End the servers, if they are up; they are started again when they are asked for.
+        """Stop the servers, if they are up; they are started again at the next use.
 
-        :raises PdserveError: if they do not end.
+        :raises PdserveError: if they cannot be stopped.
         """
         self._servers = None
         self._stack.close()

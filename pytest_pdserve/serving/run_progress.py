@@ -1,4 +1,4 @@
-"""How far a run is, and what it hangs on: by what instances count while it is measured."""
+"""Follow the progress of a run by the counters of its instances, and report where it is stuck."""
 
 from __future__ import annotations
 
@@ -24,46 +24,47 @@ from pytest_pdserve.values.roles import kv_sources
 from pytest_pdserve.values.workload import Workload
 
 _RATE_S = 5.0
-"""Time over which tokens/s are counted."""
+"""Seconds over which tokens/s are averaged."""
 _STUCK_SHARE = 0.1
-"""Of a run's limit: an instance that makes no token for longer than that is stuck."""
+"""Share of a run's time limit: an instance without a new token for longer is stuck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """How far a run is, as instances say."""
+    """Progress of a run, according to the counters of its instances."""
 
     workload: str
-    """Its id."""
-    done: int | None
-    """Requests that were answered to their end; None if no instance tells."""
-    asked: int
+    """Workload id."""
+    finished: int | None
+    """Finished requests; None if no instance reports them."""
+    num_prompts: int
     """Requests of the run."""
-    made: float
-    """Tokens made."""
-    to_make: float | None
-    """Tokens that all answers will have; None where lengths are not known."""
+    generated_tokens: float
+    """Tokens generated so far."""
+    total_tokens: float | None
+    """Tokens that all answers will have; None if lengths are not known."""
 
     @property
     def share(self) -> float | None:
-        """What is done of all; None if no instance tells.
+        """Finished fraction of the run, at most 1; None if no instance reports it.
 
-        By tokens where lengths are known: requests that are sent at once end at once.
+        Of tokens, if lengths are known, since requests that are sent at once also end at once.
         """
-        if self.done is None:
+        if self.finished is None:
             return None
-        share = self.made / self.to_make if self.to_make else self.done / self.asked
-        return min(share, 1.0)
+        if self.total_tokens:
+            return min(self.generated_tokens / self.total_tokens, 1.0)
+        return min(self.finished / self.num_prompts, 1.0)
 
 
 class Rate:
-    """Tokens/s, by what was counted in the last seconds."""
+    """Tokens/s over the last seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float]] = deque()
 
     def at(self, now: float, count: float) -> float | None:
-        """Take in the *count* at a monotonic time; return the rate, None at the first."""
+        """Add the *count* at a monotonic time; return the rate, or None for the first count."""
         seen = self._seen
         seen.append((now, count))
         while now - seen[0][0] > _RATE_S and len(seen) > 2:
@@ -72,78 +73,78 @@ class Rate:
         return (count - before) / (now - since) if now > since else None
 
 
-def words_of(state: RunState, *, tok_s: float | None, elapsed_s: float) -> str:
+def progress_text(state: RunState, *, tok_s: float | None, elapsed_s: float) -> str:
     """Return requests done, tokens/s and the time left: ``640/1,024 requests, 3,214 tok/s, …``.
 
-    :param tok_s: made in the last seconds; None if not known yet.
+    :param tok_s: rate over the last seconds; None if not known yet.
     """
-    if state.done is None:
+    if state.finished is None:
         return f"{elapsed_s:.0f} s"
-    said = [f"{min(state.done, state.asked):,}/{state.asked:,} requests"]
+    parts = [f"{min(state.finished, state.num_prompts):,}/{state.num_prompts:,} requests"]
     if tok_s is not None:
-        said.append(f"{tok_s:,.0f} tok/s")
+        parts.append(f"{tok_s:,.0f} tok/s")
     if state.share:
         left_s = elapsed_s * (1 - state.share) / state.share
-        said.append(f"{int(left_s // 60)}:{int(left_s % 60):02} left")
-    return ", ".join(said)
+        parts.append(f"{int(left_s // 60)}:{int(left_s % 60):02} left")
+    return ", ".join(parts)
 
 
 @runtime_checkable
-class DrawsRuns(Protocol):
-    """A progress function that can also show a run while it goes on."""
+class RunDisplay(Protocol):
+    """A progress function that can also display a running measurement, e.g. as a bar."""
 
     def drawing(self, state: Callable[[], RunState]) -> AbstractContextManager[None]:
-        """Show what *state* says, until the block is left."""
+        """Display *state*, which is called repeatedly, until the block is left."""
 
 
 def drawing(progress: Progress, run: RunProgress) -> AbstractContextManager[None]:
-    """Show *run* until the block is left, where *progress* can do so."""
-    if isinstance(progress, DrawsRuns):
+    """Display *run* until the block is left, if *progress* can."""
+    if isinstance(progress, RunDisplay):
         return progress.drawing(run.state)
     return contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
-    """A run that is measured now."""
+    """A run that is being measured."""
 
     workload: Workload
     instances: Sequence[Server]
     before: Mapping[str, Counters]
-    """What instances had counted before it, by name."""
+    """Counters before the run, by instance."""
     stalls: Stalls
-    """What they are seen to do meanwhile."""
+    """Samples of the instances' work during the run."""
     limit_s: float
-    """How long it may take."""
+    """Seconds after which the client is stopped."""
 
     def __str__(self) -> str:
-        """Say how far it is, as far as instances tell."""
-        done, asked = self.finished(), self.workload.known().num_prompts
-        if done is None:
+        """Return a progress line: workload and finished requests, if instances report them."""
+        finished, total = self.finished(), self.workload.known().num_prompts
+        if finished is None:
             return f"{self.workload.id}: measuring"
-        return f"{self.workload.id}: {min(done, asked):,} of {asked:,} requests"
+        return f"{self.workload.id}: {min(finished, total):,} of {total:,} requests"
 
     def finished(self) -> int | None:
-        """Return the requests that were answered to their end; None if no instance tells.
+        """Return the number of finished requests; None if no instance reports it.
 
-        These are counted where tokens come from: a request that is prefilled is not finished.
+        Prefill instances are left out: a prefilled request is not finished.
         """
         count = self._since("requests", self.stalls.finished)
         return None if count is None else int(count)
 
     def state(self) -> RunState:
-        """Return how far it is."""
+        """Return the progress of the run."""
         load = self.workload.known()
         return RunState(
             workload=self.workload.id,
-            done=self.finished(),
-            asked=load.num_prompts,
-            made=self._since("generation_tokens", self.stalls.made) or 0.0,
-            to_make=load.num_prompts * load.lengths[1] if load.lengths else None,
+            finished=self.finished(),
+            num_prompts=load.num_prompts,
+            generated_tokens=self._since("generation_tokens", self.stalls.generated) or 0.0,
+            total_tokens=load.num_prompts * load.lengths[1] if load.lengths else None,
         )
 
     def _since(self, counter: str, now: Callable[[str], float | None]) -> float | None:
-        """What all instances that answer counted since the run began; None if none tells."""
+        """Return the sum of a counter since the run began; None if no instance reports it."""
         counts = [
             count - (self.before[server.name].get(counter) or 0.0)
             for server in self.instances
@@ -151,20 +152,19 @@ class RunProgress:
         ]
         return sum(counts) if counts else None
 
-    def hung(self, said: str, log: str) -> ClientError:
-        """Return the error of a client that did not end in time, with what it waits for.
+    def timeout_error(self, sentence: str, log: str) -> ClientError:
+        """Return the error of a client that did not end in time, with the work of each instance.
 
-        :param said: of the client.
-        :param log: what its log tells.
+        :param sentence: what the client did.
+        :param log: the end of its log.
         """
-        standings = self.stalls.standings(time.monotonic())
+        instances = self.stalls.activities(time.monotonic())
         now = datetime.now()
-        words = [standing.words(now) for standing in standings]
-        done, asked = self.finished(), self.workload.known().num_prompts
-        if done is not None:
-            words.insert(0, f"{max(asked - done, 0):,} of {asked:,} requests have no answer")
-        stuck = any(
-            max(each.still_s, each.silent_s) > self.limit_s * _STUCK_SHARE for each in standings
-        )
+        texts = [instance.text(now) for instance in instances]
+        finished, total = self.finished(), self.workload.known().num_prompts
+        if finished is not None:
+            texts.insert(0, f"{max(total - finished, 0):,} of {total:,} requests have no answer")
+        limit_s = self.limit_s * _STUCK_SHARE
+        stuck = any(max(each.stalled_s, each.silent_s) > limit_s for each in instances)
         kind = StuckError if stuck else ClientError
-        return kind("; ".join([said, *words, log]))
+        return kind("; ".join([sentence, *texts, log]))

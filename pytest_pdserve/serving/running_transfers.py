@@ -1,4 +1,4 @@
-"""Transfers of a running deployment, one at a time between each pair of instances."""
+"""Measure KV transfers of a running deployment, one at a time between each pair of instances."""
 
 from __future__ import annotations
 
@@ -31,45 +31,45 @@ from pytest_pdserve.values.transfer import PairFigures
 from pytest_pdserve.values.transfer import TransferFigure
 
 REPEATS = 3
-"""Transfers of each pair and length that are counted, one after the other."""
+"""Transfers of each pair and length, one after the other."""
 _STEP_S = 0.1
-Bare = Mapping[tuple[Pair, int], PairFigures]
-"""What NIXL alone showed, one figure each, by nodes and prompt length."""
+BareFigures = Mapping[tuple[Pair, int], PairFigures]
+"""Figures of transfers without a model, one for each, by nodes and prompt length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningPairs:
-    """Makes transfers between instances that are up and idle, and reads what they count."""
+    """Moves KV caches between instances that are up and idle, and reads their counters."""
 
     servers: Sequence[Server]
     """Instances."""
     system: System
-    """What they run on."""
+    """System that they run on."""
     completions: Completions
-    """Sends requests."""
+    """Sender of requests."""
     client: httpx.Client
-    """Reads counters."""
+    """HTTP client that reads counters."""
     vocabulary: int
-    """Tokens of the model."""
+    """Vocabulary size of the model."""
     progress: Progress
-    """Told what is being measured."""
+    """Receives progress messages."""
 
     def measure(
         self,
         lengths: Sequence[int],
-        bare: Bare,
+        bare: BareFigures,
         *,
         only: Sequence[tuple[str, str]] | None = None,
     ) -> tuple[RunningTransfer, ...]:
-        """Measure prompts of *lengths* between the first engines of each two instances.
+        """Measure prompts of *lengths* between the first engines of each pair of instances.
 
-        :param bare: what NIXL alone showed.
+        :param bare: figures of transfers without a model.
         :param only: decode and prefill instances to measure; None for all.
-        :returns: nothing of a decode instance that does not count its transfers; *progress* is told
-            why.
+        :returns: nothing for a decode instance that does not count its transfers; the reason is a
+            progress message.
         :raises PathError: if a request fails, or one that should be counted is not.
         """
-        found: list[RunningTransfer] = []
+        measured: list[RunningTransfer] = []
         silent: set[str] = set()
         for prefill, decode in self._pairs():
             names = decode[0].name, prefill[0].name
@@ -81,18 +81,20 @@ class RunningPairs:
                 silent.add(decode[0].name)
                 self.progress(f"transfers not measured: {why}")
                 continue
-            found += [self._measure(prefill, decode, length, bare) for length in lengths]
-        return tuple(found)
+            measured += [self._measure(prefill, decode, length, bare) for length in lengths]
+        return tuple(measured)
 
     def _pairs(self) -> Sequence[tuple[Engine, Engine]]:
-        """Return the first engines of each two instances."""
+        """Return the first engines of each pair of a prefill and a decode instance."""
         first: dict[tuple[str, str], tuple[Engine, Engine]] = {}
         for prefill, decode in pairs_of(self.servers)[0]:
             first.setdefault((decode[0].name, prefill[0].name), (prefill, decode))
         return tuple(first.values())
 
-    def _measure(self, prefill: Engine, decode: Engine, length: int, bare: Bare) -> RunningTransfer:
-        """Move a few prompts, and divide what the decode instance counted by its transfers."""
+    def _measure(
+        self, prefill: Engine, decode: Engine, length: int, bare: BareFigures
+    ) -> RunningTransfer:
+        """Move a few prompts, and divide the decode instance's counts by its transfers."""
         url = str(decode[0].url)
         before = self._settled(url)
         for _ in range(REPEATS):
@@ -103,7 +105,7 @@ class RunningPairs:
         return self._figure(prefill[0], decode[0], length, counted, bare)
 
     def _counted_since(self, url: str, before: Counters) -> dict[str, float]:
-        """Return what an instance counted, once it has counted all transfers."""
+        """Return the counts of an instance since *before*, once it has counted all transfers."""
         deadline = time.monotonic() + COUNTER_S
         while True:
             after = self._settled(url)
@@ -127,19 +129,19 @@ class RunningPairs:
         decode: Server,
         length: int,
         counted: Mapping[str, float],
-        bare: Bare,
+        bare: BareFigures,
     ) -> RunningTransfer:
         transfers = counted["kv_transfers"]
-        each = {name: count / transfers for name, count in counted.items()}
-        took_s, moved = each.get("kv_transfer_s", 0.0), each.get("kv_bytes", 0.0)
+        mean = {name: count / transfers for name, count in counted.items()}
+        took_s, moved = mean.get("kv_transfer_s", 0.0), mean.get("kv_bytes", 0.0)
         if took_s <= 0 or moved <= 0:
             raise PathError(
                 f"{decode.name} counted {transfers:g} NIXL transfers of {moved:g} bytes and "
                 f"{took_s:g} s each; expected more than 0 of both"
             )
         pair = Pair(reader=_node(decode), source=_node(prefill))
-        alone = _like(bare.get((pair, length)), moved)
-        posted_s = each.get("kv_post_s")
+        alone = _bare_figure(bare.get((pair, length)), moved)
+        posted_s = mean.get("kv_post_s")
         return RunningTransfer(
             reader=decode.name,
             source=prefill.name,
@@ -150,7 +152,7 @@ class RunningPairs:
             transfers=round(transfers),
             ms=took_s * 1e3,
             transfer_bytes=moved,
-            descriptors=each.get("kv_descriptors"),
+            descriptors=mean.get("kv_descriptors"),
             posting_ms=None if posted_s is None else posted_s * 1e3,
             bare_gb_s=None if alone is None else alone.gb_s,
             bare_descriptors=None if alone is None else alone.shape.descriptors,
@@ -158,22 +160,21 @@ class RunningPairs:
 
     @property
     def _inherited(self) -> Mapping[str, str]:
-        """What instances get of the session's environment."""
+        """Environment that instances inherit from the session."""
         return {} if self.system.container.contained else os.environ
 
     def _settled(self, url: str) -> Counters:
         return settled(lambda: {url: scrape(self.client, url)})[url]
 
 
-def _like(alone: PairFigures | None, moved: float) -> TransferFigure | None:
-    """Return the bare figure if it is of as many bytes as vLLM moves.
+def _bare_figure(bare: PairFigures | None, moved: float) -> TransferFigure | None:
+    """Return the figure of *bare* if it moved as many bytes as vLLM does.
 
-    The number of pieces may differ: NIXL makes one of pieces that lie side by side, and vLLM counts
-    what is left.
+    The number of descriptors may differ: NIXL merges adjacent ones, and vLLM counts those.
     """
-    if alone is None:
+    if bare is None:
         return None
-    (figure,) = alone.figures
+    (figure,) = bare.figures
     return figure if moved == figure.shape.transfer_bytes else None
 
 

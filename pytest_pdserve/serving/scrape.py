@@ -1,4 +1,4 @@
-"""The counters that every instance shows at ``/metrics``."""
+"""Read the counters of instances and router from ``/metrics``."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from pytest_pdserve.values.errors import PathError
 from pytest_pdserve.values.record import ServedCounts
 
 SETTLE_S = 5.0
-"""Longest wait for counters to stand still after the last response."""
+"""Longest wait, seconds, until counters no longer change after the last response."""
 _SETTLE_STEP_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """One scrape of one instance; sums over its data-parallel engines."""
+    """One scrape of one instance, summed over its data-parallel engines."""
 
     counts: Mapping[str, float]
-    """Count by name of :data:`~.counters.COUNTERS`; what the instance does not show is absent."""
+    """Count by name of :data:`~.counters.COUNTERS`, without those that the instance lacks."""
     started: float | None = None
     """``process_start_time_seconds``."""
     block_size: int | None = None
-    """KV block, tokens."""
+    """Tokens of a KV block."""
 
     def get(self, name: str) -> float | None:
-        """The count called *name*, or None if the instance does not show it."""
+        """Return the count called *name*, or None if the instance lacks it."""
         return self.counts.get(name)
 
 
 COUNTERS_LIMITS = AnswerLimits(time_s=30.0, size_mib=16)
-"""A vLLM engine shows some 100 KB; an instance may have many engines."""
+"""Limits of one scrape: a vLLM engine has about 100 KB, and an instance may have many engines."""
 _ROUTER = "vllm_router_"
 _ROUTER_LIMITS = AnswerLimits(time_s=5.0, size_mib=16)
 _RESET_LIMITS = AnswerLimits(time_s=30.0)
@@ -54,27 +54,27 @@ _SAMPLES = frozenset(sample for counter in COUNTERS for sample in counter.sample
 
 
 def parse_counters(text: str) -> Counters:
-    """Read Prometheus text.
+    """Parse the Prometheus text of an instance.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is not Prometheus text.
     """
     found: dict[str, list[Sample]] = {}
     started = block_size = None
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
+    for metric in text_string_to_metric_families(text):
+        for sample in metric.samples:
             if sample.name in _SAMPLES and math.isfinite(sample.value):
                 found.setdefault(sample.name, []).append(sample)
             elif sample.name == _START:
                 started = (started or 0.0) + sample.value
             elif sample.name == "vllm:cache_config_info":
-                said = sample.labels.get("block_size", "")
-                block_size = int(said) if said.isdigit() else None
+                size = sample.labels.get("block_size", "")
+                block_size = int(size) if size.isdigit() else None
     counts = {each.name: count for each in COUNTERS if (count := _count(each, found)) is not None}
     return Counters(counts=counts, started=started, block_size=block_size)
 
 
 def _count(counter: Counter, found: Mapping[str, Sequence[Sample]]) -> float | None:
-    """The sum of a counter's samples; None if the instance does not show it."""
+    """Return the sum of a counter's samples; None if the instance lacks it."""
     name = next((name for name in counter.samples if name in found), None)
     if name is None:
         return None
@@ -86,9 +86,9 @@ def _count(counter: Counter, found: Mapping[str, Sequence[Sample]]) -> float | N
 
 
 def scrape(client: httpx.Client, url: str) -> Counters:
-    """Ask the instance at *url* for its counters.
+    """Return the counters of the instance at *url*.
 
-    :raises PathError: if it does not answer, or not with counters.
+    :raises PathError: if it does not answer with counters.
     """
     target = f"{url}/metrics"
     try:
@@ -101,21 +101,21 @@ def scrape(client: httpx.Client, url: str) -> Counters:
 
 
 def counted_between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Return what was counted between two looks, without what was not."""
+    """Return the counters that changed between two scrapes, and by how much."""
     differences = {name: count - before.get(name, 0.0) for name, count in after.items()}
     return {name: count for name, count in differences.items() if count}
 
 
 def scrape_router(client: httpx.Client, url: str) -> dict[str, float]:
-    """Ask the router for its counters, by name, summed over workers and routes.
+    """Return the router's counters by name, summed over workers and routes.
 
-    A counter is there only once it has counted. Empty if the router does not answer.
+    A counter exists only once it is above 0. Empty if the router does not answer.
     """
     found: dict[str, float] = {}
     try:
         answer = read_answer(client, "GET", f"{url}/metrics", limits=_ROUTER_LIMITS).checked()
-        for family in text_string_to_metric_families(answer.text):
-            for sample in family.samples if family.type == "counter" else ():
+        for metric in text_string_to_metric_families(answer.text):
+            for sample in metric.samples if metric.type == "counter" else ():
                 if sample.name.startswith(_ROUTER) and math.isfinite(sample.value):
                     found[sample.name] = found.get(sample.name, 0.0) + sample.value
     except (AnswerError, ValueError):
@@ -124,7 +124,7 @@ def scrape_router(client: httpx.Client, url: str) -> dict[str, float]:
 
 
 def reset_prefix_cache(client: httpx.Client, url: str) -> bool | None:
-    """Ask the instance at *url* to empty its prefix cache.
+    """Empty the prefix cache of the instance at *url*.
 
     :returns: whether it did; None if it does not offer that.
     """
@@ -132,24 +132,24 @@ def reset_prefix_cache(client: httpx.Client, url: str) -> bool | None:
         answer = read_answer(client, "POST", f"{url}/reset_prefix_cache", limits=_RESET_LIMITS)
         if answer.status in _NOT_OFFERED:
             return None
-        said = answer.checked().json() if answer.body else {}  # before vLLM 0.14 without a body
-        return bool(said.get("success", True)) if isinstance(said, dict) else False
+        result = answer.checked().json() if answer.body else {}  # before vLLM 0.14 without a body
+        return bool(result.get("success", True)) if isinstance(result, dict) else False
     except AnswerError:
         return False
 
 
 def settled(
-    look: Callable[[], dict[str, Counters]],
+    scrape_all: Callable[[], dict[str, Counters]],
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Counters]:
-    """Scrape until two looks agree: engines publish the last step's counts a little later."""
+    """Scrape until two scrapes are equal: engines publish the counts of a step a little later."""
     deadline = clock() + SETTLE_S
-    seen = look()
+    seen = scrape_all()
     while clock() < deadline:
         sleep(_SETTLE_STEP_S)
-        again = look()
+        again = scrape_all()
         if again == seen:
             return seen
         seen = again
@@ -157,7 +157,7 @@ def settled(
 
 
 def difference(name: str, role: str, before: Counters, after: Counters) -> ServedCounts:
-    """What the instance *name* counted between two scrapes."""
+    """Return the counts of the instance *name* between two scrapes."""
     counts = {
         counter.name: after.counts[counter.name] - before.counts[counter.name]
         for counter in COUNTERS

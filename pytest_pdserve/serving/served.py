@@ -1,4 +1,4 @@
-"""What a measurement asks of servers that are up."""
+"""The interface of a deployment that a measurement uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_pdserve.values.workload import Workload
 
 
 class Served(Protocol):
-    """What a measurement asks of a :class:`~.deployment.Deployment`, which documents each."""
+    """Part of :class:`~.deployment.Deployment` that a measurement uses; see there."""
 
     topology: Topology
     system: System
@@ -40,46 +40,46 @@ class Served(Protocol):
 
     @property
     def progress(self) -> Progress:
-        """Told how far a measurement is."""
+        """Receives progress messages."""
 
     @property
     def instances(self) -> Sequence[Server]:
-        """Servers whose counters tell the path."""
+        """Servers with counters of requests."""
 
     @property
     def logs(self) -> ServerLogs:
         """Logs of the servers that the session started."""
 
     def check_alive(self) -> None:
-        """Make sure that no server has ended and no node is lost."""
+        """Raise if a server has ended or a node is lost."""
 
     def warm_for(self, workload: Workload) -> Mapping[str, float]:
-        """Send the warm-up requests that a workload still needs; return all sent so far."""
+        """Send the warm-up requests that a workload still needs; return totals of all sent."""
 
     def scrape(self) -> Mapping[str, Counters]:
-        """Counters of every instance."""
+        """Return the counters of every instance."""
 
     @property
     def vllm_version(self) -> str | None:
-        """Version of the servers' vLLM, as they say themselves."""
+        """Version of vLLM that the servers report."""
 
     def check_fits(self, workload: Workload) -> None:
-        """Refuse a load that is longer than the model takes."""
+        """Raise if a request of *workload* is longer than the model accepts."""
 
     def probe_kv_bytes(self, workload: Workload) -> Mapping[int, float]:
-        """Bytes of KV cache by prompt length, where the model's shape does not tell them."""
+        """Measure the KV cache of *workload*'s prompts if the model's shape is not known."""
 
     def ask_controls(self) -> ControlAnswers:
-        """Ask a few different prompts, one after the other."""
+        """Send a few different prompts one after the other, and return their answers."""
 
     def ask_again(self, workload: Workload, result: BenchResult) -> RepeatedAnswers | None:
-        """Ask measured requests again, one after the other, where answers are greedy."""
+        """Send measured requests again, one after the other, if answers are greedy."""
 
     def scrape_router(self) -> Mapping[str, float]:
-        """Counters of the router by name."""
+        """Return the counters of the router by name."""
 
     def reset_prefix_caches(self) -> bool | None:
-        """Empty the prefix caches where the servers offer that; tell whether all are empty."""
+        """Empty the prefix caches if the servers offer that; return whether all are empty."""
 
     def watching_stalls(self) -> contextlib.AbstractContextManager[Stalls]:
-        """Look at the engines until the block is left."""
+        """Sample the work of all engines until the block is left."""

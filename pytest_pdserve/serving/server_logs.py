@@ -1,4 +1,4 @@
-"""What servers log while a request of ours fails: the cause, or a KV handshake that was refused."""
+"""Find errors that servers logged while a request failed, e.g. a rejected KV handshake."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from pytest_pdserve.values.record import Compiled
 from pytest_pdserve.values.root_cause import RootCause
 
 PATIENCE_S = 2.0
-"""Longest wait for an error to be written: a shared file system shows it late."""
+"""Longest wait, seconds, for an error in a log: a shared file system shows it late."""
 _STEP_S = 0.2
 _START_LINES = 2000
-"""Of a log: within them, an instance has said what it is."""
+"""Lines at the beginning of a log that contain the instance's configuration."""
 _COMPILED = "Compiling a graph for compile range"
-"""In a line of vLLM's log, 0.11 to 0.32 (``compilation/backends.py``); older ones end otherwise."""
+"""Part of a log line of vLLM 0.11 to 0.32 (``compilation/backends.py``) for a compilation."""
 _LOADED = "Directly load "
-"""Likewise: a graph, or all that was compiled ahead of time, came from the cache."""
+"""Part of a log line for a graph, or all compiled code, that was loaded from the cache."""
 Sizes = Mapping[Path, int]
-"""Bytes of each log at one time."""
+"""Size of each log in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLogs:
-    """The logs of servers that the session started; others have none here."""
+    """Logs of the servers that the session started."""
 
     servers: tuple[Server, ...]
 
@@ -50,14 +50,14 @@ class ServerLogs:
         return {s.process.log: s for s in self.servers if s.process is not None}
 
     def sizes(self) -> Sizes:
-        """Return how long each log is now."""
+        """Return the present size of each log."""
         return {log: log_size(log) for log in self._logs}
 
     @contextlib.contextmanager
-    def telling(self, url: str) -> Iterator[None]:
-        """Have the error of a request to *url* say what servers logged meanwhile.
+    def explaining_errors(self, url: str) -> Iterator[None]:
+        """Add errors that servers log during the block to a :class:`PathError` of the block.
 
-        A request that a server rejects (HTTP 4xx) is our own mistake: its error stays as it is.
+        A rejected request (HTTP 4xx) is an error of the caller: its exception is not changed.
         """
         before = self.sizes()
         try:
@@ -65,51 +65,51 @@ class ServerLogs:
         except RefusedError:
             raise
         except PathError as error:
-            if not (told := self.told_since(before)):
+            if not (logged := self.errors_since(before)):
                 raise
             if isinstance(error, AnswerError):
-                raise AnswerError(url, f"{error.why}; {told}", status=error.status) from error
-            raise PathError(f"{error}; {told}") from error
+                raise AnswerError(url, f"{error.why}; {logged}", status=error.status) from error
+            raise PathError(f"{error}; {logged}") from error
 
-    def told_since(
+    def errors_since(
         self,
         before: Sizes,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> str:
-        """Return what went wrong by what was logged since *before*; empty if nothing was.
+        """Return a sentence about the error that was logged since *before*; empty if none was.
 
-        Of several servers that logged an error it is the one where it was innermost.
+        If several servers logged an error, the innermost one is reported.
         """
         deadline = clock() + PATIENCE_S
         while before:
-            found = [
+            errors = [
                 (log, cause) for log, size in before.items() if (cause := log_cause(log, size))
             ]
-            if found:
-                log, cause = max(found, key=lambda each: each[1].depth)
-                return self._refusal(log, before[log], cause) or self._plain(log, cause)
+            if errors:
+                log, cause = max(errors, key=lambda error: error[1].depth)
+                return self._refusal(log, before[log], cause) or self._error_text(log, cause)
             if clock() > deadline:
                 break
             sleep(_STEP_S)
         return ""
 
     def compiled(self) -> Compiled | None:
-        """Return whether the servers found their compiled kernels at their start, or made them.
+        """Return whether the servers loaded compiled kernels at their start, or compiled them.
 
-        :returns: None if no log says it; ``cold`` if one of them compiled.
+        :returns: None if no log shows it; ``cold`` if at least one server compiled.
         """
-        said = [line for log in self._logs for line in _beginning(log)]
-        if any(_COMPILED in line for line in said):
+        lines = [line for log in self._logs for line in _beginning(log)]
+        if any(_COMPILED in line for line in lines):
             return "cold"
-        return "warm" if any(_LOADED in line for line in said) else None
+        return "warm" if any(_LOADED in line for line in lines) else None
 
-    def _plain(self, log: Path, cause: RootCause) -> str:
+    def _error_text(self, log: Path, cause: RootCause) -> str:
         return f"{self._logs[log].name} logged meanwhile, {cause_text(cause, log)}"
 
     def _refusal(self, log: Path, start: int, cause: RootCause) -> str:
-        """Return that a KV handshake was refused, by whom and why; empty if none was."""
+        """Return a sentence about a refused KV handshake and its reason; empty if none was."""
         engine = refused_engine(_lines(log, start))
         if engine is None:
             return ""
@@ -117,15 +117,15 @@ class ServerLogs:
         first = cause.text.partition(". Local: ")[0]
         where = f"line {cause.line} of {log}: {first}"
         other = next(
-            (each for each in self._logs if each != log and is_engine(engine, _beginning(each))),
+            (path for path in self._logs if path != log and is_engine(engine, _beginning(path))),
             None,
         )
         if other is None:
             return f"{here} refused the KV handshake with engine {engine} ({where})"
         there = self._logs[other].name
-        known = differences(engine_facts(_beginning(log)), engine_facts(_beginning(other)))
-        said = ", ".join(f"{each.fact} is {each.here} and {each.there}" for each in known)
-        differ = f"they differ, {said}" if said else "their logs show no difference"
+        facts = differences(engine_facts(_beginning(log)), engine_facts(_beginning(other)))
+        text = ", ".join(f"{each.fact} is {each.here} and {each.there}" for each in facts)
+        differ = f"they differ, {text}" if text else "their logs show no difference"
         return f"{here} refused the KV handshake with {there}: {differ} ({where})"
 
 
@@ -134,7 +134,7 @@ def _beginning(log: Path) -> Sequence[str]:
 
 
 def _lines(log: Path, start: int, count: int | None = None) -> Sequence[str]:
-    """Return lines of a log from a byte on; none if it cannot be read."""
+    """Return at most *count* lines of a log from byte *start*; none if it cannot be read."""
     try:
         with log.open(encoding="utf-8", errors="replace") as file:
             file.seek(start)

@@ -1,4 +1,4 @@
-"""Instances that several topologies share: started once, with each topology's router in turn."""
+"""Start instances that several topologies share, and put each topology's router in front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.measure import diagnosing_nodes
 from pytest_pdserve.serving.readiness import Server
-from pytest_pdserve.serving.stand_up import deployed
+from pytest_pdserve.serving.stand_up import complete_deployment
 from pytest_pdserve.serving.stand_up import servers_of
 from pytest_pdserve.serving.stand_up import starting
 from pytest_pdserve.values.errors import PdserveError
@@ -35,46 +35,46 @@ class _Engines:
     plan: SharedLaunch
     processes: tuple[Process, ...]
     ready_s: float
-    """Seconds until they answered."""
+    """Seconds until they were ready."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SharedEngines:
-    """Instances of one group of topologies, which are started when one is first asked for.
+    """Instances of a group of topologies, started at the first use.
 
-    A topology that has used them once has them started anew: what it measures then is evidence of
-    another start.
+    They are restarted for a topology that has already used this start, because only runs on
+    different starts are independent evidence.
     """
 
     topologies: tuple[Topology, ...]
-    """Those that share them."""
+    """Topologies that share them."""
     system: System
-    """What they run on."""
+    """System that they run on."""
     allocation: Allocation
     """Nodes of the session."""
     bench: BenchClient
-    """What measures them."""
+    """Benchmark client."""
     logs: Callable[[int], Path]
-    """Folder of the logs of a start, counted from 0."""
+    """Returns the folder of the logs of a start, counted from 0."""
     rotation: Callable[[int], int]
-    """Places by which nodes are rotated at a start."""
+    """Returns the positions by which nodes are rotated at a start."""
     starts: int = 0
-    """Starts so far, failed ones included."""
+    """Number of starts so far, failed ones included."""
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _up: _Engines | None = None
     _trouble: PdserveError | None = None
     _used: set[str] = field(default_factory=set)
-    """Topologies that had their turn at this start."""
+    """Ids of topologies that have used this start."""
 
     @contextlib.contextmanager
     def serving(
         self, topology: Topology, *, logs: Path, progress: Progress
     ) -> Iterator[Deployment]:
-        """Put the router of *topology* in front of the instances, warm them and prove the path.
+        """Start the router of *topology* in front of the instances, warm up and prove the path.
 
         :param logs: folder of the router's log.
-        :raises PdserveError: as :func:`.stand_up.stand_up`; of instances that did not come up, the
-            same for each topology.
+        :raises PdserveError: as :func:`.stand_up.stand_up`; if the instances could not be started,
+            the same error for each topology.
         """
         if topology.id in self._used or self._lost:
             self.stop()
@@ -84,13 +84,13 @@ class SharedEngines:
         engines = self._up or self._start(progress)
         self._used.add(topology.id)
         launch = engines.plan.launches[topology.id]
-        nodes = [each.node for each in engines.plan.engines.instances]
+        nodes = [instance.node for instance in engines.plan.engines.instances]
         by_node = dict(zip(nodes, engines.processes, strict=True))
-        processes = [by_node[each.node] for each in launch.placement.instances]
+        processes = [by_node[instance.node] for instance in launch.placement.instances]
         opening = starting(self.allocation, self.system, self.bench, logs=logs, progress=progress)
         with opening as launcher:
             with diagnosing_nodes(self.allocation, progress):
-                deployment = deployed(launcher, launch, servers_of(launch, processes))
+                deployment = complete_deployment(launcher, launch, servers_of(launch, processes))
             deployment.shared_start = self.starts - 1
             if started:
                 deployment.timings_s["ready"] = engines.ready_s
@@ -98,22 +98,22 @@ class SharedEngines:
 
     @property
     def are_up(self) -> bool:
-        """Whether they run, so that they hold the memory of their nodes."""
+        """Whether they run, and so occupy the memory of their nodes."""
         return self._up is not None
 
     @property
     def next_start(self) -> int:
-        """Start that the next topology is served by, counted from 0: one that is up, or a new."""
+        """Number of the start that serves the next topology, from 0: the present or a new one."""
         return self.starts - self.are_up
 
     @property
     def _lost(self) -> bool:
-        """Whether an instance has ended: what is left serves no topology."""
+        """Whether an instance has ended, so that the others cannot serve a topology."""
         processes = self._up.processes if self._up is not None else ()
         return any(process.poll() is not None for process in processes)
 
     def _start(self, progress: Progress) -> _Engines:
-        """Start the instances and wait until they answer."""
+        """Start the instances and wait until they are ready."""
         number, self.starts = self.starts, self.starts + 1
         try:
             self._up = self._stack.enter_context(self._started(number, progress))
@@ -124,7 +124,7 @@ class SharedEngines:
 
     @contextlib.contextmanager
     def _started(self, number: int, progress: Progress) -> Iterator[_Engines]:
-        names = ", ".join(each.id for each in self.topologies)
+        names = ", ".join(topology.id for topology in self.topologies)
         allocation, hosts = self.allocation, rotated(self.allocation.hosts, self.rotation(number))
         opening = starting(
             allocation, self.system, self.bench, logs=self.logs(number), progress=progress
@@ -145,9 +145,9 @@ class SharedEngines:
             yield _Engines(plan=plan, processes=processes, ready_s=ready_s)
 
     def stop(self) -> None:
-        """End the instances, if they are up; they are started anew when they are asked for.
+        """Stop the instances, if they are up; they are started again at the next use.
 
-        :raises PdserveError: if they do not end.
+        :raises PdserveError: if they cannot be stopped.
         """
         self._up, self._trouble = None, None
         self._used.clear()
@@ -155,10 +155,12 @@ class SharedEngines:
 
 
 def _servers(plan: SharedLaunch, processes: Sequence[Process]) -> list[Server]:
-    """The instances under their own names, to be waited for."""
+    """Return the instances under their own names, for waiting and messages."""
     launch = next(iter(plan.launches.values()))
-    urls = {each.node: launch.url_of(each) for each in launch.placement.instances}
+    urls = {instance.node: launch.url_of(instance) for instance in launch.placement.instances}
     return [
-        Server(name=each.name, role=each.role.name, url=urls[each.node], process=process)
-        for each, process in zip(plan.engines.instances, processes, strict=True)
+        Server(
+            name=instance.name, role=instance.role.name, url=urls[instance.node], process=process
+        )
+        for instance, process in zip(plan.engines.instances, processes, strict=True)
     ]

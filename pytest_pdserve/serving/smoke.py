@@ -1,4 +1,4 @@
-"""Whether a topology answers, over its path, with the right tokens: each told as a verdict."""
+"""Smoke tests: check that a topology answers, over its path, with the right tokens."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.serving.model import has_random_weights
 from pytest_pdserve.serving.near_ties import LIKELIEST
 from pytest_pdserve.serving.near_ties import NEAR_TIE
-from pytest_pdserve.serving.near_ties import common
-from pytest_pdserve.serving.near_ties import gap_of
+from pytest_pdserve.serving.near_ties import common_start
+from pytest_pdserve.serving.near_ties import logprob_gap
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
@@ -35,40 +35,40 @@ PROMPTS = 5
 
 
 def long_prompts(count: int = PROMPTS) -> list[str]:
-    """Prompts of 121 words that differ in the first word only, so that a lost KV cache shows."""
+    """Return prompts of 121 words that differ only in the first, so that a lost KV cache shows."""
     words = [a + b for a, b in itertools.product(("bo", "fe", "gi", "ku", "lo"), repeat=2)]
     tail = " ".join(words[number * 7 % len(words)] for number in range(120))
     return [f"{first} {tail}" for first in words[:count]]
 
 
-def _never_silent(judge: Judge) -> Judge:
-    """Have *judge* tell that it waits for answers."""
+def _with_heartbeat(judge: Judge) -> Judge:
+    """Wrap *judge* so that it reports progress while it waits for answers."""
 
     @functools.wraps(judge)
-    def telling(deployment: Deployment) -> Verdict:
+    def wrapper(deployment: Deployment) -> Verdict:
         with Heartbeat(deployment.progress, "waiting for answers"):
             return judge(deployment)
 
-    return telling
+    return wrapper
 
 
-@_never_silent
+@_with_heartbeat
 def judge_answer(deployment: Deployment) -> Verdict:
-    """FAIL if the endpoint generates another number of tokens than it was asked for.
+    """Judge whether the endpoint generates exactly as many tokens as requested.
 
     :raises PathError: if it does not answer.
     """
     answer = deployment.completions.stream(deployment.url, long_prompts(1)[0], tokens=TOKENS)
     subject = f"{deployment.topology.id} at {deployment.url}"
     if answer.tokens not in (None, TOKENS):
-        said = f"{answer.tokens} tokens, asked {TOKENS}"
-        return Verdict(status=Status.FAIL, subject=subject, misses=(said,))
+        miss = f"{answer.tokens} tokens, asked {TOKENS}"
+        return Verdict(status=Status.FAIL, subject=subject, misses=(miss,))
     return Verdict(status=Status.PASS, subject=subject)
 
 
-@_never_silent
+@_with_heartbeat
 def judge_path(deployment: Deployment) -> Verdict:
-    """FAIL unless every request moved one KV cache from a prefill to a decode instance."""
+    """Judge whether every request moved one KV cache from a prefill to a decode instance."""
     subject, prompts = f"path of {deployment.topology.id}", long_prompts()
     if not deployment.instances:
         why = "the instances behind this endpoint cannot be asked for their counters"
@@ -85,18 +85,18 @@ def judge_path(deployment: Deployment) -> Verdict:
         ("requests", kv_sources(), len(prompts)),
         ("requests", kv_pullers(), len(prompts)),
     ):
-        asked = [server for server in deployment.instances if server.role in roles]
-        counts = [(before[s.name].get(name), after[s.name].get(name)) for s in asked]
-        known = [b - a for a, b in counts if a is not None and b is not None]
+        servers = [server for server in deployment.instances if server.role in roles]
+        counts = [(before[s.name].get(name), after[s.name].get(name)) for s in servers]
+        counted = [b - a for a, b in counts if a is not None and b is not None]
         sample = BY_NAME[name].samples[0]
-        if len(known) < len(asked):
-            counting = all("requests" in after[server.name].counts for server in asked)
+        if len(counted) < len(servers):
+            counting = all("requests" in after[server.name].counts for server in servers)
             cause = diagnose_missing(name, deployment.vllm_version, counts_requests=counting)
-            said = f"{'/'.join(roles)} instances show no {sample}: {cause.why}"
-            (misses if cause.proves_no_transfer else silent).append(said)
-        elif not _as_expected(name, sum(known), expected, deployment.servers):
+            sentence = f"{'/'.join(roles)} instances show no {sample}: {cause.why}"
+            (misses if cause.proves_no_transfer else silent).append(sentence)
+        elif not _as_expected(name, sum(counted), expected, deployment.servers):
             misses.append(
-                f"{'/'.join(roles)} instances counted {sum(known):g} in {sample}, expected "
+                f"{'/'.join(roles)} instances counted {sum(counted):g} in {sample}, expected "
                 f"{expected}"
             )
     status = Status.FAIL if misses else Status.NOT_JUDGED if silent else Status.PASS
@@ -104,7 +104,7 @@ def judge_path(deployment: Deployment) -> Verdict:
 
 
 def _as_expected(name: str, counted: float, expected: int, servers: Sequence[Server]) -> bool:
-    """Transfers may be counted once per tensor-parallel rank, everything else just once."""
+    """Return whether a count is right; transfers may be counted once per tensor-parallel rank."""
     ranks = max(server.ranks for server in servers) if name == "kv_transfers" else 1
     return counted_per_rank(counted, expected, ranks) if expected else counted == expected
 
@@ -114,27 +114,27 @@ class Greedy:
     """Greedy texts of one prompt."""
 
     prompt: str
-    """What was asked."""
+    """Prompt."""
     single_instance: str
-    """Text of one instance that does all by itself."""
+    """Text of one instance that does prefill and decode itself."""
     again: str
-    """The same, asked once more: how far one instance agrees with itself."""
+    """Second text of the same instance, to see whether it repeats itself."""
     through: str
-    """Text through the topology."""
+    """Text of the topology, through its router."""
 
 
-@_never_silent
+@_with_heartbeat
 def judge_parity(deployment: Deployment) -> Verdict:
-    """FAIL if greedy tokens through the topology are not those of one instance by itself.
+    """Judge whether greedy tokens of the topology are those of a single instance.
 
-    A text may go on with a token that the instance finds nearly as likely as its own
-    (:data:`.NEAR_TIE`), and may differ where that instance does not repeat its own text:
+    A text may diverge at a token that the instance finds nearly as likely as its own
+    (:data:`.NEAR_TIE`), and may differ if the instance does not repeat its own text, because
     floating-point sums depend on their order.
-    NOT JUDGED if prompts share a text, or if every text differs and is excused.
+    The verdict is NOT JUDGED if prompts share a text, or if every text differs and is excused.
     """
     subject = f"greedy tokens of {deployment.topology.id}"
     if not deployment.instances:
-        why = "the instances behind this endpoint cannot be asked by themselves"
+        why = "the instances behind this endpoint cannot be asked directly"
         return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
     if has_random_weights(deployment.system):
         why = "weights are random (--load-format dummy), so a wrong answer would not show"
@@ -144,21 +144,21 @@ def judge_parity(deployment: Deployment) -> Verdict:
     texts = [
         Greedy(
             prompt=prompt,
-            # Salted, so that no answer is made of what another has left in a prefix cache.
+            # Salted, so that no request hits the prefix cache of another.
             single_instance=ask(alone, prompt, tokens=TOKENS, cache_salt="alone"),
             again=ask(alone, prompt, tokens=TOKENS, cache_salt="again"),
             through=ask(deployment.url, prompt, tokens=TOKENS, cache_salt="through"),
         )
         for prompt in long_prompts()
     ]
-    return parity_of(texts, subject, lambda each: _gap(deployment, server, each))
+    return parity_of(texts, subject, lambda text: _gap(deployment, server, text))
 
 
 def parity_of(texts: Sequence[Greedy], subject: str, gap: GapOf) -> Verdict:
-    """Judge greedy texts.
+    """Return the verdict on greedy texts of a topology and of a single instance.
 
-    :param gap: by how many nats a text goes on less likely than the instance's own; None if the
-        server does not tell.
+    :param gap: returns the gap in nats between the topology's token and the instance's own where
+        texts diverge; None if the server does not report it.
     """
     if len({each.single_instance for each in texts}) == 1:
         why = (
@@ -170,24 +170,22 @@ def parity_of(texts: Sequence[Greedy], subject: str, gap: GapOf) -> Verdict:
     for each in texts:
         if each.through == each.single_instance:
             continue
-        less = gap(each)
-        if less is not None and less <= NEAR_TIE:
-            excused.append(f"a token {less:.3f} nats less likely than the instance's own")
+        nats = gap(each)
+        if nats is not None and nats <= NEAR_TIE:
+            excused.append(f"a token {nats:.3f} nats less likely than the instance's own")
         elif each.again != each.single_instance:
-            excused.append("the instance by itself does not repeat its text either")
+            excused.append("the single instance does not repeat its text either")
         else:
-            misses.append(_difference(each, less))
+            misses.append(_difference(each, nats))
     evidence = (("excused", "; ".join(excused)),) if excused else ()
     status = Status.FAIL if misses else Status.PASS
-    if not misses and (unsure := _unsure(texts)):
-        return Verdict(
-            status=Status.NOT_JUDGED, subject=subject, misses=(unsure,), evidence=evidence
-        )
+    if not misses and (why := _inconclusive(texts)):
+        return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,), evidence=evidence)
     return Verdict(status=status, subject=subject, misses=tuple(misses), evidence=evidence)
 
 
-def _unsure(texts: Sequence[Greedy]) -> str:
-    """Why texts without a wrong one show nothing all the same; empty if they do."""
+def _inconclusive(texts: Sequence[Greedy]) -> str:
+    """Return why texts do not prove parity, although none is wrong; empty if they do."""
     different = len({each.single_instance for each in texts})
     if different < len(texts):
         return (
@@ -200,20 +198,20 @@ def _unsure(texts: Sequence[Greedy]) -> str:
 
 
 def _difference(each: Greedy, gap: float | None) -> str:
-    begin = common(each.single_instance, each.through)
-    less = "how likely it finds the topology's next token is unknown"
+    begin = common_start(each.single_instance, each.through)
+    likelihood = "its log-probability of the topology's next token is unknown"
     if gap is not None:
-        less = f"it finds the topology's next token {gap:.2f} nats less likely than its own"
+        likelihood = f"it finds the topology's next token {gap:.2f} nats less likely than its own"
     return (
         f"texts differ after {begin[-40:]!r}: through the topology {each.through[len(begin) :]!r}, "
-        f"by one instance {each.single_instance[len(begin) :]!r} ({less})"
+        f"by one instance {each.single_instance[len(begin) :]!r} ({likelihood})"
     )
 
 
 def _gap(deployment: Deployment, server: Server, each: Greedy) -> float | None:
-    """Return by how many nats the topology's text goes on less likely than the instance's own."""
-    same = common(each.single_instance, each.through)
+    """Return the gap in nats between the topology's token and the instance's where they diverge."""
+    same = common_start(each.single_instance, each.through)
     answer = deployment.completions.ask(
         str(server.url), each.prompt + same, tokens=1, logprobs=LIKELIEST
     )
-    return gap_of(answer, each.through[len(same) :])
+    return logprob_gap(answer, each.through[len(same) :])

@@ -1,4 +1,4 @@
-"""Watches engines while a load runs: how far it is, and whether one has work and makes no token."""
+"""Sample engines while a load runs: their progress, and whether one with requests is stalled."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from pytest_pdserve.serving.answers import read_answer
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 
-LOOK_S = 1.0
-"""Between two looks."""
+SAMPLE_S = 1.0
+"""Seconds between two samples."""
 _LIMITS = AnswerLimits(time_s=2.0, size_mib=16)
-"""Of one answer; an engine that does not answer is looked at again."""
+"""Limits of one sample; an engine that does not answer is sampled again."""
 _SILENT_S = 10.0
-"""An instance that has not answered for longer is said to be silent."""
+"""Seconds without an answer after which a message mentions it."""
 _TOKENS = (*BY_NAME["prompt_tokens"].samples, *BY_NAME["generation_tokens"].samples)
 _RUNNING, _WAITING = _REQUESTS = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _FINISHED = BY_NAME["requests"].samples
-_MADE = BY_NAME["generation_tokens"].samples
+_GENERATED = BY_NAME["generation_tokens"].samples
 _WANTED = (*_TOKENS, *_REQUESTS, *_FINISHED)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineWork:
-    """What one engine shows at one time."""
+    """One sample of an engine's counters."""
 
     tokens: float
-    """Tokens read and made so far."""
+    """Prompt and output tokens processed so far."""
     requests: float
-    """Requests that run or wait."""
+    """Running and waiting requests."""
     waiting: float = 0.0
-    """Of these, requests that wait."""
+    """Waiting requests."""
     finished: float = 0.0
-    """Requests that it has finished so far."""
-    made: float = 0.0
-    """Tokens made so far."""
+    """Requests finished so far."""
+    generated: float = 0.0
+    """Output tokens so far."""
 
 
 def read_work(text: str) -> dict[str, EngineWork]:
-    """Read an instance's Prometheus text: its work by engine.
+    """Return the work of each engine in an instance's Prometheus text.
 
-    An instance that lacks a counter, or shows something else than such text, has none.
+    Empty if the text lacks a counter or is not Prometheus text.
     """
     wanted = [line for line in text.splitlines() if line.startswith(_WANTED)]
     sums: dict[tuple[str, tuple[str, ...]], float] = {}
     try:
-        for family in text_string_to_metric_families("\n".join([*wanted, ""])):
-            for sample in family.samples:
+        for metric in text_string_to_metric_families("\n".join([*wanted, ""])):
+            for sample in metric.samples:
                 engine = sample.labels.get("engine", "")
-                for group in (_TOKENS, _REQUESTS, (_WAITING,), _FINISHED, _MADE):
+                for group in (_TOKENS, _REQUESTS, (_WAITING,), _FINISHED, _GENERATED):
                     if sample.name in group:
                         sums[engine, group] = sums.get((engine, group), 0.0) + sample.value
     except ValueError:
@@ -74,7 +74,7 @@ def read_work(text: str) -> dict[str, EngineWork]:
             sums[engine, _REQUESTS],
             sums.get((engine, (_WAITING,)), 0.0),
             sums.get((engine, _FINISHED), 0.0),
-            sums.get((engine, _MADE), 0.0),
+            sums.get((engine, _GENERATED), 0.0),
         )
         for engine in dict.fromkeys(engine for engine, _ in sums)
         if (engine, _TOKENS) in sums and (engine, _REQUESTS) in sums
@@ -82,48 +82,48 @@ def read_work(text: str) -> dict[str, EngineWork]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """What an instance was doing when it was last looked at."""
+class InstanceActivity:
+    """Activity of an instance at its last sample."""
 
     instance: str
     running: float
-    """Requests that ran."""
+    """Running requests."""
     waiting: float
-    """Requests that waited."""
-    still_s: float
-    """Seconds for which an engine of it with requests has made no token; 0 if all make some."""
+    """Waiting requests."""
+    stalled_s: float
+    """Seconds for which an engine with requests has processed no token; 0 if none is stalled."""
     silent_s: float
     """Seconds since it last answered."""
 
-    def words(self, now: datetime) -> str:
-        """Say it, at the time *now*."""
-        said = f"{self.instance} has {self.running:g} running and {self.waiting:g} waiting requests"
+    def text(self, now: datetime) -> str:
+        """Return a sentence about it, for messages at the time *now*."""
+        text = f"{self.instance} has {self.running:g} running and {self.waiting:g} waiting requests"
         if not self.running and not self.waiting:
-            said = f"{self.instance} has no request"
-        elif self.still_s:
-            said = f"{said} and has made no token for {self.still_s:.0f} s"
-            said = f"{said} (since {now - timedelta(seconds=self.still_s):%H:%M:%S})"
+            text = f"{self.instance} has no request"
+        elif self.stalled_s:
+            text = f"{text} and has made no token for {self.stalled_s:.0f} s"
+            text = f"{text} (since {now - timedelta(seconds=self.stalled_s):%H:%M:%S})"
         if self.silent_s > _SILENT_S:
-            return f"{said}, and has not answered /metrics for {self.silent_s:.0f} s"
-        return said
+            return f"{text}, and has not answered /metrics for {self.silent_s:.0f} s"
+        return text
 
 
 @dataclass(slots=True)
 class Stalls:
-    """What looks at instances have shown: the longest stall of each, and what it was doing."""
+    """Samples of instances: the longest stall of each, and its last activity."""
 
     longest_s: dict[str, float] = field(default_factory=dict)
-    """Seconds by instance; one that never showed its work is missing."""
+    """Longest stall in seconds by instance, without instances that were never sampled."""
     _since: dict[tuple[str, str], tuple[float, EngineWork]] = field(default_factory=dict)
-    """Last work of each engine, and since when it makes no token."""
+    """Last sample of each engine, and the time since which it has processed no token."""
     _seen: dict[str, float] = field(default_factory=dict)
-    """Time of the last look that showed work, by instance."""
+    """Time of the last sample by instance."""
 
-    def see(self, instance: str, at: float, work: Mapping[str, EngineWork]) -> None:
-        """Take in what *instance* showed at the monotonic time *at*.
+    def add_sample(self, instance: str, at: float, work: Mapping[str, EngineWork]) -> None:
+        """Add a sample of *instance* at the monotonic time *at*.
 
-        A stall lasts from the first look that shows a number of tokens to the last that shows the
-        same, if requests were there in all of them: a lower bound.
+        A stall lasts from the first to the last sample with the same number of tokens, if all of
+        them have requests: a lower bound.
         """
         if work:
             self._seen[instance] = at
@@ -136,29 +136,29 @@ class Stalls:
             self.longest_s[instance] = max(self.longest_s.get(instance, 0.0), at - since)
 
     def finished(self, instance: str) -> float | None:
-        """Return the requests that *instance* had finished when it was last looked at.
+        """Return the requests that *instance* had finished at its last sample.
 
-        :returns: None if it never showed its work.
+        :returns: None if it was never sampled.
         """
         works = self._works(instance)
         return sum(work.finished for _, work in works) if works else None
 
-    def made(self, instance: str) -> float | None:
-        """Return the tokens that *instance* had made when it was last looked at, likewise."""
+    def generated(self, instance: str) -> float | None:
+        """Return the output tokens of *instance* at its last sample; None as :meth:`finished`."""
         works = self._works(instance)
-        return sum(work.made for _, work in works) if works else None
+        return sum(work.generated for _, work in works) if works else None
 
-    def standings(self, now: float) -> list[Standing]:
-        """Return what each instance was doing at the last look, at the monotonic time *now*."""
-        return [self._standing(instance, seen, now) for instance, seen in list(self._seen.items())]
+    def activities(self, now: float) -> list[InstanceActivity]:
+        """Return the last activity of each instance, seen from the monotonic time *now*."""
+        return [self._activity(instance, seen, now) for instance, seen in list(self._seen.items())]
 
-    def _standing(self, instance: str, seen: float, now: float) -> Standing:
+    def _activity(self, instance: str, seen: float, now: float) -> InstanceActivity:
         works = self._works(instance)
-        return Standing(
+        return InstanceActivity(
             instance=instance,
             running=sum(work.requests - work.waiting for _, work in works),
             waiting=sum(work.waiting for _, work in works),
-            still_s=max(
+            stalled_s=max(
                 (now - since for since, work in works if work.requests and since < seen),
                 default=0.0,
             ),
@@ -166,35 +166,35 @@ class Stalls:
         )
 
     def _works(self, instance: str) -> list[tuple[float, EngineWork]]:
-        """Last works of an instance's engines; another thread may add to them meanwhile."""
-        return [known for (name, _), known in list(self._since.items()) if name == instance]
+        """Return the last samples of an instance's engines; another thread may add to them."""
+        return [work for (name, _), work in list(self._since.items()) if name == instance]
 
 
 @contextmanager
 def watching_stalls(
     servers: Sequence[Server],
-    ask: Callable[[str], str],
+    read_metrics: Callable[[str], str],
     *,
-    every_s: float = LOOK_S,
+    every_s: float = SAMPLE_S,
 ) -> Iterator[Stalls]:
-    """Look at the engines of *servers* until the block is left, in a thread.
+    """Sample the engines of *servers* in a thread until the block is left.
 
-    :param ask: returns the text of a URL's counters; may raise :class:`.AnswerError`.
+    :param read_metrics: returns the ``/metrics`` of a URL; may raise :class:`.AnswerError`.
     """
     stalls, over = Stalls(), threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not over.wait(every_s):
             for server in servers:
                 if over.is_set():
                     return
                 try:
-                    text = ask(str(server.url))
+                    text = read_metrics(str(server.url))
                 except (AnswerError, RuntimeError):
                     continue
-                stalls.see(server.name, time.monotonic(), read_work(text))
+                stalls.add_sample(server.name, time.monotonic(), read_work(text))
 
-    thread = threading.Thread(target=look, name="pdserve stalls", daemon=True)
+    thread = threading.Thread(target=sample, name="pdserve stalls", daemon=True)
     thread.start()
     try:
         yield stalls
@@ -203,10 +203,10 @@ def watching_stalls(
         thread.join()
 
 
-def asking(client: httpx.Client) -> Callable[[str], str]:
-    """Return what asks an instance for its counters, with little patience."""
+def metrics_reader(client: httpx.Client) -> Callable[[str], str]:
+    """Return a function that reads ``/metrics`` of an instance, with a short time-out."""
 
-    def ask(url: str) -> str:
+    def read_metrics(url: str) -> str:
         return read_answer(client, "GET", f"{url}/metrics", limits=_LIMITS).checked().text
 
-    return ask
+    return read_metrics

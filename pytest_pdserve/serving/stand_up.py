@@ -1,4 +1,4 @@
-"""A topology stood up for real: instances, router, warm pairs, proven path; and its end."""
+"""Start the servers of a topology, warm them up, prove the path, and stop them at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.heartbeat import Heartbeat
-from pytest_pdserve.backends.passing import unwritten_values
+from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
@@ -31,7 +31,7 @@ from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.endpoint import check_answers
 from pytest_pdserve.serving.endpoint import find_model
 from pytest_pdserve.serving.endpoint import named_servers
-from pytest_pdserve.serving.endpoint import serving
+from pytest_pdserve.serving.endpoint import with_served_model
 from pytest_pdserve.serving.measure import diagnosing_nodes
 from pytest_pdserve.serving.model import make_model
 from pytest_pdserve.serving.readiness import Server
@@ -57,48 +57,48 @@ Planned = TypeVar("Planned", Launch, SharedLaunch)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
-    """Starts commands of a session with its key, and asks what they start."""
+    """Starts commands of a session with its API key, and waits for the servers."""
 
     allocation: Allocation
     """Nodes of the session."""
     system: System
-    """What the commands are of."""
+    """System that the commands belong to."""
     bench: BenchClient
-    """What will measure."""
+    """Benchmark client."""
     logs: Path
     """Folder of one log per process."""
     progress: Progress
-    """Told what is being waited for."""
+    """Receives progress messages."""
     client: httpx.Client
-    """HTTP with the session's key."""
+    """HTTP client with the session's API key."""
     processes: list[Process] = field(default_factory=list)
-    """All that was started."""
+    """All processes that were started."""
 
     def start(self, commands: Sequence[Command]) -> tuple[Process, ...]:
-        """Start *commands*, all at once where the cluster can.
+        """Start *commands*, all at once if the backend can.
 
         :raises LaunchError: if one cannot be started.
         """
         started = self.allocation.start(
             commands,
             logs=[self.logs / command.log_name for command in commands],
-            secrets=unwritten_values(commands, self.bench.api_key),
+            secrets=secret_env(commands, self.bench.api_key),
         )
         self.processes.extend(started)
         return started
 
     def start_planned(self, plan: Callable[[], Planned]) -> tuple[Planned, tuple[Process, ...]]:
-        """Start all instances of a plan; of a new one where some of its ports turn out taken.
+        """Start all instances of a plan; make another plan if one of its ports is taken.
 
-        :raises PortTakenError: if that happens again and again.
+        :raises PortTakenError: if ports of five plans in a row are taken.
         """
         with Heartbeat(self.progress, "starting instances") as beat:
             for attempt in range(1, _PORT_ATTEMPTS + 1):
-                made = plan()
-                nodes = len({command.node for command in made.instances})
-                beat(f"starting {len(made.instances)} instances on {nodes} nodes")
+                planned = plan()
+                nodes = len({command.node for command in planned.instances})
+                beat(f"starting {len(planned.instances)} instances on {nodes} nodes")
                 try:
-                    return made, self.start(made.instances)
+                    return planned, self.start(planned.instances)
                 except PortTakenError as error:
                     if attempt == _PORT_ATTEMPTS:
                         raise
@@ -106,7 +106,7 @@ class Launcher:
         raise AssertionError
 
     def wait_ready(self, servers: Sequence[Server]) -> float:
-        """Wait until *servers* answer; return the seconds that it took."""
+        """Wait until *servers* are ready; return the seconds that it took."""
         return wait_ready(
             servers,
             self.client,
@@ -116,7 +116,7 @@ class Launcher:
         )
 
     def _check(self) -> None:
-        """Raise if a node is lost, or if what will measure cannot run."""
+        """Raise if a node is lost, or if the benchmark client cannot run."""
         self.allocation.check()
         self.bench.check_usable()
 
@@ -132,16 +132,16 @@ def stand_up(
     progress: Progress,
     rotation: int = 0,
 ) -> Iterator[Deployment]:
-    """Stand *topology* up, warm and proven; end all of it on leaving, whatever happens.
+    """Start the servers of *topology*, warm them up and prove the path; stop all on exit.
 
-    Servers that run already are only asked whether they answer, and by which path.
+    An attached endpoint is not started or warmed up; only its path is proven.
 
-    :param bench: measures them, and knows the session's API key.
+    :param bench: benchmark client, with the session's API key.
     :param logs: folder of one log per process.
-    :param rotation: places by which nodes are rotated before instances are put on them.
+    :param rotation: positions by which nodes are rotated before instances are placed.
     :raises PlacementError: if it does not fit.
     :raises LaunchError: if a process cannot be started or ends.
-    :raises NotReadyError: if one does not answer in time.
+    :raises NotReadyError: if a server does not answer in time.
     :raises PathError: if requests do not take the topology's path.
     """
     if allocation.endpoint is not None:
@@ -171,7 +171,7 @@ def _start_servers(
     progress: Progress,
     rotation: int = 0,
 ) -> Iterator[Deployment]:
-    """Start servers, make them ready, and end all of them on leaving."""
+    """Start servers and wait for them; stop all on exit."""
     with starting(allocation, system, bench, logs=logs, progress=progress) as launcher:
         with diagnosing_nodes(allocation, progress):
             hosts = rotated(allocation.hosts, rotation)
@@ -186,7 +186,7 @@ def _start_servers(
             )
             servers = servers_of(plan, processes)
             began, ready_s = time.monotonic(), launcher.wait_ready(servers)
-            deployment = deployed(launcher, plan, servers)
+            deployment = complete_deployment(launcher, plan, servers)
             deployment.started = began
             deployment.timings_s["ready"] = ready_s
         yield deployment
@@ -196,13 +196,13 @@ def _start_servers(
 def starting(
     allocation: Allocation, system: System, bench: BenchClient, *, logs: Path, progress: Progress
 ) -> Iterator[Launcher]:
-    """Provide what starts commands; end all that it started on leaving.
+    """Yield a launcher; stop all processes that it started on exit.
 
     :param logs: folder of one log per process.
     """
     make_model(system)
     headers = {"Authorization": f"Bearer {bench.api_key}"}
-    # Nodes are reached directly: the caller's proxy would see the key, and slow what is measured.
+    # No proxy (trust_env): it would see the API key and slow down measurements.
     with httpx.Client(headers=headers, timeout=30.0, trust_env=False, limits=_AT_ONCE) as client:
         launcher = Launcher(
             allocation=allocation,
@@ -215,11 +215,11 @@ def starting(
         try:
             yield launcher
         finally:
-            _end(allocation, launcher.processes, progress)
+            _stop(allocation, launcher.processes, progress)
 
 
-def _end(allocation: Allocation, processes: Sequence[Process], progress: Progress) -> None:
-    """End *processes*, and take the secrets out of the logs that they wrote."""
+def _stop(allocation: Allocation, processes: Sequence[Process], progress: Progress) -> None:
+    """Stop *processes*, and remove secrets from their logs."""
     try:
         with Heartbeat(progress, "stopping"):
             allocation.stop(processes)
@@ -244,7 +244,9 @@ def servers_of(plan: Launch, processes: Sequence[Process]) -> list[Server]:
     ]
 
 
-def deployed(launcher: Launcher, plan: Launch, instances: Sequence[Server]) -> Deployment:
+def complete_deployment(
+    launcher: Launcher, plan: Launch, instances: Sequence[Server]
+) -> Deployment:
     """Start the router in front of instances that are ready, warm them up and prove the path."""
     servers, began = list(instances), time.monotonic()
     if plan.router is not None:
@@ -311,7 +313,7 @@ def _attach(
     bench: BenchClient,
     progress: Progress,
 ) -> Iterator[Deployment]:
-    """Use servers that run already; only instances that were named can be asked for counters.
+    """Use an endpoint that is already up; only instances that were named have counters.
 
     :raises NotReadyError: if the endpoint does not answer.
     :raises PathError: if requests do not reach the instances that were named.
@@ -322,9 +324,9 @@ def _attach(
     with httpx.Client(headers=headers, timeout=30.0, limits=_AT_ONCE) as client:
         with Heartbeat(progress, f"asking {endpoint.url} for its model"):
             served = find_model(client, endpoint, system)
-        measured, foreign = serving(system, served)
-        made = f", and prompts are made with the tokenizer of {foreign}" if foreign else ""
-        progress(f"endpoint {endpoint.url} serves {served.name}{made}")
+        measured, foreign = with_served_model(system, served)
+        tokenizer = f", and prompts are made with the tokenizer of {foreign}" if foreign else ""
+        progress(f"endpoint {endpoint.url} serves {served.name}{tokenizer}")
         deployment = Deployment(
             topology=topology,
             system=measured,
@@ -344,7 +346,7 @@ def _attach(
 
 
 def _prove_endpoint(deployment: Deployment, endpoint: Endpoint) -> None:
-    """See that an endpoint that runs already answers, over the instances that were named."""
+    """Check that an endpoint answers, and that requests reach the instances that were named."""
     servers, completions = deployment.servers, deployment.completions
     with Heartbeat(deployment.progress, f"asking {endpoint.url} for answers") as beat:
         check_answers(completions, endpoint, deployment.system)

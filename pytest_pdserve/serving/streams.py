@@ -1,4 +1,4 @@
-"""A streamed completion, read to its end: its text, or in the server's words why it is none."""
+"""Read a streamed completion to its end, or raise with the server's error message."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pytest_pdserve.serving.answers import printable
 from pytest_pdserve.values.errors import PathError
 
 FINISHED = ("length", "stop")
-"""Finish reasons of a request that was answered."""
+"""Finish reasons of a successful request."""
 _FIELDS = ("event", "id", "retry")
-"""Fields of an event that are not read here."""
+"""Fields of an event that are ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One completed request."""
+class Completion:
+    """A streamed completion."""
 
     text: str
-    """What was generated."""
+    """Generated text."""
     tokens: int | None
-    """Tokens that the server claims; None if it does not say."""
+    """Completion tokens in the server's ``usage``; None without one."""
 
 
-def read_stream(lines: Iterable[str], url: str) -> Answer:
-    """Read the server-sent events of one completion.
+def read_stream(lines: Iterable[str], url: str) -> Completion:
+    """Parse the server-sent events of one completion.
 
     :raises PathError: if there is an error object anywhere, a finish reason other than
         :data:`FINISHED`, no end, tokens without text, nothing at all, or something that is not an
@@ -41,9 +41,11 @@ def read_stream(lines: Iterable[str], url: str) -> Answer:
             continue
         events += 1
         data = _object(content, url)
-        if said := data.get("error"):
-            said = printable(str(said.get("message", said) if isinstance(said, dict) else said))
-            raise PathError(f"{url} answered with an error in its stream: {said}")
+        if error := data.get("error"):
+            message = error.get("message", error) if isinstance(error, dict) else error
+            raise PathError(
+                f"{url} answered with an error in its stream: {printable(str(message))}"
+            )
         try:
             for choice in data.get("choices") or ():
                 text += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
@@ -54,25 +56,35 @@ def read_stream(lines: Iterable[str], url: str) -> Answer:
             raise PathError(
                 f"{url} streamed {printable(content)!r}, which is not an event of a completion"
             ) from error
-    if reason is not None and reason not in FINISHED:
-        said, known = printable(str(reason)), " or ".join(FINISHED)
-        raise PathError(f"{url} ended a completion with finish_reason {said!r}; expected {known}")
-    if reason is None and not text:
-        raise PathError(f"{url} ended a completion without text and without a finish_reason")
-    if reason is None and not ended:
+    if reason is None and text and not ended:
         raise PathError(
             f"{url} stopped in the middle of a completion: no finish_reason, usage or [DONE] after "
             f"{events} events"
         )
+    _check_end(text, tokens, reason, url)
+    return Completion(text=text, tokens=tokens)
+
+
+def _check_end(text: str, tokens: int | None, reason: str | None, url: str) -> None:
+    """Make sure that a completion that has ended is one.
+
+    :raises PathError: if it is not.
+    """
+    if reason is not None and reason not in FINISHED:
+        shown, expected = printable(str(reason)), " or ".join(FINISHED)
+        raise PathError(
+            f"{url} ended a completion with finish_reason {shown!r}; expected {expected}"
+        )
+    if reason is None and not text:
+        raise PathError(f"{url} ended a completion without text and without a finish_reason")
     if tokens and not text:
         raise PathError(f"{url} claims {tokens} tokens and sent no text")
-    return Answer(text=text, tokens=tokens)
 
 
 def _contents(lines: Iterable[str], url: str) -> Iterator[str]:
-    """Yield what stands behind ``data:``.
+    """Yield the content of each ``data:`` line.
 
-    :raises PathError: if there is a line that no stream of events has.
+    :raises PathError: if a line is not part of an event stream.
     """
     for line in lines:
         kind, colon, content = line.partition(":")
@@ -93,11 +105,11 @@ def _object(content: str, url: str) -> dict[str, Any]:
 
 
 def _tokens(usage: dict[str, Any]) -> int | None:
-    """Return the tokens that were generated; None if *usage* does not say.
+    """Return ``completion_tokens`` of *usage*; None if it is missing.
 
-    :raises TypeError: if it says something else than a number.
+    :raises TypeError: if it is not a whole number.
     """
-    said = usage.get("completion_tokens")
-    if said is not None and (isinstance(said, bool) or not isinstance(said, int)):
+    tokens = usage.get("completion_tokens")
+    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int)):
         raise TypeError
-    return said
+    return tokens

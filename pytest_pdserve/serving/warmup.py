@@ -1,4 +1,4 @@
-"""Warm-up of every prefill-decode pair, and proof that requests take the topology's path."""
+"""Warm up every prefill-decode pair, and prove that requests take the topology's path."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from pytest_pdserve.backends.allocation import Progress
-from pytest_pdserve.serving.answers import Answered
 from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.answers import AnswerLimits
+from pytest_pdserve.serving.answers import Response
 from pytest_pdserve.serving.answers import printable
 from pytest_pdserve.serving.answers import read_answer
 from pytest_pdserve.serving.provenance import endpoint_versions
@@ -22,7 +22,7 @@ from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.scrape import Counters
 from pytest_pdserve.serving.scrape import scrape
 from pytest_pdserve.serving.server_logs import ServerLogs
-from pytest_pdserve.serving.streams import Answer
+from pytest_pdserve.serving.streams import Completion
 from pytest_pdserve.serving.streams import read_stream
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
@@ -36,9 +36,9 @@ Engine = tuple[Server, int]
 """A server and the data-parallel rank of one of its engines."""
 WARM_TOKENS = 8
 PROOF_REQUESTS = 64
-"""Requests that are sent through the router at most until every instance has served one."""
+"""Most requests that are sent through the router until every instance has served one."""
 COUNTER_S = 15.0
-"""Longest wait for a decode instance to count a transfer that it has answered with."""
+"""Longest wait, seconds, for a decode instance to count the transfer of an response request."""
 
 REMOTE_DECODE: Mapping[str, Any] = {
     "do_remote_decode": True,
@@ -48,11 +48,11 @@ REMOTE_DECODE: Mapping[str, Any] = {
     "remote_host": None,
     "remote_port": None,
 }
-"""Asks a prefill instance to keep the KV cache for another (vLLM's NixlConnector usage guide)."""
+"""Makes a prefill instance keep the KV cache for another (vLLM's NixlConnector usage guide)."""
 
 
 def prompts() -> Iterator[str]:
-    """Short prompts, each different from its first token on."""
+    """Yield short prompts that differ from the first token on."""
     number = 0
     while True:
         number += 1
@@ -84,7 +84,7 @@ class Completions:
         rank: int | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
-        """One greedy completion of exactly *tokens* tokens, as the server's JSON.
+        """Return the server's JSON for a greedy completion of exactly *tokens* tokens.
 
         :param prompt: text, or token ids.
         :param rank: data-parallel rank that must serve it.
@@ -92,11 +92,11 @@ class Completions:
         """
         headers = {} if rank is None else {"X-data-parallel-rank": str(rank)}
         body, limits = self._body(prompt, tokens, fields), AnswerLimits(time_s=self._timeout_s)
-        with self._logs.telling(f"{url}/v1/completions"):
-            answered = self._post(url, body, limits, headers=headers).checked()
-        answer = answered.json()
+        with self._logs.explaining_errors(f"{url}/v1/completions"):
+            response = self._post(url, body, limits, headers=headers).checked()
+        answer = response.json()
         if not isinstance(answer, dict):
-            raise AnswerError(answered.url, f"{answered.said}; expected a JSON object")
+            raise AnswerError(response.url, f"{response.outcome}; expected a JSON object")
         return answer
 
     def _post(
@@ -106,14 +106,14 @@ class Completions:
         limits: AnswerLimits,
         *,
         headers: Mapping[str, str] | None = None,
-    ) -> Answered:
+    ) -> Response:
         target = f"{url}/v1/completions"
         return read_answer(self._client, "POST", target, limits=limits, data=body, headers=headers)
 
     def _body(
         self, prompt: str | Sequence[int], tokens: int, fields: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """A greedy request of exactly *tokens* tokens."""
+        """Return the JSON of a greedy request for exactly *tokens* tokens."""
         return {
             "model": self._model,
             "prompt": prompt,
@@ -125,43 +125,43 @@ class Completions:
 
     def stream(
         self, url: str, prompt: str | Sequence[int], *, tokens: int, **fields: Any
-    ) -> Answer:
-        """One greedy completion, streamed and read to its end.
+    ) -> Completion:
+        """Return a greedy completion, streamed and read to its end.
 
         :raises RefusedError: if the server rejects the request.
-        :raises PathError: if it is no answer.
+        :raises PathError: if it fails otherwise.
         """
         streamed = {"stream": True, "stream_options": {"include_usage": True}, **fields}
         limits = AnswerLimits(time_s=self._timeout_s, size_mib=1)  # some KB for few tokens
-        with self._logs.telling(f"{url}/v1/completions"):
-            answered = self._post(url, self._body(prompt, tokens, streamed), limits).checked()
-            return read_stream(answered.lines, url)
+        with self._logs.explaining_errors(f"{url}/v1/completions"):
+            response = self._post(url, self._body(prompt, tokens, streamed), limits).checked()
+            return read_stream(response.lines, url)
 
     def text(self, url: str, prompt: str, *, tokens: int, **fields: Any) -> str:
-        """Text of one greedy completion.
+        """Return the text of a greedy completion.
 
-        :raises PathError: if it fails or holds no text.
+        :raises PathError: if it fails or has no text.
         """
         answer = self.ask(url, prompt, tokens=tokens, **fields)
         try:
             return str(answer["choices"][0]["text"])
         except (KeyError, IndexError, TypeError) as error:
-            said = printable(str(answer))
-            raise PathError(f"{url} answered a completion without text: {said}") from error
+            shown = printable(str(answer))
+            raise PathError(f"{url} answered a completion without text: {shown}") from error
 
     def count_tokens(self, url: str, text: str) -> int | None:
-        """Tokens that the server counts in *text*, sent as a prompt; None if it does not say."""
+        """Return the server's token count of *text*, sent as a prompt; None if not reported."""
         try:
             usage = self.ask(url, text, tokens=1).get("usage")
         except PathError:
             return None
-        said = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-        return said if isinstance(said, int) else None
+        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return tokens if isinstance(tokens, int) else None
 
     def ask_engine(
         self, engine: Engine, prompt: str | Sequence[int], *, tokens: int, **fields: Any
     ) -> dict[str, Any]:
-        """One completion of exactly *tokens* tokens by one engine.
+        """Return the server's JSON for a completion of exactly *tokens* tokens by one engine.
 
         :raises PathError: if it fails.
         """
@@ -179,8 +179,8 @@ class Completions:
     ) -> None:
         """Prefill *prompt* on one engine and decode it on *other*, as the router would.
 
-        :param tokens: that the decode engine is asked for.
-        :raises PathError: if either fails.
+        :param tokens: tokens that the decode engine generates.
+        :raises PathError: if either request fails.
         """
         params = dict(REMOTE_DECODE)
         prefill, _ = first_engine
@@ -194,7 +194,7 @@ class Completions:
 
 
 def pairs_of(servers: Sequence[Server]) -> tuple[list[tuple[Engine, Engine]], list[Engine]]:
-    """Return every pair of engines that a request takes, and the engines that answer alone."""
+    """Return all pairs of prefill and decode engines, and all aggregated engines."""
     decodes = [s for s in servers if _role(s).warmed_with and s.url is not None]
     pairs = [
         (prefill, (decode, rank))
@@ -209,11 +209,11 @@ def pairs_of(servers: Sequence[Server]) -> tuple[list[tuple[Engine, Engine]], li
 def warm_pairs(
     servers: Sequence[Server], completions: Completions, client: httpx.Client, progress: Progress
 ) -> int:
-    """Move one KV cache over every pair of prefill and decode engines.
+    """Move one KV cache between every pair of prefill and decode engines.
 
-    The first transfer of a pair sets its connection up, and would otherwise be measured.
+    The first transfer of a pair sets up its connection, and would otherwise be measured.
 
-    :returns: pairs.
+    :returns: number of pairs.
     :raises PathError: if a decode instance does not count its transfers.
     """
     prompt = prompts()
@@ -243,22 +243,22 @@ def warm_pairs(
 def why_not_shown(
     name: str, server: Server, counters: Counters, client: httpx.Client
 ) -> str | None:
-    """Return why *server* does not show the counter *name*; None if it does.
+    """Return a sentence about why *server* lacks the counter *name*; None if it has it.
 
-    :raises PathError: if its vLLM is known to show that counter wherever KV is moved.
+    :raises PathError: if its vLLM would have that counter if it moved KV caches.
     """
     if name in counters.counts:
         return None
     version = endpoint_versions(client, _url(server)).get("vllm")
     cause = diagnose_missing(name, version, counts_requests="requests" in counters.counts)
-    said = f"{server.name} shows no {BY_NAME[name].samples[0]}: {cause.why}"
+    sentence = f"{server.name} shows no {BY_NAME[name].samples[0]}: {cause.why}"
     if cause.proves_no_transfer:
-        raise PathError(f"{said}, so no KV cache is moved")
-    return said
+        raise PathError(f"{sentence}, so no KV cache is moved")
+    return sentence
 
 
 def warm_instances(servers: Sequence[Server], completions: Completions) -> None:
-    """Let every engine that answers by itself do one request.
+    """Send one request to every aggregated engine.
 
     :raises PathError: if one fails.
     """
@@ -276,16 +276,16 @@ def prove_path(
 ) -> int:
     """Send requests to *url* until every instance has served one.
 
-    What instances do not count is not proven, and *progress* is told why.
+    Instances without the counters are not proven; the reason is a progress message.
 
-    :returns: requests sent.
+    :returns: number of requests sent.
     :raises PathError: if an instance stays idle, or for prefill and decode: if transfers are not
         one per request, or one failed.
     """
-    asked = [server for server in servers if server.url is not None and server.role in ROLES]
-    before = {server.name: scrape(client, _url(server)) for server in asked}
+    instances = [server for server in servers if server.url is not None and server.role in ROLES]
+    before = {server.name: scrape(client, _url(server)) for server in instances}
     sent, counting = 0, []
-    for server in asked:
+    for server in instances:
         if (silent := why_not_shown("requests", server, before[server.name], client)) is None:
             counting.append(server)
         else:
@@ -294,15 +294,15 @@ def prove_path(
     for prompt in prompts():
         completions.ask(url, f"path {prompt}", tokens=2)
         sent += 1
-        if sent >= len(asked):
+        if sent >= len(instances):
             idle = [s for s in idle if not _served(client, s, before[s.name])]
         if not idle or sent >= PROOF_REQUESTS:
             break
     if idle:
         names = ", ".join(server.name for server in idle)
         raise PathError(f"{sent} requests to {url}, and none reached {names}")
-    moved = _prove_transfers(client, asked, before, sent, progress)
-    if moved and len(counting) == len(asked):
+    moved = _prove_transfers(client, instances, before, sent, progress)
+    if moved and len(counting) == len(instances):
         progress(f"path proven with {sent} requests: {url}")
     return sent
 
@@ -314,7 +314,11 @@ def _prove_transfers(
     sent: int,
     progress: Progress,
 ) -> bool:
-    """Tell whether transfers were one per request, or need not be; False where nobody counts."""
+    """Return whether it is proven that each request made one transfer, if it must.
+
+    :returns: False if an instance does not count transfers.
+    :raises PathError: if transfers are not one per request, or one failed.
+    """
     decodes = [server for server in servers if _role(server).pulls_kv]
     for server in decodes:
         if silent := why_not_shown("kv_transfers", server, before[server.name], client):
@@ -350,7 +354,7 @@ def _engines(servers: Sequence[Server], role: str) -> list[Engine]:
 
 
 def _role(server: Server) -> Role:
-    """The row of a server's role; the router's is one that does nothing."""
+    """Return the role of a server; for the router an empty one."""
     return ROLES.get(server.role, Role(name=server.role))
 
 

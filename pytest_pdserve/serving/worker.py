@@ -1,4 +1,4 @@
-"""The client ``vllm``: a process that imports vLLM once and measures every cell of a session."""
+"""The client ``vllm``: a process that imports vLLM once and measures all cells of a session."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import exit_text
-from pytest_pdserve.backends.allocation import log_tells
-from pytest_pdserve.backends.passing import unwritten_values
+from pytest_pdserve.backends.allocation import failure_text
+from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.clients import vllm_worker
 from pytest_pdserve.plan.bench import bench_flags
 from pytest_pdserve.plan.bench import worker_command
@@ -26,7 +26,7 @@ from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import Load
 from pytest_pdserve.serving.client import Watch
-from pytest_pdserve.serving.client import finished
+from pytest_pdserve.serving.client import finished_run
 from pytest_pdserve.serving.client import redact_files
 from pytest_pdserve.serving.client import wait_for
 from pytest_pdserve.values.errors import ClientError
@@ -37,27 +37,26 @@ from pytest_pdserve.values.system import System
 
 @dataclass(slots=True, kw_only=True)
 class WorkerClient:
-    """A worker on the client's node, which is given jobs as files of a folder that both see."""
+    """Client that gives jobs to a worker process, as files in a shared folder."""
 
     system: System
-    """What it is started for."""
+    """System to measure."""
     allocation: Allocation
     """Nodes of the session."""
     folder: Path
-    """Of its own, in the run folder."""
+    """Its own folder, in the run folder."""
     api_key: str = field(repr=False)
     """The session's API key."""
     kind: ClientKind = "vllm"
-    """What it is."""
     version: str | None = None
-    """Version of its vLLM, once it has said it."""
+    """Version of its vLLM; None until vLLM is imported."""
     _process: Process | None = None
     _starts: int = 0
     _jobs: int = 0
     _prepared: set[tuple[str, int]] = field(default_factory=set)
 
     def start(self) -> None:
-        """Have vLLM imported; nothing is waited for.
+        """Start a worker, which imports vLLM; return at once.
 
         :raises LaunchError: if the worker cannot be started.
         """
@@ -76,12 +75,12 @@ class WorkerClient:
                 )
             ]
         )
-        secrets = unwritten_values([command], self.api_key)
+        secrets = secret_env([command], self.api_key)
         (self._process,) = self.allocation.start([command], logs=[self._log], secrets=secrets)
 
     @property
     def _here(self) -> Path:
-        """Folder of the present worker."""
+        """Folder of the current worker."""
         return self.folder / f"worker-{self._starts}"
 
     @property
@@ -89,39 +88,39 @@ class WorkerClient:
         return self._here / "worker.log"
 
     def prepare(self, loads: Sequence[Load]) -> None:
-        """Have prompts made beforehand; nothing is waited for."""
+        """Have the worker generate the prompts of *loads*; return at once."""
         if self._process is None or self._process.poll() is not None:
             return
         for load in loads:
             key = (load.workload.id, load.seed)
             if key not in self._prepared:
                 self._prepared.add(key)
-                self._ask(load, prepare=True)
+                self._write_job(load, prepare=True)
 
     def run(self, load: Load, watch: Watch) -> ClientRun:
-        """Have one load measured; a worker that has ended is started anew."""
+        """Have the worker measure one load; a worker that has ended is replaced."""
         if self._process is None or self._process.poll() is not None:
             self.close()
             self.start()
         assert self._process is not None
-        process, well = self._process, False
+        process, succeeded = self._process, False
         try:
             self._wait_ready(process, watch)
             began = time.monotonic()
             process.watch()
-            number = self._ask(load, prepare=False)
+            number = self._write_job(load, prepare=False)
             name, done = load.command(self.kind, self.allocation.client_node).name, self._done
             used = wait_for(process, lambda: done(number), watch, name=name, log=load.log)
             self._check(load, number, watch, name)
-            well = True
+            succeeded = True
         finally:
-            if not well:
+            if not succeeded:
                 self.close()
             redact_files(load)
-        return finished(load, self._stands_for(load, process), process, used, began=began)
+        return finished_run(load, self._recorded_command(load, process), process, used, began=began)
 
-    def _stands_for(self, load: Load, process: Process) -> Command:
-        """The worker's command with the arguments of one job, as records keep it."""
+    def _recorded_command(self, load: Load, process: Process) -> Command:
+        """Return the worker's command with the arguments of one job, for the record."""
         command = load.command(self.kind, self.allocation.client_node)
         return replace(command, argv=(*process.command.argv, *self._flags(load)))
 
@@ -134,7 +133,7 @@ class WorkerClient:
             result=load.result,
         )
 
-    def _ask(self, load: Load, *, prepare: bool) -> int:
+    def _write_job(self, load: Load, *, prepare: bool) -> int:
         """Write a job; return its number."""
         self._jobs += 1
         job = {"argv": self._flags(load), "log": str(load.log), "prepare": prepare}
@@ -146,48 +145,50 @@ class WorkerClient:
         return self._jobs
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """Return what a file of the worker says; None as long as it is not there.
+        """Return the JSON of a file that the worker writes; None until it exists.
 
-        A listing asks a file server for what is new, a look at one name does not.
+        On a network file system, only listing the folder reliably shows new files.
         """
         if name not in os.listdir(self._here):
             return None
-        said: dict[str, Any] = json.loads((self._here / name).read_text(encoding="utf-8"))
-        return said
+        content: dict[str, Any] = json.loads((self._here / name).read_text(encoding="utf-8"))
+        return content
 
     def _done(self, number: int) -> object:
-        """Return the exit code of a job, or of the worker; None while both go on."""
-        said = self._read(f"{number}.done.json")
-        if said is not None:
-            return said["code"]
+        """Return the exit code of a job, or of the worker; None while both run."""
+        result = self._read(f"{number}.done.json")
+        if result is not None:
+            return result["code"]
         assert self._process is not None
         return self._process.poll()
 
     def _check(self, load: Load, number: int, watch: Watch, name: str) -> None:
-        """Make sure that a job ended well.
+        """Raise if a job failed.
 
-        :raises ClientError: if it did not.
+        :raises ClientError: if its exit code is not 0, or the worker ended.
         """
-        said = self._read(f"{number}.done.json")
-        if said is not None and said["code"] == 0:
+        result = self._read(f"{number}.done.json")
+        if result is not None and result["code"] == 0:
             return
         watch.check_servers()
-        if said is not None:
-            raise ClientError(f"{name} {exit_text(said['code'])}; {log_tells(load.log)}")
+        if result is not None:
+            raise ClientError(f"{name} {exit_text(result['code'])}; {failure_text(load.log)}")
         assert self._process is not None
         code = self._process.poll()
         ended = exit_text(code) if code is not None else "has ended"
         raise ClientError(
-            f"{name}: the client process {ended} during the run; {log_tells(load.log)}"
+            f"{name}: the client process {ended} during the run; {failure_text(load.log)}"
         )
 
     def _wait_ready(self, process: Process, watch: Watch) -> None:
-        """Wait until vLLM is imported.
+        """Wait until the worker has imported vLLM.
 
-        :raises ClientUnusableError: if it cannot be.
-        :raises ClientError: if the worker ends, or does not say so in time.
+        :raises ClientUnusableError: if it cannot be imported.
+        :raises ClientError: if the worker ends, or exceeds the time limit.
         """
-        limited = replace(watch, limit_s=self.system.limits.bench_start_s, hung=self._slow_import)
+        limited = replace(
+            watch, limit_s=self.system.limits.bench_start_s, timeout_error=self._slow_import
+        )
         wait_for(
             process,
             lambda: self._read("ready.json") or process.poll(),
@@ -199,23 +200,23 @@ class WorkerClient:
         if ready is None:
             code = process.poll()
             ended = "has ended" if code is None else exit_text(code)
-            raise ClientError(f"the client process {ended}; {log_tells(self._log)}")
+            raise ClientError(f"the client process {ended}; {failure_text(self._log)}")
         self._check_import(ready)
         self.version = ready["version"]
 
     def check_usable(self) -> None:
-        """Raise what is known by now: that vLLM cannot be imported."""
+        """Raise if the worker has reported that vLLM cannot be imported."""
         ready = self._read("ready.json") if self._process is not None else None
         if ready is not None:
             self._check_import(ready)
 
     def _check_import(self, ready: dict[str, Any]) -> None:
-        """Make sure that the worker imported vLLM.
+        """Raise if the worker could not import vLLM.
 
-        :raises ClientUnusableError: if it did not.
+        :raises ClientUnusableError: with the error and a hint.
         """
         if ready["error"] is not None:
-            advice = "mend that installation, or name another Python in [bench] python of"
+            advice = "repair that installation, or name another Python in [bench] python of"
             if ready["moved"]:
                 advice = "set client = 'vllm-command' in"
             raise ClientUnusableError(
@@ -230,7 +231,7 @@ class WorkerClient:
         )
 
     def close(self) -> None:
-        """End the worker, and take the secrets out of its log."""
+        """Stop the worker, and remove secrets from its log."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -1,1 +1,1 @@
-"""One session: its nodes, what it measured, and what that is held against."""
+"""State of one pytest session: settings, measured cells, verdicts."""

@@ -1,4 +1,4 @@
-"""The runs of one cell in this session."""
+"""The runs of one cell in a session."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Cell:
     records: tuple[Record, ...]
     """At least one."""
     paths: tuple[Path, ...]
-    """Their files."""
+    """Files of the records, in the same order."""
 
     def __repr__(self) -> str:
-        """Return what fits into one line of a traceback."""
+        """Return a short text, for tracebacks."""
         return f"<Cell {self.topology} {self.workload.id}, {len(self.records)} runs>"
 
     @property
@@ -31,10 +31,10 @@ class Cell:
 
     @property
     def workload(self) -> Workload:
-        """What was asked."""
+        """Load of the runs."""
         return self.records[0].workload
 
     def value(self, metric: str) -> float | None:
-        """Median of all runs; None if one lacks the metric, or sanity voids it."""
+        """Return the median over all runs; None if one lacks the metric, or a finding voids it."""
         present = values_of(self.records, metric)
         return None if present is None else statistics.median(present)

@@ -1,4 +1,4 @@
-"""Claims, judged by what a session measured; a violated one has its cells run again."""
+"""Judge claims by the cells of a session; run the cells of a violated claim again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import sides_of
 from pytest_pdserve.judge.verdict import Status
-from pytest_pdserve.results.history import one_a_start
+from pytest_pdserve.results.history import one_per_start
 from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.claim import Claim
 from pytest_pdserve.values.errors import PdserveError
@@ -23,10 +23,10 @@ class ClaimNotJudgedError(PdserveError):
 
 
 def judge_claim(session: Session, claim: Claim) -> ClaimVerdict:
-    """Compare topologies by the cells of *session*.
+    """Judge *claim* by the cells of *session*, and add the verdict to the session.
 
-    Where claims are enforced and one is violated by more than noise explains, its cells run again
-    on fresh starts before it FAILs. It is NOT ASKED if a topology was not run.
+    If claims are enforced and this one is violated by more than noise explains, its cells run again
+    on fresh starts before it FAILs. The verdict is NOT ASKED if a topology was not run.
 
     :raises ClaimNotJudgedError: if a topology or a cell that it needs ended in an ERROR.
     :raises PdserveError: if its cells could not run again.
@@ -41,32 +41,32 @@ def judge_claim(session: Session, claim: Claim) -> ClaimVerdict:
 
 
 def _run_again(session: Session, verdict: ClaimVerdict) -> bool:
-    """Run the cells of a violated claim on fresh starts; tell whether that was done."""
+    """Run the cells of a violated claim on fresh starts; return whether that was done."""
     topologies = {topology: session.deployments.get(topology) for topology, _ in verdict.wants_pair}
-    able = all(deployed is not None and deployed.restartable for deployed in topologies.values())
+    possible = all(d is not None and d.restartable for d in topologies.values())
     enforced = session.system.judgement.claims == "enforce"
     keys = _fewest_runs(session, verdict.wants_pair)
-    if not (able and enforced) or session.spent(len(keys), ("", verdict.subject)):
+    if not (possible and enforced) or session.reruns_exhausted(len(keys), ("", verdict.subject)):
         return False
     session.progress(f"{verdict.subject}: violated; running {len(keys)} cells on fresh starts")
-    for topology, deployed in topologies.items():
-        mine = [key for key in keys if key[0] == topology]
-        if deployed is None or not mine:
+    for topology, deployment in topologies.items():
+        own_keys = [key for key in keys if key[0] == topology]
+        if deployment is None or not own_keys:
             continue
         for other in session.deployments.values():
             other.stop()
         try:
-            deployed.restart()
-            for key in mine:
-                session.measure_again(deployed, session.cells[key])
+            deployment.restart()
+            for key in own_keys:
+                session.measure_again(deployment, session.cells[key])
         finally:
-            deployed.stop()
+            deployment.stop()
     return True
 
 
 def _fewest_runs(session: Session, keys: Sequence[Key]) -> list[Key]:
-    """The cells among *keys* that have fewer runs than others, or all if none has."""
-    runs = {key: len(one_a_start(session.cells[key].records)) for key in keys}
+    """Return the cells of *keys* with the fewest runs; all if they have equally many."""
+    runs = {key: len(one_per_start(session.cells[key].records)) for key in keys}
     return [key for key in keys if runs[key] == min(runs.values())]
 
 

@@ -1,4 +1,4 @@
-"""The moment at which a session must end, and what it has no time for."""
+"""The time at which a session must end, and the cells that it leaves out because of it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from datetime import datetime
 
 @dataclass(slots=True, kw_only=True)
 class Deadline:
-    """How long a session may still measure.
+    """Time that a session has left to measure.
 
-    The time that is left is counted by a clock that is never set, so that a clock that is put
-    forward or back in between changes nothing.
+    It is counted by a monotonic clock, so that changes of the system clock have no effect.
     """
 
     until: datetime | None = None
-    """When the session must have ended; None for no such time."""
+    """When the session must have ended; None without a deadline."""
     ends_s: float = math.inf
-    """The same by :attr:`clock`, seconds."""
+    """The same as a time of :attr:`clock`, seconds."""
     longest_s: float = 0.0
-    """The longest that a cell has taken so far, starts of its servers included; seconds."""
+    """Longest time of a cell so far, with starts of its servers; seconds."""
     left_out: list[str] = field(default_factory=list)
-    """What there was no time for."""
+    """Names of cells and tests for which no time was left."""
     clock: Callable[[], float] = time.monotonic
-    """Seconds."""
+    """Monotonic clock, seconds."""
 
     @classmethod
     def at(cls, until: datetime | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
@@ -42,17 +41,17 @@ class Deadline:
 
     @contextlib.contextmanager
     def timing(self) -> Iterator[None]:
-        """Remember how long a cell takes, however it ends."""
+        """Measure the time that a cell takes, even if it fails."""
         began = self.clock()
         try:
             yield
         finally:
             self.longest_s = max(self.longest_s, self.clock() - began)
 
-    def leaves(self, runs: int = 1) -> bool:
-        """Whether there is time for so many runs, each as long as the longest cell so far."""
+    def has_time_for(self, runs: int = 1) -> bool:
+        """Return whether time is left for *runs*, each as long as the longest cell so far."""
         return self.clock() + runs * self.longest_s < self.ends_s
 
     def __str__(self) -> str:
-        """Return the local time; empty of none."""
+        """Return the deadline as local time ``HH:MM``; empty without one."""
         return "" if self.until is None else f"{self.until.astimezone():%H:%M}"

@@ -1,4 +1,4 @@
-"""What the runs of a session are held against: baseline, past nights, expected changes."""
+"""Evidence that a session's runs are compared with: baseline, nights, expected changes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
 from pytest_pdserve.results.expected import expected_path
 from pytest_pdserve.results.expected import load_expected
-from pytest_pdserve.results.history import NOTHING_RECALLED
+from pytest_pdserve.results.history import NO_HISTORY
 from pytest_pdserve.results.history import History
-from pytest_pdserve.results.history import Recalled
+from pytest_pdserve.results.history import HistorySessions
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.values.baseline import LABELS
 from pytest_pdserve.values.baseline import Baseline
@@ -42,47 +42,47 @@ _COMPONENTS = (
     *("vllm", "nixl", "vllm-router", "torch", "cuda", "driver", "libfabric", "image"),
     "client",
 )
-"""What is compared with the baseline's newest session."""
+"""Components whose versions are compared with the baseline's newest session."""
 _LABELS = dict(LABELS)
 
 
 @dataclass(kw_only=True)
 class Evidence:
-    """Everything that a session is held against; files are read when first asked for.
+    """Everything that a session's runs are compared with; files are read at first use.
 
-    They are read once: a night that joins the baseline is for the next session.
+    They are read only once: a night that joins the baseline counts from the next session on.
     """
 
     system: System
-    """What was measured."""
+    """System that was measured."""
     provenance: Provenance
     """Versions, hardware and fingerprint of this session."""
     nodes_known: bool
-    """Whether the fingerprint is that of the nodes: not before they are there, and never of an
-    endpoint that somebody else runs."""
+    """Whether the fingerprint is that of the nodes: not before they are acquired, and never for an
+    attached endpoint."""
     session: SessionRef
     """This session."""
     runs: Path
     """Folder of all sessions."""
     state: Path
-    """Folder of references of single hosts."""
+    """Folder of the references of single hosts."""
     rootdir: Path
     """Folder of the project."""
     history_folder: Path | None = None
-    """Folder of a history whose sessions are past nights too; None if there is none."""
+    """Folder of a history, whose sessions count as past nights too; None without a history."""
 
     @cached_property
     def path(self) -> Path:
-        """File that nights of this session join."""
+        """Baseline file that nights of this session join."""
         if self.system.judgement.host_references or not self.nodes_known:
             return host_baseline_path(self.system, self.provenance.fingerprint, self.state)
         return baseline_path(self.system, self.rootdir)
 
     @cached_property
     def shared(self) -> Baseline | None:
-        """The system's own baseline; None where each host keeps its own.
+        """The system's own baseline; None if each host has its own.
 
-        :raises ConfigError: if it is malformed, or of other hardware than this session's nodes.
+        :raises ConfigError: if it is malformed, or from other hardware than this session's nodes.
         """
         if self.system.judgement.host_references:
             return None
@@ -94,7 +94,7 @@ class Evidence:
         )
 
     def check_hardware(self) -> None:
-        """Refuse a baseline of other hardware, before servers start.
+        """Raise if the baseline is from other hardware, before servers start.
 
         :raises ConfigError: naming the file.
         """
@@ -107,20 +107,20 @@ class Evidence:
 
     @cached_property
     def baseline(self) -> Baseline | None:
-        """What runs are held against: nights of the same kind of client, of :attr:`stored`.
+        """Baseline that runs are compared with: nights of :attr:`stored` with the same client kind.
 
         :raises ConfigError: as :attr:`stored`.
         """
         return self.stored.of_client(self.client_kind) if self.stored is not None else None
 
     def other_clients(self, key: Key) -> tuple[str, ...]:
-        """Return the other kinds of client that nights of a cell were measured with."""
+        """Return other kinds of client with which nights of a cell were measured."""
         cell = self.stored.cell(key) if self.stored is not None else None
         return tuple(kind for kind in (cell.clients if cell else ()) if kind != self.client_kind)
 
     @cached_property
     def stored(self) -> Baseline | None:
-        """The system's baseline, else what this host showed, of every kind of client.
+        """Baseline of the system, else of this host, with every kind of client.
 
         :raises ConfigError: if it is malformed or of other hardware.
         """
@@ -134,13 +134,13 @@ class Evidence:
         )
 
     def joined(self, key: Key, runs: Sequence[Record]) -> bool:
-        """Whether the session of *runs* is among the baseline's nights of a cell."""
+        """Return whether the session of *runs* is one of the baseline's nights of a cell."""
         cell = self.baseline.cell(key) if self.baseline and runs else None
         return cell is not None and runs[0].session.id in {night.session for night in cell.nights}
 
     @property
     def how_to_accept(self) -> str:
-        """What a person does to accept another level."""
+        """How to accept another level as the reference, for messages."""
         if self.system.judgement.host_references:
             return f"delete {self.path}, and the next session records a new reference"
         return f"pdserve baseline propose --system {self.system.name}"
@@ -149,14 +149,14 @@ class Evidence:
     def keeps_nights(self) -> bool:
         """Whether nights of this session may join :attr:`path`.
 
-        Not those of servers that somebody else runs where the system has a baseline: they are held
-        against its nights, and are none of them.
+        Nights of an attached endpoint may not if the system has a baseline: they are only compared
+        with it.
         """
         return self.nodes_known or self.shared is None
 
     @property
-    def begun(self) -> Baseline:
-        """The baseline that :attr:`path` begins with: what is shipped, else one without nights."""
+    def initial_baseline(self) -> Baseline:
+        """Initial content of :attr:`path`: the shared baseline, else one without nights."""
         return self.shared or Baseline(
             system=self.system.name,
             suite=SUITE,
@@ -167,17 +167,17 @@ class Evidence:
 
     @cached_property
     def references(self) -> Mapping[Key, References]:
-        """References of every cell of the baseline that has any."""
+        """References by metric of every cell of the baseline that has any."""
         floors, baseline = self.system.judgement.all_floors, self.baseline
         cells = {key: baseline.cell(key) for key in baseline.keys} if baseline else {}
         return {key: references_of(cell, floors) for key, cell in cells.items() if cell}
 
     def is_new(self, key: Key) -> bool:
-        """Whether no latency or throughput of a cell has a reference."""
+        """Return whether no latency or throughput of a cell has a reference."""
         return not self.references.get(key)
 
     def may_join(self, key: Key) -> bool:
-        """Whether tonight can join the nights of a cell: there is room, and none of tonight."""
+        """Return whether tonight may join a cell's baseline: it is not full, and lacks tonight."""
         cell = self.baseline.cell(key) if self.baseline else None
         if self.baseline is None or cell is None:
             return False
@@ -188,7 +188,7 @@ class Evidence:
 
     @cached_property
     def expected(self) -> ExpectedChanges:
-        """The system's expected changes.
+        """Expected changes of the system.
 
         :raises ConfigError: if the file is malformed.
         """
@@ -201,33 +201,34 @@ class Evidence:
 
     @cached_property
     def figures(self) -> Figures:
-        """Of a system that is nothing else."""
+        """Published figures of a system that consists of nothing else."""
         return load_figures(figures_path(self.system))
 
     @cached_property
     def history(self) -> History:
-        """The newest nights of every cell, as many as one verdict looks back at."""
+        """Newest nights of every cell, as many as one verdict uses."""
         return self._nights(RULE.better_nights)
 
     @cached_property
     def alarm_history(self) -> History:
-        """The nights in which false alarms are counted."""
+        """Nights in which false alarms are counted."""
         return self._nights(RULE.false_alarm_nights)
 
     @cached_property
-    def recalled(self) -> Recalled:
-        """Return what the history adds to the runs folder.
+    def from_history(self) -> HistorySessions:
+        """Sessions of the history, in addition to those of the runs folder.
 
         :raises ConfigError: if its folder does not exist.
         """
         if self.history_folder is None:
-            return NOTHING_RECALLED
-        from pytest_pdserve.history.recall import recall
+            return NO_HISTORY
         from pytest_pdserve.history.store import Store
+        from pytest_pdserve.history.stored_sessions import sessions_of_history
 
-        return recall(Store.open(self.history_folder), self.system.name, runs=self.runs)
+        store = Store.open(self.history_folder)
+        return sessions_of_history(store, self.system.name, runs=self.runs)
 
-    def _nights(self, each: int) -> History:
+    def _nights(self, per_cell: int) -> History:
         return past_nights(
             self.runs,
             fingerprint=self.provenance.fingerprint,
@@ -235,13 +236,13 @@ class Evidence:
             system=self.system.name,
             tonight=self.session,
             cells=tuple(self.references),
-            each=each,
-            recalled=self.recalled,
+            per_cell=per_cell,
+            from_history=self.from_history,
         )
 
     @cached_property
     def changed_versions(self) -> tuple[Difference, ...]:
-        """What of versions, image, driver and client is not as in the baseline's newest session."""
+        """Versions, image, driver and client that differ from the baseline's newest session."""
         newest = self.baseline.newest if self.baseline else None
         if newest is None:
             return ()
@@ -260,18 +261,18 @@ class Evidence:
     def new_nodes(self) -> tuple[str, ...]:
         """Nodes of this session that the baseline's newest session did not have."""
         newest = self.baseline.newest if self.baseline else None
-        known = newest.nodes if newest else ()
+        before = newest.nodes if newest else ()
         hosts = self.provenance.cluster.get("nodes") or ()
-        return tuple(name for name in hosts if known and name not in known)
+        return tuple(name for name in hosts if before and name not in before)
 
     @cached_property
     def differences(self) -> str:
-        """What of versions, image, driver, nodes and client is not as in the baseline."""
-        said = [f"{each.what} {each.before} -> {each.now}" for each in self.changed_versions]
+        """Text of :attr:`changed_versions` and :attr:`new_nodes`; empty without any."""
+        texts = [f"{each.what} {each.before} -> {each.now}" for each in self.changed_versions]
         new = [f"nodes {', '.join(self.new_nodes)} are new"] if self.new_nodes else []
-        return ", ".join([*said, *new])
+        return ", ".join([*texts, *new])
 
     @property
     def origin(self) -> str:
-        """File of the baseline, its versions and who accepted it, for messages."""
+        """File of the baseline, its versions and approver, for messages."""
         return self.baseline.origin if self.baseline else f"{self.path}, which does not exist"

@@ -1,4 +1,4 @@
-"""What a session will take, from the runs folder and the baseline, before anything starts."""
+"""Forecast the duration of a session from earlier sessions, before anything starts."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
 SESSIONS = 3
-"""Earlier sessions that are looked at, the newest."""
+"""Number of earlier sessions that are used, the newest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a session is asked to measure."""
+class PlannedSession:
+    """Cells and repeats that a session is going to measure."""
 
     cells: Mapping[str, Sequence[Workload]]
     """Workloads by topology."""
     other_tests: Collection[str]
-    """Topologies whose servers other tests ask too."""
+    """Topologies whose servers are also used by other tests."""
     repeats: int
     """Runs of a cell on each start of its servers."""
     first_runs: int
@@ -49,17 +49,20 @@ class Asked:
 
 
 def forecast_session(
-    system: System, asked: Asked, *, runs: Path, known: Collection[Key]
+    system: System, planned: PlannedSession, *, runs: Path, with_reference: Collection[Key]
 ) -> Forecast | None:
-    """Return what a session will take; None of a system on which nothing takes time.
+    """Return the forecast of a session; None for a simulated system and for figures.
 
     :param runs: folder of earlier sessions.
-    :param known: cells that have a reference.
+    :param with_reference: cells that have a reference.
     """
     if system.simulated or system.figures is not None:
         return None
     backend, cluster = backend_of(system), system.cluster
-    work = [_work(topology, asked, known, backend.starts_servers) for topology in asked.cells]
+    work = [
+        _work(topology, planned, with_reference, backend.starts_servers)
+        for topology in planned.cells
+    ]
     return forecast(
         _with_shared_starts(work, system),
         past_sessions(runs, system.name),
@@ -70,48 +73,48 @@ def forecast_session(
 
 
 def _work(
-    topology: str, asked: Asked, known: Collection[Key], starts_servers: bool
+    topology: str, planned: PlannedSession, with_reference: Collection[Key], starts_servers: bool
 ) -> TopologyWork:
-    workloads = asked.cells[topology]
-    new = [each for each in workloads if (topology, each.id) not in known]
-    starts = (asked.first_runs if new else 1) if starts_servers else 0
+    workloads = planned.cells[topology]
+    new = [each for each in workloads if (topology, each.id) not in with_reference]
+    starts = (planned.first_runs if new else 1) if starts_servers else 0
     return TopologyWork(
         topology=topology,
         starts=starts,
-        runs=(*workloads, *new * (starts - 1)) * asked.repeats,
-        other_tests=topology in asked.other_tests,
+        runs=(*workloads, *new * (starts - 1)) * planned.repeats,
+        other_tests=topology in planned.other_tests,
     )
 
 
 def _with_shared_starts(work: Sequence[TopologyWork], system: System) -> Sequence[TopologyWork]:
-    """Count the starts that topologies share with their first one only."""
+    """Return *work* with shared starts counted only for the first topology of their group."""
     if not system.cluster.share_engines:
         return work
     topologies = [Topology.parse(each.topology) for each in work]
     groups = sharing_groups(topologies, system)
-    most = {each.topology: each.starts for each in work}
+    starts_of = {each.topology: each.starts for each in work}
     counted = []
     for each in work:
         group = [topology.id for topology in groups.get(each.topology, ())]
-        starts = each.starts if not group else max(most[name] for name in group)
+        starts = each.starts if not group else max(starts_of[name] for name in group)
         counted.append(replace(each, starts=starts if group[:1] in ([], [each.topology]) else 0))
     return counted
 
 
 def past_sessions(runs: Path, system: str) -> tuple[PastSession, ...]:
-    """Return what the newest sessions of *system* left; what cannot be read is left out."""
-    found = []
+    """Return records and times of the newest sessions of *system*, without unreadable ones."""
+    sessions = []
     for stored in islice(stored_sessions(runs, system=system, unreadable=[]), SESSIONS):
         try:
             times = load_times(runs / stored.run_id)
         except ConfigError:
             times = None
-        found.append(PastSession(records=stored.records, times=times))
-    return tuple(found)
+        sessions.append(PastSession(records=stored.records, times=times))
+    return tuple(sessions)
 
 
-def known_cells(system: System, project: Project) -> Collection[Key]:
-    """Return the cells that have a reference, as far as that is known before nodes are acquired.
+def cells_with_reference(system: System, project: Project) -> Collection[Key]:
+    """Return the cells that have a reference, as far as known before nodes are acquired.
 
     :raises ConfigError: if the baseline cannot be used.
     """

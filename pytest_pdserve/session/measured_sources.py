@@ -1,4 +1,4 @@
-"""What an argument of ``pdserve compare`` stands for, and the measurements that it holds."""
+"""Resolve an argument of ``pdserve compare`` to measurements."""
 
 from __future__ import annotations
 
@@ -41,47 +41,47 @@ SYSTEM_FILE = "system.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What is said of a side beside its argument."""
+class SideOptions:
+    """Options of one side of a comparison, in addition to its argument."""
 
     topology: Topology | None = None
-    """What served results of other tools; None if nothing says it."""
+    """Topology of results of other tools; None if unknown."""
     dataset: str | None = None
-    """Data set of those that do not name theirs."""
+    """Data set of results that do not name theirs."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of what served them."""
+    """Versions of the software that served them."""
     system: str | None = None
-    """System to choose where there are several."""
+    """System to choose if there are several."""
     client: str | None = None
-    """Kind of client to choose where there are several."""
+    """Kind of client to choose if there are several."""
     only: Mapping[str, str] = field(default_factory=dict)
-    """Versions of components, of which runs are chosen."""
+    """Version by component; only runs with these versions are chosen."""
 
 
-def find_measurements(argument: str, project: Project, given: Given) -> Measurements:
+def find_measurements(argument: str, project: Project, options: SideOptions) -> Measurements:
     """Return the measurements of an argument.
 
-    It is a file, a folder, the name of a session in the project's runs folder, or of a system with
-    figures or a baseline.
+    The argument is a file, a folder, the name of a session in the project's runs folder, or the
+    name of a system with figures or a baseline.
 
-    :raises ConfigError: if it is none of these, cannot be read, or holds nothing that was chosen.
+    :raises ConfigError: if it is none of these, cannot be read, or no run matches *options*.
     """
     if not argument:
         raise ConfigError("'' is not a side of a comparison: expected a file, a folder or a name")
     path = Path(argument)
     session = project.runs / argument
     if os.path.isdir(path):
-        found = _of_folder(path.resolve(), project, given)  # a session's folder has its name
+        found = _of_folder(path.resolve(), project, options)  # a session's folder has its name
     elif is_there(path):
-        found = _of_file(path, project, given)
+        found = _of_file(path, project, options)
     elif path.name == argument and argument != ".." and session_of(session) is not None:
         found = _of_sessions([session])
     else:
         found = _of_system(_system_called(argument, project), project)
-    return _chosen(replace(found, name=argument), given)
+    return _chosen(replace(found, name=argument), options)
 
 
-def _of_file(path: Path, project: Project, given: Given) -> Measurements:
+def _of_file(path: Path, project: Project, options: SideOptions) -> Measurements:
     if path.suffix.lower() == ".toml":
         return _of_figures(path, _system_beside(path))
     data = _stored_data(path)
@@ -91,36 +91,36 @@ def _of_file(path: Path, project: Project, given: Given) -> Measurements:
     if "metrics" in data and "session" in data:
         runs = runs_of_records([load_record(path)], str(path))
         return Measurements(name="", what="record", evidence="start", runs=runs)
-    return _of_results(path, given)
+    return _of_results(path, options)
 
 
 def _stored_data(path: Path) -> dict[str, Any]:
-    """Return what a file of ours holds, which names its schema; else nothing."""
+    """Return the content of a file written by pdserve; empty for other files."""
     try:
         data = load_json(path)
-    except ConfigError:  # a result from elsewhere, whose reader says what is wrong with it
+    except ConfigError:  # a result of another tool, whose reader reports what is wrong
         return {}
     return data if isinstance(data, dict) and "schema_version" in data else {}
 
 
-def _of_results(path: Path, given: Given) -> Measurements:
-    results, left_out = read_results([path], given.dataset)
-    runs = runs_of_results(results, given.topology, given.versions)
+def _of_results(path: Path, options: SideOptions) -> Measurements:
+    results, left_out = read_results([path], options.dataset)
+    runs = runs_of_results(results, options.topology, options.versions)
     tools = ", ".join(dict.fromkeys(run.client for run in runs))
     what = f"{_several(len(runs), 'result')} of {tools}"
     return Measurements(name="", what=what, evidence="start", runs=runs, left_out=left_out)
 
 
-def _of_folder(path: Path, project: Project, given: Given) -> Measurements:
+def _of_folder(path: Path, project: Project, options: SideOptions) -> Measurements:
     if is_there(path / SYSTEM_FILE):
         return _of_system(load_system(path.name, [path.parent]), project)
     if session_of(path) is not None:
         return _of_sessions([path])
     try:
         folders = [folder for folder, _ in session_folders(path)]
-    except OSError as error:  # e.g. of another's folder, or one that is removed meanwhile
+    except OSError as error:  # e.g. no permission, or removed meanwhile
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    return _of_sessions(folders) if folders else _of_results(path, given)
+    return _of_sessions(folders) if folders else _of_results(path, options)
 
 
 def _of_sessions(folders: Sequence[Path]) -> Measurements:
@@ -157,7 +157,7 @@ def _system_called(name: str, project: Project) -> System:
 
 
 def _system_beside(path: Path) -> System | None:
-    """Return the system whose figures a file holds; None if no system file lies beside it."""
+    """Return the system of a file of figures; None if its folder has no system file."""
     folder = path.resolve().parent
     return load_system(folder.name, [folder.parent]) if is_there(folder / SYSTEM_FILE) else None
 
@@ -203,15 +203,15 @@ def _several(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _chosen(found: Measurements, given: Given) -> Measurements:
-    """Return the runs that were chosen: of one system and one kind of client.
+def _chosen(found: Measurements, options: SideOptions) -> Measurements:
+    """Return the runs that match *options*, all of one system and one kind of client.
 
-    :raises ConfigError: if there are none, or several and nothing chooses.
+    :raises ConfigError: if there are none, or several systems or kinds and no option chooses one.
     """
     runs = found.runs
-    for component, version in given.only.items():
+    for component, version in options.only.items():
         runs = _with_version(found.name, runs, component, version)
-    for what, wanted in (("system", given.system), ("client", given.client)):
+    for what, wanted in (("system", options.system), ("client", options.client)):
         kinds = sorted({kind for run in runs if (kind := getattr(run, what)) is not None})
         if wanted is not None and kinds and wanted not in kinds:
             raise ConfigError(
@@ -234,9 +234,9 @@ def _with_version(
     name: str, runs: tuple[MeasuredRun, ...], component: str, version: str
 ) -> tuple[MeasuredRun, ...]:
     versions = [run.facts.get("versions", {}).get(component) for run in runs]
-    kept = tuple(run for run, has in zip(runs, versions, strict=True) if has == version)
+    kept = tuple(run for run, own in zip(runs, versions, strict=True) if own == version)
     if not kept:
-        known = ", ".join(sorted({has for has in versions if has is not None}))
-        expected = f"expected one of {known}" if known else "no run of it says one"
+        known = ", ".join(sorted({own for own in versions if own is not None}))
+        expected = f"expected one of {known}" if known else "none of its runs records one"
         raise ConfigError(f"{name} has no run with {component} = {version!r:.80}: {expected}")
     return kept

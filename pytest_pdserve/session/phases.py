@@ -1,4 +1,4 @@
-"""Counts the time of a session by phase, while it goes on."""
+"""Measure the time of a session by phase."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ T = TypeVar("T")
 
 
 class SessionPhases:
-    """Where the time of a session goes; each moment counts for the innermost phase.
+    """Times of a session by phase; nested phases count only for the innermost one.
 
-    What is known so far is written after each start and each run, so that it outlives a session
-    that is killed.
+    They are written after each start and each run, and so exist even if the session is killed.
     """
 
     def __init__(
         self, store: RunStore | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin to count.
+        """Start the clock.
 
-        :param store: where the times are written; None for a session that has none of its own.
+        :param store: store of the session, which gets the times; None does not write them.
         """
         self._store, self._clock = store, clock
         self._seconds: dict[Phase, float] = {}
@@ -51,11 +50,11 @@ class SessionPhases:
         self._held, self._held_since = Held(), 0.0
         self._holds = False
         self.forecast_s: float | None = None
-        """What was forecast when the session began."""
+        """Forecast made when the session began, seconds; None without one."""
 
     @contextlib.contextmanager
     def of(self, phase: Phase) -> Iterator[None]:
-        """Count the block for *phase*, but for what is counted for another inside of it."""
+        """Count the time of the block for *phase*, without nested phases."""
         self._count()
         self._phases.append(phase)
         try:
@@ -66,7 +65,7 @@ class SessionPhases:
 
     @contextlib.contextmanager
     def entered(self, phase: Phase, manager: AbstractContextManager[T]) -> Iterator[T]:
-        """Enter and leave *manager*: the first counts for *phase*, the other for ``stop``."""
+        """Enter and exit *manager*; count entering for *phase*, exiting for ``stop``."""
         with self.of(phase):
             value = manager.__enter__()
         try:
@@ -84,7 +83,7 @@ class SessionPhases:
     def holding(
         self, system: System, acquiring: AbstractContextManager[Allocation]
     ) -> Iterator[Allocation]:
-        """Acquire nodes and give them back, and count for how long they are held."""
+        """Acquire and release nodes, and count the time for which they are held."""
         try:
             with self.entered("queue", acquiring) as allocation:
                 prepared_s = self._prepared_s(allocation)
@@ -95,7 +94,10 @@ class SessionPhases:
             self._held, self._holds = self._held_now(), False
 
     def _prepared_s(self, allocation: Allocation) -> float:
-        """Seconds of acquiring nodes that went into preparing them, where the queue is known."""
+        """Move the time that nodes took to prepare from ``queue`` to ``overhead``; return it.
+
+        It is the time of the acquisition without the time in Slurm's queue; 0 if that is not known.
+        """
         took_s = self._now().get("queue", 0.0)
         queued_s = allocation.describe().get("queued_s", took_s)
         return self._move("queue", "overhead", took_s - min(queued_s, took_s))
@@ -104,10 +106,10 @@ class SessionPhases:
     def serving(
         self, topology: str, deploying: AbstractContextManager[Servers]
     ) -> Iterator[Servers]:
-        """Start the servers of *topology* and end them."""
+        """Start and stop the servers of *topology*, and count the time by phase."""
         before = self._now().get("start", 0.0)
         with self.entered("start", deploying) as servers:
-            timings_s = getattr(servers, "timings_s", {})  # of what starts nothing there are none
+            timings_s = getattr(servers, "timings_s", {})  # simulated servers have none
             took_s = self._now().get("start", 0.0) - before
             warmup_s = self._move("start", "warm-up", min(timings_s.get("warmup", 0.0), took_s))
             if "ready" in timings_s or getattr(servers, "shared_start", None) is None:
@@ -122,7 +124,7 @@ class SessionPhases:
             yield servers
 
     def measured(self, measure: Callable[[], tuple[Record, Path]]) -> tuple[Record, Path]:
-        """Measure once, and divide the time as the record says."""
+        """Call *measure*, and divide its time into phases by the record's timings."""
         before = self._now().get("failed runs", 0.0)
         with self.of("failed runs"):
             record, path = measure()
@@ -132,7 +134,7 @@ class SessionPhases:
             "load": load_s,
             "client": timings_s.get("client", load_s) - load_s,
             "warm-up": timings_s.get("warm", 0.0),
-            "overhead": took_s,  # what is left
+            "overhead": took_s,  # the rest
         }
         for phase, seconds in parts.items():
             took_s -= self._move("failed runs", phase, min(seconds, took_s))
@@ -142,7 +144,7 @@ class SessionPhases:
 
     @contextlib.contextmanager
     def rerunning(self) -> Iterator[None]:
-        """Count the block as reruns too, whatever its phases."""
+        """Count the time of the block as reruns, in addition to its phases."""
         outer, self._rerunning = self._rerunning, True
         began = self._clock()
         try:
@@ -154,7 +156,7 @@ class SessionPhases:
 
     @property
     def times(self) -> SessionTimes:
-        """What is known so far."""
+        """Times so far."""
         return SessionTimes(
             seconds={p: round(seconds, 3) for p, seconds in self._now().items() if seconds > 0},
             starts=tuple(self._starts),
@@ -165,7 +167,7 @@ class SessionPhases:
         )
 
     def end(self) -> None:
-        """Write the times of a session that has come to its end."""
+        """Write the times at the end of the session."""
         self._write(ended=True)
 
     def _count(self) -> None:
@@ -178,7 +180,7 @@ class SessionPhases:
         return dict(self._seconds)
 
     def _move(self, source: Phase, target: Phase, seconds: float) -> float:
-        """Count *seconds* for another phase than they were; return them."""
+        """Move *seconds* from one phase to another; return them."""
         moved = max(seconds, 0.0)
         self._seconds[source] = max(self._seconds[source] - moved, 0.0)
         self._seconds[target] = self._seconds.get(target, 0.0) + moved
@@ -190,22 +192,22 @@ class SessionPhases:
         return replace(self._held, seconds=round(self._clock() - self._held_since, 3))
 
     def _write(self, *, ended: bool = False) -> None:
-        """Write what is known; a disk that takes nothing is said of the records, not of this."""
+        """Write the times; errors are ignored here, since writing records reports them too."""
         if self._store is not None:
             with contextlib.suppress(StoreError):
                 self._store.write_times(replace(self.times, ended=ended))
 
 
 def _held(system: System, allocation: Allocation) -> Held:
-    """Return what a session with *allocation* holds, for no time yet."""
+    """Return the nodes and GPUs of *allocation*, held for 0 s."""
     if allocation.endpoint is not None:
         return Held()
-    known = "gpu" in allocation.describe_nodes()
-    return held_by(system, nodes=len(allocation.hosts), has_gpus=known or None)
+    has_gpus = "gpu" in allocation.describe_nodes()
+    return held_by(system, nodes=len(allocation.hosts), has_gpus=has_gpus or None)
 
 
 def held_by(system: System, *, nodes: int, has_gpus: bool | None = None) -> Held:
-    """Return what *nodes* of a system are, for no time yet.
+    """Return *nodes* of a system with their GPUs and price, held for 0 s.
 
     :param has_gpus: whether they have GPUs; None asks the system's backend.
     """

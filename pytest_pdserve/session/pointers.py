@@ -1,4 +1,4 @@
-"""What a verdict says of a cell beside its metrics: where to look, and how to run it again."""
+"""Evidence lines of a cell's verdict: notes, records, and commands to rerun and accept it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session
 
 _SELECTABLE = re.compile(r"[\w.+:/-]+")
-"""What an expression of pytest's ``-k`` may hold as a name."""
+"""Names that an expression of pytest's ``-k`` may contain."""
 
 
 def pointers(session: Session, cell: Cell) -> tuple[tuple[str, str], ...]:
-    """Return notes of a cell, its records, and the commands that run it again and accept it."""
+    """Return label and text of each line: notes, records, how to rerun and accept the cell."""
     notes = {f.message for record in cell.records for f in record.findings if f.is_note}
     name = session.system.name
-    known = {point.id: point.test_id for point in session.system.sweep.points()}
-    short = known.get(cell.workload.id, cell.workload.id)
+    test_ids = {point.id: point.test_id for point in session.system.sweep.points()}
+    short = test_ids.get(cell.workload.id, cell.workload.id)
     only = f' -k "{cell.topology} and {short}"' if _SELECTABLE.fullmatch(short) else ""
     again = f"pytest suites/sweep --topology {cell.topology} --system {name}{only}"
     return (

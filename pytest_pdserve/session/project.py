@@ -1,4 +1,4 @@
-"""A project: the folder that has baselines and records, and what its settings say."""
+"""A project: its folders, and settings from pytest's configuration."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ DEFAULT_SYSTEM = "local-cpu"
 DEFAULT_RUNS = "runs"
 DEFAULT_HISTORY = "history"
 NIGHTLY = ("nightly_suites", "nightly_notify")
-"""Ini keys of `pdserve nightly`, each a list."""
+"""Ini keys of ``pdserve nightly``; each is a list."""
 INI_LISTS = ("instance_url", *NIGHTLY)
-"""Ini keys that may have several values."""
+"""Ini keys that are lists."""
 COUNTS = ("repeats", "first_runs")
 _MAX_DIGITS = 4
-"""Of a number of runs: ten thousand never end."""
+"""Digits of a number of runs, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """Where things lie, and what is chosen where nothing is said: the same for both commands."""
+    """Folders and defaults of a project, the same for ``pytest`` and ``pdserve``."""
 
     rootdir: Path
-    """pytest's root, without symbolic links; the project's own ``baselines/`` lies in it."""
+    """pytest's rootdir, without symbolic links; contains the project's ``baselines/``."""
     runs: Path
     """Folder of run folders."""
     system: str
@@ -43,23 +43,23 @@ class Project:
     topology: str
     """Topologies, as ``--topology`` takes them."""
     chosen: frozenset[str] = frozenset()
-    """``system`` and ``topology``, as far as a flag or an ini key chose them."""
+    """Which of ``system`` and ``topology`` were set by a flag or an ini key."""
     history: Path | None = None
-    """Folder of the history that a flag or an ini key names, which may not exist; else the root's
-    own; None where there is none."""
+    """Folder of the history: set by a flag or an ini key (it may not exist), else ``history`` in
+    rootdir; None if that does not exist."""
     counts: Mapping[str, object] = field(default_factory=dict)
-    """``repeats`` and ``first_runs``, as far as a flag or an ini key says them, unchecked."""
+    """``repeats`` and ``first_runs``, if set by a flag or an ini key; not validated."""
 
     nightly_suites: tuple[str, ...] = ()
-    """What ``pdserve nightly`` runs, relative to the root; empty for ``suites``."""
+    """Paths that ``pdserve nightly`` runs, relative to rootdir; empty for ``suites``."""
     nightly_notify: tuple[str, ...] = ()
-    """Command that events of a night are given to, as a list of arguments; empty for none."""
+    """Command that gets the events of a night, as an argument list; empty for none."""
     until: str | None = None
-    """When a session must have ended, as an ini key says it."""
+    """Text of the ini key for the time when a session must have ended; None if not set."""
 
     @property
     def baseline_folders(self) -> tuple[Path, ...]:
-        """Folders that hold one folder per system, the first that has one counts."""
+        """Folders with a folder per system; of several with the same system, the first counts."""
         from pytest_pdserve.results.folders import baseline_folders
 
         return baseline_folders(self.rootdir)
@@ -67,20 +67,20 @@ class Project:
     def repeats(self, system: System) -> int:
         """Return the runs of a cell on each start of its servers.
 
-        :raises ConfigError: if a flag or an ini key says anything but a number.
+        :raises ConfigError: if a flag or an ini key is not a number.
         """
         return _number("repeats", self.counts.get("repeats", system.sweep.repeats or 1))
 
     @property
     def first_runs(self) -> int:
-        """Fresh starts on which a cell without a reference is measured.
+        """Number of starts on which a cell without a reference is measured.
 
         :raises ConfigError: as :meth:`repeats`.
         """
         return _number("first-runs", self.counts.get("first_runs", RULE.first_starts))
 
     def describe(self, system: System) -> str:
-        """Return which folders a session of *system* uses, relative to the root below it."""
+        """Return a text about the folders of *system*, relative to rootdir if they are in it."""
         from pytest_pdserve.results.baselines import state_folder
         from pytest_pdserve.results.folders import own_folder
 
@@ -97,13 +97,13 @@ class Project:
 def project_of(config: pytest.Config, options: Any) -> Project:
     """Return the project of a pytest configuration.
 
-    A flag on the command line comes before an ini key. A folder that a flag names is relative to
-    the working folder, one that an ini key names to pytest's root.
+    A flag on the command line overrides an ini key. A folder in a flag is relative to the current
+    directory, in an ini key to rootdir.
 
     :param options: has ``pdserve_system``, ``pdserve_topology``, ``pdserve_runs``,
-        ``pdserve_history``, ``pdserve_repeats`` and ``pdserve_first_runs``, each None where no flag
-        was given.
-    :raises ConfigError: if a flag is empty, or an ini key is of a wrong type.
+        ``pdserve_history``, ``pdserve_repeats`` and ``pdserve_first_runs``, each None if the flag
+        was not given.
+    :raises ConfigError: if a flag is empty, or an ini key has a wrong type.
     """
     rootdir = config.rootpath.resolve()
     runs = rootdir / (ini_value(config, "runs") or DEFAULT_RUNS)
@@ -121,7 +121,7 @@ def project_of(config: pytest.Config, options: Any) -> Project:
         history=_history(config, options, rootdir),
         chosen=frozenset(name for name, value in given.items() if value),
         counts={
-            name: said for name in COUNTS if (said := _said(config, options, name)) is not None
+            name: value for name in COUNTS if (value := _setting(config, options, name)) is not None
         },
         system=given["system"] or DEFAULT_SYSTEM,
         topology=given["topology"] or DEFAULT_TOPOLOGY,
@@ -142,7 +142,7 @@ def _history(config: pytest.Config, options: Any, rootdir: Path) -> Path | None:
     return own if own.is_dir() else None
 
 
-def _said(config: pytest.Config, options: Any, name: str) -> object:
+def _setting(config: pytest.Config, options: Any, name: str) -> object:
     flag = flag_value(options, name)
     return ini_value(config, name) if flag is None else flag
 
@@ -157,30 +157,30 @@ def _number(option: str, text: object) -> int:
 
 
 def flag_value(options: Any, name: str) -> Any:
-    """Return what the flag of ``pdserve_<name>`` says; None where it was not given.
+    """Return the value of the flag ``pdserve_<name>``; None if it was not given.
 
-    :raises ConfigError: if it says ``--``, which argparse before Python 3.13 makes a list of.
+    :raises ConfigError: if it is ``--``, which argparse before Python 3.13 turns into a list.
     """
     value = getattr(options, f"pdserve_{name}")
     if value == [] or (isinstance(value, list) and [] in value):
         flag = name if name in ("system", "topology") else f"pdserve-{name.replace('_', '-')}"
-        raise ConfigError(f"--{flag} '--' says nothing: give it a value, or leave it out")
+        raise ConfigError(f"--{flag} '--' is not a value: give one, or leave the option out")
     return value
 
 
 def ini_value(config: pytest.Config, name: str) -> Any:
-    """Return what the ini key ``pdserve_<name>`` says; None where it says nothing.
+    """Return the value of the ini key ``pdserve_<name>``; None if it is not set.
 
-    :raises ConfigError: if it is of a wrong type.
+    :raises ConfigError: if it has a wrong type.
     """
     key, where = f"pdserve_{name}", f" of {config.inipath}" if config.inipath else ""
     try:
         value = config.getini(key)
     except (pytest.UsageError, TypeError, ValueError) as error:  # before pytest 9 the last two
-        said = str(error)
-        if key not in said:  # of a switch that is neither on nor off; other sentences name it
-            said = f"ini key {key}{where}: {said}, expected true or false"
-        raise ConfigError(said) from error
+        message = str(error)
+        if key not in message:  # of an invalid boolean; pytest's other messages name the key
+            message = f"ini key {key}{where}: {message}, expected true or false"
+        raise ConfigError(message) from error
     if isinstance(value, list | dict) and name not in INI_LISTS:
-        raise ConfigError(f"ini key {key}{where}: {value!r:.80}, expected one text")
+        raise ConfigError(f"ini key {key}{where}: {value!r:.80}, expected a string")
     return None if value in ("", []) else value

@@ -1,4 +1,4 @@
-"""What all records of a session share, as far as it is known before nodes are acquired."""
+"""Provenance that all records of a session share, before nodes are acquired."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pytest_pdserve.values.system import System
 
 
 def provenance_before(system: System, rootdir: Path) -> Provenance:
-    """Return versions, hardware and client of a session that begins.
+    """Return versions, hardware and client of a session, as far as they are known yet.
 
     :param rootdir: folder of the project.
-    :raises ConfigError: if what is known of the client cannot be read.
+    :raises ConfigError: if the client's offsets cannot be read.
     """
     hardware = {} if system.figures else backend_of(system).describe_hardware(system)
     versions = {k: v for k, v in find_versions().items() if k == "pytest-pdserve"}

@@ -1,4 +1,4 @@
-"""A rehearsal: each combination of two stacks is stood up, asked, and ended before the next."""
+"""Rehearse an upgrade: start each combination of two stacks, send requests, and stop it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.model import has_random_weights
 from pytest_pdserve.serving.near_ties import LIKELIEST
-from pytest_pdserve.serving.near_ties import common
-from pytest_pdserve.serving.near_ties import gap_of
+from pytest_pdserve.serving.near_ties import common_start
+from pytest_pdserve.serving.near_ties import logprob_gap
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.smoke import TOKENS
 from pytest_pdserve.serving.smoke import long_prompts
 from pytest_pdserve.serving.stand_up import Launcher
-from pytest_pdserve.serving.stand_up import deployed
+from pytest_pdserve.serving.stand_up import complete_deployment
 from pytest_pdserve.serving.stand_up import servers_of
 from pytest_pdserve.serving.stand_up import starting
 from pytest_pdserve.session.rehearse_outcome import Judged
@@ -56,73 +56,77 @@ if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
 
 TOPOLOGY = "1p1d"
-"""What is stood up: the smallest that moves a KV cache."""
+"""Topology of each combination: the smallest that moves a KV cache."""
 _ROUTER = "router"
 _NIXL = "NixlConnector"
 Versions = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rehearsing:
-    """Stands combinations up on nodes that are held."""
+class Rehearser:
+    """Starts and tests combinations on nodes that are already acquired."""
 
     allocation: Allocation
-    """The nodes."""
+    """Nodes."""
     sides: Sides
-    """What is mixed."""
+    """Both stacks."""
     bench: BenchClient
-    """Knows the session's key; it measures nothing."""
+    """Benchmark client, needed only for the session's API key."""
     folder: Path
-    """Of the rehearsal: a folder in it for each combination."""
+    """Folder of the rehearsal, with a folder for each combination."""
     progress: Progress
-    """Told what is being waited for."""
+    """Receives progress messages."""
     clock: Callable[[], float] = time.monotonic
 
     def rehearse(self, combination: Combination) -> Rehearsed:
-        """Stand *combination* up, ask it, and end it.
+        """Start *combination*, send requests, stop it, and return the outcome.
 
-        :raises InvalidRunError: if a server has loaded other versions than its stack has.
+        :raises InvalidRunError: if a server has loaded other versions than its stack's.
         :raises AllocationError: if a node is lost.
-        :raises LaunchError: if a node cannot tell versions.
+        :raises LaunchError: if versions cannot be read on a node.
         """
         return _Attempt(self, combination).run()
 
 
 class _Attempt:
-    """One combination while it is stood up: what is known so far."""
+    """One combination that is being tested, with the result so far."""
 
-    def __init__(self, rehearsing: Rehearsing, combination: Combination) -> None:
-        self._of = rehearsing
+    def __init__(self, rehearser: Rehearser, combination: Combination) -> None:
+        self._rehearser = rehearser
         self._combination = combination
-        self._system = rehearsing.sides.of(combination)
-        self._here = rehearsing.folder / combination.id
+        self._system = rehearser.sides.of(combination)
+        self._folder = rehearser.folder / combination.id
         self._versions: dict[str, Mapping[str, str]] = {}
-        self._known = Rehearsed(combination=combination, outcome="does not start", why="")
+        self._result = Rehearsed(combination=combination, outcome="does not start", why="")
 
     def run(self) -> Rehearsed:
-        """Return what became of it."""
-        of, logs = self._of, self._here / "logs"
+        """Return the result of the combination."""
+        rehearser, logs = self._rehearser, self._folder / "logs"
         with starting(
-            of.allocation, self._system, of.bench, logs=logs, progress=of.progress
+            rehearser.allocation,
+            self._system,
+            rehearser.bench,
+            logs=logs,
+            progress=rehearser.progress,
         ) as launcher:
-            began = of.clock()
+            began = rehearser.clock()
             try:
                 plan, servers = self._start(launcher)
             except PortTakenError:
                 raise
             except (LaunchError, NotReadyError) as error:
-                of.allocation.check(fresh=True)  # a lost node is no fault of the combination
+                rehearser.allocation.check(fresh=True)  # a lost node is not the combination's fault
                 return self._done(Judged(outcome="does not start", why=_one_line(error)))
-            ready = of.clock()
-            self._known = replace(self._known, ready_s=ready - began)
+            ready = rehearser.clock()
+            self._result = replace(self._result, ready_s=ready - began)
             self._verify(servers)
-            judged = self._asked(launcher, plan, servers)
-            self._known = replace(self._known, after_s=of.clock() - ready)
+            judged = self._judge(launcher, plan, servers)
+            self._result = replace(self._result, after_s=rehearser.clock() - ready)
             return self._done(judged)
 
     def _start(self, launcher: Launcher) -> tuple[Launch, list[Server]]:
         """Start both instances and wait until they are healthy."""
-        allocation, topology = self._of.allocation, Topology.parse(TOPOLOGY)
+        allocation, topology = self._rehearser.allocation, Topology.parse(TOPOLOGY)
         plan, processes = launcher.start_planned(
             lambda: plan_launch(
                 topology,
@@ -136,18 +140,18 @@ class _Attempt:
         launcher.wait_ready(servers)
         return plan, servers
 
-    def _asked(self, launcher: Launcher, plan: Launch, servers: Sequence[Server]) -> Judged:
-        """Warm the pair, prove its path, and ask for greedy tokens."""
-        allocation = self._of.allocation
+    def _judge(self, launcher: Launcher, plan: Launch, servers: Sequence[Server]) -> Judged:
+        """Warm up the pair, prove its path, compare greedy tokens, and return the outcome."""
+        allocation = self._rehearser.allocation
         try:
-            deployment = deployed(launcher, plan, servers)
+            deployment = complete_deployment(launcher, plan, servers)
             self._verify([s for s in deployment.servers if s.role == _ROUTER])
             texts = self._texts(deployment)
-            self._known = replace(self._known, sides_agree=self._agreement(texts))
+            self._result = replace(self._result, sides_agree=self._agreement(texts))
             if has_random_weights(self._system):
                 why = "weights are random (--load-format dummy): a wrong KV cache would not show"
                 return Judged(outcome="not shown", why=why)
-            return judge_texts(texts, lambda each: _gap(deployment, each))
+            return judge_texts(texts, lambda text: _gap(deployment, text))
         except PathError as error:
             allocation.check(fresh=True)
             return judge_error(error)
@@ -162,14 +166,14 @@ class _Attempt:
             return Judged(outcome="refuses", why=_one_line(error))
 
     def _texts(self, deployment: Deployment) -> list[Texts]:
-        """Ask the topology, and each instance by itself, for greedy tokens."""
+        """Return greedy tokens of the topology, and of each instance alone."""
         url = {server.role: str(server.url) for server in deployment.instances}
 
         def ask(target: str, prompt: str, salt: str) -> str:
-            # Salted, so that no answer is made of what another has left in a prefix cache.
+            # Salted, so that no request hits the prefix cache of another.
             return deployment.completions.text(target, prompt, tokens=TOKENS, cache_salt=salt)
 
-        with Heartbeat(self._of.progress, "comparing greedy tokens"):
+        with Heartbeat(self._rehearser.progress, "comparing greedy tokens"):
             return [
                 Texts(
                     prompt=prompt,
@@ -185,9 +189,9 @@ class _Attempt:
         return sides_agree(texts) if self._combination.mixed else None
 
     def _verify(self, servers: Sequence[Server]) -> None:
-        """Read what *servers* have loaded, and refuse what their stacks do not have.
+        """Check that *servers* have loaded the versions of their stacks.
 
-        :raises InvalidRunError: naming the first that differs.
+        :raises InvalidRunError: naming the first version that differs.
         """
         side: dict[str, Side] = {
             PREFILL: self._combination.prefill,
@@ -204,15 +208,16 @@ class _Attempt:
             for server in servers
             if server.process is not None
         }
-        folder = self._here / f"versions-{'-'.join(running)}"
-        found = running_versions(self._of.allocation, [*running.values()], folder)
-        self._versions |= found
-        for role, each in running.items():
-            check_versions(self._of.sides.stacks[side[role]], [each], found)
+        folder = self._folder / f"versions-{'-'.join(running)}"
+        versions = running_versions(self._rehearser.allocation, [*running.values()], folder)
+        self._versions |= versions
+        for role, process in running.items():
+            check_versions(self._rehearser.sides.stacks[side[role]], [process], versions)
 
     def _done(self, judged: Judged) -> Rehearsed:
-        known = self._known
-        return replace(known, outcome=judged.outcome, why=judged.why, versions=self._versions)
+        return replace(
+            self._result, outcome=judged.outcome, why=judged.why, versions=self._versions
+        )
 
 
 def _one_line(error: Exception) -> str:
@@ -220,22 +225,22 @@ def _one_line(error: Exception) -> str:
 
 
 def _gap(deployment: Deployment, each: Texts) -> float | None:
-    """By how many nats the decode instance finds a text less likely where it parts from its own."""
+    """Return the gap in nats between the topology's token and the decode instance's own."""
     (decode,) = (server for server in deployment.instances if server.role == DECODE)
-    begin = common(each.decode, each.through)
+    begin = common_start(each.decode, each.through)
     answer = deployment.completions.ask(
         str(decode.url), each.prompt + begin, tokens=1, logprobs=LIKELIEST
     )
-    return gap_of(answer, each.through[len(begin) :])
+    return logprob_gap(answer, each.through[len(begin) :])
 
 
 @contextlib.contextmanager
-def rehearsing(sides: Sides, folder: Path, progress: Progress) -> Iterator[Rehearsing]:
-    """Acquire nodes for a rehearsal, and give them back on leaving.
+def rehearsing(sides: Sides, folder: Path, progress: Progress) -> Iterator[Rehearser]:
+    """Acquire nodes for a rehearsal; release them on exit.
 
-    :param folder: of the rehearsal.
-    :raises AllocationError: if they cannot be had.
-    :raises StoreError: if models cannot be laid out.
+    :param folder: folder of the rehearsal.
+    :raises AllocationError: if nodes cannot be acquired.
+    :raises StoreError: if models cannot be linked.
     """
     from pytest_pdserve.backends.backend import Request
     from pytest_pdserve.backends.registry import backend_of
@@ -250,13 +255,13 @@ def rehearsing(sides: Sides, folder: Path, progress: Progress) -> Iterator[Rehea
         backend.acquire(sides.system, request) as allocation,
         bench_client(sides.system, allocation, folder / "client", measuring=False) as bench,
     ):
-        yield Rehearsing(
+        yield Rehearser(
             allocation=allocation, sides=sides, bench=bench, folder=folder, progress=progress
         )
 
 
 def check_system(system: System) -> None:
-    """Refuse a system on which nothing can be mixed.
+    """Raise if stacks cannot be mixed on *system*.
 
     :raises ConfigError: if its backend starts no servers, or they run in containers.
     """

@@ -1,4 +1,4 @@
-"""What became of a combination: by the error of a request, or by its greedy tokens."""
+"""Judge a combination of stacks by the error of a request, or by greedy tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_pdserve.serving.near_ties import NEAR_TIE
-from pytest_pdserve.serving.near_ties import common
+from pytest_pdserve.serving.near_ties import common_start
 from pytest_pdserve.values.rehearsal import Outcome
 
 GapOf = Callable[["Texts"], float | None]
@@ -18,19 +18,19 @@ class Texts:
     """Greedy texts of one prompt, each of the same number of tokens."""
 
     prompt: str
-    """What was asked."""
+    """Prompt."""
     prefill: str
-    """Of the prefill instance by itself."""
+    """Text of the prefill instance alone."""
     decode: str
-    """Of the decode instance by itself."""
+    """Text of the decode instance alone."""
     again: str
-    """The same, asked once more."""
+    """Second text of the decode instance alone."""
     through: str
-    """Through router, prefill and decode."""
+    """Text through router, prefill and decode instance."""
 
     @property
     def right(self) -> bool:
-        """Whether the text through both is that of one of them by itself."""
+        """Whether the text through both instances equals that of one of them alone."""
         return self.through in (self.prefill, self.decode)
 
 
@@ -39,13 +39,13 @@ class Judged:
     """An outcome with its evidence."""
 
     outcome: Outcome
-    """What became of it."""
+    """Outcome."""
     why: str
-    """In one sentence."""
+    """Evidence, in one sentence."""
 
 
 def timed_out(error: BaseException) -> bool:
-    """Tell whether a request failed because no answer came in time."""
+    """Return whether *error* was caused by a time-out."""
     import httpx
 
     while True:
@@ -59,19 +59,19 @@ def timed_out(error: BaseException) -> bool:
 
 def judge_error(error: Exception) -> Judged:
     """Return the outcome of a combination whose request ended with *error*."""
-    said = " ".join(str(error).split())
-    return Judged(outcome="hangs" if timed_out(error) else "refuses", why=said)
+    why = " ".join(str(error).split())
+    return Judged(outcome="hangs" if timed_out(error) else "refuses", why=why)
 
 
-def judge_texts(texts: Sequence[Texts], gap_of: GapOf) -> Judged:
-    """Return the outcome by greedy texts: right is what an instance of either side says by itself.
+def judge_texts(texts: Sequence[Texts], gap: GapOf) -> Judged:
+    """Return the outcome by greedy texts: right is the text of an instance of either side alone.
 
-    Where a text is neither, it may go on with a token that the decode instance finds nearly as
-    likely as its own (:data:`~.smoke.NEAR_TIE`), or that instance may not repeat its own text:
-    floating-point sums depend on their order.
+    Another text is excused if it diverges at a token that the decode instance finds nearly as
+    likely as its own (:data:`~.near_ties.NEAR_TIE`), or if that instance does not repeat its own
+    text, because floating-point sums depend on their order.
 
-    :param gap_of: by how many nats the decode instance finds the text less likely than its own
-        where the two part; None if it does not say.
+    :param gap: returns the gap in nats between the topology's token and the decode instance's own
+        where texts diverge; None if the server does not report it.
     """
     if len({each.decode for each in texts}) < len(texts):
         return Judged(
@@ -83,9 +83,9 @@ def judge_texts(texts: Sequence[Texts], gap_of: GapOf) -> Judged:
     for each in texts:
         if each.right:
             continue
-        gap = gap_of(each)
-        if gap is not None and gap <= NEAR_TIE:
-            excused.append(f"a token {gap:.3f} nats less likely")
+        nats = gap(each)
+        if nats is not None and nats <= NEAR_TIE:
+            excused.append(f"a token {nats:.3f} nats less likely")
         elif each.again != each.decode:
             excused.append("the decode instance does not repeat its own text")
         else:
@@ -103,15 +103,15 @@ def judge_texts(texts: Sequence[Texts], gap_of: GapOf) -> Judged:
 
 
 def sides_agree(texts: Sequence[Texts]) -> bool:
-    """Tell whether both instances, each by itself, give the same texts."""
+    """Return whether both instances alone generate the same texts."""
     return all(each.prefill == each.decode for each in texts)
 
 
 def _wrong_text(wrong: Sequence[Texts], of: int) -> str:
     first = wrong[0]
-    begin = common(first.decode, first.through)
+    begin = common_start(first.decode, first.through)
     return (
-        f"{len(wrong)} of {of} greedy texts at HTTP 200 are those of neither side; the first parts "
-        f"after {begin[-40:]!r}: {first.through[len(begin) :][:60]!r} in place of "
+        f"{len(wrong)} of {of} greedy texts at HTTP 200 are those of neither side; the first "
+        f"differs after {begin[-40:]!r}: {first.through[len(begin) :][:60]!r} in place of "
         f"{first.decode[len(begin) :][:60]!r}"
     )

@@ -1,4 +1,4 @@
-"""The system of a combination: which program, arguments and model each of its servers has."""
+"""Build the system of a combination: program, arguments and model of each server."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from pytest_pdserve.values.system import RoleTransfer
 from pytest_pdserve.values.system import System
 
 CHECKED = "enforce_handshake_compat"
-"""Key of NIXL's connector in vLLM: whether compatibility hashes are compared (0.32: true)."""
+"""Key of vLLM's NIXL connector: whether compatibility hashes are compared (0.32: true)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """Both sides of an upgrade, ready to be started."""
+    """Both sides of an upgrade, with built stacks."""
 
     system: System
-    """What they run on."""
+    """System that they run on."""
     stacks: Mapping[Side, Stack]
-    """Built."""
+    """Stacks, already built."""
     models: Mapping[Side, Path]
-    """Folder of the model of each side, where they serve two revisions; else empty."""
+    """Folder of each side's model, if they serve two revisions; else empty."""
     folder: Path
-    """Of its own, on a file system that nodes share."""
+    """Folder for links to the models, on a file system that nodes share."""
 
     def of(self, combination: Combination) -> System:
         """Return the system of *combination*.
@@ -70,16 +70,16 @@ class Sides:
         return replace(given, extra_config={**given.extra_config, CHECKED: False})
 
     def _program(self, name: str) -> str:
-        """Return the program by its path: another one, which changes the folder, starts it."""
+        """Return the program's path, since it is started from another working folder."""
         return (program_path(name) or name) if self.models else name
 
     def _revision(self, side: Side) -> str | None:
         return str(self.folder / side) if side in self.models else None
 
     def link_models(self) -> None:
-        """Give the model of each side the same path below a folder of the side.
+        """Link the model of each side to the same path below a folder of the side.
 
-        :raises StoreError: if the disk does not take it.
+        :raises StoreError: if a link cannot be made.
         """
         for side, model in self.models.items():
             link = self.folder / side / REVISION

@@ -1,4 +1,4 @@
-"""A stored session, judged as it would be by the baseline of today."""
+"""Judge a stored session again, by the present baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.selection import find_session
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.values.exit_codes import ExitCode
-from pytest_pdserve.values.exit_codes import first_of
+from pytest_pdserve.values.exit_codes import combined_code
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 
@@ -28,65 +28,65 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What is said of a stored session."""
+class RejudgedSession:
+    """Verdicts on a stored session."""
 
     session_judge: SessionJudge
-    """What it was held against."""
+    """Judge, with the evidence."""
     session: StoredSession
-    """What was judged."""
+    """Session that was judged."""
     cells: dict[Key, Verdict]
     """Verdict of each cell that was measured; ERROR if a run of it was invalid."""
     topologies: dict[str, Verdict]
-    """Verdict of each topology as a whole, where nights judge it."""
+    """Verdict of each topology as a whole, if at least two of its cells have a reference."""
     claims: tuple[tuple[Claim, ClaimVerdict], ...]
     """Verdict of each claim of which every topology was measured."""
     again: tuple[Key, ...]
-    """Suspicious cells that have fewer runs than confirm it: a session would run them again."""
+    """Suspicious cells with too few runs to confirm it: a session would run them again."""
     partial: bool
-    """Whether cells of the baseline may be without a run."""
+    """Whether cells of the baseline may have no run."""
     strict: bool
-    """Whether what is unsettled or unproven counts as not judged."""
+    """Whether inconclusive verdicts and unproven checks count as not judged."""
 
     @property
     def invalid(self) -> tuple[Key, ...]:
-        """Cells that were measured, of which a run is invalid."""
+        """Measured cells with an invalid run."""
         return tuple(key for key, verdict in self.cells.items() if verdict.status is Status.ERROR)
 
     @property
     def not_measured(self) -> tuple[Key, ...]:
-        """Cells of the baseline of which the session has no run that can be read."""
+        """Cells of the baseline without a readable run in the session."""
         baseline = self.session_judge.baseline
         return tuple(key for key in (baseline.keys if baseline else ()) if key not in self.cells)
 
     @property
     def unproven(self) -> tuple[str, ...]:
-        """What could not be known of the runs, each sentence once."""
+        """Checks of runs that could not be made, each sentence once."""
         records = self.session.records
         return tuple(dict.fromkeys(f"{f.check}: {f.message}" for r in records for f in r.unproven))
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
-        """Cells, topologies and claims that are worse by more than noise, in too few runs."""
+        """Cells, topologies and claims that are worse, but have too few runs to confirm it."""
         cells = [" ".join(key) for key in self.again if self.cells[key].severity > 1]
         topologies = [
             f"{name} as a whole"
             for name, verdict in self.topologies.items()
-            if any(each.seen.wants_run and each.severity > 1 for each in verdict.metrics)
+            if any(each.tonight.wants_run and each.severity > 1 for each in verdict.metrics)
         ]
         return (*cells, *topologies, *(c.id for c, verdict in self.claims if verdict.wants_pair))
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command ends with: missing evidence is no 0."""
+        """Exit code of the command; NOT_JUDGED if evidence is missing."""
         claims = [verdict for _, verdict in self.claims]
         verdicts = (*self.cells.values(), *self.topologies.values(), *claims)
         codes = [exit_code_of(verdict.status, strict=self.strict) for verdict in verdicts]
         missing = self.not_measured and not self.partial
-        unproven = self.strict and (self.unproven or self.session_judge.expected.troubles)
+        unproven = self.strict and (self.unproven or self.session_judge.expected.problems)
         if self.session.unreadable or missing or unproven or self.unconfirmed:
             codes.append(ExitCode.NOT_JUDGED)
-        return first_of(codes)
+        return combined_code(codes)
 
 
 def rejudge(
@@ -100,15 +100,15 @@ def rejudge(
     claims: Sequence[Path] = (),
     partial: bool = False,
     strict: bool = False,
-) -> Judged:
-    """Judge a stored session of *system* below *runs*, the newest if none is named.
+) -> RejudgedSession:
+    """Judge a stored session of *system* in the folder *runs*, by default the newest.
 
-    :param state: folder of references of single hosts.
+    :param state: folder of the references of single hosts.
     :param rootdir: folder of the project.
-    :param history: folder of a history whose sessions are past nights too; None for none.
-    :param partial: whether cells of the baseline may be without a run.
-    :param strict: whether what is unsettled or unproven counts as not judged.
-    :raises ConfigError: if there is none, nothing of it can be read, or the baseline cannot be
+    :param history: folder of a history, whose sessions count as past nights too; None for none.
+    :param partial: whether cells of the baseline may have no run.
+    :param strict: whether inconclusive verdicts and unproven checks count as not judged.
+    :raises ConfigError: if there is no such session, it cannot be read, or the baseline cannot be
         used.
     """
     session = find_session(runs, system, run_id)
@@ -116,7 +116,7 @@ def rejudge(
     counted = session.runs()
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
     topology_verdicts = {name: judge.judge_topology(name, counted) for name, _ in keys}
-    return Judged(
+    return RejudgedSession(
         session_judge=judge,
         session=session,
         cells=dict(_judge_cells(session, judge)),
@@ -133,12 +133,12 @@ def rejudge(
 def _judge_claims(
     files: Sequence[Path], session: StoredSession, judge: SessionJudge
 ) -> Iterator[tuple[Claim, ClaimVerdict]]:
-    """Judge the claims of *files* of which every topology was measured."""
+    """Yield the verdict of each claim in *files* whose topologies were all measured."""
     valid = session.valid()
-    there = {topology for topology, _ in valid}
+    topologies = {topology for topology, _ in valid}
     measured = {(record.topology, record.workload.id) for record in session.records}
     for claim in (claim for file in files for claim in load_claims(file)):
-        if claim.undecidable is not None or not there.issuperset(claim.topologies):
+        if claim.undecidable is not None or not topologies.issuperset(claim.topologies):
             continue
         invalid = measured.difference(valid)
         lookup = judge.lookup_for(claim, valid, broken=(), invalid=invalid)
@@ -146,13 +146,13 @@ def _judge_claims(
 
 
 def invalid_verdict(runs: Sequence[Record]) -> Verdict:
-    """Return what is said of a cell that has an invalid run among *runs*."""
-    said = [f"invalid: {finding.check}: {finding.message}" for r in runs for finding in r.invalid]
-    return Verdict(status=Status.ERROR, subject=runs[0].cell, misses=tuple(dict.fromkeys(said)))
+    """Return the ERROR of a cell with an invalid run among *runs*."""
+    misses = [f"invalid: {finding.check}: {finding.message}" for r in runs for finding in r.invalid]
+    return Verdict(status=Status.ERROR, subject=runs[0].cell, misses=tuple(dict.fromkeys(misses)))
 
 
 def _judge_cells(session: StoredSession, judge: SessionJudge) -> Iterator[tuple[Key, Verdict]]:
-    """Judge every cell that was measured."""
+    """Yield the verdict of every measured cell."""
     valid = session.valid()
     measured: dict[Key, list[Record]] = {}
     for record in session.records:
@@ -170,7 +170,7 @@ def _judge_of(
     rootdir: Path,
     history: Path | None,
 ) -> SessionJudge:
-    """Return the judge that *session* would have had, with the baseline of today."""
+    """Return a judge for *session* with the present baseline."""
     first = session.records[0]
     return SessionJudge(
         system=system,

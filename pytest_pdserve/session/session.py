@@ -1,4 +1,4 @@
-"""One session: what was measured so far, and how it is judged."""
+"""State of a session: measured cells, verdicts, reruns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.building import Provenance
-from pytest_pdserve.results.history import one_a_start
+from pytest_pdserve.results.history import one_per_start
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_run
 from pytest_pdserve.serving.model import with_model_path
@@ -45,30 +45,30 @@ from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
 
-_LOST = "it could not run again, as the topology ended in an ERROR"
+_LOST = "it could not run again, since the topology ended in an ERROR"
 _ENDED = "the session ended before it could run again"
 NEW_SUSPICION = RULE.suspicious_share / 2
-"""Suspicion of a cell without a reference: it runs again after all that are suspicious."""
+"""Suspicion of a cell without a reference: lower than of suspicious cells, which run first."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """State that fixtures and summary share."""
+    """State of a session that fixtures and the summary share."""
 
     settings: Settings
-    """What was asked."""
+    """Settings from options and ini keys."""
     system: System
-    """System with its model path resolved."""
+    """System, with its model path resolved."""
     store: RunStore
-    """Where records go."""
+    """Run folder, where records are written."""
     provenance: Provenance
     """Versions and host."""
     state: Path
-    """Folder of references of single hosts."""
+    """Folder of the references of single hosts."""
     cells: dict[Key, Cell] = field(default_factory=dict)
-    """Valid cells by topology and workload."""
+    """Measured cells whose runs are valid, by topology and workload id."""
     invalid: dict[Key, Cell] = field(default_factory=dict)
-    """Cells of which a run is invalid."""
+    """Cells with an invalid run, likewise."""
     broken: set[str] = field(default_factory=set)
     """Topologies that ended in an ERROR."""
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
@@ -78,31 +78,31 @@ class Session:
     reruns: int = 0
     """Runs of suspicious cells on fresh starts so far."""
     waiting: set[Key] = field(default_factory=set)
-    """Cells that were put off and have not been judged since."""
+    """Deferred cells that have not been judged since."""
     deployments: dict[str, RestartableDeployment] = field(default_factory=dict)
-    """Every topology that had its turn, by its id."""
+    """Every topology that has been used, by its id."""
     shared: dict[str, SharedEngines] = field(default_factory=dict)
     """Instances that topologies share, by topology id."""
     trouble: list[str] = field(default_factory=list)
-    """What went wrong after the tests."""
+    """Errors that occurred after the tests, for the summary."""
     progress: Progress = print
-    """Where to say that a cell is run again."""
+    """Receives progress messages."""
     claims: list[tuple[Claim, ClaimVerdict]] = field(default_factory=list)
-    """Verdict of each claim."""
+    """Claims that were judged, with their verdicts."""
     smoke: dict[str, tuple[str, Verdict]] = field(default_factory=dict)
-    """Topology and verdict of each test that asked servers and compared nothing, by its node id."""
+    """Topology and verdict of each smoke test, by its node id."""
     phases: SessionPhases = field(default_factory=SessionPhases)
-    """Where its time goes."""
+    """Times by phase."""
     deadline: Deadline = field(default_factory=Deadline)
-    """When it must have ended."""
-    _judge_made: SessionJudge | None = None
+    """Time at which it must have ended."""
+    _cached_judge: SessionJudge | None = None
 
     @classmethod
     def start(cls, settings: Settings) -> Session:
-        """Make the run folder and look at host and versions.
+        """Create the run folder, and collect versions and hardware of this host.
 
-        :raises ConfigError: if what is known of the client cannot be read.
-        :raises StoreError: if the folder cannot be made.
+        :raises ConfigError: if the client's offsets cannot be read.
+        :raises StoreError: if the folder cannot be created.
         """
         system = with_model_path(settings.system)
         return cls(
@@ -116,15 +116,15 @@ class Session:
         )
 
     def set_versions(self, versions: Mapping[str, str]) -> None:
-        """Add what servers that run already say of their versions."""
-        if versions.keys() - self.provenance.versions.keys():  # else every start would forget
+        """Add *versions* that servers report to the provenance, unless they are already known."""
+        if versions.keys() - self.provenance.versions.keys():  # keeps the cached judge otherwise
             self.provenance = replace(
                 self.provenance, versions={**versions, **self.provenance.versions}
             )
-            self._judge_made = None
+            self._cached_judge = None
 
     def set_nodes(self, allocation: Allocation) -> None:
-        """Say of records where they come from: the nodes, not the machine that pytest runs on."""
+        """Replace the hardware in the provenance by that of the nodes, and add their versions."""
         hardware = allocation.describe_nodes()
         self.provenance = replace(
             self.provenance,
@@ -133,7 +133,7 @@ class Session:
             fingerprint=fingerprint(hardware, self.system),
             cluster=allocation.describe(),
         )
-        self._judge_made = None
+        self._cached_judge = None
 
     @property
     def _nodes_known(self) -> bool:
@@ -141,9 +141,9 @@ class Session:
 
     @property
     def session_judge(self) -> SessionJudge:
-        """What runs are held against, as far as the nodes and versions are known by now."""
-        if self._judge_made is None:
-            self._judge_made = SessionJudge(
+        """Judge of this session, for the nodes and versions that are known so far."""
+        if self._cached_judge is None:
+            self._cached_judge = SessionJudge(
                 system=self.system,
                 provenance=self.provenance,
                 nodes_known=self._nodes_known,
@@ -153,15 +153,16 @@ class Session:
                 rootdir=self.settings.project.rootdir,
                 history_folder=self.settings.project.history,
             )
-        return self._judge_made
+        return self._cached_judge
 
     def measure(
         self, deployed: RestartableDeployment, workload: Workload, *, again: bool = False
     ) -> Cell:
-        """Run *workload* and keep the records; a cell that ran already is returned as it is.
+        """Run *workload* and return its cell; a cell that was already measured is not run again.
 
-        :param again: whether it may run once more on a fresh start, if it :meth:`wants_run`.
-        :raises InvalidRunError: if a run is invalid; its record is written all the same.
+        :param again: whether to run a measured cell once more on a fresh start if it
+            :meth:`wants_run`.
+        :raises InvalidRunError: if a run is invalid; its record is written nevertheless.
         """
         key = (deployed.topology.id, workload.id)
         before = self.cells.get(key)
@@ -170,14 +171,14 @@ class Session:
         return self.measure_again(deployed, before) if again and self.wants_run(key) else before
 
     def measure_again(self, deployed: RestartableDeployment, before: Cell) -> Cell:
-        """Run a cell once more, on a start on which it has not run yet.
+        """Run a cell once more, on a start of the servers on which it has not run yet.
 
         :raises InvalidRunError: as :meth:`measure`.
         """
-        made = {record.start for record in before.records}
+        used = {record.start for record in before.records}
         new = self.is_new((before.topology, before.workload.id))
         with contextlib.nullcontext() if new else self.phases.rerunning():
-            if deployed.restartable and deployed.starts and deployed.starts - 1 in made:
+            if deployed.restartable and deployed.starts and deployed.starts - 1 in used:
                 deployed.restart()
             cell = self._measured(deployed, before.workload, before)
         if not new:
@@ -197,10 +198,10 @@ class Session:
         return self.cells[key]
 
     def rotation(self, start: int) -> int:
-        """Return by how many places nodes are rotated at a start of a topology.
+        """Return the positions by which nodes are rotated at a start of a topology.
 
-        From night to night and from start to start instances take other nodes, so that a slow node
-        can be told from a slow stack. Nodes that are one machine stay where they are.
+        Instances use other nodes on each night and each start, so that a slow node can be told from
+        a slow stack. Nodes that are one machine are not rotated.
         """
         if self.system.cluster.shared_host:
             return 0
@@ -211,58 +212,59 @@ class Session:
         return (night + start) % self.system.cluster.nodes
 
     def is_new(self, key: Key) -> bool:
-        """Whether a cell has no reference yet."""
+        """Return whether a cell has no reference yet."""
         return self.session_judge.is_new(key)
 
     def wants_run(self, key: Key) -> bool:
-        """Whether one more run of a measured cell, on a fresh start, is needed and allowed."""
-        return self.suspicion(key) > 0 and not self.spent(1, key)
+        """Return whether one more run of a measured cell on a fresh start is needed and allowed."""
+        return self.suspicion(key) > 0 and not self.reruns_exhausted(1, key)
 
     def suspicion(self, key: Key) -> float:
-        """Return how much a cell needs one more run: its worst change in limits; 0 for no need."""
+        """Return how urgently a cell needs one more run: its worst change in limits; 0 if not."""
         cell = self.cells[key]
         if self.is_new(key):
             return NEW_SUSPICION if self._starts(cell) < self._first_starts else 0.0
         return self.session_judge.suspicion(key, cell.records)
 
-    def put_off(self, key: Key) -> str:
-        """Remember that a cell waits for one more run, and return why it needs one.
+    def defer(self, key: Key) -> str:
+        """Mark a cell as waiting for one more run, and return the reason.
 
-        :returns: empty of a cell without a reference, but for the first of its topology.
+        :returns: empty for a cell without a reference, except for the first of its topology.
         """
-        cell, known = self.cells[key], {topology for topology, _ in self.waiting}
+        cell, waiting = self.cells[key], {topology for topology, _ in self.waiting}
         self.waiting.add(key)
         if self.is_new(key):
             why = f"cells without a reference are measured on {self._first_starts} starts"
-            return why if key[0] not in known else ""
+            return why if key[0] not in waiting else ""
         worst = self.session_judge.worst_suspicion(key, cell.records)
         return brief(worst) if worst is not None else ""
 
     def _starts(self, cell: Cell) -> int:
-        return len(one_a_start(cell.records))
+        return len(one_per_start(cell.records))
 
     @property
     def _first_starts(self) -> int:
-        """Starts on which a cell without a reference is measured."""
+        """Number of starts on which a cell without a reference is measured."""
         return self.settings.first_runs if backend_of(self.system).starts_servers else 1
 
-    def spent(self, runs: int, key: Key) -> bool:
-        """Whether so many reruns are more than the session may make; remembers it for *key*."""
-        if not self.deadline.leaves(runs):
+    def reruns_exhausted(self, runs: int, key: Key) -> bool:
+        """Return whether *runs* more reruns are too many; store why in ``why_unconfirmed``."""
+        if not self.deadline.has_time_for(runs):
             self.session_judge.why_unconfirmed[key] = f"no time is left before {self.deadline}"
             return True
         if key in self.cells and self.is_new(key):
             return False
-        most = self.system.judgement.max_reruns
-        if self.reruns + runs <= most:
+        max_reruns = self.system.judgement.max_reruns
+        if self.reruns + runs <= max_reruns:
             return False
-        self.session_judge.why_unconfirmed[key] = f"[judgement] max_reruns = {most} allows no more"
+        why = f"[judgement] max_reruns = {max_reruns} allows no more"
+        self.session_judge.why_unconfirmed[key] = why
         return True
 
     def _runs(
         self, deployed: RestartableDeployment, workload: Workload, before: Cell | None
     ) -> Cell:
-        """*before* and the runs of one start; none of their records is written over another's."""
+        """Run *workload* on the present start, and return the cell with the runs of *before*."""
         written = [*zip(before.records, before.paths, strict=True)] if before else []
         first = self.store.next_repeat(deployed.topology.id, workload)
         for repeat in range(first, first + self.settings.repeats):
@@ -270,18 +272,18 @@ class Session:
         cell = Cell(
             records=tuple(record for record, _ in written), paths=tuple(p for _, p in written)
         )
-        said = [line for record, path in written for line in self._invalidity(record, path)]
-        if said:
+        reasons = [line for record, path in written for line in self._invalidity(record, path)]
+        if reasons:
             self.invalid[cell.topology, workload.id] = cell
             raise InvalidRunError(
-                "\n".join([f"the run of {cell.records[0].cell} is invalid:", *said])
+                "\n".join([f"the run of {cell.records[0].cell} is invalid:", *reasons])
             )
         return cell
 
     def _invalidity(self, record: Record, path: Path) -> list[str]:
-        """Why *record* is invalid, a line each, and then its file."""
-        said = [f"  {finding.check}: {finding.message}" for finding in record.invalid]
-        return [*said, f"  record  {path}"] if said else []
+        """Return why *record* is invalid, one reason a line, and its file; empty if it is valid."""
+        reasons = [f"  {finding.check}: {finding.message}" for finding in record.invalid]
+        return [*reasons, f"  record  {path}"] if reasons else []
 
     def _run(
         self,
@@ -302,7 +304,7 @@ class Session:
         return record, path
 
     def judge(self, cell: Cell) -> Verdict:
-        """Hold a cell against its baseline; a cell without one is NEW, and its runs become it.
+        """Judge a cell by its baseline; without one it is NEW, and its runs become the baseline.
 
         :raises ConfigError: if the baseline cannot be used.
         :raises StoreError: if it cannot be written.
@@ -312,18 +314,18 @@ class Session:
             verdict = judge_new(self, cell)
         else:
             verdict = self.session_judge.judge(key, cell.records)
-        verdict = verdict.beside(*pointers(self, cell))
+        verdict = verdict.with_evidence(*pointers(self, cell))
         self.waiting.discard(key)
         self.verdicts[key] = verdict
         return verdict
 
     def judge_topology(self, deployed: RestartableDeployment) -> Verdict:
-        """Judge the median of each metric over all cells of a topology.
+        """Judge a topology by the median of each metric over its cells.
 
-        Where it is suspicious, all of its cells are run again on fresh starts first.
+        If it is suspicious, all of its cells are run again on fresh starts first.
 
         :returns: NOT JUDGED if fewer than two of its cells have a reference and were measured; NOT
-            ASKED if the sweep has but one cell, which is judged by itself.
+            ASKED if the sweep has only one cell, which is judged by itself.
         """
         topology = deployed.topology.id
         while self._rerun_topology(deployed):
@@ -335,22 +337,22 @@ class Session:
                 status, why = Status.NOT_ASKED, "the sweep has one cell, which is judged by itself"
             misses = (f"{topology} as a whole: {why}",)
             return Verdict(status=status, subject=topology, misses=misses)
-        verdict = verdict.beside(("records", str(self.store.folder)))
+        verdict = verdict.with_evidence(("records", str(self.store.folder)))
         self.topology_verdicts[topology] = verdict
         return verdict
 
     def _rerun_topology(self, deployed: RestartableDeployment) -> bool:
-        """Run all cells of a suspicious topology on one fresh start; tell whether that was done."""
+        """Run all cells of a suspicious topology on a fresh start; return whether that was done."""
         topology = deployed.topology.id
         worst = self.session_judge.worst_of_topology(topology, self.tonight())
         if worst is None:
             return False
         cells = [cell for key, cell in self.cells.items() if key[0] == topology]
         cells = [c for c in cells if not self.is_new((topology, c.workload.id))]
-        if self.spent(len(cells), (topology, "")):
+        if self.reruns_exhausted(len(cells), (topology, "")):
             return False
         over = f"{brief(worst)}, over {len(cells)} cells"
-        self.progress(f"{over}: all of them run again on {deployed.where_again}")
+        self.progress(f"{over}: all of them run again on {deployed.rerun_target}")
         with self.phases.rerunning():
             if deployed.restartable and deployed.starts:
                 deployed.restart()
@@ -359,11 +361,11 @@ class Session:
         return True
 
     def close(self) -> None:
-        """Judge cells that still wait for a run, and have the night's PASS cells join the baseline.
+        """Judge cells that still wait for a run, and add PASS cells to the baseline.
 
-        Trouble is kept for the summary.
+        Errors are added to :attr:`trouble`, for the summary.
         """
-        if self._judge_made is None:
+        if self._cached_judge is None:
             return
         try:
             self._judge_waiting()
@@ -372,7 +374,7 @@ class Session:
             self.trouble.append(f"tonight's PASS cells did not join the baseline: {error}")
 
     def _judge_waiting(self) -> None:
-        """Judge what is suspicious and could not run again, by the runs it has."""
+        """Judge suspicious cells and topologies that could not run again by the runs they have."""
         judge = self.session_judge
         for key in sorted(self.waiting & self.cells.keys()):
             if not self.is_new(key):
@@ -390,7 +392,7 @@ class Session:
 
 
 def _store(runs: Path, system: System) -> RunStore:
-    """A new run folder; of figures nothing is ever written, so that none is made."""
+    """Create a run folder and return its store; for figures, a store that is never written to."""
     if system.figures is not None:
         return RunStore(folder=runs, session=SessionRef(id=system.name))
     return create_run(runs, system.name, simulated_night=backend_of(system).night(system))

@@ -1,4 +1,4 @@
-"""What a session was asked for."""
+"""Settings of a session, from options and ini keys."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pytest_pdserve.values.topology import Topology
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the user asked for."""
+    """Settings of a session."""
 
     topologies: tuple[Topology, ...]
     """Topologies to measure, in order."""
     system: System
-    """What to measure on; model path as in its file."""
+    """System to measure; model path as in its file."""
     project: Project
-    """Root, runs folder, and what its settings say."""
+    """Project, with its folders and defaults."""
     repeats: int
-    """Runs of a cell on each start of its servers; the first is judged."""
+    """Runs of a cell on each start of its servers; only the first is judged."""
     first_runs: int
     """Fresh starts on which a cell without a reference is measured."""
     record: bool
-    """Whether nights join the baseline."""
+    """Whether runs may join the baseline."""
     strict: bool
-    """Whether an unmet requirement or unproven check fails."""
+    """Whether an unmet requirement or an unproven check fails the session."""
     job_id: str | None = None
-    """Running job whose nodes are used."""
+    """Id of a running job whose nodes are used; None to acquire nodes."""
     until: datetime | None = None
     """When the session must have ended; None without a deadline."""
     report: Path | None = None
-    """File that the report is written to, beside the one in the run folder."""
+    """Further file for the report, in addition to the one in the run folder; None for none."""

@@ -1,4 +1,4 @@
-"""Disaggregated serving computed by a model that was fitted to the article; no server runs."""
+"""The simulated backend: disaggregated serving computed by a model fitted to the article."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pytest_pdserve.values.system import System
 
 
 class SimulatedBackend(Backend):
-    """Nodes that do not exist."""
+    """The backend of simulated nodes, on which no server runs."""
 
     name = "simulated"
     tables: Mapping[str, type] = {"simulation": SimulationSpec}
@@ -43,12 +43,12 @@ class SimulatedBackend(Backend):
     deployer = staticmethod(deploy_simulated)
 
     def client_kind(self, system: System) -> ClientKind:
-        """Return the client whose figures the model was fitted to."""
+        """Return the client whose figures the model was fitted to: an unnamed one."""
         del system
         return UNNAMED_CLIENT
 
     def check(self, system: System) -> None:
-        """Refuse an installation without simpy, and arguments that no simulated engine knows."""
+        """Raise ConfigError without simpy, or for unsupported arguments of the engine."""
         for role in ROLES:
             engine_limits(system.serve_args(role))
         if importlib.util.find_spec("simpy") is None:
@@ -58,32 +58,32 @@ class SimulatedBackend(Backend):
             )
 
     def examine(self, system: System) -> Sequence[Prerequisite]:
-        """Return what the model needs: no server, so no machine."""
+        """Return the prerequisites: the simpy package; no machine, as there is no server."""
         return [distribution_row("simpy", extra="simulate")]
 
     def check_file(self, system: System) -> None:
-        """Refuse drift out of all measure, and loads that would be computed for hours."""
+        """Raise ConfigError for excessive drift, and for loads that would take hours to compute."""
         system.table("simulation", SimulationSpec).check()
         for load in system.sweep.workloads():
             check_size(load)
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[Allocation]:
-        """Hold nodes in name only."""
+        """Yield an allocation of simulated nodes."""
         yield SimulatedAllocation(system, self.hosts(system))
 
     def night(self, system: System) -> int:
-        """Return the night that the system file names."""
+        """Return the number of the night in the system file."""
         return system.table("simulation", SimulationSpec).night
 
     def at_start(self, system: System, number: int) -> System:
-        """Return *system* with another seed of its noise at every start, and the same loads."""
+        """Return *system* with another noise seed for each start, and the same loads."""
         spec = system.table("simulation", SimulationSpec)
         changed = replace(spec, noise_seed=number)
         return replace(system, tables={**system.tables, "simulation": changed})
 
     def describe_hardware(self, system: System) -> Mapping[str, str]:
-        """Return the model's constants, which decide how fast the nodes serve."""
+        """Return the constants of the model, which determine the speed of the simulated nodes."""
         replay = system.table("simulation", SimulationSpec).replay
         constants = {name: f"{value:g}" for name, value in asdict(fitted()).items()}
         return {"simulated": "yes", "replay": str(replay)} | constants

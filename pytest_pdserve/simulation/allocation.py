@@ -1,4 +1,4 @@
-"""Nodes that do not exist."""
+"""The allocation of simulated nodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_pdserve.values.system import System
 
 
 class SimulatedAllocation:
-    """Nodes in name only: nothing can be started on them."""
+    """An allocation of simulated nodes, on which nothing can be started."""
 
     kind = "simulated"
 
@@ -36,47 +36,47 @@ class SimulatedAllocation:
         self.containment = containment_of(system, hosts, image="", run_id="", run_folder="")
 
     def claim(self, node: str, port: int) -> bool:
-        """Every port is free where nobody listens."""
+        """Return True: all ports of simulated nodes are free."""
         return True
 
     def start(
         self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
     ) -> tuple[Process, ...]:
-        """Refuse.
+        """Raise LaunchError.
 
         :raises LaunchError: always.
         """
         raise LaunchError(f"{commands[0].name} cannot be started: the nodes are simulated")
 
     def stop(self, processes: Sequence[Process]) -> None:
-        """Nothing runs."""
+        """Do nothing, as there are no processes."""
 
     def check(self, *, fresh: bool = False) -> None:
-        """Nothing can be lost."""
+        """Do nothing, as simulated nodes cannot fail."""
 
     def find_versions(self) -> Mapping[str, str]:
-        """Nothing is installed."""
+        """Return no versions, as nothing is installed."""
         return {}
 
     def describe_nodes(self) -> Mapping[str, str]:
-        """The model's constants, which decide how fast the nodes serve."""
+        """Return the constants of the model, which determine the speed of the simulated nodes."""
         constants = {name: f"{value:g}" for name, value in asdict(fitted()).items()}
         return {"simulated": "yes", "replay": str(self._spec.replay)} | constants
 
     def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
-        """Nothing: GPUs of other machines are not watched."""
+        """Return a watch without GPUs."""
         return unwatched()
 
     def read_fabric(self) -> Sequence[FabricState]:
-        """Nothing: simulated nodes have no interfaces."""
+        """Return no states, as simulated nodes have no interfaces."""
         return ()
 
     def diagnose(self) -> None:
-        """Nothing to ask."""
+        """Do nothing, as simulated nodes have no state to diagnose."""
 
     def describe(self) -> Mapping[str, Any]:
-        """What records keep of these nodes."""
+        """Return what records store about these nodes."""
         return {"kind": self.kind, "night": self._spec.night}
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing, as nothing is acquired."""

@@ -1,4 +1,4 @@
-"""A topology that is only computed: the same records, of runs that never were."""
+"""The simulated deployment: computes runs and writes the same records as real ones."""
 
 from __future__ import annotations
 
@@ -40,26 +40,24 @@ if TYPE_CHECKING:
     from pytest_pdserve.simulation.model import SimulatedRun
 
 SIMULATED = "simulated: a model fitted to one article's means; no server ran"
-"""What everything that shows such numbers says of them."""
+"""Notice that is shown with all simulated numbers."""
 
 REPLAYED = "prompt tokens came from prefix caches, as the sweep's order and one seed leave them"
-"""What is said of hits that the system asks for; how many they are is in the counts."""
+"""Note on prefix-cache hits that the system file requests; their number is in the counts."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedDeployment:
-    """A topology on nodes that do not exist."""
+    """A topology on simulated nodes."""
 
     topology: Topology
-    """What would serve."""
     system: System
-    """What it would run on."""
     placement: Placement
-    """Which instance would be where."""
+    """The node of each instance."""
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """Nothing is installed."""
+        """Empty, as nothing is installed."""
         return {}
 
     def measure(
@@ -73,7 +71,7 @@ class SimulatedDeployment:
     ) -> tuple[Record, Path]:
         """Compute *workload* once and write its record, marked as simulated.
 
-        :param start: of the servers that there would be, counted from 0.
+        :param start: number of the simulated start of the servers, from 0.
         :returns: the record, and its file.
         :raises ConfigError: if the workload cannot be simulated.
         :raises StoreError: if the record cannot be written.
@@ -83,7 +81,7 @@ class SimulatedDeployment:
         started, began = datetime.now(UTC), time.monotonic()
         system, placement = self.system, self.placement
         run = simulate(placement, workload, system, repeat=repeat)
-        seen = observation_of(self, workload, run)
+        observation = observation_of(self, workload, run)
         facts = RunFacts(
             system=system.name,
             repeat=repeat,
@@ -95,10 +93,10 @@ class SimulatedDeployment:
             nodes=placement.nodes,
             simulated=True,
         )
-        findings = findings_of(seen, system)
-        return build_record(seen, facts, provenance, store, findings=findings)
+        findings = findings_of(observation, system)
+        return build_record(observation, facts, provenance, store, findings=findings)
 
-    def become(self, other: SimulatedDeployment) -> None:
+    def replace_servers(self, other: SimulatedDeployment) -> None:
         """Stand for the servers of *other*, which may be on other nodes."""
         self.placement = other.placement
 
@@ -113,9 +111,9 @@ def deploy_simulated(
     progress: Progress,
     rotation: int = 0,
 ) -> Iterator[SimulatedDeployment]:
-    """Place *topology* on the nodes of *allocation*, and start nothing.
+    """Place *topology* on the nodes of *allocation*, without starting anything.
 
-    :raises PlacementError: if it does not fit, or the model says nothing of it.
+    :raises PlacementError: if it does not fit, or the model does not support it.
     """
     del logs, progress
     placement = place(
@@ -131,7 +129,7 @@ def deploy_simulated(
 def observation_of(
     deployment: SimulatedDeployment, workload: Workload, run: SimulatedRun
 ) -> Observation:
-    """Return what would have been seen of *run*."""
+    """Return the observation of a simulated run."""
     return Observation(
         topology=deployment.topology,
         workload=workload,
@@ -144,12 +142,12 @@ def observation_of(
     )
 
 
-def findings_of(seen: Observation, system: System) -> tuple[Finding, ...]:
-    """Return that the run was simulated, and what sanity says of it all the same.
+def findings_of(observation: Observation, system: System) -> tuple[Finding, ...]:
+    """Return a note that the run was simulated, and the findings of the sanity checks.
 
-    Where the system replays the article's sweep, prefix-cache hits are what was asked for.
+    If the system replays the article's sweep, prefix-cache hits are intended, so only noted.
     """
-    findings: Sequence[Finding] = check_sanity(seen)
+    findings: Sequence[Finding] = check_sanity(observation)
     if system.table("simulation", SimulationSpec).replay:
         findings = [
             replace(f, severity="note", message=REPLAYED) if f.check == "prefix_cache" else f

@@ -1,8 +1,9 @@
-"""Engines with continuous batching and chunked prefill, in lock-step where they are one deployment.
+"""Simulated engines with continuous batching and chunked prefill; in lock-step if data-parallel.
 
-All sequences of an engine move with its steps, and a step takes as long for each of them. So a run
-of steps that nothing enters or leaves is one event, and its gaps an arithmetic series: one more
-token of context per sequence and step. The gaps of a request are a slice of its engine's steps.
+All sequences of an engine advance with its steps, and a step takes the same time for each of them.
+So consecutive steps with the same sequences are one event, and their durations are an arithmetic
+series: one more token of context per sequence and step. The gaps of a request are a slice of its
+engine's steps.
 """
 
 from __future__ import annotations
@@ -29,106 +30,104 @@ from pytest_pdserve.simulation.constants import Constants
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One request and what became of it."""
+    """One request with the times of its events."""
 
     prompt: object
     """Identity of its prompt."""
     input_len: int
     """Tokens of the prompt."""
     output_len: int
-    """Tokens asked for."""
+    """Tokens to generate."""
     arrival: float = 0.0
-    """When the client would send it, s."""
+    """When it is due to be sent, s."""
     start: float = 0.0
     """When the client sent it, s."""
     first: float = math.nan
-    """Its first token, s."""
+    """Time of its first token, s."""
     last: float = math.nan
-    """Its last token, s."""
+    """Time of its last token, s."""
     unit: int = -1
-    """Lock-step unit that generated its tokens."""
+    """Number of the lock-step unit that generated its tokens."""
     spans: list[tuple[int, int]] = field(default_factory=list)
-    """First step and number of steps that made its tokens: one run, and one per preemption."""
+    """First step and number of steps of its tokens: one pair, and another per preemption."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """What one engine does for a request."""
+    """The work of one engine for a request."""
 
     request: Request
-    """For whom."""
-    asked: int
-    """Tokens to generate in all."""
+    output_len: int
+    """Tokens to generate in total."""
     fetched: bool = False
-    """Whether the KV cache of the prompt came over a link."""
+    """Whether the KV cache of the prompt was transferred from another instance."""
     length: int = 0
-    """Tokens that must be in the KV cache before the next one can be generated."""
+    """Tokens that must be in the KV cache before the next token can be generated."""
     left: int = 0
     """Those of them that still need prefill."""
     outputs: int = 0
-    """Tokens still to generate."""
+    """Tokens that are still to be generated."""
     admitted: bool = False
-    """Whether it has its place in KV memory."""
+    """Whether KV memory is reserved for it."""
 
     def __post_init__(self) -> None:
         self.length = self.request.input_len
         self.left = 1 if self.fetched else self.length
-        self.outputs = self.asked
+        self.outputs = self.output_len
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Engine:
-    """One engine: its queue, its batch, its counts."""
+    """One engine with its queue, its batch and its counters."""
 
     name: str
-    """Instance that it belongs to."""
+    """Name of its instance."""
     cache: PrefixCache
-    """What it remembers of earlier prompts."""
     kv_tokens: float
-    """Tokens that its KV memory holds."""
+    """Capacity of its KV memory in tokens."""
     factor: float = 1.0
-    """How much longer its steps take than those of a sound node."""
+    """Factor of the duration of its steps; above 1 on a slow node."""
     token_budget: int = TOKEN_BUDGET
     """Tokens of a step, prompt and output together: ``--max-num-batched-tokens``."""
     max_sequences: int = MAX_SEQUENCES
     """Sequences at once: ``--max-num-seqs``."""
     inbox: list[tuple[float, int, Job]] = field(default_factory=list)
-    """Heap of what is on its way: arrival, tie-break, job."""
+    """Heap of jobs that have not arrived yet: arrival, tie-break, job."""
     waiting: deque[Job] = field(default_factory=deque)
-    """First come, first served."""
+    """Queue of arrived jobs, first come, first served."""
     finishing: list[tuple[int, int, Job]] = field(default_factory=list)
     """Heap of decoding jobs by the step that makes their last token."""
     prefilled: list[Job] = field(default_factory=list)
     """Jobs whose prompt ends within the present step."""
     context: int = 0
-    """Tokens that decoding sequences have behind them."""
+    """Context tokens of all decoding sequences."""
     filling: int = 0
-    """Tokens of admitted prompts that do not decode yet."""
+    """Tokens of admitted prompts that are not decoding yet."""
     preemptions: int = 0
-    """How often a sequence lost its place in KV memory."""
+    """Number of preemptions."""
     hits: int = 0
     """Prompt tokens from the prefix cache."""
     requests: int = 0
     """Jobs completed."""
     prompt_tokens: int = 0
-    """Of completed jobs."""
+    """Prompt tokens of completed jobs."""
     generated: int = 0
-    """Of completed jobs."""
+    """Generated tokens of completed jobs."""
 
     def receive(self, now: float) -> None:
-        """Let in what has arrived."""
+        """Move jobs that have arrived to the queue."""
         while self.inbox and self.inbox[0][0] <= now + 1e-12:
             job = heapq.heappop(self.inbox)[2]
             self.waiting.append(job)
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to do now."""
+        """Whether it has jobs to work on."""
         return bool(self.waiting or self.finishing)
 
     @property
     def ready(self) -> bool:
-        """Whether the first that waits can have a place, or has one already."""
+        """Whether the first waiting job is admitted, or can be."""
         if not self.waiting:
             return False
         decoding, job = len(self.finishing), self.waiting[0]
@@ -139,13 +138,13 @@ class Engine:
 
     @property
     def free_steps(self) -> int:
-        """Steps for which KV memory lasts; a lone sequence always has its way."""
+        """Number of steps for which KV memory suffices; unlimited for a single sequence."""
         if len(self.finishing) < 2:
             return 1 << 62
         return int((self.kv_tokens - self.context - self.filling) // len(self.finishing))
 
     def preempt(self, step: int) -> None:
-        """Take KV memory from what came last until a step fits; it waits, and is computed anew."""
+        """Preempt the latest sequences until a step fits in KV memory; they are computed again."""
         while self.free_steps < 1:
             entry = max(self.finishing, key=lambda entry: entry[1])
             self.finishing.remove(entry)
@@ -161,9 +160,9 @@ class Engine:
             self.waiting.appendleft(job)
 
     def schedule(self) -> tuple[int, float]:
-        """Fill a step: a token per decoding sequence, then prompts while the budget lasts.
+        """Schedule a step: a token per decoding sequence, then prompt tokens within the budget.
 
-        :returns: prompt tokens of the step, and pairs of one of them and a token before it.
+        :returns: prompt tokens of the step, and the number of their pairs with an earlier token.
         """
         decoding = len(self.finishing)
         budget = self.token_budget - decoding
@@ -185,15 +184,15 @@ class Engine:
     def _admit(self, job: Job) -> None:
         job.admitted = True
         self.filling += job.length
-        if not job.fetched and job.outputs == job.asked:
+        if not job.fetched and job.outputs == job.output_len:
             hit = self.cache.hit(job.request.prompt, job.length)
             self.hits += hit
             job.left -= hit
 
-    def settle(self, step: int, ties: Iterator[int], count: int = 1) -> list[Job]:
-        """Make the tokens of *count* steps that end with number *step*.
+    def complete_steps(self, step: int, ties: Iterator[int], count: int = 1) -> list[Job]:
+        """Generate the tokens of *count* steps, of which *step* is the last.
 
-        :returns: jobs that are complete.
+        :returns: jobs that these steps complete.
         """
         self.context += len(self.finishing) * count
         complete = []
@@ -212,28 +211,28 @@ class Engine:
         for job in complete:
             self.requests += 1
             self.prompt_tokens += job.request.input_len
-            self.generated += job.asked
-            if job.asked > 1:
-                self.cache.keep(job.request.prompt, job.request.input_len, job.asked)
+            self.generated += job.output_len
+            if job.output_len > 1:
+                self.cache.keep(job.request.prompt, job.request.input_len, job.output_len)
         return complete
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Steps in a row whose durations are an arithmetic series."""
+    """Consecutive steps whose durations are an arithmetic series."""
 
     begin: float
-    """Start of the first, s."""
+    """Start of the first step, s."""
     first: float
-    """Duration of the first, s."""
+    """Duration of the first step, s."""
     growth: float
-    """How much longer each next one is, s."""
+    """Increase of the duration from step to step, s."""
     count: int
-    """Steps."""
+    """Number of steps."""
 
 
 class Unit:
-    """Engines that step together: a data-parallel deployment, or one engine alone."""
+    """Engines that step together: those of a data-parallel deployment, or a single engine."""
 
     def __init__(
         self,
@@ -254,7 +253,7 @@ class Unit:
         self._completed = completed
         self._ties = itertools.count()
         self._step = 0
-        self._resting = False
+        self._is_idle = False
         others = len(self.engines) - 1
         waits = others**constants.sync_growth if others else 0.0
         self._sync_s = constants.sync_s * waits
@@ -262,10 +261,10 @@ class Unit:
         self._process = env.process(self._run())
 
     def send(self, engine: int, job: Job, arrival: float) -> None:
-        """Have *job* arrive at an engine, now or later."""
+        """Send *job* to an engine, where it arrives now or later."""
         heapq.heappush(self.engines[engine].inbox, (arrival, next(self._ties), job))
-        if self._resting:
-            self._resting = False
+        if self._is_idle:
+            self._is_idle = False
             self._process.interrupt()
 
     @property
@@ -279,7 +278,7 @@ class Unit:
             for engine in self.engines:
                 engine.receive(now)
             if not any(engine.busy for engine in self.engines):
-                yield from self._rest(self._next_arrival - now)
+                yield from self._wait(self._next_arrival - now)
                 continue
             for engine in self.engines:
                 engine.preempt(self._step)
@@ -288,14 +287,14 @@ class Unit:
             else:
                 yield from self._decode_steps()
 
-    def _rest(self, seconds: float) -> Generator[simpy.Event, None, None]:
-        """Wait until *seconds* have passed, or something is sent."""
-        self._resting = True
+    def _wait(self, seconds: float) -> Generator[simpy.Event, None, None]:
+        """Wait until *seconds* have passed or a job is sent."""
+        self._is_idle = True
         try:
             yield self._env.event() if math.isinf(seconds) else self._env.timeout(seconds)
         except simpy.Interrupt:
             pass
-        self._resting = False
+        self._is_idle = False
 
     def _mixed_step(self) -> Generator[simpy.Event, None, None]:
         longest, fullest = 0.0, 0
@@ -307,10 +306,10 @@ class Unit:
         duration = longest + self._sync_s + self._sync_token_s * fullest
         begin = self._env.now
         yield self._env.timeout(duration)
-        self._settle(Segment(begin=begin, first=duration, growth=0.0, count=1))
+        self._complete_segment(Segment(begin=begin, first=duration, growth=0.0, count=1))
 
     def _decode_steps(self) -> Generator[simpy.Event, None, None]:
-        """Step until a sequence ends, something arrives, or another engine becomes the slowest."""
+        """Run steps until a sequence ends, a job arrives, or another engine becomes the slowest."""
         begin = self._env.now
         steps = min(e.finishing[0][0] for e in self.engines if e.finishing) - self._step + 1
         steps = min(steps, *(engine.free_steps for engine in self.engines))
@@ -323,15 +322,15 @@ class Unit:
         first += self._sync_s + self._sync_token_s * fullest
         steps = min(steps, steps_until(self._next_arrival - begin, first, growth))
         total = series_s(steps, first, growth)
-        yield from self._rest(total)
+        yield from self._wait(total)
         passed = self._env.now - begin
         if passed < total - 1e-12:
             steps = min(steps, steps_until(passed, first, growth))
             yield self._env.timeout(max(0.0, series_s(steps, first, growth) - passed))
-        self._settle(Segment(begin=begin, first=first, growth=growth, count=steps))
+        self._complete_segment(Segment(begin=begin, first=first, growth=growth, count=steps))
 
     def _series(self, engine: Engine) -> tuple[float, float]:
-        """Duration of its next pure decode step, and by how much each next one is longer."""
+        """Return the duration of an engine's next decode-only step, and its increase per step."""
         growth = self._constants.context_token_s * len(engine.finishing) * engine.factor
         return self._engine_s(engine, 0, 0.0), growth
 
@@ -346,14 +345,14 @@ class Unit:
             + (constants.eager_s if decoding + prompt_tokens > GRAPH_TOKENS else 0.0)
         )
 
-    def _settle(self, segment: Segment) -> None:
+    def _complete_segment(self, segment: Segment) -> None:
         self.segments.append(segment)
         now = self._env.now
         last = self._step + segment.count - 1
         self._step += segment.count
         for engine in self.engines:
             fresh = engine.prefilled
-            complete = engine.settle(last, self._ties, segment.count)
+            complete = engine.complete_steps(last, self._ties, segment.count)
             engine.prefilled = []
             for job in fresh:
                 if job.request.unit != self.number:
@@ -365,12 +364,12 @@ class Unit:
 
 
 def series_s(count: int, first: float, growth: float) -> float:
-    """Seconds of *count* steps, the first *first* long, each next one *growth* longer."""
+    """Return the duration of *count* steps: *first* for the first, *growth* more for each next."""
     return count * first + growth * count * (count - 1) / 2
 
 
 def steps_until(seconds: float, first: float, growth: float) -> int:
-    """Steps, at least one, after which *seconds* have passed."""
+    """Return the number of steps, at least one, after which *seconds* have passed."""
     if math.isinf(seconds):
         return 1 << 62
     lead = first - growth / 2  # the root that does not cancel out where growth is small

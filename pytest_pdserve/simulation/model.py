@@ -1,4 +1,4 @@
-"""What a benchmark on nodes that do not exist would have measured."""
+"""The simulation of one run: requests, engines and noise give a benchmark result."""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ from pytest_pdserve.values.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedRun:
-    """One simulated run, as a client and the instances' counters would show it."""
+    """One simulated run: the client's result and the instances' counters."""
 
     result: BenchResult
-    """The client's result."""
     served: tuple[ServedCounts, ...]
-    """Counts per instance."""
+    """Counters of each instance."""
 
 
 def check_workload(workload: Workload) -> None:
-    """Make sure that *workload* can be simulated.
+    """Check that *workload* can be simulated.
 
-    :raises ConfigError: if it is too large, or the model says nothing of its data set, options or
+    :raises ConfigError: if it is too large, or the model does not support its data set, options or
         arrivals.
     """
     load = workload.known()
@@ -54,17 +53,17 @@ def check_workload(workload: Workload) -> None:
         raise ConfigError(f"options {', '.join(load.options)} cannot be simulated; leave them out")
     if workload.dataset != "random":
         raise ConfigError(
-            f"dataset {workload.dataset!r} cannot be simulated: its lengths are not known here; "
-            "only 'random' has lengths of its own"
+            f"dataset {workload.dataset!r} cannot be simulated: its lengths are unknown; "
+            "expected 'random'"
         )
 
 
 def make_requests(
     workload: Workload, seed: int, lengths: Sequence[tuple[int, int]] = ()
 ) -> list[Request]:
-    """The requests of *workload*: all at once, or by a Poisson process of its rate.
+    """Return the requests of *workload*: all at once, or as a Poisson process of its rate.
 
-    :param lengths: input and output length of each request, where they differ.
+    :param lengths: input and output length of each request, if they differ.
     """
     source = random.Random(seed)  # noqa: S311 - a simulation
     now, requests = 0.0, []
@@ -86,19 +85,19 @@ def serve(
     constants: Constants | None = None,
     lengths: Sequence[tuple[int, int]] = (),
 ) -> tuple[Outcome, ...]:
-    """Serve *cells* one after the other on engines that keep their prefix caches between them.
+    """Serve *cells* in sequence on engines that keep their prefix caches between cells.
 
-    :param lengths: of each request of the last cell, where they differ.
+    :param lengths: input and output length of each request of the last cell, if they differ.
     :raises ConfigError: if a workload or the system's noise cannot be simulated.
-    :raises PlacementError: if the model says nothing of the topology.
+    :raises PlacementError: if the model does not support the topology.
     """
     for cell in cells:
         check_workload(cell)
     spec, caches = system.table("simulation", SimulationSpec), Caches()
     nodes = [f"node{n}" for n in range(system.cluster.nodes)]
     if spec.bad_node is not None and spec.bad_node not in nodes:
-        known = ", ".join(nodes)
-        raise ConfigError(f"simulation.bad_node = {spec.bad_node!r} is none of {known}")
+        names = ", ".join(nodes)
+        raise ConfigError(f"simulation.bad_node = {spec.bad_node!r}, expected one of {names}")
     factors = {spec.bad_node: spec.bad_node_factor} if spec.bad_node else {}
     limits = limits_of(system)
     outcomes = []
@@ -120,17 +119,17 @@ def serve(
 
 
 def limits_of(system: System) -> dict[str, EngineLimits]:
-    """Return what the engines of each role are told; nothing by a system of real servers.
+    """Return the limits of the engines of each role; empty for a system of real servers.
 
-    :raises ConfigError: if a simulated engine does not know an argument.
+    :raises ConfigError: if a simulated engine does not support an argument.
     """
     if not system.simulated:
         return {}
     return {role: engine_limits(system.serve_args(role)) for role in ROLES}
 
 
-def history(workload: Workload, system: System) -> tuple[Workload, ...]:
-    """Cells of the sweep before *workload*; none if it is no cell of the sweep."""
+def earlier_cells(workload: Workload, system: System) -> tuple[Workload, ...]:
+    """Return the cells of the sweep before *workload*; none if it is not a cell of the sweep."""
     cells = system.sweep.workloads()
     ids = [cell.id for cell in cells]
     return cells[: ids.index(workload.id)] if workload.id in ids else ()
@@ -139,11 +138,14 @@ def history(workload: Workload, system: System) -> tuple[Workload, ...]:
 def simulate(
     placement: Placement, workload: Workload, system: System, *, repeat: int = 0
 ) -> SimulatedRun:
-    """Measure *workload* on nodes that do not exist; the same arguments give the same numbers.
+    """Return a simulated run of *workload*; the same arguments give the same numbers.
 
-    :raises ConfigError: if the workload cannot be simulated, or topology and model do not fit.
+    :raises ConfigError: if the workload cannot be simulated.
+    :raises PlacementError: if the model does not support the topology.
     """
-    earlier = history(workload, system) if system.table("simulation", SimulationSpec).replay else ()
+    earlier = (
+        earlier_cells(workload, system) if system.table("simulation", SimulationSpec).replay else ()
+    )
     outcome = serve(placement, (*earlier, workload), system, repeat=repeat)[-1]
     data = bench_result(outcome, workload.known())
     result = BenchResult.from_json(data, source="the simulation")

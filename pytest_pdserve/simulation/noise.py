@@ -23,13 +23,15 @@ class Draw:
     ttft: float = 1.0
     """Factor of every time to first token."""
     ttft_tail: float = 1.0
-    """Further factor of the 99th percentile; none at the median, more and more above it."""
+    """Additional factor at the 99th percentile of TTFT; grows from 1 at the median."""
 
 
 def draw(spec: SimulationSpec, key: str) -> Draw:
-    """Noise of the run called *key*, e.g. topology, workload and repeat; the same for the same.
+    """Return the noise of a run; the same *key* gives the same noise.
 
-    The part that a night has in common is drawn by night alone, so it moves all cells alike.
+    The part that a night shares is drawn per night, so it affects all cells equally.
+
+    :param key: name of the run, e.g. of topology, workload and repeat.
     """
     seed = f"{spec.seed}/{spec.night}" + (f"/{spec.noise_seed}" if spec.noise_seed else "")
     night = random.Random(seed)  # noqa: S311 - a simulation
@@ -48,7 +50,7 @@ def draw(spec: SimulationSpec, key: str) -> Draw:
 
 
 def _standard(source: random.Random, spec: SimulationSpec) -> float:
-    """A draw of variance 1."""
+    """Return a random value of variance 1."""
     normal = source.gauss(0.0, 1.0)
     if not spec.heavy_tails:
         return normal
@@ -57,15 +59,15 @@ def _standard(source: random.Random, spec: SimulationSpec) -> float:
 
 
 def slowed(constants: Constants, factor: float) -> Constants:
-    """*constants* with every time longer by *factor*."""
+    """Return *constants* with every time multiplied by *factor*."""
     times = {f.name: getattr(constants, f.name) for f in fields(constants) if f.name.endswith("_s")}
     return replace(constants, **{name: value * factor for name, value in times.items()})
 
 
 def delay_first_tokens(requests: Sequence[Request], drawn: Draw) -> None:
-    """Have the client send each request so much earlier or later that its TTFT has the noise.
+    """Move the sending time of each request so that its TTFT has the drawn noise.
 
-    Steps stay as they were, so gaps and throughput do not move.
+    Steps do not change, so gaps and throughput do not either.
     """
     ranked = sorted(requests, key=lambda r: r.first - r.start)
     for position, request in enumerate(ranked):

@@ -1,4 +1,4 @@
-"""What a simulated system adds to its model: seed, history, noise."""
+"""Settings of a simulated system: seed, noise, replay of the sweep, and limits of loads."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pytest_pdserve.simulation.constants import TOKEN_BUDGET
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.workload import Workload
 
-MOST_DRIFT = 1000.0
-"""How many times slower or faster drift may make a night."""
+MAX_DRIFT = 1000.0
+"""Largest factor by which drift may make a night slower or faster."""
 MAX_PROMPTS = 100_000
-"""Requests of a load, which take 10 s."""
+"""Largest number of requests of a load, which takes 10 s to simulate."""
 MAX_LENGTH = 163_840
-"""Tokens of a prompt or an output, which are all that the model takes."""
-MOST_STEP_TOKENS = 1_000_000
-"""Tokens of a step at most."""
+"""Largest number of tokens of a prompt or an output: the model's context length."""
+MAX_STEP_TOKENS = 1_000_000
+"""Largest number of tokens of a step."""
 MAX_GENERATED = 20_000_000
-"""Tokens that a load generates, five times the article's most: they take 10 s and 1 GB."""
+"""Largest number of tokens that a load generates, five times the article's: 10 s and 1 GB."""
 
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -35,9 +35,9 @@ Word = Annotated[str, Meta(pattern=r"^[^\s]+$")]
 
 
 def check_size(load: Workload) -> None:
-    """Refuse a load that would be computed for hours.
+    """Raise ConfigError if a load would take hours to compute.
 
-    :raises ConfigError: naming what is too large.
+    :raises ConfigError: with the number that is too large.
     """
     inputs, outputs = load.lengths or (1, 1)
     prompts = load.num_prompts if isinstance(load.num_prompts, int) else 1
@@ -55,7 +55,7 @@ def check_size(load: Workload) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """What a simulated engine knows of the arguments of ``vllm serve``."""
+    """The arguments of ``vllm serve`` that a simulated engine supports."""
 
     token_budget: int = TOKEN_BUDGET
     """Tokens of a step: ``--max-num-batched-tokens``."""
@@ -64,82 +64,82 @@ class EngineLimits:
 
 
 _ENGINE_FLAGS = {
-    "--max-num-batched-tokens": ("token_budget", MOST_STEP_TOKENS),
+    "--max-num-batched-tokens": ("token_budget", MAX_STEP_TOKENS),
     "--max-num-seqs": ("max_sequences", MAX_SEQUENCES),
 }
-"""Arguments that the simulation knows: field and largest value."""
+"""Supported arguments, with field and largest value."""
 
 
 def engine_limits(arguments: Sequence[str]) -> EngineLimits:
-    """Return what arguments of ``vllm serve`` say to a simulated engine.
+    """Return the limits of a simulated engine with these arguments of ``vllm serve``.
 
-    :raises ConfigError: if there is one that the simulation does not know, or a value is out of
-        range.
+    :raises ConfigError: if an argument is not supported, or a value is out of range.
     """
-    said: dict[str, int] = {}
+    limits: dict[str, int] = {}
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag not in _ENGINE_FLAGS:
-            known = " and ".join(f"{name}=N" for name in _ENGINE_FLAGS)
-            raise ConfigError(f"argument {argument!r:.80} of a simulated engine: expected {known}")
+            supported = " and ".join(f"{name}=N" for name in _ENGINE_FLAGS)
+            raise ConfigError(
+                f"argument {argument!r:.80} of a simulated engine: expected {supported}"
+            )
         name, most = _ENGINE_FLAGS[flag]
         if not (value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= most):
             raise ConfigError(
                 f"argument {argument!r:.80} of a simulated engine: expected a number from 1 to "
                 f"{most}"
             )
-        said[name] = int(value)
-    return EngineLimits(**said)
+        limits[name] = int(value)
+    return EngineLimits(**limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationSpec:
-    """How a simulated run differs from the model's bare answer; by default not at all."""
+    """Settings of the simulation: ``[simulation]`` of the system file; without noise by default."""
 
     noise: Literal["none", "reference"] = "none"
-    """Where the keys that are not given start from: ``reference`` is noise as public nightly runs
-    show it."""
+    """Defaults of the other keys: ``reference`` is the noise of public nightly runs."""
     seed: Count = 0
-    """Of routing and noise, beside the workload's own."""
+    """Seed of routing and noise, in addition to the workload's own."""
     noise_seed: Count = 0
-    """Seed of noise alone: each start of an upgrade gate has another."""
+    """Seed of the noise alone; differs for each start of an upgrade gate."""
     night: Count = 0
-    """Which night it is: runs of one night share a part of their noise, and drift counts nights."""
+    """Number of the night; runs of one night share a part of their noise; drift grows by night."""
     replay: bool = False
-    """Whether the cells of the sweep before this one were run first, with the same prompts."""
+    """Whether the earlier cells of the sweep are simulated first, with the same prompts."""
     run_cv: Share = 0.0
     """Coefficient of variation of all service times from run to run."""
     ttft_cv: Share = 0.0
-    """The same of the time to first token, beside :attr:`run_cv`."""
+    """Additional coefficient of variation of the time to first token."""
     ttft_tail_cv: Share = 0.0
-    """The same of its 99th percentile, beside both."""
+    """Additional coefficient of variation of the 99th percentile of the time to first token."""
     icc: Share = 0.2
-    """Share of the variance that runs of one night have in common."""
+    """Share of the variance that runs of one night share."""
     heavy_tails: bool = False
-    """Whether noise is drawn from Student's t of 3 degrees of freedom, not from the normal."""
+    """Whether noise has Student's t distribution of 3 degrees of freedom, not a normal one."""
     slow_runs: Share = 0.0
     """Share of runs that are slowed by 5 to 50 %."""
     drift_per_night: Annotated[float, Meta(gt=-1, le=1)] = 0.0
-    """By how much, as a fraction, every night is slower than the one before."""
+    """Slowdown from each night to the next, as a fraction."""
     bad_node: Word | None = None
-    """A node that is slower than the others."""
+    """Name of a node that is slower than the others."""
     bad_node_factor: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
-    """How much longer its steps take."""
+    """Factor of the duration of that node's steps."""
 
     @staticmethod
     def complete(table: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the table of a system file with the keys that its ``noise`` starts from."""
+        """Return the table of a system file, completed with the defaults of its ``noise``."""
         return {**(_REFERENCE if table.get("noise") == "reference" else {}), **table}
 
     def check(self) -> None:
-        """Refuse drift that has grown out of all measure by its night.
+        """Raise ConfigError if drift is excessive at the system's night.
 
-        :raises ConfigError: naming both keys.
+        :raises ConfigError: with both keys.
         """
-        if abs(self.night * math.log1p(self.drift_per_night)) > math.log(MOST_DRIFT):
+        if abs(self.night * math.log1p(self.drift_per_night)) > math.log(MAX_DRIFT):
             raise ConfigError(
                 f"simulation.night = {self.night} with drift_per_night = {self.drift_per_night:g} "
-                f"is more than {MOST_DRIFT:g} times slower or faster; name an earlier night"
+                f"is more than {MAX_DRIFT:g} times slower or faster; name an earlier night"
             )
 
 

@@ -1,4 +1,4 @@
-"""What ``vllm bench serve --save-detailed`` would have written of a simulated run."""
+"""The result of a simulated run, as ``vllm bench serve --save-detailed`` would write it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def step_ends(segments: tuple[Segment, ...]) -> Array:
-    """End of every step of a unit, s: its arithmetic series, written out."""
+    """Return the end of every step of a unit, s, expanded from its arithmetic series."""
     import numpy as np
 
     ends = [
@@ -33,7 +33,7 @@ def step_ends(segments: tuple[Segment, ...]) -> Array:
 
 
 def bench_result(outcome: Outcome, load: KnownLoad) -> Any:
-    """The client's result object, with one entry per request.
+    """Return the client's result object, with one entry per request.
 
     Metrics are computed as in ``vllm/benchmarks/serve.py``: TPOT over requests of two tokens or
     more, ITL over all gaps of all requests.
@@ -65,7 +65,7 @@ def bench_result(outcome: Outcome, load: KnownLoad) -> Any:
 
 
 def _load_and_totals(outcome: Outcome, load: KnownLoad) -> dict[str, Any]:
-    """Return what was asked for, and what it amounts to: counts, tokens and rates."""
+    """Return the load's parameters, and the totals: counts, tokens and rates."""
     requests, duration = outcome.requests, outcome.duration_s
     inputs, outputs = sum(r.input_len for r in requests), sum(r.output_len for r in requests)
     return {
@@ -86,9 +86,9 @@ def _load_and_totals(outcome: Outcome, load: KnownLoad) -> dict[str, Any]:
 
 
 def _statistic(metric: Metric, seconds: Array) -> float:
-    """A latency in milliseconds, 0 where there is none, as the client writes it.
+    """Return a statistic of latencies in milliseconds; 0 without values, like the client.
 
-    :raises ConfigError: if it is of a statistic that the client does not have.
+    :raises ConfigError: if the client does not have this statistic.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""A placed topology that serves: client, router, engines and links between them."""
+"""The simulated service of a placed topology: client, router, engines and links."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ from pytest_pdserve.values.roles import PREFILL
 
 @dataclass(slots=True)
 class Queue:
-    """Something that serves one after the other, in the order of asking."""
+    """A queue that serves jobs in sequence, first come, first served."""
 
     free_at: float = 0.0
-    """When it has done all that it was asked, s."""
+    """When all jobs so far are done, s."""
 
     def serve(self, now: float, seconds: float) -> float:
-        """When a job that is asked for now will be done, s."""
+        """Add a job now, and return when it will be done, s."""
         self.free_at = max(self.free_at, now) + seconds
         return self.free_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """All that happened in one run."""
+    """The events and counters of one run."""
 
     requests: tuple[Request, ...]
-    """In the order in which the client had them."""
+    """In the order of the client's list."""
     began: float
-    """When the first request was sent, before any noise of its own, s."""
+    """When the first request was sent, without noise, s."""
     segments: tuple[tuple[Segment, ...], ...]
     """Steps of each lock-step unit."""
     served: tuple[ServedCounts, ...]
-    """Counts per instance that answers requests."""
+    """Counters of each instance that answers requests."""
 
     @property
     def duration_s(self) -> float:
@@ -66,18 +66,18 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class Caches:
-    """Prefix caches of a deployment's engines; they live from run to run."""
+    """Prefix caches of a deployment's engines, which are kept between runs."""
 
     engines: dict[str, PrefixCache] = field(default_factory=dict)
-    """By instance and rank."""
+    """Cache by instance and rank."""
 
     def of(self, name: str, capacity: float) -> PrefixCache:
-        """The cache called *name*."""
+        """Return the cache of an engine; create it if needed."""
         return self.engines.setdefault(name, PrefixCache(capacity))
 
 
 class Service:
-    """One run of requests on a placement."""
+    """The simulation of one run of requests on a placement."""
 
     def __init__(
         self,
@@ -101,14 +101,14 @@ class Service:
         self._links: list[Queue] = []
         self._transfers: list[tuple[int, int, float]] = []
         for head, engines in self._deployments():
-            handing = head.role.name == PREFILL
+            is_prefill = head.role.name == PREFILL
             unit = Unit(
                 self._env,
                 len(self._units),
                 engines,
                 constants,
-                prefilled=self._hand_over if handing else self._begin,
-                completed=self._ignore if handing else self._complete,
+                prefilled=self._transfer if is_prefill else self._begin,
+                completed=self._ignore if is_prefill else self._complete,
             )
             self._units.append(unit)
             self._heads.append(head)
@@ -118,10 +118,10 @@ class Service:
         self._turn = 0
         self._engine_turns = [0] * len(self._units)
         self._free = 0
-        self._held: deque[Request] = deque()
+        self._waiting: deque[Request] = deque()
 
     def _deployments(self) -> list[tuple[Instance, list[Engine]]]:
-        found: list[tuple[Instance, list[Engine]]] = []
+        deployments: list[tuple[Instance, list[Engine]]] = []
         for instance in self._placement.instances:
             limits = self._limits.get(instance.role.name, EngineLimits())
             engines = [
@@ -136,15 +136,15 @@ class Service:
                 for rank in range(instance.dp_local)
             ]
             if instance.headless:
-                found[-1][1].extend(engines)
+                deployments[-1][1].extend(engines)
             else:
-                found.append((instance, engines))
-        return found
+                deployments.append((instance, engines))
+        return deployments
 
     def run(self, requests: Sequence[Request], max_concurrency: int | None = None) -> Outcome:
         """Serve *requests*, at most *max_concurrency* at once, to the last token.
 
-        Those sent at one moment race over connections of their own, and arrive in any order.
+        Requests sent at the same time use separate connections, and arrive in random order.
         """
         order = self._random.sample(requests, len(requests))
         self._free = max_concurrency or len(requests)
@@ -164,7 +164,7 @@ class Service:
             if self._free:
                 self._send(request)
             else:
-                self._held.append(request)
+                self._waiting.append(request)
 
     def _send(self, request: Request) -> None:
         self._free -= 1
@@ -173,11 +173,11 @@ class Service:
         unit = self._choose(PREFILL if self._placement.of(PREFILL) else AGGREGATED)
         outputs = 1 if self._placement.of(PREFILL) else request.output_len
         self._units[unit].send(
-            self._next_engine(unit), Job(request=request, asked=outputs), arrived
+            self._next_engine(unit), Job(request=request, output_len=outputs), arrived
         )
 
     def _choose(self, role: str) -> int:
-        """An instance: in turn, or for PD by a hash, which is as good as chance."""
+        """Return an instance's unit: in turn, or for PD by a hash, simulated as random."""
         units = [n for n, head in enumerate(self._heads) if head.role.name == role]
         if role != AGGREGATED:
             return self._random.choice(units)
@@ -188,18 +188,18 @@ class Service:
         self._engine_turns[unit] += 1
         return (self._engine_turns[unit] - 1) % len(self._units[unit].engines)
 
-    def _hand_over(self, job: Job, now: float) -> None:
-        """Move the KV cache of a prompt that is done to a decode instance."""
+    def _transfer(self, job: Job, now: float) -> None:
+        """Transfer the KV cache of a prefilled prompt to a decode instance."""
         request, constants = job.request, self._constants
         unit = self._choose(DECODE)
         moved = -(-request.input_len // BLOCK) * BLOCK
-        asked = self._dispatch.serve(now, constants.dispatch_s)
-        arrived = self._links[unit].serve(asked, constants.transfer_token_s * moved)
+        dispatched = self._dispatch.serve(now, constants.dispatch_s)
+        arrived = self._links[unit].serve(dispatched, constants.transfer_token_s * moved)
         arrived += constants.transfer_s
         count, size, seconds = self._transfers[unit]
         size += moved * KV_BYTES_PER_TOKEN
-        self._transfers[unit] = count + 1, size, seconds + arrived - asked
-        fetched = Job(request=request, asked=request.output_len, fetched=True)
+        self._transfers[unit] = count + 1, size, seconds + arrived - dispatched
+        fetched = Job(request=request, output_len=request.output_len, fetched=True)
         self._units[unit].send(self._next_engine(unit), fetched, arrived)
 
     def _begin(self, job: Job, now: float) -> None:
@@ -209,11 +209,11 @@ class Service:
     def _complete(self, job: Job, now: float) -> None:
         job.request.last = now
         self._free += 1
-        if self._held:
-            self._send(self._held.popleft())
+        if self._waiting:
+            self._send(self._waiting.popleft())
 
     def _ignore(self, job: Job, now: float) -> None:
-        """A prefill instance's own token goes to nobody."""
+        """Discard a prefill instance's own token."""
 
     def _counts(self, number: int) -> ServedCounts:
         head, engines = self._heads[number], self._units[number].engines

@@ -1,4 +1,4 @@
-"""How noisy a system is when nothing changes, and the floors and loads that follow. Pure.
+"""The noise of an unchanged system, and the floors and loads that it suggests. Pure.
 
 All arithmetic is on logarithms. docs/calibration.md explains the model and its limits.
 """
@@ -21,13 +21,13 @@ from pytest_pdserve.judge.limits import signed_log
 from pytest_pdserve.values.calibration import MEASURED
 from pytest_pdserve.values.calibration import MIN_NIGHTS
 from pytest_pdserve.values.calibration import MIN_STARTS
-from pytest_pdserve.values.calibration import Blind
 from pytest_pdserve.values.calibration import Calibration
 from pytest_pdserve.values.calibration import CalibrationRun
 from pytest_pdserve.values.calibration import CellLoad
 from pytest_pdserve.values.calibration import CellNoise
 from pytest_pdserve.values.calibration import FirstRun
 from pytest_pdserve.values.calibration import Forecast
+from pytest_pdserve.values.calibration import InsensitiveMetric
 from pytest_pdserve.values.calibration import LoadRatio
 from pytest_pdserve.values.calibration import MetricNoise
 from pytest_pdserve.values.calibration import Series
@@ -41,46 +41,46 @@ Floats = npt.NDArray[np.float64]
 Runs = Sequence[CalibrationRun]
 
 MAX_FACTOR = 64
-"""How many times longer a load may be proposed."""
+"""Largest factor by which a longer load is proposed."""
 MAX_FLOOR = 10.0
-"""Largest floor that a system file takes."""
+"""Largest floor that a system file accepts."""
 LONGER = (1, 2, 4, 8, 16)
-"""How many times longer the loads are of which a forecast is made."""
+"""Factors of the number of prompts for which forecasts are made."""
 SAME_DIRECTION = 0.9
-"""Share of first runs that differ in one direction where they differ."""
+"""Least share of first runs that differ in one direction, for a metric to count as different."""
 ENOUGH = 0.75
-"""A load is long enough that gains this share of what the longest gains."""
+"""Share of the longest load's gain from which a load is long enough."""
 PAIRS_SD = 1 / (math.sqrt(2) * statistics.NormalDist().inv_cdf(0.75))
 """Standard deviation of normal values, in medians of the distance of two of them (Shamos 1976;
 Rousseeuw and Croux 1993, "Alternatives to the median absolute deviation", section 2)."""
 PAIRS_EFFICIENCY = 0.4
-"""Share of the degrees of freedom that this estimate makes use of where starts have few runs; 0.86
-of many. Simulated, so that intervals hold the true value nine times in ten (docs/calibration.md).
-"""
+"""Efficiency of this estimate, as a share of the degrees of freedom, if starts have few runs; 0.86
+with many. From simulation, so that 90 % of intervals contain the true value
+(docs/calibration.md)."""
 MEDIAN_VARIANCE = {3: 0.4487, 5: 0.2868, 7: 0.2104, 9: 0.1661}
-"""Variance of the median of so many normal values, in variances of one of them (Hojo 1931)."""
+"""Variance of the median of 3, 5, … normal values, in variances of one value (Hojo 1931)."""
 _ROUNDED = 0.25
-"""Values that are equal, and otherwise differ by more than this share of their spread at least,
-were rounded."""
+"""Values count as rounded if some are equal and all others differ by at least this share of their
+spread."""
 
 
 def calibrate(series: Series, judgement: Judgement) -> Calibration:
-    """Say how noisy a system is, and propose floors and loads.
+    """Return the noise of a system, with proposed floors and loads.
 
-    :param series: runs between which nothing was changed.
-    :param judgement: what the system promises to see.
+    :param series: runs of an unchanged system.
+    :param judgement: limits of the system, with the changes that it promises to detect.
     """
     measured = [run for run in series.runs if run.role == MEASURED]
     first_runs = tuple(_first_runs(series.runs))
-    without_first = {(found.cell, found.prompts) for found in first_runs if found.is_left_out}
+    without_first = {(first.cell, first.prompts) for first in first_runs if first.is_left_out}
     noise: list[CellNoise] = []
     few_starts: list[CellLoad] = []
     for load, runs in _by_load(measured).items():
         kept = [run for run in runs if run.order > 0] if load in without_first else runs
-        found = [made for name in METRICS.times if (made := noise_of(name, kept)) is not None]
-        noise += found
-        few_starts += [] if found else [load]
-    longest = [each for each in noise if each.prompts == _most_prompts(noise, each)]
+        of_load = [n for name in METRICS.times if (n := noise_of(name, kept)) is not None]
+        noise += of_load
+        few_starts += [] if of_load else [load]
+    longest = [each for each in noise if each.prompts == _max_prompts(noise, each)]
     forecasts = tuple(_forecasts(longest, judgement))
     nights = len({run.night for run in measured})
     return Calibration(
@@ -92,7 +92,7 @@ def calibrate(series: Series, judgement: Judgement) -> Calibration:
         noise=tuple(noise),
         metrics=tuple(_metric_noise(longest, judgement, nights=nights)),
         forecasts=forecasts,
-        blind=tuple(_blind(longest, judgement)),
+        insensitive=tuple(_blind(longest, judgement)),
         prompts=_proposed_prompts(forecasts),
         first_runs=first_runs,
         ratios=tuple(_ratios(noise)),
@@ -110,12 +110,12 @@ def _by_load(runs: Runs) -> dict[CellLoad, list[CalibrationRun]]:
     return loads
 
 
-def _most_prompts(noise: Sequence[CellNoise], of: CellNoise) -> int:
+def _max_prompts(noise: Sequence[CellNoise], of: CellNoise) -> int:
     return max(each.prompts for each in noise if each.cell == of.cell)
 
 
 def noise_of(metric: str, runs: Runs) -> CellNoise | None:
-    """Return how *metric* varies over runs of one cell; None if they are of too few starts."""
+    """Return the noise of *metric* over runs of one cell; None if the runs have too few starts."""
     runs = [run for run in runs if metric in run.values]
     better = METRICS[metric].better
     logs = np.array([signed_log(run.values[metric], better) for run in runs])
@@ -141,10 +141,10 @@ def noise_of(metric: str, runs: Runs) -> CellNoise | None:
 def _spreads(
     logs: Floats, starts: Sequence[str]
 ) -> tuple[Spread | None, Spread | None, Spread, bool]:
-    """Return the spread within a start, between starts and of nights, and whether it is rounded.
+    """Return spreads within a start, between starts and of nights, and whether values are rounded.
 
-    Each is made of distances of pairs, of one start or of two. Distances from a start's median
-    would be too small by a third to a half where a start has two or three runs.
+    Each is estimated from distances of pairs of runs, of one start or of two. Distances from a
+    start's median would be too small by a third to a half if a start has two or three runs.
     """
     distances = np.abs(logs[:, None] - logs[None, :])
     names, codes, sizes = np.unique(starts, return_inverse=True, return_counts=True)
@@ -186,7 +186,7 @@ def _is_rounded(distances: Floats, spread: float) -> bool:
 
 
 def _scale(distances: Floats, *, is_rounded: bool) -> float:
-    """Return the standard deviation of values of which pairs have these distances."""
+    """Return the standard deviation of values from the distances of their pairs."""
     if is_rounded:  # most distances are 0 or one step, and so is their median
         return math.sqrt(float(np.mean(distances**2)) / 2)
     return PAIRS_SD * float(np.median(distances))
@@ -199,11 +199,11 @@ def _interval(value: float, df: float) -> Spread:
 
 
 def _first_runs(runs: Runs) -> Iterator[FirstRun]:
-    """First runs on a start that differ from the later ones in half of the metrics or more."""
-    for (cell, prompts), there in _by_load(runs).items():
+    """Yield first runs on a start that differ from later ones in at least half of the metrics."""
+    for (cell, prompts), of_load in _by_load(runs).items():
         later: dict[str, list[CalibrationRun]] = {}
         first: dict[str, list[CalibrationRun]] = {}
-        for run in there:
+        for run in of_load:
             if run.order == 0:
                 first.setdefault(run.role, []).append(run)
             elif run.role == MEASURED:
@@ -226,30 +226,30 @@ def _first_runs(runs: Runs) -> Iterator[FirstRun]:
 
 
 def _changes(first: Runs, later: Mapping[str, Runs]) -> Iterator[tuple[str, float]]:
-    """Metrics of which first runs differ in one direction, typically by more than a spread."""
+    """Yield metrics of which first runs differ in one direction by more than a spread."""
     for name in METRICS.times:
         better = METRICS[name].better
         logs = {
             start: [signed_log(run.values[name], better) for run in runs if name in run.values]
             for start, runs in later.items()
         }
-        apart = [
+        distances = [
             signed_log(run.values[name], better) - statistics.median(logs[run.start])
             for run in first
             if name in run.values and logs[run.start]
         ]
-        pairs = [abs(a - b) for there in logs.values() for a, b in combinations(there, 2)]
-        if not (apart and pairs):
+        pairs = [abs(a - b) for start in logs.values() for a, b in combinations(start, 2)]
+        if not (distances and pairs):
             continue
-        change = statistics.median(apart)
-        agreeing = sum(each * change >= 0 for each in apart)
+        change = statistics.median(distances)
+        agreeing = sum(distance * change >= 0 for distance in distances)
         large = abs(change) > PAIRS_SD * statistics.median(pairs)
-        if large and agreeing >= SAME_DIRECTION * len(apart):
+        if large and agreeing >= SAME_DIRECTION * len(distances):
             yield name, change
 
 
 def _ratios(noise: Sequence[CellNoise]) -> Iterator[LoadRatio]:
-    """How the part within a start changed from each number of prompts to the next larger one."""
+    """Yield the change of the spread within a start from each number of prompts to the next."""
     by_load: dict[tuple[int, int], list[float]] = {}
     series: dict[tuple[object, str], list[CellNoise]] = {}
     for each in noise:
@@ -266,23 +266,23 @@ def _ratios(noise: Sequence[CellNoise]) -> Iterator[LoadRatio]:
 
 def _by_metric(noise: Sequence[CellNoise]) -> dict[str, list[CellNoise]]:
     return {
-        name: there
+        name: of_metric
         for name in METRICS.times
-        if (there := [each for each in noise if each.metric == name])
+        if (of_metric := [each for each in noise if each.metric == name])
     }
 
 
 def _metric_noise(
     noise: Sequence[CellNoise], judgement: Judgement, *, nights: int
 ) -> Iterator[MetricNoise]:
-    """Every metric over all cells, and the floor that is proposed.
+    """Yield the noise of each metric over all cells, with the proposed floor.
 
-    It is five times the typical spread, in whole percents. A floor that becomes lower than the
-    default and the system's own rests on several nights, as what differs from night to night does
-    not show in the starts of one.
+    The floor is five times the typical spread, in whole percents. A floor below both the default
+    and the system's own requires several nights, because the starts of one night do not contain the
+    differences between nights.
     """
-    for name, there in _by_metric(noise).items():
-        nightly = [each.night.value for each in there]
+    for name, of_metric in _by_metric(noise).items():
+        nightly = [each.night.value for each in of_metric]
         typical = statistics.median(nightly)
         least = min(METRICS[name].floor, judgement.floor(name))
         wanted = _whole_percents(limit_of(typical))
@@ -291,9 +291,9 @@ def _metric_noise(
         noisiest = _whole_percents(limit_of(max(nightly)))
         yield MetricNoise(
             metric=name,
-            cells=len(there),
-            within=_median([each.within for each in there]),
-            between=_median([each.between for each in there]),
+            cells=len(of_metric),
+            within=_median([each.within for each in of_metric]),
+            between=_median([each.between for each in of_metric]),
             night=typical,
             quietest=min(nightly),
             noisiest=max(nightly),
@@ -304,8 +304,8 @@ def _metric_noise(
 
 
 def _median(spreads: Sequence[Spread | None]) -> float | None:
-    known = [spread.value for spread in spreads if spread is not None]
-    return statistics.median(known) if known else None
+    values = [spread.value for spread in spreads if spread is not None]
+    return statistics.median(values) if values else None
 
 
 def _whole_percents(fraction: float) -> float:
@@ -313,7 +313,7 @@ def _whole_percents(fraction: float) -> float:
 
 
 def _forecasts(noise: Sequence[CellNoise], judgement: Judgement) -> Iterator[Forecast]:
-    """What is expected at the measured loads, at longer ones, and at endless ones."""
+    """Yield forecasts for the measured loads, for longer ones, and for infinitely long ones."""
     if all(each.within is None for each in noise):
         return
     measured = {each.prompts for each in noise}
@@ -336,14 +336,14 @@ def _forecast(noise: Sequence[CellNoise], prompts: float | None, judgement: Judg
         kept=sum(kept),
         of=len(spreads),
         floors={
-            name: limit_of(statistics.median(spreads[each] for each in there))
-            for name, there in _by_metric(noise).items()
+            name: limit_of(statistics.median(spreads[each] for each in of_metric))
+            for name, of_metric in _by_metric(noise).items()
         },
     )
 
 
 def _proposed_prompts(forecasts: Sequence[Forecast]) -> int | None:
-    """Return the least number of prompts that gains most of what the longest load gains.
+    """Return the smallest number of prompts with :data:`ENOUGH` of the longest load's gain.
 
     None if longer loads gain nothing.
     """
@@ -355,14 +355,14 @@ def _proposed_prompts(forecasts: Sequence[Forecast]) -> int | None:
     return None if best.prompts is None else int(best.prompts)
 
 
-def _blind(noise: Sequence[CellNoise], judgement: Judgement) -> Iterator[Blind]:
+def _blind(noise: Sequence[CellNoise], judgement: Judgement) -> Iterator[InsensitiveMetric]:
     for each in noise:
         promise = judgement.promise(each.metric)
         if each.limit > promise:
             spread = math.log1p(promise) / RULE.spreads
             share = (spread / each.night.value) ** 2
             starts = (count for count, part in MEDIAN_VARIANCE.items() if part <= share)
-            yield Blind(
+            yield InsensitiveMetric(
                 noise=each,
                 promise=promise,
                 prompts=_prompts_for(each, spread),
@@ -371,7 +371,7 @@ def _blind(noise: Sequence[CellNoise], judgement: Judgement) -> Iterator[Blind]:
 
 
 def _prompts_for(noise: CellNoise, spread: float) -> int | None:
-    """Return how many prompts bring the spread of nights down to *spread*; None if none do."""
+    """Return the prompts that reduce the spread of nights to *spread*; None if none do."""
     if noise.within is None or noise.between is None or noise.between.value >= spread:
         return None
     room = spread**2 - noise.between.value**2

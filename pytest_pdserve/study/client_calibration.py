@@ -1,4 +1,4 @@
-"""Holds a system's benchmark client against a server of known timing, on this machine."""
+"""Calibration of a system's benchmark client with a server of known timing, on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.client import Load
 from pytest_pdserve.serving.client import Watch
-from pytest_pdserve.serving.client import streams_of
+from pytest_pdserve.serving.client import max_in_flight
 from pytest_pdserve.serving.clients import bench_client
 from pytest_pdserve.serving.model import make_model
 from pytest_pdserve.serving.model import with_model_path
@@ -36,23 +36,23 @@ from pytest_pdserve.values.workload import Workload
 
 _TIMES = ("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_tpot_ms")
 _LIMIT_S = 300.0
-"""For one load: two seconds and what the client takes to start."""
+"""Timeout of one load, which takes two seconds and the start of the client."""
 
 
 STREAMS = (1, 64, 256, 1024)
-"""Requests in flight at once that every client is measured with."""
+"""Numbers of concurrent requests that every client is measured with."""
 
 
 def default_streams(system: System) -> tuple[int, ...]:
     """Return :data:`STREAMS` and the concurrencies of the system's own cells."""
-    return tuple(sorted({*STREAMS, *map(streams_of, system.sweep.workloads())}))
+    return tuple(sorted({*STREAMS, *map(max_in_flight, system.sweep.workloads())}))
 
 
 def measure_client(system: System, streams: Sequence[int], *, progress: Progress) -> ClientOffsets:
-    """Return what the client of *system* reports too much at each number of streams.
+    """Return the offsets of the client of *system* at each number of streams.
 
-    It runs on this machine, as a session on it would start it; each number is measured once after
-    a load that is thrown away.
+    The client runs on this machine, as a session on it would start it; each number is measured once
+    after a load whose result is discarded.
 
     :raises ConfigError: if the system has no client, or runs it in a container.
     :raises ClientError: if it fails.
@@ -70,9 +70,11 @@ def measure_client(system: System, streams: Sequence[int], *, progress: Progress
                 bench_client(system, allocation, folder / "client") as bench,
             ):
                 progress(f"client {bench.kind} against a {server.kind} server of known timing")
-                asking = _Asking(bench=bench, system=system, folder=folder, progress=progress)
+                client = _SessionClient(
+                    bench=bench, system=system, folder=folder, progress=progress
+                )
                 numbers = (min(streams), *streams)
-                found = measure_offsets(asking, server, streams=numbers)[1:]
+                offsets = measure_offsets(client, server, streams=numbers)[1:]
                 version = bench.version
         finally:
             allocation.release()
@@ -81,32 +83,32 @@ def measure_client(system: System, streams: Sequence[int], *, progress: Progress
         version=version,
         measured_on=datetime.now(UTC).date().isoformat(),
         machine=describe_hardware(),
-        rows=tuple(OffsetAt(streams=each.streams, off_ms=_off_ms(each)) for each in found),
+        rows=tuple(OffsetAt(streams=o.streams, off_ms=_off_ms(o)) for o in offsets),
     )
 
 
 def _check(system: System) -> None:
-    """Refuse a system whose client cannot be started on this machine."""
+    """Raise ConfigError if the system's client cannot be started on this machine."""
     if system.figures is not None or backend_of(system).deployer is not None:
         raise ConfigError(
             f"system {system.name!r} starts no benchmark client; name one that does with --system"
         )
     if system.container.contained:
         raise ConfigError(
-            f"system {system.name!r} runs its client in a container, where it cannot be held "
-            "against a server of this machine; calibrate a system without [container]"
+            f"system {system.name!r} runs its client in a container, where it cannot be measured "
+            "with a server on this machine; calibrate a system without [container]"
         )
 
 
-def _off_ms(found: ClientOffset) -> dict[str, float]:
-    """Reported minus true of each time that the client reports, ms."""
-    reported, true = found.reported, found.true
+def _off_ms(offset: ClientOffset) -> dict[str, float]:
+    """Return the reported minus the true value of each time that the client reports, ms."""
+    reported, true = offset.reported, offset.true
     return {name: round(reported[name] - true[name], 3) for name in _TIMES if name in reported}
 
 
 @dataclass(slots=True, kw_only=True)
-class _Asking:
-    """Has a session's client send what is asked, as :data:`.client_offset.Client`."""
+class _SessionClient:
+    """A session's client, callable as :data:`.client_offset.Client`."""
 
     bench: BenchClient
     system: System
@@ -118,7 +120,7 @@ class _Asking:
         self.loads += 1
         plural = "s" if load.requests > 1 else ""
         self.progress(f"{load.requests:,} request{plural} at once")
-        asked = Load(
+        bench_load = Load(
             workload=Workload(
                 input_len=load.input_tokens,
                 output_len=load.output_tokens,
@@ -129,8 +131,8 @@ class _Asking:
             base_url=load.base_url,
             result=self.folder / f"{self.loads}.bench.json",
         )
-        watch = Watch(limit_s=_LIMIT_S, check_servers=lambda: None, hung=_hung)
-        result = self.bench.run(asked, watch).result
+        watch = Watch(limit_s=_LIMIT_S, check_servers=lambda: None, timeout_error=_hung)
+        result = self.bench.run(bench_load, watch).result
         if result.failed or not result.completed:
             raise ClientError(
                 f"client {self.bench.kind}: of {load.requests} requests to the timed server "
@@ -139,5 +141,5 @@ class _Asking:
         return result.raw
 
 
-def _hung(said: str, log: str) -> ClientError:
-    return ClientError(f"{said}; {log}")
+def _hung(message: str, log: str) -> ClientError:
+    return ClientError(f"{message}; {log}")

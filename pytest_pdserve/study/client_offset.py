@@ -1,4 +1,4 @@
-"""How far off a benchmark client is: what it reports of a server that says what it truly sent."""
+"""Offset of a benchmark client: its report compared with the times that a test server recorded."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from pytest_pdserve.values.errors import NotReadyError
 from pytest_pdserve.values.numbers import finite
 
 FIRST_MS, GAP_MS = 200.0, 25.0
-"""When the server sends a request's first chunk, and how long after it each later one."""
+"""Delay of a request's first chunk, and the gap between later chunks, of the test server."""
 INPUT_TOKENS, OUTPUT_TOKENS = 32, 64
 METRICS = ("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_tpot_ms", "output_throughput")
-"""What the server knows the truth of."""
+"""Metrics whose true values the server records."""
 SOURCE = Path(clients.__file__).with_name("timed_server.c")
 SCRIPT = Path(clients.__file__).with_name("timed_server.py")
 _READY_S = 20.0
@@ -40,7 +40,7 @@ ServerKind = Literal["compiled", "asyncio"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedLoad:
-    """What a client is to send: all requests at once, each on a connection of its own."""
+    """The load that a client sends: all requests at once, each on its own connection."""
 
     base_url: str
     requests: int
@@ -50,43 +50,47 @@ class TimedLoad:
 
 
 Client = Callable[[TimedLoad], Mapping[str, Any]]
-"""Sends a load, and returns its result file's object, under the names of ``vllm bench serve``."""
+"""Sends a load and returns its result, with the names of ``vllm bench serve``'s result file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOffset:
-    """What a client reported at one number of streams, and what was true."""
+    """Reported and true values of a client's metrics at one number of streams."""
 
     streams: int
-    """Requests asked, all at once."""
+    """Number of requests, sent all at once."""
     reached: int
-    """Requests that were in flight at once, at most, as the server saw them."""
+    """Largest number of requests in flight at once, as recorded by the server."""
     answered: int
-    """Requests that the server answered in full."""
+    """Requests that the server answered completely."""
     reported: Mapping[str, float]
-    """By metric; one that the client does not report is absent."""
+    """Reported value by metric; metrics that the client does not report are absent."""
     true: Mapping[str, float]
+    """True value by metric."""
 
     @property
     def off(self) -> dict[str, float]:
-        """By which share of the truth each metric is reported too high."""
-        return {name: said / self.true[name] - 1 for name, said in self.reported.items()}
+        """Relative error of each reported metric; positive if it is reported too high."""
+        return {name: value / self.true[name] - 1 for name, value in self.reported.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedServer:
-    """A server of known timing that is up."""
+    """A running server of known timing."""
 
     kind: ServerKind
     port: int
 
     @property
     def url(self) -> str:
-        """Its base URL."""
+        """Base URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def truth(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return arrival, first and last chunk (ns) and chunks of each request since last asked."""
+        """Return arrival, first and last chunk (ns) and number of chunks of each new request.
+
+        Requests of earlier calls are not returned again. Shape ``(requests, 4)``.
+        """
         text = httpx.get(f"{self.url}/truth", timeout=30, trust_env=False).text
         rows = [line.split() for line in text.splitlines()]
         return np.array(rows, dtype=np.int64).reshape(-1, 4)
@@ -96,12 +100,12 @@ class TimedServer:
 def timed_server(
     folder: Path, *, kind: ServerKind | None = None, binary: Path | None = None
 ) -> Iterator[TimedServer]:
-    """Start a server of known timing on loopback, and end it afterwards.
+    """Start a server of known timing on the loopback interface, and terminate it afterwards.
 
-    :param folder: where the compiled one is built.
-    :param kind: None takes the compiled one if there is a C compiler.
-    :param binary: the compiled one, built elsewhere.
-    :raises ConfigError: if the compiled one is asked for and cannot be built.
+    :param folder: where the compiled server is built.
+    :param kind: None selects the compiled server if there is a C compiler.
+    :param binary: an already compiled server.
+    :raises ConfigError: if the compiled server is requested and cannot be built.
     :raises NotReadyError: if the server does not start.
     """
     compiler = shutil.which("gcc") or shutil.which("cc")
@@ -125,14 +129,14 @@ def timed_server(
 def _build(folder: Path, compiler: str | None) -> Path:
     if compiler is None:
         raise ConfigError(
-            "the compiled server of known timing: no C compiler (gcc, cc); install one, or take "
-            "the asyncio server"
+            "the compiled server of known timing: no C compiler (gcc, cc) found; install one, or "
+            "use the asyncio server"
         )
     built = folder / "timed_server"
     command = [compiler, "-O2", "-o", str(built), str(SOURCE)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConfigError(f"{SOURCE.name} cannot be built with {compiler}: {last}")
     return built
 
@@ -149,47 +153,47 @@ def _wait_until_up(process: subprocess.Popen[bytes], port: int) -> None:
 def measure_offsets(
     client: Client, server: TimedServer, *, streams: Sequence[int], seed: int = 0
 ) -> tuple[ClientOffset, ...]:
-    """Run *client* at each number of streams, and hold its report against the truth.
+    """Run *client* at each number of streams, and compare its report with the true values.
 
     :raises ClientError: if no request of a load was answered.
     """
-    found = []
+    offsets = []
     for number in streams:
         server.truth()
         load = TimedLoad(base_url=server.url, requests=number, seed=seed)
         reported = client(load)
-        found.append(offset_of(reported, server.truth(), number))
-    return tuple(found)
+        offsets.append(offset_of(reported, server.truth(), number))
+    return tuple(offsets)
 
 
 def offset_of(
     reported: Mapping[str, Any], rows: np.ndarray[Any, np.dtype[np.int64]], streams: int
 ) -> ClientOffset:
-    """Return what was reported beside what was true of the last *streams* requests.
+    """Return the reported and true values of the last *streams* requests.
 
-    What a client sends before its load, to warm up, is left out.
+    Requests that a client sends before its load, as warm-up, are left out.
 
-    :param rows: arrival, first and last chunk, and chunks of each request.
+    :param rows: arrival, first and last chunk, and number of chunks of each request.
     :raises ClientError: if none of them was answered.
     """
-    whole = rows[rows[:, 3] == OUTPUT_TOKENS][-streams:]
-    if not len(whole):
+    complete = rows[rows[:, 3] == OUTPUT_TOKENS][-streams:]
+    if not len(complete):
         raise ClientError(f"none of {streams} requests was answered by the server of known timing")
-    arrival, first, last = whole[:, 0], whole[:, 1], whole[:, 2]
+    arrival, first, last = complete[:, 0], complete[:, 1], complete[:, 2]
     ttft, tpot = (first - arrival) / 1e6, (last - first) / 1e6 / (OUTPUT_TOKENS - 1)
     true = {
         "mean_ttft_ms": float(ttft.mean()),
         "p99_ttft_ms": float(np.percentile(ttft, 99)),
         "mean_itl_ms": float(tpot.mean()),
         "mean_tpot_ms": float(tpot.mean()),
-        "output_throughput": len(whole) * OUTPUT_TOKENS / ((last.max() - arrival.min()) / 1e9),
+        "output_throughput": len(complete) * OUTPUT_TOKENS / ((last.max() - arrival.min()) / 1e9),
     }
-    said = {name: finite(reported.get(name)) for name in METRICS}
+    by_metric = {name: finite(reported.get(name)) for name in METRICS}
     return ClientOffset(
         streams=streams,
         reached=in_flight(arrival, last),
-        answered=len(whole),
-        reported={name: value for name, value in said.items() if value is not None},
+        answered=len(complete),
+        reported={name: value for name, value in by_metric.items() if value is not None},
         true=true,
     )
 
@@ -197,7 +201,7 @@ def offset_of(
 def in_flight(
     began: np.ndarray[Any, np.dtype[np.int64]], ended: np.ndarray[Any, np.dtype[np.int64]]
 ) -> int:
-    """Return how many requests were in flight at once, at most."""
+    """Return the largest number of requests in flight at once."""
     times = np.concatenate([began, ended])
     steps = np.concatenate([np.ones(len(began), np.int64), -np.ones(len(ended), np.int64)])
     return int(np.cumsum(steps[np.argsort(times, kind="stable")]).max())

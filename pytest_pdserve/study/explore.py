@@ -1,4 +1,4 @@
-"""Which topologies of so many nodes meet a latency target, as the simulation has it."""
+"""Search for topologies of a number of nodes that meet a latency target, by simulation."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ RANGES = {
     "--rate": (0.001, 1e6, " req/s, or inf for all at once"),
     "--num-prompts": (1, 100_000, ""),
 }
-"""Least and most of what may be asked: what is simulated in minutes, and times that floats tell
-apart."""
+"""Smallest and largest value of each option, and its unit: the range is simulated in minutes."""
 LIMITS = (
     "Simulated, not measured: a model fitted to the means of one article's single runs "
     "(DeepSeek-V2-Lite, vLLM 0.15.1, 4 nodes x 8 H100-class GPUs, TP 8, random prompts).",
     "Not in the model: other models, GPUs or TP sizes, prompts that share prefixes, failures."
     " More data-parallel engines than 4, or lengths beyond 4096, are extrapolated.",
-    "A difference below 10 % says nothing (docs/simulation-fit.md); measure the first two.",
+    "Differences below 10 % are not significant (docs/simulation-fit.md); measure the first two.",
 )
 
 REPLAYED = (
@@ -52,10 +51,10 @@ REPLAYED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of the topologies."""
+    """The load and the latency targets for which topologies are compared."""
 
     nodes: int
-    """Nodes, all of them used."""
+    """Nodes, all of which are used."""
     input_lens: tuple[int, ...]
     """Prompt lengths, equally frequent, tokens."""
     output_lens: tuple[int, ...]
@@ -65,16 +64,16 @@ class Question:
     num_prompts: int = 1024
     """Requests simulated."""
     slo_ttft_ms: float = math.inf
-    """Highest mean time to first token that will do."""
+    """Largest acceptable mean time to first token."""
     slo_itl_ms: float = math.inf
-    """Highest mean inter-token latency that will do."""
+    """Largest acceptable mean inter-token latency."""
     seed: int = 0
-    """Of lengths, arrivals and routing."""
+    """Seed of lengths, arrivals and routing."""
     fresh: bool = False
     """Whether prefix caches are empty even for a cell of the system's own sweep."""
 
     def check(self) -> None:
-        """Make sure that it can be answered.
+        """Check that the question can be answered.
 
         :raises ConfigError: if a number is out of range, or there are no gaps for an ITL target.
         """
@@ -88,47 +87,46 @@ class Question:
             least, most, unit = RANGES[flag]
             for value in values:
                 if not least <= value <= most:
-                    said = _short(str(value).removesuffix(".0"))
-                    raise ConfigError(
-                        f"{flag} {said} makes no sense; it must be {least:g} to {most:,.0f}{unit}"
-                    )
+                    shown = _short(str(value).removesuffix(".0"))
+                    raise ConfigError(f"{flag} {shown}: expected {least:g} to {most:,.0f}{unit}")
         targets = {"--slo-ttft-ms": self.slo_ttft_ms, "--slo-itl-ms": self.slo_itl_ms}
         for flag, target in targets.items():
             if not target > 0:
-                raise ConfigError(f"{flag} {target:g} makes no sense; it must be above 0")
+                raise ConfigError(f"{flag} {target:g}: expected a number above 0")
         if max(self.output_lens) == 1 and self.slo_itl_ms < math.inf:
             raise ConfigError(
-                f"--slo-itl-ms {self.slo_itl_ms:g} cannot be met or missed: --output-len 1 leaves "
-                "no gap between tokens; leave the target out, or ask for longer outputs"
+                f"--slo-itl-ms {self.slo_itl_ms:g} needs outputs of at least 2 tokens: "
+                "--output-len 1 has no gap between tokens; remove the target, or use longer outputs"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One topology's means, and what they are worth."""
+    """The simulated means of one topology, and whether they meet the targets."""
 
     topology: str
-    """Id."""
+    """Topology id."""
     output_throughput: float
     """Tokens/s, from the first request to the last token."""
     mean_ttft_ms: float
     """Mean time to first token."""
     mean_itl_ms: float | None
-    """Mean over all gaps between tokens; None if no request has any."""
+    """Mean over all gaps between tokens; None if no request has a gap."""
     keeps_up: bool
-    """Whether it serves what is offered."""
+    """Whether it serves requests as fast as they arrive."""
     preempts: bool
-    """Whether sequences lost their place in KV memory, and were computed anew."""
+    """Whether sequences were preempted for lack of KV memory, and computed again."""
     meets: bool
     """Whether both targets are met."""
     front: bool = False
-    """Whether no other topology is as good or better in all three, and better in one."""
+    """Whether it is on the Pareto front: no other is at least as good in all three and better in
+    one."""
 
 
 def question_of(options: Mapping[str, Any], system: System) -> Question:
-    """Read the command line's options.
+    """Return the question of the command line's options.
 
-    :raises ConfigError: if one is no number, or *system* is a real one.
+    :raises ConfigError: if an option is not a number, or *system* is not simulated.
     """
     backend = backend_of(system)
     if not backend.simulated:
@@ -137,9 +135,9 @@ def question_of(options: Mapping[str, Any], system: System) -> Question:
             "give --system simulated"
         )
     backend.check(system)
-    given = options["nodes"]
+    nodes = options["nodes"]
     question = Question(
-        nodes=system.cluster.nodes if given is None else _number("--nodes", given, int),
+        nodes=system.cluster.nodes if nodes is None else _number("--nodes", nodes, int),
         input_lens=_numbers("--input-len", options["input_len"], int),
         output_lens=_numbers("--output-len", options["output_len"], int),
         rate=_number("--rate", options["rate"], _real),
@@ -156,7 +154,7 @@ def question_of(options: Mapping[str, Any], system: System) -> Question:
 def _number(flag: str, text: str, kind: Callable[[str], N]) -> N:
     if "," in text:
         raise ConfigError(
-            f"{flag} {_short(text)!r} is a list, but one number is meant; ask for each by itself"
+            f"{flag} {_short(text)!r} is a list, expected one number; run the command for each"
         )
     return _numbers(flag, text, kind)[0]
 
@@ -165,26 +163,29 @@ def _numbers(flag: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        wanted = "whole number" if kind is int else "number"
-        raise ConfigError(f"{flag} {_short(text)!r} is no {wanted}") from None
+        expected = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{flag} {_short(text)!r}: expected {expected}") from None
 
 
 def _real(text: str) -> float:
-    """A float; infinity only where somebody wrote it."""
+    """Return a float; infinity only if the text is infinity, not if it is too large.
+
+    :raises ValueError: if it is too large, or not a number.
+    """
     if math.isinf(value := float(text)) and "inf" not in text.lower():
         raise ValueError
     return value
 
 
-def _short(said: str) -> str:
-    """*said* as far as a sentence has room for it."""
-    return f"{said[:30]}…" if len(said) > 40 else said
+def _short(text: str) -> str:
+    """Return *text*, shortened for a message."""
+    return f"{text[:30]}…" if len(text) > 40 else text
 
 
 def candidates(nodes: int) -> tuple[Topology, ...]:
-    """Every dp, route and prefill/decode topology that uses all of *nodes*.
+    """Return every dp, route and prefill/decode topology that uses all *nodes*.
 
-    ``2x1p3d`` is no other than ``2p6d``: one router knows all instances, and no groups.
+    ``2x1p3d`` is the same as ``2p6d``: one router has all instances, without groups.
     """
     routes = [f"route{n}" for n in range(2, nodes + 1) if nodes % n == 0]
     splits = [f"{prefill}p{nodes - prefill}d" for prefill in range(1, nodes)]
@@ -192,21 +193,23 @@ def candidates(nodes: int) -> tuple[Topology, ...]:
 
 
 def explore(question: Question, system: System) -> tuple[Answer, ...]:
-    """Simulate every candidate; those that meet the targets come first, then by throughput.
+    """Simulate every candidate; return those that meet the targets first, then by throughput.
 
-    One pair of lengths sent all at once as in a cell of the system's sweep is simulated as that
-    cell is, its history included.
+    A question that equals a cell of the system's sweep is simulated like that cell, including the
+    cells before it.
 
-    :raises ConfigError: if the question makes no sense.
+    :raises ConfigError: if a number of the question is out of range.
     """
     question.check()
     answers = [_answer(topology, question, system) for topology in candidates(question.nodes)]
-    marked = [_marked(answer, answers) for answer in answers]
-    return tuple(sorted(marked, key=lambda a: (not a.meets, not a.keeps_up, -a.output_throughput)))
+    with_front = [_with_front(answer, answers) for answer in answers]
+    return tuple(
+        sorted(with_front, key=lambda a: (not a.meets, not a.keeps_up, -a.output_throughput))
+    )
 
 
 def _answer(topology: Topology, question: Question, system: System) -> Answer:
-    from pytest_pdserve.simulation.model import history
+    from pytest_pdserve.simulation.model import earlier_cells
     from pytest_pdserve.simulation.model import serve
 
     system = _resized(system, question.nodes)
@@ -225,7 +228,7 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
         num_prompts=question.num_prompts,
         request_rate=None if math.isinf(question.rate) else question.rate,
     )
-    earlier = history(workload, system) if replays(question, system) else ()
+    earlier = earlier_cells(workload, system) if replays(question, system) else ()
     outcome = serve(placement, (*earlier, workload), system, lengths=pairs, repeat=question.seed)[
         -1
     ]
@@ -247,7 +250,7 @@ def _answer(topology: Topology, question: Question, system: System) -> Answer:
 
 
 def replays(question: Question, system: System) -> bool:
-    """Whether *question* is a cell of the system's sweep, and what came before it counts."""
+    """Return whether *question* is a cell of a system that replays its sweep."""
     cells = {workload.lengths for workload in system.sweep.workloads()}
     pairs = set(itertools.product(question.input_lens, question.output_lens))
     return (
@@ -261,9 +264,9 @@ def replays(question: Question, system: System) -> bool:
 
 
 def _keeps_up(requests: Sequence[Request]) -> bool:
-    """Whether about as many are in flight in the last quarter of arrivals as in the second.
+    """Return whether the last quarter of arrivals has about as many in flight as the second.
 
-    Where requests come faster than they are served, 2.3 times as many are; 3 more are chance.
+    If requests arrive faster than they are served, the ratio is 2.3; up to 3 more are chance.
     """
     end = max(r.arrival for r in requests)
 
@@ -278,8 +281,8 @@ def _resized(system: System, nodes: int) -> System:
     return replace(system, cluster=replace(system.cluster, nodes=nodes))
 
 
-def _marked(answer: Answer, others: Sequence[Answer]) -> Answer:
-    """Say whether *answer* lies on the Pareto front of those that meet the targets and keep up."""
+def _with_front(answer: Answer, others: Sequence[Answer]) -> Answer:
+    """Return *answer* marked as on the Pareto front of those that meet the targets, or not."""
 
     def gains(a: Answer) -> tuple[float, float, float]:
         return a.output_throughput, -a.mean_ttft_ms, -(a.mean_itl_ms or 0.0)
@@ -296,7 +299,7 @@ def _marked(answer: Answer, others: Sequence[Answer]) -> Answer:
 
 
 def render(question: Question, answers: Sequence[Answer], *, replayed: bool = False) -> str:
-    """The table, and below it what it cannot say."""
+    """Return the table of answers, and below it the limits of the simulation."""
     load = "all at once" if math.isinf(question.rate) else f"{question.rate:g} req/s, Poisson"
     inputs, outputs = (
         "/".join(map(str, lens)) for lens in (question.input_lens, question.output_lens)
@@ -308,7 +311,7 @@ def render(question: Question, answers: Sequence[Answer], *, replayed: bool = Fa
     ]
     rows = []
     for a in answers:
-        said = ["falls behind"] * (not a.keeps_up) + ["preempts"] * a.preempts
+        notes = ["falls behind"] * (not a.keeps_up) + ["preempts"] * a.preempts
         rows.append(
             (
                 a.topology,
@@ -317,7 +320,7 @@ def render(question: Question, answers: Sequence[Answer], *, replayed: bool = Fa
                 "-" if a.mean_itl_ms is None else f"{a.mean_itl_ms:.1f}",
                 "met" if a.meets else "missed",
                 "*" if a.front else "",
-                ", ".join(said),
+                ", ".join(notes),
             )
         )
     columns = ("topology", "output tok/s", "TTFT ms", "ITL ms", "targets", "front", "")

@@ -1,4 +1,4 @@
-"""Real runs on GPUs: what noise is like there, for simulated gates.
+"""Real runs on GPUs, whose noise simulated gates use.
 
 vLLM 0.26 on four H200 of one host, five starts of the same engines, loads of 2 to 7 s (27 November
 2026): the measured runs of ``tests/data/gpu_four_h200_five_starts.csv``, which
@@ -161,7 +161,7 @@ def deviations(topology: str, input_len: int) -> tuple[Floats, ...]:
 def spreads(topology: str, input_len: int) -> tuple[Floats, Floats]:
     """Return the standard deviation between starts of a cell, and within one, by metric."""
     starts = deviations(topology, input_len)
-    within = np.mean([there.var(axis=0, ddof=1) for there in starts], axis=0)
-    means = np.array([there.mean(axis=0) for there in starts]).var(axis=0, ddof=1)
-    runs = np.mean([len(there) for there in starts])
+    within = np.mean([logs.var(axis=0, ddof=1) for logs in starts], axis=0)
+    means = np.array([logs.mean(axis=0) for logs in starts]).var(axis=0, ddof=1)
+    runs = np.mean([len(logs) for logs in starts])
     return np.sqrt(np.maximum(0.0, means - within / runs)), np.sqrt(within)

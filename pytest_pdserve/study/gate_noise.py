@@ -25,13 +25,13 @@ from pytest_pdserve.values.rules import GATE_RULE
 STARTS = 4
 """Starts of a block, in the order A B B A."""
 TTFT_SPREADS = 2.0
-"""Spread of mean TTFT, in those of the other metrics."""
+"""Ratio of the spread of mean TTFT to those of the other metrics."""
 TTFT = METRIC_NAMES.index("mean_ttft_ms")
 ITL_LIKE = tuple(place for place, _ in enumerate(METRIC_NAMES) if place != TTFT)
-"""Places of the metrics whose margin is 3 %."""
+"""Indices of the metrics whose margin is 3 %."""
 GPU_TOPOLOGIES = ("1p3d", "route4")
 GPU_PROMPTS = (512, 4096)
-"""What is known of GPUs: topologies and cells take these in turn."""
+"""Prompt lengths measured on GPUs; simulated cells take the measured cells in turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,32 +41,31 @@ class GateNoise:
     name: str
     """Name for ``--noise`` and tables."""
     about: str
-    """What it is, in one sentence."""
+    """Description in one sentence."""
     spread: float = 0.01
-    """Standard deviation of one run, logarithm; of mean TTFT twice as much."""
+    """Standard deviation of one run, logarithm; twice as large for mean TTFT."""
     shape: Shape = "normal"
     """Distribution of what differs from run to run."""
     start_share: float = 0.3
-    """Share of the variance that all cells of a topology have in common on one start."""
+    """Share of the variance that all cells of a topology share on one start."""
     slowed_runs: float = 0.0
     """Share of runs that are slowed by 5 to 50 % in every metric."""
     slow_starts: float = 0.0
     """Share of starts of a topology that are slow in all cells."""
     slow_start: float = 0.025
-    """How much slower these are, as a fraction."""
+    """Slowdown of these starts, as a fraction."""
     drift: float = 0.0
     """Change of a topology's nodes from the first start of eight blocks to the last, logarithm, up
     or down."""
     wander: float = 0.0
-    """Standard deviation of the step that a topology's nodes make from start to start, logarithm,
-    each step from where the last one led."""
+    """Standard deviation of a topology's random walk from start to start, logarithm."""
     spread_of_spreads: float = 0.0
     """Standard deviation of the logarithm of the spread from cell to cell and metric to metric."""
     noisy_cells: float = 0.0
     """Probability that a cell is four times as noisy."""
     drawn: Callable[[np.random.Generator, Layout, int, int], Floats] | None = None
-    """Draws the runs instead of all of the above; given generator, layout, gates and starts, it
-    returns shape ``(gates, starts, cells, metrics)``."""
+    """Function that draws the runs instead of all of the above, from generator, layout, gates and
+    starts; returns shape ``(gates, starts, cells, metrics)``."""
 
 
 def draw_gates(
@@ -112,26 +111,26 @@ def _runs(
 def _of_nodes(
     noise: GateNoise, rng: np.random.Generator, shape: tuple[int, int, int, int]
 ) -> Floats:
-    """How much slower whole starts are, ``(gates, starts, topologies, 1)``."""
-    moved = np.zeros(shape)
+    """Return the slowdown of whole starts, ``(gates, starts, topologies, 1)``."""
+    slowdown = np.zeros(shape)
     if noise.slow_starts:
-        moved += np.log1p(noise.slow_start) * (rng.random(shape) < noise.slow_starts)
+        slowdown += np.log1p(noise.slow_start) * (rng.random(shape) < noise.slow_starts)
     if noise.drift:
         ahead = np.arange(shape[1]) / (STARTS * GATE_RULE.max_blocks - 1)
         side = rng.choice((-1.0, 1.0), (shape[0], 1, *shape[2:]))
-        moved += noise.drift * side * ahead[:, None, None]
+        slowdown += noise.drift * side * ahead[:, None, None]
     if noise.wander:
-        moved += np.cumsum(noise.wander * rng.standard_normal(shape), axis=1)
-    return moved
+        slowdown += np.cumsum(noise.wander * rng.standard_normal(shape), axis=1)
+    return slowdown
 
 
 def _of_cells(by_topology: Floats, layout: Layout) -> Floats:
-    """Repeat what topologies have in common for each of their cells."""
+    """Repeat the values of topologies for each of their cells."""
     return np.repeat(by_topology, layout.cells_each, axis=2)
 
 
 def _gpu_cells(layout: Layout) -> list[tuple[str, int]]:
-    """Return the measured cell that each simulated one is like."""
+    """Return the measured cell that each simulated cell imitates."""
     return [
         (GPU_TOPOLOGIES[topology % len(GPU_TOPOLOGIES)], GPU_PROMPTS[cell % len(GPU_PROMPTS)])
         for topology in range(layout.topologies)
@@ -151,14 +150,17 @@ def _gpu_normal(rng: np.random.Generator, layout: Layout, gates: int, starts: in
 
 
 def _gpu_resampled(rng: np.random.Generator, layout: Layout, gates: int, starts: int) -> Floats:
-    """Draw measured runs: of each start of a topology one that was measured, of it any run."""
+    """Draw measured runs: a random measured start for each start, and a random run of it."""
     runs = np.empty((gates, starts, layout.cells, len(METRIC_NAMES)))
     drawn = rng.integers(GPU_STARTS, size=(gates, starts, layout.topologies))
     for cell, measured in enumerate(_gpu_cells(layout)):
         start = drawn[:, :, cell // layout.cells_each]
         by_start = deviations(*measured)
         first = np.cumsum([0, *map(len, by_start)])
-        within = rng.random(start.shape) * np.array([len(there) for there in by_start])[start]
+        within = (
+            rng.random(start.shape)
+            * np.array([len(runs_of_start) for runs_of_start in by_start])[start]
+        )
         runs[:, :, cell] = np.concatenate(by_start)[first[start] + within.astype(int)]
     return runs
 
@@ -200,12 +202,14 @@ KINDS = (
 
 
 def gate_noise_named(name: str) -> GateNoise:
-    """Return the kind of that name.
+    """Return the kind of noise with this name.
 
     :raises ConfigError: if there is none.
     """
     for kind in KINDS:
         if kind.name == name:
             return kind
-    known = ", ".join(kind.name for kind in KINDS)
-    raise ConfigError(f"--noise {name!r:.60} is not a kind of noise of gates; known are {known}")
+    names = ", ".join(kind.name for kind in KINDS)
+    raise ConfigError(
+        f"--noise {name!r:.60} is not a kind of noise of gates, expected one of {names}"
+    )

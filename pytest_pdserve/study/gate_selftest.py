@@ -1,4 +1,4 @@
-"""The gate rule's test of itself: simulated gates, what is said of them, and the targets."""
+"""Self-test of the gate rule: simulated gates, their verdicts, and the targets."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pytest_pdserve.study.gate_trials import count_gates
 from pytest_pdserve.study.rates import NORMAL_95
 from pytest_pdserve.study.rates import Tally
 from pytest_pdserve.study.selftest import check_numbers
-from pytest_pdserve.study.selftest import counted
+from pytest_pdserve.study.selftest import count_tasks
 from pytest_pdserve.values.errors import ConfigError
 
 MAX_GATES = 1_000_000
-"""Gates of a row at most; so many take hours."""
+"""Largest number of gates of a row, which takes hours."""
 CHUNK = 100
 """Gates that one task judges."""
 TARGET_LAYOUT = "40 cells"
@@ -41,18 +41,20 @@ class GateTarget:
     what: str
     """Name of a rate of the tally, or of samples whose mean is bounded."""
     is_mean: bool = False
-    """Whether it is the mean of samples."""
+    """Whether the target bounds the mean of samples instead of a rate."""
     at_most: float = math.inf
     """Largest share or mean."""
     at_least: float = -math.inf
     """Least share or mean."""
 
     def missed(self, tally: Tally) -> str | None:
-        """Return how it is missed, if the whole interval is on the wrong side; else None."""
-        found = mean_of(tally, self.what) if self.is_mean else share_of(tally, self.what)
-        if found is None:
+        """Return how the target is missed, if the whole interval is beyond it; else None."""
+        value_and_interval = (
+            mean_of(tally, self.what) if self.is_mean else share_of(tally, self.what)
+        )
+        if value_and_interval is None:
             return f"{self.trial.name}: {self.what} was not counted"
-        value, (low, high) = found
+        value, (low, high) = value_and_interval
         if low <= self.at_most and high >= self.at_least:
             return None
         above = low > self.at_most
@@ -97,14 +99,14 @@ TARGETS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateReport:
-    """All that one self-test of the gate rule counted."""
+    """The counts of one self-test of the gate rule."""
 
     gates: int
     """Gates of every row."""
     seed: int
     """Seed of every draw."""
     tallies: Mapping[tuple[str, str], Tally]
-    """What was counted, by name of row and layout."""
+    """Counts by name of row and layout."""
 
     def trials(self) -> tuple[GateTrial, ...]:
         """Return the rows that were drawn."""
@@ -112,7 +114,7 @@ class GateReport:
 
     @property
     def missed(self) -> tuple[str, ...]:
-        """Targets that are missed by more than chance, a sentence part each."""
+        """A phrase for each target that is missed by more than chance."""
         return tuple(self._missed())
 
     def _missed(self) -> Iterator[str]:
@@ -130,9 +132,9 @@ class GateReport:
 def gate_selftest(
     *, gates: int, seed: int, noise: str | None = None, workers: int = 1
 ) -> GateReport:
-    """Judge simulated gates.
+    """Judge simulated gates and count their verdicts.
 
-    :param gates: of every row.
+    :param gates: number of gates of every row.
     :param noise: name of the one kind of noise to draw; None for all.
     :param workers: processes; the figures do not depend on them.
     :raises ConfigError: if the kind is unknown, or a number is out of range.
@@ -144,13 +146,13 @@ def gate_selftest(
     rows = [row for row, trial in enumerate(TRIALS) if kind in (None, trial.noise)]
     tasks = list(_tasks(rows, gates, seed))
     tallies = {(TRIALS[row].name, layout): Tally() for row in rows for layout in LAYOUTS}
-    for (row, layout, *_), tally in zip(tasks, counted(_count, tasks, workers), strict=True):
+    for (row, layout, *_), tally in zip(tasks, count_tasks(_count, tasks, workers), strict=True):
         tallies[TRIALS[row].name, layout].add(tally)
     return GateReport(gates=gates, seed=seed, tallies=tallies)
 
 
 Task = tuple[int, str, int, int, int]
-"""Place of the row, name of the layout, seed, number of the chunk, gates in it."""
+"""Index of the row, name of the layout, seed, number of the chunk, gates in the chunk."""
 
 
 def _tasks(rows: Sequence[int], gates: int, seed: int) -> Iterator[Task]:

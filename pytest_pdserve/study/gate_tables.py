@@ -1,4 +1,4 @@
-"""The tables of ``pdserve selftest --gate``; every one says that it is simulated."""
+"""The tables of ``pdserve selftest --gate``; each is marked as simulated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_pdserve.study.gate_noise import KINDS
 from pytest_pdserve.study.gate_selftest import GateReport
 from pytest_pdserve.study.gate_selftest import mean_of
 from pytest_pdserve.study.gate_trials import LAYOUTS
-from pytest_pdserve.study.gate_trials import RIVALS
+from pytest_pdserve.study.gate_trials import SIMPLE_RULES
 from pytest_pdserve.study.gate_trials import GateTrial
 from pytest_pdserve.study.rates import Tally
 from pytest_pdserve.values.rules import GATE_RULE
@@ -70,12 +70,12 @@ def _row(trial: GateTrial, tally: Tally) -> tuple[str, ...]:
         _mean(tally, "blocks to GO"),
         _mean(tally, "blocks of a cell"),
         _median(tally.samples.get("forecast", [])),
-        " / ".join(_percent(tally.rate(rival).share) for rival in RIVALS),
+        " / ".join(_percent(tally.rate(rule).share) for rule in SIMPLE_RULES),
     )
 
 
 def _percent(share: float) -> str:
-    """A share in %, with as many digits as tell it from 0 and from 100."""
+    """Return a share in %, with enough digits to distinguish it from 0 and from 100."""
     value = 100 * share
     if value in (0, 100):
         return f"{value:.0f}"
@@ -85,8 +85,8 @@ def _percent(share: float) -> str:
 
 
 def _mean(tally: Tally, what: str) -> str:
-    found = mean_of(tally, what)
-    return "-" if found is None else f"{found[0]:.2f}"
+    mean = mean_of(tally, what)
+    return "-" if mean is None else f"{mean[0]:.2f}"
 
 
 def _median(values: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""Trials of the upgrade gate: simulated gates, and what is counted in them."""
+"""Trials of the upgrade gate: simulated gates, and counts of their verdicts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pytest_pdserve.judge.gate.looks import Gates
-from pytest_pdserve.judge.gate.looks import Subjects
-from pytest_pdserve.judge.gate.looks import forecast
+from pytest_pdserve.judge.gate.block_arrays import Gates
+from pytest_pdserve.judge.gate.block_arrays import Subjects
+from pytest_pdserve.judge.gate.block_arrays import forecast
 from pytest_pdserve.study.gate_gpu_runs import METRIC_NAMES
 from pytest_pdserve.study.gate_noise import ITL_LIKE
 from pytest_pdserve.study.gate_noise import KINDS
@@ -32,13 +32,13 @@ LAYOUTS: Mapping[str, Layout] = {
     "40 cells": LAYOUT,
     "8 cells": Layout(topologies=2, cells_each=4),
 }
-"""What gates measure, by name."""
+"""Topologies and cells that gates measure, by name."""
 MARGINS = tuple(METRICS.gate_margins[name] for name in METRIC_NAMES)
 """Margin of each metric, as a fraction."""
-RIVALS: Mapping[str, int] = {"one run": 1, "three runs": 3}
-"""What people do now: runs of each stack whose medians are compared."""
-RIVAL_LIMITS = tuple(0.10 if name == "mean_ttft_ms" else 0.05 for name in METRIC_NAMES)
-"""Worse by so much is a NO-GO there, as a fraction."""
+SIMPLE_RULES: Mapping[str, int] = {"one run": 1, "three runs": 3}
+"""Simple rules for comparison: number of runs of each stack whose medians are compared."""
+SIMPLE_RULE_LIMITS = tuple(0.10 if name == "mean_ttft_ms" else 0.05 for name in METRIC_NAMES)
+"""Change above which these rules give NO-GO, by metric, as a fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,12 @@ class GateTrial:
     """One row of the tables: gates of one kind."""
 
     noise: GateNoise
-    """How runs differ."""
+    """Noise of the runs."""
     size: float = 0.0
     """How much worse B is, as a fraction by ratio."""
     where: Place = "everywhere"
-    """In what it is worse: the cell, topology and metric (one of the four that are like ITL) are
-    drawn for every gate."""
+    """Part that is worse; its cell, topology and metric (one of the four ITL-like ones) are drawn
+    for every gate."""
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class GateTrial:
 
     @property
     def change(self) -> str:
-        """How B differs from A, in words."""
+        """Description of how B differs from A."""
         if not self.size:
             return "equal"
         inside = self.where if self.where == "everywhere" else f"in {self.where}"
@@ -105,19 +105,19 @@ TRIALS = (
 
 
 def count_gates(trial: GateTrial, rng: np.random.Generator, *, layout: Layout, gates: int) -> Tally:
-    """Count what is said of simulated gates."""
+    """Judge simulated gates and count their verdicts."""
     runs = draw_gates(trial.noise, rng, layout=layout, gates=gates, blocks=GATE_RULE.max_blocks)
     runs = trial.planted(rng, runs, layout)
-    tally = judged(runs, layout)
-    for name, many in RIVALS.items():
-        _count(tally, name, fails_now(runs, runs_each=many), gates)
+    tally = judge_runs(runs, layout)
+    for name, many in SIMPLE_RULES.items():
+        _count(tally, name, simple_rule_fails(runs, runs_each=many), gates)
     return tally
 
 
-def judged(runs: Floats, layout: Layout) -> Tally:
-    """Judge gates block by block, each until it ends.
+def judge_runs(runs: Floats, layout: Layout) -> Tally:
+    """Judge gates block by block, each until its verdict, and count the verdicts.
 
-    :param runs: all that may be measured, shape ``(gates, blocks, stacks, starts, cells,
+    :param runs: all runs that may be measured, shape ``(gates, blocks, stacks, starts, cells,
         metrics)``.
     """
     members = [layout.cells_of(topology) for topology in range(layout.topologies)]
@@ -136,8 +136,8 @@ def judged(runs: Floats, layout: Layout) -> Tally:
         for verdict, ended in (("NO-GO", no_go), ("GO", go)):
             _count(tally, verdict, ended, 0)
             tally.sample(f"blocks to {verdict}", [number + 1.0] * int(ended.sum()))
-        going_on = ~no_go & ~go
-        gates, open_gates = gates.of(going_on), open_gates[going_on]
+        undecided = ~no_go & ~go
+        gates, open_gates = gates.of(undecided), open_gates[undecided]
     for verdict in ("NO-GO", "GO"):
         _count(tally, verdict, np.zeros(0, dtype=bool), len(runs))
     _count(tally, "not enough", np.ones(len(open_gates), dtype=bool), len(runs))
@@ -150,7 +150,7 @@ def judged(runs: Floats, layout: Layout) -> Tally:
 
 
 def forecasts(gates: Gates) -> Floats:
-    """Return the blocks that would decide all that is undecided, by gate; NaN where not known."""
+    """Return the blocks that would decide all undecided metrics, by gate; NaN if unknown."""
     parts = [_forecast(part, gates.margins) for part in (gates.cells, gates.topologies)]
     needed: Floats = np.max(parts, axis=0)
     return needed
@@ -158,17 +158,17 @@ def forecasts(gates: Gates) -> Floats:
 
 def _forecast(part: Subjects, margins: Floats) -> Floats:
     needed = forecast(part.blocks, part.bounds, margins)
-    open_metrics = part.known & ~part.good
+    open_metrics = part.measured & ~part.good
     largest: Floats = np.where(open_metrics, needed, 0.0).max(axis=(1, 2))
     return largest
 
 
-def fails_now(runs: Floats, *, runs_each: int) -> Bools:
+def simple_rule_fails(runs: Floats, *, runs_each: int) -> Bools:
     """Return which gates are NO-GO if medians of a few runs of each stack are compared."""
     by_stack = np.moveaxis(runs, 2, 1)
     in_turn = by_stack.reshape(*by_stack.shape[:2], -1, *runs.shape[4:])[:, :, :runs_each]
     medians = np.median(in_turn, axis=2)
-    worse: Bools = medians[:, 1] - medians[:, 0] > np.log1p(RIVAL_LIMITS)
+    worse: Bools = medians[:, 1] - medians[:, 0] > np.log1p(SIMPLE_RULE_LIMITS)
     return np.asarray(worse.any(axis=(1, 2)))
 
 

@@ -1,7 +1,7 @@
 """Kinds of noise, and nights drawn from them. Simulated throughout.
 
 A value is the distance of a metric from its typical value: a logarithm, signed so that larger is
-worse, as of :func:`~pytest_pdserve.judge.limits.signed_log`.
+worse, as by :func:`~pytest_pdserve.judge.limits.signed_log`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_pdserve.values.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 Shape = Literal["normal", "t3", "exponential"]
-"""Distribution of what differs from run to run."""
+"""Distribution of the noise from run to run."""
 SPREADS = {
     "mean_e2el_ms": 0.008,
     "mean_itl_ms": 0.008,
@@ -30,23 +30,22 @@ docs/judging.md)."""
 SIMULATED = tuple(SPREADS)
 """Metrics that are simulated, in the order of the last axis of every array."""
 ITL_LIKE = tuple(place for place, spread in enumerate(SPREADS.values()) if spread == 0.008)
-"""Places of the four metrics that a slower decode moves together."""
+"""Indices of the four metrics that a slower decode affects together."""
 CORRELATION = 0.6
 """Correlation of two metrics of one run."""
 SLOWED = (0.05, 0.50)
-"""Least and largest slowdown of a run that is slowed; uniform between."""
+"""Smallest and largest slowdown of a slowed run, as a fraction; uniform between them."""
 STARTS = 5
-"""Starts of a topology in one night: the first, two for its cells, two for its median."""
+"""Starts of a topology in one night: the first, two reruns of cells, two of all cells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What is measured every night."""
+    """Numbers of topologies and cells that are measured every night."""
 
     topologies: int = 5
-    """Topologies."""
     cells_each: int = 8
-    """Cells of each."""
+    """Cells of each topology."""
 
     @property
     def cells(self) -> int:
@@ -54,7 +53,7 @@ class Layout:
         return self.topologies * self.cells_each
 
     def cells_of(self, topology: int) -> range:
-        """Return the cells of a topology."""
+        """Return the indices of the cells of a topology."""
         return range(topology * self.cells_each, (topology + 1) * self.cells_each)
 
 
@@ -65,41 +64,41 @@ class Noise:
     name: str
     """Name for ``--noise`` and tables."""
     about: str
-    """What it is, in one sentence."""
+    """Description in one sentence."""
     shape: Shape = "normal"
-    """Distribution of what differs from run to run, scaled to variance 1."""
+    """Distribution of the noise from run to run, scaled to variance 1."""
     night_share: float = 0.2
-    """Share of the variance that all runs of a cell in one night have in common."""
+    """Share of the variance that all runs of a cell in one night share."""
     night_correlation: float = 0.0
     """Correlation of a night with the night before."""
     start_share: float = 0.0
-    """Share of the variance that all runs of a topology on one start have in common."""
+    """Share of the variance that all runs of a topology on one start share."""
     slowed_runs: float = 0.01
     """Share of runs that are slowed in every metric."""
     slow_starts: float = 0.0
     """Share of starts of a topology that are slow."""
     slow_start: float = 0.025
-    """How much slower these are, as a fraction."""
+    """Slowdown of these starts, as a fraction."""
     noisy_nights: float = 0.0
     """Share of nights on which everything is twice as noisy."""
     slowed_nights: float = 0.0
     """Share of nights of a cell that are slowed in every metric."""
     reruns_elsewhere: bool = False
-    """Whether reruns of such a night are made on other nodes, which are not slow."""
+    """Whether reruns in such a night run on other nodes, which are not slow."""
     spread_of_spreads: float = 0.35
     """Standard deviation of the logarithm of the spread from cell to cell and metric to metric."""
     nodes: int = 0
-    """Nodes that starts take in turn, of which one turns slow; 0 for none."""
+    """Number of nodes that starts take in turn, of which one becomes slow; 0 for no slow node."""
     slow_node: float = 0.06
-    """How much slower a start is on that node, as a fraction."""
+    """Slowdown of a start on that node, as a fraction."""
     scale: float = 1.0
-    """All spreads, in those of :data:`SPREADS`."""
+    """Factor of all :data:`SPREADS`."""
     fits_floors: bool = True
-    """Whether the metrics' floors are meant for such noise."""
+    """Whether the metrics' floors are suitable for such noise."""
 
     @property
     def is_sticky(self) -> bool:
-        """Whether a slow night stays slow however often it is run again."""
+        """Whether a slow night stays slow in all of its reruns."""
         return self.slowed_nights > 0 and not self.reruns_elsewhere
 
 
@@ -200,27 +199,27 @@ REFERENCE = (
     "correlated 0.6, spreads differ by 35 % from cell to cell, 20 % of the variance is the "
     "night's, and 1 % of runs are slowed by 5 to 50 %."
 )
-"""What all kinds have in common, in words."""
+"""Description of what all kinds have in common."""
 
 
 def noise_named(name: str) -> Noise:
-    """Return the kind of that name.
+    """Return the kind of noise with this name.
 
     :raises ConfigError: if there is none.
     """
     for kind in KINDS:
         if kind.name == name:
             return kind
-    known = ", ".join(kind.name for kind in KINDS)
-    raise ConfigError(f"--noise {name!r:.60} is not a kind of noise; known are {known}")
+    names = ", ".join(kind.name for kind in KINDS)
+    raise ConfigError(f"--noise {name!r:.60} is not a kind of noise, expected one of {names}")
 
 
 def draw(
     noise: Noise, rng: np.random.Generator, *, layout: Layout, baseline: int, nights: int
 ) -> Floats:
-    """Draw every run that may be made on so many nights in a row.
+    """Draw every run that may be needed on a number of nights in a row.
 
-    :param baseline: nights before the others, on which no node is slow.
+    :param baseline: number of nights before the others, on which no node is slow.
     :returns: shape ``(nights, starts, cells, metrics)``.
     """
     nights += baseline
@@ -230,8 +229,7 @@ def draw(
     if noise.night_share:
         drawn += np.sqrt(noise.night_share) * _nights(noise, rng, layout=layout, nights=nights)
     if noise.start_share:
-        there = (nights, STARTS, layout.topologies, len(SIMULATED))
-        starts = correlated(noise.shape, rng, there)
+        starts = correlated(noise.shape, rng, (nights, STARTS, layout.topologies, len(SIMULATED)))
         drawn += np.sqrt(noise.start_share) * np.repeat(starts, layout.cells_each, axis=2)
     if noise.noisy_nights:
         drawn *= np.where(rng.random((nights, 1, 1, 1)) < noise.noisy_nights, 2.0, 1.0)
@@ -242,8 +240,8 @@ def draw(
         sds = sds * np.exp(uneven * widths - uneven**2 / 2)
     slowed = _slowed_runs(noise, rng, layout=layout, nights=nights)
     slowed[baseline:] += _slow_node(noise, rng, layout=layout, nights=nights - baseline)
-    whole: Floats = drawn * sds + slowed[..., None]
-    return whole
+    runs: Floats = drawn * sds + slowed[..., None]
+    return runs
 
 
 def correlated(kind: Shape, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -251,7 +249,7 @@ def correlated(kind: Shape, rng: np.random.Generator, shape: tuple[int, ...]) ->
 
     :param kind: their distribution.
     """
-    common, own = (_standard(kind, rng, each) for each in ((*shape[:-1], 1), shape))
+    common, own = (_standard(kind, rng, size) for size in ((*shape[:-1], 1), shape))
     mixed: Floats = np.sqrt(CORRELATION) * common + np.sqrt(1 - CORRELATION) * own
     return mixed
 
@@ -267,7 +265,7 @@ def _standard(kind: Shape, rng: np.random.Generator, shape: tuple[int, ...]) -> 
 
 
 def _nights(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: int) -> Floats:
-    """What all runs of a cell in one night share, shape ``(nights, 1, cells, metrics)``."""
+    """Draw what all runs of a cell in one night share, shape ``(nights, 1, cells, metrics)``."""
     drawn = correlated("normal", rng, (nights, 1, layout.cells, len(SIMULATED)))
     keep = noise.night_correlation
     if keep:
@@ -277,7 +275,7 @@ def _nights(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: i
 
 
 def _slowed_runs(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: int) -> Floats:
-    """How much slower whole runs are, shape ``(nights, starts, cells)``."""
+    """Draw the slowdown of whole runs, logarithm, shape ``(nights, starts, cells)``."""
     slowed = np.zeros((nights, STARTS, layout.cells))
     if noise.slowed_runs:
         slowed += slowdowns(rng, slowed.shape, noise.slowed_runs)
@@ -291,7 +289,7 @@ def _slowed_runs(noise: Noise, rng: np.random.Generator, *, layout: Layout, nigh
 
 
 def _slow_node(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights: int) -> Floats:
-    """The same of what runs on the slow node: every night and start takes the next node."""
+    """Draw the slowdown of runs on the slow node; every night and start takes the next node."""
     if not noise.nodes:
         return np.zeros((nights, STARTS, layout.cells))
     night, start, topology = np.ogrid[:nights, :STARTS, : layout.topologies]
@@ -301,6 +299,6 @@ def _slow_node(noise: Noise, rng: np.random.Generator, *, layout: Layout, nights
 
 
 def slowdowns(rng: np.random.Generator, shape: tuple[int, ...], share: float) -> Floats:
-    """Return how much slower whole runs are, logarithm; 0 for all but a share of them."""
+    """Draw the slowdown of whole runs, logarithm; 0 for all but a share of them."""
     sizes = np.log1p(rng.uniform(*SLOWED, shape))
     return np.where(rng.random(shape) < share, sizes, 0.0)

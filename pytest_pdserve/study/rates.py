@@ -1,4 +1,4 @@
-"""Shares that were counted over many simulated series, and how sure they are."""
+"""Shares counted over many simulated series, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How often something happened, over several series."""
+    """Count of an event over several series."""
 
     hits: float = 0
-    """How often."""
+    """Number of events."""
     of: float = 0
-    """Out of how many."""
+    """Number of trials."""
     series: int = 0
-    """Series that were counted, as the next three are sums over."""
+    """Number of series; the next three fields are sums over them."""
     hits_squared: float = 0
     hits_times_of: float = 0
     of_squared: float = 0
 
     @classmethod
     def one_series(cls, hits: float, of: float) -> Self:
-        """Return what was counted in one series."""
+        """Return the rate of one series."""
         return cls(
             hits=hits,
             of=of,
@@ -50,12 +50,12 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """Hits over all; NaN of none."""
+        """Events per trial; NaN without trials."""
         return self.hits / self.of if self.of else math.nan
 
     @property
     def design_effect(self) -> float:
-        """Variance of the share over that of independent draws; at least 1.
+        """Variance of the share, divided by that of independent draws; at least 1.
 
         Nights of one series share a baseline, so they are not independent (Kish 1965).
         """
@@ -68,9 +68,9 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's score interval of 95 % (1927), of as many independent draws as these are worth.
+        """Wilson's score interval of 95 % (1927), with the effective number of independent draws.
 
-        Everything between 0 and 1 where nothing was counted.
+        From 0 to 1 without trials.
         """
         if not self.of:
             return 0.0, 1.0
@@ -82,28 +82,28 @@ class Rate:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What one kind of trial counted."""
+    """Rates and samples of one kind of trial."""
 
     rates: dict[str, Rate] = field(default_factory=dict)
-    """Rate by what was counted."""
+    """Rate by name of the event."""
     samples: dict[str, list[float]] = field(default_factory=dict)
-    """Values by what was measured."""
+    """Values by name of the quantity."""
 
     def count(self, what: str, hits: float, of: float) -> None:
-        """Add what one series showed."""
+        """Add the count of one series."""
         self.rates[what] = self.rates.get(what, Rate()) + Rate.one_series(hits, of)
 
     def sample(self, what: str, values: Iterable[float]) -> None:
-        """Add values."""
+        """Add values to the samples of *what*."""
         self.samples.setdefault(what, []).extend(values)
 
     def add(self, other: Tally) -> None:
-        """Add what another tally counted."""
+        """Add all counts and samples of another tally."""
         for what, rate in other.rates.items():
             self.rates[what] = self.rates.get(what, Rate()) + rate
         for what, values in other.samples.items():
             self.sample(what, values)
 
     def rate(self, what: str) -> Rate:
-        """Return a rate; one of nothing where it was not counted."""
+        """Return a rate; one without trials if it was not counted."""
         return self.rates.get(what, Rate())

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_pdserve.judge.cells import MetricVerdict
+from pytest_pdserve.judge.cells import NightMetrics
 from pytest_pdserve.judge.cells import References
-from pytest_pdserve.judge.cells import SeenNight
 from pytest_pdserve.judge.cells import judge_metrics
-from pytest_pdserve.judge.cells import that_passed
+from pytest_pdserve.judge.cells import mark_passed
 from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.judge.limits import reference_of
 from pytest_pdserve.judge.limits import signed_log
-from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.nightly import false_alarms
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.wording import number
@@ -33,25 +33,24 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.rules import RULE
 
 SHOWN = 3
-"""Metrics that are shown of one night, the largest changes."""
+"""Metrics that are shown per night, the largest changes first."""
 MONTH = RULE.false_alarm_nights
-"""Nights of the first month."""
+"""Number of nights of the first month."""
 Cells = Mapping[str, Sequence[Run]]
 """Runs of one night by cell, one of each start."""
-Said = tuple[str, MetricVerdict]
-"""Cell, and what is said of one of its metrics."""
+CellVerdict = tuple[str, MetricVerdict]
+"""A cell, and the verdict on one of its metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedNight:
-    """What was said of one night of a file."""
+    """The verdicts on one night of a file."""
 
     night: FileNight
-    """The night."""
     judged: int
-    """Metrics of all cells that had a reference."""
-    said: tuple[Said, ...]
-    """What is not a PASS: FAIL first, and the largest change first."""
+    """Number of metrics of all cells that had a reference."""
+    not_passed: tuple[CellVerdict, ...]
+    """Verdicts that are not PASS: FAIL first, then the largest change."""
 
     @property
     def is_red(self) -> bool:
@@ -59,32 +58,31 @@ class ReplayedNight:
         return self.count(Status.FAIL) > 0
 
     def count(self, status: Status) -> int:
-        """Return how many metrics have that verdict."""
-        return sum(verdict.status is status for _, verdict in self.said)
+        """Return the number of metrics with this verdict."""
+        return sum(verdict.status is status for _, verdict in self.not_passed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What was said of every night of a file."""
+    """The verdicts on all nights of a file."""
 
     file: SeriesFile
-    """The file."""
     nights: tuple[ReplayedNight, ...]
     """Oldest first."""
 
 
 def replay(file: SeriesFile, *, accept: bool = False) -> Replay:
-    """Judge the nights of a file one after the other; the first of a cell starts its baseline.
+    """Judge the nights of a file in order; the first night of a cell starts its baseline.
 
     :param accept: whether a person accepts every FAIL the next day, so that the cell's baseline
-        starts anew from that night; otherwise a change that lasts FAILs every night.
+        starts again from that night; otherwise a change that lasts FAILs every night.
     """
     state = _State(accept=accept)
     return Replay(file=file, nights=tuple(state.judge(night) for night in file.nights))
 
 
 class _State:
-    """Baselines so far, and the nights that a verdict looks back at."""
+    """Baselines so far, and the past nights that verdicts consider."""
 
     def __init__(self, *, accept: bool) -> None:
         self._accept = accept
@@ -92,15 +90,17 @@ class _State:
         self._starts: dict[str, int] = {}
         self._past: list[Cells] = []
         self._joined: set[tuple[int, str]] = set()
-        """Place of a night among the past ones, and a cell of which it joined the baseline."""
+        """Index of a past night, and a cell whose baseline it joined."""
 
     def judge(self, night: FileNight) -> ReplayedNight:
         """Judge a night; cells that PASS join their baselines."""
-        said: list[Said] = []
+        not_passed: list[CellVerdict] = []
         new = [cell for cell in night.cells if cell not in self._baselines]
         verdicts = {cell: self._judge(cell, night) for cell in night.cells if cell not in new}
         for cell, metrics in verdicts.items():
-            said += [(cell, verdict) for verdict in metrics if verdict.status is not Status.PASS]
+            not_passed += [
+                (cell, verdict) for verdict in metrics if verdict.status is not Status.PASS
+            ]
             if all(verdict.status is Status.PASS for verdict in metrics):
                 self._join(cell, night.cells[cell][0])
             elif self._accept and any(verdict.status is Status.FAIL for verdict in metrics):
@@ -108,17 +108,17 @@ class _State:
         for cell in new:
             self._begin(cell, night.cells[cell])
         self._past.append(night.cells)
-        said.sort(key=lambda each: (each[1].status is not Status.FAIL, -each[1].severity))
+        not_passed.sort(key=lambda item: (item[1].status is not Status.FAIL, -item[1].severity))
         return ReplayedNight(
             night=night,
             judged=sum(len(metrics) for metrics in verdicts.values()),
-            said=tuple(said),
+            not_passed=tuple(not_passed),
         )
 
     def _begin(self, cell: str, runs: Sequence[Run]) -> None:
         names = dict.fromkeys(name for run in runs for name in run)
         values = {name: [run[name] for run in runs if name in run] for name in names}
-        self._baselines[cell] = [{name: statistics.median(there) for name, there in values.items()}]
+        self._baselines[cell] = [{name: statistics.median(vs) for name, vs in values.items()}]
         self._starts[cell] = len(runs)
 
     def _join(self, cell: str, run: Run) -> None:
@@ -140,12 +140,12 @@ class _State:
 
     def _judge(self, cell: str, night: FileNight) -> tuple[MetricVerdict, ...]:
         references = self._references(cell)
-        tonight = seen_of(night.cells[cell], references)
-        places = [n for n, there in enumerate(self._past) if cell in there]
+        tonight = night_metrics(night.cells[cell], references)
+        places = [n for n, cells in enumerate(self._past) if cell in cells]
         return judge_metrics(
             tonight,
-            [self._seen(place, cell, references) for place in reversed(places)],
-            one_night_is_enough=not any(seen.is_alarm for seen in tonight.values())
+            [self._night_metrics(place, cell, references) for place in reversed(places)],
+            one_night_is_enough=not any(metric.is_alarm for metric in tonight.values())
             or self._alarms_stay(),
             covers=lambda *_: None,
         )
@@ -155,67 +155,70 @@ class _State:
         first = max(0, len(self._past) - RULE.false_alarm_nights)
         nights = [
             {
-                (cell, name): seen
+                (cell, name): metric_night
                 for cell in self._past[place]
-                for name, seen in self._seen(place, cell, references[cell]).items()
+                for name, metric_night in self._night_metrics(place, cell, references[cell]).items()
             }
             for place in range(first, len(self._past))
         ]
         return false_alarms(nights) < RULE.false_alarms
 
-    def _seen(self, place: int, cell: str, references: References) -> SeenNight:
-        """What a past night showed of a cell."""
-        seen = seen_of(self._past[place][cell], references)
-        return that_passed(seen) if (place, cell) in self._joined else seen
+    def _night_metrics(self, place: int, cell: str, references: References) -> NightMetrics:
+        """Return the metrics of a cell in a past night."""
+        metrics = night_metrics(self._past[place][cell], references)
+        return mark_passed(metrics) if (place, cell) in self._joined else metrics
 
 
-def seen_of(runs: Sequence[Run], references: References) -> SeenNight:
-    """Return what the runs of one night showed of a cell, one of each start."""
+def night_metrics(runs: Sequence[Run], references: References) -> NightMetrics:
+    """Return the metrics of a cell in one night.
+
+    :param runs: one run of each start.
+    """
     logs = {
         name: [signed_log(run[name], METRICS[name].better) for run in runs if name in run]
         for name in references
     }
     return {
-        name: Seen(
+        name: MetricNight(
             reference=references[name],
-            changes=tuple(log - references[name].median for log in there),
+            changes=tuple(log - references[name].median for log in of_metric),
         )
-        for name, there in logs.items()
-        if there
+        for name, of_metric in logs.items()
+        if of_metric
     }
 
 
 def render(replayed: Replay, accepted: Replay) -> str:
-    """Return what was said of the nights that are not all PASS, and the share of red nights.
+    """Return the verdicts of nights that are not all PASS, and the share of red nights.
 
-    :param accepted: the same, but a person accepts every FAIL.
+    :param accepted: a replay in which a person accepts every FAIL.
     """
     nights = replayed.nights
     first, last = nights[0].night.name, nights[-1].night.name
     cells = {cell for night in replayed.file.nights for cell in night.cells}
     starts = max(len(runs) for night in replayed.file.nights for runs in night.cells.values())
-    said = [
+    lines = [
         f"Replay of {replayed.file.source}: {len(nights)} nights from {first} to {last}, "
         f"{len(cells)} cell{'s' * (len(cells) > 1)},",
         f"{starts} start{'s' * (starts > 1)} of a cell a night at most. Nothing can be run again: "
         "a night with fewer than three starts",
-        "makes SUSPICIOUS, and a second such night FAIL. Nobody accepts a change here: one that "
+        "makes SUSPICIOUS, and a second such night FAIL. No change is accepted here: one that "
         "lasts FAILs every night.",
         "",
     ]
     before: FileNight | None = None
     for night in nights:
         changed = _changed(before, night.night)
-        if night.said:
-            said += [*_night_lines(night, changed), ""]
+        if night.not_passed:
+            lines += [*_night_lines(night, changed), ""]
         elif changed:
-            said += [f"{night.night.name}  all PASS; {changed}", ""]
+            lines += [f"{night.night.name}  all PASS; {changed}", ""]
         before = night.night
-    return "\n".join([*said, *_summary(nights, accepted.nights)])
+    return "\n".join([*lines, *_summary(nights, accepted.nights)])
 
 
 def _changed(before: FileNight | None, night: FileNight) -> str:
-    """Which versions came since the night before; empty if none did."""
+    """Return the versions before and after if a new version ran; empty otherwise."""
     if before is None or set(night.versions) <= set(before.versions):
         return ""
     return f"{', '.join(before.versions)} -> {', '.join(night.versions)}"
@@ -223,25 +226,27 @@ def _changed(before: FileNight | None, night: FileNight) -> str:
 
 def _night_lines(night: ReplayedNight, changed: str) -> Iterator[str]:
     counts = ((status, night.count(status)) for status in (Status.FAIL, Status.SUSPICIOUS))
-    said = ", ".join(f"{status} {count}" for status, count in counts if count)
-    yield f"{night.night.name}  {said} of {night.judged} metrics{changed and f'; {changed}'}"
-    width = max(len(cell) for cell, _ in night.said[:SHOWN])
-    for cell, verdict in night.said[:SHOWN]:
+    totals = ", ".join(f"{status} {count}" for status, count in counts if count)
+    yield f"{night.night.name}  {totals} of {night.judged} metrics{changed and f'; {changed}'}"
+    width = max(len(cell) for cell, _ in night.not_passed[:SHOWN])
+    for cell, verdict in night.not_passed[:SHOWN]:
         yield f"  {verdict.status:<10}  {cell:<{width}}  {_numbers(verdict)}"
-    if len(night.said) > SHOWN:
-        yield f"  and {len(night.said) - SHOWN} more"
+    if len(night.not_passed) > SHOWN:
+        yield f"  and {len(night.not_passed) - SHOWN} more"
 
 
 def _numbers(verdict: MetricVerdict) -> str:
-    metric, seen = METRICS[verdict.metric], verdict.seen
-    median, limit = seen.reference.median, seen.reference.limit
-    value = number(as_value(median + seen.change, metric.better))
+    metric, tonight = METRICS[verdict.metric], verdict.tonight
+    median = tonight.reference.median
+    value = number(as_value(median + tonight.change, metric.better))
     reference = number(as_value(median, metric.better))
-    change, most = (percent(as_change(log, metric.better)) for log in (seen.change, limit))
+    change, limit = (
+        percent(as_change(log, metric.better)) for log in (tonight.change, tonight.reference.limit)
+    )
     nights = f", {verdict.nights + 1} nights in a row" if verdict.nights else ""
     return (
         f"{metric.name} {value} {metric.unit}, reference {reference} {metric.unit}: {change}, "
-        f"limit {most}{nights}"
+        f"limit {limit}{nights}"
     )
 
 
@@ -250,11 +255,11 @@ def _summary(nights: Sequence[ReplayedNight], accepted: Sequence[ReplayedNight])
         yield "No night could be judged: no cell was measured on two nights."
         return
     for name, which in (("first month", slice(0, MONTH)), ("after it", slice(MONTH, None))):
-        there, other = ([n for n in each if n.judged][which] for each in (nights, accepted))
-        if there:
-            suspicious = sum(bool(night.said) and not night.is_red for night in there)
+        judged, other = ([n for n in ns if n.judged][which] for ns in (nights, accepted))
+        if judged:
+            suspicious = sum(bool(night.not_passed) and not night.is_red for night in judged)
             yield (
-                f"{name:<11}  {len(there)} nights judged: {_red(there)} red; {_red(other)} if a "
+                f"{name:<11}  {len(judged)} nights judged: {_red(judged)} red; {_red(other)} if a "
                 f"person accepts each FAIL the next day; {suspicious} with SUSPICIOUS only"
             )
 

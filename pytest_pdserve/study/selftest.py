@@ -1,4 +1,4 @@
-"""The nightly rule's test of itself: simulated nights, what is said of them, and the targets."""
+"""Self-test of the nightly rule: simulated nights, their verdicts, and the targets."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ from pytest_pdserve.values.errors import ConfigError
 
 AnyTask = TypeVar("AnyTask")
 MAX_NIGHTS = 1_000_000
-"""Nights at most; so many take hours."""
+"""Largest number of nights, which takes hours."""
 CHUNK = 5
 """Series that one task judges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A bound that every kind of noise must meet."""
+    """A bound on a rate that every kind of noise must meet."""
 
     what: str
-    """What was counted, in words."""
+    """Description of the rate."""
     trial: str
-    """Trial that counted it."""
+    """Name of the trial that counts it."""
     key: str
-    """Its name in the tally."""
+    """Name of the rate in the tally."""
     at_most: float | None = None
-    """Largest share; None where there is a least one."""
+    """Largest share; None if :attr:`at_least` is set."""
     at_least: float | None = None
-    """Least share."""
+    """Smallest share; None if :attr:`at_most` is set."""
     exceptions: Mapping[str, float] = field(default_factory=dict)
-    """Bound by kind of noise where it is another."""
+    """Other bounds, by kind of noise."""
 
     def bound(self, noise: str) -> float:
-        """Return the share that a kind of noise must meet."""
+        """Return the bound for a kind of noise."""
         bound = self.at_least if self.at_most is None else self.at_most
         assert bound is not None
         return self.exceptions.get(noise, bound)
 
     def missed(self, noise: str, rate: Rate) -> bool:
-        """Whether the whole interval of *rate* is on the wrong side."""
+        """Return whether the whole interval of *rate* is beyond the bound."""
         low, high = rate.interval
         return low > self.bound(noise) if self.at_least is None else high < self.bound(noise)
 
@@ -109,14 +109,14 @@ TARGETS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that one self-test counted."""
+    """The counts of one self-test."""
 
     nights: int
-    """Nights asked for."""
+    """Number of clean nights of each kind."""
     seed: int
     """Seed of every draw."""
     tallies: Mapping[str, Mapping[str, Tally]]
-    """Kind of noise -> trial -> what it counted."""
+    """Counts by kind of noise and by trial."""
 
     @property
     def kinds(self) -> tuple[Noise, ...]:
@@ -124,12 +124,12 @@ class Report:
         return tuple(noise_named(name) for name in self.tallies)
 
     def rate(self, noise: Noise, trial: str, what: str) -> Rate:
-        """Return how often something happened."""
+        """Return a rate of a trial with a kind of noise."""
         return self.tallies[noise.name][trial].rate(what)
 
     @property
     def missed(self) -> tuple[str, ...]:
-        """Targets that are missed by more than chance, a sentence part each."""
+        """A phrase for each target that is missed by more than chance."""
         return tuple(self._missed())
 
     def _missed(self) -> Iterator[str]:
@@ -146,17 +146,20 @@ class Report:
 
 
 def _applies(target: Target, noise: Noise) -> bool:
-    """Whether a kind of noise must meet a target: sticky nights FAIL in the first month."""
+    """Return whether a kind of noise must meet a target.
+
+    Sticky nights need not meet the target of the first month.
+    """
     return noise.fits_floors and not (noise.is_sticky and target.key == "FAIL")
 
 
 def selftest(*, nights: int, seed: int, noise: str | None = None, workers: int = 1) -> Report:
-    """Judge simulated nights.
+    """Judge simulated nights and count their verdicts.
 
-    :param nights: clean nights of each kind of noise.
+    :param nights: number of clean nights of each kind of noise.
     :param noise: name of the one kind to draw; None for all.
     :param workers: processes; the figures do not depend on them.
-    :raises ConfigError: if the kind is unknown, or a number makes no sense.
+    :raises ConfigError: if the kind is unknown, or a number is out of range.
     """
     if not 1 <= nights <= MAX_NIGHTS:
         raise ConfigError(f"--nights {nights!s:.30}: expected 1 to {MAX_NIGHTS:,}")
@@ -164,7 +167,7 @@ def selftest(*, nights: int, seed: int, noise: str | None = None, workers: int =
     kinds = [noise_named(noise)] if noise is not None else KINDS
     tasks = list(_tasks(kinds, nights, seed))
     tallies = {kind.name: {trial: Tally() for trial in TRIALS} for kind in kinds}
-    for (kind, trial, *_), tally in zip(tasks, counted(_count, tasks, workers), strict=True):
+    for (kind, trial, *_), tally in zip(tasks, count_tasks(_count, tasks, workers), strict=True):
         tallies[kind][trial].add(tally)
     return Report(nights=nights, seed=seed, tallies=tallies)
 
@@ -183,40 +186,40 @@ Task = tuple[str, str, int, int, int]
 
 def _tasks(kinds: Sequence[Noise], nights: int, seed: int) -> Iterator[Task]:
     for kind in kinds:
-        for trial, (_, each) in TRIALS.items():
-            series = -(-nights // each)
+        for trial, (_, nights_each) in TRIALS.items():
+            series = -(-nights // nights_each)
             for chunk, first in enumerate(range(0, series, CHUNK)):
                 yield kind.name, trial, seed, chunk, min(CHUNK, series - first)
 
 
-def counted(
+def count_tasks(
     count: Callable[[AnyTask], Tally], tasks: Sequence[AnyTask], workers: int
 ) -> Iterable[Tally]:
-    """Yield what each task counted, in their order.
+    """Yield the tally of each task, in the order of tasks.
 
-    :param count: a function of a module, which other processes import.
-    :param workers: processes.
+    :param count: a module-level function, so that worker processes can import it.
+    :param workers: number of processes.
     """
     if workers == 1:
         yield from map(count, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts) as pool:
         try:
             yield from pool.map(count, tasks)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts() -> None:
-    """Leave Ctrl-C to the process that waits for this one."""
+def _ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which the parent process handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _count(task: Task) -> Tally:
     name, trial, seed, chunk, series = task
-    place = [kind.name for kind in KINDS].index(name), list(TRIALS).index(trial), chunk
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
+    key = [kind.name for kind in KINDS].index(name), list(TRIALS).index(trial), chunk
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
     tally = Tally()
     for _ in range(series):
         tally.add(TRIALS[trial][0](noise_named(name), rng))

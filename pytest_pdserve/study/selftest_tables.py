@@ -1,4 +1,4 @@
-"""The tables of ``pdserve selftest``; every one says that it is simulated, and from what."""
+"""The tables of ``pdserve selftest``; each is marked as simulated, with seed and nights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pytest_pdserve.report.table import text_table
 from pytest_pdserve.study.noise import REFERENCE
 from pytest_pdserve.study.noise import Noise
 from pytest_pdserve.study.rates import Rate
-from pytest_pdserve.study.rivals import RIVALS
 from pytest_pdserve.study.selftest import Report
 from pytest_pdserve.study.series import ROUNDING
+from pytest_pdserve.study.simple_rules import SIMPLE_RULES
 from pytest_pdserve.study.trials import LAYOUT
 from pytest_pdserve.study.trials import WITHIN
 from pytest_pdserve.study.trials import YOUNG
@@ -34,7 +34,7 @@ def render(report: Report) -> str:
         _young(report),
         *([_sticky(report)] if any(kind.is_sticky for kind in report.kinds) else []),
         _slow_changes(report),
-        _rivals(report),
+        _simple_rules(report),
         _limits(report),
         _verdict(report),
     ]
@@ -52,22 +52,22 @@ def _rows(report: Report, row: Callable[[Noise], Row]) -> list[Row]:
 
 
 def _percent(share: float) -> str:
-    """A share in %, with as many digits as tell it from 0 and from 100."""
+    """Return a share in %, with enough digits to distinguish it from 0 and from 100."""
     value = 100 * share
     if value < 1:
         return f"{value:.2f}"
     return f"{value:.0f}" if value < 98 or value == 100 else f"{math.floor(10 * value) / 10:.1f}"
 
 
-def _sure(rate: Rate) -> str:
+def _with_interval(rate: Rate) -> str:
     low, high = (100 * end for end in rate.interval)
     return f"{100 * rate.share:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _kinds(report: Report) -> str:
-    said = [f"  {kind.name:<13} {kind.about}" for kind in report.kinds]
+    lines = [f"  {kind.name:<13} {kind.about}" for kind in report.kinds]
     drawn = f"{LAYOUT.topologies} topologies x {LAYOUT.cells_each} cells x 6 metrics"
-    return "\n".join([*textwrap.wrap(f"Kinds of noise, {drawn}. {REFERENCE}", 100), *said])
+    return "\n".join([*textwrap.wrap(f"Kinds of noise, {drawn}. {REFERENCE}", 100), *lines])
 
 
 def _clean(report: Report) -> str:
@@ -76,7 +76,7 @@ def _clean(report: Report) -> str:
             return report.rate(kind, "clean", what)
 
         return (
-            _sure(rate("FAIL")),
+            _with_interval(rate("FAIL")),
             _percent(rate("topologies FAIL").share),
             f"{1 + rate('reruns').share:.2f}",
             f"{rate('topology reruns').share:.2f}",
@@ -99,15 +99,15 @@ def _clean(report: Report) -> str:
 
 def _planted(report: Report) -> str:
     def row(kind: Noise) -> Row:
-        def found(*keys: str) -> str:
+        def shares(*keys: str) -> str:
             return " / ".join(_percent(report.rate(kind, "planted", key).share) for key in keys)
 
         return (
-            found("5 % same night", f"5 % {LATE}"),
-            found("one metric 5 % same night", f"one metric 5 % {LATE}"),
-            found("10 % same night"),
-            found("topology 5 %"),
-            found("topology 3 %"),
+            shares("5 % same night", f"5 % {LATE}"),
+            shares("one metric 5 % same night", f"one metric 5 % {LATE}"),
+            shares("10 % same night"),
+            shares("topology 5 %"),
+            shares("topology 3 %"),
         )
 
     columns = (
@@ -147,11 +147,11 @@ def _sticky(report: Report) -> str:
         def rate(what: str) -> Rate:
             return report.rate(kind, "clean", what)
 
-        found = (rate(f"later 10 % {when}").share for when in ("same night", LATE))
+        shares = (rate(f"later 10 % {when}").share for when in ("same night", LATE))
         return (
-            _sure(rate("FAIL")),
-            _sure(rate("later FAIL")),
-            " / ".join(_percent(share) for share in found),
+            _with_interval(rate("FAIL")),
+            _with_interval(rate("later FAIL")),
+            " / ".join(_percent(share) for share in shares),
         )
 
     rows = [(kind.name, *row(kind)) for kind in report.kinds if kind.is_sticky]
@@ -186,15 +186,15 @@ def _slow_changes(report: Report) -> str:
     return _table(report, title, columns=columns, rows=_rows(report, row))
 
 
-def _rivals(report: Report) -> str:
+def _simple_rules(report: Report) -> str:
     def row(kind: Noise) -> Row:
-        def said(false: str, *found: str) -> str:
+        def rates(false: str, *found: str) -> str:
             shares = [report.rate(kind, "clean", false).share]
             shares += [report.rate(kind, "planted", key).share for key in found]
             return " / ".join(_percent(share) for share in shares)
 
-        rivals = (said(name, f"{name} 5 %", f"{name} 10 %") for name in RIVALS)
-        return (said("FAIL", "5 % same night", "10 % same night"), *rivals)
+        simple_rules = (rates(name, f"{name} 5 %", f"{name} 10 %") for name in SIMPLE_RULES)
+        return (rates("FAIL", "5 % same night", "10 % same night"), *simple_rules)
 
     columns = (
         "noise",

@@ -1,8 +1,8 @@
-"""Simulated nights of one system, judged one after the other by the nightly rule.
+"""Simulated nights of one system, judged in order by the nightly rule.
 
 Every verdict is made by :mod:`pytest_pdserve.judge.limits` and :mod:`pytest_pdserve.judge.nightly`.
-Arrays only tell which metrics need not be looked at: those whose first run of the night is not
-suspicious. ``tests/unit/test_series.py`` judges the same nights as records, metric by metric.
+Arrays are only used to skip metrics whose first run of the night is not suspicious.
+``tests/unit/test_series.py`` judges the same nights as records, metric by metric.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pytest_pdserve.judge.limits import NORMAL_MAD
 from pytest_pdserve.judge.limits import Reference
 from pytest_pdserve.judge.limits import reference_of
-from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.nightly import false_alarms
 from pytest_pdserve.judge.nightly import is_better
 from pytest_pdserve.judge.nightly import judge
@@ -35,9 +35,9 @@ from pytest_pdserve.values.system import Judgement
 FLOORS = tuple(METRICS[name].floor for name in SIMULATED)
 """Floor of each simulated metric of a cell."""
 ROUNDING = 1e-9
-"""Distance from a limit below which arrays do not decide."""
-Test = tuple[str, int, int]
-"""``cell`` or ``topology``, its number, and the number of the metric."""
+"""Distance from a limit below which arrays do not decide, because of rounding errors."""
+MetricKey = tuple[str, int, int]
+"""``cell`` or ``topology``, its index, and the index of the metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,9 @@ class NightRuns:
     first: Floats
     """Run of every cell on the first start, shape ``(cells, metrics)``."""
     later: Mapping[int, Mapping[int, Floats]]
-    """Cell, start -> its run, shape ``(metrics,)``."""
+    """Later runs by cell and start, shape ``(metrics,)``."""
     joined: frozenset[int] = frozenset()
-    """Cells of which the night joined the baseline."""
+    """Cells whose baseline the night joined."""
 
     def runs(self, cell: int) -> tuple[Floats, ...]:
         """Return the runs of a cell, oldest first."""
@@ -65,18 +65,17 @@ class NightRuns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedNight:
-    """What was said of one night; what is absent is a PASS."""
+    """The verdicts on one night; cells and topologies that are absent are PASS."""
 
     runs: NightRuns
-    """Its runs."""
     cells: Mapping[int, Status]
     """FAIL or SUSPICIOUS by cell."""
     topologies: Mapping[int, Status]
     """FAIL or SUSPICIOUS by topology."""
     reruns: int
-    """Reruns of suspicious cells."""
+    """Number of reruns of suspicious cells."""
     topology_reruns: int
-    """Runs of cells for the sake of their topology's median."""
+    """Number of reruns of cells for their topology's median."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ class Limits:
     """References as arrays, shape ``(cells or topologies, metrics)``."""
 
     median: Floats
-    """As of :class:`~pytest_pdserve.judge.limits.Reference`, as the next."""
+    """This and the next field: as in :class:`~pytest_pdserve.judge.limits.Reference`."""
     limit: Floats
 
     @property
@@ -94,30 +93,30 @@ class Limits:
 
 
 class References:
-    """What the nights of a baseline lead to expect of all cells and topologies."""
+    """References of all cells and topologies, from the nights of a baseline."""
 
     def __init__(self, layout: Layout, nights: Floats, *, starts: int) -> None:
         self.layout = layout
         self.nights = nights
         """Shape ``(nights, cells, metrics)``; NaN where a cell's night did not join."""
         self.starts = starts
-        """Fresh starts that the first night is the median of."""
-        self._made: dict[Test, Reference] = {}
+        """Number of fresh starts whose median is the first night's value."""
+        self._cached: dict[MetricKey, Reference] = {}
 
     @cached_property
     def joined(self) -> npt.NDArray[np.int64]:
-        """Nights of each cell."""
+        """Number of nights of each cell."""
         joined: npt.NDArray[np.int64] = np.sum(~np.isnan(self.nights[:, :, 0]), axis=0)
         return joined
 
     @cached_property
     def cells(self) -> Limits:
-        """Of cells."""
+        """Limits of cells."""
         return limits_of(self.nights, np.array(FLOORS), starts=self.starts)
 
     @cached_property
     def topologies(self) -> Limits:
-        """Of topologies."""
+        """Limits of topologies."""
         layout, changes = self.layout, self.nights - self.cells.median
         shape = (len(changes), layout.topologies, layout.cells_each, len(SIMULATED))
         grouped = changes.reshape(shape).swapaxes(0, 2)
@@ -127,23 +126,23 @@ class References:
 
     def of_cell(self, cell: int, metric: int) -> Reference:
         """Return the reference of a metric of a cell."""
-        test = ("cell", cell, metric)
-        if test not in self._made:
+        key = ("cell", cell, metric)
+        if key not in self._cached:
             logs = [float(log) for log in self.nights[:, cell, metric] if log == log]
-            self._made[test] = reference_of(logs, FLOORS[metric], starts=self.starts)
-        return self._made[test]
+            self._cached[key] = reference_of(logs, FLOORS[metric], starts=self.starts)
+        return self._cached[key]
 
     def of_topology(self, topology: int, metric: int) -> Reference:
         """Return the reference of a metric of a topology's median."""
-        test = ("topology", topology, metric)
-        if test not in self._made:
-            self._made[test] = reference_of(
+        key = ("topology", topology, metric)
+        if key not in self._cached:
+            self._cached[key] = reference_of(
                 list(self._past_medians(topology, metric)),
                 RULE.topology_share * FLOORS[metric],
                 starts=self.starts,
                 fail_floor=FLOORS[metric],
             )
-        return self._made[test]
+        return self._cached[key]
 
     def _past_medians(self, topology: int, metric: int) -> Iterator[float]:
         medians = {
@@ -155,9 +154,9 @@ class References:
             if median is not None:
                 yield median
 
-    def seen(self, test: Test, night: NightRuns) -> Seen:
-        """Return what a night showed of one metric of a cell or a topology."""
-        scope, number, metric = test
+    def metric_night(self, key: MetricKey, night: NightRuns) -> MetricNight:
+        """Return one metric of a cell or a topology in a night."""
+        scope, number, metric = key
         cells = [number] if scope == "cell" else self.layout.cells_of(number)
         if scope == "cell":
             reference = self.of_cell(number, metric)
@@ -167,7 +166,8 @@ class References:
             starts = night.shared_starts(self.layout.cells_of(number))
             values = [self._topology_change(run, metric) for run in starts]
         changes = tuple(value - reference.median for value in values)
-        return Seen(reference=reference, changes=changes, passed=night.joined.issuperset(cells))
+        joined = night.joined.issuperset(cells)
+        return MetricNight(reference=reference, changes=changes, passed=joined)
 
     def _topology_change(self, runs: Mapping[int, Floats], metric: int) -> float:
         changes = {
@@ -186,33 +186,32 @@ class References:
 
 
 def limits_of(nights: Floats, floors: Floats, *, starts: int) -> Limits:
-    """Return as arrays what :func:`~pytest_pdserve.judge.limits.reference_of` returns of each.
+    """Return the results of :func:`~pytest_pdserve.judge.limits.reference_of` as arrays.
 
     :param nights: shape ``(nights, cells or topologies, metrics)``; NaN where there is no value.
     """
     median = _median(nights)
     spread = NORMAL_MAD * _median(np.abs(nights - median))
-    known = np.sum(~np.isnan(nights), axis=0)
-    one_start = (known < RULE.single_start_nights) & (starts < RULE.first_starts)
-    young = np.where(known < RULE.full_nights, RULE.young_floors, 1.0)
+    count = np.sum(~np.isnan(nights), axis=0)
+    one_start = (count < RULE.single_start_nights) & (starts < RULE.first_starts)
+    young = np.where(count < RULE.full_nights, RULE.young_floors, 1.0)
     factors = np.where(one_start, RULE.single_start_floors, young)
-    return Limits(
-        median=median, limit=np.maximum(RULE.spreads * spread, np.log1p(factors * floors))
-    )
+    limit = np.maximum(RULE.spreads * spread, np.log1p(factors * floors))
+    return Limits(median=median, limit=limit)
 
 
 def _median(values: Floats) -> Floats:
-    """Median along the first axis of what is not NaN."""
+    """Return the median along the first axis, without NaN."""
     ordered = np.sort(values, axis=0)
-    known = np.sum(~np.isnan(values), axis=0)[None]
-    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(values) - 1)
+    count = np.sum(~np.isnan(values), axis=0)[None]
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(values) - 1)
     middle = np.take_along_axis(ordered, low, 0) + np.take_along_axis(ordered, high, 0)
     halved: Floats = middle[0] / 2
     return halved
 
 
 class System:
-    """One simulated system: its baseline, and the nights that a verdict looks back at."""
+    """One simulated system: its baseline, and the earlier nights that verdicts consider."""
 
     def __init__(self, references: References, history: tuple[NightRuns, ...] = ()) -> None:
         self.references = references
@@ -221,7 +220,7 @@ class System:
 
     @classmethod
     def new(cls, layout: Layout, draws: Floats, *, starts: int) -> System:
-        """Return a system after its first night, measured on so many fresh starts.
+        """Return a system after its first night, measured on a number of fresh starts.
 
         :param draws: shape ``(starts, cells, metrics)``.
         """
@@ -235,14 +234,14 @@ class System:
 
     @classmethod
     def with_baseline(cls, layout: Layout, nights: Floats) -> System:
-        """Return a system with a baseline of these nights, and no night before tonight.
+        """Return a system with a baseline of these nights, and no earlier night to consider.
 
         :param nights: shape ``(nights, cells, metrics)``.
         """
         return cls(References(layout, nights, starts=RULE.first_starts))
 
     def after(self, night: JudgedNight) -> System:
-        """Return the system after a night: what may join its baseline has joined."""
+        """Return the system after a night, with the cells that PASS added to its baseline."""
         old, layout = self.references, self.references.layout
         joins = old.joined < RULE.max_nights
         joins[[cell for cell in night.cells]] = False
@@ -259,7 +258,7 @@ class System:
     def judge(self, draws: Floats) -> JudgedNight:
         """Judge one night.
 
-        :param draws: every run that may be made, shape ``(starts, cells, metrics)``.
+        :param draws: every run that may be needed, shape ``(starts, cells, metrics)``.
         """
         tonight = _Tonight(self, draws)
         tonight.rerun_cells()
@@ -275,19 +274,19 @@ class System:
 
     @cached_property
     def alarms_stay(self) -> bool:
-        """Whether a single night may FAIL, as of ``SessionJudge.alarms_stay``."""
+        """Whether a single night may FAIL, like ``SessionJudge.alarms_stay``."""
         return false_alarms(list(self._alarms())) < RULE.false_alarms
 
-    def _alarms(self) -> Iterator[Mapping[Test, Seen]]:
-        """What each night showed of metrics with an alarm on it or the night before."""
-        before: list[Test] = []
+    def _alarms(self) -> Iterator[Mapping[MetricKey, MetricNight]]:
+        """Yield the metrics of each night that have an alarm on it or on the night before."""
+        before: list[MetricKey] = []
         for night in self.history:
-            tests = [test for test in self._confirmed(night) if self._seen(test, night).is_alarm]
-            yield {test: self._seen(test, night) for test in (*tests, *before)}
-            before = tests
+            metrics = [key for key in self._confirmed(night) if self._night(key, night).is_alarm]
+            yield {key: self._night(key, night) for key in (*metrics, *before)}
+            before = metrics
 
-    def _confirmed(self, night: NightRuns) -> Iterator[Test]:
-        """Metrics of what ran often enough for an alarm, and is suspicious in the first run."""
+    def _confirmed(self, night: NightRuns) -> Iterator[MetricKey]:
+        """Yield metrics that ran often enough for an alarm, and are suspicious in the first run."""
         cells, topologies = self.references.changes(night.first)
         often = {c for c, runs in night.later.items() if len(runs) + 1 >= RULE.max_runs}
         for cell, metric in np.argwhere(cells > self.references.cells.suspicious_from):
@@ -297,39 +296,39 @@ class System:
             if often.issuperset(self.references.layout.cells_of(int(number))):
                 yield "topology", int(number), int(metric)
 
-    def _seen(self, test: Test, night: NightRuns) -> Seen:
-        return self.references.seen(test, night)
+    def _night(self, key: MetricKey, night: NightRuns) -> MetricNight:
+        return self.references.metric_night(key, night)
 
-    def better(self, tonight: NightRuns) -> set[Test]:
-        """Return what has been better than its reference for some nights."""
+    def better(self, tonight: NightRuns) -> set[MetricKey]:
+        """Return the metrics that have been better than their reference for some nights."""
         nights = [tonight, *reversed(self.history)][: RULE.better_nights]
         if len(nights) < RULE.better_nights:
             return set()
         changes = [self.references.changes(night.first) for night in nights]
         limits = (self.references.cells.limit, self.references.topologies.limit)
-        found = set()
-        for scope, limit, there in zip(
+        better = set()
+        for scope, limit, of_scope in zip(
             ("cell", "topology"), limits, zip(*changes, strict=True), strict=True
         ):
-            near = np.median(there, axis=0) < -limit + ROUNDING
+            near = np.median(of_scope, axis=0) < -limit + ROUNDING
             for number, metric in np.argwhere(near):
-                test = (scope, int(number), int(metric))
-                if is_better([self._seen(test, night) for night in nights]):
-                    found.add(test)
-        return found
+                key = (scope, int(number), int(metric))
+                if is_better([self._night(key, night) for night in nights]):
+                    better.add(key)
+        return better
 
 
 class _Tonight:
     """A night that is being measured and judged."""
 
     def __init__(self, system: System, draws: Floats) -> None:
-        self._system, self._known, self._draws = system, system.references, draws
+        self._system, self._references, self._draws = system, system.references, draws
         self._later: dict[int, dict[int, Floats]] = {}
         self.runs = NightRuns(first=draws[0], later=self._later)
         self.reruns = self.topology_reruns = 0
-        cells, topologies = self._known.changes(draws[0])
-        self.cells = _beyond(cells, self._known.cells)
-        self.topologies = _beyond(topologies, self._known.topologies)
+        cells, topologies = self._references.changes(draws[0])
+        self.cells = _beyond(cells, self._references.cells)
+        self.topologies = _beyond(topologies, self._references.topologies)
 
     def _spent(self, runs: int) -> bool:
         return self.reruns + runs > Judgement().max_reruns
@@ -338,13 +337,13 @@ class _Tonight:
         """Run suspicious cells again, the worst topology first; its cells share a start."""
         worst: dict[int, float] = {}
         for cell in self.cells:
-            topology = cell // self._known.layout.cells_each
+            topology = cell // self._references.layout.cells_each
             worst[topology] = max(worst.get(topology, 0.0), self._suspicion(cell))
-        for topology in sorted(worst, key=lambda each: -worst[each]):
-            there = [c for c in self.cells if c in self._known.layout.cells_of(topology)]
+        for topology in sorted(worst, key=lambda number: -worst[number]):
+            cells = [c for c in self.cells if c in self._references.layout.cells_of(topology)]
             for start in range(1, RULE.max_runs):
-                wanted = {cell: self._suspicion(cell) for cell in there}
-                for cell in sorted(there, key=lambda each: -wanted[each]):
+                wanted = {cell: self._suspicion(cell) for cell in cells}
+                for cell in sorted(cells, key=lambda number: -wanted[number]):
                     if wanted[cell] > 0 and not self._spent(1):
                         self._run(cell, start)
 
@@ -353,23 +352,23 @@ class _Tonight:
         self.reruns += 1
 
     def _suspicion(self, cell: int) -> float:
-        """The worst change, in limits, of a metric that wants one more run; 0 if none does."""
-        seen = [self._seen(("cell", cell, metric)) for metric in self.cells[cell]]
-        wanting = (each for each in seen if each.wants_run)
-        return max((each.change / each.reference.limit for each in wanting), default=0.0)
+        """Return the worst change, in limits, of a metric that wants one more run; 0 if none."""
+        nights = [self._night(("cell", cell, metric)) for metric in self.cells[cell]]
+        wanting = (night for night in nights if night.wants_run)
+        return max((night.change / night.reference.limit for night in wanting), default=0.0)
 
-    def _seen(self, test: Test) -> Seen:
-        return self._known.seen(test, self.runs)
+    def _night(self, key: MetricKey) -> MetricNight:
+        return self._references.metric_night(key, self.runs)
 
     def rerun_topologies(self) -> None:
-        """Run all cells of a topology again whose median is suspicious."""
+        """Run all cells of each topology again whose median is suspicious."""
         for topology, suspicious in self.topologies.items():
-            cells = self._known.layout.cells_of(topology)
+            cells = self._references.layout.cells_of(topology)
             while (
-                any(self._seen(("topology", topology, m)).wants_run for m in suspicious)
+                any(self._night(("topology", topology, m)).wants_run for m in suspicious)
             ) and not self._spent(len(cells)):
-                made = (start for cell in cells for start in self._later.get(cell, {}))
-                start = 1 + max(made, default=0)
+                starts = (start for cell in cells for start in self._later.get(cell, {}))
+                start = 1 + max(starts, default=0)
                 for cell in cells:
                     self._run(cell, start)
                 self.topology_reruns += len(cells)
@@ -377,24 +376,25 @@ class _Tonight:
     def verdicts(
         self, scope: str, suspicious: Mapping[int, list[int]]
     ) -> Iterator[tuple[int, Status]]:
-        """Yield what is not a PASS: number of the cell or topology, and its verdict."""
+        """Yield the verdicts that are not PASS, each with the index of its cell or topology."""
         for number, places in suspicious.items():
-            found = {self._verdict((scope, number, metric)) for metric in places}
+            statuses = {self._verdict((scope, number, metric)) for metric in places}
             for status in (Status.FAIL, Status.SUSPICIOUS):
-                if status in found:
+                if status in statuses:
                     yield number, status
                     break
 
-    def _verdict(self, test: Test) -> Status:
-        seen, history = self._seen(test), self._system.history
-        before = self._known.seen(test, history[-1]) if history and seen.is_suspicious else None
-        enough = not seen.is_alarm or self._system.alarms_stay
-        return judge(seen, before, one_night_is_enough=enough)
+    def _verdict(self, key: MetricKey) -> Status:
+        tonight, history = self._night(key), self._system.history
+        last = history[-1] if history and tonight.is_suspicious else None
+        before = None if last is None else self._references.metric_night(key, last)
+        enough = not tonight.is_alarm or self._system.alarms_stay
+        return judge(tonight, before, one_night_is_enough=enough)
 
 
 def _beyond(changes: Floats, limits: Limits) -> dict[int, list[int]]:
-    """Metrics whose first run may be suspicious, by cell or topology."""
-    found: dict[int, list[int]] = {}
+    """Return the metrics whose first run may be suspicious, by cell or topology."""
+    suspicious: dict[int, list[int]] = {}
     for number, metric in np.argwhere(changes > limits.suspicious_from):
-        found.setdefault(int(number), []).append(int(metric))
-    return found
+        suspicious.setdefault(int(number), []).append(int(metric))
+    return suspicious

@@ -1,4 +1,4 @@
-"""Files of nights: CSV with the columns night, cell, start, run, metric, value, version."""
+"""Reader of files of nights: CSV with columns night, cell, start, run, metric, value, version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.metrics import METRICS
 
 COLUMNS = ("night", "cell", "start", "run", "metric", "value", "version")
-"""Columns that a file must have, in any order; further ones are not read."""
+"""Columns that a file must have, in any order; other columns are ignored."""
 ALIASES = {
     "out_tok_s": "output_throughput",
     "ttft_mean": "mean_ttft_ms",
@@ -31,9 +31,9 @@ ALIASES = {
     "e2e_mean": "mean_e2el_ms",
     "e2e_p50": "p50_e2el_ms",
 }
-"""Other names of metrics, and the metric whose direction and floor they have."""
+"""Other names of metrics, and the metric that each stands for."""
 Run = Mapping[str, float]
-"""Value by metric of one run."""
+"""Values of one run, by metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class FileNight:
     name: str
     """Its date, ISO 8601."""
     cells: Mapping[str, tuple[Run, ...]]
-    """The first run of each start that gave a result, by cell."""
+    """The first run with a result of each start, by cell."""
     versions: tuple[str, ...]
     """Versions that ran."""
 
@@ -53,7 +53,7 @@ class SeriesFile:
     """The nights of a file."""
 
     source: Path
-    """Where they were read from."""
+    """Path of the file."""
     nights: tuple[FileNight, ...]
     """Oldest first; at least one."""
 
@@ -74,10 +74,10 @@ class _Row:
 
 
 def load_series(path: Path) -> SeriesFile:
-    """Read the nights of a file.
+    """Return the nights of a file.
 
-    :raises ConfigError: if it cannot be read, or a value cannot be used; it names file, line and
-        column.
+    :raises ConfigError: if the file cannot be read, or a value is invalid; the message names file,
+        line and column.
     """
     try:
         content = read_bytes(path, MAX_SERIES_MIB).decode("utf-8-sig")
@@ -87,7 +87,7 @@ def load_series(path: Path) -> SeriesFile:
         raise ConfigError(f"--series {path} is not UTF-8 text: {error.reason}") from error
     rows = list(_rows(path, io.StringIO(content, newline="")))
     if not rows:
-        raise ConfigError(f"{path} has no rows, expected a value in each")
+        raise ConfigError(f"{path} has no rows, expected at least one")
     by_night: dict[str, list[_Row]] = {}
     for row in rows:
         by_night.setdefault(row.night, []).append(row)
@@ -124,7 +124,7 @@ def _header(path: Path, fields: list[str]) -> list[str]:
     missing = [name for name in COLUMNS if names.count(name) != 1]
     if missing:
         raise ConfigError(
-            f"{path}, line 1: column {missing[0]!r} is missing or there twice, expected "
+            f"{path}, line 1: column {missing[0]!r} is missing or duplicated, expected "
             f"{','.join(COLUMNS)}"
         )
     return names
@@ -132,7 +132,7 @@ def _header(path: Path, fields: list[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Where a row is, to say so."""
+    """Position of a row, for messages."""
 
     path: Path
     number: int
@@ -182,8 +182,8 @@ def _count(line: _Line, text: str) -> int:
 def _metric(line: _Line, text: str) -> str:
     name = ALIASES.get(text, text)
     if name not in METRICS.measured:
-        known = ", ".join((*ALIASES, *METRICS.measured))
-        raise line.error("metric", text, f"one of {known}")
+        names = ", ".join((*ALIASES, *METRICS.measured))
+        raise line.error("metric", text, f"one of {names}")
     return name
 
 
@@ -195,7 +195,9 @@ def _value(line: _Line, text: str) -> float | None:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise line.error("value", text, "a number above 0, or nothing for a run without a result")
+        raise line.error(
+            "value", text, "a number above 0, or an empty field for a run without a result"
+        )
     return value
 
 
@@ -206,7 +208,8 @@ def _night(name: str, rows: list[_Row]) -> FileNight:
             starts = runs.setdefault(row.cell, {})
             starts.setdefault(row.start, {}).setdefault(row.run, {})[row.metric] = row.value
     cells = {
-        cell: tuple(made[min(made)] for made in starts.values()) for cell, starts in runs.items()
+        cell: tuple(of_start[min(of_start)] for of_start in starts.values())
+        for cell, starts in runs.items()
     }
     versions = tuple(dict.fromkeys(row.version for row in rows if row.version))
     return FileNight(name=name, cells=cells, versions=versions)

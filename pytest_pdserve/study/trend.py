@@ -1,9 +1,9 @@
 """Steps and slow drifts in one metric of one cell, night by night. Pure; needs ruptures.
 
-The nights are explained by levels, by steps between them and by drifts: level, straight line, level
-(a broken line). Of all explanations the one is taken whose squared distance from the nights, in
-variances of their noise, plus a penalty for each step and each drift is least. docs/trend.md has
-the method, its sources, and how often it is right.
+The nights are modelled by levels, steps between them and drifts (level, line, level). Of all models
+the best has the smallest squared distance from the nights, in variances of their
+noise, plus a penalty for each step and each drift. docs/trend.md describes the method, its sources
+and its error rates.
 """
 
 from __future__ import annotations
@@ -24,59 +24,58 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 MIN_LEVEL = 3
-"""Nights that a level must last; fewer are single nights, not a change."""
+"""Smallest number of nights of a level; fewer are single nights, not a change."""
 MIN_DRIFT = 7
-"""Nights that a drift must take; a faster change is a step."""
+"""Smallest number of nights of a drift; a faster change is a step."""
 PENALTY = 2.5
-"""Penalty of each number that an explanation needs, in logarithms of the nights. The Bayesian
-criterion has 1 (Yao 1988), for one series whose noise is known; here hundreds are searched."""
+"""Penalty of each parameter of a model, in logarithms of the number of nights. The Bayesian
+criterion has 1 (Yao 1988), for one series of known noise; here hundreds are searched."""
 FEW_NIGHTS = 60
-"""Nights below which the penalty does not fall: the noise of fewer nights is badly known."""
-STEP_NUMBERS = 2
-"""What a step needs: when, and how much."""
-DRIFT_NUMBERS = 3
-"""What a drift needs: from when, until when, and how much."""
-CANDIDATES = 0.5
-"""Share of the penalty with which nights are searched for at which a level may begin or end."""
+"""Number of nights below which the penalty stays constant: their noise is estimated poorly."""
+STEP_PARAMETERS = 2
+"""Parameters of a step: night and size."""
+DRIFT_PARAMETERS = 3
+"""Parameters of a drift: first night, last night and size."""
+CANDIDATE_SHARE = 0.5
+"""Share of the penalty used in the search for nights at which a level may begin or end."""
 MIN_NOISE = 0.001
-"""Least standard deviation of nights, as a fraction: rounded values can seem to have none."""
+"""Smallest standard deviation of nights, as a fraction: rounded values can appear to have none."""
 NEIGHBOURS = 2
-"""Nights to each side of which a median says where a night should be."""
-FAR = 3.0
-"""Standard deviations beyond which a night is drawn in towards that median (Hampel's filter)."""
-BROKEN = 6.0
-"""Standard deviations from that median beyond which a night is named as broken."""
+"""Nights on each side that are included in a night's running median."""
+CLIP_SDS = 3.0
+"""Standard deviations from the running median to which a night is clipped (Hampel's filter)."""
+BROKEN_SDS = 6.0
+"""Standard deviations from the running median beyond which a night is reported as broken."""
 MAX_CORRELATION = 0.9
-"""Correlation of a night with the next that is never exceeded."""
+"""Upper bound of the estimated correlation of a night with the next."""
 TAIL = 0.1
-"""Share of differences between nights, to each side, that the estimate of the noise leaves out."""
+"""Share of the differences between nights at each end that the noise estimate leaves out."""
 GRID = 40
-"""Nights at which a drift may begin or end in a first search; the second has all nights nearby."""
+"""Candidates for the ends of a drift in a coarse search, followed by one over all nights nearby."""
 _TAIL_SD = 1.2815515655446004
 """Standard deviations beyond which a normal variable has that share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A step or a drift. Levels are logarithms, nights are places in the array."""
+    """A step or a drift. Levels are logarithms, nights are indices of the array."""
 
     kind: Kind
-    """Which of the two."""
     first: int
-    """First night of the new level; of a drift the last night of the old one."""
+    """First night of the new level; for a drift the last night of the old level."""
     last: int
-    """The same night; of a drift the first night of the new level, or the newest."""
+    """The same night; for a drift the first night of the new level, or the newest night."""
     before: float
     """Level before it."""
     after: float
     """Level after it."""
     strength: float
-    """How large it is, in standard deviations of a night."""
+    """Size in standard deviations of a night."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """What is found in the nights of one metric of one cell."""
+class SeriesAnalysis:
+    """The changes and the noise in the nights of one metric of one cell."""
 
     changes: tuple[Change, ...]
     """Oldest first."""
@@ -85,11 +84,11 @@ class Course:
     correlation: float
     """Correlation of the noise of a night with the next night's."""
     broken: tuple[int, ...]
-    """Single nights far from those around them."""
+    """Indices of single nights far from those around them."""
 
 
-def course_of(logs: Floats, *, correlation: float | None = None) -> Course:
-    """Return what is found in the logarithms of a value, a night each, oldest first.
+def analyze_series(logs: Floats, *, correlation: float | None = None) -> SeriesAnalysis:
+    """Return the changes and the noise in a series of logarithms, one per night, oldest first.
 
     :param correlation: of the noise of a night with the next night's; None estimates it from these
         nights alone.
@@ -98,21 +97,21 @@ def course_of(logs: Floats, *, correlation: float | None = None) -> Course:
     """
     if len(logs) < MIN_NIGHTS:
         raise ValueError(f"{len(logs)} nights, expected at least {MIN_NIGHTS}")
-    known = correlation_of(logs) if correlation is None else min(correlation, MAX_CORRELATION)
-    noise = _noise(logs, known)
+    used = correlation_of(logs) if correlation is None else min(correlation, MAX_CORRELATION)
+    noise = _noise(logs, used)
     around = _median_around(logs)
-    kept = _drawn_in(logs, around, noise)
-    centre = float(np.median(kept))
-    # The mean of correlated nights varies as that of fewer nights without correlation.
-    unit = noise * math.sqrt((1 + known) / (1 - known))
-    changes = tuple(_changes(_best_blocks((kept - centre) / unit), centre, unit, noise))
-    far = np.flatnonzero(abs(logs - around) > BROKEN * noise)
-    # A far night beside a step, or at an end, may be one of a new level.
+    clipped = _clipped(logs, around, noise)
+    centre = float(np.median(clipped))
+    # The mean of correlated nights varies like the mean of fewer nights without correlation.
+    unit = noise * math.sqrt((1 + used) / (1 - used))
+    changes = tuple(_changes(_best_blocks((clipped - centre) / unit), centre, unit, noise))
+    far = np.flatnonzero(abs(logs - around) > BROKEN_SDS * noise)
+    # A far night next to a step, or at an end, may belong to a new level.
     ends = {0, len(logs) - 1, *(change.first for change in changes if change.kind == "step")}
-    return Course(
+    return SeriesAnalysis(
         changes=changes,
         noise=noise,
-        correlation=known,
+        correlation=used,
         broken=tuple(n for n in map(int, far) if min(abs(n - e) for e in ends) >= NEIGHBOURS),
     )
 
@@ -120,48 +119,48 @@ def course_of(logs: Floats, *, correlation: float | None = None) -> Course:
 def correlation_of(logs: Floats) -> float:
     """Return the correlation of the noise of a night with the next night's, at least 0.
 
-    It is that of the distances from the levels that a first search for steps alone finds, as if
-    there were none. A level's own mean takes some of it away: that is given back to first order
+    It is estimated from distances to the levels of a first search for steps alone, which assumes no
+    correlation. Subtracting a level's own mean reduces it; this bias is corrected to first order
     (Marriott and Pope 1954).
 
     :raises ConfigError: if ruptures is not installed.
     """
     noise = _noise(logs, 0.0)
-    nights = _drawn_in(logs, _median_around(logs), noise) / noise
-    ends = _level_ends(nights, STEP_NUMBERS * _penalty(len(nights)))
+    nights = _clipped(logs, _median_around(logs), noise) / noise
+    ends = _level_ends(nights, STEP_PARAMETERS * _penalty(len(nights)))
     rests = [nights[start:stop] - nights[start:stop].mean() for start, stop in pairwise(ends)]
-    whole = sum(float(rest @ rest) for rest in rests)
-    if whole <= 0:
+    total = sum(float(rest @ rest) for rest in rests)
+    if total <= 0:
         return 0.0
-    found = sum(float(rest[1:] @ rest[:-1]) for rest in rests) / whole
+    biased = sum(float(rest[1:] @ rest[:-1]) for rest in rests) / total
     share = len(rests) / len(nights)
-    return min(max((found + share) / max(1 - 3 * share, 0.5), 0.0), MAX_CORRELATION)
+    return min(max((biased + share) / max(1 - 3 * share, 0.5), 0.0), MAX_CORRELATION)
 
 
 def _penalty(nights: int) -> float:
-    """Return the penalty of each number that an explanation needs."""
+    """Return the penalty of each parameter of a model."""
     return PENALTY * math.log(max(nights, FEW_NIGHTS))
 
 
 def _noise(logs: Floats, correlation: float) -> float:
-    """Return the standard deviation of a night, from differences of nights: steps change few."""
+    """Return the standard deviation of a night, from differences of nights; steps affect few."""
     return max(_spread(np.diff(logs)) / math.sqrt(2 * (1 - correlation)), MIN_NOISE)
 
 
-def _drawn_in(logs: Floats, around: Floats, noise: float) -> Floats:
-    """Return the nights, and those far from the median around them nearer to it."""
-    kept: Floats = np.clip(logs, around - FAR * noise, around + FAR * noise)
-    return kept
+def _clipped(logs: Floats, around: Floats, noise: float) -> Floats:
+    """Return the nights, clipped to a range around their running median."""
+    clipped: Floats = np.clip(logs, around - CLIP_SDS * noise, around + CLIP_SDS * noise)
+    return clipped
 
 
 def _spread(differences: Floats) -> float:
-    """Return the standard deviation that the middle of *differences* has, without its tails."""
+    """Return the standard deviation of *differences*, estimated without their tails."""
     low, high = np.quantile(differences, [TAIL, 1 - TAIL])
     return float(high - low) / (2 * _TAIL_SD)
 
 
 def _median_around(logs: Floats) -> Floats:
-    """Return the median of each night and its neighbours; of fewer at both ends."""
+    """Return the running median of each night; over fewer nights at both ends."""
     windows = np.lib.stride_tricks.sliding_window_view(logs, 2 * NEIGHBOURS + 1)
     first = [np.median(logs[: place + NEIGHBOURS + 1]) for place in range(NEIGHBOURS)]
     last = [np.median(logs[place - 2 * NEIGHBOURS :]) for place in range(NEIGHBOURS)]
@@ -170,7 +169,7 @@ def _median_around(logs: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
-    """Nights between two steps: a level, or a level, a drift and another level."""
+    """The nights between two steps: one level, or a level, a drift and another level."""
 
     start: int
     stop: int
@@ -181,7 +180,7 @@ class _Block:
 
 
 class _Sums:
-    """Sums over any stretch of nights in one step."""
+    """Cumulated sums, which give sums over any range of nights in constant time."""
 
     def __init__(self, nights: Floats) -> None:
         self.value = _running(nights)
@@ -189,7 +188,7 @@ class _Sums:
         self.moment = _running(nights * np.arange(len(nights)))
 
     def misfit(self, start: int, stop: int) -> float:
-        """Squared distance of the nights from their mean."""
+        """Return the squared distance of the nights from their mean."""
         total = self.value[stop] - self.value[start]
         return float(self.square[stop] - self.square[start] - total**2 / (stop - start))
 
@@ -205,12 +204,12 @@ class _Sums:
         return _Block(start=start, stop=stop, drift=drift, before=before, after=before + size)
 
     def drift(self, start: int, stop: int) -> tuple[float, tuple[int, int]] | None:
-        """Return by how much the best drift makes a block's misfit less, and its two ends."""
+        """Return the reduction of a block's misfit by the best drift, and the drift's two ends."""
         if stop - start <= MIN_DRIFT:
             return None
         stride = math.ceil((stop - start) / GRID)
-        places = np.unique(np.append(np.arange(start, stop, stride), stop - 1))
-        gain, first, last = self._best(start, stop, places, places)
+        candidates = np.unique(np.append(np.arange(start, stop, stride), stop - 1))
+        gain, first, last = self._best(start, stop, candidates, candidates)
         if stride > 1:
             near = np.arange(-stride, stride + 1)
             inside = [np.clip(place + near, start, stop - 1) for place in (first, last)]
@@ -218,7 +217,7 @@ class _Sums:
         return gain, (first, last)
 
     def _best(self, start: int, stop: int, firsts: Ints, lasts: Ints) -> tuple[float, int, int]:
-        first, last = (each.ravel() for each in np.meshgrid(firsts, lasts, indexing="ij"))
+        first, last = (grid.ravel() for grid in np.meshgrid(firsts, lasts, indexing="ij"))
         long = last - first >= MIN_DRIFT
         first, last = first[long], last[long]
         _, variance, common = self._line(start, stop, first, last)
@@ -231,7 +230,7 @@ class _Sums:
     ) -> tuple[Floats, Floats, Floats]:
         """Return mean and sum of squares of a line, and its sum of products with the nights.
 
-        It is 0 up to *first* and 1 from *last* on; both sums are of distances from the means.
+        The line is 0 up to *first* and 1 from *last* on; both sums are of distances from means.
         """
         nights, length = stop - start, (last - first).astype(float)
         ones = stop - last
@@ -249,24 +248,26 @@ def _running(values: Floats) -> Floats:
 
 
 def _best_blocks(nights: Floats) -> list[_Block]:
-    """Return the blocks of least misfit and penalty, of nights in units of their noise.
+    """Return the blocks with the smallest sum of misfit and penalty.
 
-    Exact over all blocks that begin and end at a candidate (Jackson et al. 2005).
+    The optimum over all blocks that begin and end at a candidate is exact (Jackson et al. 2005).
+
+    :param nights: logarithms in units of their noise.
     """
-    sums, each = _Sums(nights), _penalty(len(nights))
-    ends = _level_ends(nights, CANDIDATES * STEP_NUMBERS * each)
-    costs, ways = [-STEP_NUMBERS * each], [(0, sums.block(0, len(nights), None))]
+    sums, penalty = _Sums(nights), _penalty(len(nights))
+    ends = _level_ends(nights, CANDIDATE_SHARE * STEP_PARAMETERS * penalty)
+    costs, ways = [-STEP_PARAMETERS * penalty], [(0, sums.block(0, len(nights), None))]
     for number, stop in enumerate(ends[1:], 1):
         costs.append(math.inf)
         ways.append(ways[0])
         for before, start in enumerate(ends[:number]):
-            cost = costs[before] + STEP_NUMBERS * each + sums.misfit(start, stop)
+            cost = costs[before] + STEP_PARAMETERS * penalty + sums.misfit(start, stop)
             if cost < costs[number]:
                 costs[number], ways[number] = cost, (before, sums.block(start, stop, None))
-            found = sums.drift(start, stop)
-            if found and cost - found[0] + DRIFT_NUMBERS * each < costs[number]:
-                costs[number] = cost - found[0] + DRIFT_NUMBERS * each
-                ways[number] = before, sums.block(start, stop, found[1])
+            drift = sums.drift(start, stop)
+            if drift and cost - drift[0] + DRIFT_PARAMETERS * penalty < costs[number]:
+                costs[number] = cost - drift[0] + DRIFT_PARAMETERS * penalty
+                ways[number] = before, sums.block(start, stop, drift[1])
     blocks, number = [], len(ends) - 1
     while number:
         number, block = ways[number]
@@ -277,7 +278,7 @@ def _best_blocks(nights: Floats) -> list[_Block]:
 def _level_ends(nights: Floats, penalty: float) -> list[int]:
     """Return the nights at which a level begins, with 0 and the number of nights.
 
-    They are those of the best explanation by steps alone (PELT: Killick et al. 2012).
+    They are those of the best model with steps alone (PELT: Killick et al. 2012).
 
     :raises ConfigError: if ruptures is not installed.
     """

@@ -1,4 +1,4 @@
-"""When the cells of a history changed: every metric's nights, and changes of one night together.
+"""Dates on which the cells of a history changed, with changes of the same night grouped.
 
 Pure: takes the tables of :class:`~pytest_pdserve.history.store.Store`.
 """
@@ -18,15 +18,15 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from pytest_pdserve.history.served import Served
+from pytest_pdserve.history.served import served_on
 from pytest_pdserve.study.trend import MIN_DRIFT
 from pytest_pdserve.study.trend import NEIGHBOURS
-from pytest_pdserve.study.trend import Course
 from pytest_pdserve.study.trend import Floats
+from pytest_pdserve.study.trend import SeriesAnalysis
+from pytest_pdserve.study.trend import analyze_series
 from pytest_pdserve.study.trend import correlation_of
-from pytest_pdserve.study.trend import course_of
-from pytest_pdserve.study.trend_stacks import Served
 from pytest_pdserve.study.trend_stacks import nodes_known
-from pytest_pdserve.study.trend_stacks import served_on
 from pytest_pdserve.study.trend_stacks import stack_changes
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.trend import MIN_NIGHTS
@@ -40,21 +40,21 @@ from pytest_pdserve.values.trend import SeriesName
 from pytest_pdserve.values.trend import Trend
 
 JUDGED = ("valid", "unproven")
-"""Status of values that count, as for verdicts."""
+"""Statuses of runs whose values count, as for verdicts."""
 MIN_CHANGE = 0.01
-"""Least change that is told, as a fraction, unless another is asked for."""
-REACH: Mapping[Kind, int] = {"step": 3, "drift": 10}
-"""Nights by which the same change may be dated differently in two series."""
+"""Default of the smallest change that is reported, as a fraction."""
+MAX_DATE_DISTANCE: Mapping[Kind, int] = {"step": 3, "drift": 10}
+"""Largest difference, in nights, between the dates of the same change in two series."""
 MAX_EVIDENCE = 10.0
-"""Standard deviations beyond which a larger change tells its night no better."""
-Whose = tuple[str, str]
-"""System and kind of client: what nights are compared within."""
+"""Standard deviations beyond which a larger change does not date its night better."""
+SystemAndClient = tuple[str, str]
+"""System and kind of client; only nights with the same are compared."""
 _KEYS = ["system", "client_kind", "topology", "workload", "metric"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Nights:
-    """One series: nights and the logarithm of each one's median."""
+    """One series: nights, and the logarithm of each night's median."""
 
     name: SeriesName
     nights: tuple[date, ...]
@@ -68,33 +68,33 @@ def trend_of(
     min_change: float = MIN_CHANGE,
     since: date | None = None,
 ) -> Trend:
-    """Return when the metrics of all cells changed, and what else changed then.
+    """Return when the metrics of all cells changed, and which versions and nodes changed then.
 
     :param values: a row for each value of each run (:meth:`.history.store.Store.values`).
     :param sessions: a row for each session (:meth:`.history.store.Store.sessions`).
-    :param min_change: least change that is told, as a fraction.
-    :param since: oldest first night that is told; all nights are looked at.
+    :param min_change: smallest change that is reported, as a fraction.
+    :param since: oldest night from which changes are reported; all nights are analyzed.
     :raises ConfigError: if ruptures is not installed.
     """
-    every = list(_series(values))
-    enough = [each for each in every if len(each.nights) >= MIN_NIGHTS]
-    courses = list(zip(enough, _courses(enough), strict=True))
-    nights = sorted({night for each in enough for night in each.nights})
-    found = [
+    all_series = list(_series(values))
+    long_enough = [series for series in all_series if len(series.nights) >= MIN_NIGHTS]
+    analyses = list(zip(long_enough, _analyses(long_enough), strict=True))
+    nights = sorted({night for series in long_enough for night in series.nights})
+    changes = [
         change
-        for each, course in courses
-        for change in _cell_changes(each, course)
+        for series, analysis in analyses
+        for change in _cell_changes(series, analysis)
         if abs(change.change) >= min_change
     ]
-    grouped = _grouped(found, enough, sessions)
+    grouped = _grouped(changes, long_enough, sessions)
     oldest = since or date.min
     return Trend(
         changes=tuple(sorted((c for c in grouped if c.first >= oldest), key=_by_night)),
-        broken=tuple(n for n in _broken(courses, min_change) if n.night >= oldest),
+        broken=tuple(n for n in _broken(analyses, min_change) if n.night >= oldest),
         excluded=tuple(_excluded(values, sessions)),
-        cells=len({(n.system, n.client_kind, n.topology, n.workload) for n in _names(enough)}),
-        series=len(enough),
-        short=len(every) - len(enough),
+        cells=len({(n.system, n.client_kind, n.topology, n.workload) for n in _names(long_enough)}),
+        series=len(long_enough),
+        short=len(all_series) - len(long_enough),
         nights=len(nights),
         first=nights[0] if nights else None,
         last=nights[-1] if nights else None,
@@ -110,12 +110,12 @@ def _names(series: Iterable[_Nights]) -> Iterator[SeriesName]:
     return (each.name for each in series)
 
 
-def _whose(name: SeriesName) -> Whose:
+def _scope_of(name: SeriesName) -> SystemAndClient:
     return name.system, name.client_kind
 
 
 def _series(values: pd.DataFrame) -> Iterator[_Nights]:
-    """Return the median of each night's values that count, by metric and cell."""
+    """Yield the median of each night's values that count, by metric and cell."""
     counts = [name for name, metric in METRICS.items() if metric.better == "equal"]
     kept = values[
         ~values["excluded"].astype(bool)
@@ -134,24 +134,24 @@ def _series(values: pd.DataFrame) -> Iterator[_Nights]:
         yield _Nights(name=name, nights=nights, logs=np.log(medians.to_numpy(dtype=float)))
 
 
-def _courses(series: Sequence[_Nights]) -> Iterator[Course]:
-    """Return what is found in each series.
+def _analyses(series: Sequence[_Nights]) -> Iterator[SeriesAnalysis]:
+    """Return the analysis of each series.
 
-    How nights resemble the next is a trait of system and metric: one cell alone shows it badly.
+    The correlation of nights is estimated per system and metric: one cell alone is too imprecise.
     """
     correlations: dict[tuple[str, str, str], list[float]] = {}
-    for each in series:
-        correlations.setdefault(_trait(each.name), []).append(correlation_of(each.logs))
-    medians = {trait: float(np.median(found)) for trait, found in correlations.items()}
-    return (course_of(each.logs, correlation=medians[_trait(each.name)]) for each in series)
+    for one in series:
+        correlations.setdefault(_metric_key(one.name), []).append(correlation_of(one.logs))
+    medians = {key: float(np.median(values)) for key, values in correlations.items()}
+    return (analyze_series(one.logs, correlation=medians[_metric_key(one.name)]) for one in series)
 
 
-def _trait(name: SeriesName) -> tuple[str, str, str]:
+def _metric_key(name: SeriesName) -> tuple[str, str, str]:
     return name.system, name.client_kind, name.metric
 
 
-def _cell_changes(series: _Nights, course: Course) -> Iterator[CellChange]:
-    for change in course.changes:
+def _cell_changes(series: _Nights, analysis: SeriesAnalysis) -> Iterator[CellChange]:
+    for change in analysis.changes:
         is_step = change.kind == "step"
         since = change.first - 1 if is_step else change.first
         yield CellChange(
@@ -170,34 +170,34 @@ def _cell_changes(series: _Nights, course: Course) -> Iterator[CellChange]:
 def _grouped(
     changes: Sequence[CellChange], series: Sequence[_Nights], sessions: pd.DataFrame
 ) -> Iterator[DatedChange]:
-    """Put together what is dated to the same nights."""
+    """Yield groups of changes that are dated to the same nights."""
     measured = Counter((n.system, n.client_kind, n.topology, n.metric) for n in _names(series))
-    nights: dict[Whose, set[date]] = {}
-    for each in series:
-        nights.setdefault(_whose(each.name), set()).update(each.nights)
-    alike: dict[tuple[Whose, Kind], list[CellChange]] = {}
+    nights: dict[SystemAndClient, set[date]] = {}
+    for one in series:
+        nights.setdefault(_scope_of(one.name), set()).update(one.nights)
+    alike: dict[tuple[SystemAndClient, Kind], list[CellChange]] = {}
     for change in changes:
-        alike.setdefault((_whose(change.name), change.kind), []).append(change)
-    for (whose, kind), left in alike.items():
-        served = served_on(sessions, whose[0])
-        place = {night: number for number, night in enumerate(sorted(nights[whose]))}
+        alike.setdefault((_scope_of(change.name), change.kind), []).append(change)
+    for (scope, kind), left in alike.items():
+        served = served_on(sessions, scope[0])
+        place = {night: number for number, night in enumerate(sorted(nights[scope]))}
         while left:
             first = _most_evident(left)
             away = {night: abs(number - place[first]) for night, number in place.items()}
             near: dict[SeriesName, CellChange] = {}
-            for change in sorted(left, key=lambda each: away[each.first]):
-                if away[change.first] <= REACH[kind]:
+            for change in sorted(left, key=lambda c: away[c.first]):
+                if away[change.first] <= MAX_DATE_DISTANCE[kind]:
                     near.setdefault(change.name, change)
             left = [change for change in left if near.get(change.name) is not change]
             yield _dated(first, tuple(near.values()), measured, served)
 
 
 def _most_evident(changes: Sequence[CellChange]) -> date:
-    """Return the first night that has most of the evidence."""
+    """Return the first night of changes with the most evidence."""
     evidence: dict[date, float] = {}
-    for each in changes:
-        known = evidence.get(each.first, 0.0)
-        evidence[each.first] = known + min(each.strength, MAX_EVIDENCE)
+    for change in changes:
+        total = evidence.get(change.first, 0.0)
+        evidence[change.first] = total + min(change.strength, MAX_EVIDENCE)
     return max(evidence, key=lambda night: (evidence[night], night))
 
 
@@ -207,13 +207,13 @@ def _dated(
     measured: Mapping[tuple[str, str, str, str], int],
     served: Mapping[date, Served],
 ) -> DatedChange:
-    """Return one change of several cells, dated to a night that at least one of them has."""
+    """Return one change of several cells, with the date of at least one of them."""
     typical = max((c for c in changes if c.first == first), key=lambda c: c.strength)
-    system, client = _whose(typical.name)
+    system, client = _scope_of(typical.name)
     by_metric: dict[tuple[str, str, bool], list[CellChange]] = {}
-    for each in changes:
-        key = each.name.topology, each.name.metric, each.change > 0
-        by_metric.setdefault(key, []).append(each)
+    for change in changes:
+        key = change.name.topology, change.name.metric, change.change > 0
+        by_metric.setdefault(key, []).append(change)
     metrics = [
         MetricChange(
             topology=topology,
@@ -237,38 +237,40 @@ def _dated(
     )
 
 
-def _broken(courses: Iterable[tuple[_Nights, Course]], min_change: float) -> Iterator[BrokenNight]:
-    far: Counter[tuple[str, str, date]] = Counter()
-    there: Counter[tuple[str, str, date]] = Counter()
-    for series, course in courses:
-        whose = _whose(series.name)
-        there.update((*whose, night) for night in series.nights)
-        far.update(
-            (*whose, series.nights[place])
-            for place in course.broken
-            if abs(math.expm1(_off(series.logs, place))) >= min_change
+def _broken(
+    analyses: Iterable[tuple[_Nights, SeriesAnalysis]], min_change: float
+) -> Iterator[BrokenNight]:
+    broken: Counter[tuple[str, str, date]] = Counter()
+    measured: Counter[tuple[str, str, date]] = Counter()
+    for series, analysis in analyses:
+        scope = _scope_of(series.name)
+        measured.update((*scope, night) for night in series.nights)
+        broken.update(
+            (*scope, series.nights[place])
+            for place in analysis.broken
+            if abs(math.expm1(_distance_from_median(series.logs, place))) >= min_change
         )
-    for key in sorted(far):
+    for key in sorted(broken):
         system, client, night = key
         yield BrokenNight(
             system=system,
             client_kind=client,
             night=night,
-            series=far[key],
-            measured=there[key],
+            series=broken[key],
+            measured=measured[key],
         )
 
 
-def _off(logs: Floats, place: int) -> float:
-    """Return how far a night is from the median of those around it."""
+def _distance_from_median(logs: Floats, place: int) -> float:
+    """Return the distance of a night from its running median."""
     around = logs[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
     return float(logs[place] - np.median(around))
 
 
 def _excluded(values: pd.DataFrame, sessions: pd.DataFrame) -> Iterator[Excluded]:
-    """Return the sessions that are left out, of the systems that were asked for."""
-    asked = set(values["system"].unique())
-    out = sessions[sessions["excluded"].astype(bool) & sessions["system"].isin(asked)]
+    """Yield the excluded sessions of the requested systems."""
+    requested = set(values["system"].unique())
+    out = sessions[sessions["excluded"].astype(bool) & sessions["system"].isin(requested)]
     for system, session, night, reason in zip(
         *(out[name] for name in ("system", "session", "night", "reason")), strict=True
     ):

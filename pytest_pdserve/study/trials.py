@@ -1,4 +1,4 @@
-"""Trials: simulated nights of one system after another, and what is counted in them."""
+"""Trials: simulated nights of many systems, and counts of their verdicts."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from pytest_pdserve.study.noise import Layout
 from pytest_pdserve.study.noise import Noise
 from pytest_pdserve.study.noise import draw
 from pytest_pdserve.study.rates import Tally
-from pytest_pdserve.study.rivals import RIVALS
-from pytest_pdserve.study.rivals import failed_cells
 from pytest_pdserve.study.series import JudgedNight
 from pytest_pdserve.study.series import System
+from pytest_pdserve.study.simple_rules import SIMPLE_RULES
+from pytest_pdserve.study.simple_rules import failed_cells
 from pytest_pdserve.values.rules import RULE
 
 LAYOUT = Layout()
-"""What every trial measures."""
+"""Topologies and cells of every trial."""
 MONTH = RULE.false_alarm_nights
-"""Nights of a clean series: as many as the rule looks back at."""
+"""Number of nights of a clean series: as many as the rule considers."""
 WITHIN = 3
-"""Nights within which a small change should be found."""
+"""Number of nights within which a small change should be found."""
 YOUNG = (1, 2, 3, 8, 15)
-"""Nights of the growing baselines that are tried; from 15 on limits are the normal ones."""
+"""Numbers of nights of the growing baselines; from 15 on, limits are the normal ones."""
 DRIFT = 0.003
 """Growth of a slowdown from night to night."""
 DRIFT_NIGHTS = 30
-"""Nights for which it grows."""
+"""Number of nights for which it grows."""
 Night = tuple[System, JudgedNight]
-"""The system before a night, and what was said of the night."""
+"""The system before a night, and the verdicts on the night."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,11 @@ class Change:
     """A change that is planted into every run of a night."""
 
     size: float
-    """How much worse, as a fraction by ratio; below 0 so much better."""
+    """Change as a fraction; positive is worse, negative is better."""
     cells: Sequence[int]
-    """Cells that change."""
+    """Indices of the cells that change."""
     metrics: Sequence[int] = ITL_LIKE
-    """Places of the metrics that change."""
+    """Indices of the metrics that change."""
 
     def planted(self, draws: Floats) -> Floats:
         """Return the runs with the change, shape ``(starts, cells, metrics)``."""
@@ -60,11 +60,11 @@ class Change:
 
 
 ONE_OF_EACH = tuple(LAYOUT.cells_of(topology)[0] for topology in range(LAYOUT.topologies))
-"""One cell of every topology: what is planted into one is not seen in another."""
+"""One cell of every topology, so that planted changes do not affect each other."""
 
 
-def follow(system: System, nights: Sequence[Floats]) -> Iterator[Night]:
-    """Judge nights in a row."""
+def judge_nights(system: System, nights: Sequence[Floats]) -> Iterator[Night]:
+    """Judge nights in a row; yield each with the system before it."""
     for draws in nights:
         judged = system.judge(draws)
         yield system, judged
@@ -72,25 +72,25 @@ def follow(system: System, nights: Sequence[Floats]) -> Iterator[Night]:
 
 
 def _with_baseline(noise: Noise, rng: np.random.Generator, nights: int) -> tuple[System, Floats]:
-    """A system with a full baseline, and the draws of so many nights after it."""
+    """Return a system with a full baseline, and the draws of the nights after it."""
     draws = draw(noise, rng, layout=LAYOUT, baseline=RULE.max_nights, nights=nights)
     baseline, after = np.split(draws, [RULE.max_nights])
     return System.with_baseline(LAYOUT, baseline[:, 0]), after
 
 
 def clean(noise: Noise, rng: np.random.Generator) -> Tally:
-    """Count what is said of a month, or of three where slow nights stay slow, without a change."""
+    """Count the verdicts of a month without a change, or of three months if slow nights persist."""
     tally = Tally()
     months = 3 if noise.is_sticky else 1
     system, draws = _with_baseline(noise, rng, months * MONTH + WITHIN)
-    nights = list(follow(system, list(draws[: months * MONTH])))
+    nights = list(judge_nights(system, list(draws[: months * MONTH])))
     _count_clean(tally, "", nights[:MONTH])
     if noise.is_sticky:
         _count_clean(tally, "later ", nights[MONTH:])
         after, change = nights[-1][0].after(nights[-1][1]), Change(size=0.10, cells=ONE_OF_EACH)
         _count_found(tally, "later 10 %", after, nights=list(draws[-WITHIN:]), change=change)
     reference = system.references.cells
-    for name, runs in RIVALS.items():
+    for name, runs in SIMPLE_RULES.items():
         failed = [failed_cells(reference.median, night, runs=runs) for night in draws[:MONTH]]
         tally.count(name, sum(bool(cells.any()) for cells in failed), len(failed))
     for metric in ("mean_itl_ms", "mean_ttft_ms", "p99_ttft_ms"):
@@ -109,8 +109,8 @@ def _count_clean(tally: Tally, when: str, nights: Sequence[Night]) -> None:
     tally.count(f"{when}topologies FAIL", sum(in_topologies), many)
     tally.count(f"{when}strict", sum(bool(n.cells or n.topologies) for n in judged), many)
     tally.count(f"{when}not PASS", sum(len(night.cells) for night in judged), cells)
-    made = sum(night.reruns + night.topology_reruns for night in judged)
-    tally.count(f"{when}reruns", made, cells)
+    reruns = sum(night.reruns + night.topology_reruns for night in judged)
+    tally.count(f"{when}reruns", reruns, cells)
     tally.count(f"{when}topology reruns", sum(night.topology_reruns for night in judged), cells)
     better = sum(bool(system.better(night.runs)) for system, night in nights)
     tally.count(f"{when}better", better, many)
@@ -121,7 +121,7 @@ def _count_found(
 ) -> None:
     """Count the changed cells that FAIL on the first of *nights*, and on any of them."""
     failed: set[int] = set()
-    planted = follow(system, [change.planted(draws) for draws in nights])
+    planted = judge_nights(system, [change.planted(draws) for draws in nights])
     for number, (_, night) in enumerate(planted):
         failed |= {cell for cell in change.cells if night.cells.get(cell) is Status.FAIL}
         if number == 0:
@@ -131,7 +131,7 @@ def _count_found(
 
 
 def planted(noise: Noise, rng: np.random.Generator) -> Tally:
-    """Count which changes are found, all planted into the same nights, one after the other."""
+    """Count the changes that are found; all are planted into the same nights, one at a time."""
     tally = Tally()
     system, draws = _with_baseline(noise, rng, WITHIN)
     nights = list(draws)
@@ -146,7 +146,7 @@ def planted(noise: Noise, rng: np.random.Generator) -> Tally:
     _count_topologies(tally, "topology 5 %", system, nights=nights[:1], size=0.05)
     _count_topologies(tally, "topology 3 %", system, nights=nights, size=0.03)
     _count_better(tally, system, nights)
-    for name, runs in RIVALS.items():
+    for name, runs in SIMPLE_RULES.items():
         for what in ("5 %", "10 %"):
             changed = of_cells[what].planted(nights[0])
             failed = failed_cells(system.references.cells.median, changed, runs=runs)
@@ -157,33 +157,33 @@ def planted(noise: Noise, rng: np.random.Generator) -> Tally:
 def _count_topologies(
     tally: Tally, what: str, system: System, *, nights: Sequence[Floats], size: float
 ) -> None:
-    """Count the topologies whose median FAILs on any of *nights*, each changed by itself."""
+    """Count the topologies whose median FAILs on any of *nights*, changing one at a time."""
     found = 0
     for topology in range(LAYOUT.topologies):
         change = Change(size=size, cells=LAYOUT.cells_of(topology))
-        planted = follow(system, [change.planted(draws) for draws in nights])
+        planted = judge_nights(system, [change.planted(draws) for draws in nights])
         found += any(night.topologies.get(topology) is Status.FAIL for _, night in planted)
     tally.count(what, found, LAYOUT.topologies)
 
 
 def _count_better(tally: Tally, system: System, nights: Sequence[Floats]) -> None:
-    """Count the cells of which it is noticed that they have been 5 % better on all *nights*."""
+    """Count the cells that are reported as better if they are 5 % better on all *nights*."""
     change = Change(size=-0.05, cells=ONE_OF_EACH)
-    for before, night in follow(system, [change.planted(draws) for draws in nights]):
+    for before, night in judge_nights(system, [change.planted(draws) for draws in nights]):
         noticed = {cell for scope, cell, _ in before.better(night.runs) if scope == "cell"}
     tally.count("better", len(noticed.intersection(ONE_OF_EACH)), len(ONE_OF_EACH))
 
 
 def drift(noise: Noise, rng: np.random.Generator) -> Tally:
-    """Measure how large a slowdown that grows from night to night is when it is found."""
+    """Measure the size at which a slowdown that grows every night is found."""
     tally = Tally()
     system, draws = _with_baseline(noise, rng, DRIFT_NIGHTS)
     grown = [
-        Change(size=DRIFT * (night + 1), cells=ONE_OF_EACH).planted(there)
-        for night, there in enumerate(draws)
+        Change(size=DRIFT * (night + 1), cells=ONE_OF_EACH).planted(runs)
+        for night, runs in enumerate(draws)
     ]
     sizes: dict[int, float] = {}
-    for number, (_, night) in enumerate(follow(system, grown)):
+    for number, (_, night) in enumerate(judge_nights(system, grown)):
         for cell in ONE_OF_EACH:
             if night.cells.get(cell) is Status.FAIL:
                 sizes.setdefault(cell, DRIFT * (number + 1))
@@ -194,17 +194,17 @@ def drift(noise: Noise, rng: np.random.Generator) -> Tally:
 
 
 def young(noise: Noise, rng: np.random.Generator) -> Tally:
-    """Count what is said of the first nights, measured first on three starts, or on one."""
+    """Count the verdicts of the first nights, if the first one has three starts, or one."""
     tally = Tally()
     draws = draw(noise, rng, layout=LAYOUT, baseline=1, nights=max(YOUNG))
     for starts in (RULE.first_starts, 1):
         system = System.new(LAYOUT, draws[0], starts=starts)
-        for number, (before, night) in enumerate(follow(system, list(draws[1:])), start=1):
+        for number, (before, night) in enumerate(judge_nights(system, list(draws[1:])), start=1):
             if number in YOUNG:
-                said = {*night.cells.values(), *night.topologies.values()}
-                tally.count(f"{starts} FAIL {number}", Status.FAIL in said, 1)
-                change, found = Change(size=0.10, cells=ONE_OF_EACH), f"{starts} 10 % {number}"
-                _count_found(tally, found, before, nights=[draws[number]], change=change)
+                statuses = {*night.cells.values(), *night.topologies.values()}
+                tally.count(f"{starts} FAIL {number}", Status.FAIL in statuses, 1)
+                change, what = Change(size=0.10, cells=ONE_OF_EACH), f"{starts} 10 % {number}"
+                _count_found(tally, what, before, nights=[draws[number]], change=change)
     return tally
 
 
@@ -215,4 +215,4 @@ TRIALS: Mapping[str, tuple[Trial, int]] = {
     "young": (young, MONTH // 2),
     "drift": (drift, 2 * MONTH),
 }
-"""Each trial, and the nights of ``--nights`` that one series of it is made for."""
+"""Each trial, with the number of ``--nights`` that one series of it accounts for."""

@@ -1,1 +1,1 @@
-"""Transfers between nodes without a model: agents are started, measured, and ended."""
+"""Measures KV transfers between nodes without a model: starts NIXL agents and times reads."""

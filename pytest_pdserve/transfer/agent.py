@@ -1,11 +1,11 @@
-"""The NIXL agent of one node, as a prefill and as a decode instance has one.
+"""The NIXL agent of one node, like the one in a prefill or decode instance.
 
 A script that imports the standard library, NumPy, NIXL and, for GPU memory, PyTorch, and of this
-package only files that lie beside it, so that it also runs in an image. Its folder holds
-``agent.json``: its name, NIXL backend, memory and bytes. It fills memory with a pattern, registers
-it, and writes what others need to read it to ``ready.json``. In ``1.order.json``, ``2.order.json``,
-… it is told to read from another agent, and answers each with ``N.done.json``: times, or why there
-are none. Every repeat reads into memory that was cleared, and all bytes are compared.
+package only files next to it, so that it also runs in an image. Its folder has ``agent.json``: its
+name, NIXL backend, memory and bytes. It fills memory with a pattern, registers it, and writes to
+``ready.json`` what other agents need to read it. Orders to read from another agent come in
+``1.order.json``, ``2.order.json``, …; it answers each with ``N.done.json``: the times, or an error.
+Every repeat reads into memory that was cleared, and all bytes are compared.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from typing import Any
 
 POLL_S = 0.005
 SEED = 20260310
-"""Of the order of pieces."""
+"""Seed of the order of pieces."""
 
 
 class TransferFailure(Exception):
-    """Raised when a transfer does not arrive, or brings wrong bytes."""
+    """Raised when a transfer fails, is late, or brings wrong bytes."""
 
 
 @functools.lru_cache(maxsize=2)
 def pattern_of(seed: int, size: int) -> Any:
-    """Return the bytes that an agent holds, as an array: each has a seed of its own.
+    """Return the bytes in an agent's memory, as an array.
 
-    So a reader that got its own bytes, or those of a third node, finds others than it expects.
+    Each agent has its own seed, so that a reader detects its own bytes, or those of a third node.
     """
     import numpy
 
@@ -43,7 +43,7 @@ def pattern_of(seed: int, size: int) -> Any:
 
 
 class Buffer:
-    """Memory of one kind, filled with a pattern: what is read, and behind it where reads go."""
+    """Memory of one kind: first the pattern for others to read, then space for received bytes."""
 
     def __init__(self, memory: str, size: int, seed: int) -> None:
         """Allocate twice *size* bytes.
@@ -68,7 +68,7 @@ class Buffer:
             self.address, self.device = self._whole.ctypes.data, 0
 
     def clear(self, size: int) -> None:
-        """Set what the next reads overwrite to zero."""
+        """Set the space of the next reads to zero."""
         self._whole[self.size : self.size + size] = 0
         if self.memory == "VRAM":  # or the fill erases what has arrived
             import torch
@@ -76,7 +76,7 @@ class Buffer:
             torch.cuda.synchronize()
 
     def received(self, size: int) -> Any:
-        """Return the bytes that were read, as an array."""
+        """Return the received bytes, as an array."""
         part = self._whole[self.size : self.size + size]
         return part.cpu().numpy() if self.memory == "VRAM" else part
 
@@ -87,10 +87,10 @@ class Agent:
     def __init__(self, config: dict[str, Any]) -> None:
         """Start the agent and register its memory.
 
-        :raises Exception: whatever NIXL, NumPy or PyTorch raise.
+        :raises Exception: any exception of NIXL, NumPy or PyTorch.
         """
         if os.environ.get("PDSERVE_NIXL_PROGRESS_DELAY_US"):
-            import calm_nixl  # type: ignore[import-not-found]  # beside this file
+            import calm_nixl  # type: ignore[import-not-found]  # in the same folder
 
             calm_nixl.register()
         from nixl._api import nixl_agent
@@ -120,14 +120,14 @@ class Agent:
         }
 
     def read(self, order: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
-        """Read one shape from another agent, again and again; return its times, ms.
+        """Read one shape from another agent repeatedly; return the times, ms.
 
         :raises TransferFailure: if a transfer fails, is late, or brings wrong bytes.
         """
         source = json.loads(Path(order["source"]).read_text(encoding="utf-8"))
         if source["memory"] != self.buffer.memory:
             raise TransferFailure(
-                f"it reads into {self.buffer.memory}, but the other has {source['memory']}"
+                f"the reader's memory is {self.buffer.memory}, but the source's {source['memory']}"
             )
         if order["source"] not in self._remote:
             name = self._nixl.add_remote_agent(base64.b64decode(source["metadata"]))
@@ -141,8 +141,8 @@ class Agent:
         for _ in range(order["repeats"] + 1):
             self.buffer.clear(size)
             times.append(self._read_once(reads, order["limit_s"]))
-            for each in reads:
-                each.compare()
+            for read in reads:
+                read.compare()
         return {
             "shape": shape,
             "first_ms": times[0][0],
@@ -151,8 +151,8 @@ class Agent:
         }
 
     def _read_once(self, reads: list[Read], limit_s: float) -> tuple[float, float]:
-        """Post all of *reads* and wait for them; return that time and that of posting, ms."""
-        handles = [each.prepare() for each in reads]
+        """Post all *reads* and wait for them; return the whole time and that of posting, ms."""
+        handles = [read.prepare() for read in reads]
         began = time.perf_counter()
         left = [handle for handle in handles if self._nixl.transfer(handle) != "DONE"]
         posted = time.perf_counter()
@@ -170,7 +170,7 @@ class Agent:
 
 
 class Read:
-    """One of the transfers that are in flight at once: pieces in one order here, another there."""
+    """One of several concurrent transfers, whose pieces are in different order on both sides."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class Read:
     ) -> None:
         """Prepare both lists of descriptors, as vLLM does once for each pair.
 
-        :param number: of the transfer, among those in flight.
+        :param number: index of the transfer among those in flight.
         """
         import numpy
 
@@ -205,12 +205,12 @@ class Read:
         return [(first + int(n) * self._piece, self._piece, device) for n in pieces]
 
     def prepare(self) -> Any:
-        """Return the handle of one transfer that is not posted yet."""
+        """Return the handle of a transfer that is not posted yet."""
         local, remote = self._lists
         return self._nixl.make_prepped_xfer("READ", local, self._indices, remote, self._indices)
 
     def compare(self) -> None:
-        """Compare all bytes with the pattern of the other side.
+        """Compare all received bytes with the pattern of the source.
 
         :raises TransferFailure: with the number of wrong pieces.
         """
@@ -236,7 +236,7 @@ def _has_cuda() -> bool:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of what moves the bytes, as far as they are packages."""
+    """Return the versions of NIXL and PyTorch; missing packages are absent."""
     from importlib import metadata
 
     found = {}
@@ -249,19 +249,18 @@ def _versions() -> dict[str, str]:
 
 
 def write(path: Path, data: dict[str, Any]) -> None:
-    """Write a file of JSON whole or not at all."""
+    """Write a JSON file atomically."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(data), encoding="utf-8")
     partial.replace(path)
 
 
 def serve_orders(folder: Path, agent: Agent) -> None:
-    """Do what is ordered until the parent is gone."""
+    """Carry out orders until the parent process is gone."""
     parent, number = os.getppid(), 1
     while os.getppid() == parent:
         path = folder / f"{number}.order.json"
-        # A listing asks a file server for what is new, a look at one name gets what this node
-        # remembers.
+        # A listing queries the file server; a lookup of one name may use this node's stale cache.
         if path.name not in os.listdir(folder):
             time.sleep(POLL_S)
             continue
@@ -269,7 +268,7 @@ def serve_orders(folder: Path, agent: Agent) -> None:
         for shape in order["shapes"]:
             try:
                 figures.append(agent.read(order, shape))
-            except Exception as failed:  # whatever NIXL raises belongs to this pair
+            except Exception as failed:  # any exception of NIXL is reported as this pair's
                 traceback.print_exc()
                 kind = "" if isinstance(failed, TransferFailure) else f"{type(failed).__name__}: "
                 error = f"{shape['id']}: {kind}{failed}"
@@ -286,7 +285,7 @@ def main() -> int:
     options = parser.parse_args()
     folder: Path = options.folder
     if options.program is not None:
-        from vllm_worker import python_of  # type: ignore[import-not-found]  # beside this file
+        from vllm_worker import python_of  # type: ignore[import-not-found]  # in the same folder
 
         python = python_of(options.program)
         if python not in (None, sys.executable):
@@ -295,7 +294,7 @@ def main() -> int:
         config = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
         agent = Agent(config)
         ready = agent.describe()
-    except Exception as error:  # whatever an import, a plugin or a driver raises
+    except Exception as error:  # an import, a plugin or a driver may raise anything
         traceback.print_exc()
         write(folder / "ready.json", {"error": f"{type(error).__name__}: {error}"})
         return 1

@@ -1,4 +1,4 @@
-"""The NIXL agents of a session: started on its nodes as servers are, given orders, and ended."""
+"""The NIXL agents of a session: starts them on its nodes, sends them orders, and ends them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import exit_text
-from pytest_pdserve.backends.allocation import log_tells
+from pytest_pdserve.backends.allocation import failure_text
 from pytest_pdserve.backends.heartbeat import Heartbeat
-from pytest_pdserve.backends.passing import unwritten_values
+from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.clients import vllm_worker
 from pytest_pdserve.plan.transfer import agent_command
 from pytest_pdserve.plan.transfer import memory_of
@@ -47,15 +47,15 @@ from pytest_pdserve.values.transfer import TransferFigure
 from pytest_pdserve.values.transfer import TransferShape
 
 POLL_S = 0.02
-_LEAST_LIMIT_S = 30.0
-"""For one transfer, beside the time that its bytes take at :data:`_SLOWEST_B_S`."""
-_SLOWEST_B_S = 10e6
-"""Bytes a second, far below what TCP does between two nodes."""
+_MIN_LIMIT_S = 30.0
+"""Timeout of a transfer, to which the time of its bytes at :data:`_MIN_B_S` is added."""
+_MIN_B_S = 10e6
+"""Bytes per second, far below the rate of TCP between two nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentReady:
-    """What an agent says once its memory can be read."""
+    """The content of an agent's ``ready.json``."""
 
     error: str | None
     memory: Memory = "DRAM"
@@ -68,7 +68,7 @@ class AgentReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDone:
-    """What an agent says of an order."""
+    """An agent's answer to an order."""
 
     error: str | None
     figures: tuple[TransferFigure, ...]
@@ -76,7 +76,7 @@ class AgentDone:
 
 @dataclass(slots=True, kw_only=True)
 class _Agent:
-    """One agent."""
+    """The process and state of an agent."""
 
     process: Process
     folder: Path
@@ -89,16 +89,13 @@ Answer = TypeVar("Answer", AgentReady, AgentDone)
 
 @dataclass(slots=True, kw_only=True)
 class TransferAgents:
-    """Agents of one NIXL backend, one for each node, ready to read from each other."""
+    """Agents of one NIXL backend, one per node, which read from each other."""
 
     system: System
-    """What they are started for."""
     allocation: Allocation
-    """Nodes of the session."""
     backend: TransferBackend
     """NIXL backend."""
     progress: Progress
-    """Told what is being measured."""
     _agents: dict[str, _Agent] = field(default_factory=dict)
 
     @property
@@ -118,8 +115,8 @@ class TransferAgents:
         rounds = pair_rounds(pairs, one_machine=self.system.cluster.shared_host)
         with Heartbeat(self.progress, "measuring transfers") as beat:
             for number, pairs_of_round in enumerate(rounds, 1):
-                said = ", ".join(map(str, pairs_of_round[:3])) + ", …" * (len(pairs_of_round) > 3)
-                beat.now(f"{self.backend} transfers, round {number} of {len(rounds)}: {said}")
+                text = ", ".join(map(str, pairs_of_round[:3])) + ", …" * (len(pairs_of_round) > 3)
+                beat.now(f"{self.backend} transfers, round {number} of {len(rounds)}: {text}")
                 ordered = [self._order(pair, shapes, repeats) for pair in pairs_of_round]
                 for pair, path in zip(pairs_of_round, ordered, strict=True):
                     found[pair] = self._wait_done(pair, path, shapes, repeats)
@@ -128,8 +125,8 @@ class TransferAgents:
     def start(self, nodes: Sequence[str], size: int, folder: Path) -> None:
         """Start an agent on each of *nodes* with *size* bytes to read, and wait until all are up.
 
-        :param folder: of their own, which all nodes see.
-        :raises LaunchError: if one ends, e.g. since a library or a provider is missing.
+        :param folder: of the agents, on a file system that nodes share.
+        :raises LaunchError: if one ends, e.g. because a library or a provider is missing.
         :raises NotReadyError: if one is not ready in time.
         """
         scripts = folder / "scripts"
@@ -154,7 +151,7 @@ class TransferAgents:
             )
         commands = [*self.allocation.containment.wrap(commands)]
         logs = [own / "agent.log" for own in folders.values()]
-        secrets = unwritten_values(commands, "")
+        secrets = secret_env(commands, "")
         started = self.allocation.start(commands, logs=logs, secrets=secrets)
         for (node, own), process in zip(folders.items(), started, strict=True):
             self._agents[node] = _Agent(process=process, folder=own)
@@ -177,19 +174,19 @@ class TransferAgents:
         if not self._wait(own, path, limit_s):
             raise NotReadyError(
                 f"the NIXL agent of {node} was not ready within {limit_s:.0f} s "
-                f"(limits.bench_start_s); {log_tells(own.process.log)}"
+                f"(limits.bench_start_s); {failure_text(own.process.log)}"
             )
         own.ready = _read(path, AgentReady) if path.exists() else None
         if own.ready is None or own.ready.error is not None:
             why = own.ready.error if own.ready else exit_text(own.process.poll() or 0)
             raise LaunchError(
                 f"the NIXL agent of {node} cannot use backend {self.backend}"
-                f"{self._provider_text(own)}: {why}; log {own.process.log}; see that the plugin, "
-                "the libraries and the provider that it needs are where servers run"
+                f"{self._provider_text(own)}: {why}; log {own.process.log}; check that the "
+                "plugin, its libraries and its provider are installed where servers run"
             )
 
     def _order(self, pair: Pair, shapes: Sequence[TransferShape], repeats: int) -> Path:
-        """Have the reader of a pair measure; return the file of its answer."""
+        """Send an order to the reader of a pair; return the path of the answer."""
         reader = self._agents[pair.reader]
         reader.orders += 1
         order = {
@@ -212,13 +209,13 @@ class TransferAgents:
             why = f"did not answer within {limit_s:.0f} s" if not arrived else exit_text(code or 0)
             raise LaunchError(
                 f"the NIXL agent of {pair.reader} {why} while {self._what(pair)}; "
-                f"{log_tells(reader.process.log)}\n{self._again(pair)}"
+                f"{failure_text(reader.process.log)}\n{self._repeat_text(pair)}"
             )
         done = _read(path, AgentDone)
         if done.error is not None:
             raise TransferError(
                 f"{self._what(pair)} failed: {done.error}; log {reader.process.log}\n"
-                f"{self._again(pair)}"
+                f"{self._repeat_text(pair)}"
             )
         if len(done.figures) != len(shapes):
             raise TransferError(f"{path}: {len(done.figures)} figures, expected {len(shapes)}")
@@ -239,19 +236,19 @@ class TransferAgents:
             reader
         )
 
-    def _again(self, pair: Pair) -> str:
+    def _repeat_text(self, pair: Pair) -> str:
         return f"  repeat  {repeat_command(self.system, pair, self.backend)}"
 
     def _provider(self, own: _Agent) -> str:
-        said = own.ready.env if own.ready is not None else {}
-        known = {name: value for name, value in said.items() if value is not None}
-        return provider_of(self.backend, {**dict(own.process.command.env), **known})
+        reported = own.ready.env if own.ready is not None else {}
+        env = {name: value for name, value in reported.items() if value is not None}
+        return provider_of(self.backend, {**dict(own.process.command.env), **env})
 
     def _provider_text(self, own: _Agent) -> str:
         return f" ({provider})" if (provider := self._provider(own)) else ""
 
     def _wait(self, own: _Agent, path: Path, limit_s: float) -> bool:
-        """Wait for a file of an agent; return False if time is up, True too if the agent ended."""
+        """Wait until a file of an agent exists or the agent ends; return False after *limit_s*."""
         deadline = time.monotonic() + limit_s
         while path.name not in os.listdir(own.folder):
             if own.process.poll() is not None:
@@ -264,13 +261,13 @@ class TransferAgents:
 
 
 def _limit_s(shape: TransferShape) -> float:
-    return _LEAST_LIMIT_S + shape.total_bytes / _SLOWEST_B_S
+    return _MIN_LIMIT_S + shape.total_bytes / _MIN_B_S
 
 
 def _read(path: Path, kind: type[Answer]) -> Answer:
-    """Read an answer of an agent.
+    """Read a file that an agent has written.
 
-    :raises TransferError: if it is not one.
+    :raises TransferError: if it is invalid.
     """
     try:
         return msgspec.convert(load_json(path), kind)
@@ -289,9 +286,9 @@ def transfer_agents(
     folder: Path,
     progress: Progress,
 ) -> Iterator[TransferAgents]:
-    """Start an agent on each of *nodes*, with memory for *shapes*; end all on leaving.
+    """Start an agent on each of *nodes*, with memory for *shapes*; end all when the block ends.
 
-    :param folder: of their own, in the run folder, which all nodes see; it does not exist.
+    :param folder: of the agents, in the run folder; it must not exist yet.
     :raises LaunchError: if one cannot be started.
     :raises NotReadyError: if one is not ready in time.
     """

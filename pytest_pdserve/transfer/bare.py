@@ -1,4 +1,4 @@
-"""What NIXL shows between nodes without a model: measured once, then looked up."""
+"""Transfer rates of NIXL alone, without a model: measured once, then read from a cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_pdserve.results.bare_transfers import keep_bare
 from pytest_pdserve.results.bare_transfers import load_bare
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import make_model
-from pytest_pdserve.serving.running_transfers import Bare
+from pytest_pdserve.serving.running_transfers import BareFigures
 from pytest_pdserve.transfer.measuring import TransferPlan
 from pytest_pdserve.transfer.preflight import REPEATS
 from pytest_pdserve.transfer.preflight import Preflight
@@ -35,12 +35,12 @@ from pytest_pdserve.values.transfer import TransferRecord
 from pytest_pdserve.values.transfer import TransferShape
 
 LABEL = "bare"
-"""What records of such a measurement begin with."""
+"""Label of the records of such a measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """One figure."""
+class _WantedFigure:
+    """A figure to read from the cache or to measure."""
 
     pair: Pair
     tokens: int
@@ -56,17 +56,19 @@ def bare_figures(
     versions: Mapping[str, str],
     rotation: int,
     may_measure: bool,
-) -> Bare:
-    """Return what NIXL alone shows between the pairs of *topologies*, by nodes and prompt length.
+) -> BareFigures:
+    """Return the figures of NIXL alone for the pairs of *topologies*, by pair and prompt length.
 
-    A figure is measured once for each host, backend, versions and shape, and kept in the user's
-    cache folder. What is not known is absent: all of it where the model's KV cache is not known.
+    A figure is measured once for each host, backend, versions and shape, and stored in the user's
+    cache folder. Figures that are not available are absent; the result is empty if the size of the
+    model's KV cache is unknown.
 
     :param preflight: nodes and records of the session.
     :param versions: of the session.
     :param rotation: places by which nodes are rotated before instances are put on them.
-    :param may_measure: False while instances run, which hold the memory.
-    :raises ConfigError: if nothing gives the length of a prompt.
+    :param may_measure: whether to measure missing figures; not possible while instances run, which
+        use the memory.
+    :raises ConfigError: if no length of a prompt is configured.
     :raises TransferError: if a transfer fails.
     """
     wanted = _wanted(preflight, topologies, versions, rotation)
@@ -84,7 +86,7 @@ def _wanted(
     topologies: Sequence[Topology],
     versions: Mapping[str, str],
     rotation: int,
-) -> list[_Wanted]:
+) -> list[_WantedFigure]:
     system, allocation = preflight.system, preflight.allocation
     cases = running_cases(system)
     make_model(system)
@@ -108,14 +110,14 @@ def _wanted(
 
     shapes = [(case.prompt_tokens or 0, shape_of(case, system, kv)) for case in cases]
     return [
-        _Wanted(pair=pair, tokens=tokens, shape=shape, key=key(pair, shape))
+        _WantedFigure(pair=pair, tokens=tokens, shape=shape, key=key(pair, shape))
         for pair in pairs
         for tokens, shape in shapes
     ]
 
 
-def _measure(preflight: Preflight, missing: Sequence[_Wanted]) -> dict[Path, PairFigures]:
-    """Measure what is missing, and keep it; slots of one machine are measured once for all."""
+def _measure(preflight: Preflight, missing: Sequence[_WantedFigure]) -> dict[Path, PairFigures]:
+    """Measure the missing figures and store them; pairs of slots on one machine share a figure."""
     first = {each.key.path: each for each in reversed(missing)}.values()
     plan = TransferPlan(
         pairs=tuple(dict.fromkeys(each.pair for each in first)),
@@ -127,15 +129,15 @@ def _measure(preflight: Preflight, missing: Sequence[_Wanted]) -> dict[Path, Pai
     before = [*preflight.store.folder.glob(f"transfer/{LABEL}*")]
     measured = preflight.measure(plan, f"{LABEL}-{len(before) + 1}")
     return {
-        each.key.path: _kept(preflight, each, one)
+        each.key.path: _store(preflight, each, one)
         for each in first
         for one in measured
         if one.pair == each.pair
     }
 
 
-def _kept(preflight: Preflight, wanted: _Wanted, measured: PairFigures) -> PairFigures:
-    """Keep the one figure that is wanted of a pair; return it."""
+def _store(preflight: Preflight, wanted: _WantedFigure, measured: PairFigures) -> PairFigures:
+    """Store the wanted figure of a pair in the cache, and return it."""
     (figure,) = (each for each in measured.figures if each.shape == wanted.shape)
     own = replace(measured, figures=(figure,))
     record = TransferRecord(
@@ -148,5 +150,5 @@ def _kept(preflight: Preflight, wanted: _Wanted, measured: PairFigures) -> PairF
     try:
         keep_bare(wanted.key, record)
     except StoreError as error:
-        preflight.progress(f"the figure is not kept for later sessions: {error}")
+        preflight.progress(f"the figure is not stored for later sessions: {error}")
     return own

@@ -1,4 +1,4 @@
-"""What is measured between the nodes of a system, and that it is kept."""
+"""Measures transfers between the nodes of a system, and judges them with one repetition."""
 
 from __future__ import annotations
 
@@ -36,16 +36,15 @@ from pytest_pdserve.values.transfer import TransferShape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferPlan:
-    """What is measured."""
+    """The transfers to measure."""
 
     pairs: tuple[Pair, ...]
-    """Between which nodes."""
+    """Pairs of nodes."""
     backends: tuple[TransferBackend, ...]
-    """NIXL backends, one after the other."""
+    """NIXL backends, measured one after the other."""
     shapes: tuple[TransferShape, ...]
-    """What is moved."""
     repeats: int
-    """Times that each is measured."""
+    """How often each transfer is measured."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -54,7 +53,7 @@ class TransferPlan:
 
 
 def check_transfers(system: System) -> None:
-    """Refuse a system on whose nodes no agent can be started, or that has one node.
+    """Raise if no agents can be started on nodes of the system, or it has only one node.
 
     :raises ConfigError: naming its backend, or its number of nodes.
     """
@@ -74,46 +73,46 @@ def check_transfers(system: System) -> None:
 def shapes_of(
     system: System, cases: Sequence[TransferCase], *, progress: Progress
 ) -> tuple[TransferShape, ...]:
-    """Return the shapes of *cases* with the model of *system*, which is made if it is made here.
+    """Return the shapes of *cases* with the model of *system*, which is made first if necessary.
 
-    Where the model's KV cache is not known, prompts are left out, and that is told.
+    If the size of the model's KV cache is unknown, cases of prompts are left out with a message.
 
-    :raises ConfigError: if nothing else is asked for.
+    :raises ConfigError: if no other case is left.
     """
     make_model(system)
     kv = load_kv_shape(system)
-    known = [case for case in cases if kv is not None or case.prompt_tokens is None]
-    if not known:
+    measurable = [case for case in cases if kv is not None or case.prompt_tokens is None]
+    if not measurable:
         shape_of(cases[0], system, kv)
-    if len(known) < len(cases):
+    if len(measurable) < len(cases):
         progress(
             f"prompts are left out: the KV cache of model {system.model.path!r} is not known here"
         )
-    return tuple(shape_of(case, system, kv) for case in known)
+    return tuple(shape_of(case, system, kv) for case in measurable)
 
 
-def chosen_cases(system: System, asked: Sequence[str]) -> tuple[TransferCase, ...]:
-    """Return the cases of *system* with the ids that were asked for; all where none was.
+def chosen_cases(system: System, ids: Sequence[str]) -> tuple[TransferCase, ...]:
+    """Return the cases of *system* with the given *ids*; all if there are none.
 
     :raises ConfigError: if one is not a case of the system.
     """
     cases = {case.id: case for case in transfer_cases(system)}
-    for name in asked:
+    for name in ids:
         if name not in cases:
             raise ConfigError(
                 f"--case {name!r:.80}: expected one of {', '.join(cases)} (lengths, sizes and "
                 f"numbers in flight are [transfer] of {system.source})"
             )
-    return tuple(cases[name] for name in dict.fromkeys(asked)) or tuple(cases.values())
+    return tuple(cases[name] for name in dict.fromkeys(ids)) or tuple(cases.values())
 
 
-def judged(
+def judge_and_confirm(
     measured: Sequence[PairFigures],
     baseline: TransferBaseline | None,
     *,
     measure_again: Callable[[tuple[Pair, ...]], Sequence[PairFigures]],
 ) -> tuple[TransferVerdict, ...]:
-    """Hold *measured* against *baseline*; pairs with a FAIL are measured once more first."""
+    """Judge *measured* by *baseline*; pairs that fail are measured once more before the verdict."""
     first = judge_transfers(measured, baseline)
     slow = dict.fromkeys(each.measured.pair for each in first if each.status is Status.FAIL)
     if not slow:
@@ -122,7 +121,7 @@ def judged(
 
 
 @contextlib.contextmanager
-def holding_agents(
+def running_agents(
     allocation: Allocation,
     system: System,
     plan: TransferPlan,
@@ -131,10 +130,10 @@ def holding_agents(
     progress: Progress,
     label: str = "agents",
 ) -> Iterator[tuple[TransferAgents, ...]]:
-    """Start the agents of every backend of *plan*, and end them on leaving.
+    """Start the agents of every backend of *plan*, and end them when the block ends.
 
-    :param folder: of the session; agents have folders of their own in it.
-    :param label: what their folders are called, beside the backend.
+    :param folder: of the session; the agents' folders are in it.
+    :param label: beginning of the folders' names, to which the backend is appended.
     :raises LaunchError: if an agent cannot be started.
     """
     with contextlib.ExitStack() as held:
@@ -165,7 +164,7 @@ def measure_transfers(
 ) -> tuple[PairFigures, ...]:
     """Measure all of *plan*, with the agents of one backend at a time.
 
-    Arguments are those of :func:`holding_agents`.
+    Parameters are those of :func:`running_agents`.
 
     :raises LaunchError: if an agent cannot be started, or ends.
     :raises TransferError: if a transfer fails, or brings wrong bytes.
@@ -173,7 +172,7 @@ def measure_transfers(
     found: list[PairFigures] = []
     for backend in plan.backends:
         own = replace(plan, backends=(backend,))
-        with holding_agents(
+        with running_agents(
             allocation, system, own, folder=folder, progress=progress, label=label
         ) as agents:
             for each in agents:

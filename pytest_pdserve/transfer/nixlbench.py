@@ -1,4 +1,4 @@
-"""Runs NIXL's own benchmark between the same nodes, where it is installed."""
+"""Runs NIXL's own benchmark, ``nixlbench``, between the same nodes, if it is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.hosts.facts import program_path
-from pytest_pdserve.backends.passing import unwritten_values
+from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.nixlbench import PROGRAM
 from pytest_pdserve.plan.nixlbench import nixlbench_command
@@ -28,14 +28,14 @@ from pytest_pdserve.values.transfer import PairFigures
 from pytest_pdserve.values.transfer import TransferShape
 
 ETCD = "NIXL_ETCD_ENDPOINTS"
-"""Variable with the URL of the etcd server at which the two processes of a pair meet."""
+"""Variable with the URL of the etcd server through which the two processes find each other."""
 _LIMIT_S = 60.0
-"""For one pair and shape."""
+"""Timeout of one pair and shape."""
 _POLL_S = 0.05
 
 
 def find_nixlbench(system: System) -> str | None:
-    """Return the path of ``nixlbench``; None where it is missing, or servers run in containers."""
+    """Return the path of ``nixlbench``; None if it is missing, or servers run in containers."""
     return None if system.container.contained else program_path(PROGRAM)
 
 
@@ -44,21 +44,18 @@ class NixlBench:
     """Runs ``nixlbench`` on nodes of a session."""
 
     allocation: Allocation
-    """The nodes."""
     system: System
-    """What they are of."""
     program: str
-    """Its path."""
+    """Path of ``nixlbench``."""
     folder: Path
-    """Of the session; logs go below it."""
+    """Folder of the session; logs are in a subfolder."""
     progress: Progress
-    """Told what is being run, and what failed."""
 
     def measure(self, measured: Sequence[PairFigures]) -> BenchRates:
-        """Run it for every two nodes and shape of *measured* with one transfer at a time.
+        """Run it for all node pairs and shapes of *measured* that have one transfer at a time.
 
-        Which of the two nodes reads is the benchmark's choice, so each two are run once. A run that
-        fails is told and is None.
+        The benchmark chooses which of two nodes reads, so each two nodes are run once. A run that
+        fails is reported, and its rate is None.
         """
         found: dict[tuple[str, str], list[float | None]] = {}
         done: set[frozenset[str]] = set()
@@ -76,7 +73,7 @@ class NixlBench:
         return found
 
     def _run(self, one: PairFigures, shape: TransferShape, progress: Progress) -> float | None:
-        """Return the GB/s of one pair and shape; None if it failed, which is told."""
+        """Return the GB/s of one pair and shape; report a failure and return None."""
         hosts = {host.name: host for host in self.allocation.hosts}
         nodes, group = (one.pair.source, one.pair.reader), f"pdserve-{secrets.token_hex(4)}"
         commands = [
@@ -106,11 +103,9 @@ class NixlBench:
         return None
 
     def _why_failed(self, commands: Sequence[Command], logs: Sequence[Path]) -> str:
-        """Run both processes; return why that failed, or nothing."""
+        """Run both processes; return the error, empty if they succeeded."""
         try:
-            processes = self.allocation.start(
-                commands, logs=logs, secrets=unwritten_values(commands, "")
-            )
+            processes = self.allocation.start(commands, logs=logs, secrets=secret_env(commands, ""))
         except LaunchError as error:
             return str(error)
         try:

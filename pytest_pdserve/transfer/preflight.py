@@ -1,4 +1,4 @@
-"""Whether the pairs that a topology will use are fast enough, before a model loads."""
+"""Checks that the node pairs of a topology are fast enough, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -31,46 +31,43 @@ from pytest_pdserve.values.transfer import PairFigures
 from pytest_pdserve.values.transfer import TransferBaseline
 
 REPEATS = 5
-"""Times that a pair is measured: seconds in all."""
+"""How often a pair is measured; takes seconds in total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """What every pair must reach."""
+    """The minimum rate that every pair must reach."""
 
     gb_s: float
-    """In 1e9 bytes a second."""
+    """In 1e9 bytes per second."""
     source: str
-    """What says so, for messages."""
+    """Origin of the number, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """What measures the pairs of topologies of one session."""
+    """Measures and checks the node pairs of topologies in one session."""
 
     allocation: Allocation
-    """Nodes of the session."""
     system: System
-    """What they are of."""
     baseline: TransferBaseline | None
-    """What transfers are held against where the system file gives no floor."""
+    """Reference of transfers, used if the system file gives no floor."""
     store: RunStore
-    """Where records go."""
+    """Storage of records."""
     fingerprint: str
     """Digest of hardware and system file."""
     progress: Progress
-    """Told what is being measured, and what came out."""
 
     def check(self, topology: Topology, *, rotation: int = 0) -> tuple[PairFigures, ...]:
         """Measure the pairs of *topology* with the KV cache of the longest prompt.
 
-        A pair below the floor is measured once more, so that one disturbance is not taken for a
+        A pair below the floor is measured once more, so that one disturbance does not count as a
         slow node.
 
         :param rotation: places by which nodes are rotated before instances are put on them.
-        :returns: nothing where the topology moves no KV cache between nodes.
-        :raises ConfigError: if nothing says how fast a pair must be.
-        :raises TransferError: naming pairs and nodes that are slower.
+        :returns: the measurements; empty if the topology moves no KV cache between nodes.
+        :raises ConfigError: if there is neither a floor nor a baseline.
+        :raises TransferError: naming the slow pairs and their nodes.
         """
         system = self.system
         plan = _plan(self.allocation, topology, system, rotation)
@@ -86,7 +83,7 @@ class Preflight:
             slow = below_floor(again, floor.gb_s, source=floor.source)
         if slow:
             raise TransferError(_slow_text(plan.pairs, slow, system))
-        slowest = min(figure.gb_s for each in measured for figure in each.figures)
+        slowest = min(figure.gb_s for pair in measured for figure in pair.figures)
         self.progress(
             f"preflight: {plan.shapes[0].id} moves at {slowest:.3g} GB/s or more (pairs: "
             f"{len(measured)}), expected at least {floor.gb_s:.3g} GB/s"
@@ -100,12 +97,12 @@ class Preflight:
         return floor
 
     def measure(self, plan: TransferPlan, label: str) -> tuple[PairFigures, ...]:
-        """Measure, and keep records.
+        """Measure the transfers of *plan*, and write their records.
 
-        :param label: what their names begin with.
+        :param label: beginning of the records' names.
         :raises TransferError: if a transfer fails.
         """
-        found = measure_transfers(
+        measured = measure_transfers(
             self.allocation,
             self.system,
             plan,
@@ -114,15 +111,15 @@ class Preflight:
             label=label,
         )
         write_transfers(
-            found, self.store, system=self.system, fingerprint=self.fingerprint, label=label
+            measured, self.store, system=self.system, fingerprint=self.fingerprint, label=label
         )
-        return found
+        return measured
 
 
 def placed_pairs(
     allocation: Allocation, topology: Topology, system: System, rotation: int
 ) -> tuple[Pair, ...]:
-    """Return the nodes between which a topology moves KV caches.
+    """Return the pairs of nodes between which a topology moves KV caches.
 
     :param rotation: places by which nodes are rotated before instances are put on them.
     """
@@ -139,7 +136,7 @@ def placed_pairs(
 def _plan(
     allocation: Allocation, topology: Topology, system: System, rotation: int
 ) -> TransferPlan:
-    """Return the pairs and the one shape that are measured."""
+    """Return the pairs of the topology, with the one shape to measure."""
     make_model(system)
     kv = load_kv_shape(system)
     return TransferPlan(
@@ -153,36 +150,35 @@ def _plan(
 def floor_of(
     system: System, baseline: TransferBaseline | None, one: PairFigures | None
 ) -> Floor | None:
-    """Return what pairs must reach: what the system file says, else the baseline's limit.
+    """Return the minimum rate of pairs: that of the system file, else the baseline's limit.
 
-    :param one: a pair that was measured with one shape, whose reference is looked up; None if
-        there is none.
-    :returns: None where neither says it.
+    :param one: a measured pair with one shape, whose reference is used; None without one.
+    :returns: None if there is neither.
     """
-    said = system.transfer.floor_gb_s
-    if said is not None:
-        return Floor(gb_s=said, source=f"[transfer] floor_gb_s of {system.source}")
+    floor = system.transfer.floor_gb_s
+    if floor is not None:
+        return Floor(gb_s=floor, source=f"[transfer] floor_gb_s of {system.source}")
     if baseline is None or one is None:
         return None
-    found = baseline.find(one.backend, one.memory, one.figures[0].shape)
-    if found is None:
+    reference = baseline.find(one.backend, one.memory, one.figures[0].shape)
+    if reference is None:
         return None
     return Floor(
-        gb_s=found.floor_gb_s,
-        source=f"baseline {found.gb_s:.2f} GB/s, limit {found.limit:+.0%} of time",
+        gb_s=reference.floor_gb_s,
+        source=f"baseline {reference.gb_s:.2f} GB/s, limit {reference.limit:+.0%} of time",
     )
 
 
 def _no_floor(system: System) -> str:
     return (
-        f"[transfer] preflight = true of {system.source}: nothing says how fast a pair must be; "
-        "write floor_gb_s beside it, or accept a baseline with pdserve transfer --system "
+        f"[transfer] preflight = true of {system.source}: expected a minimum rate of pairs; set "
+        "floor_gb_s in [transfer], or accept a baseline with pdserve transfer --system "
         f"{system.name} --accept"
     )
 
 
 def _slow_text(pairs: Sequence[Pair], slow: dict[Pair, str], system: System) -> str:
-    """Return which pairs are slow, which node that points at, and what repeats it."""
+    """Return the message: the slow pairs, the likely node, and commands that repeat them."""
     lines = [f"slow before any model is loaded: {len(slow)} of {len(pairs)} pairs"]
     lines += node_lines({pair: pair in slow for pair in pairs})
     for pair, text in slow.items():

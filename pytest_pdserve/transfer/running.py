@@ -1,4 +1,4 @@
-"""Whether a running deployment moves KV caches as fast as its system promises."""
+"""Checks that a running deployment moves KV caches as fast as its system requires."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_pdserve.plan.transfer import running_cases
 from pytest_pdserve.serving.deployment import Deployment
 from pytest_pdserve.serving.measure import diagnosing_nodes
 from pytest_pdserve.serving.model import load_vocabulary
-from pytest_pdserve.serving.running_transfers import Bare
+from pytest_pdserve.serving.running_transfers import BareFigures
 from pytest_pdserve.serving.running_transfers import RunningPairs
 from pytest_pdserve.transfer.preflight import Floor
 from pytest_pdserve.transfer.preflight import floor_of
@@ -30,33 +30,33 @@ from pytest_pdserve.values.transfer import TransferBaseline
 
 
 def prove_transfers(
-    deployment: Deployment, bare: Bare, baseline: TransferBaseline | None
+    deployment: Deployment, bare: BareFigures, baseline: TransferBaseline | None
 ) -> tuple[RunningTransfer, ...]:
-    """Measure every two instances that move KV caches, one transfer at a time.
+    """Measure all pairs of instances that move KV caches, one transfer at a time.
 
-    A pair that is slower than the system promises is measured once more first. What came out is
-    also what records of the deployment have.
+    A pair below the floor is measured once more before it counts as slow. The results are stored in
+    the deployment's records.
 
-    :param bare: what NIXL alone showed, as :func:`.bare.bare_figures` returns it.
-    :param baseline: what transfers are held against where the system file gives no floor.
-    :raises TransferError: naming pairs that are slower, and what repeats them.
+    :param bare: figures of NIXL alone, as :func:`.bare.bare_figures` returns them.
+    :param baseline: reference of transfers, used if the system file gives no floor.
+    :raises TransferError: naming slow pairs, and commands that repeat them.
     :raises PathError: if a request fails.
     """
     with (
         diagnosing_nodes(deployment.allocation, deployment.progress),
         Heartbeat(deployment.progress, "measuring transfers between instances") as beat,
     ):
-        found = _measured(deployment, bare, baseline, beat)
-    deployment.transfers = found
-    for each in longest(found):
-        deployment.progress(f"transfer measured: {figure_text(each)}")
-    return found
+        measured = _measure(deployment, bare, baseline, beat)
+    deployment.transfers = measured
+    for transfer in longest(measured):
+        deployment.progress(f"transfer measured: {figure_text(transfer)}")
+    return measured
 
 
-def _measured(
-    deployment: Deployment, bare: Bare, baseline: TransferBaseline | None, progress: Progress
+def _measure(
+    deployment: Deployment, bare: BareFigures, baseline: TransferBaseline | None, progress: Progress
 ) -> tuple[RunningTransfer, ...]:
-    """Measure all pairs, and those that are slow once more; refuse those that stay slow."""
+    """Measure all pairs, and slow ones once more; raise if a pair stays slow."""
     system = deployment.system
     lengths = [case.prompt_tokens or 0 for case in running_cases(system)]
     pairs = RunningPairs(
@@ -67,39 +67,39 @@ def _measured(
         vocabulary=load_vocabulary(system.model.path) or SMALL_VOCABULARY,
         progress=progress,
     )
-    found = pairs.measure(lengths, bare)
+    measured = pairs.measure(lengths, bare)
     floor = _floor(system, bare, baseline)
     if floor is None:
-        progress("transfers are not judged: nothing in their shape was measured")
-        return found
-    slow = slow_pairs(found, floor.gb_s, source=floor.source)
+        progress("transfers are not judged: no reference or figure of NIXL alone in their shape")
+        return measured
+    slow = slow_pairs(measured, floor.gb_s, source=floor.source)
     if slow:
-        found = faster(found, pairs.measure(lengths, bare, only=tuple(slow)))
-        slow = slow_pairs(found, floor.gb_s, source=floor.source)
+        measured = faster(measured, pairs.measure(lengths, bare, only=tuple(slow)))
+        slow = slow_pairs(measured, floor.gb_s, source=floor.source)
     if slow:
-        raise TransferError(_slow_text(found, slow, system))
-    return found
+        raise TransferError(_slow_text(measured, slow, system))
+    return measured
 
 
-def _floor(system: System, bare: Bare, baseline: TransferBaseline | None) -> Floor | None:
-    """Return what NIXL alone must reach; None where that takes a bare figure, and there is none."""
+def _floor(system: System, bare: BareFigures, baseline: TransferBaseline | None) -> Floor | None:
+    """Return the minimum rate of NIXL alone; None if neither file nor baseline gives one."""
     tokens = max((tokens for _, tokens in bare), default=0)
     alone = next((one for (_, length), one in bare.items() if length == tokens), None)
     return floor_of(system, baseline, alone)
 
 
 def _slow_text(
-    found: Sequence[RunningTransfer], slow: Mapping[tuple[str, str], str], system: System
+    measured: Sequence[RunningTransfer], slow: Mapping[tuple[str, str], str], system: System
 ) -> str:
-    """Return which pairs are slow, which node that points at, and what repeats it."""
-    pairs = longest(found)
-    lines = [f"slow in the running deployment: {len(slow)} of {len(pairs)} pairs"]
+    """Return the message: the slow pairs, the likely node, and commands that repeat them."""
+    transfers = longest(measured)
+    lines = [f"slow in the running deployment: {len(slow)} of {len(transfers)} pairs"]
     nodes: dict[Pair, bool] = {}
-    for each in pairs:
-        nodes[each.pair] = nodes.get(each.pair, False) or each.instances in slow
+    for transfer in transfers:
+        nodes[transfer.pair] = nodes.get(transfer.pair, False) or transfer.instances in slow
     lines += node_lines(nodes)
-    for each in pairs:
-        if each.instances in slow:
-            repeat = repeat_command(system, each.pair, each.backend)
-            lines += [slow[each.instances], f"  repeat  {repeat}"]
+    for transfer in transfers:
+        if transfer.instances in slow:
+            repeat = repeat_command(system, transfer.pair, transfer.backend)
+            lines += [slow[transfer.instances], f"  repeat  {repeat}"]
     return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""What things are: frozen values and their parsing. No I/O, no clock."""
+"""Frozen values and their parsing, without I/O or clock."""

@@ -1,4 +1,4 @@
-"""Baselines: what the nights of one suite on one system showed."""
+"""Baselines: values of past nights of one suite on one system."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """What one night showed of a cell."""
+    """Values of one cell on one night."""
 
     session: Word
-    """Id of the session, one of the baseline's."""
+    """Id of its session, one of the baseline's."""
     starts: Annotated[int, Meta(ge=1, le=1000)] = 1
-    """Fresh starts that each value is the median of."""
+    """Number of starts of which each value is the median."""
     values: Annotated[Mapping[Word, Positive], Meta(min_length=1)]
     """Value by metric, in the metric's unit."""
     client: Word = UNNAMED_CLIENT
@@ -45,12 +45,12 @@ class CellBaseline:
     """The baseline of one cell."""
 
     counts: Mapping[Word, Count] = field(default_factory=dict)
-    """Counts that no run may change, such as tokens and KV transfers."""
+    """Counts that must be the same in every run, such as tokens and KV transfers."""
     nights: Annotated[tuple[Night, ...], Meta(min_length=1)]
-    """Oldest first."""
+    """Nights, oldest first."""
 
     def starts(self, metric: str) -> int:
-        """Return the fresh starts of the first night that has a value of *metric*.
+        """Return the number of starts of the first night that has a value of *metric*.
 
         :raises StopIteration: if no night has one.
         """
@@ -62,13 +62,13 @@ class CellBaseline:
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """Kinds of client that nights were measured with."""
+        """Kinds of client with which nights were measured."""
         return tuple(dict.fromkeys(night.client for night in self.nights))
 
     def of_client(self, kind: str) -> CellBaseline | None:
         """Return the nights of one kind of client; None if there is none.
 
-        Counts are those of the first night: another client may send other prompts.
+        Counts belong to the first night's kind of client: another may send other prompts.
         """
         nights = tuple(night for night in self.nights if night.client == kind)
         if not nights:
@@ -78,86 +78,86 @@ class CellBaseline:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Every metric that a night has a value of."""
+        """Metrics that at least one night has a value of."""
         return tuple(dict.fromkeys(name for night in self.nights for name in night.values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One session that nights come from."""
+    """A session that nights of a baseline come from."""
 
     id: Word
     """Name of its run folder."""
     started_at: Utc | None = None
-    """As of :class:`SessionRef`, as the next."""
+    """As in :class:`SessionRef`; the next field too."""
     simulated_night: int | None = None
     versions: Mapping[Word, Line] = field(default_factory=dict)
-    """Package or component and version."""
+    """Version by package or component."""
     nodes: tuple[Word, ...] = ()
-    """Nodes that served."""
+    """Nodes of its servers."""
 
     @property
     def session(self) -> SessionRef:
-        """The session."""
+        """Reference to the session."""
         return SessionRef(
             id=self.id, started_at=self.started_at, simulated_night=self.simulated_night
         )
 
 
 Cells = Mapping[Word, Mapping[Word, CellBaseline]]
-"""Topology, workload id -> its baseline."""
+"""Baseline of each cell, by topology and workload id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """What the nights of one suite on one system showed."""
+    """Values of past nights of one suite on one system."""
 
     system: Word
-    """System's name."""
+    """Name of the system."""
     suite: Word
-    """Suite, e.g. ``sweep``."""
+    """Name of the suite, e.g. ``sweep``."""
     source: str
     """File it was read from, or will be written to."""
     fingerprint: Word | None = None
-    """Digest of hardware and system file; None where the values hold on any."""
+    """Digest of :attr:`host`; None if the values are valid for any hardware."""
     host: Mapping[str, str] = field(default_factory=dict)
-    """What the fingerprint was made of."""
+    """Hardware and settings of the system file."""
     approver: Word | None = None
-    """Who accepted it; None of nights that joined by themselves."""
+    """Person who accepted it; None if all nights joined automatically."""
     accepted_on: Day | None = None
-    """When."""
+    """Day of the acceptance."""
     note: Line | None = None
-    """What they wrote."""
+    """Comment of the approver."""
     sessions: tuple[Source, ...] = ()
     """Sessions that nights come from, oldest first."""
     cells: Cells = field(default_factory=dict)
-    """By topology and workload id."""
+    """Baselines of cells, by topology and workload id."""
 
     def cell(self, key: Key) -> CellBaseline | None:
         """Return the baseline of one cell; None if there is none."""
         return self.cells.get(key[0], {}).get(key[1])
 
     def of_client(self, kind: str) -> Self:
-        """Return what was measured with one kind of client: cells, and sessions of their nights."""
+        """Return the baseline with only the nights of one kind of client, and their sessions."""
         cells: dict[str, dict[str, CellBaseline]] = {}
         for topology, workload in self.keys:
             cell = self.cells[topology][workload].of_client(kind)
             if cell is not None:
                 cells.setdefault(topology, {})[workload] = cell
-        nights = [n for there in cells.values() for cell in there.values() for n in cell.nights]
-        used = {night.session for night in nights}
+        kept = [cell for workloads in cells.values() for cell in workloads.values()]
+        used = {night.session for cell in kept for night in cell.nights}
         sessions = tuple(source for source in self.sessions if source.id in used)
         return replace(self, cells=cells, sessions=sessions)
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """Kinds of client that nights were measured with."""
-        cells = (cell for there in self.cells.values() for cell in there.values())
+        """Kinds of client with which nights were measured."""
+        cells = (cell for cells in self.cells.values() for cell in cells.values())
         return tuple(sorted({kind for cell in cells for kind in cell.clients}))
 
     def with_other_clients(self, other: Baseline) -> Self:
-        """Return this with the nights of *other* that are of other kinds of client."""
-        cells = {topology: dict(there) for topology, there in self.cells.items()}
+        """Return the baseline with nights of *other* added for kinds of client that it lacks."""
+        cells = {topology: dict(workloads) for topology, workloads in self.cells.items()}
         sources = {source.id: source for source in self.sessions}
         for kind in (kind for kind in other.clients if kind not in self.clients):
             theirs = other.of_client(kind)
@@ -179,23 +179,25 @@ class Baseline:
 
     @property
     def newest(self) -> Source | None:
-        """The newest session; None of a baseline without any."""
+        """Newest session; None without sessions."""
         return self.sessions[-1] if self.sessions else None
 
     @property
     def origin(self) -> str:
-        """File, versions and who accepted it, for messages."""
+        """File, versions and approver, for messages."""
         versions = self.newest.versions if self.newest else {}
-        said = [f"{label} {versions[key]}" for key, label in LABELS if key in versions]
+        facts = [f"{label} {versions[key]}" for key, label in LABELS if key in versions]
         if self.approver is not None:
-            said.append(f"accepted by {self.approver} on {self.accepted_on}")
-        return f"{self.source} ({', '.join(said)})" if said else self.source
+            facts.append(f"accepted by {self.approver} on {self.accepted_on}")
+        return f"{self.source} ({', '.join(facts)})" if facts else self.source
 
-    def joined(self, key: Key, night: Night, counts: Mapping[str, float], source: Source) -> Self:
+    def with_night(
+        self, key: Key, night: Night, counts: Mapping[str, float], source: Source
+    ) -> Self:
         """Return the baseline with one more night of a cell.
 
-        Nothing changes where the cell has the night already, or all that join by themselves of one
-        kind of client.
+        It is unchanged if the cell already has the night, or ``RULE.max_nights`` nights of its kind
+        of client.
         """
         old = self.cell(key)
         nights = old.nights if old else ()
@@ -203,12 +205,12 @@ class Baseline:
         if len(alike) >= RULE.max_nights or any(n.session == night.session for n in alike):
             return self
         cell = CellBaseline(counts=(old.counts if old else counts), nights=(*nights, night))
-        cells = {topology: dict(there) for topology, there in self.cells.items()}
+        cells = {topology: dict(workloads) for topology, workloads in self.cells.items()}
         cells.setdefault(key[0], {})[key[1]] = cell
-        known = any(each.id == source.id for each in self.sessions)
-        sessions = self.sessions if known else (*self.sessions, source)
+        has_source = any(each.id == source.id for each in self.sessions)
+        sessions = self.sessions if has_source else (*self.sessions, source)
         return replace(self, cells=cells, sessions=sessions)
 
 
 LABELS = (("vllm", "vLLM"), ("nixl", "NIXL"), ("vllm-router", "router"))
-"""Components that messages name, and what they call them."""
+"""Components that messages name, with their labels."""

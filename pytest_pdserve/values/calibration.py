@@ -1,4 +1,4 @@
-"""Calibrations: how noisy a system is when nothing changes, and what follows for its floors."""
+"""Calibrations: the noise of a system on which nothing changes, and floors that follow."""
 
 from __future__ import annotations
 
@@ -11,70 +11,70 @@ from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.workload import Workload
 
 MEASURED = "measured"
-"""Role of the runs that spreads are made of."""
+"""Role of the runs from which spreads are computed."""
 MIN_STARTS = 3
-"""Starts without which nothing is said of what belongs to a start."""
+"""Minimum number of starts to compute the spread between starts."""
 MIN_NIGHTS = 5
-"""Nights without which no floor is lowered."""
+"""Minimum number of nights to lower a floor."""
 CellName = tuple[str, str]
-"""Topology, and workload without its number of prompts."""
+"""Topology, and workload id without its number of prompts."""
 CellLoad = tuple[CellName, int]
 """Cell and number of prompts."""
 
 
 def cell_name(topology: str, workload: Workload) -> CellName:
-    """Return the name of a cell, whatever the number of its prompts."""
+    """Return the name of a cell without its number of prompts."""
     parts = (text for name, text in workload.parts.items() if name != "prompts")
     return topology, "-".join(parts)
 
 
 def limit_of(spread: float) -> float:
-    """Return the limit that the nightly rule makes of a spread, as a fraction.
+    """Return the limit of the nightly rule for a spread, as a fraction.
 
-    :param spread: standard deviation of nights, logarithm.
+    :param spread: standard deviation of nights, of logarithms.
     """
     return growth(RULE.spreads * spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRun:
-    """One run of a series in which nothing was changed."""
+    """A run of a series in which nothing was changed."""
 
     topology: str
     """Topology id."""
     workload: Workload
-    """What was asked; its number of prompts is known."""
+    """Load; its number of prompts is known."""
     prompts: int
-    """That number."""
+    """Number of prompts."""
     start: str
-    """Names the start of the servers among all of the series."""
+    """Id of the start of the servers, unique in the series."""
     night: str
-    """Names the night of that start."""
+    """Id of the night of that start."""
     order: int
-    """Runs of the cell on the same start before it."""
+    """Number of earlier runs of the cell on the same start."""
     role: str = MEASURED
-    """What the run was for; others than :data:`MEASURED` are not part of any spread."""
+    """Purpose of the run; only runs with :data:`MEASURED` are used for spreads."""
     values: Mapping[str, float]
-    """Value by metric, each above 0; voided ones are absent."""
+    """Values by metric, each above 0, without voided ones."""
     load_s: float | None = None
-    """How long the load took, seconds; None where that is not known."""
+    """Duration of the load, seconds; None if not known."""
 
     @property
     def cell(self) -> CellName:
-        """Its cell, whatever the number of prompts."""
+        """Name of its cell, without the number of prompts."""
         return cell_name(self.topology, self.workload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Runs between which nothing was changed."""
+    """Runs between which nothing was changed, from one source."""
 
     source: str
-    """File or folder that they were read from."""
+    """File or folder from which they were read."""
     runs: tuple[CalibrationRun, ...]
-    """At least one of role :data:`MEASURED`."""
+    """Runs; at least one has role :data:`MEASURED`."""
     left_out: tuple[str, ...] = ()
-    """What was not used and why, a phrase each."""
+    """Runs that were not used and why, a phrase each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,45 +84,44 @@ class Spread:
     value: float
     """Estimate; 0.01 is 1 %."""
     low: float
-    """Lower end."""
+    """Lower bound."""
     high: float
-    """Upper end."""
+    """Upper bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellNoise:
-    """How one metric of a cell varies at one number of prompts."""
+    """Spread of one metric of a cell at one number of prompts."""
 
     cell: CellName
-    """Cell."""
     prompts: int
     """Number of prompts."""
     metric: str
-    """Metric."""
     starts: int
-    """Starts that it was measured on."""
+    """Number of starts."""
     runs: int
-    """Runs on them."""
+    """Number of runs on these starts."""
     load_s: float | None
     """Median duration of a load, seconds."""
     night: Spread
-    """Between runs of different starts: how nights of one run vary."""
+    """Spread of runs on different starts, which is that of nights with one run."""
     within: Spread | None = None
-    """Between runs of one start; None where too few starts have two runs."""
+    """Spread of runs on one start; None if too few starts have two runs."""
     between: Spread | None = None
-    """What :attr:`night` has beside :attr:`within`: what belongs to the start; None as above."""
+    """Spread of starts: :attr:`night` without :attr:`within`; None as above."""
     is_rounded: bool = False
     """Whether values are rounded too coarsely for a robust estimate."""
 
     @property
     def limit(self) -> float:
-        """Limit that the nightly rule makes of it, without a floor, as a fraction."""
+        """Limit of the nightly rule without a floor, as a fraction."""
         return limit_of(self.night.value)
 
     def at(self, prompts: float) -> float:
         """Return the spread of nights expected at another number of prompts.
 
-        The part within a start falls with the square root; the other part stays.
+        The spread within a start decreases with the square root of the prompts; the spread between
+        starts does not change.
 
         :param prompts: number of prompts; may be infinite.
         """
@@ -134,126 +133,124 @@ class CellNoise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstRun:
-    """First runs on a start that differ from the later ones of their cell."""
+    """First runs on a start, if they differ from the later ones of their cell."""
 
     cell: CellName
-    """Cell."""
     prompts: int
     """Number of prompts."""
     role: str
     """Role of the first runs."""
     starts: int
-    """Starts that have one."""
+    """Number of starts with such a run."""
     changes: Mapping[str, float]
-    """By how much, signed logarithm, of each metric that differs; positive is worse."""
+    """Change as a logarithm by metric that differs; positive is worse."""
     is_left_out: bool
-    """Whether the spreads of the cell are made without its first runs."""
+    """Whether the cell's spreads are computed without its first runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRatio:
-    """How the part within a start changed from one number of prompts to another."""
+    """Ratio of the spreads within a start at two numbers of prompts."""
 
     short: int
-    """Fewer prompts."""
+    """Smaller number of prompts."""
     long: int
-    """More prompts."""
+    """Larger number of prompts."""
     ratio: float
-    """Spread at :attr:`long` over that at :attr:`short`: the median of all cells and metrics."""
+    """Spread at :attr:`long` divided by that at :attr:`short`: median of all cells and metrics."""
     pairs: int
-    """Cells and metrics that have both."""
+    """Number of metrics of cells that have both."""
 
     @property
     def expected(self) -> float:
-        """What the square root leads to expect."""
+        """Ratio expected from the square root."""
         return math.sqrt(self.short / self.long)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricNoise:
-    """How one metric varies over all cells, and the floor that follows."""
+    """Spread of one metric over all cells, and the floor that follows."""
 
     metric: str
-    """Metric."""
     cells: int
-    """Cells that were measured."""
+    """Number of measured cells."""
     within: float | None
-    """Median over the cells; None where no cell has it."""
+    """Median of the cells' spreads within a start; None if no cell has it."""
     between: float | None
-    """Median over the cells; None as above."""
+    """Median of the cells' spreads between starts; None as above."""
     night: float
-    """Median over the cells."""
+    """Median of the cells' spreads of nights."""
     quietest: float
-    """Least of all cells' nights."""
+    """Smallest spread of nights."""
     noisiest: float
-    """Largest."""
+    """Largest spread of nights."""
     floor: float
     """Proposed floor, as a fraction."""
     is_held: bool
-    """Whether five spreads are less than the present floor, and nights too few to lower it."""
+    """Whether five spreads are below the present floor, but nights are too few to lower it."""
     sees: float
-    """Limit that every cell keeps with this floor, but no more than twice the floor."""
+    """Largest limit of all cells with this floor, at most twice the floor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What is expected of all cells at one number of prompts."""
+    """Expected limits of all cells at one number of prompts."""
 
     prompts: float | None
-    """Number of prompts, may be infinite; None stands for the loads that were measured."""
+    """Number of prompts, may be infinite; None for the loads that were measured."""
     longest_load_s: float | None
-    """Duration of the longest load, seconds; None where no duration is known."""
+    """Duration of the longest load, seconds; None if not known."""
     kept: int
-    """Metrics of cells, each counted, whose limit is what the system promises or less."""
+    """Number of metrics of cells whose limit is at most the promised one."""
     of: int
-    """Metrics of cells."""
+    """Number of metrics of cells."""
     floors: Mapping[str, float]
     """Five typical spreads by metric, as a fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blind:
-    """A metric of a cell that sees less than the system promises."""
+class InsensitiveMetric:
+    """A metric of a cell whose limit is larger than the system promises."""
 
     noise: CellNoise
     """Its noise."""
     promise: float
-    """Limit that the system promises, as a fraction."""
+    """Promised limit, as a fraction."""
     prompts: int | None
-    """Prompts that it needs; None where more prompts cannot help or nobody knows."""
+    """Number of prompts needed to keep the promise; None if more do not help, or it is unknown."""
     starts: int | None
-    """Starts a night, as a median, that would do with the same load; None if nine do not."""
+    """Starts per night needed with the same load, as their median; None if nine are too few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What a series says of a system's noise."""
+    """Noise of a system, computed from a series."""
 
     source: str
     """File or folder of the series."""
     cells: int
-    """Cells that spreads are known of."""
+    """Number of cells with a spread."""
     starts: int
-    """Starts in all."""
+    """Number of starts."""
     nights: int
-    """Nights in all."""
+    """Number of nights."""
     runs: int
-    """Runs in all."""
+    """Number of runs."""
     noise: tuple[CellNoise, ...]
-    """By cell, prompts and metric."""
+    """Noise by cell, prompts and metric."""
     metrics: tuple[MetricNoise, ...]
-    """Every metric at the longest load of each cell."""
+    """Noise of every metric at the longest load of each cell."""
     forecasts: tuple[Forecast, ...]
-    """The measured loads, then ever longer ones; empty where no cell has two runs on a start."""
-    blind: tuple[Blind, ...] = ()
-    """Metrics of cells that see less than the system promises."""
+    """Forecasts for the measured loads, then longer ones; empty if no start has two runs."""
+    insensitive: tuple[InsensitiveMetric, ...] = ()
+    """Metrics of cells whose limit is larger than the system promises."""
     prompts: int | None = None
-    """Proposed number of prompts; None where longer loads do not help."""
+    """Proposed number of prompts; None if longer loads do not help."""
     first_runs: tuple[FirstRun, ...] = ()
-    """First runs that differ."""
+    """First runs on a start that differ from later ones."""
     ratios: tuple[LoadRatio, ...] = ()
-    """Where two loads were measured."""
+    """Ratios of cells that were measured with two loads."""
     few_starts: tuple[CellLoad, ...] = ()
-    """Cells of too few starts for any spread."""
+    """Cells with too few starts for any spread."""
     single_runs: tuple[CellLoad, ...] = ()
-    """Cells of which too few starts have two runs, so that the parts are not known."""
+    """Cells with too few starts that have two runs: spreads within and between are unknown."""

@@ -1,4 +1,4 @@
-"""Claims: what topologies are said to do in a stated regime."""
+"""Claims: statements about topologies in a stated regime."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ClaimsFile:
     """A file of claims."""
 
     claim: Annotated[tuple[ClaimEntry, ...], Meta(min_length=1)]
-    """The claims."""
+    """Entries of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +42,29 @@ class Claim(Statement):
     """One statement about topologies; files below ``suites/claims`` hold them."""
 
     kind: Kind | None
-    """How topologies relate; None for what cannot be decided."""
+    """Kind of relation; None for an undecidable claim."""
     regime: Regime
-    """Where it is said to hold."""
+    """Points and loads for which it is claimed."""
     relations: tuple[Relation, ...]
-    """What must hold in every cell; empty for what cannot be decided."""
+    """Relations that must hold in every cell; empty for an undecidable claim."""
 
     @property
     def subject(self) -> str:
-        """What a verdict is about."""
+        """Statement and id, for messages."""
         return f"{self.text} ({self.id})"
 
     @property
     def topologies(self) -> tuple[str, ...]:
-        """Every topology that takes part, once."""
+        """All topologies of the relations, each once."""
         return tuple(dict.fromkeys(t for relation in self.relations for t in relation.named))
 
     def admits(self, point: Point) -> bool:
-        """Tell whether *point* lies in the claim's regime."""
+        """Return whether *point* is in the claim's regime."""
         return self.regime.admits(point)
 
     @property
     def caution(self) -> str | None:
-        """What to keep in mind of a claim that its regime does not guard against starvation."""
+        """Warning about an ITL claim whose regime allows starvation; None for other claims."""
         if self.regime.load not in (None, "saturated"):
             return None
         if not all("itl" in r.metric or "tpot" in r.metric for r in self.relations):
@@ -74,9 +74,9 @@ class Claim(Statement):
 
     @classmethod
     def from_toml(cls, data: Mapping[str, Any], *, source: str) -> Self:
-        """Build a claim from the table of its file that the schema has admitted.
+        """Build a claim from a table of its file that matches the schema.
 
-        :raises ConfigError: if something is unknown, lacks, or does not belong to its kind.
+        :raises ConfigError: if a key is unknown, missing, or not allowed for its kind.
         """
         return cls.of(msgspec.convert(data, ClaimEntry), source=source)
 
@@ -84,7 +84,7 @@ class Claim(Statement):
     def of(cls, entry: ClaimEntry, *, source: str) -> Self:
         """Build a claim from its entry in the file *source*.
 
-        :raises ConfigError: if something is unknown, lacks, or does not belong to its kind.
+        :raises ConfigError: if a key is unknown, missing, or not allowed for its kind.
         """
         where = f"{source}: claim {entry.id!r}"
         check_entry(entry, where)

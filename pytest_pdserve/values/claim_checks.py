@@ -1,4 +1,4 @@
-"""Which keys a claim's entry takes, and whether what it says of itself can hold."""
+"""Checks of a claim's entry: allowed keys, known names, consistent bounds."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Which keys a kind of claim takes."""
+    """Keys of a kind of claim."""
 
     needs: tuple[str, ...]
-    """Keys that must be there."""
+    """Required keys."""
     may: tuple[str, ...] = ()
-    """Further keys."""
+    """Optional keys."""
     bounded: bool = False
-    """Whether one of ``low`` and ``high`` must be there."""
+    """Whether ``low`` or ``high`` is required."""
     cellwise: bool = True
-    """Whether it says something of each cell by itself, so that it may be part of a joint claim."""
+    """Whether it is about single cells, so that it may be part of a joint claim."""
 
 
 _SIDES = ("metric", "subject", "others")
@@ -58,7 +58,7 @@ SHAPES = {
     ),
     "joint": Shape(needs=("relations",), cellwise=False),
 }
-"""Every kind of claim."""
+"""Keys of every kind of claim."""
 
 _OWN = tuple(each.name for each in fields(Relation) if each.name != "kind")
 _RELATIONAL = ("kind", *_OWN, "relations")
@@ -66,10 +66,9 @@ _DIRECTIONS = {"monotone": ("rises", "falls"), "spread": ("smaller", "larger")}
 
 
 def check_entry(entry: ClaimEntry, where: str) -> None:
-    """Check what a claim of any kind needs: a kind and a panel, or why it is undecidable.
+    """Check what every claim needs: kind and panel, or a reason why it is undecidable.
 
-    :raises ConfigError: if a key lacks, does not belong to an undecidable claim, or if the load
-        admits anything.
+    :raises ConfigError: if a key is missing or not allowed, or the load is empty.
     """
     if entry.undecidable is not None:
         if extra := next(iter(_given(entry, _RELATIONAL)), None):
@@ -95,14 +94,14 @@ def _throughput(metric: str) -> bool:
 
 
 def regime_of(entry: ClaimEntry) -> Regime:
-    """Return where the claim of *entry* is said to hold; either panel if it names none."""
+    """Return the regime of *entry*; both panels if it names none."""
     return _picked(Regime, replace(entry, panel=entry.panel or "both"))
 
 
 def relations_of(entry: ClaimEntry, regime: Regime, where: str) -> Iterator[Relation]:
-    """Check what must hold according to *entry*, and return it; nothing if it is undecidable.
+    """Check the relations of *entry*, and yield them; none if it is undecidable.
 
-    :raises ConfigError: if something is unknown, lacks, or does not belong to its kind.
+    :raises ConfigError: if a key is unknown, missing, or not allowed for its kind.
     """
     if entry.kind is None:
         return
@@ -115,26 +114,26 @@ def relations_of(entry: ClaimEntry, regime: Regime, where: str) -> Iterator[Rela
             raise ConfigError(f"{where}: relation {number + 1} needs 'kind'")
         if not SHAPES[part.kind].cellwise:
             raise ConfigError(
-                f"{where}: {part.kind!r} speaks of several cells, so it cannot be part of a "
-                "joint claim"
+                f"{where}: {part.kind!r} is about several cells, so it cannot be part of a joint "
+                "claim"
             )
         _check_keys(part, where)
         yield _checked(part, regime, where)
 
 
 def _given(entry: Relation, names: Iterable[str]) -> Iterator[str]:
-    """Return those of *names* that an entry of a file sets."""
+    """Return the keys among *names* that *entry* sets."""
     defaults = {each.name: each.default for each in fields(type(entry))}
     return (name for name in names if getattr(entry, name) != defaults[name])
 
 
 def _picked(kind: type[T], entry: Any) -> T:
-    """Return a *kind* made of the fields of *entry* that have its names."""
+    """Return a *kind* with the fields of *entry* that have its names."""
     return kind(**{each.name: getattr(entry, each.name) for each in fields(kind)})  # type: ignore[arg-type]
 
 
 def _checked(relation: Relation, regime: Regime, where: str) -> Relation:
-    """Check *relation*, and return it; cells to compare with get the load of the claim's own."""
+    """Check *relation* and return it; ``versus`` gets the load of *regime*."""
     _check_metric(relation.metric, where)
     _check_topologies(relation.subjects, relation.others, where)
     _check_bounds(relation, where)
@@ -198,10 +197,10 @@ def _check_direction(relation: Relation, regime: Regime, where: str) -> None:
     if kind in ("monotone", "crossover") and regime.panel == "both":
         raise ConfigError(f"{where}: kind {kind!r} needs one panel, whose axis it follows")
     if kind in _DIRECTIONS and relation.direction not in _DIRECTIONS[kind]:
-        known = " or ".join(map(repr, _DIRECTIONS[kind]))
-        raise ConfigError(f"{where}: direction {relation.direction!r} must be {known}")
+        allowed = " or ".join(map(repr, _DIRECTIONS[kind]))
+        raise ConfigError(f"{where}: direction {relation.direction!r} must be {allowed}")
     if kind == "spread" and len(relation.topologies) < 2:
         raise ConfigError(f"{where}: a spread needs two topologies or more")
     both = set(relation.better_at) & set(relation.worse_at)
     if both:
-        raise ConfigError(f"{where}: {min(both)} stands in better_at and in worse_at")
+        raise ConfigError(f"{where}: {min(both)} is in better_at and in worse_at")

@@ -1,4 +1,4 @@
-"""What claims consist of: where they hold, what must hold there, and the entry of a file."""
+"""Parts of claims: regimes, relations, and the entry of a file."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ Panel = Literal["prefill", "decode", "both"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How requests arrive in a regime."""
+    """Arrival of requests in a regime."""
 
     request_rate: Annotated[float, Meta(gt=0)] | None = None
-    """Open-loop arrival rate, req/s; None admits any."""
+    """Open-loop arrival rate, req/s; None for any."""
     max_concurrency: Concurrency | None = None
-    """Requests in flight at most; None admits any."""
+    """Largest number of requests in flight; None for any."""
 
     def admits(self, workload: Workload) -> bool:
-        """Tell whether *workload* arrives like that."""
+        """Return whether *workload* arrives at this rate and concurrency."""
         return self.request_rate in (None, workload.request_rate) and (
             self.max_concurrency in (None, workload.max_concurrency)
         )
 
 
 def saturated(workload: Workload) -> bool:
-    """Tell whether *workload* sends all requests at once, with no bound on those in flight."""
+    """Return whether *workload* sends all requests at once, without a limit on concurrency."""
     bound, prompts = workload.max_concurrency, workload.num_prompts
     unbounded = bound is None or (
         isinstance(bound, int) and isinstance(prompts, int) and bound >= prompts
@@ -66,14 +66,14 @@ class Cells:
     """Points of a sweep, by panel and lengths."""
 
     panel: Panel
-    """Which of the article's panels; ``both`` is the points of either."""
+    """Panel of the article; ``both`` for the points of either."""
     input_lens: Lengths = ()
-    """Article input lengths; empty is all of the panel."""
+    """Input lengths of the article; empty for all of the panel."""
     output_lens: Lengths = ()
-    """Article output lengths; empty is all of the panel."""
+    """Output lengths of the article; empty for all of the panel."""
 
     def admits(self, point: Point) -> bool:
-        """Tell whether *point* is one of them, by the article's own lengths."""
+        """Return whether *point* is one of them, by its lengths in the article."""
         if point.article_lengths is None:
             return False
         input_len, output_len = point.article_lengths
@@ -86,13 +86,13 @@ class Cells:
 
 @dataclass(frozen=True, kw_only=True)
 class Regime(Cells):
-    """The points of a sweep that a claim speaks of, and how requests arrive there."""
+    """Points of a sweep and arrival of requests for which a claim is made."""
 
     load: Load | Literal["saturated"] | None = None
-    """How requests arrive; None admits any load."""
+    """Arrival of requests; ``saturated`` for all at once; None for any."""
 
     def admits(self, point: Point) -> bool:
-        """Tell whether *point* lies in the regime."""
+        """Return whether *point* is in the regime."""
         return super().admits(point) and self._admits_load(point.workload)
 
     def _admits_load(self, workload: Workload) -> bool:
@@ -101,9 +101,9 @@ class Regime(Cells):
         return self.load is None or self.load.admits(workload)
 
     def axis(self, point: Point) -> int:
-        """Return where *point* lies on the panel's axis: its prompt length, or its output length.
+        """Return the position of *point* on the panel's axis: its prompt or output length.
 
-        :raises ValueError: of a point without lengths, which no regime admits.
+        :raises ValueError: for a point without lengths, which no regime admits.
         """
         if point.article_lengths is None:
             raise ValueError(f"{point.id} has no lengths")
@@ -112,43 +112,43 @@ class Regime(Cells):
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """One thing that must hold; most claims are one, a joint claim is several."""
+    """A relation that must hold; most claims have one, a joint claim has several."""
 
     kind: Kind | None = None
-    """How topologies relate; None for what cannot be decided."""
+    """Kind of relation; None for an undecidable claim."""
     metric: str = ""
     """One of :func:`quantities`."""
     subject: str | None = None
-    """What it is about, where it is compared with others."""
+    """Topology that is compared with :attr:`others`; None for kinds that have no others."""
     others: _Topologies = ()
-    """What the subject is compared with."""
+    """Topologies with which the subject is compared."""
     topologies: _Topologies = ()
-    """What it is about, where nothing is compared with others."""
+    """Topologies of kinds without a subject."""
     margin: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    """Least advantage, as a fraction: 0.05 asks for 5 % better."""
+    """Minimum advantage, as a fraction: 0.05 requires 5 % better."""
     low: float | None = None
-    """Least ratio, difference, value or rank that is admitted."""
+    """Smallest allowed ratio, difference, value or rank."""
     high: float | None = None
-    """Largest that is admitted."""
+    """Largest allowed one."""
     direction: Literal["rises", "falls", "smaller", "larger"] | None = None
-    """Where a sweep or a spread goes."""
+    """Direction of a monotone sweep or a spread."""
     better_at: Lengths = ()
-    """Points of the panel's axis where the subject is better."""
+    """Points of the panel's axis at which the subject is better."""
     worse_at: Lengths = ()
-    """Points where it is worse."""
+    """Points at which it is worse."""
     versus: Cells | None = None
-    """Cells that a spread is compared with."""
+    """Cells whose spread is compared."""
     measure: Literal["difference", "ratio"] = "difference"
-    """What a spread is: difference or ratio of the largest and the least."""
+    """How a spread is computed: difference or ratio of the largest and the smallest value."""
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What it is about; where there are others, the one subject."""
+        """The subject, or the topologies of kinds without one."""
         return self.topologies if self.subject is None else (self.subject,)
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Least and largest that are admitted."""
+        """Smallest and largest allowed value; infinite if not limited."""
         return (
             -math.inf if self.low is None else self.low,
             math.inf if self.high is None else self.high,
@@ -156,12 +156,12 @@ class Relation:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Every topology that takes part, once."""
+        """All topologies of the relation, each once."""
         return tuple(dict.fromkeys((*self.subjects, *self.others)))
 
     @property
     def helped(self) -> tuple[str, ...]:
-        """Topologies that could make it hold by a lower value."""
+        """Topologies whose lower value could make the relation hold."""
         if self.kind in ("monotone", "spread"):
             return ()
         if self.kind in ("below", "lowest", "best"):
@@ -171,7 +171,7 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What a claim says in words, and who says it."""
+    """Statement of a claim, its reason and its source."""
 
     id: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
     """Short name, used as test id."""
@@ -180,24 +180,24 @@ class Statement:
     reason: _Text
     """Why it should hold."""
     source: _Text
-    """Who says so."""
+    """Source of the statement."""
     per: Literal["gpu"] | None = None
-    """``gpu`` divides throughput by the GPUs of its topology, so that topologies of unequal size
-    can be compared; None compares as measured, topologies of equal size only."""
+    """``gpu`` divides throughput by the GPUs of its topology, to compare topologies of different
+    sizes; None compares measured values, of topologies of equal size only."""
     number: Annotated[int, Meta(ge=1)] | None = None
-    """Number of the statement in the list that it was taken from."""
+    """Number of the statement in its source."""
     undecidable: _Text | None = None
-    """Why no measurement of this kind can tell; such a claim is shown, never judged."""
+    """Why measurements cannot decide it; such a claim is shown, not judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimEntry(Statement, Relation):
-    """A claim as its file has it: regime and relation are keys beside the statement."""
+    """A claim as in its file, where statement, regime and relation are in one table."""
 
     panel: Panel | None = None
-    """As of :class:`Regime`, as the next three."""
+    """As in :class:`Regime`; the next three fields too."""
     input_lens: Lengths = ()
     output_lens: Lengths = ()
     load: Load | Literal["saturated"] | None = None
     relations: Annotated[tuple[Relation, ...], Meta(min_length=2)] = ()
-    """What must hold together; of a joint claim."""
+    """Relations of a joint claim."""

@@ -1,4 +1,4 @@
-"""How far off a benchmark client was, held against a server that says what it sent."""
+"""Errors of a benchmark client, measured against a server that reports what it sent."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ Milliseconds = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetAt:
-    """What a client reported too much at one number of streams."""
+    """Offset of a client's metrics at one number of streams."""
 
     streams: Annotated[int, Meta(ge=1, le=1_000_000)]
     """Requests in flight at once, all sent at once."""
     off_ms: Mapping[Word, Milliseconds]
-    """By metric, reported minus true, ms: negative where too little was reported."""
+    """Reported minus true value by metric, ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOffsets:
-    """What ``pdserve calibrate --client`` found; ``client.<kind>.json`` beside a baseline."""
+    """Result of ``pdserve calibrate --client``; ``client.<kind>.json`` in the baseline's folder."""
 
     client: Word
     """Kind of the client, as in ``[bench] client``."""
     version: Line | None = None
-    """Version of its program; None where it does not say one."""
+    """Version of its program; None if not known."""
     measured_on: Day
-    """When."""
+    """Day of the measurement."""
     machine: Mapping[Word, Line]
     """Hardware of the machine that it ran on."""
     rows: Annotated[tuple[OffsetAt, ...], Meta(min_length=1)]
-    """By number of streams, fewest first."""
+    """Offsets by number of streams, in ascending order."""
 
     def is_of(self, host: Mapping[str, str]) -> bool:
-        """Whether nothing that is known of *host* differs from the machine that it ran on."""
+        """Return whether *host* does not differ from the machine of the measurement."""
         return all(host.get(name, value) == value for name, value in self.machine.items())
 
     def at(self, streams: int) -> Mapping[str, float]:
-        """Return what the client reports too much with *streams* requests in flight, ms.
+        """Return the offset by metric with *streams* requests in flight, ms.
 
-        A number between two that were measured takes the larger one; above the largest nothing is
-        known, and the result is empty.
+        For a number between two measured ones, the larger is used; above the largest, the result is
+        empty.
         """
         numbers = [row.streams for row in self.rows]
-        place = bisect.bisect_left(numbers, streams)
-        return self.rows[place].off_ms if place < len(numbers) else {}
+        position = bisect.bisect_left(numbers, streams)
+        return self.rows[position].off_ms if position < len(numbers) else {}

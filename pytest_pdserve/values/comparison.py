@@ -1,4 +1,4 @@
-"""What ``pdserve compare`` says: two sides, what differs between them, metric by metric."""
+"""Result of ``pdserve compare``: two sides, their differences, and every metric."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from typing import Literal
 from pytest_pdserve.values.measurements import Evidence
 
 Says = Literal["worse", "better", "equal", "unclear", "differs", "not compared"]
-"""What B is, of one metric: ``unclear`` where the interval includes no change, ``differs`` for a
-count that is another, ``equal`` for the same value, or less than 0.05 % between latencies or
+"""B compared with A, for one metric: ``unclear`` if the interval includes 0, ``differs`` for
+different counts, ``equal`` for the same value, or less than 0.05 % between latencies or
 throughputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedSide:
-    """One of the two sides."""
+    """One side of a comparison."""
 
     name: str
-    """As it was asked for."""
+    """Argument of the command."""
     what: str
-    """What it was found to be."""
+    """What the argument refers to, e.g. ``1 session``."""
     evidence: Evidence
-    """What counts once."""
+    """Unit of evidence, which counts once."""
     counted: int
-    """Starts, nights or readings that count, over all cells that are compared."""
+    """Number of starts, nights or readings, over all compared cells."""
     runs: int
-    """Runs of all its cells, the invalid ones too."""
+    """Number of runs of all its cells, including invalid ones."""
     unproven: int
-    """Runs of which something could not be checked; ``pdserve show`` says what."""
+    """Number of runs with unproven checks; ``pdserve show`` lists them."""
     first_at: str | None
-    """When its first run began, UTC; None where nothing says it."""
+    """Start time of its first run, UTC; None if not known."""
     last_at: str | None
-    """When its last run began."""
+    """Start time of its last run; None if not known."""
     notes: tuple[str, ...]
-    """What is mixed in it, invalid, or was left out, a sentence each."""
+    """What is mixed, invalid or left out, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactDifference:
-    """A fact that is not the same on both sides."""
+    """A fact that differs between both sides."""
 
     group: str
-    """E.g. ``versions``."""
+    """Group of the fact, e.g. ``versions``."""
     name: str
-    """E.g. ``vllm``."""
+    """Name of the fact, e.g. ``vllm``."""
     a: tuple[str, ...]
-    """Values of A, sorted; empty where it is not known."""
+    """Values of A, sorted; empty if not known."""
     b: tuple[str, ...]
-    """Values of B."""
+    """Values of B, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,54 +56,54 @@ class ComparedValue:
     """One metric of one side."""
 
     value: float | None
-    """In the metric's unit: the geometric mean over what counts; the median where that does not
-    exist, as with a 0; None if it must not be compared."""
+    """Geometric mean of starts, nights or readings, in the metric's unit; the median if one is 0;
+    None if it must not be compared."""
     counted: int
-    """Starts, nights or readings behind it."""
+    """Number of starts, nights or readings."""
     void: bool = False
-    """Whether there is one that must not be judged."""
+    """Whether a run has a voided value."""
     why: str = ""
-    """Why there is no value to compare."""
+    """Why there is no value to compare; empty if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedMetric:
-    """One metric of one cell, side by side."""
+    """One metric of one cell on both sides."""
 
     metric: str
-    """Metric."""
+    """Name of the metric."""
     unit: str
     """Unit of the values."""
     better: Literal["lower", "higher", "equal"]
-    """Direction; ``equal`` is a count that must not change."""
+    """Direction; ``equal`` for a count that must not change."""
     judged: bool
-    """Whether nights are judged by it."""
+    """Whether it is one of the metrics by which nights are judged."""
     a: ComparedValue
     b: ComparedValue
     change: float | None
-    """B over A, less 1: 0.05 is 5 % more."""
+    """B / A - 1: 0.05 is 5 % more."""
     worse: float | None
     """How much worse B is, as a fraction by ratio: half the throughput and twice the latency are 1;
-    below 0 where it is better. None of counts."""
+    below 0 if it is better; None for counts."""
     interval: tuple[float, float] | None
     """Interval of :attr:`change`; None with fewer than two starts or nights on a side, or without
     any spread."""
     says: Says
-    """What B is."""
+    """Result for this metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedCell:
-    """One cell, side by side."""
+    """One cell on both sides."""
 
     topologies: tuple[str, str]
-    """Topology of A and of B."""
+    """Topology ids of A and B."""
     workloads: tuple[str, str]
-    """Workload id of A and of B."""
+    """Workload ids of A and B."""
     metrics: tuple[ComparedMetric, ...]
-    """Metrics that a side has; empty where a side has no valid run."""
+    """Metrics of either side; empty if a side has no valid run."""
     why: str = ""
-    """Why nothing of it is compared."""
+    """Why the cell is not compared; empty if it is."""
 
     @property
     def name(self) -> str:
@@ -113,31 +113,31 @@ class ComparedCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two sides, side by side."""
+    """A comparison of two sides."""
 
     a: ComparedSide
     b: ComparedSide
     unlike: tuple[str, ...]
-    """How the loads differ, a sentence each: what follows is then no comparison of servers."""
+    """How the loads differ, a sentence each: then servers cannot be compared."""
     unsure: tuple[str, ...]
-    """What is not known of the loads, so that they may differ."""
+    """Unknown properties of the loads, which may therefore differ."""
     differences: tuple[FactDifference, ...]
-    """What differs beside the load."""
+    """Differences other than the load."""
     not_known: tuple[str, ...]
-    """What one side does not say at all, e.g. ``hardware of A``."""
+    """Groups of facts that a side does not record, e.g. ``hardware of A``."""
     same_facts: int
-    """Facts that are the same on both sides."""
+    """Number of facts that are the same on both sides."""
     method: str
-    """How values and intervals are made."""
+    """How values and intervals are computed, as text."""
     cells: tuple[ComparedCell, ...]
-    """Cells of both, matched by topology and workload."""
+    """Cells of both sides, matched by topology and workload."""
     only_a: tuple[str, ...]
     """Cells that only A has."""
     only_b: tuple[str, ...]
     """Cells that only B has."""
     fail_worse: float | None
-    """Fraction by which B may be worse; None where that was not asked."""
+    """Fraction by which B may be worse (``--fail-worse``); None if not given."""
     too_much: tuple[str, ...]
-    """Judged metrics that are worse by more than that, a sentence each, the worst first."""
+    """Judged metrics that are worse by more than that, a sentence each, worst first."""
     exit_code: int
-    """What the command ends with."""
+    """Exit code of the command."""

@@ -1,4 +1,4 @@
-"""Versions of other software that this version is known to work with, and how that is known."""
+"""Versions of other software with which this version of pdserve works, and the evidence."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from msgspec import Meta
 Text = Annotated[str, Meta(min_length=1)]
 Release = Annotated[str, Meta(pattern=r"^\d+(\.\d+)*$")]
 How = Literal["run here", "recorded text", "source read"]
-"""From the strongest to the weakest: this project ran it; tests read a text that it wrote; its
+"""Kinds of evidence, strongest first: this project ran it; tests parse its recorded output; its
 source was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRelease:
-    """One release that somebody looked at."""
+    """A release with evidence."""
 
     release: Release
-    """Versions that begin so, e.g. ``0.32`` for 0.32.0 and 0.32.1."""
+    """Prefix of its versions, e.g. ``0.32`` for 0.32.0 and 0.32.1."""
     versions: Annotated[tuple[Text, ...], Meta(min_length=1)]
-    """Those of them that were looked at, e.g. ``0.32.0+cpu``."""
+    """Versions of it that were checked, e.g. ``0.32.0+cpu``."""
     how: How
-    """The strongest way in which it is known."""
+    """Strongest kind of evidence."""
     evidence: Text
-    """File or command that shows it."""
+    """File or command with the evidence."""
     date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
-    """When it was looked at last."""
+    """Day of the last check."""
     differs: str = ""
-    """What is different in it from the release before, where pdserve has to do with it."""
+    """Difference from the release before, as far as it affects pdserve; empty for none."""
 
     def covers(self, version: str) -> bool:
-        """Tell whether *version* is one of this release."""
+        """Return whether *version* belongs to this release."""
         own = numbers(self.release)
         return numbers(version)[: len(own)] == own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """One package, and what is known of its releases."""
+    """A package and its known releases."""
 
     name: Text
-    """As people call it, e.g. ``vLLM``."""
+    """Name for messages, e.g. ``vLLM``."""
     known: Annotated[tuple[KnownRelease, ...], Meta(min_length=1)]
-    """From old to new."""
+    """Known releases, oldest first."""
     distributions: tuple[Text, ...] = ()
-    """Names under which Python's packages have it, the usual one first; empty where it is none."""
+    """Names of Python distributions, the usual one first; empty if it is not a Python package."""
     listed: tuple[Release, Release] | None = None
-    """First and last release that a reader may ask for, both ``X.Y`` of one X: those between that
-    nobody looked at are listed as such. None lists only what is known."""
+    """First and last release in the documentation's table, both ``X.Y`` with the same X: untested
+    releases between them are listed too. None lists only known releases."""
 
     @property
     def tested(self) -> tuple[str, ...]:
@@ -60,11 +60,11 @@ class Package:
         return tuple(v for each in self.known if each.how == "run here" for v in each.versions)
 
     def find(self, version: str) -> KnownRelease | None:
-        """Return what is known of *version*; None if nobody looked at its release."""
+        """Return the known release of *version*; None if its release is untested."""
         return next((each for each in self.known if each.covers(version)), None)
 
-    def not_looked_at(self) -> tuple[str, ...]:
-        """Return the releases of :attr:`listed` that nobody looked at."""
+    def untested_releases(self) -> tuple[str, ...]:
+        """Return the releases between those of :attr:`listed` that are untested."""
         if self.listed is None:
             return ()
         (major, first), (_, last) = (numbers(each) for each in self.listed)
@@ -73,19 +73,21 @@ class Package:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers that a version begins with: (0, 32, 0) of ``0.32.0+cpu``."""
+    """Return the leading numbers of a version: (0, 32, 0) for ``0.32.0+cpu``."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def untested_text(installed: Iterable[tuple[Package, str]]) -> str | None:
-    """Return one sentence on the versions that nobody looked at; None where there are none.
+    """Return a sentence about untested versions; None if there are none.
 
-    :param installed: packages with the version that is installed.
+    :param installed: packages with their installed versions.
     """
-    said = [
+    untested = [
         f"{package.name} {version} (tested: {', '.join(package.tested)})"
         for package, version in installed
         if package.find(version) is None
     ]
-    return f"untested with this version: {', '.join(said)}; docs/compatibility.md" if said else None
+    if not untested:
+        return None
+    return f"untested with this version: {', '.join(untested)}; docs/compatibility.md"

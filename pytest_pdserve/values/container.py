@@ -1,4 +1,4 @@
-"""Containers: what servers run in, and which image they run from."""
+"""Containers: settings of ``[container]`` in a system file."""
 
 from __future__ import annotations
 
@@ -23,59 +23,58 @@ _ENGINES = {"docker": "docker", "podman": "podman", "pyxis": "enroot", "enroot":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """A folder of the node that a container sees."""
+    """A folder of the node that is mounted in a container."""
 
     source: str
     """Path on the node."""
     target: str
     """Path in the container."""
     read_only: bool = False
-    """Whether the container may only read it."""
+    """Whether it is mounted read-only."""
 
     @classmethod
     def parse(cls, text: str) -> Mount:
-        """Read ``source``, ``source:target`` or ``source:target:ro``; the schema has the form."""
+        """Parse ``source``, ``source:target`` or ``source:target:ro``, validated by the schema."""
         source, target, flag, *_ = [*text.split(":"), "", ""]
         return cls(source=source, target=target or source, read_only=flag == "ro")
 
     def shows(self, path: str) -> bool:
-        """Tell whether the container can write to *path* under the node's own name for it."""
+        """Return whether *path* is writable in the container at its own path."""
         inside = f"{path}/".startswith(f"{self.source.rstrip('/')}/")
         return inside and self.source == self.target and not self.read_only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
-    """How the processes of a system are put in containers."""
+    """Containers in which the processes of a system run."""
 
     kind: ContainerKind = "none"
-    """Who makes them; ``pyxis`` is Slurm's plugin, which has enroot make them."""
+    """Container runtime; ``pyxis`` is Slurm's plugin for enroot."""
     image: _Token = ""
     """Registry reference, path of a tarball (``docker save | pigz``) or of a ``.sqsh`` file."""
     tag: _Token = ""
-    """Name of the image inside of a tarball; empty is the one that the tarball says."""
+    """Name of the image inside a tarball; empty for the name in the tarball."""
     mounts: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^/[^:,\s]*(:/[^:,\s]*(:ro)?)?$")], ...], _UNIQUE
     ] = ()
-    """Folders, each ``source``, ``source:target`` or ``source:target:ro``."""
+    """Folders to mount, each ``source``, ``source:target`` or ``source:target:ro``."""
     privileged: bool = False
-    """Whether containers get all rights on the node; the article's launcher gives them."""
+    """Whether containers are privileged, as in the article's launcher."""
     devices: Annotated[tuple[Annotated[str, Meta(pattern=r"^/dev/[^:\s]+$")], ...], _UNIQUE] = (
         "/dev/infiniband/uverbs*",
         "/dev/gdrdrv",
     )
-    """Globs of device files, of which a node's are passed: EFA's verbs and GDRCopy's driver."""
+    """Globs of device files to pass, if a node has them: EFA's verbs and GDRCopy's driver."""
     capabilities: Annotated[tuple[Annotated[str, Meta(pattern="^[A-Z][A-Z_]*$")], ...], _UNIQUE] = (
         "IPC_LOCK",
     )
-    """Linux capabilities, where containers are not privileged.
+    """Linux capabilities, if containers are not privileged.
 
-    Registering memory with EFA pins it, which the kernel allows up to the ``memlock`` limit, or
-    without limit to who has ``IPC_LOCK``. GDRCopy needs its device file and NCCL a shared
-    ``/dev/shm``: no capability for either.
+    Registering memory with EFA pins it, which needs ``IPC_LOCK`` or a sufficient ``memlock`` limit.
+    GDRCopy needs only its device file, NCCL only a shared ``/dev/shm``.
     """
     security_opt: tuple[str, ...] = ("seccomp=unconfined",)
-    """Docker's own seccomp filter refuses the NUMA calls that place memory near a GPU."""
+    """Security options: Docker's default seccomp filter blocks NUMA calls for memory near a GPU."""
     ulimits: tuple[Annotated[str, Meta(pattern="^[a-z]+=-?[0-9]+(:-?[0-9]+)?$")], ...] = (
         "memlock=-1",
         "stack=67108864",
@@ -88,7 +87,7 @@ class ContainerSpec:
 
     @property
     def engine(self) -> str:
-        """Program that makes the containers; empty where there are none."""
+        """Program that runs containers; empty for kind ``none``."""
         return _ENGINES.get(self.kind, "")
 
     @property
@@ -98,12 +97,12 @@ class ContainerSpec:
 
     @property
     def supervised(self) -> bool:
-        """Whether an engine holds the containers, which are then no children of who starts them."""
+        """Whether a daemon or monitor runs the containers, so that they are not child processes."""
         return self.kind in ("docker", "podman")
 
     @property
     def image_source(self) -> ImageSource:
-        """Where the image comes from."""
+        """Kind of the image, by the form of :attr:`image`."""
         if not self.contained:
             return "none"
         if self.image.endswith(_TARBALLS):
@@ -112,18 +111,18 @@ class ContainerSpec:
 
     @property
     def prepared(self) -> bool:
-        """Whether nodes need the image before they start anything; pyxis pulls on its own."""
+        """Whether the image is made available on nodes first; pyxis pulls images itself."""
         return self.contained and (self.kind, self.image_source) != ("pyxis", "registry")
 
     @property
     def volumes(self) -> tuple[Mount, ...]:
-        """The mounts, parsed."""
+        """:attr:`mounts`, parsed."""
         return tuple(Mount.parse(text) for text in self.mounts)
 
     def check(self) -> None:
-        """Refuse what does not go together; each field alone is the schema's business.
+        """Raise if fields contradict each other; single fields are checked by the schema.
 
-        :raises ConfigError: naming the field, its value and what to write instead.
+        :raises ConfigError: with the field, its value and what to write instead.
         """
         if trouble := self._trouble():
             raise ConfigError(trouble)
@@ -132,9 +131,9 @@ class ContainerSpec:
         image, kind, source = f"container.image = {self.image!r}", self.kind, self.image_source
         if kind == "none":
             if self.image:
-                return f"{image} has no container.kind; say which, e.g. docker"
+                return f"{image} has no container.kind; set it, e.g. to docker"
             given = self != ContainerSpec()
-            return "[container] has no container.kind; say which, e.g. docker" if given else ""
+            return "[container] has no container.kind; set it, e.g. to docker" if given else ""
         if not self.image:
             return f"container.kind = {kind!r} has no container.image; name the image"
         if source != "registry" and not self.image.startswith("/"):
@@ -148,7 +147,9 @@ class ContainerSpec:
         if source == "tarball":
             return f"{image} is for docker and podman; make a .sqsh for {kind} (enroot import)"
         if kind == "enroot" and source == "registry":
-            return f"{image} is no file, which enroot starts from; make a .sqsh (enroot import)"
+            return f"{image} is not a file, but enroot needs one; make a .sqsh (enroot import)"
         if self.privileged:
-            return f"container.privileged = true, but {kind} has no privileged containers; drop it"
+            return (
+                f"container.privileged = true, but {kind} has no privileged containers; remove it"
+            )
         return ""

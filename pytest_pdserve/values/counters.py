@@ -1,4 +1,4 @@
-"""The counters of vLLM that a run is held against: one table, whatever the version calls them."""
+"""Counters of vLLM that are read around a run, with their names in all versions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ NO_CONNECTOR = "the KV connector is off or is not NixlConnector"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
-    """One number that instances count up."""
+    """A counter of an instance."""
 
     name: str
-    """Field of :class:`~.record.ServedCounts`."""
+    """Name of the field of :class:`~.record.ServedCounts`."""
     samples: tuple[str, ...]
-    """Names at ``/metrics``; of several that are there the first counts."""
+    """Names at ``/metrics``; the first that exists is used."""
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Only samples whose labels have one of these values."""
+    """Allowed values by label; other samples are ignored."""
     since: tuple[int, int] = (0, 0)
-    """First version of vLLM that has it."""
+    """First release of vLLM that has it."""
     nixl: bool = False
     """Whether only instances with a NIXL connector have it."""
 
@@ -73,14 +73,14 @@ COUNTERS = (
     _nixl("kv_expired", "num_kv_expired_reqs_total", since=(0, 15)),
     _nixl("kv_read_late", "num_notifications_after_expiry_total", since=(0, 32)),
 )
-"""Every counter; names as of vLLM 0.10 to 0.33."""
+"""All counters; names of vLLM 0.10 to 0.33."""
 BY_NAME = {counter.name: counter for counter in COUNTERS}
 
 
 def release_of(version: str | None) -> tuple[int, int] | None:
-    """Return major and minor number of a version of vLLM; None if it says none.
+    """Return major and minor number of a version of vLLM; None if it has none.
 
-    A build between releases (``0.1.dev1+g…``) says none.
+    A development build (``0.1.dev1+g…``) has none.
     """
     match = re.match(r"(\d+)\.(\d+)\.\d", version or "")
     return (int(match[1]), int(match[2])) if match else None
@@ -88,26 +88,26 @@ def release_of(version: str | None) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """What it means that an instance does not show a counter."""
+    """Reason why an instance lacks a counter."""
 
     why: str
-    """The likely cause."""
+    """Likely cause."""
     proves_no_transfer: bool
-    """Whether it proves that no KV cache is moved: its vLLM would show the counter otherwise."""
+    """Whether no KV cache is moved for certain: its vLLM would have the counter otherwise."""
 
 
 def version_has_counter(name: str, version: str | None) -> bool:
-    """Tell whether vLLM's *version* is known to show a counter, where it has reason to."""
+    """Return whether vLLM's *version* is known to support a counter."""
     release = release_of(version)
     return release is not None and release >= BY_NAME[name].since
 
 
 def diagnose_missing(name: str, version: str | None, *, counts_requests: bool) -> Missing:
-    """Return what it means that an instance does not show the counter *name*.
+    """Return the reason why an instance lacks the counter *name*.
 
-    :param version: of its vLLM; None if it is not known.
-    :param counts_requests: whether it shows how many requests it served: if not, its statistics
-        are off altogether, and say nothing of its connector.
+    :param version: version of its vLLM; None if not known.
+    :param counts_requests: whether it has the counter of requests: if not, its statistics are off,
+        which is not evidence about its connector.
     """
     counter, release = BY_NAME[name], release_of(version)
     first = ".".join(map(str, counter.since))
@@ -124,10 +124,11 @@ def diagnose_missing(name: str, version: str | None, *, counts_requests: bool) -
 
 
 def counted_per_rank(count: float, expected: float, ranks: int) -> bool:
-    """Tell whether *count* is *expected*, or a whole multiple of it up to *ranks* times.
+    """Return whether *count* is a multiple of *expected*, between 1 and *ranks* times.
 
     vLLM adds up the NIXL statistics of all tensor-parallel workers
     (``KVOutputAggregator`` in ``kv_transfer/kv_connector/utils.py``, 0.32), and each worker reads
-    from one or more remote ranks; a cache that ranks replicate (MLA, few KV heads) moves for each.
+    from one or more remote ranks; a cache that ranks replicate (MLA, few KV heads) is moved for
+    each.
     """
     return expected > 0 and count % expected == 0 and 1 <= count / expected <= ranks

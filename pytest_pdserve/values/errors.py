@@ -1,58 +1,58 @@
-"""The errors that a user may meet: bad input is a ConfigError, trouble with machines the rest."""
+"""Errors for users: a ConfigError for bad input, others for trouble with machines."""
 
 from __future__ import annotations
 
 
 class PdserveError(Exception):
-    """Raised when pdserve cannot do what it was asked; the base of all below."""
+    """Base class of errors of pdserve."""
 
 
 class ConfigError(PdserveError):
-    """Raised when what the user wrote cannot be used: option, system file, baseline or claim."""
+    """Raised when an option, a system file, a baseline or a claim is invalid."""
 
 
 class PlacementError(ConfigError):
-    """Raised when a topology does not fit on the nodes, GPUs, ports or memory of its system."""
+    """Raised when a topology does not fit on the nodes, GPUs, ports or memory of a system."""
 
 
 class AllocationError(PdserveError):
-    """Raised when nodes cannot be had, or are lost while they are held."""
+    """Raised when nodes cannot be acquired, or are lost."""
 
 
 class LaunchError(PdserveError):
-    """Raised when a process cannot be started, or ends while it is needed."""
+    """Raised when a process cannot be started, or ends too early."""
 
 
 class PortTakenError(LaunchError):
-    """Raised when a port that was planned for belongs to somebody else; another plan may do."""
+    """Raised when a planned port is in use by another program; another plan may succeed."""
 
 
 class NotReadyError(PdserveError):
-    """Raised when a server does not answer within its time."""
+    """Raised when a server is not ready in time."""
 
 
 class PathError(PdserveError):
-    """Raised when requests do not take the path that the topology stands for."""
+    """Raised when requests fail, or do not take the topology's path."""
 
 
 class TransferError(PdserveError):
-    """Raised when a transfer between two nodes fails, brings wrong bytes, or is far too slow."""
+    """Raised when a transfer between two nodes fails, has wrong bytes, or is far too slow."""
 
 
 class ClientError(PdserveError):
-    """Raised when the benchmark client fails, hangs or leaves no result that can be read."""
+    """Raised when the benchmark client fails, hangs, or writes no readable result."""
 
 
 class ClientUnusableError(ConfigError):
-    """Raised when no run of the benchmark client can succeed, such as with another vLLM inside."""
+    """Raised when no run of the benchmark client can succeed, e.g. if vLLM cannot be imported."""
 
 
 class StuckError(ClientError):
-    """Raised when a run hangs because a server with requests makes no token, or does not answer."""
+    """Raised when a run hangs because a server with requests is stalled or does not answer."""
 
 
 class InstallError(PdserveError):
-    """Raised when libraries that pdserve installs cannot be downloaded, built or used."""
+    """Raised when software that pdserve installs cannot be downloaded, built or used."""
 
 
 class StoreError(PdserveError):
@@ -64,4 +64,4 @@ class InvalidRunError(PdserveError):
 
 
 class BaselineRegression(AssertionError):
-    """Raised when a valid run is worse than its envelope or breaks a claim."""
+    """Raised when a valid run is worse than its baseline allows, or violates a claim."""

@@ -1,4 +1,4 @@
-"""An entry of a history that takes a session out of it, or back in."""
+"""Entries of a history that exclude a session, or include it again."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pytest_pdserve.values.text import Word
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """One entry; of several for one session the latest counts."""
+    """An entry; the latest one of a session counts."""
 
     system: Word
     """System of the session."""
     session: Word
     """Id of the session."""
     excluded: bool
-    """Whether it is taken out, or back in."""
+    """True to exclude it, False to include it again."""
     reason: Line
-    """Why."""
+    """Reason, for people."""
     at: Utc
-    """When the entry was made."""
+    """Time of the entry."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Exit codes of ``pdserve``: one table for every command; docs/judging.md prints it."""
+"""Exit codes of ``pdserve``, the same for every command (see docs/judging.md)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command of ``pdserve`` ends with. pytest keeps its own codes."""
+    """Exit code of a command of ``pdserve``. ``pytest`` has its own codes."""
 
     @property
-    def words(self) -> str:
-        """The code's name as people read it, e.g. ``NOT JUDGED``."""
+    def text(self) -> str:
+        """Name for messages, e.g. ``NOT JUDGED``."""
         return self.name.replace("_", " ")
 
     OK = 0
-    """All that was asked was judged, and nothing is worse."""
+    """Everything requested was judged, and nothing is worse."""
     FAIL = 1
-    """Something FAILed."""
+    """At least one FAIL."""
     INTERRUPTED = 2
-    """Ctrl-C or SIGTERM ended it before it was done."""
+    """Ended early by Ctrl-C or SIGTERM."""
     FAULT_OF_PDSERVE = 3
-    """A fault of pdserve itself."""
+    """An internal error of pdserve."""
     BAD_INPUT = 4
     """Bad input: options, files or missing programs, found before anything starts."""
     NOT_JUDGED = 6
-    """Nothing, or not all that was asked, could be judged."""
+    """Not everything requested could be judged."""
     ERROR = 7
     """An ERROR: a machine, a server or the network failed, or a run is invalid."""
 
@@ -40,7 +40,7 @@ _FIRST = (
 )
 
 
-def first_of(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the code to exit with if several apply; OK if none does."""
-    held = set(codes)
-    return next((code for code in _FIRST if code in held), ExitCode.OK)
+def combined_code(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the most important of several codes; OK if there are none."""
+    given = set(codes)
+    return next((code for code in _FIRST if code in given), ExitCode.OK)

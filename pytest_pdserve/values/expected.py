@@ -1,4 +1,4 @@
-"""Expected changes: what is known to be worse, until when, and who answers for it."""
+"""Expected changes: metrics or claims that are known to be worse until a date, with an owner."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ Words = Annotated[tuple[Word, ...], _Unique]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedChange:
-    """One entry of ``baselines/<system>/expected.toml``."""
+    """An entry of ``baselines/<system>/expected.toml``."""
 
     until: Day
-    """Last day on which it covers anything."""
+    """Last day on which it is valid."""
     owner: Word
-    """Who answers for it."""
+    """Person who is responsible."""
     reason: Word
     """Why it is expected, e.g. the number of an issue."""
     topologies: Words | None = None
-    """Topologies that are slower; None covers every topology. Not of claims."""
+    """Topologies that are slower; None for all. Not used for claims."""
     claims: Words | None = None
-    """Ids of claims that do not hold; None is an entry about metrics."""
+    """Ids of violated claims; None for an entry about metrics."""
     cells: Words | None = None
-    """Cells, by workload id, or by lengths such as ``512-256``; None covers every cell, and the
-    topology as a whole."""
+    """Cells, by workload id or by lengths such as ``512-256``; None for all, and the topology as a
+    whole."""
     metrics: Words | None = None
-    """Metrics that are worse; None covers every metric. Not of claims."""
+    """Metrics that are worse; None for all. Not used for claims."""
     max_worse: Annotated[float, Meta(gt=0, le=10)] | None = None
-    """Largest change that is covered, as a fraction: 0.10 is 10 % worse. Not of claims."""
+    """Largest covered change, as a fraction: 0.10 is 10 % worse. Not used for claims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,4 +42,4 @@ class ExpectedFile:
     """A file of expected changes."""
 
     expected: tuple[ExpectedChange, ...] = ()
-    """The entries."""
+    """Entries of the file."""

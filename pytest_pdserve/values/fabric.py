@@ -1,4 +1,4 @@
-"""Network interfaces of a node for RDMA, such as EFA, and what they counted while a load ran."""
+"""RDMA network interfaces of nodes, such as EFA, and their counters during a load."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from dataclasses import field
 
 _TROUBLE = (
     *("drop", "retrans", "rnr", "timeout", "out_of_seq", "seq_err"),
-    *("impaired", "unresponsive"),  # what EFA says of the other end
+    *("impaired", "unresponsive"),  # EFA's counters about the remote end
 )
-"""Parts of the names of counters that rise when packets are lost or sent again."""
+"""Parts of names of counters that increase if packets are lost or sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FabricState:
-    """The interfaces of a node at one time."""
+    """Interfaces of a node at one time."""
 
     node: str
-    """Node, or machine of all slots."""
+    """Name of the node; for slots of one machine, of the machine."""
     provider: str = ""
-    """Provider of libfabric that ``fi_info`` lists first; empty if it lists none."""
+    """First libfabric provider of ``fi_info``; empty without any."""
     fi_info: tuple[str, ...] = ()
-    """What ``fi_info`` lists, a line for each endpoint: provider, fabric, domain, version, type."""
+    """Endpoints of ``fi_info``, a line each: provider, fabric, domain, version, type."""
     counters: Mapping[str, float] = field(default_factory=dict)
     """Count by interface, port and name, e.g. ``rdmap0s6/1/rx_drops``, from
     ``/sys/class/infiniband/*/ports/*/hw_counters``."""
 
     @property
     def interfaces(self) -> int:
-        """Interfaces with counters."""
+        """Number of interfaces with counters."""
         return len({name.partition("/")[0] for name in self.counters})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FabricRun:
-    """The interfaces of a node while a load ran."""
+    """Interfaces of a node during a load."""
 
     node: str
-    """Node, or machine of all slots."""
+    """Name of the node; for slots of one machine, of the machine."""
     interfaces: int
-    """Interfaces with counters."""
+    """Number of interfaces with counters."""
     provider: str = ""
-    """Provider of libfabric that ``fi_info`` lists first; empty if it lists none."""
+    """First libfabric provider of ``fi_info``; empty without any."""
     fi_info: tuple[str, ...] = ()
-    """What ``fi_info`` lists, a line for each endpoint: provider, fabric, domain, version, type."""
+    """Endpoints of ``fi_info``, a line each: provider, fabric, domain, version, type."""
     counted: Mapping[str, float] = field(default_factory=dict)
-    """By counter, over all interfaces: what rose from before the load to after it."""
+    """Increase by counter during the load, summed over all interfaces."""
     troubles: Mapping[str, float] = field(default_factory=dict)
-    """By interface, port and counter: drops, retransmissions and the like that rose."""
+    """Increase by interface, port and counter, for drops, retransmissions and the like."""
 
 
 def fabric_state(node: str, counters: Mapping[str, float], endpoints: Sequence[str]) -> FabricState:
-    """Return the interfaces of *node*.
+    """Return the state of the interfaces of *node*.
 
-    :param endpoints: lines of ``fi_info``.
+    :param endpoints: endpoints of ``fi_info``, a line each.
     """
     return FabricState(
         node=node,
@@ -68,20 +68,20 @@ def fabric_state(node: str, counters: Mapping[str, float], endpoints: Sequence[s
 def fabric_runs(
     before: Sequence[FabricState], after: Sequence[FabricState]
 ) -> tuple[FabricRun, ...]:
-    """Return what the interfaces of each node counted between two times."""
+    """Return the counts of each node's interfaces between two states."""
     earlier = {each.node: each for each in before}
     return tuple(fabric_run(earlier[each.node], each) for each in after if each.node in earlier)
 
 
 def fabric_run(before: FabricState, after: FabricState) -> FabricRun:
-    """Return what a node's interfaces counted between two times."""
-    rose = {
+    """Return the counts of a node's interfaces between two states."""
+    increases = {
         name: count - before.counters[name]
         for name, count in after.counters.items()
         if count > before.counters.get(name, count)
     }
     counted: dict[str, float] = {}
-    for name, count in rose.items():
+    for name, count in increases.items():
         kind = name.rpartition("/")[2]
         counted[kind] = counted.get(kind, 0.0) + count
     return FabricRun(
@@ -90,11 +90,11 @@ def fabric_run(before: FabricState, after: FabricState) -> FabricRun:
         provider=after.provider,
         fi_info=after.fi_info,
         counted=counted,
-        troubles={name: count for name, count in rose.items() if is_trouble(name)},
+        troubles={name: count for name, count in increases.items() if is_trouble(name)},
     )
 
 
 def is_trouble(name: str) -> bool:
-    """Tell whether a counter rises when packets are lost or sent again."""
+    """Return whether a counter increases if packets are lost or sent again."""
     kind = name.rpartition("/")[2]
     return any(part in kind for part in _TROUBLE)

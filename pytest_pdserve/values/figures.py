@@ -1,4 +1,4 @@
-"""Figures: values read off somebody's plots. They are sides of claims, and never envelopes."""
+"""Figures: values read from published plots. Claims can be judged by them, runs cannot."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from pytest_pdserve.values.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One value off a plot."""
+    """A value read from a plot."""
 
     value: Annotated[float, Meta(gt=0, le=LARGEST)]
-    """In the metric's unit."""
+    """Value in the metric's unit."""
     uncertainty: Annotated[float, Meta(ge=0, le=LARGEST)]
-    """How far the reading may be off, in the same unit; run-to-run noise is not in it."""
+    """Error of the reading, in the same unit, without run-to-run noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FigureCell:
-    """What the plots show of one cell."""
+    """Readings of one cell."""
 
     source: Literal["figure"]
-    """What it was read off."""
+    """Kind of source."""
     runs: Literal[1]
-    """Runs behind each value."""
+    """Number of runs of each value."""
     topology: str
     """Topology id."""
     input_len: Length
@@ -49,7 +49,7 @@ class FigureCell:
 
     @property
     def workload(self) -> Workload:
-        """The load."""
+        """Load of the cell."""
         return Workload(
             input_len=self.input_len, output_len=self.output_len, num_prompts=self.num_prompts
         )
@@ -57,16 +57,16 @@ class FigureCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What somebody's plots show: one run per cell, means only, no variance."""
+    """Readings of published plots: one run per cell, means only, no variance."""
 
     source: str
     """File it was read from."""
     title: Word
-    """What was plotted, and where."""
+    """Title and place of the publication."""
     date: Day
-    """When it was published."""
+    """Day of the publication."""
     versions: Mapping[str, str]
-    """What served."""
+    """Versions of the servers."""
     method: Annotated[str, Meta(min_length=1)]
     """How values were read."""
     record: Annotated[tuple[FigureCell, ...], Meta(min_length=1)]
@@ -74,10 +74,10 @@ class Figures:
 
     @cached_property
     def cells(self) -> Mapping[tuple[str, str], Mapping[str, Reading]]:
-        """Readings by metric, of each topology and workload id."""
+        """Readings by metric of each cell, by topology and workload id."""
         return {(cell.topology, cell.workload.id): cell.metrics for cell in self.record}
 
     @property
     def origin(self) -> str:
-        """File and what it is, for messages."""
+        """File, title and date, for messages."""
         return f"figure: {self.source} ({self.title}, {self.date}; one run per cell, means only)"

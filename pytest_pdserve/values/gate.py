@@ -1,4 +1,4 @@
-"""Upgrade gates: the policy that they are judged by, and what they end with."""
+"""Upgrade gates: policy, evidence and result."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from pytest_pdserve.values.text import Word
 
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0)]
-MOST_BLOCKS = 64
-"""Blocks of a gate at most: 256 starts of every topology."""
+MAX_BLOCKS = 64
+"""Largest number of blocks of a gate: 256 starts of every topology."""
 
 
 class GateVerdict(StrEnum):
-    """What a gate says of the candidate."""
+    """Verdict of a gate on the candidate."""
 
     GO = "GO"
     """No gated metric is worse by more than its margin."""
     NO_GO = "NO-GO"
-    """A gated metric is worse."""
+    """A gated metric is worse by more than its margin, or B has a fault that A has not."""
     NOT_ENOUGH = "NOT ENOUGH EVIDENCE"
-    """The budget is spent, and neither is shown."""
+    """The budget is used up, and neither GO nor NO-GO is shown."""
     ERROR = "ERROR"
-    """The stacks could not be compared: a machine or A failed, or more than the stacks differs."""
+    """The stacks could not be compared: a machine or A failed, or something else differs too."""
 
 
 class MetricState(StrEnum):
-    """What the blocks so far say of one metric."""
+    """State of one metric, according to the blocks so far."""
 
     GOOD = "good"
     """It is not worse by more than its margin."""
     WORSE = "worse"
-    """It is worse; the gate is NO-GO."""
+    """It is worse by more than its margin; the gate is NO-GO."""
     UNDECIDED = "undecided"
-    """Neither is shown."""
+    """Neither good nor worse is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatePolicy:
-    """How much worse a candidate may be, and how many blocks may be spent to find out.
+    """How much worse a candidate may be, and how many blocks may be used.
 
     :raises ConfigError: if a metric cannot be gated, or a number is out of range.
     """
 
     margins: Mapping[str, float] = field(default_factory=lambda: METRICS.gate_margins)
-    """How much worse by ratio each gated metric may be, as a fraction, by metric name. Metrics that
-    have no margin here are shown, not gated."""
+    """How much worse by ratio each gated metric may be, as a fraction, by metric name. Metrics
+    without a margin are shown, not gated."""
     max_blocks: int = GATE_RULE.max_blocks
     """Blocks of four starts after which the gate ends."""
 
@@ -71,18 +71,18 @@ class GatePolicy:
                 raise ConfigError(
                     f"margin of {name} = {margin:g}, expected a fraction above 0, at most 1"
                 )
-        if not GATE_RULE.blocks_against <= self.max_blocks <= MOST_BLOCKS:
+        if not GATE_RULE.blocks_against <= self.max_blocks <= MAX_BLOCKS:
             raise ConfigError(
                 f"blocks of the gate = {self.max_blocks}, expected "
-                f"{GATE_RULE.blocks_against} to {MOST_BLOCKS}"
+                f"{GATE_RULE.blocks_against} to {MAX_BLOCKS}"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricEvidence:
-    """What the blocks of a gate say of one metric of a cell, or of a topology's median.
+    """Evidence for one metric of a cell, or of a topology's median.
 
-    Changes are fractions by ratio, positive is worse, whatever the metric's direction.
+    Changes are fractions by ratio; positive is worse, for every direction of the metric.
     """
 
     topology: Word
@@ -94,37 +94,38 @@ class MetricEvidence:
     state: MetricState
     """Good, worse or undecided."""
     blocks: Count
-    """Blocks with a value of each of the four starts."""
+    """Number of blocks with values of all four starts."""
     blocks_against: Count
-    """Blocks in which both starts of B were worse than both of A by more than the limit."""
+    """Number of blocks in which both starts of B were worse than both of A by more than the
+    limit."""
     baseline: Positive | None = None
     """Median of A's starts, in the metric's unit; None for a topology, or without a block."""
     candidate: Positive | None = None
-    """Median of B's starts."""
+    """Median of B's starts, likewise."""
     margin: float
-    """Change that is allowed."""
+    """Largest allowed change."""
     limit: float | None = None
     """Change by which a block counts against B; None without a block."""
     estimate: float | None = None
     """Median change over all pairs of a start of B and a start of A; None without a block."""
     low: float | None = None
-    """Lower bound of the change, as sure as :attr:`high`."""
+    """Lower bound of the change, with the same confidence as :attr:`high`."""
     high: float | None = None
     """Upper bound of the change: the largest pair after those that may be beyond the margin; None
     before there are two blocks."""
     pairs: Count
-    """Pairs of a start of B and a start of A."""
+    """Number of pairs of a start of B and a start of A."""
     pairs_beyond: Count
-    """Pairs that are apart by more than the margin."""
+    """Number of pairs whose change exceeds the margin."""
     pairs_allowed: Count | None = None
-    """Pairs that may be so in a good metric; None before there are two blocks."""
+    """Largest number of such pairs for a good metric; None before there are two blocks."""
     forecast_blocks: Count | None = None
-    """Blocks that would decide if B is not worse; None where that is not known, or is decided."""
+    """Blocks needed for a decision if B is not worse; None if not known, or decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownMetric:
-    """A metric that no verdict depends on."""
+    """A metric that is shown, but not gated."""
 
     topology: Word
     """Topology id."""
@@ -140,26 +141,26 @@ class ShownMetric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedStack:
-    """One of the two stacks, as the running processes showed it."""
+    """One of the two stacks, as found in the running processes."""
 
     name: Line
-    """What the user calls it: an image, an environment, or pins."""
+    """Text of the user: an image, an environment, or pins."""
     components: Mapping[Word, Line]
     """Version or arguments by component, e.g. ``vllm`` and ``serve_args``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwapEvidence:
-    """What a block with one component swapped says of one metric that was worse.
+    """Evidence of a block with one component swapped, for a metric that was worse.
 
     Changes are fractions by ratio, positive is worse.
     """
 
     component: Word
-    """Component that was swapped."""
+    """Swapped component."""
     into: Word
-    """``baseline``: A with the candidate's component against A; ``candidate``: B with the
-    baseline's component against A."""
+    """``baseline``: A with the candidate's component, compared with A; ``candidate``: B with the
+    baseline's component, compared with A."""
     topology: Word
     """Topology id."""
     workload: Word
@@ -178,59 +179,59 @@ class Attribution:
     """Which component made the candidate worse."""
 
     component: Word | None
-    """The component; None if none does alone, or it was not found out."""
+    """Component; None if no single one does, or it was not found."""
     why: Line
-    """One sentence."""
+    """Reason, in one sentence."""
     blocks: Count = 0
-    """Blocks that it took."""
+    """Number of blocks measured for the attribution."""
     evidence: tuple[SwapEvidence, ...] = ()
-    """What was measured with swapped components."""
+    """Measurements with swapped components."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """What a gate ended with; ``gate.json`` holds it."""
+    """Result of a gate; the content of ``gate.json``."""
 
     verdict: GateVerdict
     """GO, NO-GO, NOT ENOUGH EVIDENCE or ERROR."""
     system: Word
-    """System that both stacks were measured on."""
+    """System on which both stacks were measured."""
     simulated: bool = False
-    """Whether no server ever ran."""
+    """Whether it was simulated, without servers."""
     baseline: GatedStack
     """Stack A."""
     candidate: GatedStack
     """Stack B."""
     components: tuple[Word, ...] = ()
-    """Components in which the two differ; all else was the same."""
+    """Components in which the stacks differ; everything else was the same."""
     same_facts: Count = 0
-    """Versions, flags, settings and hardware that were found the same on both sides."""
+    """Number of versions, flags, settings and hardware facts that were the same on both sides."""
     policy: GatePolicy
-    """What it was judged by."""
+    """Policy of the gate."""
     faults: tuple[Line, ...] = ()
-    """What B breaks that A does not, a sentence each: NO-GO at any speed."""
+    """Faults of B that A does not have, a sentence each: NO-GO at any speed."""
     error: Line | None = None
-    """Why the stacks could not be compared; None but for an ERROR."""
+    """Why the stacks could not be compared; None unless the verdict is ERROR."""
     notes: tuple[Line, ...] = ()
-    """What is to be known beside the verdict, a sentence each."""
+    """Further notes, a sentence each."""
     evidence: tuple[MetricEvidence, ...]
     """Every gated metric: worse, then undecided, then good; within these the largest change
     first."""
     shown: tuple[ShownMetric, ...] = ()
-    """Metrics that are shown and not gated."""
+    """Metrics that are shown but not gated."""
     blocks: Count
-    """Blocks that were measured."""
+    """Number of measured blocks."""
     starts: Count = 0
-    """Starts of servers, failed ones included."""
+    """Number of starts of servers, with failed ones."""
     runs: Count
-    """Runs that were measured, of both stacks."""
+    """Number of measured runs, of both stacks."""
     wall_s: Annotated[float, Meta(ge=0)]
-    """Time that nodes were held, seconds; the pauses of an interrupted gate are not in it."""
+    """Time for which nodes were held, seconds, without the pauses of an interrupted gate."""
     gpu_min: Annotated[float, Meta(ge=0)] | None = None
-    """GPUs held, in minutes; None on a machine without GPUs."""
+    """GPU-minutes; None on machines without GPUs."""
     forecast_blocks: Count | None = None
-    """Blocks that would decide if B is not worse; None if decided, or not known."""
+    """Blocks needed for a decision if B is not worse; None if decided, or not known."""
     next_steps: tuple[Line, ...] = ()
-    """What would bring an answer, a sentence each; empty if the gate is decided."""
+    """How to reach a decision, a sentence each; empty if the gate is decided."""
     attribution: Attribution | None = None
-    """Which component made B worse; None where that was not asked, or B is not worse."""
+    """Component that made B worse; None if not requested, or B is not worse."""

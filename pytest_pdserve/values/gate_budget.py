@@ -1,4 +1,4 @@
-"""What an upgrade gate may spend: blocks, minutes, GPU-minutes."""
+"""Budget of an upgrade gate: blocks, minutes, GPU-minutes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from pytest_pdserve.values.errors import ConfigError
-from pytest_pdserve.values.gate import MOST_BLOCKS
+from pytest_pdserve.values.gate import MAX_BLOCKS
 from pytest_pdserve.values.rules import GATE_RULE
 
 _PART = re.compile(r"^(?P<number>[0-9]{1,7}(\.[0-9]{1,3})?) ?(?P<unit>blocks?|min|GPU-min)$")
@@ -18,27 +18,27 @@ EXPECTED = "8blocks, 90min or 240GPU-min, or several of them with commas between
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateBudget:
-    """What a gate may spend; it ends before the block that would spend more."""
+    """Budget of a gate; it ends before the first block that would exceed it."""
 
     blocks: Annotated[int, Meta(ge=1)] = GATE_RULE.max_blocks
     """Blocks of four starts."""
     wall_min: Annotated[float, Meta(gt=0)] | None = None
-    """Minutes that nodes are held; None for no limit."""
+    """Minutes for which nodes are held; None for no limit."""
     gpu_min: Annotated[float, Meta(gt=0)] | None = None
-    """GPUs held, in minutes; None for no limit."""
+    """GPU-minutes; None for no limit."""
 
     @property
-    def words(self) -> str:
-        """As ``--budget`` takes it."""
-        said = [f"{self.blocks}blocks"]
-        said += [f"{self.wall_min:g}min"] if self.wall_min is not None else []
-        said += [f"{self.gpu_min:g}GPU-min"] if self.gpu_min is not None else []
-        return ",".join(said)
+    def text(self) -> str:
+        """Budget in the form of ``--budget``."""
+        parts = [f"{self.blocks}blocks"]
+        parts += [f"{self.wall_min:g}min"] if self.wall_min is not None else []
+        parts += [f"{self.gpu_min:g}GPU-min"] if self.gpu_min is not None else []
+        return ",".join(parts)
 
     def left_s(self, held_s: float, gpus: int) -> float | None:
-        """Return the seconds that may still be spent; None without a limit of time.
+        """Return the remaining seconds; None without a time limit.
 
-        :param held_s: seconds that nodes were held so far.
+        :param held_s: seconds for which nodes were held so far.
         """
         limits_s = [60 * self.wall_min] if self.wall_min is not None else []
         if self.gpu_min is not None and gpus:
@@ -47,28 +47,30 @@ class GateBudget:
 
 
 def parse_budget(text: str | None, *, max_blocks: int) -> GateBudget:
-    """Read ``--budget``.
+    """Parse ``--budget``.
 
-    :param max_blocks: blocks where the text names none.
-    :raises ConfigError: if it has another form, or a number is out of range.
+    :param max_blocks: number of blocks if the text has none.
+    :raises ConfigError: if it is malformed, or a number is out of range.
     """
-    found: dict[str, float] = {}
+    amounts: dict[str, float] = {}
     for word in [] if text is None else text.split(","):
         part = _PART.match(word.strip())
         if part is None:
             raise ConfigError(f"--budget {text!r:.80}: expected {EXPECTED}")
         unit = part["unit"].removesuffix("s")
-        if unit in found:
+        if unit in amounts:
             raise ConfigError(f"--budget {text!r:.80} names {part['unit']} twice")
-        found[unit] = float(part["number"])
-    blocks = found.get("block", float(max_blocks))
-    least = GATE_RULE.blocks_against
-    if not (blocks.is_integer() and least <= blocks <= MOST_BLOCKS):
+        amounts[unit] = float(part["number"])
+    blocks = amounts.get("block", float(max_blocks))
+    min_blocks = GATE_RULE.blocks_against
+    if not (blocks.is_integer() and min_blocks <= blocks <= MAX_BLOCKS):
         raise ConfigError(
-            f"--budget {text!r:.80}: expected {least} to {MOST_BLOCKS} blocks; fewer than {least} "
-            "can show no NO-GO"
+            f"--budget {text!r:.80}: expected {min_blocks} to {MAX_BLOCKS} blocks; fewer than "
+            f"{min_blocks} cannot show a NO-GO"
         )
     for unit in ("min", "GPU-min"):
-        if found.get(unit, 1.0) <= 0:
+        if amounts.get(unit, 1.0) <= 0:
             raise ConfigError(f"--budget {text!r:.80}: expected {unit} above 0")
-    return GateBudget(blocks=int(blocks), wall_min=found.get("min"), gpu_min=found.get("GPU-min"))
+    return GateBudget(
+        blocks=int(blocks), wall_min=amounts.get("min"), gpu_min=amounts.get("GPU-min")
+    )

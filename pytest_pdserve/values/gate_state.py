@@ -1,4 +1,4 @@
-"""How far an upgrade gate is: what it compares, and every start that it has made."""
+"""State of an upgrade gate: its definition, and every start so far."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ Side = Literal["A", "B"]
 """A is the baseline, B the candidate."""
 Seconds = Annotated[float, Meta(ge=0)]
 ORDERS: tuple[tuple[Side, ...], ...] = (("A", "B", "B", "A"), ("B", "A", "A", "B"))
-"""Stacks of the four places of a block; blocks take turns, so that neither is always first."""
+"""Stacks of the four starts of a block; blocks alternate, so that neither is always first."""
 
 
 def order_of(block: int) -> tuple[Side, ...]:
-    """Return which stack starts in each place of a block, counted from 0."""
+    """Return the stacks of the four starts of a block, which is counted from 0."""
     return ORDERS[block % len(ORDERS)]
 
 
 class Outcome(StrEnum):
-    """How a start of servers ended."""
+    """Outcome of a start of servers."""
 
     OK = "ok"
-    """Every run on it is valid."""
+    """All of its runs are valid."""
     FAULT = "fault"
-    """The servers did not start, ended, failed requests, or served wrong tokens."""
+    """The servers did not start, ended, failed requests, or generated wrong tokens."""
     TROUBLE = "trouble"
-    """Something else disturbed it: the client, a port, another user of the machine."""
+    """Something else failed: the client, a port, another user of the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateStep:
-    """One start of one topology with one stack."""
+    """A start of one topology with one stack."""
 
     block: Count
-    """Counted from 0."""
+    """Number of the block, from 0."""
     place: Annotated[int, Meta(ge=0, le=3)]
-    """Place in the block."""
+    """Position in the block, from 0."""
     side: Side
-    """Whose stack it is of."""
+    """Stack that is started."""
     topology: Word
     """Topology id."""
     attempt: Annotated[int, Meta(ge=1)] = 1
-    """The same start may be tried again."""
+    """Number of the attempt, from 1."""
     control: bool = False
-    """Whether it is a start of A beside one of B that failed."""
+    """Whether it is a start of A as a control for a failed one of B."""
     swap: str = ""
-    """Empty for the gate itself; else the swap that it belongs to, e.g. ``baseline+nixl``."""
+    """Swap that it belongs to, e.g. ``baseline+nixl``; empty for the gate itself."""
 
     @property
     def repeat(self) -> int:
-        """Place of this start among those of its stack: starts of one number get one load."""
+        """Number of this start among those of its stack; equal numbers get the same prompts."""
         earlier = sum(side == self.side for side in order_of(self.block)[: self.place])
         return 2 * self.block + earlier
 
@@ -80,26 +80,26 @@ class GateStart:
     """A start that has ended."""
 
     step: GateStep
-    """Which it was."""
+    """Step of the gate."""
     folder: Word
-    """Folder of its records and logs, in that of the gate."""
+    """Folder of its records and logs, in the gate's folder."""
     outcome: Outcome
-    """How it ended."""
+    """Outcome."""
     why: Line = ""
-    """Why it is not OK, in one sentence; empty if it is."""
+    """Why the outcome is not OK, in one sentence; empty if it is."""
     records: tuple[Word, ...] = ()
     """Files of its records, relative to the gate's folder."""
     answers: tuple[str, ...] = ()
-    """Greedy answers to the same prompts at every start; empty where none were asked."""
+    """Greedy answers to the same prompts at every start; empty if not requested."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions that its processes showed."""
+    """Versions in its processes."""
     seconds: Seconds = 0.0
-    """How long it took, its end included."""
+    """Duration, with stopping the servers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateCells:
-    """Loads that are measured on one topology."""
+    """Workloads that are measured on one topology."""
 
     topology: Word
     """Topology id."""
@@ -109,45 +109,45 @@ class GateCells:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateDefinition:
-    """What a gate compares, on what, and by which rule: it must not change until it ends."""
+    """What a gate compares, and how; must not change until it ends."""
 
     system: Word
-    """System."""
+    """Name of the system."""
     settings: Word
-    """Digest of the system file, as far as it changes a measurement."""
+    """Digest of the settings in the system file that change a measurement."""
     baseline: Line
     """Text of stack A."""
     baseline_digest: Word
-    """What it stood for."""
+    """Digest of stack A."""
     candidate: Line
     """Text of stack B."""
     candidate_digest: Word
-    """What it stood for."""
+    """Digest of stack B."""
     cells: tuple[GateCells, ...]
-    """What is measured, in order."""
+    """Cells to measure, in order."""
     policy: GatePolicy
-    """What it is judged by."""
+    """Policy."""
     budget: GateBudget
-    """What it may spend."""
+    """Budget."""
     attribute: bool = False
-    """Whether the component that made B worse is looked for."""
+    """Whether to find the component that made B worse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateState:
-    """A gate so far; ``gate-state.json`` of its folder."""
+    """State of a gate; ``gate-state.json`` in its folder."""
 
     definition: GateDefinition
-    """What it compares."""
+    """Definition."""
     began_at: Utc
-    """When it began."""
+    """Time of its begin."""
     sittings: Annotated[int, Meta(ge=1)] = 1
-    """Times that it acquired nodes: once, and once after each interruption."""
+    """How often it acquired nodes: once, and again after each interruption."""
     starts: tuple[GateStart, ...] = ()
     """Every start that has ended, in order."""
     packages: tuple[Line, ...] = ()
-    """Packages beside the components that differ between both environments, and their versions."""
+    """Other packages that differ between the environments, with their versions."""
     held_s: Seconds = 0.0
-    """Seconds that nodes were held."""
+    """Seconds for which nodes were held."""
     gpus: Count = 0
-    """GPUs that were held."""
+    """Number of GPUs that were held."""

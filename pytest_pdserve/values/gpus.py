@@ -1,4 +1,4 @@
-"""What GPUs were like while a load ran."""
+"""State of GPUs during a load."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuState:
-    """A GPU at one time; what it does not tell is None."""
+    """State of a GPU at one time; None for values that it does not report."""
 
     sm_mhz: float | None = None
     """Clock of its multiprocessors."""
     memory_mhz: float | None = None
     """Clock of its memory."""
     power_w: float | None = None
-    """Power that it draws."""
+    """Power draw."""
     temperature_c: float | None = None
-    """Of the chip."""
+    """Temperature of the chip."""
     throttled: tuple[str, ...] = ()
-    """Why its clocks are lower than asked, if they are."""
+    """Reasons for reduced clocks; empty without any."""
     ecc_uncorrected: float | None = None
-    """Memory errors since the driver was loaded that ECC could not correct."""
+    """Uncorrectable ECC errors since the driver was loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,31 +31,30 @@ class GpuRun:
     """A GPU before, during and after a run."""
 
     index: int
-    """On its node, in the order of the PCI bus."""
+    """Index on its node, in the order of the PCI bus."""
     node: str
-    """Node, or slot of this machine, that has it."""
+    """Node, or slot of this machine."""
     uuid: str
-    """Of the GPU."""
+    """UUID of the GPU."""
     name: str
-    """Model."""
+    """Model, e.g. ``NVIDIA H200``."""
     facts: Mapping[str, float] = field(default_factory=dict)
-    """What does not change: sm_mhz_max, power_cap_w, nvlinks_up; what it does not tell is
-    absent."""
+    """Constant properties: sm_mhz_max, power_cap_w, nvlinks_up, as far as it reports them."""
     before: GpuState
-    """Just before the load."""
+    """State just before the load."""
     during: Mapping[str, float] = field(default_factory=dict)
-    """Over the load: mean and extreme values (mean_sm_mhz, min_sm_mhz, mean_power_w,
-    max_power_w, max_temperature_c) and samples, their number."""
+    """Statistics of samples during the load: mean_sm_mhz, min_sm_mhz, mean_power_w, max_power_w,
+    max_temperature_c, and samples, their number."""
     after: GpuState
-    """Just after it."""
+    """State just after the load."""
     throttled: Mapping[str, float] = field(default_factory=dict)
-    """Share of the samples, by reason, in which its clocks were lower than asked."""
+    """Share of the samples with reduced clocks, by reason."""
     others: tuple[str, ...] = ()
-    """Processes that are not the session's and computed on it."""
+    """Processes on it that do not belong to the session."""
 
     @property
     def ecc_errors(self) -> float:
-        """Memory errors during the run that ECC could not correct."""
+        """Uncorrectable ECC errors during the run."""
         first, last = self.before.ecc_uncorrected, self.after.ecc_uncorrected
         return 0.0 if first is None or last is None else last - first
 

@@ -1,4 +1,4 @@
-"""Errors in the log of a server: records of vLLM's processes, tracebacks, native libraries."""
+"""Parse errors in the log of a server: log records, tracebacks, messages of native libraries."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import field
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_LINE = 4000
 _PROCESS = re.compile(r"\((?P<name>[A-Za-z][\w-]*)[^()]* pid=(?P<pid>\d+)\) ?")
-"""Before what a process of vLLM prints, e.g. ``(Worker_TP0 pid=123)``; Ray and others add one."""
+"""Prefix of output of vLLM's processes, e.g. ``(Worker_TP0 pid=123)``; also of Ray."""
 _RECORD = re.compile(
     r"(?:\[[^\]]*\] )?(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) "
     r"(?P<date>\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d) \[?(?P<where>[\w./-]+:\d+)\] ?(?P<text>.*)"
 )
-"""A record of vLLM's logger; each line of a long message begins so."""
+"""A record of vLLM's logger; each line of a long message has this prefix."""
 _GLOG = re.compile(
     r"(?P<level>[A-Z])(?P<date>\d{4}) (?P<time>\d\d:\d\d:\d\d)\S* +(?P<pid>\d+) \S+\] (?P<text>.*)"
 )
@@ -31,40 +31,40 @@ _PLAIN = re.compile(
     r"(?:[\w./-]+: (?:fatal )?error: |error: )(?P<text>.+)"
     r"|(?P<whole>Fatal Python error: .+|Killed|Segmentation fault.*|terminate called after .+)"
 )
-"""What argument parsers, Slurm, the shell and the C++ runtime say."""
+"""An error of an argument parser, Slurm, the shell or the C++ runtime."""
 _PANIC = re.compile(r"thread '.*' (?:\(\d+\) )?panicked at (?P<text>.+)")
 _TRACEBACK = "Traceback (most recent call last):"
 _ENGINE_FILES = ("core.py:", "engine/core.py:")
-"""Files of the engine's process, where old versions of vLLM name no process."""
+"""Source files of the engine process, for old versions of vLLM without process names."""
 _MAX_DETAILS = 2
-"""Further lines of an exception that are kept."""
+"""Number of further lines of an exception that are kept."""
 
 
 @dataclass(slots=True, kw_only=True)
 class LogEvent:
-    """An error, with all of its lines."""
+    """An error in a log, with all of its lines."""
 
     line: int
-    """Its first line, counted from 1."""
+    """Number of its first line, from 1."""
     at_s: float
-    """When, seconds of a clock that runs through the year; of a line without a time, that of the
-    last line that had one."""
+    """Time in seconds since the start of the year; for a line without a time, that of the last line
+    with one."""
     process: str = ""
     """Name of the process; empty if the line names none."""
     pid: int | None = None
     where: str = ""
-    """File and line of vLLM's source."""
+    """File and line in vLLM's source; empty if the line has none."""
     native: bool = False
-    """Whether a native library says it."""
+    """Whether a native library logged it."""
     head: str = ""
     """First line of the message."""
     exceptions: list[str] = field(default_factory=list)
-    """Exceptions of its tracebacks, in their order: the first is what others followed from."""
+    """Exceptions of its tracebacks, in order: the first caused the others."""
     _inside: bool = False
     _details: int = _MAX_DETAILS
 
     def add(self, text: str) -> bool:
-        """Take in a line; tell whether it belongs to a traceback."""
+        """Add a line; return whether it belongs to a traceback."""
         if text.startswith(_TRACEBACK):
             self._inside = True
         elif self._inside and (not text or text[0].isspace()):
@@ -88,9 +88,9 @@ class LogEvent:
 
 
 def depth_of(event: LogEvent, names: Mapping[int, str]) -> int:
-    """Return how far inside of the server an event was: 3 for a worker, 2 for an engine, else 1.
+    """Return how deep inside the server an event occurred: 3 for a worker, 2 for an engine, else 1.
 
-    :param names: of processes by id.
+    :param names: names of processes by id.
     """
     name = (event.process or names.get(event.pid or 0, "")).lower()
     if "worker" in name:
@@ -100,7 +100,7 @@ def depth_of(event: LogEvent, names: Mapping[int, str]) -> int:
 
 
 def read_events(lines: Iterable[str]) -> tuple[list[LogEvent], dict[int, str]]:
-    """Return every error of a log in its order, and the names of processes by id."""
+    """Return all errors of a log in order, and the names of processes by id."""
     reader = _Reader()
     for number, line in enumerate(lines, start=1):
         plain = _ANSI.sub("", line[:_LONGEST_LINE]).rstrip("\r\n")
@@ -109,13 +109,13 @@ def read_events(lines: Iterable[str]) -> tuple[list[LogEvent], dict[int, str]]:
 
 
 class _Reader:
-    """Puts lines together to events."""
+    """Groups lines of a log into events."""
 
     def __init__(self) -> None:
         self.events: list[LogEvent] = []
         self.names: dict[int, str] = {}
         self._open: dict[tuple[int | None, str], LogEvent] = {}
-        """Events that go on, by process and place in the source."""
+        """Events that may continue, by process and place in the source."""
         self._panicked: LogEvent | None = None
         self._now_s = 0.0
 
@@ -132,58 +132,60 @@ class _Reader:
             text = record["text"]
             if record["level"] not in ("ERROR", "CRITICAL"):
                 return
-        elif self._other(text, number, pid):
+        elif self._foreign(text, number, pid):
             return
         self._body(
             text, LogEvent(line=number, at_s=self._now_s, process=name, pid=pid, where=where)
         )
 
     def _body(self, text: str, fresh: LogEvent) -> None:
-        """Add a line to the event that it goes on with, or begin one."""
+        """Add a line to the event that it continues, or begin a new event."""
         key = (fresh.pid, fresh.where)
         event = self._open.get(key)
         if event is not None and event.where and event.at_s != fresh.at_s:
             event = None  # another record of the same place
         if event is None:
             if not fresh.where and not text.startswith(_TRACEBACK):
-                return  # nothing but output
+                return  # other output
             event = self._open[key] = fresh
             self.events.append(event)
         if not event.add(text) and not event.where:
             del self._open[key]  # output that follows a traceback
 
-    def _other(self, text: str, number: int, pid: int | None) -> bool:
-        """Take in a line that vLLM's logger has not written, if it is an error by itself."""
+    def _foreign(self, text: str, number: int, pid: int | None) -> bool:
+        """Add an event for an error line of another logger; return whether it was one."""
         if self._panicked is not None and text:
             self._panicked.head, self._panicked = f"{self._panicked.head} {text.strip()}", None
             return True
         if match := _GLOG.match(text):
             self._now_s = _seconds(match["date"], match["time"])
             if match["level"] in "EF":
-                said = match["text"].strip()
-                self._alone(said, number, int(match["pid"]), native=True)
+                error = match["text"].strip()
+                self._single_line(error, number, int(match["pid"]), native=True)
             return True
         if match := _STAMPED.match(text):
             if match["date"]:
                 self._now_s = _seconds(match["date"], match["time"])
-            self._alone(match["text"].strip(), number, pid, native=True)
+            self._single_line(match["text"].strip(), number, pid, native=True)
             return True
         if match := _PANIC.match(text):
-            self._panicked = self._alone(f"panicked at {match['text']}", number, pid)
+            self._panicked = self._single_line(f"panicked at {match['text']}", number, pid)
             return True
         if match := _PLAIN.match(text):
-            self._alone(match["whole"] or text, number, pid)
+            self._single_line(match["whole"] or text, number, pid)
             return True
         return False
 
-    def _alone(self, said: str, number: int, pid: int | None, *, native: bool = False) -> LogEvent:
-        event = LogEvent(line=number, at_s=self._now_s, pid=pid, native=native, head=said)
+    def _single_line(
+        self, error: str, number: int, pid: int | None, *, native: bool = False
+    ) -> LogEvent:
+        event = LogEvent(line=number, at_s=self._now_s, pid=pid, native=native, head=error)
         self.events.append(event)
         return event
 
 
 def _seconds(date: str, clock: str) -> float:
-    """Return a time of a year as seconds; days of all months count as 31."""
+    """Return date and time as seconds since the start of the year; every month has 31 days."""
     month, day = int(date[:2]), int(date[-2:])
     hours, minutes, seconds = map(int, clock.split(":"))
     return float(((month * 31 + day) * 24 + hours) * 3600 + minutes * 60 + seconds)

@@ -1,4 +1,4 @@
-"""Measurements that are held against each other, whatever they were read from."""
+"""Measurements of one side of a comparison, from any source."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.workload import Workload
 
 Evidence = Literal["start", "night", "reading"]
-"""What counts once: a start of the servers, a night of a baseline, a reading off a plot."""
+"""Unit of evidence: a start of the servers, a night of a baseline, a reading from a plot."""
 Facts = Mapping[str, Mapping[str, str]]
-"""What may differ beside the load: one of :data:`GROUPS`, name -> value."""
+"""Facts other than the load: group (one of :data:`GROUPS`) -> name -> value."""
 GROUPS = ("origin", "versions", "flags", "settings", "hardware", "client", "conditions")
 """Groups of facts, in the order in which they are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRun:
-    """One run, one night of a baseline, or one cell of plots."""
+    """A run, a night of a baseline, or a cell of plots."""
 
     where: str
     """File, or place in it, for messages."""
     topology: str
-    """Topology id; ``unknown`` where nothing says it."""
+    """Topology id; ``unknown`` if not known."""
     workload_id: str
     """Workload id."""
     workload: Workload | None = None
-    """The load; None where only its id is known, as in a baseline of other loads than its system
-    file has."""
+    """Load; None if only its id is known, e.g. in a baseline whose loads the system file no longer
+    has."""
     evidence: tuple[str, ...]
-    """Names the start, night or reading that it is of: runs that share it count once."""
+    """Key of the start, night or reading: runs with the same key count once."""
     at: str | None = None
-    """When it began, UTC, ISO 8601; None where nothing says it."""
+    """Start time, UTC, ISO 8601; None if not known."""
     system: str | None = None
-    """Name of the system; None where nothing says it."""
+    """Name of the system; None if not known."""
     client: str
     """Kind of the benchmark client."""
     metrics: Mapping[str, float]
     """Value by metric."""
     voids: Mapping[str, str] = field(default_factory=dict)
-    """Metrics that must not be judged, and why."""
+    """Voided metrics, with the reason."""
     invalid: tuple[str, ...] = ()
-    """Why the run is worthless; empty for a valid one."""
+    """Why the run is invalid; empty for a valid one."""
     unproven: bool = False
-    """Whether something about it could not be checked."""
+    """Whether a check could not be made."""
     facts: Facts = field(default_factory=dict)
-    """What it was measured on and with."""
+    """Versions, flags, hardware and other facts of the measurement."""
 
     @property
     def key(self) -> Key:
@@ -62,7 +62,7 @@ class MeasuredCell:
     """All runs of one cell."""
 
     runs: tuple[MeasuredRun, ...]
-    """At least one, oldest first."""
+    """At least one run, oldest first."""
 
     @property
     def topology(self) -> str:
@@ -71,7 +71,7 @@ class MeasuredCell:
 
     @property
     def workload(self) -> Workload | None:
-        """The load; None where only its id is known."""
+        """Load; None if only its id is known."""
         return self.runs[0].workload
 
     @property
@@ -81,7 +81,7 @@ class MeasuredCell:
 
     @property
     def counted(self) -> tuple[MeasuredRun, ...]:
-        """The first valid run of every start: later ones share its servers."""
+        """First valid run of every start; later runs are not independent of it."""
         first: dict[tuple[str, ...], MeasuredRun] = {}
         for run in self.runs:
             if not run.invalid:
@@ -91,29 +91,29 @@ class MeasuredCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """Everything that one argument of a comparison stands for."""
+    """All measurements of one argument of a comparison."""
 
     name: str
     """The argument."""
     what: str
-    """What it was found to be, e.g. ``session``."""
+    """What the argument refers to, e.g. ``1 session``."""
     evidence: Evidence
-    """What counts once."""
+    """Unit of evidence."""
     runs: tuple[MeasuredRun, ...]
-    """Runs, oldest first; the invalid ones too."""
+    """Runs, oldest first, with invalid ones."""
     left_out: tuple[str, ...] = ()
-    """What could not be read, or was left out, a sentence each."""
+    """Files that could not be read or were left out, a sentence each."""
 
     @property
     def cells(self) -> Mapping[Key, MeasuredCell]:
-        """Runs by topology and workload id."""
-        found: dict[Key, list[MeasuredRun]] = {}
+        """Cells by topology and workload id."""
+        runs_by_cell: dict[Key, list[MeasuredRun]] = {}
         for run in self.runs:
-            found.setdefault(run.key, []).append(run)
-        return {key: MeasuredCell(runs=tuple(runs)) for key, runs in found.items()}
+            runs_by_cell.setdefault(run.key, []).append(run)
+        return {key: MeasuredCell(runs=tuple(runs)) for key, runs in runs_by_cell.items()}
 
 
 def values_of_fact(runs: Sequence[MeasuredRun], group: str, name: str) -> tuple[str, ...]:
-    """Return the values of a fact over *runs*, each once, sorted; empty where it is not known."""
-    found = {run.facts.get(group, {}).get(name) for run in runs}
-    return tuple(sorted(value for value in found if value is not None))
+    """Return the different values of a fact in *runs*, sorted; empty if not known."""
+    values = {run.facts.get(group, {}).get(name) for run in runs}
+    return tuple(sorted(value for value in values if value is not None))

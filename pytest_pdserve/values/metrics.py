@@ -1,7 +1,7 @@
-"""The metrics: one row says all that the product knows of a metric, and everything derives from it.
+"""The table of metrics: one row per metric, from which everything else derives.
 
-From a row follow what the client is asked for, what a record holds, what sanity voids, what a
-baseline keeps and judges, what the simulation computes, and which columns a table has.
+A row decides what the client is asked for, what records and baselines contain, what sanity checks
+void, what is judged, what the simulation computes, and which columns tables have.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Better = Literal["lower", "higher", "equal"]
 Reader = Callable[["Observation"], float | None]
 
 DEFAULT_FLOOR = 0.10
-"""Floor of metrics that say none."""
+"""Default floor of metrics."""
 ITL_LIKE_FLOOR = 0.04
 """Floor of mean E2EL, ITL and TPOT, and of output throughput."""
 TTFT_FLOOR = 0.10
@@ -48,51 +48,51 @@ _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One number of a run."""
+    """A metric of a run."""
 
     name: str
-    """Name in records, baselines and claims: the client's own where it has one."""
+    """Name in records, baselines and claims; the client's own, if it has one."""
     unit: str
     """Unit, e.g. ``ms``."""
     better: Better
-    """Direction; ``equal`` is a count that must not change at all."""
+    """Direction; ``equal`` for a count that must not change at all."""
     quantity: str | None = None
-    """What the client's ``--percentile-metrics`` calls what is measured, e.g. ``ttft``; None where
-    the client need not be asked."""
+    """Name in the client's ``--percentile-metrics``, e.g. ``ttft``; None if the client reports it
+    anyway."""
     statistic: str = "total"
     """``mean``, a percentile such as ``p99``, or ``total``."""
     aliases: tuple[str, ...] = ()
-    """Further names under which a client may write it."""
+    """Other names under which a client may write it."""
     read: Reader | None = None
-    """Computes it; None reads the client's own value of that name."""
+    """Computes it from an observation; None uses the client's value of that name."""
     judged: bool = False
-    """Whether new baselines hold it, so that it is judged."""
+    """Whether baselines contain it, so that it is judged."""
     heading: str | None = None
-    """Column heading in tables of cells; None where it is not shown there."""
+    """Column heading in tables of cells; None if it has no column."""
     voided_by: frozenset[str] = frozenset()
-    """Facts about a run that make it meaningless: ``chunks`` (several tokens arrive in one chunk),
-    ``counters`` (the instances' counters cannot be read), ``offered`` (less than the asked rate was
-    sent)."""
+    """Facts about a run that void it: ``chunks`` (several tokens arrive in one chunk), ``counters``
+    (the instances' counters cannot be read), ``offered`` (requests were sent at less than the
+    load's rate)."""
     zero: bool = False
-    """Whether a run in which all is well can show 0."""
+    """Whether it can be 0 in a valid run."""
     min_tokens: int = 1
-    """Output tokens per request without which it does not exist: no gap follows an only token."""
+    """Minimum output tokens per request for it to exist: a single token has no ITL."""
     floor: float = DEFAULT_FLOOR
-    """Least limit where a system file gives none, as a fraction of worse by ratio: 0.04 is 4 %.
-    About five times the spread of a quiet system (docs/judging.md)."""
+    """Smallest limit by default, as a fraction of worse by ratio: 0.04 is 4 %. About five times the
+    spread of a quiet system (docs/judging.md)."""
     gate_margin: float | None = None
     """How much worse by ratio a candidate may be in an upgrade gate, as a fraction; None for a
     metric that a gate shows but does not judge (docs/gate-rule.md)."""
 
     @property
     def percentile(self) -> str | None:
-        """The percentile as ``--metric-percentiles`` takes it, e.g. ``99``; None for others."""
+        """Percentile for ``--metric-percentiles``, e.g. ``99``; None for other statistics."""
         match = _PERCENTILE.fullmatch(self.statistic)
         return match[1] if match else None
 
     @property
-    def asked_by(self) -> tuple[tuple[str, str], ...]:
-        """Flags of the client that ask for it, without dashes, and the value that each needs."""
+    def client_flags(self) -> tuple[tuple[str, str], ...]:
+        """Flags of the client that request it, without dashes, with their values."""
         if self.quantity is None:
             return ()
         flags = [("percentile-metrics", self.quantity)]
@@ -102,7 +102,7 @@ class Metric:
 
     @property
     def is_throughput(self) -> bool:
-        """Whether it is a throughput: twice the GPUs can show twice as much."""
+        """Whether it is a throughput, which can be divided by the number of GPUs."""
         return self.unit.endswith("/s")
 
     def value(self, seen: Observation) -> float | None:
@@ -115,12 +115,12 @@ class Metric:
             return None
         if self.read is not None:
             return finite(self.read(seen)) if result.has_totals else None
-        found = (finite(result.raw.get(name)) for name in (self.name, *self.aliases))
-        return next((value for value in found if value is not None), None)
+        values = (finite(result.raw.get(name)) for name in (self.name, *self.aliases))
+        return next((value for value in values if value is not None), None)
 
 
 class MetricTable(Mapping[str, Metric]):
-    """Metrics by name: this package's rows, then those of entry points, loaded at first use."""
+    """Metrics by name: of this package, then of entry points, which are loaded at first use."""
 
     def __init__(self, rows: tuple[Metric, ...], group: str | None = None) -> None:
         self._own = rows
@@ -154,59 +154,59 @@ class MetricTable(Mapping[str, Metric]):
         return len(self._rows)
 
     def measure(self, seen: Observation) -> dict[str, float]:
-        """Return the value of every metric that the run has."""
-        found = {name: row.value(seen) for name, row in self.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        """Return the values of all metrics that the run has."""
+        values = {name: row.value(seen) for name, row in self.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def times(self) -> tuple[str, ...]:
-        """Judged metrics that depend on the machine."""
+        """Judged latencies and throughputs."""
         return tuple(n for n, row in self.items() if row.judged and row.better != "equal")
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Metrics that a night of a baseline keeps: the judged ones, and throughputs."""
+        """Metrics that a night of a baseline contains: judged ones, and all throughputs."""
         return tuple(n for n, row in self.items() if n in self.times or row.is_throughput)
 
     @property
     def counts(self) -> tuple[str, ...]:
-        """Judged metrics that depend on workload and topology alone."""
+        """Judged counts, which depend only on workload and topology."""
         return tuple(n for n, row in self.items() if row.judged and row.better == "equal")
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Metrics that depend on the machine, judged or not."""
+        """Latencies and throughputs, judged or not."""
         return tuple(name for name, row in self.items() if row.better != "equal")
 
     @property
     def gate_margins(self) -> dict[str, float]:
-        """Margin of every metric that an upgrade gate judges, as a fraction, by name."""
+        """Margin of every metric that upgrade gates judge, as a fraction, by name."""
         margins = {name: row.gate_margin for name, row in self.items()}
         return {name: margin for name, margin in margins.items() if margin is not None}
 
     @property
     def latencies(self) -> tuple[str, ...]:
-        """Latencies that need the asked rate, judged or not."""
+        """Latencies, judged or not: metrics that require the load's request rate."""
         return self.voided_by("offered")
 
     @property
     def shown(self) -> tuple[Metric, ...]:
-        """Metrics that tables of cells have a column of."""
+        """Metrics with a column in tables of cells."""
         return tuple(row for row in self.values() if row.heading)
 
     def voided_by(self, fact: str) -> tuple[str, ...]:
-        """Return the metrics that *fact* makes meaningless."""
+        """Return the metrics that *fact* voids."""
         return tuple(name for name, row in self.items() if fact in row.voided_by)
 
     def client_flags(self) -> dict[str, str]:
-        """Return the client's flags, without dashes, that ask for all metrics, and their values."""
-        asked: dict[str, dict[str, None]] = {}
+        """Return the client's flags that request all metrics, without dashes, with their values."""
+        flags: dict[str, dict[str, None]] = {}
         for row in self.values():
-            for flag, value in row.asked_by:
-                asked.setdefault(flag, {})[value] = None
-        percentiles = asked.get("metric-percentiles", {})
-        asked["metric-percentiles"] = dict.fromkeys(sorted(percentiles, key=float))
-        return {flag: ",".join(values) for flag, values in asked.items() if values}
+            for flag, value in row.client_flags:
+                flags.setdefault(flag, {})[value] = None
+        percentiles = flags.get("metric-percentiles", {})
+        flags["metric-percentiles"] = dict.fromkeys(sorted(percentiles, key=float))
+        return {flag: ",".join(values) for flag, values in flags.items() if values}
 
 
 def _latency(quantity: str, statistic: str, *, heading: str | None = None) -> Metric:
@@ -230,9 +230,9 @@ def _latency(quantity: str, statistic: str, *, heading: str | None = None) -> Me
 
 
 def _due(name: str, statistic: str, after: Callable[[BenchResult, int], float]) -> Metric:
-    """A latency from when the arrival rate had a request due; recorded, not judged.
+    """Return a latency since a request was due by the arrival rate; recorded, not judged.
 
-    :param after: the time after request *i* was sent, seconds.
+    :param after: returns the seconds since request *i* was sent.
     """
 
     def read(seen: Observation) -> float | None:
@@ -252,9 +252,9 @@ def _due(name: str, statistic: str, after: Callable[[BenchResult, int], float]) 
 
 
 def with_queue_time(seen: Observation) -> tuple[int, ...]:
-    """Return the places of the requests of which it is known how long the client held them back.
+    """Return the indices of the requests whose queue time in the client is known.
 
-    Empty without an arrival rate: a request is then due when the client has room for it.
+    Empty without an arrival rate, since requests then have no due time.
     """
     result, rate = seen.result, seen.workload.request_rate
     if not isinstance(rate, int | float) and seen.workload.ramp_up is None:
@@ -270,7 +270,7 @@ def with_queue_time(seen: Observation) -> tuple[int, ...]:
 
 
 def _statistic(spans: Sequence[float], statistic: str) -> float | None:
-    """Return the mean or percentile of *spans*, seconds, in ms; None of none."""
+    """Return the mean or percentile of *spans*, seconds, in ms; None if there are none."""
     import numpy as np
 
     if not spans:
@@ -319,7 +319,7 @@ def _count(name: str, unit: str, read: Reader, *, voided_by: str = "") -> Metric
 
 
 def _transfers(seen: Observation) -> float | None:
-    """KV transfers that decode instances counted; None where none shows NIXL counters."""
+    """Return the KV transfers of decode instances; None without NIXL counters."""
     return seen.total("kv_transfers", *kv_pullers())
 
 
@@ -328,7 +328,7 @@ def _failed_transfers(seen: Observation) -> float | None:
 
 
 def _bytes_per_request(seen: Observation) -> float | None:
-    """Bytes of a prompt's KV cache, on average; including bytes that were cached."""
+    """Return the mean bytes of a prompt's KV cache, including bytes in the prefix cache."""
     moved, completed = seen.total("kv_bytes", *kv_pullers()), seen.result.completed
     whole, cached = seen.kv_predicted, seen.kv_cached
     if moved and whole and cached and counted_per_rank(moved, whole - cached, seen.ranks):

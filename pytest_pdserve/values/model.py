@@ -1,4 +1,4 @@
-"""What of a model decides how many bytes its KV cache has."""
+"""The size of a model's KV cache, from its configuration."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ _BYTES = {
     "fp8_e4m3": 1,
     "fp8_e5m2": 1,
 }
-"""Bytes of a value, by the names of ``--dtype`` and ``--kv-cache-dtype``."""
+"""Bytes per value, by the names of ``--dtype`` and ``--kv-cache-dtype``."""
 
 
 SMALL_VOCABULARY = 1000
-"""Vocabulary size that is assumed if the configuration gives none."""
+"""Assumed vocabulary size, if the configuration has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvShape:
-    """The KV cache of one token."""
+    """Size and layout of a KV cache."""
 
     bytes_per_token: int
-    """Bytes over all layers and all tensor-parallel ranks."""
+    """Bytes of one token, over all layers and all tensor-parallel ranks."""
     regions: int = field(default=1, compare=False)
-    """Pieces of memory that a block of one rank lies in: keys and values of each layer, or one
-    latent of each layer. NIXL moves each by a descriptor of its own."""
+    """Memory regions of a block of one rank: keys and values of each layer, or one latent of each
+    layer. NIXL uses a descriptor for each."""
     shared_by_ranks: bool = field(default=False, compare=False)
-    """Whether every tensor-parallel rank keeps all of it, as of a latent."""
+    """Whether every tensor-parallel rank stores all of it, as with a latent."""
 
     def transfer_bytes(self, prompt_tokens: int, block_size: int) -> int:
-        """Bytes that move for a prompt: whole blocks of *block_size* tokens."""
+        """Return the bytes moved for a prompt, in whole blocks of *block_size* tokens."""
         return math.ceil(prompt_tokens / block_size) * block_size * self.bytes_per_token
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], dtype: str | None = None) -> KvShape | None:
-        """Read a Hugging Face ``config.json``; None if it does not say enough.
+        """Return the KV shape for a Hugging Face ``config.json``; None if it cannot be derived.
 
         Attention with key and value heads keeps 2 x heads x head size per layer; multi-head latent
         attention (DeepSeek-V2) keeps ``kv_lora_rank + qk_rope_head_dim``, once for all heads. A
-        sliding window, layers of several kinds and an index beside the cache (:func:`_plain`) are
-        laid out as the engine pleases.
+        sliding window, layers of several kinds and an additional index (:func:`_plain`) have
+        layouts that depend on the engine.
 
-        :param dtype: type of the cache, where it is not the model's own.
+        :param dtype: dtype of the cache, if it is not the model's own.
         """
         text = config.get("text_config")
         config = {**config, **text} if isinstance(text, Mapping) else config
@@ -83,11 +83,11 @@ _OTHER_LAYERS = (
     *("attn_layer_period", "attn_layer_indices", "full_attention_interval", "linear_attn_config"),
     *("linear_num_key_heads", "linear_num_value_heads", "attention_chunk_size"),
 )
-"""Keys of models whose layers do not all keep the same cache."""
+"""Keys of models whose layers do not all have the same cache."""
 
 
 def _plain(config: Mapping[str, Any]) -> bool:
-    """Tell whether every layer keeps the keys and values of every token."""
+    """Return whether every layer has full attention."""
     window = config.get("sliding_window") and config.get("use_sliding_window", True)
     kinds = config.get("layer_types") or ()
     if window or any(kind != "full_attention" for kind in kinds):

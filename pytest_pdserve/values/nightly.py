@@ -1,4 +1,4 @@
-"""The nights of a system: what changed from one to the next, and what is kept for the next."""
+"""``pdserve nightly``: events of a night, and the state that is kept for the next."""
 
 from __future__ import annotations
 
@@ -18,86 +18,86 @@ from pytest_pdserve.values.text import Utc
 from pytest_pdserve.values.text import Word
 
 Step = Literal["run", "report", "history", "notify"]
-"""What a night does."""
+"""Steps of a night."""
 STEPS: tuple[Step, ...] = get_args(Step)
-"""Every step, in order."""
+"""All steps, in order."""
 EventKind = Literal["new", "still", "gone", "cluster-trouble", "cluster-ok"]
-"""What became of a regression, or of the machines:
+"""Kinds of events, about a regression or about machines:
 
-- ``new``: a regression is confirmed that was not there before;
-- ``still``: it is there tonight too;
+- ``new``: a new regression is confirmed;
+- ``still``: a regression persists;
 - ``gone``: two nights that measured it found nothing, or it has not been measured for long;
 - ``cluster-trouble``: machines, servers or the network failed tonight;
-- ``cluster-ok``: they no longer do.
+- ``cluster-ok``: they work again.
 """
 Group = Literal["speed", "counts", "claim", "answers"]
-"""What of a cell is worse: latencies and throughputs, which move together; counts that must not
-change, or values that are missing; a claim; the answers that a smoke test got."""
+"""What is worse: latencies and throughputs (which change together); counts that must not change,
+or missing values; a claim; answers in a smoke test."""
 NightCount = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One change of state, as a notifier reads it on standard input: JSON, one event a call.
+    """A change of state, which a notifier gets as JSON on standard input, one event per call.
 
-    What is in it may come from servers and logs: a notifier must escape it.
+    Its texts may come from servers and logs: a notifier must escape them.
     """
 
     kind: EventKind
-    """What happened."""
+    """Kind of event."""
     key: Word
-    """The same for every event of one regression, and for no other; of trouble with machines the
-    same for every night of it."""
+    """Unique id of the regression, the same in all of its events; for trouble with machines, the
+    same on all of its nights."""
     title: Line
-    """What it is about, in one line."""
+    """Title, in one line."""
     system: Word
     """Name of the system."""
     topology: str = ""
-    """Topology id; several, with commas, of a claim; empty of trouble with machines."""
+    """Topology id; for a claim several, separated by commas; empty for trouble with machines."""
     cells: tuple[str, ...] = ()
-    """Topology and workload of each cell that it is about."""
+    """Topology and workload of each affected cell."""
     metrics: tuple[str, ...] = ()
     """Metrics that are worse."""
     since: date
     """First night on which it was suspicious, or on which machines failed."""
     night: date
-    """This night."""
+    """Night of the event."""
     evidence: tuple[str, ...] = ()
-    """What was seen tonight, a sentence each."""
+    """Evidence of this night, a sentence each."""
     changed: tuple[str, ...] = ()
     """Versions, images and nodes that changed on the night of :attr:`since`, a sentence each."""
     confirmed: str = ""
-    """How it was confirmed, one sentence; empty where nothing needed to be."""
+    """How it was confirmed, in one sentence; empty if confirmation was not needed."""
     records: tuple[str, ...] = ()
-    """Paths of the records that show it."""
+    """Paths of its records."""
     expected: tuple[str, ...] = ()
-    """Entries of expected.toml that cover it, with who set them and until when."""
+    """Entries of expected.toml that cover it, with owner and last day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """A regression, or a suspicion of one, that is followed from night to night."""
+    """A regression, or a suspicion of one, that is tracked from night to night."""
 
     key: Word
-    """As :attr:`Event.key`."""
+    """As in :attr:`Event.key`."""
     title: Line
-    """As :attr:`Event.title`."""
+    """As in :attr:`Event.title`."""
     topology: str
-    """As :attr:`Event.topology`."""
+    """As in :attr:`Event.topology`."""
     group: Group
     """What is worse."""
     whole: bool = False
-    """Whether it is a topology as a whole."""
+    """Whether it is about a topology as a whole."""
     cells: tuple[str, ...] = ()
-    """As :attr:`Event.cells`."""
+    """As in :attr:`Event.cells`."""
     metrics: tuple[str, ...] = ()
-    """As :attr:`Event.metrics`."""
+    """As in :attr:`Event.metrics`."""
     since: date
     """First night on which it was suspicious."""
     changed: tuple[str, ...] = ()
-    """What changed on that night."""
+    """As in :attr:`Event.changed`."""
     confirmed: bool = False
-    """Whether it is a regression; False of a suspicion."""
+    """Whether it is a confirmed regression; False for a suspicion."""
     nights_gone: NightCount = 0
     """Nights in a row that measured it and found nothing."""
     nights_unmeasured: NightCount = 0
@@ -106,18 +106,18 @@ class Followed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightlyState:
-    """What a night leaves for the next one."""
+    """State that a night keeps for the next one."""
 
     system: Word
     """Name of the system."""
     night: Day | None = None
-    """The newest night whose report was read; None before the first."""
+    """Newest night whose report was processed; None before the first."""
     session: str = ""
-    """Session of that report; empty where it measured nothing."""
+    """Session of that report; empty if it measured nothing."""
     begun: Day | None = None
-    """Night that has begun and whose report has not been read yet; None between nights."""
+    """Night that has begun but whose report is not processed yet; None between nights."""
     ended_at: Utc | None = None
-    """When the state was written."""
+    """Time at which the state was written."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of the newest night that measured anything."""
     nodes: tuple[str, ...] = ()
@@ -125,6 +125,6 @@ class NightlyState:
     followed: tuple[Followed, ...] = ()
     """Regressions and suspicions."""
     trouble_since: date | None = None
-    """First night of trouble with machines; None without."""
+    """First night of the present trouble with machines; None without any."""
     undelivered: tuple[Event, ...] = ()
-    """Events that the notifier did not take, oldest first: they are sent again."""
+    """Events for which the notifier failed, oldest first; they are sent again."""

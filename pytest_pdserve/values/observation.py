@@ -1,4 +1,4 @@
-"""All that was seen of one run: what metrics are read from, and what sanity checks."""
+"""Observation of one run: input of metrics and sanity checks."""
 
 from __future__ import annotations
 
@@ -22,146 +22,147 @@ from pytest_pdserve.values.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlAnswers:
-    """A few different prompts, asked one by one after the run."""
+    """Answers to a few different prompts, sent one by one after the run."""
 
     answers: tuple[str, ...]
-    """Their texts."""
+    """Texts."""
     fault: str = ""
-    """Why one was not answered, if so."""
+    """Error of the request that failed; empty if none did."""
     recounted: tuple[tuple[int, int], ...] = ()
-    """Of each text: tokens that the server claims to have generated, and those that it counts in
-    the text when it is sent back as a prompt; only where it says both."""
+    """Two token counts of each text: as generated tokens, and as a prompt; without texts for which
+    the server does not report both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedAnswer:
-    """One measured request, asked again after the run, with nothing else in flight."""
+    """A measured request that was sent again after the run, with no other request in flight."""
 
     index: int
-    """Its place among the measured requests."""
+    """Index among the measured requests."""
     measured: str
-    """The whole greedy text of the measured request."""
+    """Whole greedy text of the measured request."""
     alone: str
-    """Its first tokens, asked alone."""
+    """First tokens of the repeated request."""
     again: str | None = None
-    """The same, asked alone once more: how far the servers agree with themselves; None where
-    :attr:`measured` is no other."""
+    """First tokens of a second repetition, to see whether the servers repeat themselves; None if
+    :attr:`measured` does not differ."""
     gap_nats: float | None = None
-    """By how much the next words of :attr:`measured`, where it leaves :attr:`alone`, are less
-    likely than the likeliest; None if it does not leave it, or the server does not say."""
+    """Gap in nats between the likeliest token and that of :attr:`measured`, where it diverges from
+    :attr:`alone`; None if it does not diverge, or the server does not report it."""
 
     @property
     def differs(self) -> bool:
-        """Whether the measured text is another than that asked alone."""
+        """Whether the measured text differs from the repeated one."""
         return not _begins(self.measured, self.alone)
 
     @property
     def repeats(self) -> bool:
-        """Whether both texts asked alone are equal, as far as that was asked."""
+        """Whether both repetitions are equal; True if there is only one."""
         if self.again is None:
             return True
         return _begins(self.again, self.alone) or _begins(self.alone, self.again)
 
 
 def _begins(text: str, start: str) -> bool:
-    # The last character of an answer may still lack some of its bytes.
+    # The last character of an answer may be incomplete.
     return text.startswith(start.rstrip("\ufffd"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedAnswers:
-    """A sample of the measured requests, asked again."""
+    """A sample of the measured requests, sent again."""
 
     answers: tuple[RepeatedAnswer, ...] = ()
-    """Those that were answered again."""
+    """Requests that were answered again."""
     not_kept: str = ""
-    """Why none could be asked again, if so."""
+    """Why no request could be sent again; empty if some could."""
     fault: str = ""
-    """Why one was not answered again, if so."""
+    """Error of the request that failed; empty if none did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """All that was seen of one run."""
+    """Everything that was observed of one run."""
 
     topology: Topology
-    """What served."""
+    """Topology that served the load."""
     workload: Workload
-    """What was asked."""
+    """Load."""
     result: BenchResult
-    """What the client wrote."""
+    """Result of the client."""
     served: tuple[ServedCounts, ...] = ()
-    """What each instance counted; empty where instances cannot be asked."""
+    """Counts of each instance; empty if instances are not known."""
     router: Mapping[str, float] = field(default_factory=dict)
-    """What the router counted, by name; what it did not count is absent."""
+    """Counts of the router by name, without those that are 0."""
     instances: int = 0
-    """Instances that answer requests, whether or not they could be asked."""
+    """Number of instances with an HTTP server."""
     kv_shape: KvShape | None = None
-    """KV cache of the model; None if its configuration cannot be read."""
+    """KV cache of the model; None if it cannot be derived from its configuration."""
     kv_probed: Mapping[int, float] = field(default_factory=dict)
-    """Bytes that single prompts moved, by length, where the shape does not tell."""
+    """Measured bytes of KV cache by prompt length, if :attr:`kv_shape` is None."""
     ranks: int = 1
     """Largest tensor-parallel size of a prefill or decode engine."""
     vocabulary: int | None = None
-    """Tokens of the model's vocabulary; None if its configuration cannot be read."""
+    """Vocabulary size of the model; None if its configuration cannot be read."""
     foreign_tokenizer: str | None = None
-    """Tokenizer of the client's prompts where nothing says that it is the model's own."""
+    """Tokenizer of the client's prompts, if it may not be the model's own; else None."""
     earlier_requests: float = 0.0
-    """Requests that the instances which prefill had served before, since their caches were last
-    emptied."""
+    """Requests that the prefilling instances had served since their caches were last emptied."""
     options: Mapping[str, str] | None = None
-    """Further options that the client got; None takes the workload's."""
+    """Further options of the client; None for the workload's."""
     controls: ControlAnswers | None = None
-    """What was asked one by one after the run; None if nothing was."""
+    """Control prompts after the run; None if not sent."""
     repeated: RepeatedAnswers | None = None
-    """Measured requests that were asked again; None where answers are not greedy."""
+    """Measured requests that were sent again; None if answers are not greedy."""
     extra_expected: int = 0
-    """Requests that the client sends beside those asked, with the first prompt: warm-ups and the
-    readiness request."""
+    """Requests that the client sends in addition to the load's, with the first prompt: warm-ups and
+    the readiness request."""
     vllm_version: str | None = None
-    """Version of the servers' vLLM; None if it is not known."""
+    """Version of the servers' vLLM; None if not known."""
     sanity: Sanity = field(default_factory=Sanity)
     """Limits above which a run is invalid."""
     client_cpu: float | None = None
-    """Cores that the client used while it measured; None if not seen."""
+    """Cores that the client used while it measured; None if not known."""
     client_node: NodeLoad | None = None
-    """How busy the client's node was; None if not seen."""
+    """Load of the client's node; None if not known."""
     fabric: tuple[FabricRun, ...] = ()
-    """RDMA interfaces of the nodes; empty where there are none."""
+    """RDMA interfaces of the nodes; empty without any."""
     gpus: tuple[GpuRun, ...] = ()
-    """GPUs of the instances; empty where they were not watched."""
+    """GPUs of the instances; empty if not sampled."""
     client_offset_ms: Mapping[str, float] = field(default_factory=dict)
-    """As :attr:`.record.Record.client_offset_ms`."""
+    """As in :attr:`.record.Record.client_offset_ms`."""
 
     @property
     def client_options(self) -> Mapping[str, str]:
-        """Further options that the client got, as far as they are known."""
-        own = self.workload.options
-        known = own if isinstance(own, Mapping) else {}
-        return known if self.options is None else self.options
+        """Further options of the client, as far as known."""
+        options = self.workload.options
+        own = options if isinstance(options, Mapping) else {}
+        return own if self.options is None else self.options
 
     @property
-    def asked(self) -> int:
-        """Requests asked, or those that the client saw the end of where nothing says it."""
-        asked, result = self.workload.num_prompts, self.result
-        return asked if isinstance(asked, int) else (result.completed or 0) + (result.failed or 0)
+    def num_requests(self) -> int:
+        """Number of requests of the load; if not known, those that completed or failed."""
+        prompts, result = self.workload.num_prompts, self.result
+        if isinstance(prompts, int):
+            return prompts
+        return (result.completed or 0) + (result.failed or 0)
 
     @property
     def extra_sent(self) -> int:
-        """Requests that the client sent beside those asked, with the first prompt.
+        """Requests that the client sent in addition to the load's, with the first prompt.
 
-        One more than :attr:`extra_expected` if its version is unknown and the instances that
-        prefill counted just that: before vLLM 0.14 it sends a readiness request by itself.
+        One more than :attr:`extra_expected` if its version is unknown and the prefilling instances
+        counted one more: before vLLM 0.14, the client always sends a readiness request.
         """
         if release_of(self.vllm_version) is not None:
             return self.extra_expected
         prefilling = [role for role in ROLES if role not in kv_pullers()]
         counted = self.total("requests", *prefilling)
-        return self.extra_expected + (counted == self.asked + self.extra_expected + 1)
+        return self.extra_expected + (counted == self.num_requests + self.extra_expected + 1)
 
     @property
     def kv_predicted(self) -> int | None:
-        """Bytes of the KV caches of all prompts, by shape and blocks; None if these are unknown."""
+        """Expected bytes of all prompts' KV caches; None if shape or block size is unknown."""
         blocks = {counts.block_size for counts in self.of(*kv_pullers())}
         size = blocks.pop() if len(blocks) == 1 else None
         lens = self.result.input_lens
@@ -172,20 +173,20 @@ class Observation:
 
     @property
     def kv_cached(self) -> int | None:
-        """Bytes that decode instances had in their own prefix caches; None if not known."""
+        """Bytes of prefix-cache hits on decode instances; None if not known."""
         hits = self.total("prefix_cache_hits", *kv_pullers())
         if self.kv_shape is None or hits is None:
             return None
         return int(hits) * self.kv_shape.bytes_per_token
 
     def of(self, *roles: str) -> tuple[ServedCounts, ...]:
-        """Return the counts of the instances of *roles*."""
+        """Return the counts of instances with one of *roles*."""
         return tuple(counts for counts in self.served if counts.role in roles)
 
     def total(self, count: str, *roles: str) -> float | None:
-        """Return the sum of one field of :class:`ServedCounts` over the instances that have it.
+        """Return the sum of one field of :class:`ServedCounts` over instances that have it.
 
-        :param roles: of the instances; none takes all.
+        :param roles: roles of the instances; all if none is given.
         :returns: None if no instance has it.
         """
         served = self.of(*roles) if roles else self.served

@@ -1,4 +1,4 @@
-"""Where the time of a session went, and what its nodes were held for."""
+"""Times of a session by phase, and the nodes that it held."""
 
 from __future__ import annotations
 
@@ -23,84 +23,84 @@ Phase = Literal[
     "failed runs",
     "overhead",
 ]
-"""What a session spends time on: waiting for nodes; starting servers until they answer; warming
-them up; the client before and after the load; the load; ending servers and giving nodes back; tests
-that send requests of their own; runs that left no record; everything else."""
+"""Phases of a session: waiting for nodes; starting servers until they are ready; warming them up;
+the client before and after the load; the load; stopping servers and releasing nodes; other tests
+that send requests; runs without a record; everything else."""
 Spent = Annotated[float, Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTimes:
-    """One start of the servers of a topology."""
+    """Times of one start of a topology's servers."""
 
     topology: Word
-    """Its id."""
+    """Topology id."""
     ready_s: Spent
-    """Until all servers answered."""
+    """Seconds until all servers were ready."""
     warmup_s: Spent
-    """Warming them up, and proving their path."""
+    """Seconds of warming up and proving the path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What a session holds while it holds its nodes."""
+    """Nodes and GPUs that a session holds, and for how long."""
 
     nodes: Annotated[int, Meta(ge=0)] = 0
-    """Machines; 0 where it holds none of its own, as of servers that somebody else runs."""
+    """Number of machines; 0 for an attached endpoint."""
     gpus: Annotated[int, Meta(ge=0)] = 0
-    """GPUs of these; 0 where they have none."""
+    """Number of their GPUs."""
     seconds: Spent = 0.0
-    """How long."""
+    """Duration."""
     price_per_gpu_hour: Annotated[float, Meta(ge=0)] | None = None
-    """As the system file says."""
+    """Price in the system file; None without one."""
     currency: str = ""
-    """Of the price."""
+    """Currency of the price."""
 
     @property
-    def words(self) -> str:
-        """Say GPU-hours and money; of several nodes without GPUs node-hours, of one nothing."""
+    def text(self) -> str:
+        """GPU-hours and price; node-hours for several nodes without GPUs; empty for one."""
         hours = self.seconds / 3600
         if not self.gpus:
             return f"{_hours(self.nodes * hours)} node-hours" if self.nodes > 1 else ""
-        said = f"{_hours(self.gpus * hours)} GPU-hours"
+        text = f"{_hours(self.gpus * hours)} GPU-hours"
         if self.price_per_gpu_hour is None:
-            return said
-        return f"{said}, {self.gpus * hours * self.price_per_gpu_hour:,.2f} {self.currency}"
+            return text
+        return f"{text}, {self.gpus * hours * self.price_per_gpu_hour:,.2f} {self.currency}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionTimes:
-    """Where the time of one session went; ``phases.json`` of its run folder."""
+    """Times of one session; ``phases.json`` in its run folder."""
 
     seconds: Mapping[Phase, Spent]
-    """By phase; together all the time since the session began."""
+    """Seconds by phase; their sum is the time since the session began."""
     starts: tuple[StartTimes, ...] = ()
-    """Every start of servers, in order; without those that failed."""
+    """All successful starts of servers, in order."""
     runs: Annotated[int, Meta(ge=0)] = 0
-    """Runs that left a record."""
+    """Number of runs with a record."""
     rerun_s: Spent = 0.0
-    """Of the time, what went into running suspicious cells again, starts of servers included."""
+    """Seconds of rerunning suspicious cells, with starts of servers; part of the phases."""
     held: Held = field(default_factory=Held)
-    """Nodes."""
+    """Nodes and GPUs that it held."""
     forecast_s: Spent | None = None
-    """What was forecast when it began, queue and reruns aside; None where nothing was."""
+    """Forecast at the begin, without queue and reruns; None without one."""
     ended: bool = False
-    """Whether the session came to its end; the time of one that was killed ends with its last
-    run or start."""
+    """Whether the session reached its end; the times of a killed session end with its last run or
+    start."""
 
     @property
     def total_s(self) -> float:
-        """All of it."""
+        """Seconds in total."""
         return sum(self.seconds.values())
 
     @property
     def forecastable_s(self) -> float:
-        """What a forecast is about: all but the queue and reruns."""
+        """Seconds that a forecast covers: all except queue and reruns."""
         return self.total_s - self.seconds.get("queue", 0.0) - self.rerun_s
 
 
-def duration_words(seconds: float) -> str:
-    """Return *seconds* as people say it: ``43 s``, ``18.2 min``, ``2.5 h``."""
+def duration_text(seconds: float) -> str:
+    """Return *seconds* with a suitable unit: ``43 s``, ``18.2 min``, ``2.5 h``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

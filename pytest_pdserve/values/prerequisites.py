@@ -1,4 +1,4 @@
-"""What a session needs of the machine that it is started on: one row for each thing."""
+"""Prerequisites of a session on its machine, as rows of a table."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ Status = Literal["ok", "missing", "untested", "not checked", "not needed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prerequisite:
-    """One thing that sessions may need: what is there, what is needed, what to do."""
+    """A prerequisite of sessions: what was found, what is needed, what to do."""
 
     what: str
-    """Its name, e.g. ``NIXL``; no two rows of a table have the same."""
+    """Name, e.g. ``NIXL``; unique in a table."""
     found: str
-    """What is there; ``none`` if nothing is."""
+    """What was found; ``none`` if nothing was."""
     needed: str
-    """What the system needs of it; ``not needed`` if nothing."""
+    """What the system needs; ``not needed`` if nothing."""
     status: Status
-    """``missing``: the system needs it, and it is not there, or too old. ``untested``: there, but
-    nobody has run pdserve with this version. ``not checked``: cannot be seen from here."""
+    """``missing``: needed, but not found, or too old. ``untested``: found, but pdserve has not been
+    tested with this version. ``not checked``: cannot be checked on this machine."""
     advice: str = ""
-    """What to do, a sentence in the imperative; empty where nothing is to be done."""
+    """What to do, a sentence in the imperative; empty if nothing."""
 
 
 def required(what: str, *, found: str, needed: str, there: bool, advice: str) -> Prerequisite:
-    """Return the row of a thing that the system needs.
+    """Return the row of a prerequisite that the system needs.
 
-    :param there: whether what was found is what is needed.
-    :param advice: what to do where it is not.
+    :param there: whether it was found as needed.
+    :param advice: what to do if it was not.
     """
     status: Status = "ok" if there else "missing"
-    said = "" if there else advice
-    return Prerequisite(what=what, found=found, needed=needed, status=status, advice=said)
+    to_do = "" if there else advice
+    return Prerequisite(what=what, found=found, needed=needed, status=status, advice=to_do)
 
 
 def unneeded(what: str, found: str) -> Prerequisite:
-    """Return the row of a thing that the system does not need; it informs only."""
+    """Return the row of a prerequisite that the system does not need."""
     return Prerequisite(what=what, found=found, needed="not needed", status="not needed")
 
 
 def unchecked(what: str, *, found: str, needed: str, advice: str = "") -> Prerequisite:
-    """Return the row of a thing that the system needs, and that cannot be seen from here."""
+    """Return the row of a needed prerequisite that cannot be checked on this machine."""
     return Prerequisite(what=what, found=found, needed=needed, status="not checked", advice=advice)

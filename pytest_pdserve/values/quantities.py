@@ -1,4 +1,4 @@
-"""Quantities that claims speak of: metrics of a run, and what follows from them."""
+"""Quantities for claims: metrics of a run, and values derived from them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_pdserve.values.metrics import Metric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """A quantity that is a product or quotient of metrics and lengths."""
+    """A quantity that is computed from metrics and lengths."""
 
     metric: Metric
     """Name, unit and direction."""
     needs: tuple[str, ...]
-    """Metrics that it is made of."""
+    """Metrics from which it is computed."""
     formula: Callable[[tuple[float, ...], tuple[int, int]], float]
-    """Values of :attr:`needs`, in their order, and the lengths asked, tokens, to the value."""
+    """Computes the value from those of :attr:`needs` and the load's lengths, tokens."""
 
 
 def _prefill_rate(values: tuple[float, ...], lengths: tuple[int, int]) -> float:
@@ -65,12 +65,12 @@ DERIVED = {
         ),
     )
 }
-"""What follows from the metrics of a run, by name."""
+"""Derived quantities by name."""
 
 
 @functools.cache
 def quantities() -> Mapping[str, Metric]:
-    """Return everything that a claim may speak of, by name."""
+    """Return all quantities that a claim may use, by name."""
     return {
         **{name: METRICS[name] for name in METRICS.measured},
         **{name: derived.metric for name, derived in DERIVED.items()},

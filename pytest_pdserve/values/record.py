@@ -1,4 +1,4 @@
-"""Run records: what was measured, with everything needed to believe it."""
+"""Run records: the measurements of a run, with everything that is needed to verify them."""
 
 from __future__ import annotations
 
@@ -29,36 +29,39 @@ Severity = Literal["invalid", "unproven", "note"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that sanity has to say of a run."""
+    """A finding of a sanity check about a run."""
 
     check: str
-    """Which check, e.g. ``completed``."""
+    """Name of the check, e.g. ``completed``."""
     severity: Severity
-    """``invalid``: not judged; ``unproven``: could not be looked at; ``note``: for information."""
+    """``invalid``: the run is not judged; ``unproven``: could not be checked; ``note``: for
+    information."""
     message: str
-    """One sentence with the numbers."""
+    """One sentence, with numbers."""
     voids: tuple[str, ...] = ()
     """Metrics that must not be judged because of it."""
 
     @property
     def is_note(self) -> bool:
-        """Whether it is for information."""
+        """Whether its severity is ``note``."""
         return self.severity == "note"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedCounts:
-    """What one instance counted between two scrapes of ``/metrics``; summed over its engines."""
+    """Counts of one instance between two scrapes of ``/metrics``, summed over its engines.
+
+    None means that the instance lacks the counter, not 0.
+    """
 
     name: str
-    """Instance."""
+    """Name of the instance."""
     role: str
     """Name of its role."""
     requests: float | None = None
-    """``vllm:request_success_total``. For this and the counters below, None means not shown, not
-    0."""
+    """``vllm:request_success_total``."""
     ended_abnormally: float | None = None
-    """Of these, what ended with ``abort``, ``error`` or ``repetition``."""
+    """Requests that ended with ``abort``, ``error`` or ``repetition``."""
     prompt_tokens: float | None = None
     """``vllm:prompt_tokens_total``."""
     generation_tokens: float | None = None
@@ -70,32 +73,32 @@ class ServedCounts:
     prompt_tokens_computed: float | None = None
     """Prompt tokens that it computed itself, ``vllm:prompt_tokens_by_source_total``."""
     prompt_tokens_received: float | None = None
-    """Prompt tokens that it got over a KV transfer, likewise."""
+    """Prompt tokens that it received by KV transfer, likewise."""
     kv_transfers: float | None = None
     """``vllm:nixl_xfer_time_seconds_count``."""
     kv_bytes: float | None = None
     """Bytes, ``vllm:nixl_bytes_transferred_sum``."""
     kv_transfer_s: float | None = None
-    """Seconds of all transfers, waiting included, ``vllm:nixl_xfer_time_seconds_sum``."""
+    """Seconds of all transfers, with waiting, ``vllm:nixl_xfer_time_seconds_sum``."""
     kv_post_s: float | None = None
-    """Seconds of posting them, ``vllm:nixl_post_time_seconds_sum``."""
+    """Seconds of posting all transfers, ``vllm:nixl_post_time_seconds_sum``."""
     kv_descriptors: float | None = None
-    """Pieces that they were made of, ``vllm:nixl_num_descriptors_sum``."""
+    """Descriptors of all transfers, ``vllm:nixl_num_descriptors_sum``."""
     kv_failed: float | None = None
-    """``vllm:nixl_num_failed_transfers_total``; from vLLM 0.32 on with failed handshakes and
+    """``vllm:nixl_num_failed_transfers_total``; since vLLM 0.32 with failed handshakes and
     notifications."""
     kv_unnotified: float | None = None
     """``vllm:nixl_num_failed_notifications_total``."""
     kv_expired: float | None = None
     """``vllm:nixl_num_kv_expired_reqs_total``."""
     kv_read_late: float | None = None
-    """``vllm:nixl_num_notifications_after_expiry_total``: blocks that another request may have been
-    given before they were read."""
+    """``vllm:nixl_num_notifications_after_expiry_total``: blocks that another request may have
+    reused before they were read."""
     block_size: int | None = None
-    """KV block, tokens, from ``vllm:cache_config_info``."""
+    """Tokens of a KV block, from ``vllm:cache_config_info``."""
     restarted: bool | None = None
-    """Whether the process start time changed between the scrapes; None if one did not show it, and
-    the process is not the session's own."""
+    """Whether the process restarted between the scrapes, by its start time; None if it has none and
+    was not started by the session."""
     stall_s: float | None = None
     """Longest time, seconds, without a token while an engine had requests, sampled once a second: a
     lower bound; None if not sampled."""
@@ -103,134 +106,131 @@ class ServedCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLoad:
-    """How busy the client's node was, from the client's start to its end."""
+    """Load of the client's node, from the client's start to its end."""
 
     cores: Annotated[int, Meta(ge=1)]
-    """Cores of the node."""
+    """Number of cores of the node."""
     load_1m: float
-    """Load average over a minute, at the end."""
+    """Load average over one minute, at the end."""
     steal: float
-    """Share of the cores' time that the hypervisor gave to other machines."""
+    """Steal time: share of the cores' time that the hypervisor gave to other machines."""
     busy_cores: float
     """Cores in use, on average."""
     other_cores: float | None = None
-    """Cores that processes used which are not this session's; None where that cannot be told apart,
-    as of containers."""
+    """Cores used by processes of others; None if these cannot be identified, e.g. in containers."""
     other_processes: tuple[str, ...] = ()
-    """The busiest of these: name, id, cores."""
+    """Busiest of these processes: name, id, cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRecord:
-    """One process that took part."""
+    """A server or client process of a run."""
 
     name: str
-    """E.g. ``decode[1]``, ``router``."""
+    """Name, e.g. ``decode[1]`` or ``router``."""
     node: str
-    """Where it ran."""
+    """Node on which it ran."""
     argv: Annotated[tuple[str, ...], Meta(min_length=1)]
     """Exact argument list."""
     env: Mapping[str, str]
-    """Environment that pdserve set; secrets are left out."""
+    """Environment set by pdserve, without secrets."""
     log: str
     """Log file, relative to the run folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One run: a workload on a topology of a system, once."""
+    """One run: one measurement of a workload on a topology of a system."""
 
     session: SessionRef
-    """Session that made it."""
+    """Session of the run."""
     system: Text
-    """System's name."""
+    """Name of the system."""
     simulated: bool
-    """Whether no server ever ran."""
+    """Whether it was simulated, without servers."""
     fingerprint: str
     """Digest of :attr:`host`."""
     topology: Text
     """Topology id."""
     workload: Workload
-    """What was asked."""
+    """Load."""
     repeat: Annotated[int, Meta(ge=0)]
-    """Counts runs of one cell from 0."""
+    """Number of the run of its cell, from 0."""
     start: Annotated[int, Meta(ge=0)] | None
-    """Start of the servers that it ran on, counted from 0 in the session; None where nobody knows:
-    such a run is taken for a start of its own."""
+    """Number of the start of its servers in the session, from 0; None if not known: then the run
+    counts as a start of its own."""
     shared_start: Annotated[int, Meta(ge=0)] | None = None
-    """Start of instances that several topologies shared, counted from 0 in the session; None where
-    they were this topology's own."""
+    """Number of the start of shared instances in the session, from 0; None if the topology's
+    instances are not shared."""
     started_at: Utc
-    """UTC, ISO 8601."""
+    """Start of the run, UTC, ISO 8601."""
     finished_at: Utc
-    """UTC, ISO 8601."""
+    """End of the run, UTC, ISO 8601."""
     versions: Mapping[str, str]
-    """Package or component and version; what is unknown is absent."""
+    """Version by package or component, as far as known."""
     host: Mapping[str, str]
-    """Hardware, and all in the system file that changes a measurement."""
+    """Hardware, and all settings of the system file that change a measurement."""
     cluster: Mapping[str, Any] = field(default_factory=dict)
-    """Cluster kind, and what is particular to the allocation, e.g. ``job_id``."""
+    """Backend, and properties of the allocation, e.g. ``job_id``."""
     nodes: tuple[str, ...]
     """Nodes in use."""
     processes: tuple[ProcessRecord, ...]
     """Servers and client."""
     endpoint: str
-    """URL that the client asked."""
+    """URL to which the client sent requests."""
     client_kind: Text = UNNAMED_CLIENT
-    """Kind of the benchmark client: ``[bench] client``, or the tool that an imported result is of;
-    values of different kinds are not compared."""
+    """Kind of the benchmark client: ``[bench] client``, or the tool of an imported result; values
+    of different kinds are not compared."""
     client: Mapping[str, Any]
-    """The client's result as it wrote it, without its lists."""
+    """Result of the client as it wrote it, without lists."""
     metrics: Mapping[str, Value]
-    """Metrics by name."""
+    """Values of metrics by name."""
     served: tuple[ServedCounts, ...]
     """Counts of each instance during the run."""
     timings_s: Mapping[str, Annotated[float, Meta(ge=0)]]
-    """Seconds of each phase: ready and warmup of the start, warm (for this run), client, bench (the
-    load in it), scrape."""
+    """Seconds by phase: ready and warmup of the start, warm (for this run), client, bench (the
+    load, part of client), scrape."""
     findings: tuple[Finding, ...]
-    """What sanity says."""
+    """Findings of sanity checks."""
     requests: str | None
-    """Parquet file of one row per request, beside the record."""
+    """Parquet file with one row per request, in the record's folder; None without one."""
     warm_load: Mapping[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
-    """What the servers were warmed with before: requests, prompt_tokens and output_tokens of the
-    first load, longer_requests and longer_prompt_tokens of what followed, seconds of all."""
+    """Warm-up requests before the run: requests, prompt_tokens and output_tokens of the first load,
+    longer_requests and longer_prompt_tokens of later ones, seconds of all."""
     router: Mapping[str, float] = field(default_factory=dict)
-    """What the router counted during the run: its ``vllm_router_*_total``, over workers and routes;
-    what it did not count is absent."""
+    """Counts of the router during the run: its ``vllm_router_*_total``, summed over workers and
+    routes, without those that are 0."""
     prefix_cache_reset: bool | None = None
     """Whether the prefix caches were emptied before the run; None if no instance offers it."""
     client_node: NodeLoad | None = None
-    """How busy the client's node was; None where that was not seen."""
-
+    """Load of the client's node; None if not known."""
     gpus: tuple[GpuRun, ...] = ()
-    """GPUs of the instances, before, during and after the load; empty where they were not
-    watched."""
+    """GPUs of the instances, before, during and after the load; empty if not sampled."""
     compiled: Compiled | None = None
-    """Whether compiled kernels were there before the start (``warm``) or were compiled in it; None
-    where no log says it."""
+    """Whether the servers loaded compiled kernels (``warm``) or compiled them at their start
+    (``cold``); None if no log shows it."""
     client_offset_ms: Mapping[str, Value] = field(default_factory=dict)
-    """By metric, ms that the client reports too much at such a load, as ``pdserve calibrate
-    --client`` found; empty where that was not measured."""
+    """Offset of the client by metric at such a load, reported minus true value, ms, from ``pdserve
+    calibrate --client``; empty if not measured."""
     transfers: tuple[RunningTransfer, ...] = ()
-    """KV transfers between its instances after their start, one at a time; empty where the system
-    promises no speed."""
+    """KV transfers between its instances after their start, one at a time; empty if the system sets
+    no minimum speed."""
     fabric: tuple[FabricRun, ...] = ()
-    """RDMA interfaces of the nodes, such as EFA, during the load; empty where there are none."""
+    """RDMA interfaces of the nodes, such as EFA, during the load; empty without any."""
 
     @property
     def cell(self) -> str:
-        """Topology and workload, for messages."""
+        """Topology, workload and system, for messages."""
         return f"{self.topology}, {self.workload.id}, {self.system}"
 
     @property
     def invalid(self) -> tuple[Finding, ...]:
-        """Findings that make the run worthless."""
+        """Findings that make the run invalid."""
         return tuple(f for f in self.findings if f.severity == "invalid")
 
     @property
     def unproven(self) -> tuple[Finding, ...]:
-        """Findings of what could not be known."""
+        """Findings about checks that could not be made."""
         return tuple(f for f in self.findings if f.severity == "unproven")
 
     @property
@@ -239,12 +239,12 @@ class Record:
         return frozenset(metric for finding in self.findings for metric in finding.voids)
 
     def value(self, metric: str) -> float | None:
-        """Return the value to judge of *metric*; None if it is missing or voided."""
+        """Return the value of *metric*; None if it is missing or voided."""
         return None if metric in self.voided else self.metrics.get(metric)
 
 
 def values_of(records: Sequence[Record], metric: str) -> tuple[float, ...] | None:
-    """Return the values to judge of *metric*, one a run; None if a run has none."""
+    """Return the values of *metric*, one per run; None if it is missing or voided in a run."""
     values = [record.value(metric) for record in records]
     present = tuple(value for value in values if value is not None)
     return present if len(present) == len(values) else None

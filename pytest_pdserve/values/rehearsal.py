@@ -1,4 +1,4 @@
-"""A rehearsal of a rolling upgrade: which mixtures of two stacks serve, and what the others do."""
+"""Rehearsal of a rolling upgrade: which combinations of two stacks work together."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from pytest_pdserve.values.text import Utc
 Side = Literal["A", "B"]
 """``A`` is the stack before the upgrade, ``B`` the one after it."""
 Outcome = Literal["works", "refuses", "hangs", "corrupts", "does not start", "not shown"]
-"""What became of a combination.
+"""Outcome of a combination.
 
 - ``works``: tokens are right.
-- ``refuses``: a request fails with an error, or a server ends while it is asked.
+- ``refuses``: a request fails with an error, or a server ends during a request.
 - ``hangs``: a request is not answered within its limit.
 - ``corrupts``: tokens are wrong at HTTP 200.
 - ``does not start``: a server ends, or is not ready in time.
-- ``not shown``: it answers, but the answers could not show a wrong KV cache.
+- ``not shown``: it answers, but its answers cannot prove that the KV cache is right.
 """
 Seconds = Annotated[float, Meta(ge=0)]
 MAX_COMBINATIONS = 8
-"""That are stood up where nothing else is asked."""
+"""Default limit of combinations."""
 ROUTER = "vllm-router"
 MODEL = "model"
-"""Name of the difference between two revisions of a model."""
+"""Name of a difference in the model's revision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination:
-    """Which side each server of one prefill and one decode instance is of."""
+    """Sides of a prefill instance, a decode instance and a router."""
 
     prefill: Side
-    """Of the prefill instance."""
+    """Side of the prefill instance."""
     decode: Side
-    """Of the decode instance."""
+    """Side of the decode instance."""
     router: Side
-    """Of the router."""
+    """Side of the router."""
     hash_checked: bool = True
-    """Whether instances compare their compatibility hashes, as NIXL's connector does by default."""
+    """Whether instances compare compatibility hashes, the default of vLLM's NIXL connector."""
 
     @property
     def id(self) -> str:
-        """Name in tables and of its folder, e.g. ``prefill-A-decode-B-router-A``."""
+        """Name in tables, and of its folder, e.g. ``prefill-A-decode-B-router-A``."""
         hashes = "" if self.hash_checked else "-hash-off"
         return f"prefill-{self.prefill}-decode-{self.decode}-router-{self.router}{hashes}"
 
@@ -62,46 +62,46 @@ class Combination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsed:
-    """What became of one combination."""
+    """Result of one combination."""
 
     combination: Combination
-    """What was stood up."""
+    """Combination that was tested."""
     outcome: Outcome
-    """What became of it."""
+    """Outcome."""
     why: str
-    """In one sentence: the check that refused, the limit that passed, or the evidence."""
+    """Reason in one sentence: the check that refused, the exceeded limit, or the evidence."""
     ready_s: Seconds | None = None
-    """From the start until all instances were healthy, seconds; None if that never was."""
+    """From the start until all instances were healthy, seconds; None if they were not."""
     after_s: Seconds | None = None
-    """From then until the outcome was known, seconds; None if that never was."""
+    """From then until the outcome was known, seconds; None if instances were not healthy."""
     versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """What each server had loaded: by its name, version by distribution."""
+    """Loaded versions by server and distribution."""
     sides_agree: bool | None = None
-    """Whether A and B, each by itself, give the same greedy tokens; None if not both were asked."""
+    """Whether A and B alone generate the same greedy tokens; None if not both were asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """A file ``rehearsal.json``."""
+    """Content of a file ``rehearsal.json``."""
 
     system: Annotated[str, Meta(min_length=1)]
     """Name of the system."""
     fingerprint: str
-    """Digest of what the system file says."""
+    """Digest of the settings in the system file."""
     a: Stack
-    """Before the upgrade."""
+    """Stack before the upgrade."""
     b: Stack
-    """After it."""
+    """Stack after the upgrade."""
     differences: tuple[str, ...]
-    """In what they differ: distributions, ``serve_args``, ``model``."""
+    """Components in which they differ: distributions, ``serve_args``, ``model``."""
     started_at: Utc
-    """When it began, UTC; an interrupted one keeps it."""
+    """Time of the begin, UTC; not changed when an interrupted rehearsal goes on."""
     models: Mapping[Side, str] = field(default_factory=dict)
-    """Folder of the model of each side, where they serve two revisions; else empty."""
+    """Folder of each side's model, if they serve two revisions; else empty."""
     chosen: tuple[Combination, ...]
-    """Combinations to stand up, in this order."""
+    """Combinations to test, in this order."""
     results: tuple[Rehearsed, ...] = ()
-    """Of those that are done."""
+    """Results so far."""
 
     @property
     def shown(self) -> tuple[Rehearsed, ...]:
@@ -119,16 +119,16 @@ class Rehearsal:
 def choose_combinations(
     differences: Sequence[str], limit: int = MAX_COMBINATIONS
 ) -> tuple[Combination, ...]:
-    """Return the combinations that a rolling upgrade passes through, the likeliest trouble first.
+    """Return the combinations of a rolling upgrade, the most likely trouble first.
 
-    Instances of both sides are mixed only where more than the router differs; the router is the
-    other side's only where it differs. Without the compatibility hash, mixed ones are tried again.
+    Instances of both sides are mixed only if more than the router differs, and routers only if they
+    differ. Mixed combinations are repeated without the check of compatibility hashes.
 
-    :param differences: in what the two stacks differ, as :func:`~.stack.components` names it.
-    :param limit: combinations at most.
+    :param differences: components in which the stacks differ, from :func:`~.stack.components`.
+    :param limit: largest number of combinations.
     """
-    found = dict.fromkeys(_combinations(differences))
-    return tuple(found)[:limit]
+    combinations = dict.fromkeys(_combinations(differences))
+    return tuple(combinations)[:limit]
 
 
 def _combinations(differences: Sequence[str]) -> Iterator[Combination]:

@@ -1,4 +1,4 @@
-"""The report of one session: what it measured, how that was judged, and where the evidence lies."""
+"""The report of one session: measurements, verdicts and evidence."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ Outcome = Literal[
     "NOT ASKED",
     "PASS",
 ]
-"""The verdicts, the worst first; ``MEASURED`` is a cell that no test judged."""
+"""Verdicts, worst first; ``MEASURED`` for a cell that no test judged."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-"""Every outcome, the worst first."""
+"""All outcomes, worst first."""
 SubjectKind = Literal["topology", "cell", "claim", "smoke"]
-"""What a verdict is about: the median over a topology's cells, a cell, a claim, or servers that a
-test asked."""
+"""Subject of a verdict: the median over a topology's cells, a cell, a claim, or a smoke test."""
 Count = Annotated[int, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
 
@@ -107,6 +106,8 @@ class MetricReport:
     """Since when it is worse; None where it is not."""
     improved: bool = False
     """Whether it has been better than its reference for some nights."""
+    improved_tonight: bool = False
+    """Whether it is better than its reference by more than the limit tonight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,17 +213,17 @@ class Report:
     simulated: bool = False
     """Whether no server ran."""
     figures: bool = False
-    """Whether the system is figures that somebody published."""
+    """Whether the system consists of published figures."""
     session: SessionRef | None = None
     """The session; None where it ended before it had a folder."""
     folder: str = ""
     """Folder of its records, as the session named it."""
     ended: bool = True
-    """Whether the session came to its end."""
+    """Whether the session reached its end."""
     rejudged: bool = False
     """Whether the verdicts are not the session's own, but by the baseline of a later day."""
     topologies: tuple[Word, ...] = ()
-    """Topologies that were asked for."""
+    """Requested topologies."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package or component and version."""
     nodes: tuple[str, ...] = ()
@@ -238,20 +239,20 @@ class Report:
     errors: tuple[Reason, ...] = ()
     """Tests that failed or ended in an ERROR without a verdict."""
     not_judged: tuple[Reason, ...] = ()
-    """What was asked for and not judged."""
+    """Requested cells, topologies and claims that were not judged, with the reason."""
     not_measured: tuple[str, ...] = ()
     """Cells of the baseline that the session did not measure, of topologies that it did."""
     left_out: tuple[str, ...] = ()
     """Cells and tests that the session had no time for, as it had to end."""
     baseline: str = ""
-    """What it was held against: file, versions and who accepted it."""
+    """Baseline: file, versions and approver."""
     differences: tuple[Difference, ...] = ()
     """What is not as in the baseline's newest session."""
     findings: tuple[FindingReport, ...] = ()
-    """What sanity has to say, ``invalid`` first."""
+    """Findings of sanity checks, ``invalid`` first."""
     notes: tuple[str, ...] = ()
-    """What else there is to know of the night, a sentence each."""
+    """Further notes on the night, a sentence each."""
     phases: SessionTimes | None = None
-    """Where its time went; None of what took none, such as simulated servers."""
+    """Times by phase; None for simulated servers and figures."""
     cost: Cost | None = None
-    """What it held; None where it held no nodes."""
+    """Cost of the nodes that it held; None without nodes."""

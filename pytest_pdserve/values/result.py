@@ -1,4 +1,4 @@
-"""What ``vllm bench serve`` wrote, whichever version wrote it."""
+"""Result files of ``vllm bench serve``, of all supported versions."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ KEPT = "kept_requests"
 """List of a few requests as they were sent, which clients of this package add."""
 
 SIMULATED_BACKEND = "simulated"
-"""What stands as ``backend`` in a result that no server answered."""
+"""Value of ``backend`` in a simulated result."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRequest:
-    """One measured request that the client kept whole, so that it can be asked again."""
+    """A measured request that the client kept as a whole, so that it can be sent again."""
 
     index: int
-    """Its place among all requests."""
+    """Index among all requests."""
     prompt: str | tuple[int, ...]
     """Text, or token ids."""
     fields: Mapping[str, Any]
-    """What else was asked that an answer depends on, e.g. ``temperature``."""
+    """Other fields of the request that affect the answer, e.g. ``temperature``."""
     text: str
-    """What was answered."""
+    """Text of the answer."""
     tokens: int
     """Tokens of the answer."""
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token was asked for each time."""
+        """Whether sampling was greedy (temperature 0)."""
         return finite(self.fields.get("temperature")) == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResult:
-    """One client result: totals, metrics, and one entry per request where they were saved."""
+    """A client result: totals, metrics, and one entry per request if these were saved."""
 
     completed: int | None
     """Requests that completed; this and the tokens are None where a file from elsewhere does not
@@ -89,9 +89,9 @@ class BenchResult:
     answer_digests: tuple[str, ...] = ()
     """Digest of the text of each request, empty where there was none."""
     kept: tuple[MeasuredRequest, ...] = ()
-    """Answered requests of which the client says prompt and text; never stored."""
+    """Answered requests that the client kept with prompt and text; never stored."""
     raw: Mapping[str, Any] = field(default_factory=dict)
-    """All single values as the client wrote them, in its order: metrics are read from here."""
+    """All scalar values as the client wrote them, in its order; source of metrics."""
 
     @property
     def detailed(self) -> bool:
@@ -100,7 +100,7 @@ class BenchResult:
 
     @property
     def has_totals(self) -> bool:
-        """Whether it says how many requests completed, and their tokens."""
+        """Whether it contains the number of completed requests and their tokens."""
         return None not in (self.completed, self.total_input_tokens, self.total_output_tokens)
 
     @property
@@ -129,16 +129,16 @@ class BenchResult:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, source: str) -> BenchResult:
-        """Read a result file's object.
+        """Parse the JSON object of a result file.
 
         ``failed`` came after vLLM 0.11.0 (pull request 26478); before, it is ``num_prompts -
         completed``. ``start_times`` came in January 2026 (32667). Until 0.8.5 (17028) the lists
         were always there, since then only after ``--save-detailed``.
 
-        :raises ClientError: if a total is missing or no number, or lists differ in length.
+        :raises ClientError: if a total is missing or not a number, or lists differ in length.
         """
         if not isinstance(data, Mapping):
-            raise ClientError(f"{source} is no result of vllm bench serve: not a JSON object")
+            raise ClientError(f"{source} is not a result of vllm bench serve: not a JSON object")
         lists = {name: _list(data, name, source) for name in ARRAYS}
         _check_lengths(lists, source)
         completed = _count(data, "completed", source)
@@ -167,7 +167,7 @@ def _number(data: Mapping[str, Any], key: str, source: str) -> float:
     value = finite(data.get(key))
     if value is None or value < 0:
         raise ClientError(
-            f"{source} is no result of vllm bench serve: {key!r} is {data.get(key)!r:.40}, "
+            f"{source} is not a result of vllm bench serve: {key!r} is {data.get(key)!r:.40}, "
             "not a number"
         )
     return value
@@ -181,8 +181,9 @@ def _count(data: Mapping[str, Any], key: str, source: str) -> int:
 
 
 def _failed(data: Mapping[str, Any], completed: int) -> int | None:
-    said, asked = finite(data.get("failed")), finite(data.get("num_prompts"))
-    failed = asked - completed if said is None and asked is not None else said
+    failed, prompts = finite(data.get("failed")), finite(data.get("num_prompts"))
+    if failed is None and prompts is not None:
+        failed = prompts - completed
     return int(failed) if failed is not None and failed >= 0 else None
 
 
@@ -201,9 +202,9 @@ def _entries(
         try:
             read_entries.append(read(entry))
         except (TypeError, ValueError, OverflowError) as error:
-            said = repr(entry)[:60]
+            shown = repr(entry)[:60]
             raise ClientError(
-                f"{source}: {key}[{index}] is {said}, not what it should be"
+                f"{source}: {key}[{index}] is {shown}, not what it should be"
             ) from error
     return tuple(read_entries)
 
@@ -213,7 +214,7 @@ def _kept(
 ) -> tuple[MeasuredRequest, ...]:
     """Return the requests of :data:`KEPT` that were answered.
 
-    :raises ClientError: if one is not what a client of this package writes.
+    :raises ClientError: if an entry is malformed.
     """
     texts, lens = lists["generated_texts"], lists["output_lens"]
     kept = []
@@ -224,8 +225,8 @@ def _kept(
             if not isinstance(prompt, str):
                 prompt = tuple(map(_length, prompt))
         except (TypeError, ValueError, LookupError, OverflowError) as error:
-            said = repr(entry)[:60]
-            raise ClientError(f"{source}: {KEPT} has {said}, not what it should be") from error
+            shown = repr(entry)[:60]
+            raise ClientError(f"{source}: {KEPT} has {shown}, not what it should be") from error
         if text and tokens:
             kept.append(
                 MeasuredRequest(
@@ -240,7 +241,7 @@ def _digest(entry: Any) -> str:
 
 
 LONGEST_S = 1e9
-"""No request takes thirty years."""
+"""Largest time of a request, seconds."""
 
 
 def _seconds(entry: Any) -> float:
@@ -273,5 +274,5 @@ def _length(entry: Any) -> int:
 def _check_lengths(lists: Mapping[str, list[Any]], source: str) -> None:
     lengths = {name: len(values) for name, values in lists.items() if values}
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise ClientError(f"{source}: lists of one entry per request differ in length: {said}")
+        text = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ClientError(f"{source}: lists of one entry per request differ in length: {text}")

@@ -1,4 +1,4 @@
-"""Roles of instances: one row says all that the product knows of a role."""
+"""The table of instance roles: one row per role."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ AGGREGATED = "aggregated"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """What an instance does for a request."""
+    """A role of instances."""
 
     name: str
     """Name in records, logs and system files."""
     letter: str | None = None
-    """Letter in a topology's name, as the ``p`` of ``1p3d``; None for instances that do all."""
+    """Letter in a topology's name, e.g. ``p`` in ``1p3d``; None for aggregated instances."""
     kv_role: Literal["kv_producer", "kv_consumer", "kv_both"] | None = None
-    """Name in vLLM's ``--kv-transfer-config``; None where no KV cache moves. An instance that moves
-    one has side-channel ports."""
+    """Value in vLLM's ``--kv-transfer-config``; None if it moves no KV cache. Instances with one
+    have side-channel ports."""
     router_flag: str | None = None
-    """Flag by which the router is told of each instance; None for ``--worker-urls``."""
+    """Flag of the router for the URL of each instance; None for ``--worker-urls``."""
     needs: tuple[str, ...] = ()
-    """Roles without which it cannot serve."""
+    """Roles that a group must also have."""
     warmed_with: tuple[str, ...] = ()
-    """Roles whose every instance it is connected to before anything is measured."""
+    """Roles with whose instances it is connected by a warm-up request."""
 
     @property
     def pulls_kv(self) -> bool:
-        """Whether it fetches KV caches, and counts the transfers."""
+        """Whether it fetches KV caches and counts the transfers."""
         return self.kv_role in ("kv_consumer", "kv_both")
 
 
@@ -55,7 +55,7 @@ ROLES: dict[str, Role] = {
         ),
     )
 }
-"""Every role by name, in the order in which a topology's name and a group have them."""
+"""All roles by name, in their order in a topology's name and in a group."""
 
 
 def kv_pullers() -> tuple[str, ...]:
@@ -64,5 +64,5 @@ def kv_pullers() -> tuple[str, ...]:
 
 
 def kv_sources() -> tuple[str, ...]:
-    """Return the names of the roles that keep KV caches for others to fetch."""
+    """Return the names of the roles from which KV caches are fetched."""
     return tuple(name for name, role in ROLES.items() if role.kv_role == "kv_producer")

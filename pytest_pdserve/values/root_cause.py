@@ -1,7 +1,7 @@
-"""Why a server failed, as its log tells it: the first error of its innermost process.
+"""Find the cause of a server's failure in its log: the first error of its innermost process.
 
-vLLM is several processes with one log. A worker that fails has its engine fail, and that has the
-API server fail; the last of them says "See root cause above". The cause is what the worker said.
+vLLM consists of several processes with one log. If a worker fails, its engine fails too, and then
+the API server, which logs "See root cause above". The cause is the error of the worker.
 """
 
 from __future__ import annotations
@@ -14,61 +14,60 @@ from pytest_pdserve.values.log_lines import LogEvent
 from pytest_pdserve.values.log_lines import depth_of
 from pytest_pdserve.values.log_lines import read_events
 
-WITHOUT_A_WORD = (
+KILLED_SILENTLY = (
     "a process below it ended without an error of its own: it was killed, by the kernel where "
     "memory ran out, or by a person"
 )
 _TOGETHER_S = 60.0
-"""Errors with no longer pause between them are one trouble; earlier ones were survived."""
+"""Errors with pauses up to so many seconds belong together; earlier ones are ignored."""
 _NEAR_LINES = 30
-"""A native library complains so few lines before the exception that follows from it."""
+"""Largest number of lines between an error of a native library and the exception it causes."""
 _LONGEST = 600
 _POINTERS = (
     *("root cause", "EngineDeadError", "Executor failed.", "stack trace above"),
     *("KeyboardInterrupt", "SystemExit", "CancelledError"),
 )
-"""Parts of errors that only say that there is another one."""
+"""Parts of errors that only refer to another one."""
 _PASSED_ON = "Worker failed with error '"
-"""Begins an error of an engine that quotes its worker, which may log elsewhere."""
+"""Prefix of an engine's error that quotes its worker, whose log may be elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootCause:
-    """The error that others follow from."""
+    """The error that caused the others."""
 
     process: str
-    """As its log calls it, e.g. ``Worker_TP0``; empty where the line names none."""
+    """Name of the process in the log, e.g. ``Worker_TP0``; empty if the line has none."""
     text: str
     """The error, on one line."""
     line: int
-    """Where it stands in what was read, counted from 1."""
+    """Line number in the part that was read, from 1."""
     depth: int = 0
-    """How far inside of the server it was: larger than that of its callers."""
+    """Depth of its process inside the server; larger than that of its callers."""
 
 
 def find_root_cause(lines: Iterable[str]) -> RootCause | None:
-    """Return the cause of the last trouble in a log; None if it shows no error.
+    """Return the cause of the last failure in a log; None if it has no error.
 
-    Of errors close together in time, these are those of the innermost process, and of them the
-    first exception, or the first error where none is an exception. Complaints of native libraries
-    right before it are told with it. Errors that only point to others count where there is nothing
-    else.
+    Among errors close together in time, it is the first exception of the innermost process, or its
+    first error if there is no exception. Errors of native libraries just before it are added.
+    Errors that only refer to others count only if there is nothing else.
     """
     events, names = read_events(lines)
-    last = _last_trouble(events)
-    causes = [(event, text) for event in last if (text := _said(event))]
+    last = _last_failure(events)
+    causes = [(event, text) for event in last if (text := _cause_of(event))]
     if not causes:
-        return _without_a_word(last)
+        return _killed_silently(last)
     depths = [depth_of(event, names) for event, _ in causes]
     innermost = [cause for cause, d in zip(causes, depths, strict=True) if d == max(depths)]
     event, text = next((c for c in innermost if c[0].exceptions), innermost[0])
     if event.exceptions:
         native = [
-            said
-            for other, said in causes
-            if other.native and 0 < event.line - other.line <= _NEAR_LINES and said not in text
+            error
+            for other, error in causes
+            if other.native and 0 < event.line - other.line <= _NEAR_LINES and error not in text
         ]
-        text = "; ".join([text, *(f"before it: {said}" for said in dict.fromkeys(native))])
+        text = "; ".join([text, *(f"before it: {error}" for error in dict.fromkeys(native))])
     return RootCause(
         process=event.process or names.get(event.pid or 0, ""),
         text=text[:_LONGEST],
@@ -77,22 +76,22 @@ def find_root_cause(lines: Iterable[str]) -> RootCause | None:
     )
 
 
-def _last_trouble(events: Sequence[LogEvent]) -> list[LogEvent]:
-    """Return the events from the last one back to the first longer pause."""
-    found: list[LogEvent] = []
+def _last_failure(events: Sequence[LogEvent]) -> list[LogEvent]:
+    """Return the events after the last pause of more than :data:`_TOGETHER_S`."""
+    last: list[LogEvent] = []
     for event in reversed(events):
-        if found and abs(found[-1].at_s - event.at_s) > _TOGETHER_S:
+        if last and abs(last[-1].at_s - event.at_s) > _TOGETHER_S:
             break
-        found.append(event)
-    return found[::-1]
+        last.append(event)
+    return last[::-1]
 
 
-def _said(event: LogEvent) -> str:
-    """Return what an event says of a cause; empty if it only points to another."""
-    said = [text for text in map(_cause_in, event.exceptions or (event.head,)) if text]
-    if len(said) < 2:
-        return "".join(said)
-    return f"{said[0]}; then {said[-1]}"
+def _cause_of(event: LogEvent) -> str:
+    """Return the cause in an event's text; empty if it only refers to another error."""
+    causes = [text for text in map(_cause_in, event.exceptions or (event.head,)) if text]
+    if len(causes) < 2:
+        return "".join(causes)
+    return f"{causes[0]}; then {causes[-1]}"
 
 
 def _cause_in(text: str) -> str:
@@ -101,9 +100,9 @@ def _cause_in(text: str) -> str:
     return "" if any(part in text for part in _POINTERS) else text
 
 
-def _without_a_word(events: Sequence[LogEvent]) -> RootCause | None:
-    """Return what is known where all errors point to one that nobody logged."""
+def _killed_silently(events: Sequence[LogEvent]) -> RootCause | None:
+    """Return the cause if all errors refer to one that was not logged; None without errors."""
     if not events:
         return None
     first = events[0]
-    return RootCause(process=first.process, text=WITHOUT_A_WORD, line=first.line)
+    return RootCause(process=first.process, text=KILLED_SILENTLY, line=first.line)

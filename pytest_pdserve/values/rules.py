@@ -7,61 +7,61 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """How a night is judged."""
+    """Constants of the nightly rule."""
 
     spreads: float = 5.0
-    """A limit is so many spreads of the baseline's nights, and at least the floor."""
+    """Limit in spreads of the baseline's nights; it is at least the floor."""
     max_nights: int = 20
-    """Nights of a baseline: so many join by themselves."""
+    """Number of nights that join a baseline automatically."""
     full_nights: int = 15
-    """A baseline of fewer nights is young: its verdicts are provisional."""
+    """Number of nights below which a baseline is young and its verdicts are provisional."""
     young_floors: float = 2.0
-    """A young baseline's limit is at least so many floors."""
+    """Minimum limit of a young baseline, in floors."""
     single_start_floors: float = 4.0
-    """The same while there are fewer than :attr:`single_start_nights`, the first of one start."""
+    """The same with fewer than :attr:`single_start_nights` nights, if the first has one start."""
     single_start_nights: int = 3
-    """Nights after which it no longer matters that the first was measured on one start."""
+    """Number of nights from which on a first night with one start no longer matters."""
     first_starts: int = 3
-    """Fresh starts on which the first night of a cell is measured; its value is their median."""
+    """Number of starts on which the first night of a cell is measured; its value is the median."""
     suspicious_share: float = 2 / 3
-    """A run is suspicious beyond this share of the limit."""
+    """Share of the limit beyond which a run is suspicious."""
     max_runs: int = 3
     """Runs of a cell in one night, each on a fresh start; all must be suspicious for a FAIL."""
     topology_share: float = 0.5
-    """A topology's median has this share of the cells' floors."""
+    """Floor of a topology's median, as a share of the cells' floors."""
     false_alarms: int = 2
-    """After so many nights with an alarm that was gone the next night, one night cannot FAIL."""
+    """Number of alarms that were gone the next night, after which one night alone cannot FAIL."""
     false_alarm_nights: int = 30
-    """Nights in which these are counted."""
+    """Number of nights in which false alarms are counted."""
     better_nights: int = 3
-    """Nights whose median is compared with the baseline to tell that a metric is better."""
+    """Number of nights whose median is compared with the baseline to find an improvement."""
 
 
 RULE = Rule()
-"""The rule that judges."""
+"""The nightly rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateRule:
-    """How an upgrade gate is judged."""
+    """Constants of the rule of upgrade gates."""
 
     spread_factor: float = 1.05
-    """A spread is so many times the median distance between two starts of one stack: for normal
+    """Spread, as a multiple of the median distance between two starts of one stack: for normal
     noise one standard deviation of a run, since 1.05 x 0.6745 x sqrt 2 = 1.00."""
     spreads: float = 1.85
-    """A limit is so many spreads, and at least :attr:`margin_share` of the margin."""
+    """Limit in spreads; it is at least :attr:`margin_share` of the margin."""
     margin_share: float = 0.5
-    """Share of the margin that is the least limit."""
+    """Minimum limit, as a share of the margin."""
     blocks_against: int = 3
-    """NO-GO needs so many blocks that count against the candidate, and two thirds of all."""
+    """Number of blocks against the candidate needed for NO-GO, which must be two thirds of all."""
     look_level: float = 0.01
     """Probability that a metric is called good at one look if it is worse by exactly the margin."""
     min_good_blocks: int = 2
-    """Blocks before which nothing is good."""
+    """Minimum number of blocks for a good metric."""
     max_blocks: int = 8
-    """Blocks of a gate unless its budget says otherwise."""
+    """Default number of blocks of a gate."""
     forecast_factor: float = 1.7
-    """A forecast is for a bound so many times as far from the estimate as it is now."""
+    """Distance of the forecast's bound from the estimate, as a multiple of the present one."""
 
 
 GATE_RULE = GateRule()

@@ -1,4 +1,4 @@
-"""How fast KV caches move between the instances of a running deployment, one at a time."""
+"""Measured KV transfers between the instances of a running deployment, one at a time."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Name = Annotated[str, Meta(min_length=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTransfer:
-    """What vLLM's counters say of one pair of instances and one prompt length.
+    """Transfers between one pair of instances with one prompt length, by vLLM's counters.
 
-    Transfers were made one at a time, so that none waited for another.
+    They were made one at a time, so that none waited for another.
     """
 
     reader: Name
@@ -35,32 +35,32 @@ class RunningTransfer:
     backend: TransferBackend
     """NIXL backend."""
     provider: Line
-    """What its environment says of the transport, e.g. ``UCX_TLS=tcp``; empty for the default."""
+    """Variable that selects the transport, e.g. ``UCX_TLS=tcp``; empty for the default."""
     prompt_tokens: Tokens
     """Length of the prompts."""
     transfers: Count
-    """Transfers that were counted; with tensor parallelism one for each rank."""
+    """Number of transfers; with tensor parallelism, each rank counts."""
     ms: Milliseconds
-    """Mean of ``vllm:nixl_xfer_time_seconds``, ms: until vLLM has noticed the end, once a step."""
+    """Mean of ``vllm:nixl_xfer_time_seconds``, ms, until vLLM noticed the end, once per step."""
     transfer_bytes: Annotated[float, Meta(gt=0, le=LARGEST)]
     """Mean bytes of a transfer."""
     descriptors: Annotated[float, Meta(ge=0, le=LARGEST)] | None = None
-    """Mean pieces of a transfer, those that lie side by side counted as one; None if vLLM does not
-    count them."""
+    """Mean descriptors of a transfer, after merging adjacent ones; None if vLLM does not count
+    them."""
     posting_ms: Annotated[float, Meta(ge=0, le=LARGEST)] | None = None
     """Mean of ``vllm:nixl_post_time_seconds``, ms; None if vLLM does not count it."""
     bare_gb_s: GbPerS | None = None
-    """GB/s that NIXL showed between these nodes without a model, with as many bytes; None where
-    that was not measured, or vLLM moves another number."""
+    """GB/s between these nodes without a model, with as many bytes; None if not measured, or if
+    vLLM moves a different number."""
     bare_descriptors: Count | None = None
-    """Pieces of that, each anywhere in memory: as many as vLLM needs at most."""
+    """Descriptors of that transfer, none of them adjacent: the most that vLLM can need."""
 
     @property
     def gb_s(self) -> float:
-        """Bytes by time, in 1e9 bytes a second."""
+        """Speed in 1e9 bytes per second."""
         return self.transfer_bytes / self.ms / 1e6
 
     @property
     def instances(self) -> tuple[str, str]:
-        """Decode and prefill instance."""
+        """Names of decode and prefill instance."""
         return self.reader, self.source

@@ -1,4 +1,4 @@
-"""Secrets: which names and values are secret, and text without them."""
+"""Find secrets by name or form, and redact them in text."""
 
 from __future__ import annotations
 
@@ -21,48 +21,51 @@ from urllib.parse import quote_plus
 T = TypeVar("T")
 
 SECRET_ENDINGS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE")
-"""How the name of a variable or a flag ends whose value is a secret."""
+"""Endings of names of variables and flags whose value is a secret."""
 SESSION_KEY_PREFIX = "pdserve_key_"
-"""How every key begins that a session makes, so that it is found in any text."""
+"""Prefix of the API key of a session, by which it is found in any text."""
 REDACTED = "<redacted>"
-"""What stands in place of a secret whose variable is not known."""
+"""Replacement of a secret whose variable is not known."""
 _MIN_LENGTH = 8
-"""Shorter values are not looked for: they stand in many texts by chance."""
+"""Minimum length of values to redact, since shorter ones occur in texts by chance."""
 _NUMBERS = {float, int}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownForm:
-    """A form of secrets that their issuer made recognizable."""
+class SecretForm:
+    """A form of secrets that is recognizable by a prefix."""
 
     issuer: str
-    """Who issues them."""
+    """Issuer of the secrets."""
     prefix: str
-    """What each begins with."""
+    """Prefix of each secret."""
     rest: str
-    """Regular expression of what follows; long enough not to be a word."""
+    """Regular expression for the rest, long enough not to match a word."""
 
     @property
     def pattern(self) -> str:
-        """Regular expression of a whole secret."""
+        """Regular expression for a whole secret."""
         return rf"(?<![A-Za-z0-9]){re.escape(self.prefix)}{self.rest}"
 
 
 _FORMS = (
-    KnownForm(issuer="pytest-pdserve", prefix=SESSION_KEY_PREFIX, rest=r"[\w-]{16,}"),
-    KnownForm(issuer="Hugging Face", prefix="hf_", rest=r"[A-Za-z0-9]{20,}"),
-    KnownForm(issuer="OpenAI or Anthropic", prefix="sk-", rest=r"(?=[\w-]*\d)[\w-]{16,}"),
+    SecretForm(issuer="pytest-pdserve", prefix=SESSION_KEY_PREFIX, rest=r"[\w-]{16,}"),
+    SecretForm(issuer="Hugging Face", prefix="hf_", rest=r"[A-Za-z0-9]{20,}"),
+    SecretForm(issuer="OpenAI or Anthropic", prefix="sk-", rest=r"(?=[\w-]*\d)[\w-]{16,}"),
     *(
-        KnownForm(issuer="GitHub", prefix=prefix, rest=r"\w{20,}")
+        SecretForm(issuer="GitHub", prefix=prefix, rest=r"\w{20,}")
         for prefix in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
     ),
-    KnownForm(issuer="GitLab", prefix="glpat-", rest=r"[\w-]{16,}"),
-    KnownForm(issuer="NVIDIA", prefix="nvapi-", rest=r"[\w-]{16,}"),
-    KnownForm(issuer="AWS", prefix="AKIA", rest=r"[A-Z0-9]{16}\b"),
-    KnownForm(issuer="AWS", prefix="ASIA", rest=r"[A-Z0-9]{16}\b"),
-    KnownForm(issuer="Google", prefix="AIza", rest=r"[\w-]{30,}"),
-    *(KnownForm(issuer="Slack", prefix=f"xox{letter}-", rest=r"[\w-]{10,}") for letter in "abeprs"),
-    KnownForm(issuer="PyPI", prefix="pypi-", rest=r"[\w-]{40,}"),
+    SecretForm(issuer="GitLab", prefix="glpat-", rest=r"[\w-]{16,}"),
+    SecretForm(issuer="NVIDIA", prefix="nvapi-", rest=r"[\w-]{16,}"),
+    SecretForm(issuer="AWS", prefix="AKIA", rest=r"[A-Z0-9]{16}\b"),
+    SecretForm(issuer="AWS", prefix="ASIA", rest=r"[A-Z0-9]{16}\b"),
+    SecretForm(issuer="Google", prefix="AIza", rest=r"[\w-]{30,}"),
+    *(
+        SecretForm(issuer="Slack", prefix=f"xox{letter}-", rest=r"[\w-]{10,}")
+        for letter in "abeprs"
+    ),
+    SecretForm(issuer="PyPI", prefix="pypi-", rest=r"[\w-]{40,}"),
 )
 _PEM, _JWT = "-----BEGIN ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"
 _PATTERNS: tuple[tuple[str, re.Pattern[str], str], ...] = (
@@ -83,34 +86,34 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ),
     ("://", re.compile(r"(?<=://)[^\s/@:'\"]*:[^\s/@'\"]+(?=@)"), REDACTED),
 )
-"""What a text holds where there may be a secret, the secret's form, and what replaces it."""
+"""Text that occurs in every such secret, regular expression of the secret, and replacement."""
 _ASSIGNED = re.compile(r"(?:^-e|\b)([A-Z_][A-Z0-9_]*)=(?=[^\s,])")
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether a variable or a flag of that name has a secret as its value."""
+    """Return whether the value of a variable or flag with that name is a secret."""
     return name.upper().endswith(SECRET_ENDINGS)
 
 
 def known_issuer(value: str) -> str | None:
-    """Return who issues secrets that begin as *value* does; None if nobody is known."""
+    """Return the issuer of secrets with the prefix of *value*; None if unknown."""
     return next((form.issuer for form in _FORMS if value.startswith(form.prefix)), None)
 
 
 def holds_secret(text: str) -> bool:
-    """Tell whether there is a secret of a known form in *text*, e.g. a password in a URL."""
+    """Return whether *text* contains a secret of a known form, e.g. a password in a URL."""
     return Redactor().text(text) != text
 
 
 def assigned_secrets(text: str) -> tuple[str, ...]:
-    """Return the names of secrets that *text* gives a value, as ``--env HF_TOKEN=...`` does."""
+    """Return the names of secrets that *text* sets, as in ``--env HF_TOKEN=...``."""
     return tuple(name for name in _ASSIGNED.findall(text) if is_secret_name(name))
 
 
 def secret_flags(args: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield position and name of every flag of *args* that has a secret as its value.
+    """Yield position and name of every flag in *args* whose value is a secret.
 
-    A flag without a value is none: ``--hf-token`` alone means the token of the last login.
+    Flags without a value are left out: ``--hf-token`` alone uses the token of the last login.
     """
     for position, word in enumerate(args):
         flag, equals, value = word.partition("=")
@@ -122,16 +125,16 @@ def secret_flags(args: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redactor:
-    """Takes secrets out of text: those whose values are known, and those of known forms."""
+    """Redacts secrets in text: given values, and secrets of known forms."""
 
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """By every way to write a secret: the name of its variable."""
+    """Name of the variable by value of the secret, in every notation of the value."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str], passed: Iterable[str] = ()) -> Redactor:
-        """Return what redacts the secrets of *environment*.
+        """Return a redactor for the secrets of *environment*.
 
-        :param passed: names of variables that are secret whatever they are called.
+        :param passed: names of further variables that are secret.
         """
         wanted = {*passed, *filter(is_secret_name, environment)}
         written = {
@@ -142,7 +145,7 @@ class Redactor:
         return cls(names=dict(sorted(written.items(), key=lambda item: -len(item[0]))))
 
     def text(self, text: str) -> str:
-        """Return *text* with the name of its variable, or a mark, in place of each secret."""
+        """Return *text* with each secret replaced by the name of its variable, or by a mark."""
         for secret, name in self.names.items():
             if secret in text:
                 text = text.replace(secret, f"<{name}>")
@@ -152,7 +155,7 @@ class Redactor:
         return text
 
     def value(self, value: T) -> T:
-        """Return *value* with every text in it redacted; the very same where there is no secret."""
+        """Return *value* with all texts in it redacted; the same object if there is no secret."""
         redacted: Any = self._redact(value)
         return redacted  # type: ignore[no-any-return]
 
@@ -180,7 +183,7 @@ def _same(new: Iterable[Any], old: Iterable[Any]) -> bool:
 
 
 def _ways_to_write(value: str) -> Iterator[str]:
-    """Yield a secret as it stands in text, JSON, Python and URLs; nothing if it is too common."""
+    """Yield a secret in the notations of text, JSON, Python and URLs; nothing if too short."""
     lines = value.splitlines()
     for line in (each.strip() for each in lines):
         if len(line) >= _MIN_LENGTH * min(len(lines), 2) and not line.isdecimal():

@@ -1,4 +1,4 @@
-"""Secrets that stand in a system file, and what to write instead."""
+"""Find secrets in a system file, and say what to write instead."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pytest_pdserve.values.secrets import secret_flags
 
 Pointer = tuple[str | int, ...]
 SESSION_KEYS = ("VLLM_API_KEY", "OPENAI_API_KEY")
-"""Variables that carry the key of the endpoint, which a session sets itself."""
+"""Variables of the endpoint's API key, which a session sets itself."""
 _VARIABLES = ("env", "pd_env")
 _FLAGS = {"--hf-token": "HF_TOKEN"}
-"""Flags whose value vLLM also reads from a variable."""
+"""Flags whose value vLLM also reads from a variable, with its name."""
 
 
 def secrets_in(data: Any, pointer: Pointer = ()) -> Iterator[tuple[Pointer, str]]:
-    """Yield where *data* of a system file holds a secret, and a sentence that does not repeat it.
+    """Yield the pointer of every secret in *data*, and a sentence that does not repeat it.
 
-    :param pointer: of *data* in the file.
+    :param data: content of a system file, or a part of it.
+    :param pointer: pointer of *data* in the file.
     """
     if isinstance(data, Mapping):
         for key, value in data.items():
@@ -41,11 +42,11 @@ def secrets_in(data: Any, pointer: Pointer = ()) -> Iterator[tuple[Pointer, str]
         for position, value in enumerate(data):
             yield from secrets_in(value, (*pointer, position))
     elif isinstance(data, str):
-        yield from ((pointer, said) for said in _said_of(data, pointer))
+        yield from ((pointer, fault) for fault in _faults_of(data, pointer))
 
 
-def _said_of(text: str, pointer: Pointer) -> Iterator[str]:
-    """Yield what is wrong with one text: at most one sentence."""
+def _faults_of(text: str, pointer: Pointer) -> Iterator[str]:
+    """Yield at most one sentence about a secret in one text."""
     variable = len(pointer) > 1 and pointer[-2] in _VARIABLES
     if "@" in text and any(str(key).endswith(("url", "urls")) for key in pointer[-2:]):
         yield "holds a password: remove it, and put the key into PDSERVE_API_KEY"
@@ -53,7 +54,7 @@ def _said_of(text: str, pointer: Pointer) -> Iterator[str]:
     if names := assigned_secrets(text):
         yield f"gives the secret {names[0]} a value: {_advice(names[0])}"
     elif issuer := known_issuer(text) if variable else None:
-        yield f"begins as secrets of {issuer} do: {_advice(str(pointer[-1]))}"
+        yield f"begins like a secret of {issuer}: {_advice(str(pointer[-1]))}"
     elif holds_secret(text):
         yield f"holds a secret: {_advice(str(pointer[-1]) if variable else '')}"
 
@@ -65,12 +66,12 @@ def _advice_for(flag: str) -> str:
 
 
 def _advice(name: str = "") -> str:
-    """Say how a secret reaches the servers: by the name of its variable."""
+    """Return how to pass a secret to servers: by the name of its variable."""
     if name in SESSION_KEYS:
         return "remove it, the session makes a key of its own"
-    said = f'"{name}"' if name else "the name of a variable that has it"
+    variable = f'"{name}"' if name else "the name of a variable that has it"
     return (
         "this file goes into records, and arguments are seen by everyone on a node; write "
-        f"pass_env = [{said}] at the top of the file instead, and set the variable where pytest "
-        "runs"
+        f"pass_env = [{variable}] at the top of the file instead, and set the variable where "
+        "pytest runs"
     )

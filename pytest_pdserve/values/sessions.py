@@ -1,4 +1,4 @@
-"""Sessions as records and baselines name them, and the night that each belongs to."""
+"""References to sessions, and the night of a session."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ from pytest_pdserve.values.text import Word
 
 
 def utc_text(moment: datetime) -> str:
-    """Return *moment* as records hold it, to the millisecond."""
+    """Return *moment* as ISO 8601 in UTC, with milliseconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRef:
-    """One pytest session, or one import of result files."""
+    """Reference to a pytest session, or to an import of result files."""
 
     id: Word
     """Name of its run folder, e.g. ``20260822T101500-p5-efa``."""
     started_at: Utc | None = None
-    """When it began; None where nothing says it."""
+    """Time of its begin; None if not known."""
     simulated_night: int | None = None
-    """Night that a simulated system named; None for others."""
+    """Number of the night of a simulated system; None for others."""
 
     @property
     def began(self) -> datetime | None:
-        """:attr:`started_at` as a moment."""
+        """:attr:`started_at` as a datetime."""
         return None if self.started_at is None else datetime.fromisoformat(self.started_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRef:
-    """What a run folder says of itself before any record lies in it."""
+    """Session and system of a run folder, written before any record."""
 
     session: SessionRef
-    """The session."""
+    """Session."""
     system: Word
-    """Name of the system that it measures."""
+    """Name of its system."""
 
 
 def night_of(session: SessionRef, newest: SessionRef) -> str:
-    """Return the night of *session* by its date, counted back from *newest* in steps of 24 h.
+    """Return the date of the night of *session*, counted back from *newest* in steps of 24 h.
 
-    Sessions that began nearer than half a day to such a step are of one night: they have more in
-    common than others. A simulated night is the one that the system file named; a session whose
-    time is not known is a night of its own.
+    Sessions that began within half a day of such a step belong to the same night. A simulated night
+    is named by its number; a session without a time is a night of its own.
     """
     if session.simulated_night is not None:
         return f"simulated night {session.simulated_night}"

@@ -1,16 +1,16 @@
-"""What differs between two hosts."""
+"""Describe differences between two hosts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Protocol
 
-_MOST_SAID = 4
-"""Differences that one sentence names."""
+_MAX_SHOWN = 4
+"""Largest number of differences in a sentence."""
 
 
 class Measured(Protocol):
-    """What was measured on a host."""
+    """Something that was measured on a host."""
 
     @property
     def fingerprint(self) -> str | None:
@@ -18,11 +18,11 @@ class Measured(Protocol):
 
     @property
     def host(self) -> Mapping[str, str]:
-        """Hardware, and settings of the system file."""
+        """Hardware and settings of the system file."""
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Return what differs between two hosts, a phrase each; nothing where one is not known."""
+    """Return the differences between two hosts, a phrase each; empty if one is not known."""
     if not (old and new):
         return []
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
@@ -30,9 +30,9 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def unlike(sources: Measured, fingerprint: str, host: Mapping[str, str]) -> str:
-    """Return in words why values of *sources* are not those of a host of another fingerprint."""
-    said = changes(sources.host, host)
-    more = [f"and {len(said) - _MOST_SAID} more"] if len(said) > _MOST_SAID else []
-    if not said:
+    """Return the differences between the host of *sources* and another host, as text."""
+    phrases = changes(sources.host, host)
+    more = [f"and {len(phrases) - _MAX_SHOWN} more"] if len(phrases) > _MAX_SHOWN else []
+    if not phrases:
         return f"fingerprint {sources.fingerprint}, here {fingerprint}"
-    return "; ".join([*said[:_MOST_SAID], *more])
+    return "; ".join([*phrases[:_MAX_SHOWN], *more])

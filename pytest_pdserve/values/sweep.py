@@ -1,4 +1,4 @@
-"""The article's two panels as one system runs them, and where in them a workload stands."""
+"""Sweeps: the workloads of the article's two panels on one system."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ ARTICLE_OUTPUT_LENS = (256, 512, 1024, 2048, 4096)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A workload of the sweep, and what the article has in its place; that is no part of its id."""
+    """A workload of a sweep, and the point of the article that it corresponds to."""
 
     workload: Workload
-    """The load."""
+    """Load."""
     panels: tuple[Panel, ...]
-    """Panels that it is in."""
+    """Panels that contain it."""
     article_lengths: tuple[int, int] | None = None
-    """Prompt and output length of the article's cell that it stands for, tokens; None where the
-    data set brings its own lengths."""
+    """Prompt and output length of the article's point, tokens; None for data sets with lengths of
+    their own."""
 
     @property
     def id(self) -> str:
@@ -49,12 +49,12 @@ class Point:
 
     @property
     def test_id(self) -> str:
-        """Short name among the points of one sweep, e.g. ``512-256``."""
+        """Short name, unique in a sweep, e.g. ``512-256``."""
         return self.workload.parts.get("lengths", self.workload.id)
 
     @property
     def name(self) -> str:
-        """Name in claims, in the article's lengths: ``512-256``, ``512-256-rate8``."""
+        """Name in claims, with the article's lengths: ``512-256``, ``512-256-rate8``."""
         if self.article_lengths is None:
             return self.workload.id
         rate = self.workload.parts.get("rate")
@@ -63,14 +63,16 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """The article's two panels, as one system runs them."""
+    """The article's two panels on one system."""
 
     input_lens: Lengths | None = None
-    """Prefill panel: prompt lengths, at the first of :attr:`output_lens`; None is the article's."""
+    """Prefill panel: prompt lengths, with the first of :attr:`output_lens`; None for the
+    article's."""
     output_lens: Lengths | None = None
-    """Decode panel: output lengths, at the first of :attr:`input_lens`; None is the article's."""
+    """Decode panel: output lengths, with the first of :attr:`input_lens`; None for the
+    article's."""
     length_divisor: Annotated[int, Meta(ge=1, le=10_000_000)] = 1
-    """What the article's lengths are divided by on a system that is too slow for them."""
+    """Divisor of all lengths, for systems that are too slow for the article's."""
     num_prompts: Prompts = 1024
     """Requests per cell."""
     request_rate: Rate | None = None
@@ -78,21 +80,20 @@ class Sweep:
     burstiness: Factor = 1.0
     """Shape of the gaps between requests; 1 is a Poisson process."""
     ramp_up: RampUp | None = None
-    """How the rate grows at the start; None is a constant rate."""
+    """Increase of the rate at the start; None for a constant rate."""
     max_concurrency: Concurrency | None = None
-    """Requests in flight at most; the article sets no bound."""
+    """Largest number of requests in flight; None for no limit, as in the article."""
     dataset: Name = "random"
-    """``--dataset-name``; one that brings its own lengths makes a sweep of one load."""
+    """``--dataset-name``; a data set with lengths of its own makes a sweep of one load."""
     options: Options = field(default_factory=dict)
     """Further options of ``vllm bench serve``."""
     repeats: Annotated[int, Meta(ge=1, le=9999)] | None = None
-    """Runs per cell where limits alone decide (None: 1); at most so many, the confirmations of a
-    suspicious cell among them, where nights are judged (None: 4)."""
+    """Runs of a cell on each start of its servers; None for 1."""
 
     def points(self) -> tuple[Point, ...]:
-        """Return the sweep's points, shared ones once: 8 for the article's 4 + 5.
+        """Return the points of both panels, common ones once: 8 for the article's 4 + 5.
 
-        :raises ConfigError: if a length cannot be divided, or the data set takes none.
+        :raises ConfigError: if a length cannot be divided, or the data set has lengths of its own.
         """
         return _points(self)
 
@@ -106,7 +107,7 @@ class Sweep:
 
 @functools.lru_cache(maxsize=64)
 def _points(sweep: Sweep) -> tuple[Point, ...]:
-    """Make the points of a sweep once: a session asks for them all the time."""
+    """Return the points of a sweep; cached, since a session often needs them."""
     if sweep.dataset == UNKNOWN:
         raise ConfigError("sweep.dataset = 'unknown': expected a --dataset-name of the client")
     if sweep.dataset not in LENGTH_FLAGS:

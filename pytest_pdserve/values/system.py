@@ -1,4 +1,4 @@
-"""Systems: what kind of machine serves, with which model, transfer and limits."""
+"""Systems: machines, model, KV transfer, workloads and limits of a system file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_pdserve.values.transfer import TransferSpec
 T = TypeVar("T")
 Text = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]
-"""Eleven days at most: no call of the operating system waits for more than 24."""
+"""At most eleven days, since calls of the operating system wait for at most 24."""
 Gib = Annotated[float, Meta(ge=0, le=1_000_000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?![\s\S])")]
@@ -36,33 +36,33 @@ class ClusterSpec:
     """The machines of a system."""
 
     kind: Text | None = None
-    """Name of the backend that provides servers; None where there are none, only figures."""
+    """Name of the backend that provides servers; None for a system of figures only."""
     nodes: Annotated[int, Meta(ge=1, le=10_000)]
-    """Nodes; on a local system, slots of this machine."""
+    """Number of nodes; on a local system, slots of this machine."""
     gpus_per_node: Annotated[int, Meta(ge=1, le=1024)]
     """GPUs of a node; a CPU slot counts as one."""
     device: Literal["cpu", "gpu"] | None = None
-    """What instances compute on. On a local system ``gpu`` gives each slot GPUs of its own; None
-    leaves GPUs to vLLM."""
+    """Device of instances. On a local system, ``gpu`` assigns GPUs to each slot; None leaves the
+    choice of GPUs to vLLM."""
     share_engines: bool = False
-    """Whether one start of instances serves every topology whose instances are alike but for their
-    role; ``--pdserve-share-engines`` sets it."""
+    """Whether one start of instances serves all topologies whose instances differ only in their
+    role; ``--pdserve-share-engines`` overrides it."""
     shared_host: bool = False
     """Whether all nodes are one machine, so that instances compete for its cores."""
     memory_per_instance_gib: Gib = 0.0
-    """Memory that one instance needs at most, GiB; 0 is not checked."""
+    """Memory that one instance needs, GiB, checked before a start; 0 for no check."""
     bind_host: Text | None = None
-    """Address that servers listen on, e.g. ``0.0.0.0`` for all of a node; None for that of the
-    chosen interface alone: the router asks nobody for a key."""
+    """Address on which servers listen, e.g. ``0.0.0.0`` for all of a node; None for that of the
+    chosen interface only, since the router does not check API keys."""
     price_per_gpu_hour: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
-    """What a GPU costs by the hour, held by a session; None where nobody says."""
+    """Price of a GPU per hour; None if not known."""
     currency: Text = "USD"
-    """Of the price."""
+    """Currency of the price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortScheme:
-    """Where ports are looked for; each kind goes up from its base to the first that is free."""
+    """Ranges of ports; each kind of port is the first free one from its base on."""
 
     http: Port = 8000
     """Base for instances and router."""
@@ -71,32 +71,32 @@ class PortScheme:
     rpc: Port = 13345
     """Base for the data-parallel RPC of a group."""
     span: Annotated[int, Meta(ge=1, le=64_512)] = 1000
-    """Ports of each kind that may be tried."""
+    """Number of ports of each kind that are tried."""
 
 
 Extra = Mapping[Text, str | int | float | bool]
 FABRIC_LIBRARIES = "fabric"
-"""What ``[kv_transfer] libraries`` writes for the folder that ``pdserve fabric install`` makes."""
+"""Value of ``[kv_transfer] libraries`` for the folder made by ``pdserve fabric install``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleServing:
-    """What instances of one role are given beside what all are: ``[model.decode]``."""
+    """Additional settings of instances of one role, e.g. ``[model.decode]``."""
 
     serve_args: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``."""
     env: Variables = field(default_factory=dict)
     """Further environment."""
     program: Text | None = None
-    """Program that runs ``serve`` for this role; None takes ``[programs] vllm``."""
+    """Program that runs ``serve`` for this role; None for ``[programs] vllm``."""
     revision: Text | None = None
-    """Folder whose ``model`` is served for this role under the path of the system's: another
+    """Folder whose ``model`` is served for this role, under the name of the system's model: another
     revision of the same model. The program must then be a path, or be on PATH."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleTransfer:
-    """What the KV connector of one role is given beside what all are: ``[kv_transfer.decode]``."""
+    """Additional settings of the KV connector of one role, e.g. ``[kv_transfer.decode]``."""
 
     extra_config: Extra = field(default_factory=dict)
     """Further keys of ``kv_connector_extra_config``."""
@@ -104,63 +104,63 @@ class RoleTransfer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """What is served."""
+    """Model that is served."""
 
     path: Text = ""
-    """Folder or hub name, as ``vllm serve`` takes it; ``tiny`` is made on the spot. Empty where
-    :attr:`shape` is given."""
+    """Folder or hub name for ``vllm serve``; ``tiny`` for a small generated model. Empty if
+    :attr:`shape` is set."""
     shape: Text | None = None
-    """Model whose size is served with random weights, in place of :attr:`path`: a name, e.g.
+    """Shape of a model that is served with random weights, instead of :attr:`path`: a name, e.g.
     ``deepseek-v2-lite``, or a folder with a ``config.json``."""
     serve_args: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``, for every instance."""
     roles: Mapping[str, RoleServing] = field(default_factory=dict)
-    """By role; in the file a table for each, ``[model.decode]``."""
+    """Settings by role; a table for each in the file, e.g. ``[model.decode]``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """Executables; a bare name is looked for beside this Python, then on PATH."""
+    """Executables; a name without a path is searched in the folder of this Python, then on PATH."""
 
     vllm: Text = "vllm"
-    """Runs ``serve`` and ``bench serve``."""
+    """Program for ``serve`` and ``bench serve``."""
     router: Text = "vllm-router"
-    """The router."""
+    """Program of the router."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvTransfer:
-    """How the KV cache moves from prefill to decode."""
+    """KV transfer from prefill to decode."""
 
     connector: Text = "NixlConnector"
     """vLLM's KV connector."""
     backend: Literal["LIBFABRIC", "UCX"] = "LIBFABRIC"
     """NIXL backend: ``LIBFABRIC`` or ``UCX``."""
     buffer_device: Text | None = None
-    """``kv_buffer_device``; None keeps vLLM's default."""
+    """``kv_buffer_device``; None for vLLM's default."""
     libraries: Text | None = None
-    """Where instances have NIXL and libfabric from: ``fabric`` is the folder that ``pdserve fabric
-    install`` makes, a path another such folder; None leaves it to the environment."""
+    """Folder of NIXL and libfabric: ``fabric`` for the one made by ``pdserve fabric install``, or a
+    path of another such folder; None uses the environment's."""
     load_failure_policy: Literal["fail", "recompute"] = "fail"
-    """``fail`` shows a lost transfer as an error; ``recompute`` would hide it."""
+    """``fail`` reports a lost transfer as an error; ``recompute`` would hide it."""
     extra_config: Extra = field(default_factory=dict)
     """Further keys of ``kv_connector_extra_config``, e.g. ``kv_lease_duration``."""
     roles: Mapping[str, RoleTransfer] = field(default_factory=dict)
-    """By role; in the file a table for each, ``[kv_transfer.decode]``."""
+    """Settings by role; a table for each in the file, e.g. ``[kv_transfer.decode]``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long things may take, seconds."""
+    """Time limits, seconds."""
 
     ready_s: Seconds = 1800.0
-    """From start to all instances healthy (the article's launcher: 1800 s)."""
+    """From the start until all instances are healthy (the article's launcher: 1800 s)."""
     warmup_s: Seconds = 300.0
     """For one warm-up request."""
     bench_start_s: Seconds = 120.0
-    """For the benchmark client to start and stop, beside the work asked."""
+    """For the benchmark client to start and stop, in addition to the load."""
     slowest_tok_s: Seconds = 50.0
-    """Below this rate, tokens/s of prompt and output together, a benchmark counts as hung."""
+    """Rate in tokens/s of prompt and output together, below which a benchmark counts as hung."""
     stop_s: Seconds = 15.0
     """From SIGTERM to SIGKILL of a process group."""
 
@@ -173,25 +173,25 @@ class Judgement:
     """How runs on this system are judged."""
 
     host_references: bool = False
-    """Whether each host keeps references of its own, in the user's state folder, instead of the
-    system's one baseline."""
+    """Whether each host has its own references, in the user's state folder, instead of one baseline
+    for the system."""
     claims: Literal["enforce", "report"] = "enforce"
-    """``report`` shows claims with their numbers and never fails on them."""
+    """``report`` shows claims with their numbers, and never fails on them."""
     max_reruns: Annotated[int, Meta(ge=0, le=100_000)] = 48
-    """Runs of suspicious cells on fresh starts that one session may make."""
+    """Largest number of runs of suspicious cells on fresh starts in a session."""
     floors: Floors = field(default_factory=dict)
-    """Metric and least limit, as a fraction of worse by ratio, where it is not the metric's own:
+    """Smallest limit by metric, as a fraction of worse by ratio, if it is not the metric's default:
     about five times the metric's spread on this system."""
     sees: Floors = field(default_factory=dict)
-    """Metric and limit that a cell should not exceed: what this system promises to see. Default:
-    twice the floor."""
+    """Limit by metric that no cell should exceed: the smallest change that this system promises to
+    detect. Default: twice the floor."""
 
     def floor(self, metric: str) -> float:
-        """Return the least limit of *metric*, as a fraction."""
+        """Return the smallest limit of *metric*, as a fraction."""
         return self.floors.get(metric, METRICS[metric].floor)
 
     def promise(self, metric: str) -> float:
-        """Return the largest limit of *metric* that the system promises, as a fraction."""
+        """Return the largest promised limit of *metric*, as a fraction."""
         return self.sees.get(metric, 2 * self.floor(metric))
 
     @property
@@ -208,16 +208,16 @@ class Sanity:
     """Limits above which a run is invalid on this system."""
 
     max_preemptions_per_request: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.1
-    """Preemptions of a decode instance per request: each prefills again there."""
+    """Preemptions of a decode instance per request: each makes it prefill again."""
     max_prefilled_again_share: Fraction = 0.01
-    """Share of prompt tokens, without each prompt's last, that decode instances compute."""
+    """Share of prompt tokens, without each prompt's last, that decode instances compute again."""
 
 
 ClientKind = Literal["vllm", "vllm-command", "precise"]
 CLIENTS_OF_VLLM: tuple[ClientKind, ...] = ("vllm", "vllm-command")
-"""Clients that are a part of vLLM: they run where it is installed, in an image too."""
+"""Clients that are part of vLLM: they run where vLLM is installed, also in a container."""
 UNNAMED_CLIENT: ClientKind = "vllm-command"
-"""Client of records and references that do not name theirs: the only one of earlier releases."""
+"""Client of records and references that do not name theirs: the only one in earlier releases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,23 +225,23 @@ class BenchSpec:
     """The benchmark client."""
 
     client: ClientKind | None = None
-    """``vllm``: vLLM's own client, in one process for all cells; ``vllm-command``: the command
-    ``vllm bench serve`` for each cell; ``precise``: times are taken at the socket. None: ``vllm``,
-    or ``precise`` for an endpoint that is up where vLLM is not installed."""
+    """``vllm``: vLLM's client, in one process for all cells; ``vllm-command``: the command
+    ``vllm bench serve`` for each cell; ``precise``: takes times at the socket. None for ``vllm``,
+    or for ``precise`` with an attached endpoint if vLLM is not installed."""
     python: Text | None = None
-    """Python of another environment, whose vLLM is the client; None takes that of the servers."""
+    """Python of another environment, whose vLLM is the client; None for that of the servers."""
     args: tuple[str, ...] = ()
-    """Further arguments, as on the command line of ``vllm bench serve``."""
+    """Further arguments of ``vllm bench serve``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterSpec:
-    """What ``vllm-router`` is given beside what the plan sets."""
+    """Settings of ``vllm-router``."""
 
     args: tuple[str, ...] = ()
-    """Further arguments; ``--policy`` replaces the plan's own."""
+    """Further arguments; ``--policy`` replaces the default policy."""
     extra_flags: tuple[str, ...] = ()
-    """Flags that this router knows and no release known to pytest-pdserve does."""
+    """Flags of this router that are in no release known to pytest-pdserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,11 +249,11 @@ class System:
     """One kind of machine and fabric; ``baselines/<name>/system.toml``."""
 
     name: str
-    """Folder under ``baselines``."""
+    """Name of its folder in ``baselines``."""
     source: str
-    """File that says so."""
+    """System file."""
     description: Text
-    """One line for people."""
+    """Description in one line."""
     cluster: ClusterSpec
     """Machines."""
     model: ModelSpec
@@ -273,31 +273,31 @@ class System:
     judgement: Judgement = field(default_factory=Judgement)
     """How runs are judged."""
     sanity: Sanity = field(default_factory=Sanity)
-    """What makes a run invalid."""
+    """Limits of valid runs."""
     figures: Text | None = None
-    """File of figures beside the system file, which claims are judged by where nothing is measured;
-    None where there are none."""
+    """File of figures in the folder of the system file, by which claims are judged instead of
+    measurements; None for a system that is measured."""
     simulated: bool = False
-    """Whether its backend only computes, and no server ever runs."""
+    """Whether its backend simulates servers."""
     tables: Mapping[str, Any] = field(default_factory=dict)
-    """Tables that only its backend reads, each as the backend's own dataclass."""
+    """Tables of its backend, each as a dataclass of the backend."""
     tensor_parallel: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    """GPUs per engine where the topology's name does not say; None takes the whole node."""
+    """GPUs per engine for topologies without a ``-tp`` suffix; None for all GPUs of a node."""
     env: Variables = field(default_factory=dict)
     """Environment of every server process."""
     pd_env: Variables = field(default_factory=dict)
-    """Environment of instances that take part in KV transfer, beside :attr:`env`."""
+    """Environment of instances that move KV caches, in addition to :attr:`env`."""
     pass_env: tuple[VariableName, ...] = ()
-    """Names of variables that instances and the client get from the environment of the session;
-    their values are never written."""
+    """Names of variables that instances and the client get from the session's environment; their
+    values are never written."""
     router: RouterSpec = field(default_factory=RouterSpec)
     """The router."""
     bench: BenchSpec = field(default_factory=BenchSpec)
     """The benchmark client."""
     transfer: TransferSpec = field(default_factory=TransferSpec)
-    """What is measured between nodes without a model."""
+    """Transfers between nodes without a model."""
     stack: StackSpec = field(default_factory=StackSpec)
-    """How environments are built for other versions of what serves."""
+    """Settings for building environments with other versions."""
 
     def program(self, role: str) -> str:
         """Return the program that runs ``serve`` for instances of *role*."""
@@ -313,7 +313,7 @@ class System:
         return (*self.model.serve_args, *own.serve_args)
 
     def role_env(self, role: str) -> Mapping[str, str]:
-        """Return what instances of *role* have in their environment beside all others."""
+        """Return the additional environment of instances of *role*."""
         return self.model.roles.get(role, RoleServing()).env
 
     def kv_extra_config(self, role: str) -> Extra:
@@ -322,12 +322,12 @@ class System:
         return {**self.kv_transfer.extra_config, **own.extra_config}
 
     def table(self, name: str, kind: type[T]) -> T:
-        """Return the backend's own table called *name*; its defaults where it is not given."""
-        found = self.tables.get(name)
-        return found if isinstance(found, kind) else kind()
+        """Return the backend's table *name*; its defaults if it is not in the file."""
+        table = self.tables.get(name)
+        return table if isinstance(table, kind) else kind()
 
     def check(self) -> None:
-        """Refuse what does not go together; each key alone is the schema's business.
+        """Raise if settings contradict each other; single keys are checked by the schema.
 
         :raises ConfigError: if the sweep's lengths cannot be divided, containers contradict
             themselves, or a variable is both passed through and set.
@@ -339,7 +339,7 @@ class System:
         self._check_extra()
 
     def _check_model(self) -> None:
-        """Refuse a system that names no model, or two."""
+        """Raise if the system has no model, or two."""
         if not self.model.path and self.model.shape is None:
             raise ConfigError(
                 "/model: names no model; write path = a folder or hub name, or shape = "
@@ -352,7 +352,7 @@ class System:
             )
 
     def _check_extra(self) -> None:
-        """Refuse numbers that the JSON of the KV connector's arguments cannot hold."""
+        """Raise if a number of the KV connector's arguments cannot be written as JSON."""
         tables = {"kv_transfer": self.kv_transfer.extra_config}
         tables |= {f"kv_transfer/{r}": t.extra_config for r, t in self.kv_transfer.roles.items()}
         for table, extra in tables.items():
@@ -363,7 +363,7 @@ class System:
                     )
 
     def _check_passed(self) -> None:
-        """Refuse variables to pass through that the session or this file sets itself."""
+        """Raise if a variable to pass through is set by the session or the system file."""
         tables = {"env": self.env, "pd_env": self.pd_env}
         tables |= {f"model/{role}/env": own.env for role, own in self.model.roles.items()}
         for position, name in enumerate(self.pass_env):

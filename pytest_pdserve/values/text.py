@@ -1,4 +1,4 @@
-"""Texts of stored files: what one line, a day and a moment look like."""
+"""Types of texts in stored files: line, word, day and time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from msgspec import Meta
 
 _PRINTABLE = r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029\ud800-\udfff]"
 Line = Annotated[str, Meta(pattern=rf"^{_PRINTABLE}*(?![\s\S])")]
-"""One line that every terminal can show."""
+"""One line of printable characters."""
 Word = Annotated[str, Meta(pattern=rf"^{_PRINTABLE}*(?![\s\S])", min_length=1)]
-"""The same, not empty."""
+"""One non-empty line of printable characters."""
 Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(?![\s\S])")]
-"""ISO 8601."""
+"""Date, ISO 8601."""
 MOMENT_FORMAT = "utc"
 """JSON schema's ``format`` of :data:`Utc`."""
 Utc = Annotated[
@@ -23,11 +23,11 @@ Utc = Annotated[
         extra_json_schema={"format": MOMENT_FORMAT},
     ),
 ]
-"""A moment, ISO 8601."""
+"""Time in UTC, ISO 8601."""
 
 
 def is_moment(text: object) -> bool:
-    """Tell whether *text* is a moment that there is; other types are no business of a format."""
+    """Return whether *text* is an existing time; True for other types, as JSON schema's formats."""
     if not isinstance(text, str):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Topologies: which roles a group of instances has, and the grammar of their names."""
+"""Topologies: groups of instances with roles, and the grammar of their names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.roles import Role
 
 ARTICLE_TOPOLOGIES = ("dp", "route2", "route4", "1p3d", "2p2d")
-"""The five that the article measured, in its order; what ``--topology all`` means."""
+"""Topologies of the article, in its order; ``--topology all`` selects them."""
 
 _FORMS = "'dp', 'route<R>', '<x>p<y>d' or '<R>x<x>p<y>d', each with an optional '-tp8' or '-tp4x8'"
 _NUMBER = "[0-9]{1,6}"
 _TP = rf"(?:-tp(?P<tp>{_NUMBER}(?:x{_NUMBER})*))?"
-_TOGETHER = re.compile(rf"(?:(?P<dp>dp)|route(?P<groups>{_NUMBER})){_TP}")
+_AGGREGATED_NAME = re.compile(rf"(?:(?P<dp>dp)|route(?P<groups>{_NUMBER})){_TP}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,19 +28,19 @@ class Part:
     role: str
     """Name of the role, one of :data:`ROLES`."""
     count: int
-    """Instances, a node each; of a group whose instances do all, its nodes form one."""
+    """Number of instances, each on its own node; an aggregated group counts as one."""
     tp: int | None = None
-    """GPUs per engine; None means the system's own choice."""
+    """GPUs per engine; None for the system's default."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Size:
-    """What a topology takes of a system."""
+    """Nodes and GPUs that a topology uses."""
 
     nodes: int
-    """Nodes; on a local system, slots of this machine."""
+    """Number of nodes; on a local system, slots of this machine."""
     gpus: int
-    """GPUs; a slot of a CPU counts as one."""
+    """Number of GPUs; a CPU slot counts as one."""
 
     def __str__(self) -> str:
         counts = {"node": self.nodes, "GPU": self.gpus}
@@ -49,10 +49,10 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """Identical groups of instances, which do all alike or have roles."""
+    """Identical groups of instances, aggregated or with prefill and decode roles."""
 
     groups: int
-    """Identical groups; a router spreads requests over them."""
+    """Number of groups; a router spreads requests over them."""
     parts: tuple[Part, ...]
     """Roles of a group, in the order of :data:`ROLES`."""
 
@@ -63,12 +63,12 @@ class Topology:
 
     @property
     def per_group(self) -> int:
-        """Instances of a group."""
+        """Number of instances in a group."""
         return sum(part.count for part in self.parts)
 
     @property
     def id(self) -> str:
-        """The one spelling under which records and baselines know the topology."""
+        """Canonical name, used in records and baselines."""
         if self.disaggregated:
             prefix = f"{self.groups}x" if self.groups > 1 else ""
             shape = prefix + "".join(f"{p.count}{ROLES[p.role].letter}" for p in self.parts)
@@ -77,14 +77,14 @@ class Topology:
         sizes = [part.tp for part in self.parts]
         if None in sizes:
             return shape
-        said = sizes[:1] if len(set(sizes)) == 1 else sizes
-        return f"{shape}-tp{'x'.join(map(str, said))}"
+        shown = sizes[:1] if len(set(sizes)) == 1 else sizes
+        return f"{shape}-tp{'x'.join(map(str, shown))}"
 
     @classmethod
     def parse(cls, text: str) -> Topology:
-        """Read a topology's name.
+        """Parse the name of a topology.
 
-        :raises ConfigError: if *text* is not of the grammar, or is a second spelling of a name.
+        :raises ConfigError: if *text* is malformed, or not the canonical name.
         """
         roles = [role for role in ROLES.values() if role.letter]
         apart = re.compile(
@@ -92,7 +92,7 @@ class Topology:
             + "".join(rf"(?:(?P<{r.name}>{_NUMBER}){r.letter})?" for r in roles)
             + _TP
         )
-        together, split = _TOGETHER.fullmatch(text), apart.fullmatch(text)
+        together, split = _AGGREGATED_NAME.fullmatch(text), apart.fullmatch(text)
         match = together or split
         if match is None or not (together or any(match[role.name] for role in roles)):
             raise ConfigError(f"topology {text!r:.80} is not of the form {_FORMS}")
@@ -132,7 +132,7 @@ def _check_roles(text: str, given: Sequence[Role], counts: dict[str, int]) -> No
 def _sizes(
     text: str, match: re.Match[str], counts: Sequence[tuple[str, int]]
 ) -> Sequence[int | None]:
-    """The tensor-parallel size of each part: one for all, or one for each."""
+    """Return the tensor-parallel size of each part; a single size applies to all."""
     if not match["tp"]:
         return [None] * len(counts)
     sizes = [int(size) for size in match["tp"].split("x")]
@@ -152,13 +152,13 @@ def _sizes(
 
 
 def parse_topologies(text: str) -> tuple[Topology, ...]:
-    """Read ``ID[,ID…]`` or ``all``.
+    """Parse ``ID[,ID…]`` or ``all``.
 
-    :raises ConfigError: if an id is unknown or stands twice.
+    :raises ConfigError: if an id is invalid or occurs twice.
     """
     names = ARTICLE_TOPOLOGIES if text == "all" else tuple(part.strip() for part in text.split(","))
     topologies = tuple(Topology.parse(name) for name in names)
     for name, count in Counter(names).items():
         if count > 1:
-            raise ConfigError(f"topology {name!r:.80} stands {count} times in {text!r:.80}")
+            raise ConfigError(f"topology {name!r:.80} occurs {count} times in {text!r:.80}")
     return topologies

@@ -1,4 +1,4 @@
-"""Transfers between two nodes without a model: what is asked for, and what was measured."""
+"""Transfers between two nodes without a model: settings, measurements and references."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ InFlight = Annotated[int, Meta(ge=1, le=1024)]
 GbPerS = Annotated[float, Meta(gt=0, le=1_000_000)]
 
 BenchRates = Mapping[tuple[str, str], Sequence[float | None]]
-"""GB/s that nixlbench showed, one for every two nodes and None where it failed, by backend and id
-of the shape."""
+"""GB/s of nixlbench by backend and id of the shape, one for each pair of nodes; None for a failed
+pair."""
 MIN_LIMIT = 0.10
-"""Least change that is a FAIL, as a fraction of the reference."""
+"""Minimum limit, as a fraction of the reference."""
 SPREADS = 5.0
-"""Spreads that a change must exceed to be a FAIL."""
+"""Limit in spreads."""
 MAX_RUNS = 20
-"""Accepted runs that a reference keeps, the newest."""
+"""Number of accepted runs that a reference keeps, the newest."""
 _MAD_TO_SD = 1.4826
 """Standard deviations in a median absolute deviation of a normal distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSpec:
-    """``[transfer]`` of a system file: what is measured between its nodes without a model."""
+    """Settings of transfers without a model: ``[transfer]``."""
 
     preflight: bool = False
-    """Whether a session measures the pairs of a topology before it starts its instances."""
+    """Whether a session measures the pairs of a topology before it starts instances."""
     floor_gb_s: GbPerS | None = None
-    """GB/s that each pair must reach with the KV cache of the longest prompt, and half of it once
-    instances run; None takes the baseline of ``pdserve transfer``."""
+    """Minimum GB/s of each pair with the KV cache of the longest prompt, and half of it once
+    instances run; None for the baseline of ``pdserve transfer``."""
     backends: tuple[TransferBackend, ...] = ()
     """NIXL backends; empty for that of ``[kv_transfer]``."""
     block_size: Tokens | None = None
-    """Tokens of a block of the KV cache; None takes ``--block-size``, else vLLM's default."""
+    """Tokens of a KV-cache block; None for ``--block-size``, else vLLM's default."""
     prompt_lens: tuple[Tokens, ...] = ()
     """Prompt lengths whose KV cache is moved; empty for the sweep's shortest and longest."""
     sizes_mib: Annotated[tuple[MiB, ...], Meta(min_length=1)] = (1, 16, 64)
     """Sizes that are moved as one descriptor."""
     in_flight: Annotated[tuple[InFlight, ...], Meta(min_length=1)] = (1, 4)
-    """Transfers that are posted at once."""
+    """Numbers of transfers in flight at once."""
     repeats: Annotated[int, Meta(ge=3, le=1000)] = 9
-    """Times that each is measured, after one that is not counted."""
+    """Number of measurements of each transfer, after one that is not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferCase:
-    """One kind of transfer: the KV cache of a prompt, or a size in one piece."""
+    """A transfer to measure: the KV cache of a prompt, or a size in one descriptor."""
 
     prompt_tokens: int | None = None
     """Length of the prompt; None for a size."""
@@ -82,12 +82,12 @@ class TransferCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferShape:
-    """What one transfer moves."""
+    """Descriptors of one transfer."""
 
     id: Word
     """Id of its :class:`TransferCase`."""
     descriptors: Count
-    """Pieces of memory, each anywhere on either side."""
+    """Number of descriptors, at arbitrary addresses."""
     descriptor_bytes: Count
     """Bytes of each."""
     in_flight: InFlight = 1
@@ -106,16 +106,16 @@ class TransferShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferFigure:
-    """What a pair of nodes showed with one shape."""
+    """Measured times of one pair of nodes with one shape."""
 
     shape: TransferShape
-    """What was moved."""
+    """Shape of the transfers."""
     first_ms: Milliseconds
-    """The first transfer, which sets connections up; ms. It is in no other figure."""
+    """Time of the first transfer, which sets up connections; not part of other figures."""
     ms: Annotated[tuple[Milliseconds, ...], Meta(min_length=1)]
-    """From the first posting until all in flight have arrived, of each repeat; ms."""
+    """Time from the first posting until all in flight have arrived, of each repeat."""
     posting_ms: Annotated[tuple[Milliseconds, ...], Meta(min_length=1)]
-    """Posting all in flight, of each repeat; ms."""
+    """Time of posting all in flight, of each repeat."""
 
     @property
     def median_ms(self) -> float:
@@ -129,7 +129,7 @@ class TransferFigure:
 
     @property
     def gb_s(self) -> float:
-        """Bytes of all in flight by the median, in 1e9 bytes a second."""
+        """Bytes of all in flight divided by the median time, in 1e9 bytes per second."""
         return self.shape.total_bytes / self.median_ms / 1e6
 
     @property
@@ -153,18 +153,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairFigures:
-    """What one pair showed with one backend."""
+    """Measured times of one pair with one backend."""
 
     pair: Pair
-    """Between which nodes, in which direction."""
+    """Pair of nodes."""
     backend: TransferBackend
     """NIXL backend."""
     provider: Line
-    """What its environment says of the transport, e.g. ``UCX_TLS=tcp``; empty for the default."""
+    """Variable that selects the transport, e.g. ``UCX_TLS=tcp``; empty for the default."""
     memory: Memory
-    """What was read from and into."""
+    """Type of the memory."""
     versions: Mapping[Word, Line] = field(default_factory=dict)
-    """Versions of what moved the bytes."""
+    """Versions of NIXL and its libraries."""
     figures: Annotated[tuple[TransferFigure, ...], Meta(min_length=1)]
     """One for each shape."""
 
@@ -185,21 +185,21 @@ class TransferRecord:
     fingerprint: Word
     """Digest of hardware and system file."""
     measured_at: Utc
-    """When it was done."""
+    """Time of the measurement."""
     measured: PairFigures
     """Figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferReference:
-    """What accepted runs showed with one shape, over all pairs of the system."""
+    """Times of accepted runs with one shape, over all pairs of the system."""
 
     backend: TransferBackend
     """NIXL backend."""
     memory: Memory
-    """What was read from and into."""
+    """Type of the memory."""
     shape: TransferShape
-    """What was moved."""
+    """Shape of the transfers."""
     runs: Annotated[tuple[tuple[Milliseconds, ...], ...], Meta(min_length=1)]
     """Median of each pair, ms, of each accepted run, oldest first."""
     spread: Annotated[float, Meta(ge=0, le=LARGEST)]
@@ -217,7 +217,7 @@ class TransferReference:
 
     @property
     def limit(self) -> float:
-        """How much longer a pair may take before it is a FAIL, as a fraction."""
+        """How much longer a pair may take, as a fraction of the reference."""
         return max(MIN_LIMIT, SPREADS * max(self.spread, relative_spread(self._all)))
 
     @property
@@ -232,17 +232,17 @@ class TransferReference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferBaseline:
-    """What transfers are held against: ``baselines/<system>/transfer.json``."""
+    """References of transfers: ``baselines/<system>/transfer.json``."""
 
     system: Word
     """Name of the system."""
     fingerprint: Word
     """Digest of hardware and system file."""
     references: tuple[TransferReference, ...]
-    """By backend, memory and shape."""
+    """References by backend, memory and shape."""
 
     def find(self, backend: str, memory: str, shape: TransferShape) -> TransferReference | None:
-        """Return the reference of exactly these; None where there is none."""
+        """Return the reference of backend, memory and shape; None if there is none."""
         for each in self.references:
             if (each.backend, each.memory, each.shape) == (backend, memory, shape):
                 return each
@@ -252,8 +252,8 @@ class TransferBaseline:
 def relative_spread(values: tuple[float, ...]) -> float:
     """Return the standard deviation of *values* as a fraction of their median.
 
-    It is taken from the median absolute deviation, so that single outliers do not count; 0 for
-    one value.
+    It is estimated from the median absolute deviation, which is robust against outliers; 0 for one
+    value.
     """
     middle = statistics.median(values)
     return _MAD_TO_SD * statistics.median(abs(value - middle) for value in values) / middle

@@ -1,4 +1,4 @@
-"""When metrics changed in a history of nights, and what else changed then."""
+"""Changes of metrics in a history of nights, and what else changed on these nights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from datetime import date
 from typing import Literal
 
 Kind = Literal["step", "drift"]
-"""A new level from one night on, or a slow way to it."""
-
+"""A new level from one night on, or a gradual change."""
 MIN_NIGHTS = 10
-"""Nights of a cell without which nothing is dated: too few to know their noise."""
+"""Minimum number of nights of a cell to find changes, since fewer do not show their noise."""
 NEARBY = 3
-"""Nights to each side that are looked at where nothing changed on the night itself."""
+"""Number of nights before and after that are searched if nothing changed on the night itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +21,17 @@ class StackDifference:
     what: str
     """Package, ``image``, ``nodes``, or ``system file`` for hardware and serving arguments."""
     before: tuple[str, ...]
-    """What it was, sorted; empty if it was not there."""
+    """Values before, sorted; empty if it did not exist."""
     after: tuple[str, ...]
-    """What it became."""
+    """Values after, sorted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackChange:
-    """What is different from one night on."""
+    """Differences of the stack from one night on."""
 
     night: date
-    """The first night that has it."""
+    """First night with them."""
     nights_off: int
     """Nights from the dated change to it: 0 on that night itself, negative before it."""
     differences: tuple[StackDifference, ...]
@@ -41,7 +40,7 @@ class StackChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class SeriesName:
-    """What one series of nights is of."""
+    """Metric and cell of a series of nights."""
 
     system: str
     client_kind: str
@@ -57,7 +56,7 @@ class CellChange:
     name: SeriesName
     """Metric and cell."""
     kind: Kind
-    """Which of the two."""
+    """Step or drift."""
     since: date
     """Last night at the old level."""
     first: date
@@ -160,4 +159,4 @@ class Trend:
     last: date | None
     """The newest of them."""
     min_change: float
-    """Least change that is told, as a fraction."""
+    """Smallest reported change, as a fraction."""

@@ -1,4 +1,4 @@
-"""The moment at which a session must end, as people write it."""
+"""Parse the time at which a session must end."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pytest_pdserve.values.errors import ConfigError
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _DAYS = 3
-"""Days that are looked at for the next such time."""
+"""Days that are searched for the next such time."""
 
 
 def parse_until(text: str, now: datetime, *, zone: tzinfo | None = None) -> datetime:
-    """Return the moment that *text* names, in UTC.
+    """Return the time *text* in UTC.
 
-    ``06:00`` is the next time that clocks show it. A time that clocks skip when summer time begins
-    is as much later as they are put forward; of a time that they show twice the first counts that
-    is still to come.
+    ``06:00`` is the next time at which clocks show it. A time that is skipped when summer time
+    begins is shifted by the skipped hour; of a time that occurs twice, it is the first one in the
+    future.
 
-    :param text: ``HH:MM``, or a moment with an offset from UTC, such as
+    :param text: ``HH:MM``, or a time with an offset from UTC, such as
         ``2026-11-29T06:00:00+01:00``.
-    :param now: with a time zone.
-    :param zone: where ``HH:MM`` is meant; None for the time zone of this machine.
-    :raises ConfigError: if it is neither, or a moment that is over.
+    :param now: present time, with a time zone.
+    :param zone: time zone of ``HH:MM``; None for that of this machine.
+    :raises ConfigError: if it is malformed, or in the past.
     """
     if match := _CLOCK.fullmatch(text):
         return _next(int(match[1]), int(match[2]), now, zone)
@@ -36,11 +36,11 @@ def parse_until(text: str, now: datetime, *, zone: tzinfo | None = None) -> date
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ConfigError(
-            f"until {text!r:.80}: expected a local time such as 06:00, or a moment with its offset "
+            f"until {text!r:.80}: expected a local time such as 06:00, or a time with its offset "
             "from UTC such as 2026-11-29T06:00:00+01:00"
         )
     if moment <= now:
-        raise ConfigError(f"until {text!r:.80}: expected a moment that is not over")
+        raise ConfigError(f"until {text!r:.80}: expected a time in the future")
     return moment.astimezone(UTC)
 
 
@@ -57,8 +57,8 @@ def _next(hour: int, minute: int, now: datetime, zone: tzinfo | None) -> datetim
 
 
 def _moments(wall: datetime, zone: tzinfo | None) -> list[datetime]:
-    """Return the moments at which clocks show *wall*; one of a time that they skip."""
-    # Without a zone, astimezone takes a time for one of this machine.
+    """Return the times at which clocks show *wall*; one for a time that is skipped."""
+    # Without a zone, astimezone assumes the time zone of this machine.
     both = [wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
     shown = [each for each in both if each.astimezone(zone).replace(tzinfo=None, fold=0) == wall]
     return sorted(set(shown)) or both[:1]

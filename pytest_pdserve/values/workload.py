@@ -1,4 +1,4 @@
-"""Workloads: what the benchmark client asks of a topology, and the id that names all of it."""
+"""Workloads: loads of the benchmark client, and their ids."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from pytest_pdserve.values.errors import ConfigError
 
 Unknown = Literal["unknown"]
 UNKNOWN: Final = "unknown"
-"""What a result file does not say of its load. It equals no value, a default least of all."""
+"""Value of what a result file does not record of its load; differs from every value and default."""
 
 LENGTH_FLAGS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "random": ("random-input-len", "random-output-len"),
         "random-mm": ("random-input-len", "random-output-len"),
-        # Gone in vLLM 0.32, whose client says so itself; earlier ones and their result files have
-        # it, and which vLLM the client will be is not known where a load is read.
+        # Removed in vLLM 0.32, whose client reports that itself. Earlier clients and their results
+        # have it, and the client's version is not known when a load is parsed.
         "sonnet": ("sonnet-input-len", "sonnet-output-len"),
     }
 )
-"""Data sets that take lengths, and the client's flags for prompt and output; all others bring
+"""Data sets that take lengths, with the client's flags for prompt and output; all others have
 lengths of their own."""
 
 _OWN_FLAGS = frozenset(
@@ -47,10 +47,10 @@ _OWN_FLAGS = frozenset(
         *(flag for pair in LENGTH_FLAGS.values() for flag in pair),
     }
 )
-"""Flags that follow from fields, and are no options beside them."""
+"""Flags that are set by fields, and must not be options."""
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
-"""Names that a data set may have."""
+"""Allowed names of data sets."""
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+(?![\s\S])", max_length=60)]
 Length = Annotated[int, Meta(ge=1, le=10_000_000)]
 Prompts = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -76,12 +76,12 @@ class RampUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownLoad:
-    """A load of which nothing is unknown, so that it can be run."""
+    """A load without unknown values, which can be run."""
 
     lengths: tuple[int, int] | None
     """Prompt and output length, tokens; None where the data set brings its own."""
     num_prompts: int
-    """As of :class:`Workload`, as the next four."""
+    """As in :class:`Workload`; the next four fields too."""
     request_rate: float | None
     burstiness: float
     max_concurrency: int | None
@@ -90,7 +90,7 @@ class KnownLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A load: everything that changes it is a field, and part of :attr:`id`.
+    """A load; everything that changes it is a field, and part of :attr:`id`.
 
     :raises ConfigError: when built with a value of a wrong type or size, with lengths for a data
         set that brings its own or without them for one that takes them, or with an option that is
@@ -100,9 +100,9 @@ class Workload:
     input_len: Length | Unknown | None = None
     """Prompt length, tokens; None where the data set brings its own."""
     output_len: Length | Unknown | None = None
-    """Tokens generated per request, the end-of-sequence token is ignored; None as above."""
+    """Tokens generated per request, ignoring the end-of-sequence token; None as above."""
     num_prompts: Prompts | Unknown
-    """Requests."""
+    """Number of requests."""
     request_rate: Rate | Unknown | None = None
     """Open-loop arrival rate, req/s; None sends all at once."""
     burstiness: Factor | Unknown = 1.0
@@ -112,12 +112,12 @@ class Workload:
     max_concurrency: Concurrency | Unknown | None = None
     """Requests in flight at most; None is no bound."""
     dataset: Name = "random"
-    """``--dataset-name`` of ``vllm bench serve``; ``unknown`` where nothing says it."""
+    """``--dataset-name`` of ``vllm bench serve``; ``unknown`` if not known."""
     options: Options | Unknown = field(default_factory=dict)
     """Further options of ``vllm bench serve`` by name, without dashes; empty for a switch."""
     counted_tokens: tuple[Count, Count] | None = None
-    """Prompt and output tokens of a whole run whose data set, lengths or number of prompts are
-    unknown: they tell its load from others."""
+    """Prompt and output tokens of a whole run with unknown data set, lengths or number of prompts,
+    to distinguish its load from others."""
 
     def __post_init__(self) -> None:
         for name in _kinds():
@@ -177,15 +177,15 @@ class Workload:
 
     @property
     def lengths(self) -> tuple[int, int] | None:
-        """Prompt and output length, tokens; None where they are not asked for or not known."""
+        """Prompt and output length, tokens; None if not set or not known."""
         if isinstance(self.input_len, int) and isinstance(self.output_len, int):
             return self.input_len, self.output_len
         return None
 
     def known(self) -> KnownLoad:
-        """Return the load as numbers that a client can be given.
+        """Return the load without unknown values, for a client.
 
-        :raises ConfigError: if something of it is unknown, as of an imported result.
+        :raises ConfigError: if a value is unknown, as in an imported result.
         """
         names = tuple(each.name for each in fields(self))
         unknown = [name for name in names if getattr(self, name) == UNKNOWN]
@@ -196,15 +196,15 @@ class Workload:
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """What :attr:`id` is made of, in its order: the name of each part and its text."""
+        """Parts of :attr:`id` in order: text by name."""
         return MappingProxyType(dict((*self._load_parts, *self._option_parts())))
 
     @property
     def id(self) -> str:
         """Name of the load, e.g. ``random-512-256-n1024-rate8-c64+random-range-ratio=0.5``.
 
-        Two loads that differ never share it. Defaults of the client are left out; what is not
-        known is written ``unknown``.
+        Different loads have different ids. Defaults of the client are left out; an unknown value is
+        written ``unknown``.
         """
         load = "-".join(text for _, text in self._load_parts)
         return load + "".join(f"+{text}" for _, text in self._option_parts())
@@ -230,9 +230,10 @@ class Workload:
             yield f"option {flag}", f"{flag}={quote(self.options[flag], safe='')}"
 
     def seed(self, repeat: int, session: str = "") -> int:
-        """Return a seed: the same for every topology, another for every load, repeat and session.
+        """Return the seed of a run: the same for all topologies, different otherwise.
 
-        A second run with the same prompts would be answered from the prefix cache.
+        It depends on load, repeat and session, since prompts that are sent again would hit the
+        prefix cache.
         """
         return zlib.crc32(f"{session and session + '/'}{self.id}/{repeat}".encode()) % 1_000_000
 
@@ -251,8 +252,8 @@ def _load_parts(
     ramp: RampUp | None,
     max_concurrency: float | Unknown | None,
 ) -> tuple[tuple[str, str], ...]:
-    """Return name and text of each part; kept, since a session asks for them all the time."""
-    # Quoted dashes: no data set's name ends like lengths.
+    """Return name and text of each part; cached, since a session often needs them."""
+    # Dashes are quoted, so that no data set's name looks like lengths.
     parts = [("data set", re.sub(rf"-(?=\d|{UNKNOWN})", "%2D", dataset))]
     if lengths != (None, None):
         parts.append(("lengths", "{}-{}".format(*lengths)))
@@ -281,7 +282,7 @@ _SCALARS = frozenset({int, float, str, type(None)})
 
 @functools.lru_cache(maxsize=4096)
 def _check_scalar(name: str, value: Any, _: str) -> None:
-    """Check a value once; its type tells 1 from 1.0."""
+    """Check a value once; the type in the cache key distinguishes 1 from 1.0."""
     _check(name, value)
 
 
@@ -290,16 +291,16 @@ def _check(name: str, value: Any) -> None:
         all_at_once = "; leave it out to send all at once" if name == "request_rate" else ""
         raise ConfigError(f"workload {name} = {value}: expected a finite number{all_at_once}")
     try:
-        if not _right(name, value):
+        if not _has_type(name, value):
             raise TypeError
-        # `strict` takes no text for a number.
+        # `strict` does not convert texts to numbers.
         msgspec.convert(msgspec.to_builtins(value), _kinds()[name], strict=True)
     except (msgspec.ValidationError, TypeError, UnicodeError):
         raise ConfigError(f"workload {name} = {value!r:.80}: expected {_EXPECTED[name]}") from None
 
 
-def _right(name: str, value: Any) -> bool:
-    """Whether *value* is of the field's own type: conversion takes what only looks like it."""
+def _has_type(name: str, value: Any) -> bool:
+    """Return whether *value* has the field's type, since conversion accepts similar types."""
     if name == "dataset":
         return isinstance(value, str)
     if name == "ramp_up":
@@ -331,5 +332,5 @@ def _tagged(tag: str, value: float | Unknown) -> str:
 
 
 def _number(value: float) -> str:
-    """Return *value* as short as it can be read back: 8 for 8.0, all digits of 0.1 + 0.2."""
+    """Return the shortest text that reads back as *value*: 8 for 8.0, all digits of 0.1 + 0.2."""
     return repr(float(value)).removesuffix(".0")

@@ -1,8 +1,8 @@
-"""What topologies are said to do better than each other, held against what was measured.
+"""Claims that relate topologies, judged by the measurements.
 
-``claims.toml`` is judged on every system: what a change of any stack should leave true.
-``article.toml``, every claim of the article, is judged where the cluster is as large as its own.
-Of ``--system article`` nothing is measured: both are judged by the article's figures.
+``claims.toml`` is judged on every system: claims that should hold with any stack. ``article.toml``,
+all claims of the article, is judged on clusters as large as the article's. With ``--system
+article`` nothing is measured: both files are judged by the article's figures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.mark.pdserve_claims("claims.toml")
 @pytest.mark.pdserve_last
 def test_claim(pdserve_claim: Claim, pdserve_judge_claim: Callable[[Claim], None]) -> None:
-    """The claim holds in every cell of its regime."""
+    """Judge whether the claim holds in all cells of its regime."""
     pdserve_judge_claim(pdserve_claim)
 
 
@@ -27,5 +27,5 @@ def test_claim(pdserve_claim: Claim, pdserve_judge_claim: Callable[[Claim], None
 @pytest.mark.pdserve_requires(nodes=4, gpus_per_node=8)
 @pytest.mark.pdserve_last
 def test_article(pdserve_claim: Claim, pdserve_judge_claim: Callable[[Claim], None]) -> None:
-    """The article's claim holds in every cell of its regime, but for what expected.toml names."""
+    """Judge a claim of the article; ``expected.toml`` names the claims that are known to fail."""
     pdserve_judge_claim(pdserve_claim)

@@ -1,4 +1,4 @@
-"""Does the topology answer, over the path that it stands for, with the right tokens?"""
+"""Checks that the topology answers, over its intended path, and with the right tokens."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ End = Callable[["Verdict"], None]
 
 
 def test_answers(pdserve_deployment: Deployment, pdserve_apply_verdict: End) -> None:
-    """The endpoint generates as many tokens as it was asked for."""
+    """Check that the endpoint generates as many tokens as requested."""
     pdserve_apply_verdict(judge_answer(pdserve_deployment))
 
 
 @pytest.mark.pdserve_requires(disaggregated=True)
 def test_path_is_proven(pdserve_deployment: Deployment, pdserve_apply_verdict: End) -> None:
-    """Every request moves one KV cache from a prefill to a decode instance, and none fails."""
+    """Check that every request moves one KV cache from a prefill to a decode instance."""
     pdserve_apply_verdict(judge_path(pdserve_deployment))
 
 
 def test_greedy_output_is_a_single_instances(
     pdserve_deployment: Deployment, pdserve_apply_verdict: End
 ) -> None:
-    """Greedy tokens through the topology are those of one instance that does all by itself."""
+    """Compare greedy tokens of the topology with those of a single instance."""
     pdserve_apply_verdict(judge_parity(pdserve_deployment))

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @pytest.mark.pdserve_panels("prefill", "decode")
 def test_sweep(pdserve_run: Cell, pdserve_judge: Callable[[Cell], None]) -> None:
-    """A valid run of the cell is no worse than its reference."""
+    """Judge a valid run of the cell by its reference."""
     pdserve_judge(pdserve_run)
 
 
 @pytest.mark.pdserve_last
 def test_whole_topology(pdserve_judge_topology: Callable[[], None]) -> None:
-    """The median of each metric over the topology's cells is no worse than its reference."""
+    """Judge the median of each metric over the topology's cells by its reference."""
     pdserve_judge_topology()

@@ -1,4 +1,4 @@
-"""Do KV caches move between all pairs of nodes as fast as they did? No model is loaded."""
+"""Checks that KV caches move between all pairs of nodes as fast as before, without a model."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 def test_pairs_are_no_slower_than_the_baseline(
     pdserve_transfer: Verdict, pdserve_apply_verdict: Callable[[Verdict], None]
 ) -> None:
-    """No pair takes longer than accepted runs did by more than the limit."""
+    """Judge the transfer times of all pairs by the baseline and its limit."""
     pdserve_apply_verdict(pdserve_transfer)

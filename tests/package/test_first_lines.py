@@ -48,6 +48,8 @@ STEPS = (
         says="NEW: 8 cells, recorded as reference in {home}/.local/state/pytest-pdserve/",
         fewer=" --pdserve-first-runs 1",
     ),
+    Step(line="pdserve show", says="512-256"),
+    Step(line="pdserve report", says="| NEW | 1p3d"),
     Step(
         line="pytest test_snippet.py --system simulated",
         folder="snippet",
@@ -78,21 +80,13 @@ STEPS = (
     Step(line="pdserve plan --topology 2p2d --system p5-efa", says="# router on node0"),
     Step(line="pytest --pyargs pytest_pdserve.suites.claims --system article", says=" xfailed"),
     Step(line="pdserve selftest --help", says="--series FILE"),
+    Step(line="pdserve clean"),
+    Step(line="pdserve plan --explore --system simulated --slo-itl-ms 20"),
 )
 """In this order: later ones use what earlier ones leave."""
 
 ELSEWHERE = {
     r"pytest (?!.*--system (simulated|article)\b)": "servers, on this machine or on others",
-    r"pdserve serve\b": "servers on this machine",
-    r"pdserve nightly\b": "servers, on this machine or on others",
-    r"pdserve (judge|baseline|calibrate|compare)\b": "nights that were stored before",
-    r"pdserve plot\b": "the extra plot",
-    r"pdserve transfer\b": "agents on nodes",
-    r"pdserve gate\b": "servers on nodes, and a package index",
-    r"pdserve rehearse\b": "servers on this machine, and a package index",
-    r"pdserve fabric install\b": "165 MB from a package index, and a compiler",
-    r"pdserve selftest( --gate)?$": "minutes",
-    r"pdserve selftest --series\b": "a file of the user's own",
 }
 """Lines of README.md that are not run here, and what they need."""
 

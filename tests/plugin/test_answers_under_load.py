@@ -37,7 +37,7 @@ def test_garbage_under_load_is_invalid_where_the_same_requests_alone_differ(
     assert findings(greedy_house) == [
         (
             "invalid",
-            "all 8 answers are the same text, but 8 of these requests, asked alone, get 8 "
+            "all 8 answers are the same text, but 8 of these requests, sent alone, get 8 "
             "different texts: what was served under load is wrong",
         )
     ]

@@ -213,7 +213,7 @@ def test_nothing_can_be_measured_on_figures(project: pytest.Pytester) -> None:
 
 def test_results_are_not_imported_as_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "--system", "article", "--topology", "dp", "result.json"]) == 4
-    assert "'article' is figures: results of real servers are not" in capsys.readouterr().err
+    assert "'article' consists of figures: results of real servers" in capsys.readouterr().err
 
 
 def test_figures_that_are_broken_are_bad_input(project: pytest.Pytester) -> None:

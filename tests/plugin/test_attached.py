@@ -80,7 +80,7 @@ def test_an_endpoint_is_named_by_flags_or_ini_keys(
         ),
         (
             ("--pdserve-base-url", "http://h:1", "--pdserve-model", " m"),
-            "--pdserve-model ' m' is not a name of a model, as /v1/models lists it",
+            "--pdserve-model ' m' is not a model name as /v1/models lists it",
         ),
         (
             ("--pdserve-model", "m"),

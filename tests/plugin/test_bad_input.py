@@ -32,7 +32,7 @@ def sweep(house: House) -> None:
     ("arguments", "said"),
     [
         ("--topology 2x4", "topology '2x4' is not of the form 'dp', 'route<R>', "),
-        ("--topology dp,dp", "topology 'dp' stands 2 times in 'dp,dp'"),
+        ("--topology dp,dp", "topology 'dp' occurs 2 times in 'dp,dp'"),
         ("--topology 4p0d", "topology '4p0d' has 4 prefill and 0 decode instances; "),
         ("--topology 0p4d", "topology '0p4d' has 0 prefill and 4 decode instances; "),
         ("--topology 4p1d", "topology '4p1d' needs 5 nodes (1 x (4 prefill + 1 decode)), but the "),
@@ -74,7 +74,7 @@ def test_malformed_toml_has_file_and_line(house: House) -> None:
     path = house.system()
     path.write_text("schema_version = 1\n[cluster\n")
     assert re.fullmatch(
-        re.escape(f"{path} is no valid TOML: ") + r".*line 2, column \d+\)", sentence(house)
+        re.escape(f"{path} is not valid TOML: ") + r".*line 2, column \d+\)", sentence(house)
     )
 
 
@@ -105,7 +105,7 @@ def test_sweep_lengths_that_do_not_divide(house: House) -> None:
 
 def test_a_baseline_that_is_no_json_has_file_and_line(house: House) -> None:
     house.baseline.write_text('{\n"schema_version": 1,,\n}')
-    assert sentence(house).startswith(f"{house.baseline} is no valid JSON: ")
+    assert sentence(house).startswith(f"{house.baseline} is not valid JSON: ")
     assert "line 2 column" in sentence(house)
 
 
@@ -117,7 +117,7 @@ NIGHTS = f"/cells/1p3d/{WORKLOAD}/nights"
     [
         (
             {"values": {"speed": 1.0}},
-            f"{NIGHTS}/0/values/speed: unknown metric 'speed'; known are ",
+            f"{NIGHTS}/0/values/speed: unknown metric 'speed'; expected one of ",
         ),
         ({"values": {"mean_itl_ms": "fast"}}, f"{NIGHTS}/0/values/mean_itl_ms: 'fast' is not of "),
         ({"values": {"completed": 8.0}}, f"{NIGHTS}/0/values/completed: completed is a count; "),
@@ -138,7 +138,7 @@ def test_a_malformed_night_has_file_and_pointer(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("until = 2026-13-01", "{} is no valid TOML: "),
+        ("until = 2026-13-01", "{} is not valid TOML: "),
         (
             'until = "2026-02-30"',
             "{}: /expected/0/until: '2026-02-30' is not a date like 2026-12-31",
@@ -215,7 +215,7 @@ def test_memory_that_does_not_suffice(house: House) -> None:
             'kind = "better"',
             "{}: /claim/0/relations/0/kind: 'better' is not one of ",
         ),
-        ("schema_version = 1", "schema_version = ", "{} is no valid TOML: "),
+        ("schema_version = 1", "schema_version = ", "{} is not valid TOML: "),
     ],
 )
 def test_claims(old: str, new: str, said: str, house: House) -> None:

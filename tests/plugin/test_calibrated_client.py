@@ -98,8 +98,8 @@ def test_a_malformed_file_ends_a_session_before_it_starts(
         ),
         (
             {"bench": {"client": "precise", "args": ["--top-k", "1"]}},
-            "--top-k is a flag that the client precise does not know; measure with the client vllm "
-            "or vllm-command",
+            "--top-k is not a flag of the client precise; measure with the client vllm or "
+            "vllm-command",
         ),
     ],
     ids=["another data set", "another flag"],

@@ -237,8 +237,8 @@ def test_a_group_without_its_leader_that_may_be_a_strangers_is_left(
         assert main(["clean"]) == ExitCode.ERROR
         assert capsys.readouterr().err == (
             f"pdserve: process group {group} (decode[0]; pids {pid}) is left: its leader is gone "
-            f"and no process in it writes to {left.run}, so it may not be of this session; if it "
-            f"is, end it with kill -KILL -- -{group}\n"
+            f"and no process in it writes to {left.run}, so it may not belong to this session; if "
+            f"it does, end it with kill -KILL -- -{group}\n"
         )
         assert len(house.survivors()) == 1
         assert inventories() == [left.path]
@@ -249,7 +249,7 @@ def test_another_hosts_session_is_left_alone(house: House, capsys: Capture) -> N
         left.change(lambda data: data["host"].update(name="h04"))
         before, living = left.path.read_bytes(), house.survivors()
         assert main(["clean"]) == ExitCode.OK
-        where = f"run pdserve clean there, or remove {left.path} if it is no more"
+        where = f"run pdserve clean there, or remove {left.path} if the host no longer exists"
         assert capsys.readouterr().out == headline(left, f"on host h04, left alone: {where}")
         assert (left.path.read_bytes(), house.survivors()) == (before, living)
 
@@ -272,8 +272,8 @@ def test_a_malformed_file_is_named_and_left(house: House, capsys: Capture) -> No
     assert main(["clean"]) == ExitCode.ERROR
     assert capsys.readouterr() == (
         "",
-        f"pdserve: {path} cannot be used: Input data was truncated; it is left: remove it once "
-        "nothing of it runs\n",
+        f"pdserve: {path} cannot be used: Input data was truncated; it is kept: remove it once "
+        "none of its processes runs\n",
     )
     assert inventories() == [path]
 

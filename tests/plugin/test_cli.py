@@ -107,7 +107,7 @@ def test_a_fault_of_our_own_is_told_from_everything_else(
     said = said_by(capsys).err
     assert said.startswith("Traceback")
     assert said.endswith(
-        "pdserve: a fault of pdserve itself: RuntimeError('not thought of'); please report it\n"
+        "pdserve: internal error of pdserve: RuntimeError('not thought of'); please report it\n"
     )
 
 

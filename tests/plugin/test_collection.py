@@ -61,7 +61,7 @@ def test_cells_are_grouped_by_topology_and_what_looks_at_several_comes_last(hous
         (
             "pdserve_claim, pdserve_judge_claim",
             "pdserve_claim is not set: mark the test with @pytest.mark.pdserve_claims("
-            "'claims.toml'), a file beside the test",
+            "'claims.toml'), a file next to the test",
         ),
     ],
     ids=["workload", "claim"],

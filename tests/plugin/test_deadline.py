@@ -87,7 +87,7 @@ def test_what_there_is_no_time_for_is_left_out_and_listed(known: SimulatedProjec
     ("text", "said"),
     [
         ("6", "until '6': expected a local time such as 06:00"),
-        ("2020-01-01T00:00:00+00:00", "expected a moment that is not over"),
+        ("2020-01-01T00:00:00+00:00", "expected a time in the future"),
     ],
     ids=["no time", "over"],
 )

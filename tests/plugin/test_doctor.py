@@ -211,7 +211,7 @@ def test_a_login_node_is_asked_and_gets_no_job(
     assert found["Slurm commands"] == ("ok", "all on PATH")
     assert found["Slurm"] == ("ok", "22.05.8")
     assert found["Slurm partition"] == ("ok", "pd is up, 2 nodes")
-    assert found["GPUs and driver"] == ("not needed", "nodes are not asked")
+    assert found["GPUs and driver"] == ("not needed", "nodes are not checked")
     assert not (slurm.path / "started").exists()
 
 
@@ -230,7 +230,7 @@ def test_a_machine_without_slurm_is_no_login_node(
     assert main(["doctor", "--system", "stub"]) == 4
     found = examined(capsys, "--system", "stub")
     assert found["Slurm commands"] == ("missing", f"no {', '.join(SLURM)} on PATH")
-    assert found["Slurm partition"] == ("not checked", "not asked: commands are missing")
+    assert found["Slurm partition"] == ("not checked", "Slurm commands are missing")
 
 
 def test_an_unknown_system_is_one_sentence(

@@ -125,8 +125,8 @@ def test_a_missing_key_is_told(endpoint: subprocess.Popen[bytes], house: House) 
     result = house.run("--pdserve-base-url", URL, "-k", "32-8")
     result.assert_outcomes(errors=1)
     said = (
-        f'{URL}/v1/models answered 401 Unauthorized: {{"error": "Unauthorized"}}; it wants a key: '
-        "set PDSERVE_API_KEY"
+        f'{URL}/v1/models answered 401 Unauthorized: {{"error": "Unauthorized"}}; it requires an '
+        "API key: set PDSERVE_API_KEY"
     )
     assert said in result.outlines
 

@@ -21,13 +21,13 @@ WAYS = [
     ),
     pytest.param(
         "stops",
-        "answers: a prompt asked by itself after the run: {url} stopped in the middle of a "
+        "answers: a prompt sent alone after the run: {url} stopped in the middle of a "
         "completion: no finish_reason, usage or [DONE] after 8 events",
         id="stops in the middle",
     ),
     pytest.param(
         "one chunk of 10 MB",
-        "answers: a prompt asked by itself after the run: {url}/v1/completions answered with more "
+        "answers: a prompt sent alone after the run: {url}/v1/completions answered with more "
         "than 1 MiB",
         id="10 MB in one chunk",
         marks=pytest.mark.slow,
@@ -35,35 +35,35 @@ WAYS = [
     pytest.param(
         "redirect loop",
         "completed: none of 8 requests completed, 8 failed; first error: ValueError: 307 Temporary "
-        "Redirect; a prompt asked by itself: {url}/v1/completions answered 307 with a redirect to "
-        "/v1/completions; redirects are not followed, name the endpoint's own URL",
+        "Redirect; a single prompt, sent alone: {url}/v1/completions answered 307 with a redirect "
+        "to /v1/completions; redirects are not followed, name the endpoint's own URL",
         id="redirect loop",
     ),
     pytest.param(
         "same_token",
-        "answers: 4 prompts asked one by one have 64 output tokens by the server's usage, but it "
+        "answers: 4 prompts sent one by one have 64 output tokens by the server's usage, but it "
         "counts 4 in their texts, sent back as prompts: they consist of '!' alone, as with broken "
         "weights",
         id="one token for everything",
     ),
     pytest.param(
         "cut_text",
-        "answers: 4 prompts asked one by one have 64 output tokens by the server's usage, but it "
+        "answers: 4 prompts sent one by one have 64 output tokens by the server's usage, but it "
         "counts 32 in their texts, sent back as prompts: text is missing",
         id="half of the text",
     ),
     pytest.param(
         "error_end",
-        "answers: a prompt asked by itself after the run: {url} answered with an error in its "
+        "answers: a prompt sent alone after the run: {url} answered with an error in its "
         "stream: engine stopped",
         id="an error after the text",
     ),
     *(
         pytest.param(way, said, id=way, marks=pytest.mark.slow)
         for way, said in {
-            "error_mid": "answers: a prompt asked by itself after the run: {url} answered with an "
+            "error_mid": "answers: a prompt sent alone after the run: {url} answered with an "
             "error in its stream: engine stopped",
-            "length_stop": "answers: a prompt asked by itself after the run: {url} ended a "
+            "length_stop": "answers: a prompt sent alone after the run: {url} ended a "
             "completion with finish_reason 'error'; expected length or stop",
             "empty_text": "completed: 8 of 8 requests claim 64 tokens and have no text",
             "refuse_busy": "completed: 4 of 8 requests completed, 4 failed; first error: "
@@ -121,7 +121,7 @@ def test_an_endpoint_that_never_stops_is_bounded_and_named(house: House) -> None
     with endpoint({"/v1/completions": completions("endless")}) as server:
         result = house.run("--topology", "dp", "--pdserve-base-url", server.url, "-k", "32-8")
     result.assert_outcomes(errors=1)
-    said = f"a prompt asked by itself: {server.url}/v1/completions did not answer within 0.5 s"
+    said = f"a single prompt, sent alone: {server.url}/v1/completions did not answer within 0.5 s"
     assert said in result.outlines
 
 

@@ -134,7 +134,7 @@ REFUSED: list[tuple[str, dict[str, Reply], str]] = [
     (
         "401",
         {"/v1/models": page(401, b"no key")},
-        " answered 401 Unauthorized: no key; it wants a key: set PDSERVE_API_KEY",
+        " answered 401 Unauthorized: no key; it requires an API key: set PDSERVE_API_KEY",
     ),
 ]
 
@@ -160,7 +160,7 @@ def test_an_endpoint_without_a_list_and_without_health_is_refused(
         assert refusal(system, f"{server.url}/llm") == (
             f"{server.url}/llm/v1/models answered 404 Not Found: no such page, and "
             f"{server.url}/llm/health answered 404 Not Found: no such page; expected a list of "
-            "models: give the URL that stands before /v1"
+            "models: give the URL without /v1"
         )
         assert refusal(system, server.url).startswith(
             f"{server.url}/v1/models answered {status} {reason}: gone, and {server.url}/health "
@@ -295,7 +295,7 @@ def test_a_proxy_that_stands_between_is_named(
     monkeypatch.setenv("HTTP_PROXY", f"http://user:{KEY}@127.0.0.1:{closed_port}")
     monkeypatch.setenv("http_proxy", f"http://user:{KEY}@127.0.0.1:{closed_port}")
     assert refusal(system, "http://10.0.0.7:8010") == (
-        "http://10.0.0.7:8010/v1/models cannot be reached: [Errno 111] Connection refused (asked "
+        "http://10.0.0.7:8010/v1/models cannot be reached: [Errno 111] Connection refused (sent "
         "through the proxy of HTTP_PROXY; see NO_PROXY)"
     )
 

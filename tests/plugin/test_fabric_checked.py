@@ -50,9 +50,9 @@ def test_a_provider_without_an_interface_is_one_sentence(
     with pytest.raises(ConfigError) as caught:
         check_libraries(system)
     assert str(caught.value) == (
-        "NIXL makes no agent with LIBFABRIC and FI_PROVIDER = 'nosuch': fi_getinfo failed No data "
-        "available; expected was a provider of libfabric and a network interface that is up, "
-        f"beside lo; change [pd_env] of {system.source}, or see `pdserve doctor --system "
+        "NIXL cannot create an agent with LIBFABRIC and FI_PROVIDER = 'nosuch': fi_getinfo failed "
+        "No data available; expected a libfabric provider and a network interface that is up, "
+        f"other than lo; change [pd_env] of {system.source}, or see `pdserve doctor --system "
         "local-fabric`"
     )
     assert provider_used(system) == {}

@@ -76,8 +76,8 @@ def test_a_folder_of_another_pdserve_is_replaced(
             wheelhouse.AGENT,
             "nixl",
             wheelhouse.COMPILER,
-            "nixl==1.4.1 was not installed: what the package index has of it does not match the "
-            "pinned hash, so the index has another file; nothing of it was used (pins: {pins})",
+            "nixl==1.4.1 was not installed: its file in the package index does not match the "
+            "pinned hash; no part of it was used (pins: {pins})",
         ),
         (
             wheelhouse.AGENT,
@@ -90,8 +90,8 @@ def test_a_folder_of_another_pdserve_is_replaced(
             wheelhouse.WITHOUT_PROVIDER,
             "",
             wheelhouse.COMPILER,
-            "what was downloaded cannot be used: NIXL made no agent with LIBFABRIC over tcp: "
-            "fi_getinfo failed No data available",
+            "the downloaded libraries cannot be used: NIXL cannot create an agent with LIBFABRIC "
+            "over tcp: fi_getinfo failed No data available",
         ),
     ],
     ids=["other hash", "compiler fails", "no provider"],
@@ -149,10 +149,11 @@ def test_a_folder_of_other_files_is_left_alone(
             "ERROR: Could not find a version that satisfies the requirement impi-rt==2021.17.0\n"
             "ERROR: No matching distribution found for impi-rt==2021.17.0\n",
             "pip could not download the libraries: No matching distribution found for "
-            "impi-rt==2021.17.0; they are asked of the index in your pip configuration",
+            "impi-rt==2021.17.0; expected them for Linux on x86_64 in the index of your pip "
+            "configuration",
         ),
-        ("Killed\n", "pip could not download the libraries: Killed; they are asked of"),
-        ("", "pip could not download the libraries: it failed; they are asked of"),
+        ("Killed\n", "pip could not download the libraries: Killed; expected them for"),
+        ("", "pip could not download the libraries: it failed; expected them for"),
     ],
     ids=["no such package", "killed", "silent"],
 )

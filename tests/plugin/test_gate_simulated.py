@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from pytest_pdserve.values.exit_codes import ExitCode
-from pytest_pdserve.values.gate import MOST_BLOCKS
+from pytest_pdserve.values.gate import MAX_BLOCKS
 from pytest_pdserve.values.gate import GateVerdict
 from pytest_pdserve.values.gate import MetricState
 from pytest_pdserve.values.gate_state import order_of
@@ -97,10 +97,10 @@ def test_noise_beyond_the_margins_is_not_enough_evidence_with_what_would_decide(
     result, said = result_in(folder), capsys.readouterr().out
     assert result.verdict is GateVerdict.NOT_ENOUGH
     assert result.forecast_blocks is not None
-    assert (result.forecast_blocks <= MOST_BLOCKS) is can_decide
+    assert (result.forecast_blocks <= MAX_BLOCKS) is can_decide
     again = f"--resume {folder} --budget {result.forecast_blocks}blocks"
     assert (again in said) is can_decide
-    assert (f"a gate takes {MOST_BLOCKS} at most" in said) is not can_decide
+    assert (f"a gate takes {MAX_BLOCKS} at most" in said) is not can_decide
     assert "the noisiest is " in said
     assert "raise num_prompts in [sweep]" in said
 
@@ -164,8 +164,8 @@ def test_a_gate_whose_system_changed_cannot_go_on(
     *_, said = capsys.readouterr().err.splitlines()
     file = quick.baseline.with_name("system.toml")
     assert said == (
-        f"pdserve: {folder} cannot go on: {file} has changed since; undo the change, or begin a "
-        "new gate"
+        f"pdserve: {folder} cannot be continued: {file} has changed since; undo the change, or "
+        "begin a new gate"
     )
 
 

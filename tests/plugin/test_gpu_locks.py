@@ -38,7 +38,7 @@ def test_gpus_in_use_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"users": ((ME, 12.3),)}, f"GPU 1 (NVIDIA H200) is in use by process {ME} ("),
         ({"users": ((2**22 + 1, None),)}, "is in use by process 4194305"),
         ({"used_gib": 30.0}, "has 30.0 of 141 GiB in use, by processes that are not shown here"),
-        ({"used_gib": None}, "does not tell how much of its memory is in use"),
+        ({"used_gib": None}, "does not report its memory in use"),
     ],
     ids=["a process here", "a process elsewhere", "memory alone", "not told"],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.reference_pages.options import options_page
 from pytest_pdserve.plugin import fixtures
 from pytest_pdserve.plugin.markers import SIGNATURES
 
@@ -46,7 +47,7 @@ def test_help_names_every_option_with_its_default(pytester: pytest.Pytester) -> 
     words = " ".join(group.split())
     for default in ("1p3d", "local-cpu", "runs", "none", "3", "off"):
         assert f"(default: {default})" in words
-    assert "(default: what the system file says, else 1)" in words
+    assert "(default: from the system file, else 1)" in words
 
 
 @pytest.mark.quick_cases(2)
@@ -75,14 +76,19 @@ def test_markers_show_their_signatures_and_say_what_they_do(pytester: pytest.Pyt
         "system has at least that many nodes and GPUs per node.",
         "@pytest.mark.pdserve_claims(path): run the test once for each claim of a TOML file, whose "
         "path is relative to the test's folder.",
-        "@pytest.mark.pdserve_last: run the test after all others, as it looks at what they "
-        "measured.",
+        "@pytest.mark.pdserve_last: run the test after all others, as it judges their "
+        "measurements.",
     ]
 
 
 def in_table(page: str, column: int, pattern: str) -> set[str]:
-    """Names that match *pattern* in a column of the tables of a page, counted from 1."""
-    rows = [line.split("|") for line in (ROOT / page).read_text().splitlines() if line[:1] == "|"]
+    """Return the names that match *pattern* in a column of a page's tables, counted from 1."""
+    return in_cells((ROOT / page).read_text(), column, pattern)
+
+
+def in_cells(text: str, column: int, pattern: str) -> set[str]:
+    """Return the names that match *pattern* in a column of the tables of Markdown."""
+    rows = [line.split("|") for line in text.splitlines() if line[:1] == "|"]
     cells = [row[column] for row in rows if len(row) > column]
     return {name for cell in cells for name in re.findall(f"`({pattern})", cell)}
 
@@ -116,15 +122,16 @@ def test_every_marker_is_printed_and_in_the_docs(pytester: pytest.Pytester) -> N
     assert found == set(SIGNATURES) == described
 
 
-def test_every_option_and_ini_key_is_in_the_readme(pytester: pytest.Pytester) -> None:
-    said = pytester.runpytest("--help").stdout.str()
-    group = said[said.index("prefill/decode serving:") :].split("\n\n")[0]
+def test_every_option_and_ini_key_is_in_the_reference(pytester: pytest.Pytester) -> None:
+    printed_help = pytester.runpytest("--help").stdout.str()
+    group = printed_help[printed_help.index("prefill/decode serving:") :].split("\n\n")[0]
     options = set(re.findall(r"^  (--[\w-]+)", group, re.MULTILINE))
-    keys = set(re.findall(r"^  (pdserve_\w+) \(.*\n {8,}\w", said, re.MULTILINE))
+    keys = set(re.findall(r"^  (pdserve_\w+) \(.*\n {8,}\w", printed_help, re.MULTILINE))
     twins = {key for key in keys if not key.startswith("pdserve_nightly_")}
     assert {f"--{key.replace('_', '-')}" for key in twins} == {
         option if option.startswith("--pdserve") else f"--pdserve-{option[2:]}"
         for option in options
     }
-    assert options == in_table("README.md", 1, r"--[\w-]+")
-    assert keys == in_table("README.md", 2, r"pdserve_\w+")
+    page = options_page()
+    assert options == in_cells(page, 1, r"--[\w-]+")
+    assert keys == in_cells(page, 2, r"pdserve_\w+") | in_cells(page, 1, r"pdserve_\w+")

@@ -98,7 +98,7 @@ def check_killed(folder: Path, seed: int) -> None:
     values = store.values()
     stored = set(values["session"])
     assert stored >= set(told)
-    assert [sentence for sentence in store.torn if " is torn" in sentence] == []
+    assert [sentence for sentence in store.unreadable if " is damaged" in sentence] == []
     assert len(stored) <= len(told) + 1
     assert (values.groupby("session").size() == OF_NIGHT).all()
     folders, _ = run_folders([folder / "runs"])

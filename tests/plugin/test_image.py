@@ -218,7 +218,7 @@ def test_a_tarball_is_loaded_under_the_name_that_it_says(
     done, said = bench.done("--engine", engine, "--image", path)
     assert done == facts("nixl:latest", A, loaded=True)
     assert said == [
-        f"node p5-03: reading names in {path}, 0.0 of 0.0 GiB read",
+        f"node p5-03: reading image names in {path}, 0.0 of 0.0 GiB read",
         f"node p5-03: loading nixl:latest from {path}, 0.0 of 0.0 GiB read",
         "node p5-03: nixl:latest is loaded",
     ]
@@ -310,9 +310,11 @@ def test_what_a_tarball_lacks(bench: Bench) -> None:
     none = bench.archive(name="none.tar.gz")
     other = bench.archive(name="other.tar.gz", entries={"no": "list"})
     words = ("--engine", "docker", "--image")
-    assert bench.refused(*words, two) == (f"{two} has nixl:1, nixl:2; say which with container.tag")
+    assert bench.refused(*words, two) == (
+        f"{two} has nixl:1, nixl:2; choose one with container.tag"
+    )
     assert bench.refused(*words, two, "--tag", "vllm:1") == (
-        f"{two} has no image vllm:1; the engine says: Loaded image: nixl:2"
+        f"{two} has no image vllm:1; the engine printed: Loaded image: nixl:2"
     )
     bench.has(vllm_1=f"sha256:{B}")
     assert bench.refused(*words, two, "--tag", "vllm:1") == (
@@ -351,7 +353,7 @@ def test_a_full_disk(bench: Bench) -> None:
     path = bench.archive("nixl:1")
     assert bench.refused("--engine", "docker", "--image", path) == (
         f"docker load of {path} failed: write /layer.tar: no space left on device; "
-        "make room where docker keeps its images (docker info)"
+        "free space where docker keeps its images (docker info)"
     )
 
 
@@ -459,7 +461,7 @@ def test_files_that_are_no_squashfs(bench: Bench) -> None:
     words = ("--engine", "enroot", "--image", str(path))
     assert bench.refused(*words) == f"image {path} cannot be read: No such file or directory"
     path.write_bytes(b"PK")
-    assert bench.refused(*words) == f"{path} is no squashfs file"
+    assert bench.refused(*words) == f"{path} is not a squashfs file"
 
 
 # Two sessions, signals, time
@@ -476,7 +478,7 @@ def test_two_sessions_load_once(bench: Bench) -> None:
     second = bench.start(*words)
     assert second.stdout is not None
     assert second.stdout.readline() == (
-        f"node p5-03: waiting for another session that sees to {path}\n"
+        f"node p5-03: waiting for another session that loads {path}\n"
     )
     (bench.engine / "gate").write_text("go")
     outcomes = [
@@ -521,7 +523,7 @@ def test_progress_comes_as_long_as_it_lasts(
             enough.set()
         return said[-1]
 
-    with Node().telling(text):
+    with Node().reporting(text):
         assert enough.wait(30)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [

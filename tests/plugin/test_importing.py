@@ -21,10 +21,10 @@ COUNTERS = (
     "are proven"
 )
 CHUNKS = (
-    "no entry per request (--save-detailed), so chunks cannot be held against tokens; ITL is not "
+    "no entry per request (--save-detailed), so chunks cannot be compared with tokens; ITL is not "
     "judged"
 )
-SENDING = "how late the client sent its requests is not known"
+SENDING = "how late the client sent its requests is unknown"
 UNPROVEN = [f"  unproven: {each}" for each in (CHUNKS, COUNTERS, SENDING)]
 
 
@@ -54,7 +54,7 @@ def test_what_served_must_be_said(
 ) -> None:
     assert main(["import", *flags, str(result_file(project))]) == 4
     assert said_by(capsys).err == (
-        f"pdserve: pdserve import needs {missing}: no result says what served it; give {missing}, "
+        f"pdserve: pdserve import needs {missing}, which results do not contain; give {missing}, "
         f"or set {keys} in the ini file\n"
     )
     assert not (project / "runs").exists()
@@ -75,8 +75,8 @@ def test_a_record_and_what_sanity_says_of_it_are_printed(
     name = "random-1-512-10000in-5120000out-n-unknown+unknown.0.record.json"
     assert said_by(capsys).out.splitlines() == [
         str(folder / "1p3d" / name),
-        "  unproven: the number of requests asked is unknown",
-        "  unproven: the client's result does not say how many requests failed",
+        "  unproven: the expected number of requests is unknown",
+        "  unproven: the client's result has no number of failed requests",
         *UNPROVEN,
         "  note: the file has no date: this is a night of its own",
     ]
@@ -87,7 +87,7 @@ def test_what_holds_of_all_records_is_printed_once(
 ) -> None:
     assert main(["import", *SERVED, str(FORMATS / "vllm_bench_serve_appended.json")]) == 0
     stem = "-n200-rate1+unknown.0.record.json"
-    tokens = "output tokens; how many data set 'unknown' asks is not known"
+    tokens = "output tokens; the lengths of data set 'unknown' are unknown"
     assert [line.rpartition("/")[2] for line in said_by(capsys).out.splitlines()] == [
         f"unknown-40000in-25600out{stem}",
         f"  unproven: 40000 input and 25600 {tokens}",
@@ -96,7 +96,7 @@ def test_what_holds_of_all_records_is_printed_once(
         f"  unproven: 39800 input and 25472 {tokens}",
         " all records:",
         *UNPROVEN,
-        "  unproven: 1 requests/s were asked; how many were sent is unknown".rpartition("/")[2],
+        "  unproven: requested 1 requests/s; the rate of sending is unknown".rpartition("/")[2],
     ]
 
 
@@ -133,11 +133,11 @@ def test_one_bad_file_among_good_ones_writes_nothing(
         ),
         (
             lambda path: path.write_bytes(b"\x1f\x8b"),
-            "FILE is packed (gzip): unpack it first",
+            "FILE is compressed (gzip): decompress it first",
         ),
         (
             lambda path: path.write_text("[" * 10**6),
-            "FILE is no valid JSON: nested too deeply",
+            "FILE is not valid JSON: nested too deeply",
         ),
         (
             lambda path: path.write_text((CASES / "embeddings.json").read_text()),
@@ -166,7 +166,7 @@ def test_a_data_set_is_a_name_that_files_can_have(
 ) -> None:
     asked = ["import", *SERVED, "--dataset", dataset, str(result_file(project))]
     assert main(asked) == 4
-    assert said_by(capsys).err.startswith(f"pdserve: --dataset {dataset!r} is no name of ")
+    assert said_by(capsys).err.startswith(f"pdserve: --dataset {dataset!r} is not a name of ")
     assert not (project / "runs").exists()
 
 
@@ -176,7 +176,9 @@ def test_what_was_imported_is_shown(project: Path, capsys: pytest.CaptureFixture
     said_by(capsys)
     assert main(["show"]) == 0
     shown = [line for line in said_by(capsys).out.splitlines() if not line.startswith(" ─")]
-    tokens = "unproven: 655360 input and 655360 output tokens; how many data set 'unknown' asks is"
+    tokens = (
+        "unproven: 655360 input and 655360 output tokens; the lengths of data set 'unknown' are"
+    )
     assert shown[:7] == [
         "20260611T060400-p5-efa-imported, system p5-efa, 2026-06-11T06:04:00.000Z, vllm 0.15.1",
         "all workloads: unknown, 655360in-655360out, n640, unknown",
@@ -186,7 +188,7 @@ def test_what_was_imported_is_shown(project: Path, capsys: pytest.CaptureFixture
         " 1p3d       c4          147.0      441.0     -    9.5    420.0      9752.4   unproven",
         " 1p3d       c64        1900.0     5700.0     -   22.1   2900.0     22598.6   unproven",
     ]
-    assert shown[7] == f"{tokens} not known [1p3d c16, 1p3d c4, 1p3d c64]"
+    assert shown[7] == f"{tokens} unknown [1p3d c16, 1p3d c4, 1p3d c64]"
 
 
 def test_an_imported_night_is_judged_as_any_other(

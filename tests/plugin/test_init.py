@@ -45,7 +45,7 @@ def test_nothing_is_overwritten(
     own.write_text("mine")
     assert main(["init", str(tmp_path)]) == 4
     assert capsys.readouterr().err == (
-        f"pdserve: {own} exists, and pdserve init overwrites nothing; name another folder\n"
+        f"pdserve: {own} exists, and pdserve init does not overwrite files; name another folder\n"
     )
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [own.name]
 

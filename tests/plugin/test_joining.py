@@ -106,7 +106,7 @@ def test_a_baseline_that_breaks_during_a_session_is_told_in_the_summary(
     result = sim.run("-k", "break or (dp and 512-256)")
     result.assert_outcomes(passed=2, deselected=7)
     (said,) = lines(result, "tonight's PASS cells did not join the baseline: ")
-    assert f"{sim.baseline} is no valid JSON" in said
+    assert f"{sim.baseline} is not valid JSON" in said
     assert sim.baseline.read_text() == "{"
 
 

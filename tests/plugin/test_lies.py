@@ -42,7 +42,7 @@ def said(house: House, topology: str = "1p1d", *arguments: str) -> str:
         ),
         (
             {"decode_0": {"under_load": " bado"}},
-            "answers: all 8 answers are the same text, but 4 prompts asked one by one have 4 "
+            "answers: all 8 answers are the same text, but 4 prompts sent one by one have 4 "
             "different ones: what was served under load is wrong",
         ),
         (
@@ -111,7 +111,7 @@ def test_a_server_of_the_session_that_does_not_show_its_start_has_not_restarted(
     house: House,
 ) -> None:
     house.faults(every={"start_time": False})
-    assert "does not show when its process started" not in said(house, "dp")
+    assert "has no metric of its process's start time" not in said(house, "dp")
     (record,) = house.records()
     assert [each["restarted"] for each in record["served"]] == [False]
 

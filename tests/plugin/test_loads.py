@@ -121,9 +121,9 @@ def test_short_outputs_are_held_against_what_the_file_says_was_asked(run_import:
     findings = json.loads(path.read_text())["findings"]
     said = {f["message"]: f["severity"] for f in findings if f["check"] == "tokens"}
     assert said == {
-        "81050 output tokens, asked 150000: outputs ended early, and whether --ignore-eos was "
+        "81050 output tokens, expected 150000: outputs ended early, and whether --ignore-eos was "
         "given is unknown": "unproven",
-        "299700 input tokens, asked 300000: the options that could explain it are unknown": (
+        "299700 input tokens, expected 300000: the options that could explain it are unknown": (
             "unproven"
         ),
     }

@@ -105,7 +105,7 @@ def test_a_record_that_cannot_be_read_is_left_out_and_named(known: SimulatedProj
     result = known.run(*DP)
     result.assert_outcomes(passed=1)
     (line,) = lines(result, "left out of the nights before: ")
-    assert line.startswith(f"left out of the nights before: {torn} is no valid JSON")
+    assert line.startswith(f"left out of the nights before: {torn} is not valid JSON")
 
 
 def test_a_cell_that_sees_less_than_is_promised_says_why(

@@ -32,7 +32,7 @@ from pytest_pdserve.nightly.night import Night
 from pytest_pdserve.nightly.night import Plan
 from pytest_pdserve.nightly.notifying import Notifier
 from pytest_pdserve.nightly.notifying import deliver
-from pytest_pdserve.nightly.running import Asked
+from pytest_pdserve.nightly.running import SessionCommand
 from pytest_pdserve.nightly.running import run_session
 from pytest_pdserve.report.document import unmeasured_report
 from pytest_pdserve.report.writing import write_report
@@ -76,14 +76,14 @@ class Bench:
     def do(self, report: Report | None, steps: Sequence[str] = STEPS) -> ExitCode:
         """Do a night whose session leaves *report*; None for one that leaves none."""
 
-        def session(asked: Asked, _: int) -> int:
+        def session(asked: SessionCommand, _: int) -> int:
             self.sessions += 1
             if report is not None:
                 write_report(report, asked.report, "json")
             return 0 if report is not None else -9
 
         plan = Plan(
-            asked=Asked(
+            command=SessionCommand(
                 suites=("suites",),
                 system="sim",
                 report=self.folder.report("json"),
@@ -100,7 +100,7 @@ class Bench:
             night = Night(
                 plan=plan,
                 night=self.night,
-                held=held,
+                lock=held,
                 say=self.said.append,
                 warn=self.warned.append,
                 clean=self._clean,
@@ -181,7 +181,7 @@ def test_no_session_starts_after_the_deadline(bench: Bench) -> None:
     bench.until = datetime.now(UTC) - timedelta(seconds=1)
     assert bench.do(slow()) is not ExitCode.OK
     assert bench.sessions == 0
-    assert "no time was left until" in bench.folder.report("md").read_text()
+    assert "no time is left until" in bench.folder.report("md").read_text()
 
 
 def test_the_report_of_the_night_before_is_not_shown_as_tonights(
@@ -215,7 +215,7 @@ def test_a_notifier_that_fails_is_named_and_tried_again_and_changes_no_verdict(
     bench.notifier(REFUSES)
     assert bench.do(slow()) is ExitCode.FAIL
     (line,) = bench.warned
-    assert line.startswith("the notifier did not take new sim/1p3d/random-512-256-n4/speed: it ")
+    assert line.startswith("the notifier failed for new sim/1p3d/random-512-256-n4/speed: it ")
     assert "exited with code 1: 401: Bad credentials, token" in line
     assert "hunter2" not in line
     bench.notifier(TAKES)
@@ -250,7 +250,7 @@ def test_a_second_night_leaves_with_one_sentence(
     assert code == ExitCode.ERROR
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "pdserve: another pdserve nightly of this system runs (it holds "
+        "pdserve: another pdserve nightly of this system is running (it has locked "
         f"{bench.folder.lock}); --wait waits for it"
     )
 
@@ -261,7 +261,7 @@ def test_a_night_that_died_after_its_session_is_taken_up(bench: Bench) -> None:
     assert bench.do(None) is ExitCode.FAIL
     assert bench.sessions == 1
     assert [each.since for each in bench.state.followed] == [NIGHT]
-    assert bench.said[0] == "the night of 2026-11-28 died after its session; it is taken up"
+    assert bench.said[0] == "the night of 2026-11-28 was killed after its session; it is resumed"
 
 
 def test_the_next_night_reads_the_report_of_one_that_died_before_it_runs(bench: Bench) -> None:
@@ -280,7 +280,7 @@ def test_a_night_that_died_while_it_measured_is_replaced(bench: Bench) -> None:
     bench.do(replace(slow(), ended=False, measured=False), ["run"])
     assert bench.do(slow()) is ExitCode.FAIL
     assert (bench.sessions, bench.cleaned) == (2, 1)
-    assert bench.said[0] == "the night of 2026-11-28 died while it measured; it is replaced"
+    assert bench.said[0] == "the night of 2026-11-28 was killed while it measured; it is replaced"
 
 
 def test_a_session_that_leaves_no_report_is_red_and_told(bench: Bench) -> None:
@@ -326,7 +326,7 @@ def test_a_session_that_outlives_the_deadline_is_ended(tmp_path: Path) -> None:
         "    pathlib.Path('began').touch()\n"
         "    time.sleep(600)\n"
     )
-    asked = Asked(
+    asked = SessionCommand(
         suites=("test_long.py",),
         system="simulated",
         report=tmp_path / "report.json",
@@ -440,5 +440,5 @@ def test_a_killed_night_leaves_its_session_alone_and_the_next_takes_it_up(
     assert report.ended
     second = nightly()
     assert second.wait(timeout=300) == ExitCode.OK
-    assert "died after its session; it is taken up" in (bench.root / "nightly.log").read_text()
+    assert "was killed after its session; it is resumed" in (bench.root / "nightly.log").read_text()
     assert len(list((bench.root / "runs").iterdir())) == 1

@@ -94,7 +94,7 @@ def test_the_steps_of_a_night_open_keep_and_close_an_issue(
     assert [ran.code for ran in nights.run(5)] == [0, 0, 0]
     assert github.open_issues() == []
     (gone,) = github.comments[1]
-    assert "2 nights in a row that measured it found nothing" in gone["body"]
+    assert "2 nights in a row measured it without finding it" in gone["body"]
     told = "".join(ran.output for ran in [*clean, *slow, *again])
     assert TOKEN not in told + written(known.path)
 

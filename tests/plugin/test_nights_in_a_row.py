@@ -18,7 +18,7 @@ from pytest_pdserve.nightly.folder import NightlyFolder
 from pytest_pdserve.nightly.locking import locked
 from pytest_pdserve.nightly.night import Night
 from pytest_pdserve.nightly.night import Plan
-from pytest_pdserve.nightly.running import Asked
+from pytest_pdserve.nightly.running import SessionCommand
 from pytest_pdserve.report.writing import write_report
 from pytest_pdserve.values.exit_codes import ExitCode
 from pytest_pdserve.values.nightly import STEPS
@@ -55,7 +55,7 @@ class Nights:
         bad: dict[str, Any] = {"bad_node": bad_node, "bad_node_factor": 1.1} if bad_node else {}
         self.sim.system(judgement=None, floors=None, night=night, drift_per_night=drift, **bad)
 
-        def session(asked: Asked, _: int) -> int:
+        def session(asked: SessionCommand, _: int) -> int:
             if asked.stack is not None:  # what is simulated is as fast as the stack it stands for
                 assert asked.stack == f"vllm=={BASELINE}"
                 self.sim.system(night=night, **bad)
@@ -84,7 +84,7 @@ class Nights:
     def _do(self, number: int, session: object) -> None:
         root = self.sim.path
         plan = Plan(
-            asked=Asked(
+            command=SessionCommand(
                 suites=("suites",),
                 system="sim",
                 report=self.folder.report("json"),
@@ -102,7 +102,7 @@ class Nights:
             night = Night(
                 plan=plan,
                 night=FIRST + timedelta(days=number),
-                held=held,
+                lock=held,
                 say=quiet.append,
                 warn=quiet.append,
                 clean=lambda: None,

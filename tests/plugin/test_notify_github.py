@@ -97,7 +97,7 @@ def tell(server: StandIn, *events: Event, clock: Clock | None = None) -> list[st
     for event in events:
         timer = (clock or Clock()).timer
         with connected(api=server.url, repository=REPOSITORY, token=TOKEN, timer=timer) as github:
-            said.append(Issues(github=github).tell(event))
+            said.append(Issues(github=github).apply(event))
     return said
 
 
@@ -194,13 +194,13 @@ def test_an_issue_that_only_looks_like_one_is_left_alone(github: StandIn) -> Non
 def test_an_issue_that_a_person_closed_stays_closed_until_it_begins_anew(github: StandIn) -> None:
     tell(github, NEW)
     github.issues[0]["state"] = "closed"
-    assert tell(github, STILL) == ["left issue 1 closed: a person closed it"]
+    assert tell(github, STILL) == ["left issue 1 closed: a user closed it"]
     assert tell(github, BACK) == ["reopened issue 1"]
 
 
 def test_a_late_event_does_not_reopen_what_a_later_night_closed(github: StandIn) -> None:
     tell(github, NEW, GONE)
-    assert tell(github, STILL) == ["left issue 1 as it is: a later night has closed it"]
+    assert tell(github, STILL) == ["left issue 1 unchanged: a later night has closed it"]
 
 
 def test_the_end_of_what_was_never_told_opens_nothing(github: StandIn) -> None:
@@ -280,7 +280,7 @@ ENDS: dict[str, tuple[list[Fault], str]] = {
     "renamed repository": (
         [Fault(status=301, headers={"Location": "http://127.0.0.2:9/elsewhere"})],
         "/issues answered 301 with a redirect, which is not followed as the token is for {url} "
-        "only; give --repo the repository's name of today",
+        "only; give the repository's current name with --repo",
     ),
     "error after error": (
         [Fault(status=500)] * 4,
@@ -341,8 +341,8 @@ def test_an_answer_of_another_form_is_an_error(
 
 BAD: dict[str, tuple[dict[str, str], bytes, list[str], str]] = {
     "no token": ({"GITHUB_TOKEN": ""}, b"", [], "GITHUB_TOKEN is not set"),
-    "token of two lines": ({"GITHUB_TOKEN": "ghs_a\nb"}, b"", [], "GITHUB_TOKEN is no token"),
-    "no repository": ({"GITHUB_REPOSITORY": ""}, b"", [], "the repository is not known"),
+    "token of two lines": ({"GITHUB_TOKEN": "ghs_a\nb"}, b"", [], "GITHUB_TOKEN is not a token"),
+    "no repository": ({"GITHUB_REPOSITORY": ""}, b"", [], "the repository is unknown"),
     "odd repository": ({}, b"", ["--repo", "../../x"], "--repo '../../x': expected OWNER/NAME"),
     "token in clear": (
         {},
@@ -352,7 +352,7 @@ BAD: dict[str, tuple[dict[str, str], bytes, list[str], str]] = {
     ),
     "no event": ({}, b"no json", [], "standard input: expected an event of pdserve nightly"),
     "another event": ({}, b'{"schema_version": 1}', [], "standard input: /: 'kind' is a required"),
-    "text for nothing": ({}, b"", ["--text", "x"], "--text goes together with --pull or --summary"),
+    "text for nothing": ({}, b"", ["--text", "x"], "--text needs --pull or --summary"),
 }
 
 
@@ -419,7 +419,7 @@ def test_a_verdict_is_one_comment_of_its_pull_request(
     for verdict, done in (
         ("NOT ENOUGH EVIDENCE", "commented on 3"),
         ("GO", "updated the comment on 3"),
-        ("GO", "left the comment on 3 as it is: it says all of this"),
+        ("GO", "left the comment on 3 unchanged: it is up to date"),
     ):
         folder = gate(f"# {verdict}\n")
         assert main(["notify-github", "--pull", "3", "--text", str(folder)]) == 0
@@ -429,7 +429,7 @@ def test_a_verdict_is_one_comment_of_its_pull_request(
 
 def test_a_gate_that_left_nothing_is_said_to_have(github: StandIn, tmp_path: Path) -> None:
     assert main(["notify-github", "--pull", "3", "--text", str(tmp_path / "gates")]) == 0
-    assert "what was to be measured did not run to its end" in github.comments[3][0]["body"]
+    assert "the measurement did not complete" in github.comments[3][0]["body"]
 
 
 def test_a_long_verdict_is_cut(github: StandIn, gate: Written) -> None:
@@ -437,7 +437,7 @@ def test_a_long_verdict_is_cut(github: StandIn, gate: Written) -> None:
     with connected(api=github.url, repository=REPOSITORY, token=TOKEN) as connection:
         comment_text(connection, 3, text)
     assert github.comments[3][0]["body"].endswith(
-        "… cut here: the whole text is among the files of the run"
+        "… cut here: the full text is in the files of the run"
     )
 
 

@@ -114,10 +114,10 @@ def usage_error(sim: SimulatedProject, *arguments: str) -> str:
         ("--topology=,", "topology '' is not of the form 'dp', "),
         (f"--topology={DIGITS}", f"topology '{'9' * 79} is not of the form 'dp', "),
         ("--topology=", "--topology '' is empty: name one, or leave it out"),
-        ("--topology=--", "--topology '--' says nothing: give it a value, or leave it out"),
+        ("--topology=--", "--topology '--' is not a value: give one, or leave the option out"),
         (
             "--pdserve-instance-url=--",
-            "--pdserve-instance-url '--' says nothing: give it a value, or leave it out",
+            "--pdserve-instance-url '--' is not a value: give one, or leave the option out",
         ),
         (f"--pdserve-runs={LONG}", "runs folder '/"),
         (f"--pdserve-runs={NULL}", "runs folder '/"),
@@ -163,7 +163,7 @@ def test_a_list_in_a_pyproject(
     text = f'[tool.pytest.ini_options]\npdserve_{name} = ["dp"]\n'
     ini = sim.pytester.makepyprojecttoml(text)
     assert refused(capsys, "plan") == (
-        f"pdserve: ini key pdserve_{name} of {ini}: ['dp'], expected one text"
+        f"pdserve: ini key pdserve_{name} of {ini}: ['dp'], expected a string"
     )
 
 
@@ -235,7 +235,7 @@ def test_a_runs_folder_that_is_a_link_to_nothing(
     result = sim.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        [f"ERROR: runs folder {runs} cannot be used: {runs} is a link to nothing"]
+        [f"ERROR: runs folder {runs} cannot be used: {runs} is a broken link"]
     )
 
 

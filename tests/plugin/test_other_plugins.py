@@ -49,7 +49,7 @@ def test_last_failed_runs_a_cell_that_ended_in_an_error_and_nothing_that_looks_a
 ) -> None:
     result = failed.run(*CACHE, "--lf")
     result.assert_outcomes(passed=1, deselected=1)
-    said = "pdserve: --lf leaves out what looks at what other tests measure: test_end"
+    said = "pdserve: --lf leaves out tests that judge what other tests measure: test_end"
     assert said in result.outlines
 
 
@@ -57,7 +57,7 @@ def test_last_failed_runs_a_cell_that_ended_in_an_error_and_nothing_that_looks_a
 def test_last_failed_refuses_to_run_only_what_looks_at_others(failed: SimulatedProject) -> None:
     failed.run(*CACHE, "--lf")
     assert only_sentence(failed.run(*CACHE, "--lf")) == (
-        "--lf selects only tests that look at what other tests measure (test_end); run without --lf"
+        "--lf selects only tests that judge what other tests measure (test_end); run without --lf"
     )
 
 

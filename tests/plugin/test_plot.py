@@ -15,7 +15,7 @@ from pytest_pdserve.commands.plot import file_name
 from pytest_pdserve.report.figures.session import cells_of_session
 from pytest_pdserve.report.figures.session import every_plot
 from pytest_pdserve.report.figures.spent import time_plots
-from pytest_pdserve.results.store import LONGEST_NAME
+from pytest_pdserve.results.store import MAX_NAME
 from pytest_pdserve.results.store import load_times
 from tests.support.house import WORKLOAD
 from tests.support.house import House
@@ -87,7 +87,7 @@ def test_a_session_has_its_distributions_and_its_time(house: House) -> None:
 def test_names_of_files_are_safe_and_short() -> None:
     assert file_name("trend-dp-a/b c:é-mean") == "trend-dp-a_b_c__-mean"
     long = [file_name("x" * 1000 + end) for end in ("a", "b")]
-    assert [len(name) for name in long] == [LONGEST_NAME] * 2
+    assert [len(name) for name in long] == [MAX_NAME] * 2
     assert long[0] != long[1]
 
 

@@ -211,7 +211,7 @@ FAILING = {
     ),
     "endless-head": (
         sends_endlessly(b"HTTP/1.1 200 OK\r\n", b"X-Word: 0123456789\r\n" * 999),
-        "the answer exceeds 1081344 bytes, the most that its tokens may take, after 0 chunks",
+        "the answer exceeds 1081344 bytes, the maximum for its tokens, after 0 chunks",
     ),
     "not-json": (
         streamed(http_chunk(b"data: not json\n\n")),
@@ -224,7 +224,7 @@ FAILING = {
     ),
     "endless-stream": (
         sends_endlessly(HEAD, WORD * 999),
-        "the answer exceeds 1081344 bytes, the most that its tokens may take, after ",
+        "the answer exceeds 1081344 bytes, the maximum for its tokens, after ",
     ),
     "error-in-the-middle": (
         streamed(WORD, DEAD, WORD, END),

@@ -68,7 +68,7 @@ def test_nodes_that_are_asked_after_a_test_failed_are_waited_for_with_a_line(
     (house.path / "suites" / "test_lost.py").write_text(LOST)
     result = house.run("-k", "lost")
     result.assert_outcomes(errors=1)
-    assert "pdserve stub: asking the nodes what they have lost, 0 s" in result.outlines
+    assert "pdserve stub: checking the nodes, 0 s" in result.outlines
     assert "node local0 is down" in result.outlines
 
 

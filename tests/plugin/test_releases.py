@@ -129,7 +129,7 @@ def test_an_index_that_lost_a_release_offers_no_older_one(
 ) -> None:
     pins.write_text("vllm-router==0.1.99\n")
     assert main(["releases", str(pins), "--apply"]) == 7
-    assert "the newest versions of vllm-router>=0.1.99 are not known" in capsys.readouterr().err
+    assert "the newest versions of vllm-router>=0.1.99 are unknown" in capsys.readouterr().err
     assert pins.read_text() == "vllm-router==0.1.99\n"
 
 

@@ -36,7 +36,7 @@ def test_the_program_itself_is_asked_for_its_flags(house: House) -> None:
     router = write_router(house, "echo '  --speed {slow,fast}  How fast'")
     assert refused(house, "--speed", "fast", "--log-level", "warn") == (
         f"/router/args/2: --log-level is not a flag of {router}; correct it, or name it in "
-        "router.extra_flags if yours knows it"
+        "router.extra_flags if your router has it"
     )
     assert refused(house, "--speed", "warp") == (
         f"/router/args/0: --speed 'warp': {router} takes slow, fast"

@@ -47,10 +47,10 @@ def test_alike_topologies_share_one_start_with_a_router_each(house: House) -> No
     ports = [word for router in routers for word in router.split() if word.isdecimal()]
     assert len(set(ports)) >= 6
     # The prefix caches know what other topologies were sent: each has prompts of its own.
-    assert len({seed_of(records[name]) for name in ("route4", "1p3d", "2p2d")}) == 3
+    assert len({prompt_seed(records[name]) for name in ("route4", "1p3d", "2p2d")}) == 3
 
 
-def seed_of(record: dict[str, Any]) -> str:
+def prompt_seed(record: dict[str, Any]) -> str:
     argv = record["processes"][-1]["argv"]
     return str(argv[argv.index("--seed") + 1])
 

@@ -75,7 +75,7 @@ def test_explore_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "said"),
     [
         (["--system", "p5-efa"], "--explore simulates, but system 'p5-efa' is of kind 'slurm'"),
-        (["--system", "simulated", "--rate", "0"], "--rate 0 makes no sense"),
+        (["--system", "simulated", "--rate", "0"], "--rate 0: expected"),
     ],
     ids=["a real system", "no rate"],
 )

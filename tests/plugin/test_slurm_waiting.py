@@ -160,8 +160,8 @@ def test_a_job_of_several_clusters_without_its_own_is_not_guessed(
     system(house, more='[slurm.parameters]\nclusters = "c1,c2"\n')
     fake.sbatch(JOB)
     assert sentence(lines_of(house)) == (
-        f"sbatch does not say on which of the clusters 'c1,c2' job {JOB} is; name one in [slurm] "
-        "parameters.clusters in baselines/stub/system.toml"
+        f"sbatch does not report on which of the clusters 'c1,c2' job {JOB} is; name one in "
+        "[slurm] parameters.clusters in baselines/stub/system.toml"
     )
     by_name = r"--clusters=c1,c2 --quiet --name=pdserve-\S+ --user=\S+"
     assert all(re.fullmatch(by_name, line) for line in fake.asked("scancel"))
@@ -172,8 +172,8 @@ def test_an_answer_without_a_job_is_told_and_its_job_cancelled_by_name(
 ) -> None:
     fake.sbatch("thank you")
     assert sentence(lines_of(house)) == (
-        "sbatch printed no job number that can be told from its other words: 'thank you'; its job "
-        "is cancelled by its name; have sbatch print 'Submitted batch job N', or N alone"
+        "sbatch printed no clear job ID: 'thank you', expected 'Submitted batch job N' or N alone; "
+        "the job is cancelled by its name; correct the site's wrapper of sbatch"
     )
     assert fake.asked("squeue") == []
     (first, *_) = fake.asked("scancel")
@@ -286,7 +286,7 @@ def test_a_lent_job_of_several_clusters_is_not_guessed(fake: FakeSlurm, house: H
     system(house, more='[slurm.parameters]\nclusters = "all"\n')
     assert sentence(lines_of(house, "--pdserve-job-id", "99")) == (
         "--pdserve-job-id 99: [slurm] parameters.clusters in baselines/stub/system.toml is 'all', "
-        "and every cluster has a job of that number: name the one of the job"
+        "and each cluster numbers its own jobs; set it to the cluster of the job"
     )
 
 

@@ -192,7 +192,7 @@ def test_preflight_without_anything_to_reach_is_refused(
     transfers(transfer={"preflight": True})
     result = house.run("--topology", "1p1d")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "nothing says how fast a pair must be; write floor_gb_s" in result.stdout.str()
+    assert "expected a minimum rate of pairs; set floor_gb_s" in result.stdout.str()
     assert os.listdir(house.path).count("nixl") == 0
 
 

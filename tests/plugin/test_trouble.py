@@ -101,7 +101,7 @@ def test_a_benchmark_that_hangs_by_itself_is_told_with_idle_instances(house: Hou
     house.faults(bench={"hang": True})
     text = error(house, "dp", 25)
     assert (
-        f"bench {WORKLOAD} did not end within 4 s, the time for the work asked "
+        f"bench {WORKLOAD} did not end within 4 s, the limit for this load "
         "(limits.slowest_tok_s); 8 of 8 requests have no answer; aggregated[0] has no request; "
     ) in text
     assert f"{WORKLOAD}.0.bench.log ends:\nstub: bench starts" in text
@@ -132,7 +132,7 @@ def test_a_benchmark_that_fails(house: House) -> None:
 def test_a_benchmark_without_a_result(house: House) -> None:
     house.faults(bench={"no_result": True})
     text = error(house, "dp", 15)
-    assert f"bench {WORKLOAD} ended well but wrote no " in text
+    assert f"bench {WORKLOAD} exited with code 0 but wrote no " in text
 
 
 def test_an_attached_system_without_an_endpoint(house: House) -> None:

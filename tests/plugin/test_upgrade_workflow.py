@@ -103,4 +103,4 @@ def test_the_verdict_of_a_gate_becomes_a_comment(
 def test_a_gate_that_left_nothing_is_said_in_the_comment(checkout: Path, github: StandIn) -> None:
     (said,) = run("verdict", checkout, github, number="12")
     assert said.code == 0, said.output
-    assert "what was to be measured did not run to its end" in github.comments[12][0]["body"]
+    assert "the measurement did not complete" in github.comments[12][0]["body"]

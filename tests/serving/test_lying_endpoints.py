@@ -16,8 +16,8 @@ from tests.support.endpoints import page
 pytestmark = pytest.mark.vllm
 
 ROOT = Path(__file__).parents[2]
-COUNTED = "4 prompts asked one by one have 64 output tokens by the server's usage, but it counts "
-FAULT = "answers: a prompt asked by itself after the run: {url} "
+COUNTED = "4 prompts sent one by one have 64 output tokens by the server's usage, but it counts "
+FAULT = "answers: a prompt sent alone after the run: {url} "
 WAYS = {
     "error_mid": f"{FAULT}answered with an error in its stream: engine stopped",
     "error_end": f"{FAULT}answered with an error in its stream: engine stopped",
@@ -26,7 +26,7 @@ WAYS = {
     "one chunk of 10 MB": f"{FAULT[:-1]}/v1/completions answered with more than 1 MiB",
     "empty_text": "completed: 16 of 16 requests claim 256 tokens and have no text",
     "same_token": f"answers: {COUNTED}4 in their texts, sent back as prompts: they consist of '!'",
-    "prompt_x5": "tokens: 2560 input tokens, asked 512",
+    "prompt_x5": "tokens: 2560 input tokens, expected 512",
     "refuse_busy": "completed: 8 of 16 requests completed, 8 failed",
     "garbage": "completed: none of 16 requests completed, 16 failed",
     "redirect loop": "completed: none of 16 requests completed, 16 failed",

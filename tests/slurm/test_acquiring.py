@@ -128,8 +128,8 @@ def test_a_lent_job_is_used_and_left(slurm_house: House, slurm: OneHost) -> None
         text = said(slurm_house, "--topology", "1p1d", "--pdserve-job-id", job)
         assert "1 passed" in text, text
         assert re.search(
-            rf"^pdserve stub: Slurm job {job} on pd0, pd1, lent; its time limit is 4:00:00 \(the "
-            r"job's own\), 3:59:\d\d is left$",
+            rf"^pdserve stub: Slurm job {job} on pd0, pd1, already running; its time limit is "
+            r"4:00:00 \(the job's own\), 3:59:\d\d is left$",
             text,
             re.MULTILINE,
         ), text
@@ -166,7 +166,7 @@ def test_a_lent_job_that_waits(slurm_house: House, slurm: OneHost) -> None:
 def test_a_lent_job_that_nobody_knows(slurm_house: House) -> None:
     hold(slurm_house)
     message = sentence(said(slurm_house, "--pdserve-job-id", "99999"))
-    assert message == "--pdserve-job-id 99999: Slurm knows no such job"
+    assert message == "--pdserve-job-id 99999: Slurm has no such job"
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_a_bad_node_is_excluded_and_the_record_says_so(
     _, described = look(slurm_house)
     text = (slurm_house.path / "pytest.log").read_text()
     why = "shows 1 GPUs, needs 2 (preflight.gpus)"
-    assert f"pdserve stub: preflight: pd0 {why}; asking for other nodes" in text
+    assert f"pdserve stub: preflight: pd0 {why}; requesting other nodes" in text
     assert described["excluded"] == {"pd0": why}
     assert described["nodes"] == ["pd1", "pd2"]
 
@@ -273,7 +273,7 @@ def test_nodes_that_are_all_bad(slurm_house: House, slurm: OneHost) -> None:
         r"\(slurm\.replacements\)",
         message,
     ), message
-    assert re.search(rf"preflight: pd0 {why}; pd1 {why}; asking for other nodes", text)
+    assert re.search(rf"preflight: pd0 {why}; pd1 {why}; requesting other nodes", text)
     wait_until(lambda: not slurm.jobs(), 10)
 
 

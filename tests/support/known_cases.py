@@ -18,17 +18,17 @@ from pytest_pdserve.judge.cells import MetricVerdict
 from pytest_pdserve.judge.cells import References
 from pytest_pdserve.judge.cells import judge_metrics
 from pytest_pdserve.judge.cells import missing_metrics
+from pytest_pdserve.judge.cells import night_metrics
 from pytest_pdserve.judge.cells import references_of
-from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import topology_night_metrics
 from pytest_pdserve.judge.cells import topology_references
-from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.cells import wrong_counts
 from pytest_pdserve.judge.expected import Covers
 from pytest_pdserve.judge.expected import ExpectedChanges
 from pytest_pdserve.judge.limits import as_change
 from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.judge.limits import signed_log
-from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.nightly import false_alarms
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import CellBaseline
@@ -41,7 +41,7 @@ from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.workload import Workload
 
-NOTHING_IS_EXPECTED = ExpectedChanges().of_cell("", ())
+NOTHING_IS_EXPECTED = ExpectedChanges().covers_for_cell("", ())
 
 MakeRecord = Callable[..., Record]
 Run = Mapping[str, float | None]
@@ -101,7 +101,7 @@ def shown(verdicts: Sequence[MetricVerdict]) -> str:
     """Verdicts in the order of the judge, with all that it says of them."""
     said = []
     for verdict in verdicts:
-        seen = verdict.seen
+        seen = verdict.tonight
         limit = math.expm1(seen.reference.limit)
         name = SHORT[verdict.metric]
         parts = [f"{name} {verdict.status} {math.expm1(seen.change):+.1%} of {limit:.1%}"]
@@ -150,7 +150,7 @@ class KnownCases:
         assert cell is not None
         references = references_of(cell, FLOORS)
         tonight, *past = (
-            seen_of([self.run(run) for run in night], references) for night in (runs, *before)
+            night_metrics([self.run(run) for run in night], references) for night in (runs, *before)
         )
         verdicts = judge_metrics(tonight, past, one_night_is_enough=enough, covers=covers)
         return shown(verdicts)
@@ -178,14 +178,14 @@ class KnownCases:
         }
         references = topology_references(known, cells, FLOORS)
 
-        def seen(runs: Sequence[Mapping[int, float | None]]) -> Mapping[str, Seen]:
+        def seen(runs: Sequence[Mapping[int, float | None]]) -> Mapping[str, MetricNight]:
             tonight: dict[Key, list[Record]] = {}
             for start, worse in enumerate(runs):
                 for place, fraction in worse.items():
                     key, number = CELLS[place], start if numbered else None
                     each: Run = {"all": fraction} if fraction is not None else {"mean_itl_ms": None}
                     tonight.setdefault(key, []).append(self.run(each, key=key, start=number))
-            return topology_seen(tonight, cells, references)
+            return topology_night_metrics(tonight, cells, references)
 
         verdicts = judge_metrics(
             seen(starts),
@@ -202,7 +202,7 @@ class KnownCases:
         better = {"mean_itl_ms": -0.10}
         entry = ExpectedChange(until="2026-11-27", owner="ann", reason="r", max_worse=0.11)
         changes = ExpectedChanges(entries=(entry,), today="2026-11-27")
-        covers = changes.of_cell("1p3d", ("512-256",))
+        covers = changes.covers_for_cell("1p3d", ("512-256",))
         return {
             "as the baseline": lambda: self.cell(FINE),
             "within two thirds of the limit": lambda: self.cell(within),
@@ -311,14 +311,16 @@ class KnownCases:
             "missing: zero": lambda: missing(with_value("mean_itl_ms", 0.0)),
             "missing: void": lambda: missing(replace(sound, findings=(void,))),
             "seen: without the metric": lambda: ", ".join(
-                seen_of([with_value("mean_itl_ms", None)], references)
+                night_metrics([with_value("mean_itl_ms", None)], references)
             ),
-            "seen: zero": lambda: ", ".join(seen_of([with_value("mean_itl_ms", 0.0)], references)),
+            "seen: zero": lambda: ", ".join(
+                night_metrics([with_value("mean_itl_ms", 0.0)], references)
+            ),
             "seen: endless": lambda: ", ".join(
-                seen_of([with_value("mean_itl_ms", math.inf)], references)
+                night_metrics([with_value("mean_itl_ms", math.inf)], references)
             ),
             "seen: void": lambda: ", ".join(
-                seen_of([replace(sound, findings=(void,))], references)
+                night_metrics([replace(sound, findings=(void,))], references)
             ),
             "a value of a distance": lambda: " ".join(
                 f"{as_value(signed_log(2.0, better), better):g}" for better in ("lower", "higher")
@@ -334,13 +336,13 @@ class KnownCases:
         """Cases of alarms that go away."""
         reference = next(iter(references_of(_first_cell(), FLOORS).values()))
         fine, alarm, near = (
-            Seen(reference=reference, changes=(math.log1p(worse),) * 3)
+            MetricNight(reference=reference, changes=(math.log1p(worse),) * 3)
             for worse in (0.0, 0.1, 0.032)
         )
         two = {"a": alarm, "b": alarm}
         cleared = replace(alarm, changes=(*alarm.changes, 0.0))
         nothing = replace(alarm, changes=())
-        nights: dict[str, list[Mapping[str, Seen]]] = {
+        nights: dict[str, list[Mapping[str, MetricNight]]] = {
             "none": [{"a": fine}, {"a": fine}],
             "one": [{"a": alarm}, {"a": fine}],
             "two": [{"a": alarm}, {"a": fine}, {"a": alarm}, {"a": fine}],
@@ -358,7 +360,7 @@ class KnownCases:
         return {f"alarms: {name}": partial(_counted, seen) for name, seen in nights.items()}
 
 
-def _counted(nights: Sequence[Mapping[str, Seen]]) -> str:
+def _counted(nights: Sequence[Mapping[str, MetricNight]]) -> str:
     return str(false_alarms(nights))
 
 

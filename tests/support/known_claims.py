@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.expected import ExpectedChanges
-from pytest_pdserve.judge.sides import Known
+from pytest_pdserve.judge.sides import SideSources
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import CellBaseline
 from pytest_pdserve.values.baseline import Key
@@ -60,7 +60,7 @@ class KnownClaims:
         lookup = self._known(case).side
         for _ in range(2 if case.entries else 1):  # as after a rerun
             verdict = judge_claim(
-                made, points, lookup, covers=lambda *cells: changes.of_claim(made.id, *cells)
+                made, points, lookup, covers=lambda *cells: changes.entry_for_claim(made.id, *cells)
             )
         again = " ".join(f"{name}:{workload}" for name, workload in verdict.wants_pair)
         evidence = dict(verdict.evidence)
@@ -68,17 +68,17 @@ class KnownClaims:
             verdict.reason,
             ",".join(verdict.contradicted),
             again and f"again {again}",
-            *changes.troubles,
+            *changes.problems,
             verdict.evidence[0][1],
             *(evidence.get(label, "") for label in ("statistics", "sides from", "size")),
             "caution" if "caution" in evidence else "",
         )
         return _short(" | ".join(part for part in parts if part))
 
-    def _known(self, case: Case) -> Known:
+    def _known(self, case: Case) -> SideSources:
         if case.off is not None:
-            return Known(figures=_figures(case, case.off), **case.known)
-        return Known(
+            return SideSources(figures=_figures(case, case.off), **case.known)
+        return SideSources(
             measured=self._records(case, case.tonight),
             last_night=self._records(case, case.last_night),
             baseline=_baseline(case) if case.nights else None,
@@ -123,17 +123,19 @@ class KnownClaims:
         }
         return {f"expected: {name}": partial(_expected, kinds[name]) for name in kinds} | {
             "expected: names": lambda: " | ".join(
-                ExpectedChanges(entries=[_entry(claims=("a", "b"), cells=("x", "y"))]).unknown(
-                    {"a": ("x", "z")}
-                )
+                ExpectedChanges(
+                    entries=[_entry(claims=("a", "b"), cells=("x", "y"))]
+                ).unknown_names({"a": ("x", "z")})
             ),
             "expected: a claim that does not exist": lambda: " | ".join(
-                ExpectedChanges(entries=[_entry(claims=("b",), cells=("y",))]).unknown({"a": ()})
+                ExpectedChanges(entries=[_entry(claims=("b",), cells=("y",))]).unknown_names(
+                    {"a": ()}
+                )
             ),
             "expected: names that exist": lambda: " | ".join(
                 ExpectedChanges(
                     entries=[_entry(), _entry(claims=("a",)), _entry(claims=("a",), cells=("x",))]
-                ).unknown({"a": ("x",)})
+                ).unknown_names({"a": ("x",)})
             ),
         }
 
@@ -148,9 +150,9 @@ def _expected(fields: Mapping[str, Any]) -> str:
     for names, worse in ((("512-256", WORKLOAD), 0.1), ((), 0.1), (("512-256",), None)):
         entry = _entry(**fields)
         changes = ExpectedChanges(entries=(entry,), source="e", today="2026-11-27")
-        covers = changes.of_cell("1p3d", names)
+        covers = changes.covers_for_cell("1p3d", names)
         covered = worse is not None and covers("mean_itl_ms", worse) is entry
-        found.append(f"{'covered' if covered else 'not'} {' '.join(changes.troubles)}".strip())
+        found.append(f"{'covered' if covered else 'not'} {' '.join(changes.problems)}".strip())
     return " | ".join(found)
 
 

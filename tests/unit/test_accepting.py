@@ -91,7 +91,7 @@ def test_an_approver_has_a_name(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
     pdserve("propose")
     assert pdserve("accept", "--approver", "  ", code=4) == (
-        "pdserve: --approver is empty; say who answers for this baseline\n"
+        "pdserve: --approver is empty; expected who approves this baseline\n"
     )
 
 
@@ -145,8 +145,8 @@ def test_references_of_single_hosts_are_not_proposed(
     shelf.session(1, system="local-cpu")
     assert main(["baseline", *step, "--system", "local-cpu"]) == 4
     assert said_by(capsys).err == (
-        "pdserve: 'local-cpu' keeps references of each host ([judgement] host_references): nights "
-        "join them by themselves; to begin anew, move the file away that the session names\n"
+        "pdserve: 'local-cpu' has references of each host ([judgement] host_references), which "
+        "nights join automatically; to start again, move away the file that the session prints\n"
     )
 
 
@@ -208,8 +208,8 @@ def test_cells_that_would_be_lost_are_warned_of(shelf: Shelf, pdserve: Pdserve) 
     shelf.baseline()
     shelf.nights(15, cells=("dp",))
     assert (
-        "  WARNING: 1 cells of the present baseline were not measured in these nights and would "
-        f"lose it: 1p3d {WORKLOAD}\n" in pdserve("propose")
+        "  WARNING: 1 cells of the current baseline were not measured in these nights and would "
+        f"be removed: 1p3d {WORKLOAD}\n" in pdserve("propose")
     )
     assert "4 gone, 8 in all" in pdserve("diff")
 
@@ -217,7 +217,7 @@ def test_cells_that_would_be_lost_are_warned_of(shelf: Shelf, pdserve: Pdserve) 
 def test_a_baseline_that_cannot_be_read_is_not_replaced(shelf: Shelf, pdserve: Pdserve) -> None:
     path_of(shelf).write_text("{")
     shelf.nights(1)
-    assert pdserve("propose", code=4).startswith(f"pdserve: {path_of(shelf)} is no valid JSON")
+    assert pdserve("propose", code=4).startswith(f"pdserve: {path_of(shelf)} is not valid JSON")
 
 
 def test_what_was_accepted_is_what_was_proposed(shelf: Shelf, pdserve: Pdserve) -> None:

@@ -11,7 +11,7 @@ from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.ports import in_memory_claim
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
@@ -28,7 +28,7 @@ def launched(system: System, bind_host: str | None, topology: str) -> Launch:
         Topology.parse(topology),
         changed,
         hosts=HOSTS,
-        claim=unclaimed(),
+        claim=in_memory_claim(),
         containment=containment,
     )
 

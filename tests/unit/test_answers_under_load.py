@@ -16,8 +16,8 @@ from pytest_pdserve.clients import vllm_worker
 from pytest_pdserve.judge.sanity import check_sanity
 from pytest_pdserve.serving.asking_again import MAX_S
 from pytest_pdserve.serving.asking_again import ask_again
-from pytest_pdserve.serving.asking_again import why_not_asked
-from pytest_pdserve.serving.near_ties import gap_of
+from pytest_pdserve.serving.asking_again import why_not_repeated
+from pytest_pdserve.serving.near_ties import logprob_gap
 from pytest_pdserve.serving.warmup import Completions
 from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.observation import Observation
@@ -75,14 +75,14 @@ def found(seen: Observation) -> list[Finding]:
 def said(count: int, restless: int, gaps: str) -> str:
     rows = ", ".join(map(str, range(count)))
     return (
-        f"{count} of 8 measured requests (rows {rows}) have a different greedy text when asked "
+        f"{count} of 8 measured requests (rows {rows}) have a different greedy text when sent "
         f"alone, {restless} differ between two times alone; how much less likely than the top "
         f"token the measured text was: {gaps}"
     )
 
 
 WRONG = ": what was served under load is wrong"
-UNSETTLED = "; so few requests do not tell whether load changes answers"
+UNSETTLED = "; too few requests to decide whether load changes answers"
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ UNSETTLED = "; so few requests do not tell whether load changes answers"
         ),
         (
             answers(*(other(n) for n in range(8))),
-            [("unproven", said(8, 0, "for 8 the server does not say") + UNSETTLED)],
+            [("unproven", said(8, 0, "unknown for 8") + UNSETTLED)],
         ),
-        (answers(other(0)), [("note", said(1, 0, "for 1 the server does not say"))]),
+        (answers(other(0)), [("note", said(1, 0, "unknown for 1"))]),
         (
             answers(*(other(n, 0.25) for n in range(8))),
             [("note", said(8, 0, "up to 0.25 nats (limit 0.5)"))],
         ),
         (
             answers(other(0, 0.25), other(1)),
-            [("note", said(2, 0, "up to 0.25 nats (limit 0.5), for 1 the server does not say"))],
+            [("note", said(2, 0, "up to 0.25 nats (limit 0.5), unknown for 1"))],
         ),
         (
             answers(*(other(n, 5.0, restless=True) for n in range(8))),
@@ -125,11 +125,11 @@ UNSETTLED = "; so few requests do not tell whether load changes answers"
         ),
         (
             RepeatedAnswers(not_kept="the client does not say"),
-            [("note", "no measured request was asked again: the client does not say")],
+            [("note", "no measured request was sent again: the client does not say")],
         ),
         (
             RepeatedAnswers(fault="it hung"),
-            [("unproven", "a measured request could not be asked again after the run: it hung")],
+            [("unproven", "a measured request could not be sent again after the run: it hung")],
         ),
     ],
     ids=[
@@ -150,13 +150,13 @@ def test_answers_that_differ_from_those_alone(
         (
             (" a", " b", " a"),
             "invalid",
-            "all 4 answers are the same text, but 3 of these requests, asked alone, get 2 "
+            "all 4 answers are the same text, but 3 of these requests, sent alone, get 2 "
             "different texts: what was served under load is wrong",
         ),
         (
             (" a", " a", " a"),
             "unproven",
-            "all 4 answers are the same text, and 3 of these requests, asked alone, get it too: a "
+            "all 4 answers are the same text, and 3 of these requests, sent alone, get it too: a "
             "wrong answer would not show",
         ),
     ],
@@ -215,7 +215,7 @@ def top(**likely: float) -> dict[str, Any]:
 def test_how_much_less_likely_words_are(
     answer: dict[str, Any], words: str, gap: float | None
 ) -> None:
-    assert gap_of(answer, words) == gap
+    assert logprob_gap(answer, words) == gap
 
 
 REQUEST = MeasuredRequest(
@@ -341,7 +341,7 @@ def test_a_client_that_does_not_say_what_it_sent_is_named_where_answers_are_gree
     kept: list[Any], temperature: str | None, told: bool
 ) -> None:
     options = {} if temperature is None else {"temperature": temperature}
-    repeated = why_not_asked(read(kept), options, "vllm-command")
+    repeated = why_not_repeated(read(kept), options, "vllm-command")
     assert (repeated is not None) == told
     if repeated is not None:
         assert repeated.not_kept.startswith(

@@ -21,7 +21,7 @@ from pytest_pdserve.judge.client_checks import check_answers
 from pytest_pdserve.judge.client_checks import check_tokens
 from pytest_pdserve.serving.endpoint import ServedModel
 from pytest_pdserve.serving.endpoint import named_servers
-from pytest_pdserve.serving.endpoint import serving
+from pytest_pdserve.serving.endpoint import with_served_model
 from pytest_pdserve.serving.model import with_model_path
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.observation import ControlAnswers
@@ -232,24 +232,24 @@ TINY = "/elsewhere/pytest-pdserve"
 def test_the_systems_own_model_may_have_another_name_at_the_endpoint(local_cpu: System) -> None:
     own = with_model_path(local_cpu)
     path = own.model.path
-    assert serving(own, ServedModel(name=path)) == (own, None)
+    assert with_served_model(own, ServedModel(name=path)) == (own, None)
     for served in (
         ServedModel(name="alias", root=path),
         ServedModel(name=f"{TINY}/{Path(path).name}"),
     ):
-        measured, foreign = serving(own, served)
+        measured, foreign = with_served_model(own, served)
         assert (measured.model, foreign) == (own.model, None)
         assert measured.bench.args[-2:] == ("--served-model-name", served.name)
 
 
 def test_another_model_takes_the_place_of_the_systems(p5_efa: System, tmp_path: Path) -> None:
     own = p5_efa.model.path
-    measured, foreign = serving(p5_efa, ServedModel(name="org/other"))
+    measured, foreign = with_served_model(p5_efa, ServedModel(name="org/other"))
     assert (measured.model.path, foreign) == ("org/other", own)
     assert measured.bench.args[-2:] == ("--tokenizer", own)
     (tmp_path / "tokenizer.json").touch()
     here = ServedModel(name="alias", root=str(tmp_path))
-    measured, foreign = serving(p5_efa, here)
+    measured, foreign = with_served_model(p5_efa, here)
     assert (measured.bench.args[-2:], foreign) == (("--tokenizer", str(tmp_path)), None)
 
 
@@ -283,7 +283,7 @@ def test_prompts_of_another_tokenizer_are_unproven(make_result: Callable[..., Be
     (finding,) = check_tokens(seen_with(result, foreign_tokenizer="own"))
     assert (finding.severity, finding.message) == (
         "unproven",
-        "5000 input tokens by the server's count, asked 2048 by the tokenizer of own; name the "
+        "5000 input tokens by the server's count, expected 2048 by the tokenizer of own; name the "
         "model's own in [bench] args (--tokenizer)",
     )
     (finding,) = check_tokens(seen_with(result))

@@ -106,10 +106,10 @@ METRIC_NAMES = (
         ),
         pytest.param(
             HEAD.replace("role", "start") + LINE,
-            "line 1: column 'start' stands twice",
+            "line 1: column 'start' appears twice",
             id="column twice",
         ),
-        pytest.param(HEAD, "has no line of a run", id="no run"),
+        pytest.param(HEAD, "expected at least one line below the header", id="no run"),
         pytest.param(
             HEAD + LINE + "dp,512,256\n",
             "line 3: 3 fields, expected 8 as in the first line",
@@ -134,14 +134,14 @@ METRIC_NAMES = (
             pytest.param(
                 HEAD + LINE.replace("5.0", value),
                 f"line 2: column mean_itl_ms: {value!r}, expected a number above 0 in ms, or "
-                "nothing",
+                "an empty field",
                 id=f"metric {value}",
             )
             for value in ("0", "-1", "nan", "inf", "1e999", "fast")
         ),
         pytest.param(
             HEAD + LINE.replace("5.0", ""),
-            "line 2: no metric has a value, expected one at least",
+            "line 2: no metric has a value, expected at least one",
             id="no value",
         ),
         pytest.param(
@@ -151,18 +151,18 @@ METRIC_NAMES = (
         ),
         pytest.param(
             HEAD + LINE + LINE,
-            "line 3: column order_in_cell: 0 of start '1' stands on line 2 too; expected another "
+            "line 3: column order_in_cell: 0 of start '1' is also on line 2; expected another "
             "number for each run of a cell on a start",
             id="run twice",
         ),
         pytest.param(
             HEAD + LINE.replace("measured", "warm-up"),
-            "column role: no run has 'measured', expected it of some",
+            "column role: no run has 'measured', expected at least one",
             id="only warm-ups",
         ),
         pytest.param(
             HEAD + 'dp,"512,256\n',
-            "line 2: is no valid CSV: unexpected end of data",
+            "line 2: is not valid CSV: unexpected end of data",
             id="open quote",
         ),
     ],

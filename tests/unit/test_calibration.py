@@ -147,7 +147,7 @@ def test_longer_loads_make_the_part_within_a_start_smaller() -> None:
 
 def test_the_prompts_that_a_cell_needs_are_the_fewest_multiple_that_keeps_the_promise() -> None:
     runs = draw(np.random.default_rng(0), starts=200, within=0.04, between=0.01)
-    (blind,) = calibrated(runs).blind
+    (blind,) = calibrated(runs).insensitive
     assert blind.prompts is not None
     spread = math.log1p(blind.promise) / 5
     assert blind.noise.at(blind.prompts) <= spread < blind.noise.at(blind.prompts - 64)
@@ -155,7 +155,7 @@ def test_the_prompts_that_a_cell_needs_are_the_fewest_multiple_that_keeps_the_pr
 
 def test_where_starts_differ_too_much_more_starts_are_told_and_no_prompts() -> None:
     runs = draw(np.random.default_rng(6), starts=200, within=0.002, between=0.025)
-    (blind,) = calibrated(runs).blind
+    (blind,) = calibrated(runs).insensitive
     assert (blind.prompts, blind.starts) == (None, 5)
 
 

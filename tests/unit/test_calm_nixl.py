@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from pytest_pdserve.serving.calm_nixl import VARIABLE
-from pytest_pdserve.serving.calm_nixl import calm
 from pytest_pdserve.serving.calm_nixl import register
+from pytest_pdserve.serving.calm_nixl import set_poll_delay
 
 
 class Config:
@@ -28,15 +28,15 @@ class Bindings:
 
 def test_agents_poll_with_a_delay() -> None:
     bindings = Bindings()
-    calm(bindings, 100)
+    set_poll_delay(bindings, 100)
     assert bindings.nixlAgent("prefill", Config()) == ("prefill", 100)
 
 
 def test_a_second_call_changes_nothing() -> None:
     bindings = Bindings()
-    calm(bindings, 100)
+    set_poll_delay(bindings, 100)
     once = bindings.nixlAgent
-    calm(bindings, 200)
+    set_poll_delay(bindings, 200)
     assert bindings.nixlAgent is once
 
 

@@ -12,10 +12,10 @@ import pytest
 from pytest_pdserve.judge.cells import changes_of
 from pytest_pdserve.judge.cells import judge_metrics
 from pytest_pdserve.judge.cells import missing_metrics
+from pytest_pdserve.judge.cells import night_metrics
 from pytest_pdserve.judge.cells import references_of
-from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import topology_night_metrics
 from pytest_pdserve.judge.cells import topology_references
-from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.cells import wrong_counts
 from pytest_pdserve.judge.expected import ExpectedChanges
 from pytest_pdserve.judge.verdict import Status
@@ -29,7 +29,7 @@ from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 
-NOTHING_IS_EXPECTED = ExpectedChanges().of_cell("", ())
+NOTHING_IS_EXPECTED = ExpectedChanges().covers_for_cell("", ())
 
 FLOORS = {name: METRICS[name].floor for name in METRICS.times}
 MakeRecord = Callable[..., Record]
@@ -100,7 +100,7 @@ def test_worse_is_positive_for_latency_and_throughput(run: MakeRecord) -> None:
 
 def test_a_void_metric_shows_nothing(run: MakeRecord) -> None:
     void = Finding(check="chunks", severity="note", message="x", voids=("mean_itl_ms",))
-    seen = seen_of([run(findings=(void,))], references_of(cell(), FLOORS))
+    seen = night_metrics([run(findings=(void,))], references_of(cell(), FLOORS))
     assert sorted(seen) == ["output_throughput"]
 
 
@@ -176,7 +176,7 @@ def topology(tonight: Mapping[Key, list[Record]], *keys: Key) -> dict[str, tuple
     """Percent by which each run of the topology was slower, by metric."""
     cells = {key: references_of(cell(), FLOORS) for key in keys}
     references = topology_references(baseline(*keys), cells, FLOORS)
-    seen = topology_seen(tonight, cells, references)
+    seen = topology_night_metrics(tonight, cells, references)
     return {
         name: tuple(round(100 * math.expm1(c), 6) for c in s.changes) for name, s in seen.items()
     }
@@ -217,8 +217,8 @@ def verdicts(
 ) -> list[tuple[str, Status, int]]:
     references = references_of(cell(), FLOORS)
     found = judge_metrics(
-        seen_of(runs, references),
-        [seen_of([earlier], references) for earlier in before],
+        night_metrics(runs, references),
+        [night_metrics([earlier], references) for earlier in before],
         one_night_is_enough=True,
         covers=covers,
     )

@@ -82,7 +82,7 @@ def test_an_endpoint_that_is_up_needs_no_placement(make_settings: MakeSettings) 
 
 def test_a_malformed_baseline_is_a_usage_error(make_settings: MakeSettings, tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/sweep.json is no valid JSON"):
+    with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/sweep.json is not valid JSON"):
         checked(make_settings(), "dp")
 
 
@@ -91,7 +91,7 @@ def test_a_baseline_that_is_shipped_is_read_too(
 ) -> None:
     monkeypatch.setattr(folders, "SHIPPED", (tmp_path.parent,))
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/sweep.json is no valid JSON"):
+    with pytest.raises(pytest.UsageError, match=f"^{tmp_path}/sweep.json is not valid JSON"):
         checked(make_settings(), "dp")
 
 
@@ -104,7 +104,7 @@ def test_a_malformed_reference_of_this_host_is_a_usage_error(
     path = host_baseline_path(system, mark, state_folder())
     path.parent.mkdir(parents=True)
     path.write_text("{")
-    with pytest.raises(pytest.UsageError, match=f"^{path} is no valid JSON"):
+    with pytest.raises(pytest.UsageError, match=f"^{path} is not valid JSON"):
         checked(settings_on(local_cpu, tmp_path), "dp")
 
 

@@ -103,7 +103,7 @@ class TableServers:
         )
         return record, store.folder / f"{self.topology.id}.{start}.json"
 
-    def become(self, other: Any) -> None:
+    def replace_servers(self, other: Any) -> None:
         """Stand for *other*, which has the same table."""
 
 

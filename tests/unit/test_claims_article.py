@@ -17,7 +17,7 @@ from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.judge.claims import ClaimVerdict
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.expected import ExpectedChanges
-from pytest_pdserve.judge.sides import Known
+from pytest_pdserve.judge.sides import SideSources
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_claims
@@ -144,8 +144,8 @@ def judged(
     return judge_claim(
         claim,
         SWEEP,
-        Known(figures=figures).side,
-        covers=lambda *cells: known.of_claim(claim.id, *cells),
+        SideSources(figures=figures).side,
+        covers=lambda *cells: known.entry_for_claim(claim.id, *cells),
     )
 
 
@@ -245,7 +245,7 @@ def test_every_record_says_figure_and_one_run() -> None:
 
 
 def test_figures_are_no_baseline_and_no_machine() -> None:
-    with pytest.raises(ConfigError, match="no valid JSON"):
+    with pytest.raises(ConfigError, match="not valid JSON"):
         load_baseline(figures_path(SYSTEM), system=SYSTEM, suite="sweep")
     assert not list(figures_path(SYSTEM).parent.glob("*.json"))
     with pytest.raises(ConfigError) as refused:
@@ -315,7 +315,7 @@ def test_a_mutated_claim_does_not_pass(claim: Claim, mutate: Callable[[Claim], C
         assert verdict.status == lacking(claim, verdict)
         assert "is not in the figures" in " ".join(verdict.misses)
     elif verdict.status == "PASS":  # in all of its cells the opposite was expected
-        assert "covered nothing tonight" in changes.troubles[0]
+        assert "covered nothing tonight" in changes.problems[0]
     elif mutate is demanding or claim.id == HIDDEN:
         assert verdict.status in ("FAIL", "EXPECTED")
     else:
@@ -341,7 +341,7 @@ def test_a_cell_that_an_entry_names_in_vain_is_named(entry: ExpectedChange) -> N
     there = [point.name for point in SWEEP if claim.admits(point)]
     changes = changes_of([replace(entry, cells=(*there, "1-1"))])
     assert judged(claim, changes=changes).status == "EXPECTED"
-    said = " ".join((*changes.troubles, *changes.unknown({claim.id: there})))
+    said = " ".join((*changes.problems, *changes.unknown_names({claim.id: there})))
     assert all(cell in said for cell in {*there, "1-1"}.difference(entry.cells or ()))
 
 
@@ -353,7 +353,7 @@ def test_the_articles_expected_changes_are_all_needed() -> None:
         claim.id: [point.name for point in SWEEP if claim.admits(point)]
         for claim in CLAIMS.values()
     }
-    assert (*changes.troubles, *changes.unknown(cells)) == ()
+    assert (*changes.problems, *changes.unknown_names(cells)) == ()
 
 
 @pytest.mark.parametrize("claim", DECIDED.values(), ids=list(DECIDED))

@@ -86,7 +86,7 @@ BROKEN = {
     "margin of 1": ("0.05", "1.0", ": /claim/0/margin: 1.0 is greater than or equal to the"),
     "margin below 0": ("0.05", "-0.05", ": /claim/0/margin: -0.05 is less than the minimum"),
     "margin is text": ("0.05", '"5 %"', ": /claim/0/margin: '5 %' is not of type 'number'"),
-    "margin is nan": ("0.05", "nan", " holds nan, which says nothing"),
+    "margin is nan": ("0.05", "nan", " holds nan, expected a number"),
     "unknown key": (MARGIN, "margn = 0.05\n", ": /claim/0: Additional properties are not"),
     "key of another kind": (MARGIN, "low = 0.5\n", ": claim 'a': kind 'below' takes no 'low'"),
     "unknown load": (
@@ -118,12 +118,12 @@ BROKEN = {
     ),
     "number 0": ("number = 1", "number = 0", ": /claim/0/number: 0 is less than the minimum"),
     "undecidable and judged": (MARGIN, 'undecidable = "u"\n', "it is undecidable, so it takes no"),
-    "an id twice": ('"s"\n', '"s"\n' + BODY, ": claim id 'a' stands 2 times"),
+    "an id twice": ('"s"\n', '"s"\n' + BODY, ": claim id 'a' appears 2 times"),
     "no version": ("schema_version = 1", "", ": /: 'schema_version' is a required property"),
     "another version": ("version = 1", "version = 2", ": /schema_version: 2, expected 1; "),
     "no claims": (BODY, "claim = []\n", ": /claim: [] should be non-empty"),
-    "no TOML": ("[[claim]]", "[[claim]", " is no valid TOML: "),
-    "a key twice": ('id = "a"\n', 'id = "a"\nid = "b"\n', " is no valid TOML: "),
+    "no TOML": ("[[claim]]", "[[claim]", " is not valid TOML: "),
+    "a key twice": ('id = "a"\n', 'id = "a"\nid = "b"\n', " is not valid TOML: "),
     "ratio of anything": (SIDES, kind("ratio", *PAIR), "needs 'low' or 'high'"),
     "ratio upside down": (
         SIDES,
@@ -135,8 +135,8 @@ BROKEN = {
     **{
         f"400 digits in {key}": (SIDES, kind("ratio", *PAIR, f"{key} = {'9' * 400}"), said)
         for key, said in (
-            ("low", ": /claim/0/low: an integer of 1329 bits; 64 are the most"),
-            ("high", ": /claim/0/high: an integer of 1329 bits; 64 are the most"),
+            ("low", ": /claim/0/low: an integer of 1329 bits, expected at most 64"),
+            ("high", ": /claim/0/high: an integer of 1329 bits, expected at most 64"),
         )
     },
     "5000 hexadecimal digits": (
@@ -172,7 +172,7 @@ BROKEN = {
     "crossing at one point": (
         SIDES,
         kind("crossover", *PAIR, "better_at = [256]", "worse_at = [256]"),
-        "256 stands in better_at and in worse_at",
+        "256 is in better_at and in worse_at",
     ),
     "spread of one": (
         SIDES,
@@ -184,7 +184,7 @@ BROKEN = {
         JOINT.replace(JOINT.splitlines()[3] + "\n", "") + 'panel = "decode"\n',
         "/claim/0/relations: ",
     ),
-    "joint of a sweep": (SIDES, JOINT.replace('"below"', '"monotone"'), "speaks of several cells"),
+    "joint of a sweep": (SIDES, JOINT.replace('"below"', '"monotone"'), "is about several cells"),
     "joint with a metric": (SIDES, JOINT + 'metric = "mean_itl_ms"\n', "'joint' takes no 'metric'"),
     "joint without margin's kind": (SIDES, JOINT, "kind 'joint' takes no 'margin'"),
     "joint of nothing": (SIDES, 'kind = "joint"\n', "kind 'joint' needs 'relations'"),
@@ -301,12 +301,12 @@ metrics.mean_itl_ms = { value = 49.09, uncertainty = 0.005 }
         ('"figure"', '"run"', ": /record/0/source: 'run' is not one of ['figure']"),
         ("runs = 1\n", "runs = 2\n", ": /record/0/runs: 2 is not one of [1]"),
         ("49.09", "0", ": /record/0/metrics/mean_itl_ms/value: 0 is less than or equal to"),
-        ("49.09", "nan", " holds nan, which says nothing"),
+        ("49.09", "nan", " holds nan, expected a number"),
         ("49.09", "inf", ": /record/0/metrics/mean_itl_ms/value: inf is greater than"),
         (", uncertainty = 0.005", "", ": /record/0/metrics/mean_itl_ms: 'uncertainty' is a"),
         ("mean_itl_ms", "mean_speed", ": /record/0: unknown metric 'mean_speed'"),
         ('"dp"', '"pd"', ": /record/0: topology 'pd' is not of the form"),
-        ("0.005 }\n", "0.005 }\n" + FIGURES.split('"m"\n')[1], ": a cell stands twice"),
+        ("0.005 }\n", "0.005 }\n" + FIGURES.split('"m"\n')[1], ": a cell appears twice"),
         ("[[record]]", "[[records]]", ": /: "),
     ],
 )

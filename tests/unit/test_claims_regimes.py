@@ -36,9 +36,9 @@ def expecting(
         HALVES,
         SWEEP,
         lookup_in(values, uncertainty=uncertainty),
-        covers=lambda *cells: changes.of_claim("itl", *cells),
+        covers=lambda *cells: changes.entry_for_claim("itl", *cells),
     )
-    return verdict, changes.troubles
+    return verdict, changes.problems
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_an_expected_change_covers_the_cells_that_it_names(
 def test_what_holds_is_named_once_however_often_the_claim_is_judged() -> None:
     changes = ExpectedChanges(entries=(ENTRY,), source="e.toml", today="2026-11-27")
     for _ in range(3):
-        changes.of_claim("itl", ["512-512"], ["512-256"])
-    assert len(changes.troubles) == 1
+        changes.entry_for_claim("itl", ["512-512"], ["512-256"])
+    assert len(changes.problems) == 1
 
 
 def test_an_expected_claim_says_where_and_why_and_until_when() -> None:
@@ -105,7 +105,7 @@ def test_an_expected_violation_is_not_run_again() -> None:
         claim(),
         cell(),
         lookup_in({"dp": (10.0,), "1p3d": (12.0,)}),
-        covers=lambda *cells: changes.of_claim("itl", *cells),
+        covers=lambda *cells: changes.entry_for_claim("itl", *cells),
     )
     assert (verdict.status, verdict.wants_pair) == ("EXPECTED", ())
     assert verdict.contradicted == ("512-256",)
@@ -134,7 +134,7 @@ def test_an_expected_violation_is_not_run_again() -> None:
 )
 def test_an_entry_of_what_does_not_exist_is_named(entry: ExpectedChange, said: list[str]) -> None:
     changes = ExpectedChanges(entries=(entry,), source="e.toml", today="2026-11-27")
-    assert list(changes.unknown({"itl": ("512-256", "512-512")})) == said
+    assert list(changes.unknown_names({"itl": ("512-256", "512-512")})) == said
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pdserve.serving.client import cpu_share
+from pytest_pdserve.serving.client import cores_used
 
 STARTING = [(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)]
 """Imports take a whole core, which says nothing of the measurement."""
@@ -30,4 +30,4 @@ STARTING = [(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)]
 def test_the_share_is_taken_over_the_measurement_alone(
     used: list[tuple[float, float]], duration_s: float, share: float | None
 ) -> None:
-    assert cpu_share(used, duration_s) == (share if share is None else pytest.approx(share))
+    assert cores_used(used, duration_s) == (share if share is None else pytest.approx(share))

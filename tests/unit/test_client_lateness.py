@@ -53,7 +53,7 @@ CASES = {
     "moved": (
         {"client_lateness_share": {"mean_ttft_ms": 0.034, "p99_ttft_ms": 0.0101, "std": 9}},
         "note",
-        "the client's own lateness may move mean_ttft_ms by 3.4%, limit 1%; p99 of its reads is "
+        "the client's own lateness may change mean_ttft_ms by 3.4%, limit 1%; p99 of its reads is "
         "2.1 ms late; mean_ttft_ms, p99_ttft_ms, mean_ttft_including_client_queue_ms, "
         "p99_ttft_including_client_queue_ms are not judged: give the client more CPU, or a lower "
         "max_concurrency",
@@ -67,21 +67,21 @@ CASES = {
     "median": (
         {"client_lateness_share": {"median_itl_ms": 0.02}, "client_p99_read_late_ms": None},
         "note",
-        "the client's own lateness may move p50_itl_ms by 2.0%, limit 1%; p50_itl_ms is not "
+        "the client's own lateness may change p50_itl_ms by 2.0%, limit 1%; p50_itl_ms is not "
         "judged: give the client more CPU, or a lower max_concurrency",
         ("p50_itl_ms",),
     ),
     "user-space-clock": (
         {"client_clock": "user-space clock"},
         "unproven",
-        "the kernel did not say of every chunk when it arrived (client_clock = user-space clock): "
-        "one that waited to be read counts as late",
+        "not every chunk has the kernel's arrival time (client_clock = user-space clock): "
+        "a chunk that waited to be read counts as late",
         (),
     ),
     "shares-unknown": (
         {"client_lateness_share": "?"},
         "unproven",
-        "the client does not say by how much its lateness moves metrics",
+        "the client does not report how much its lateness adds to metrics",
         (),
     ),
     "tokens-in-one-chunk": (

@@ -15,7 +15,7 @@ from pytest_pdserve.report.client_offsets import offset_lines
 from pytest_pdserve.results.baselines import state_folder
 from pytest_pdserve.results.client_offsets import offsets_path
 from pytest_pdserve.results.folders import SHIPPED
-from pytest_pdserve.serving.client import streams_of
+from pytest_pdserve.serving.client import max_in_flight
 from pytest_pdserve.study.client_calibration import default_streams
 from pytest_pdserve.values.client_offsets import ClientOffsets
 from pytest_pdserve.values.client_offsets import OffsetAt
@@ -54,7 +54,7 @@ def test_a_load_takes_the_next_larger_number_of_streams(streams: int, ttft: floa
 )
 def test_requests_in_flight_at_once(load: Mapping[str, int], streams: int) -> None:
     asked: dict[str, Any] = {**load}
-    assert streams_of(Workload(input_len=8, output_len=8, **asked)) == streams
+    assert max_in_flight(Workload(input_len=8, output_len=8, **asked)) == streams
 
 
 @pytest.mark.parametrize(

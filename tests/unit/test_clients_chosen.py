@@ -180,8 +180,8 @@ def test_each_kind_of_client_has_as_many_nights_as_join() -> None:
     full = BOTH
     for number in range(40):
         source = Source(id=f"n{number}")
-        full = full.joined(KEY, night(source.id, "vllm"), {}, source)
-    more = full.joined(KEY, night("p", "precise"), {}, Source(id="p"))
+        full = full.with_night(KEY, night(source.id, "vllm"), {}, source)
+    more = full.with_night(KEY, night("p", "precise"), {}, Source(id="p"))
     cell = more.cell(KEY)
     assert cell is not None
     counts = {kind: sum(n.client == kind for n in cell.nights) for kind in cell.clients}

@@ -15,7 +15,7 @@ from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import assign_ports
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.ports import in_memory_claim
 from pytest_pdserve.plan.router import router_command
 from pytest_pdserve.plan.vllm import instance_commands
 from pytest_pdserve.values.errors import PlacementError
@@ -46,7 +46,7 @@ def planned(topology: str, system: System) -> tuple[tuple[Command, ...], Command
         system.cluster.gpus_per_node,
         default_tp=system.tensor_parallel,
     )
-    claim = unclaimed(one_machine=system.cluster.shared_host)
+    claim = in_memory_claim(one_machine=system.cluster.shared_host)
     ports = assign_ports(placement, system.ports, claim)
     return (
         instance_commands(placement, system, hosts=hosts, ports=ports),
@@ -223,7 +223,7 @@ def test_the_router_cannot_front_engines_of_two_numbers(p5_efa: System) -> None:
     with pytest.raises(PlacementError) as refused:
         planned("1p3d-tp4x8", p5_efa)
     assert str(refused.value) == (
-        "topology '1p3d-tp4x8' has 1 and 2 engines per node, but vllm-router knows one "
+        "topology '1p3d-tp4x8' has 1 and 2 engines per node, but vllm-router takes one "
         "--intra-node-data-parallel-size for all"
     )
 

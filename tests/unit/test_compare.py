@@ -282,7 +282,7 @@ def test_a_limit_fails_what_is_worse(shelf: Shelf, capsys: pytest.CaptureFixture
         (("runs", "local-cpu"), "system 'local-cpu' has no baseline"),
         (("runs", "runs", "--a", "vllm"), "--a 'vllm': expected COMPONENT=VERSION"),
         (("runs", "runs", "--b", "vllm=7"), "no run with vllm = '7': expected one of 0.15.1"),
-        (("runs", "runs", "--b", "x=7"), "no run with x = '7': no run of it says one"),
+        (("runs", "runs", "--b", "x=7"), "no run with x = '7': none of its runs records one"),
         (("runs", "runs", "--fail-worse", "-1"), "--fail-worse '-1': expected per cent"),
         (("runs", "runs", "--fail-worse", "nan"), "--fail-worse 'nan': expected per cent"),
         (("runs", "runs", "--partial"), "--partial without --fail-worse"),

@@ -66,8 +66,8 @@ def test_a_version_is_known_by_its_release(version: str, known: str | None) -> N
 
 
 def test_what_nobody_looked_at_is_listed() -> None:
-    assert TOY.not_looked_at() == ("0.16", "0.19")
-    assert replace(TOY, listed=None).not_looked_at() == ()
+    assert TOY.untested_releases() == ("0.16", "0.19")
+    assert replace(TOY, listed=None).untested_releases() == ()
 
 
 @pytest.mark.parametrize(

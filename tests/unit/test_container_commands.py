@@ -19,7 +19,7 @@ from pytest_pdserve.plan.container import removal_argv
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.launch import plan_launch
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.ports import in_memory_claim
 from pytest_pdserve.values.container import ContainerKind
 from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.system import System
@@ -91,7 +91,7 @@ def launched(system: System) -> Launch:
     containment = containment_of(
         system, HOSTS, image="nixl:latest", run_id=RUN, run_folder="/fsx/runs/r"
     )
-    claim = unclaimed(one_machine=False)
+    claim = in_memory_claim(one_machine=False)
     topology = Topology.parse("1p3d")
     return plan_launch(topology, system, hosts=HOSTS, claim=claim, containment=containment)
 

@@ -104,7 +104,7 @@ def test_what_the_schema_refuses(text: str, pointer: str, tmp_path: Path) -> Non
     [
         (
             ContainerSpec(image="nixl:1"),
-            "container.image = 'nixl:1' has no container.kind; say which, e.g. docker",
+            "container.image = 'nixl:1' has no container.kind; set it, e.g. to docker",
         ),
         (
             ContainerSpec(kind="docker"),
@@ -131,12 +131,12 @@ def test_what_the_schema_refuses(text: str, pointer: str, tmp_path: Path) -> Non
         ),
         (
             ContainerSpec(kind="enroot", image="nixl:1"),
-            "container.image = 'nixl:1' is no file, which enroot starts from; "
+            "container.image = 'nixl:1' is not a file, but enroot needs one; "
             "make a .sqsh (enroot import)",
         ),
         (
             ContainerSpec(kind="pyxis", image="nixl:1", privileged=True),
-            "container.privileged = true, but pyxis has no privileged containers; drop it",
+            "container.privileged = true, but pyxis has no privileged containers; remove it",
         ),
     ],
     ids=lambda value: f"{value.kind}-{value.image}" if isinstance(value, ContainerSpec) else "",

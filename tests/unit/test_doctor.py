@@ -291,7 +291,7 @@ def test_a_backend_that_examines_nothing_has_the_row_of_its_check(local_cpu: Sys
         "backend cloud",
         "missing",
         "refuses",
-        "Mend this: system 'far' needs cloudctl, which is not installed.",
+        "Fix this: system 'far' needs cloudctl, which is not installed.",
     )
 
 

@@ -42,44 +42,44 @@ NAMES = ("random-512-256-n4", "512-256")
 @pytest.mark.parametrize("case", COVERED)
 def test_an_entry_covers_what_it_names(case: str) -> None:
     all_ = changes(COVERED[case])
-    assert all_.of_cell("1p3d", NAMES)("mean_itl_ms", 0.10) is COVERED[case]
-    assert all_.troubles == ()
+    assert all_.covers_for_cell("1p3d", NAMES)("mean_itl_ms", 0.10) is COVERED[case]
+    assert all_.problems == ()
 
 
 @pytest.mark.parametrize("case", NOT_COVERED)
 def test_an_entry_covers_nothing_else(case: str) -> None:
-    assert changes(NOT_COVERED[case]).of_cell("1p3d", NAMES)("mean_itl_ms", 0.10) is None
+    assert changes(NOT_COVERED[case]).covers_for_cell("1p3d", NAMES)("mean_itl_ms", 0.10) is None
 
 
 def test_the_first_entry_that_covers_a_change_is_taken() -> None:
     small, large = entry(max_worse=0.05), entry(max_worse=0.20)
-    assert changes(small, large).of_cell("1p3d", NAMES)("mean_itl_ms", 0.10) is large
+    assert changes(small, large).covers_for_cell("1p3d", NAMES)("mean_itl_ms", 0.10) is large
 
 
 def test_an_entry_of_cells_does_not_cover_the_topology_as_a_whole() -> None:
     of_cells, whole = entry(cells=("512-256",)), entry()
-    assert changes(of_cells).of_cell("1p3d", ())("mean_itl_ms", 0.1) is None
-    assert changes(whole).of_cell("1p3d", ())("mean_itl_ms", 0.1) is whole
+    assert changes(of_cells).covers_for_cell("1p3d", ())("mean_itl_ms", 0.1) is None
+    assert changes(whole).covers_for_cell("1p3d", ())("mean_itl_ms", 0.1) is whole
 
 
 def test_an_expired_entry_is_named() -> None:
-    assert changes(entry(until="2026-11-26")).troubles == (
+    assert changes(entry(until="2026-11-26")).problems == (
         "expected.toml: entry 1 (ann: vllm#1) expired on 2026-11-26 and covers nothing; remove it",
     )
 
 
 def test_an_entry_whose_cell_is_not_worse_is_named() -> None:
     all_ = changes(entry(cells=("512-256",)))
-    all_.of_cell("1p3d", NAMES)
-    assert all_.troubles == (
+    all_.covers_for_cell("1p3d", NAMES)
+    assert all_.problems == (
         "expected.toml: entry 1 (ann: vllm#1) covered nothing tonight; remove it",
     )
 
 
 def test_an_entry_whose_cell_was_not_judged_is_not_named() -> None:
     all_ = changes(entry(cells=("512-256",)))
-    all_.of_cell("1p3d", ("512-512",))
-    assert all_.troubles == ()
+    all_.covers_for_cell("1p3d", ("512-512",))
+    assert all_.problems == ()
 
 
 CLAIM = entry(claims=("below",), cells=("512-256", "512-512"))
@@ -97,27 +97,27 @@ CLAIM = entry(claims=("below",), cells=("512-256", "512-512"))
 def test_a_claim_is_expected_to_fail_in_the_cells_of_its_entry(
     contradicted: list[str], covered: bool
 ) -> None:
-    found = changes(CLAIM).of_claim("below", contradicted, [])
+    found = changes(CLAIM).entry_for_claim("below", contradicted, [])
     assert (found is CLAIM) is covered
 
 
 def test_an_entry_without_cells_covers_a_claim_everywhere() -> None:
     whole = entry(claims=("below",))
-    assert changes(whole).of_claim("below", ["512-256"], []) is whole
-    assert changes(whole).of_claim("above", ["512-256"], []) is None
+    assert changes(whole).entry_for_claim("below", ["512-256"], []) is whole
+    assert changes(whole).entry_for_claim("above", ["512-256"], []) is None
 
 
 def test_a_cell_in_which_the_claim_holds_is_named() -> None:
     all_ = changes(CLAIM)
-    all_.of_claim("below", ["512-256"], ["512-512", "512-1024"])
-    assert all_.troubles == (
+    all_.entry_for_claim("below", ["512-256"], ["512-512", "512-1024"])
+    assert all_.problems == (
         "expected.toml: entry 1 (ann: vllm#1): below holds in 512-512; remove it",
     )
 
 
 def test_an_entry_whose_claim_holds_is_named() -> None:
     all_ = changes(CLAIM)
-    all_.of_claim("below", [], ["512-256", "512-512"])
-    assert all_.troubles == (
+    all_.entry_for_claim("below", [], ["512-256", "512-512"])
+    assert all_.problems == (
         "expected.toml: entry 1 (ann: vllm#1) covered nothing tonight; remove it",
     )

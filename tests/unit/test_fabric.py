@@ -20,7 +20,7 @@ from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import assign_ports
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.ports import in_memory_claim
 from pytest_pdserve.plan.vllm import instance_commands
 from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.values.errors import ConfigError
@@ -44,7 +44,7 @@ def planned(system: System, topology: str) -> dict[str, Command]:
     hosts = {host.name: host for host in backend_of(system).hosts(system)}
     each = system.cluster.gpus_per_node
     placement = place(Topology.parse(topology), tuple(hosts), each, default_tp=None)
-    ports = assign_ports(placement, system.ports, unclaimed(one_machine=False))
+    ports = assign_ports(placement, system.ports, in_memory_claim(one_machine=False))
     commands = instance_commands(placement, system, hosts=hosts, ports=ports)
     return {command.name: command for command in commands}
 
@@ -120,8 +120,9 @@ def test_a_missing_folder_is_told_with_the_command(tmp_path: Path, local_fabric:
         check_libraries(system)
     assert str(caught.value) == (
         f"the libraries are missing: system 'local-fabric' needs those of {folder} "
-        f"(kv_transfer.libraries = '{folder}' in {system.source}), which are not there, or of "
-        f"another pdserve; run `pdserve fabric install --folder {folder}`"
+        f"(kv_transfer.libraries = '{folder}' in {system.source}), which are not installed, or "
+        "were installed by another version of pdserve; run "
+        f"`pdserve fabric install --folder {folder}`"
     )
     rows = {row.what: (row.status, row.found, row.advice) for row in library_rows(system)}
     advice = f"Run `pdserve fabric install --folder {folder}`."
@@ -184,5 +185,5 @@ def test_libraries_of_this_machine_are_refused_for_servers_elsewhere(
         "[kv_transfer]\nlibraries = 'fabric'\n"
         f"[cluster]\nnodes = 2\ngpus_per_node = 1\n{changes}"
     )
-    with pytest.raises(ConfigError, match=r"system\.toml: /kv_transfer/libraries: is for servers"):
+    with pytest.raises(ConfigError, match=r"system\.toml: /kv_transfer/libraries: is only for"):
         load_system("mine", [tmp_path])

@@ -36,8 +36,9 @@ from pytest_pdserve.report.figures.plot import Plot
 from pytest_pdserve.report.figures.session import article_overlay
 from pytest_pdserve.report.figures.session import page_plots
 from pytest_pdserve.report.figures.spent import time_plots
-from pytest_pdserve.report.figures.style import looks
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.report.figures.trend import series_of
+from pytest_pdserve.report.figures.trend import trend_plot
 from pytest_pdserve.report.figures.trend import trend_plots
 from pytest_pdserve.results.claims import figures_path
 from pytest_pdserve.results.claims import load_figures
@@ -97,7 +98,7 @@ def marked(axes: Any, marks: Sequence[str]) -> list[tuple[float, float]]:
     ]
 
 
-TOPOLOGY_MARKS = [look.mark for look in looks(ARTICLE_TOPOLOGIES).values()]
+TOPOLOGY_MARKS = [style.mark for style in topology_styles(ARTICLE_TOPOLOGIES).values()]
 
 
 # The article's figures.
@@ -245,10 +246,10 @@ def test_cells_outside_of_sweeps_are_rows() -> None:
 
 def test_topologies_look_different() -> None:
     names = (*ARTICLE_TOPOLOGIES, *(f"{n}x1p1d" for n in range(2, 8)))
-    found = looks(names)
+    found = topology_styles(names)
     assert list(found) == list(names)
     assert len(set(found.values())) == len(names)
-    assert looks(["1p3d"])["1p3d"] == found["1p3d"]
+    assert topology_styles(["1p3d"])["1p3d"] == found["1p3d"]
 
 
 # Latency against throughput.
@@ -355,12 +356,13 @@ def history(nights: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
     values.loc[1, "value"], values.loc[1, "status"] = 40.0, "invalid"
     versions = ['{"vllm": "1"}' if n < 2 else '{"vllm": "2"}' for n in range(nights)]
-    return values, pd.DataFrame({"night": days, "system": "p5", "versions": versions})
+    sessions = pd.DataFrame({"night": days, "system": "p5", "versions": versions})
+    return values, sessions.assign(excluded=False, image="", nodes="n0", fingerprint="a")
 
 
 def test_a_trend_shows_nights_limit_versions_and_what_does_not_count() -> None:
     (series,) = series_of(*history(20), None)
-    assert [(str(night), said) for night, said in series.versions] == [("2026-03-03", "vllm 2")]
+    assert [(str(night), text) for night, text in series.versions] == [("2026-03-03", "vllm 2")]
     (plot,) = trend_plots([series])
     assert [row["counts"] for row in plot.rows] == [True, False, *[True] * 18]
     floor = METRICS["mean_itl_ms"].floor
@@ -370,6 +372,33 @@ def test_a_trend_shows_nights_limit_versions_and_what_does_not_count() -> None:
     (crosses,) = (line for line in axes.get_lines() if line.get_marker() == "x")
     assert list(crosses.get_ydata()) == [40.0]
     assert [text.get_text() for text in axes.texts] == ["vllm 2"]
+
+
+def test_a_night_far_from_all_others_is_a_triangle_at_the_edge_of_the_axis() -> None:
+    values, sessions = history(20)
+    values.loc[1, "value"], values.loc[1, "status"] = 10.1, "valid"
+    values.loc[7, "value"] = 40.0
+    (series,) = series_of(values, sessions, None)
+    plot = trend_plot(series)
+    assert "Triangles at the edge: values outside the axis." in plot.caption
+    axes = axes_of(plot)
+    (triangle,) = (line for line in axes.get_lines() if line.get_marker() == "^")
+    assert list(triangle.get_ydata()) == [axes.get_ylim()[1]]
+    assert axes.get_ylim()[1] < 12
+
+
+def test_an_excluded_session_changes_no_version() -> None:
+    values, sessions = history(20)
+    sessions.loc[2:, "excluded"] = True
+    (series,) = series_of(values, sessions, None)
+    assert series.versions == ()
+
+
+def test_a_trend_of_a_report_has_its_reference_and_limit() -> None:
+    (series,) = series_of(*history(9), None)
+    plot = trend_plot(series, judged_by=Bounds(reference=9.0, limit=9.5))
+    assert (plot.rows[0]["reference"], plot.rows[0]["limit"]) == (9.0, 9.5)
+    assert "the reference to the limit of this session's report" in plot.caption
 
 
 def test_a_trend_of_few_nights_has_no_limit() -> None:

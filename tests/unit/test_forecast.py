@@ -71,7 +71,7 @@ def test_a_cell_takes_what_it_took_with_its_start_its_client_and_its_part_of_the
     assert found.load_s == 12
     in_run, ours, client_start = 5 + 1, 4 / 2, 14 - 2 * 5
     assert found.rest_s == in_run + ours + client_start
-    assert (found.sessions, found.guessed) == (1, False)
+    assert (found.sessions, found.uses_defaults) == (1, False)
     assert found.total_s == 63 + 12 + 12
 
 
@@ -100,7 +100,7 @@ def test_what_is_not_known_is_taken_from_what_is_nearest(
     found = made(past, **work)
     assert found.start_s == start_s
     assert found.load_s == pytest.approx(load_s)
-    assert not found.guessed
+    assert not found.uses_defaults
 
 
 def test_other_tests_of_a_topology_take_what_they_took(past: PastSession) -> None:
@@ -134,14 +134,14 @@ def test_a_session_that_was_killed_says_nothing_of_what_it_did_not_end(past: Pas
 def test_without_earlier_sessions_it_takes_the_defaults_and_says_so() -> None:
     found = made(starts=3, runs=(SHORT,) * 3, held=Held(nodes=4, gpus=32))
     assert forecast_line(found) == (
-        "about 9.3 min (from defaults: 180 s a start, 5 s a run beside its load, 10,000 tokens/s "
+        "about 9.3 min (from defaults: 180 s a start, 5 s a run without its load, 10,000 tokens/s "
         "a GPU, 50 a CPU slot): 3 starts 9.0 min, 3 runs and all else 21 s (load 6 s); 5 GPU-hours"
     )
 
 
 def test_imported_results_say_nothing(make_record: MakeRecord) -> None:
     imported = PastSession(records=(make_record(workload=SHORT, timings_s={}),))
-    assert made(imported).guessed
+    assert made(imported).uses_defaults
     assert made(imported).sessions == 0
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.gating.arms import read_arm
-from pytest_pdserve.gating.arms import swapped_text
+from pytest_pdserve.gating.sides import parse_side
+from pytest_pdserve.gating.sides import swapped_text
 from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.correctness import outcome_of
 from pytest_pdserve.judge.gate.differences import find_differences
 from pytest_pdserve.judge.gate.steps import GateProgress
 from pytest_pdserve.judge.gate.steps import next_step
-from pytest_pdserve.judge.gate.swaps import Suspect
+from pytest_pdserve.judge.gate.swaps import AttributionTarget
 from pytest_pdserve.judge.gate.swaps import SwapStep
 from pytest_pdserve.judge.gate.swaps import next_swap
 from pytest_pdserve.values.errors import ConfigError
@@ -242,7 +242,7 @@ def test_greedy_answers_that_differ_are_a_fault_where_arithmetic_is_the_same(
 @pytest.mark.parametrize(
     ("b", "faults", "notes"),
     [(SAME, 0, 1), (("one x", "three four", "five six"), 0, 2), (ALL_OTHER, 1, 1)],
-    ids=["same", "one that A repeats is another", "all are others from the first word on"],
+    ids=["same", "one that A repeats is another", "all have changed from the first word on"],
 )
 def test_answers_that_the_baseline_repeats_are_judged_where_others_differ(
     b: tuple[str, ...], faults: int, notes: int
@@ -330,7 +330,7 @@ def worse_metric() -> MetricEvidence:
         (
             ({"nixl"}, set()),
             "nixl",
-            "nixl does it: A with B's nixl is worse, and B with A's nixl is not",
+            "nixl makes B worse: A with B's nixl is worse, and B with A's nixl is not",
         ),
         ((set(), set()), None, "none of vllm, nixl alone makes A as bad as B"),
         (({"vllm", "nixl"}, {"vllm", "nixl"}), None, "each of vllm, nixl makes A worse by itself"),
@@ -338,7 +338,7 @@ def worse_metric() -> MetricEvidence:
             ({"vllm"}, {"vllm"}),
             "vllm",
             "vllm makes A worse by itself, but B with the baseline's vllm is still worse: another "
-            "component does it too",
+            "component makes it worse too",
         ),
     ],
     ids=["one", "none", "both", "one of two causes"],
@@ -346,10 +346,10 @@ def worse_metric() -> MetricEvidence:
 def test_an_attribution_swaps_each_component_and_those_that_moved_back(
     gate: Gate, slow: tuple[set[str], set[str]], component: str | None, why: str
 ) -> None:
-    suspect = Suspect(worse=(worse_metric(),), cells=DP)
+    target = AttributionTarget(worse=(worse_metric(),), cells=DP)
     slow_by_side = dict(zip(("baseline", "candidate"), slow, strict=True))
     while True:
-        found = next_swap(gate.starts, gate.runs, components=("vllm", "nixl"), suspect=suspect)
+        found = next_swap(gate.starts, gate.runs, components=("vllm", "nixl"), target=target)
         if isinstance(found, Attribution):
             break
         assert isinstance(found, SwapStep)
@@ -371,7 +371,7 @@ def test_an_attribution_swaps_each_component_and_those_that_moved_back(
 )
 def test_budgets(text: str | None, budget: GateBudget) -> None:
     assert parse_budget(text, max_blocks=8) == budget
-    assert parse_budget(budget.words, max_blocks=8) == budget
+    assert parse_budget(budget.text, max_blocks=8) == budget
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_the_seconds_left_are_those_of_the_tighter_limit() -> None:
 
 def test_container_images_are_refused(p5_efa: System) -> None:
     with pytest.raises(ConfigError, match="a gate cannot compare container images yet"):
-        read_arm("B", "image:registry/vllm:next", p5_efa)
+        parse_side("B", "image:registry/vllm:next", p5_efa)
 
 
 def stack(text: str, **fields: Any) -> Stack:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pytest_pdserve.commands.main import main
+from pytest_pdserve.judge.gate import block_arrays
 from pytest_pdserve.judge.gate import levels
-from pytest_pdserve.judge.gate import looks
 from pytest_pdserve.study.gate_gpu_runs import GPU_STARTS
 from pytest_pdserve.study.gate_gpu_runs import METRIC_NAMES
 from pytest_pdserve.study.gate_gpu_runs import RUNS
@@ -31,7 +31,7 @@ from pytest_pdserve.study.gate_trials import TRIALS
 from pytest_pdserve.study.gate_trials import GateTrial
 from pytest_pdserve.study.gate_trials import Place
 from pytest_pdserve.study.gate_trials import count_gates
-from pytest_pdserve.study.gate_trials import fails_now
+from pytest_pdserve.study.gate_trials import simple_rule_fails
 from pytest_pdserve.study.noise import Floats
 from pytest_pdserve.study.rates import Rate
 from pytest_pdserve.study.rates import Tally
@@ -151,7 +151,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(
 ) -> None:
     assert main(["selftest", "--gate", "--noise", "pink"]) == 4
     known = ", ".join(kind.name for kind in KINDS)
-    message = f"--noise 'pink' is not a kind of noise of gates; known are {known}"
+    message = f"--noise 'pink' is not a kind of noise of gates, expected one of {known}"
     assert capsys.readouterr().err == f"pdserve: {message}\n"
 
 
@@ -229,7 +229,7 @@ def test_what_people_do_now_compares_the_medians_of_few_runs(
     logs = np.zeros((1, 2, 2, 2, 1, len(METRIC_NAMES)))
     place = METRIC_NAMES.index(metric)
     logs[0, 0, 1, :, 0, place], logs[0, 1, 1, 0, 0, place] = np.log1p(b[:2]), np.log1p(b[2])
-    assert fails_now(logs, runs_each=runs).tolist() == [fails]
+    assert simple_rule_fails(logs, runs_each=runs).tolist() == [fails]
 
 
 # The report.
@@ -297,7 +297,7 @@ def test_no_line_is_wider_than_a_terminal_of_120(capsys: pytest.CaptureFixture[s
 def test_a_rule_that_counts_every_block_is_called_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (levels, looks):
+    for module in (levels, block_arrays):
         broken = replace(GATE_RULE, blocks_against=1, spreads=0.0)
         monkeypatch.setattr(module, "GATE_RULE", broken)
     code, lines = run(capsys, "--noise", "spread-3", "--gates", "30")

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_pdserve.results.files import write_json
 from pytest_pdserve.results.history import History
-from pytest_pdserve.results.history import one_a_start
+from pytest_pdserve.results.history import one_per_start
 from pytest_pdserve.results.history import past_nights
 from pytest_pdserve.results.history import starts_of
 from pytest_pdserve.results.kinds import SESSION
@@ -46,7 +46,7 @@ def shelf(tmp_path: Path, make_record: Callable[..., Record]) -> Shelf:
 
 def past(shelf: Shelf, **given: Any) -> History:
     asked = {"fingerprint": "0123456789ab", "client_kind": "vllm-command", "tonight": TONIGHT}
-    asked |= {"cells": (), "each": 6}
+    asked |= {"cells": (), "per_cell": 6}
     return past_nights(shelf.runs, system="p5-efa", **{**asked, **given})
 
 
@@ -112,13 +112,13 @@ def test_what_is_older_than_all_that_is_wanted_is_not_read(shelf: Shelf) -> None
         if run < "20261106":
             (shelf.runs / run / "dp" / FILE).write_text("{")
     assert past(shelf, cells=CELLS).unreadable == ()
-    assert past(shelf, cells=CELLS, each=9).unreadable != ()
+    assert past(shelf, cells=CELLS, per_cell=9).unreadable != ()
 
 
 def test_a_cell_that_nobody_measures_any_more_is_not_looked_for_for_ever(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_pdserve.results.history.FARTHEST", 8)
+    monkeypatch.setattr("pytest_pdserve.results.history.MAX_NIGHTS", 8)
     shelf.nights(12)
     shelf.session(11, fingerprint="ffffffffffff")
     gone = ("2p4d", WORKLOAD)
@@ -179,7 +179,7 @@ def test_runs_are_told_apart_by_the_start_of_their_servers(
 ) -> None:
     runs = [make_record(repeat=repeat, start=repeat // 2) for repeat in range(4)]
     assert starts_of(runs) == [runs[:2], runs[2:]]
-    assert one_a_start(runs) == [runs[0], runs[2]]
+    assert one_per_start(runs) == [runs[0], runs[2]]
 
 
 def test_a_run_whose_start_is_not_known_is_a_start_by_itself(
@@ -187,7 +187,7 @@ def test_a_run_whose_start_is_not_known_is_a_start_by_itself(
 ) -> None:
     runs = [make_record(repeat=repeat, start=None) for repeat in range(3)]
     assert starts_of(runs) == [[run] for run in runs]
-    assert one_a_start([make_record(start=0), *runs]) == [make_record(start=0), *runs]
+    assert one_per_start([make_record(start=0), *runs]) == [make_record(start=0), *runs]
 
 
 def test_of_a_night_the_first_session_that_has_a_cell_counts(shelf: Shelf) -> None:
@@ -213,7 +213,10 @@ def test_a_renamed_folder_is_named_and_left_out(shelf: Shelf) -> None:
     history = past(shelf)
     assert history.nights == ()
     path = shelf.runs / "old" / "1p3d" / FILE
-    assert history.unreadable[0] == f"{path} is of {run}: a run folder has the run's name"
+    assert (
+        history.unreadable[0]
+        == f"{path} is of session {run}, expected {path.parents[1].name}, the name of its folder"
+    )
 
 
 @pytest.mark.parametrize(

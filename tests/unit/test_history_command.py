@@ -79,7 +79,7 @@ def test_a_torn_record_is_named_and_the_others_are_imported(
     assert main(["history", "import"]) == 0
     said = said_by(capsys)
     assert f"imported {run_id}, 1 runs" in said.out
-    assert said.err.startswith(f"pdserve: {torn} is no valid JSON")
+    assert said.err.startswith(f"pdserve: {torn} is not valid JSON")
 
 
 def test_a_folder_of_nothing_is_told_by_the_exit_code(shelf: Shelf, pdserve: Pdserve) -> None:
@@ -132,11 +132,11 @@ def test_a_session_is_shown_with_what_was_wrong(shelf: Shelf, pdserve: Pdserve) 
         (
             ("show", "dp", "sharegpt"),
             "WORKLOAD 'sharegpt': expected the beginning of one workload of that topology in the "
-            f"history; there are {WORKLOAD}",
+            f"history: {WORKLOAD}",
         ),
         (
             ("exclude", "{run}", "--reason", " "),
-            "--reason is empty: write why the session does not count",
+            "--reason is empty; expected why the session is excluded",
         ),
         (
             ("exclude", "{run}", "--reason", "why", "--undo"),

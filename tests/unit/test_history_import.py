@@ -103,7 +103,7 @@ def test_results_of_other_tools_become_records_and_then_sessions(
         ("result.json", (), "pdserve history import needs --topology and --system"),
         ("nights.csv", (), "pdserve history import needs --system"),
         ("empty.json", AT, "empty.json is empty: expected a result in JSON or YAML"),
-        ("folder", AT, "folder holds no record and no result that can be read; the first: "),
+        ("folder", AT, "folder has no readable record or result; the first: "),
     ],
     ids=["what served", "system", "an empty file", "a folder of none"],
 )

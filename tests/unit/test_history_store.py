@@ -14,8 +14,8 @@ import pytest
 
 from pytest_pdserve.history.compaction import compact
 from pytest_pdserve.history.exclusions import add_exclusion
-from pytest_pdserve.history.recall import recall
 from pytest_pdserve.history.store import Store
+from pytest_pdserve.history.stored_sessions import sessions_of_history
 from pytest_pdserve.results.history import stored_sessions
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.record import Finding
@@ -140,8 +140,8 @@ def test_a_torn_file_is_named_and_the_others_are_read(keep: int, shelf: Shelf) -
     torn.write_bytes(torn.read_bytes()[:keep])
     opened = Store.open(store.folder)
     assert len(opened.values()) == 2 * 2 * CELL_VALUES
-    (sentence,) = opened.torn
-    assert sentence.startswith(f"{torn} is torn: ")
+    (sentence,) = opened.unreadable
+    assert sentence.startswith(f"{torn} is damaged: ")
 
 
 def test_a_file_whose_values_are_damaged_is_named_and_the_others_are_read(shelf: Shelf) -> None:
@@ -153,7 +153,7 @@ def test_a_file_whose_values_are_damaged_is_named_and_the_others_are_read(shelf:
     torn.write_bytes(whole[:4] + b"\xff" * 600 + whole[604:])
     opened = Store.open(store.folder)
     assert len(opened.values()) == 2 * 2 * CELL_VALUES
-    assert [str(torn) in sentence for sentence in opened.torn] == [True]
+    assert [str(torn) in sentence for sentence in opened.unreadable] == [True]
 
 
 def test_what_a_cut_off_write_left_is_named_and_not_read(shelf: Shelf) -> None:
@@ -165,8 +165,8 @@ def test_what_a_cut_off_write_left_is_named_and_not_read(shelf: Shelf) -> None:
     left.write_bytes(path.read_bytes()[:100])
     opened = Store.open(store.folder)
     assert len(opened.values()) == 2 * CELL_VALUES
-    assert opened.torn == [
-        f"{left} is not read: an interrupted write left it, or it is being written now"
+    assert opened.unreadable == [
+        f"{left} is not read: it is of an interrupted write, or is being written now"
     ]
 
 
@@ -188,7 +188,7 @@ def test_a_parquet_file_of_another_program_is_named(shelf: Shelf) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(other)
     opened = Store.open(store.folder)
     assert len(opened.values()) == 2 * CELL_VALUES
-    assert opened.torn == [f"{other}: expected a file of a pdserve history"]
+    assert opened.unreadable == [f"{other}: expected a file of a pdserve history"]
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -289,7 +289,9 @@ def test_a_torn_exclusion_is_named(shelf: Shelf) -> None:
     path = add_exclusion(store.folder, ("p5-efa", run_id), "why")
     path.write_text("{")
     assert list(store.sessions()["excluded"]) == [False]
-    assert [sentence.startswith(f"{path} is no valid JSON") for sentence in store.torn] == [True]
+    assert [sentence.startswith(f"{path} is not valid JSON") for sentence in store.unreadable] == [
+        True
+    ]
 
 
 # Sessions read back.
@@ -300,11 +302,11 @@ def test_recalled_sessions_are_those_of_the_runs_folder(shelf: Shelf) -> None:
     shelf.session(2, findings=(INVALID,))
     shelf.session(3, **SOUND)
     store, _ = imported(shelf)
-    recalled = recall(store, "p5-efa", 10).sessions
+    from_history = sessions_of_history(store, "p5-efa", 10).sessions
     stored = list(stored_sessions(shelf.runs, system="p5-efa", unreadable=[]))
-    assert [each.run_id for each in recalled] == [each.run_id for each in stored]
-    assert [each.night for each in recalled] == [each.night for each in stored]
-    for one, other in zip(recalled, stored, strict=True):
+    assert [each.run_id for each in from_history] == [each.run_id for each in stored]
+    assert [each.night for each in from_history] == [each.night for each in stored]
+    for one, other in zip(from_history, stored, strict=True):
         assert [*map(told, one.records)] == [*map(told, other.records)]
 
 
@@ -321,7 +323,7 @@ def test_only_the_newest_sessions_are_recalled_and_no_excluded_one(shelf: Shelf)
     first, second, third = shelf.nights(3)
     store, _ = imported(shelf)
     add_exclusion(store.folder, ("p5-efa", third), "broken")
-    recalled = recall(store, "p5-efa", 1)
-    assert [each.run_id for each in recalled.sessions] == [second]
-    assert recalled.left_out == (f"excluded: {third}: broken",)
-    assert recalled.known == {first, second, third}
+    from_history = sessions_of_history(store, "p5-efa", 1)
+    assert [each.run_id for each in from_history.sessions] == [second]
+    assert from_history.left_out == (f"excluded: {third}: broken",)
+    assert from_history.session_ids == {first, second, third}

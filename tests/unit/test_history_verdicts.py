@@ -12,8 +12,8 @@ import pytest
 
 from pytest_pdserve.commands.main import main
 from pytest_pdserve.history.files import value_paths
-from pytest_pdserve.history.recall import recall
 from pytest_pdserve.history.store import Store
+from pytest_pdserve.history.stored_sessions import sessions_of_history
 from pytest_pdserve.report.writing import write_report
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.store import SESSION_FILE
@@ -82,7 +82,7 @@ def test_each_cell_has_the_verdict_of_its_sessions_report(shelf: Shelf) -> None:
         "1p3d": ["FAIL"],
         "dp": ["PASS"],
     }
-    (session,) = recall(store, "p5-efa", 1).sessions
+    (session,) = sessions_of_history(store, "p5-efa", 1).sessions
     assert session.verdicts == {("1p3d", SHORT.id): "FAIL", ("dp", SHORT.id): "PASS"}
 
 
@@ -99,7 +99,7 @@ def test_a_session_without_a_report_has_unknown_verdicts(shelf: Shelf, *, ended:
         said_of(shelf, run_id, verdict("dp", "PASS"), ended=False)
     store, _ = imported(shelf)
     assert set(store.values()["verdict"]) == {""}
-    (session,) = recall(store, "p5-efa", 1).sessions
+    (session,) = sessions_of_history(store, "p5-efa", 1).sessions
     assert session.verdicts is None
 
 
@@ -152,11 +152,11 @@ def test_a_store_without_verdicts_opens_and_says_what_is_unknown(
         .drop(columns=["verdict", "seats"])
         .equals(before.drop(columns=["verdict", "seats"]))
     )
-    assert opened.torn == []
+    assert opened.unreadable == []
     assert main([*PROPOSE, "--history", "history"]) == 0
     assert proposed(shelf)["dp"] == nights
     assert (
-        "  verdicts unknown of 3 of 3 sessions, which are taken: they left no report, or an older "
+        "  verdicts unknown of 3 of 3 sessions, which are used: they left no report, or an older "
         "version imported them\n"
     ) in said_by(capsys).out
 
@@ -187,4 +187,4 @@ def test_a_torn_report_is_named_and_the_values_are_imported(shelf: Shelf) -> Non
     report.write_text("{")
     store, (said,) = imported(shelf)
     assert len(store.values()) == 2 * 6
-    assert [each.startswith(f"{report} is no valid JSON") for each in said.unreadable] == [True]
+    assert [each.startswith(f"{report} is not valid JSON") for each in said.unreadable] == [True]

@@ -176,17 +176,17 @@ def test_a_node_without_driver_fails(check: Callable[..., tuple[int, str]]) -> N
         (
             "m.version('vllm')",
             (0, "0.16.0\n"),
-            "vllm: vllm is 0.16.0, and 0.15.1 was asked for",
+            "vllm: vllm is 0.16.0, expected 0.15.1",
         ),
         (
             "m.version('nixl-cu12')",
             (0, "1.5.1\n"),
-            "nixl: nixl-cu12 is 1.5.1, and 0.10.1 was asked for",
+            "nixl: nixl-cu12 is 1.5.1, expected 0.10.1",
         ),
         (
             "m.version('deep_gemm')",
             (0, "2.2.0\n"),
-            "deepgemm: deep_gemm is 2.2.0, and 2.1.1.post3 was asked for",
+            "deepgemm: deep_gemm is 2.2.0, expected 2.1.1.post3",
         ),
         (
             "m.version('flash-attn')",
@@ -208,7 +208,7 @@ def test_a_node_without_driver_fails(check: Callable[..., tuple[int, str]]) -> N
         (
             "ucx_info -v",
             (0, "# Library version: 1.16.0"),
-            "ucx: UCX is 1.16.0, and 1.20.0 was asked for",
+            "ucx: UCX is 1.16.0, expected 1.20.0",
         ),
         (
             "ucx_info -v",
@@ -218,7 +218,7 @@ def test_a_node_without_driver_fails(check: Callable[..., tuple[int, str]]) -> N
         (
             "vllm-router --help",
             (0, "usage: another router"),
-            "run-vllm-router: 'vllm-router --help' does not give its help; exit status 0:"
+            "run-vllm-router: 'vllm-router --help' does not print its help; exit status 0:"
             " usage: another router",
         ),
     ],
@@ -238,18 +238,18 @@ def test_what_commands_show(
         (
             "opt/amazon/efa_installed_packages",
             "# EFA installer version: 1.46.0\n",
-            "efa-installer: EFA installer is 1.46.0, 1.47.0 was asked for",
+            "efa-installer: EFA installer is 1.46.0, expected 1.47.0",
         ),
         (
             "opt/pdserve/sources/ucx",
             "v1.19.0 abc",
-            "source-ucx: ucx is from v1.19.0, and v1.20.0 was asked for",
+            "source-ucx: ucx is from v1.19.0, expected v1.20.0",
         ),
-        ("opt/gdrcopy/lib/libgdrapi.so.2.5", None, "gdrcopy: {root}/{name} is absent"),
+        ("opt/gdrcopy/lib/libgdrapi.so.2.5", None, "gdrcopy: {root}/{name} is missing"),
         (
             "opt/ucx/lib/ucx/libuct_ib_efa.so",
             None,
-            "ldd-libuct_ib_efa.so: {root}/{name} is absent: UCX was built without it",
+            "ldd-libuct_ib_efa.so: {root}/{name} is missing: UCX was built without it",
         ),
         (
             f"{PLUGINS[0]}/libplugin_LIBFABRIC.so",
@@ -303,8 +303,8 @@ def test_a_variable_that_is_not_set_fails(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vllm", "'vllm' is not of the form 'vllm=0.15.1'"),
-        (VERSIONS.replace("etcd=0.15.4", ""), "no version is given of etcd"),
+        ("vllm", "'vllm' is invalid, expected a line like 'vllm=0.15.1'"),
+        (VERSIONS.replace("etcd=0.15.4", ""), "versions are missing: etcd"),
     ],
 )
 def test_versions_are_needed(

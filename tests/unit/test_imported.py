@@ -96,12 +96,12 @@ OPTIONS = "the options that could explain it are unknown"
 @pytest.mark.parametrize(
     ("changes", "messages"),
     [
-        (ASKED, [f"1024 output tokens, asked 1200: {ENDED}"]),
-        ({**ASKED, "num_prompts": None}, [f"1024 output tokens, asked 1200: {ENDED}"]),
-        ({**ASKED, "output_len": 200}, [f"1024 output tokens, asked 800: {OPTIONS}"]),
+        (ASKED, [f"1024 output tokens, expected 1200: {ENDED}"]),
+        ({**ASKED, "num_prompts": None}, [f"1024 output tokens, expected 1200: {ENDED}"]),
+        ({**ASKED, "output_len": 200}, [f"1024 output tokens, expected 800: {OPTIONS}"]),
         (
             {"input_len": 513, "output_len": 256},
-            [f"2048 input tokens, asked 2052: {OPTIONS}"],
+            [f"2048 input tokens, expected 2052: {OPTIONS}"],
         ),
         ({"input_len": 512, "output_len": 256}, []),
     ],
@@ -133,12 +133,12 @@ def test_an_error_that_steers_a_terminal_is_shown_as_text(tmp_path: Path) -> Non
         (
             "1p3d",
             {"prefill_replicas": "0", "decode_replicas": "4"},
-            ["the file says that no instance prefills for others, not 1p3d"],
+            ["the file has no separate prefill instances, unlike 1p3d"],
         ),
         (
             "1p3d",
             {"prefill_replicas": "2", "decode_replicas": "3"},
-            ["the file says 2 prefill and 3 decode instances, not 1p3d"],
+            ["the file has 2 prefill and 3 decode instances, unlike 1p3d"],
         ),
         ("1p3d", {"prefill_replicas": "1", "decode_replicas": "3"}, []),
         ("2x1p3d", {"prefill_replicas": "2", "decode_replicas": "6"}, []),
@@ -146,7 +146,7 @@ def test_an_error_that_steers_a_terminal_is_shown_as_text(tmp_path: Path) -> Non
         (
             "dp",
             {"prefill_replicas": "1", "decode_replicas": "3"},
-            ["the file says 1 prefill and 3 decode instances, not dp"],
+            ["the file has 1 prefill and 3 decode instances, unlike dp"],
         ),
     ],
 )

@@ -115,8 +115,8 @@ def test_lengths_are_never_means_of_what_came_back(tmp_path: Path) -> None:
     assert "unknown-unknown" in record.workload.id
     said = [f.message for f in record.findings if f.check == "tokens"]
     assert said == [
-        "1024 output tokens; how many were asked is unknown",
-        "2048 input tokens; how many were asked is unknown",
+        "1024 output tokens; the expected number is unknown",
+        "2048 input tokens; the expected number is unknown",
     ]
 
 
@@ -180,7 +180,7 @@ NO_LATENCY = (
         ),
         (
             {"backend": "simulated"},
-            "FILE was simulated: no server ran, so it is no run to import",
+            "FILE was simulated: no server ran, so there is nothing to import",
         ),
         ({"completed": 0}, "no request completed, so there is nothing to import"),
         ({"duration": None}, "duration = None: expected a number from 0"),
@@ -206,7 +206,7 @@ def test_a_result_that_cannot_be_is_refused(
 
 def test_a_data_set_that_the_file_contradicts_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, "random", dataset_name="sharegpt") == (
-        "FILE: is of data set 'sharegpt', but --dataset says 'random'; leave it out"
+        "FILE: is of data set 'sharegpt', but --dataset is 'random'; leave it out"
     )
 
 

@@ -120,8 +120,8 @@ def test_a_folder_that_cannot_be_written_is_said_once(
     for _ in range(2):
         file.add_group("decode[1]", os.getpid(), "vllm")
     assert said == [
-        "what this session starts is not written down, and `pdserve clean` will not find it: "
-        f"{file.path} cannot be written: Not a directory"
+        "the inventory of this session cannot be saved, so `pdserve clean` will not find its "
+        f"processes: {file.path} cannot be written: Not a directory"
     ]
 
 
@@ -133,7 +133,7 @@ def test_a_name_that_no_file_can_hold_is_said_once(
     file = InventoryFile(tmp_path / "run-\udcff", 10.0, said.append)
     file.add_group("decode[1]", os.getpid(), "vllm")
     (line,) = said
-    assert line.endswith(f"find it: {file.path} cannot be written: a name in it is not UTF-8")
+    assert line.endswith(f"processes: {file.path} cannot be written: a name in it is not UTF-8")
 
 
 def test_a_folder_that_hangs_is_said_once_and_not_waited_for_again(
@@ -153,7 +153,7 @@ def test_a_folder_that_hangs_is_said_once_and_not_waited_for_again(
     os.close(os.open(partial, os.O_RDONLY | os.O_NONBLOCK))
     assert writers == 1
     (line,) = said
-    assert line.endswith(f"find it: {file.path} takes longer than 0.01 s to write")
+    assert line.endswith(f"processes: {file.path} takes longer than 0.01 s to write")
 
 
 # What can be acted on.
@@ -165,7 +165,7 @@ def test_a_folder_that_hangs_is_said_once_and_not_waited_for_again(
         (lambda text: text[:-1], "Input data was truncated"),
         (
             lambda text: text.replace('"schema_version":1', '"schema_version":2'),
-            "schema_version = 2, this pytest-pdserve knows 1",
+            "schema_version = 2, this pytest-pdserve reads 1",
         ),
         (lambda text: text.replace('"pid":100', '"pid":1'), "no session starts process 1"),
         (lambda text: text.replace('"pid":91', '"pid":1'), "no session starts process 1"),
@@ -222,8 +222,8 @@ def test_a_file_of_another_user_is_named_and_left(
     os.chown(file.path, US, US)
     assert main(["clean"]) == ExitCode.ERROR
     assert capsys.readouterr().err == (
-        f"pdserve: {file.path} cannot be used: it belongs to user {US}; it is left: remove it "
-        "once nothing of it runs\n"
+        f"pdserve: {file.path} cannot be used: it belongs to user {US}; it is kept: remove it "
+        "once none of its processes runs\n"
     )
     assert file.path.exists()
 

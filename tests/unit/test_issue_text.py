@@ -76,8 +76,8 @@ def test_an_issue_says_what_since_when_what_changed_and_how_it_was_confirmed() -
         "",
         "Workflow run of that night: https://github.example/t/s/actions/runs/7",
         "",
-        "`pdserve nightly` rewrites this text while it lasts, and closes the issue once two nights "
-        "find nothing. Write in comments: edits of this text are lost.",
+        "`pdserve nightly` rewrites this text every night, and closes the issue once two nights "
+        "find nothing. Write comments: edits of this text are lost.",
     ]
 
 

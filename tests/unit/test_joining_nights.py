@@ -50,7 +50,7 @@ def night(session: str = "tonight", itl: float = 10.0) -> Night:
 
 def test_a_night_is_the_newest_of_its_cell() -> None:
     before = typical_baseline(3)
-    after = before.joined(DP, night(), {"completed": 5.0}, Source(id="tonight"))
+    after = before.with_night(DP, night(), {"completed": 5.0}, Source(id="tonight"))
     old, new = before.cells["dp"][WORKLOAD], after.cells["dp"][WORKLOAD]
     assert new.nights == (*old.nights, night())
     assert new.counts == old.counts
@@ -59,27 +59,27 @@ def test_a_night_is_the_newest_of_its_cell() -> None:
 
 
 def test_the_first_night_of_a_cell_brings_its_counts() -> None:
-    after = EMPTY.joined(DP, night(), COUNTS, Source(id="tonight"))
+    after = EMPTY.with_night(DP, night(), COUNTS, Source(id="tonight"))
     assert after.cells["dp"][WORKLOAD].counts == COUNTS
     assert after.cells["dp"][WORKLOAD].nights == (night(),)
 
 
 def test_cells_of_one_session_share_its_entry() -> None:
     source = Source(id="tonight")
-    one = EMPTY.joined(DP, night(), COUNTS, source)
-    assert one.joined(("1p3d", WORKLOAD), night(), COUNTS, source).sessions == (source,)
+    one = EMPTY.with_night(DP, night(), COUNTS, source)
+    assert one.with_night(("1p3d", WORKLOAD), night(), COUNTS, source).sessions == (source,)
 
 
 @pytest.mark.parametrize(("nights", "joins"), [(19, True), (20, False), (25, False)])
 def test_nights_join_until_there_are_twenty(nights: int, *, joins: bool) -> None:
     before = typical_baseline(nights)
-    after = before.joined(DP, night(), COUNTS, Source(id="tonight"))
+    after = before.with_night(DP, night(), COUNTS, Source(id="tonight"))
     assert (after is not before) is joins
 
 
 def test_a_session_joins_a_cell_once() -> None:
-    once = EMPTY.joined(DP, night(), COUNTS, Source(id="tonight"))
-    assert once.joined(DP, night(itl=11.0), COUNTS, Source(id="tonight")) is once
+    once = EMPTY.with_night(DP, night(), COUNTS, Source(id="tonight"))
+    assert once.with_night(DP, night(itl=11.0), COUNTS, Source(id="tonight")) is once
 
 
 def join(
@@ -127,7 +127,7 @@ def test_a_night_that_changes_nothing_does_not_touch_the_file(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "is no valid JSON"),
+        ("{", "is not valid JSON"),
         ('{"schema_version": 3, "system": "h200-ib", "suite": "sweep"}', "/system: 'h200-ib'"),
         (
             '{"schema_version": 3, "system": "p5-efa", "suite": "sweep", "fingerprint": "f"}',

@@ -31,7 +31,7 @@ def test_a_lease_holds_while_beats_change(tmp_path: Path, clock: Clock) -> None:
     for beat in range(5):
         path.write_text(f"beat {beat}")
         clock.now += 25.0
-        lease.look()
+        lease.update()
         assert lease.holds()
 
 
@@ -39,18 +39,18 @@ def test_a_lease_ends_without_a_new_beat(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "lease"
     path.write_text("beat 1")
     lease = Lease(path, 30.0)
-    lease.look()
+    lease.update()
     clock.now = 30.0
-    lease.look()
+    lease.update()
     assert lease.holds()
     clock.now = 30.1
-    lease.look()
+    lease.update()
     assert not lease.holds()
 
 
 def test_a_lease_ends_also_if_nobody_can_look(tmp_path: Path, clock: Clock) -> None:
     lease = Lease(tmp_path / "no such folder" / "lease", 30.0)
-    lease.look()
+    lease.update()
     assert lease.holds()
     clock.now = 31.0
     assert not lease.holds()
@@ -59,10 +59,10 @@ def test_a_lease_ends_also_if_nobody_can_look(tmp_path: Path, clock: Clock) -> N
 def test_a_session_that_is_over_ends_its_lease_at_once(tmp_path: Path, clock: Clock) -> None:
     beat = Heartbeat(tmp_path / "lease", 3600.0)
     lease = Lease(tmp_path / "lease", 30.0)
-    lease.look()
+    lease.update()
     assert lease.holds()
     beat.end()
-    lease.look()
+    lease.update()
     assert not lease.holds()
 
 

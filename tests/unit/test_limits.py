@@ -75,7 +75,7 @@ def test_what_can_fail_on_the_first_night_is_at_least_the_floor_for_that() -> No
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_what_is_no_measurement_has_no_logarithm(value: float) -> None:
-    with pytest.raises(ValueError, match="a latency or throughput is above 0 and finite"):
+    with pytest.raises(ValueError, match="expected a latency or throughput above 0 and finite"):
         signed_log(value, "lower")
 
 

@@ -14,8 +14,8 @@ from pytest_pdserve.serving.model import CONFIG
 from pytest_pdserve.serving.model import is_tiny
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import make_tiny_model
+from pytest_pdserve.serving.model import vocabulary_words
 from pytest_pdserve.serving.model import with_model_path
-from pytest_pdserve.serving.model import words
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.system import ClusterSpec
@@ -142,7 +142,7 @@ def test_a_draft_model_has_a_cache_of_its_own(tmp_path: Path) -> None:
 
 
 def test_words_are_many_short_and_each_its_own() -> None:
-    vocabulary = words()
+    vocabulary = vocabulary_words()
     assert len(vocabulary) == len(set(vocabulary)) == CONFIG["vocab_size"]
     assert vocabulary[:3] == ("<unk>", "<s>", "</s>")
     assert all(word.isascii() and word.isalpha() for word in vocabulary[3:])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_pdserve.judge.limits import Reference
-from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.nightly import false_alarms
 from pytest_pdserve.judge.nightly import is_better
 from pytest_pdserve.judge.nightly import judge
@@ -21,8 +21,8 @@ TOPOLOGY = Reference(median=0.0, spread=0.002, nights=20, limit=0.02, fail_limit
 """Of a topology's median: it fails tonight only beyond the cells' floor."""
 
 
-def seen(*changes: float, reference: Reference = REFERENCE) -> Seen:
-    return Seen(reference=reference, changes=changes)
+def seen(*changes: float, reference: Reference = REFERENCE) -> MetricNight:
+    return MetricNight(reference=reference, changes=changes)
 
 
 CLEAN, HALF, WORSE = seen(0.01), seen(0.05, 0.05, 0.05), seen(0.07, 0.08, 0.09)
@@ -42,7 +42,9 @@ CLEAN, HALF, WORSE = seen(0.01), seen(0.05, 0.05, 0.05), seen(0.07, 0.08, 0.09)
         pytest.param(seen(), False, id="no run has the metric"),
     ],
 )
-def test_a_cell_is_run_again_while_every_run_is_suspicious(tonight: Seen, wanted: bool) -> None:
+def test_a_cell_is_run_again_while_every_run_is_suspicious(
+    tonight: MetricNight, wanted: bool
+) -> None:
     assert tonight.wants_run is wanted
 
 
@@ -65,7 +67,7 @@ def test_a_cell_is_run_again_while_every_run_is_suspicious(tonight: Seen, wanted
     ],
 )
 def test_a_metric_is_judged_by_its_runs_and_the_last_night(
-    tonight: Seen, before: Seen | None, status: Status
+    tonight: MetricNight, before: MetricNight | None, status: Status
 ) -> None:
     assert judge(tonight, before, one_night_is_enough=True) is status
 
@@ -79,7 +81,7 @@ def test_a_metric_is_judged_by_its_runs_and_the_last_night(
     ],
 )
 def test_where_alarms_went_away_before_a_fail_takes_two_nights(
-    before: Seen | None, status: Status
+    before: MetricNight | None, status: Status
 ) -> None:
     assert judge(WORSE, before, one_night_is_enough=False) is status
 
@@ -118,7 +120,7 @@ A, B = "a", "b"
     ],
 )
 def test_nights_whose_alarms_were_gone_the_next_night_are_counted(
-    nights: list[dict[str, Seen]], count: int
+    nights: list[dict[str, MetricNight]], count: int
 ) -> None:
     assert false_alarms(nights) == count
 
@@ -153,5 +155,5 @@ def test_a_change_is_the_median_of_its_runs() -> None:
 
 
 def test_a_night_that_joined_the_baseline_is_not_suspicious_when_limits_narrow() -> None:
-    before = Seen(reference=REFERENCE, changes=(0.05,), passed=True)
+    before = MetricNight(reference=REFERENCE, changes=(0.05,), passed=True)
     assert judge(HALF, before, one_night_is_enough=True) is Status.SUSPICIOUS

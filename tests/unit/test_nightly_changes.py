@@ -16,8 +16,8 @@ from pytest_pdserve.nightly.changes import GONE_NIGHTS
 from pytest_pdserve.nightly.changes import UNMEASURED_NIGHTS
 from pytest_pdserve.nightly.changes import Tonight
 from pytest_pdserve.nightly.changes import advance
-from pytest_pdserve.nightly.changes import still_undelivered
 from pytest_pdserve.nightly.changes import trouble_events
+from pytest_pdserve.nightly.changes import undelivered_events
 from pytest_pdserve.nightly.changes import what_changed
 from pytest_pdserve.nightly.expecting import expected_by
 from pytest_pdserve.nightly.observations import observations
@@ -25,7 +25,7 @@ from pytest_pdserve.nightly.observations import troubles
 from pytest_pdserve.nightly.outcome import codes_of_report
 from pytest_pdserve.results.kinds import NIGHTLY_EVENT
 from pytest_pdserve.results.kinds import NIGHTLY_STATE
-from pytest_pdserve.values.exit_codes import first_of
+from pytest_pdserve.values.exit_codes import combined_code
 from pytest_pdserve.values.nightly import Event
 from pytest_pdserve.values.nightly import NightlyState
 from pytest_pdserve.values.report import Reason
@@ -180,8 +180,8 @@ def test_a_renamed_cell_is_followed_for_two_weeks_and_then_let_go_with_a_word(
     (gone,) = diary.events(*UNMEASURED)
     assert (gone.kind, gone.key) == ("gone", KEY)
     assert gone.evidence == (
-        "It has not been measured on 14 nights in a row, and is no longer followed: the cell was "
-        "renamed or removed, or never had its turn. Nothing shows that it is gone.",
+        "It has not been measured for 14 nights in a row, and is no longer followed: the cell was "
+        "renamed or removed, or was always left out. It may still be there.",
     )
     assert diary.after(*UNMEASURED) == []
 
@@ -308,7 +308,7 @@ def test_nights_without_any_measurement_close_no_regression(diary: Diary) -> Non
     ],
 )
 def test_a_night_ends_with_the_code_of_its_worst(report: Report, partial: bool, code: int) -> None:
-    assert first_of(codes_of_report(report, partial=partial)) == code
+    assert combined_code(codes_of_report(report, partial=partial)) == code
 
 
 def test_events_that_wait_are_not_said_twice() -> None:
@@ -316,8 +316,8 @@ def test_events_that_wait_are_not_said_twice() -> None:
     still = replace(one, kind="still", night=FIRST + timedelta(days=1))
     later = replace(still, night=FIRST + timedelta(days=2))
     other = replace(one, key="b")
-    assert still_undelivered((one, still), (other, later)) == (one, other, later)
-    assert still_undelivered((one, still, replace(one, kind="gone")), (one,))[-1] == one
+    assert undelivered_events((one, still), (other, later)) == (one, other, later)
+    assert undelivered_events((one, still, replace(one, kind="gone")), (one,))[-1] == one
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

@@ -216,7 +216,7 @@ def test_a_torn_file_of_the_history_is_named(shelf: Shelf, make_record: MakeReco
     assert torn is not None
     torn.write_bytes(b"PAR1")
     (sentence,) = judge_of(shelf, store.folder).history.unreadable
-    assert sentence.startswith(f"{torn} is torn: ")
+    assert sentence.startswith(f"{torn} is damaged: ")
 
 
 def test_a_torn_exclusion_is_named(shelf: Shelf, make_record: MakeRecord) -> None:

@@ -67,7 +67,7 @@ def refused(folder: Path, sweep: str) -> str:
     [
         (
             f"input_lens = [{10**30}]",
-            "/sweep/input_lens/0: an integer of 100 bits; 64 are the most",
+            "/sweep/input_lens/0: an integer of 100 bits, expected at most 64",
         ),
         (
             f"num_prompts = {10**18}",

@@ -25,7 +25,7 @@ from pytest_pdserve.values.errors import ClientError
 from pytest_pdserve.values.phases import Held
 from pytest_pdserve.values.phases import SessionTimes
 from pytest_pdserve.values.phases import StartTimes
-from pytest_pdserve.values.phases import duration_words
+from pytest_pdserve.values.phases import duration_text
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.system import System
 from tests.support.records import SESSION
@@ -206,14 +206,14 @@ def test_nodes_are_held_from_when_they_are_there_until_they_are_given_back(
     ids=["GPUs", "with a price", "nodes without GPUs", "one machine without", "nothing held"],
 )
 def test_what_was_held_is_said_in_hours(held: Held, words: str) -> None:
-    assert held.words == words
+    assert held.text == words
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "0 s"), (119, "119 s"), (1092, "18.2 min"), (9000, "2.5 h")]
 )
 def test_a_duration_is_said_in_the_unit_that_people_use(seconds: float, words: str) -> None:
-    assert duration_words(seconds) == words
+    assert duration_text(seconds) == words
 
 
 def test_the_summary_has_a_line_of_phases_the_longest_first_and_overhead_last() -> None:

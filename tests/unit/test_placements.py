@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_pdserve.judge.placements import seats_of
+from pytest_pdserve.judge.placements import roles_on_nodes
 from pytest_pdserve.judge.placements import slow_node
 from pytest_pdserve.values.record import ProcessRecord
 from pytest_pdserve.values.record import Record
@@ -32,7 +32,7 @@ def placed(make_record: Callable[..., Record], make_counts: Callable[..., object
 
 
 def test_seats_are_roles_on_nodes_of_instances_only(placed: Place) -> None:
-    assert seats_of(placed("h1", "h2")) == {("prefill", "h1"), ("decode", "h2")}
+    assert roles_on_nodes(placed("h1", "h2")) == {("prefill", "h1"), ("decode", "h2")}
 
 
 def test_the_node_that_all_slow_runs_have_in_a_role_is_named(placed: Place) -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.ports import InstancePorts
-from pytest_pdserve.plan.ports import PortBook
+from pytest_pdserve.plan.ports import PortAllocator
 from pytest_pdserve.plan.ports import Ports
 from pytest_pdserve.plan.ports import assign_ports
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.ports import in_memory_claim
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import PortScheme
 from pytest_pdserve.values.topology import Topology
@@ -26,7 +26,7 @@ def assigned(
     busy: frozenset[int] = frozenset(),
     gpus: int = 8,
 ) -> Ports:
-    free = unclaimed(one_machine=one_machine)
+    free = in_memory_claim(one_machine=one_machine)
     placement = place(Topology.parse(topology), NODES, gpus)
     return assign_ports(placement, scheme, lambda node, port: port not in busy and free(node, port))
 
@@ -111,7 +111,7 @@ def test_an_exhausted_range_is_an_error(
     assert str(refused.value) == sentence
 
 
-def book(*busy: int, span: int = 20) -> tuple[PortBook, list[int]]:
+def book(*busy: int, span: int = 20) -> tuple[PortAllocator, list[int]]:
     """A book of ports, and those that it asked for."""
     asked: list[int] = []
 
@@ -119,7 +119,7 @@ def book(*busy: int, span: int = 20) -> tuple[PortBook, list[int]]:
         asked.append(port)
         return port not in busy and asked.count(port) == 1
 
-    return PortBook(PortScheme(http=8000, side_channel=8000, span=span), claim), asked
+    return PortAllocator(PortScheme(http=8000, side_channel=8000, span=span), claim), asked
 
 
 def test_the_last_port_of_a_range_is_handed_out() -> None:

@@ -145,7 +145,7 @@ def sent(index: int, written_ms: float, *chunks_ms: float, tokens: int, error: s
         ready_ns=0,
         written_ns=int(written_ms * MS),
         answer=answer,
-        most_bytes=1 << 20,
+        max_bytes=1 << 20,
     )
 
 
@@ -164,7 +164,7 @@ def result(*requests: Sent, **given: Any) -> dict[str, Any]:
         prompt_tokens=[10] * len(requests),
         percentiles=[50.0, 99.0],
         goodput_ms=given.get("goodput_ms", {}),
-        asked={"num_prompts": len(requests)},
+        load_fields={"num_prompts": len(requests)},
     )
 
 
@@ -218,7 +218,7 @@ CERTAIN = {
 
 
 def in_doubt(request: Sent, *doubts: tuple[int, int, int]) -> Sent:
-    request.answer.doubts.extend((first, count, ns * MS) for first, count, ns in doubts)
+    request.answer.uncertain.extend((first, count, ns * MS) for first, count, ns in doubts)
     return request
 
 

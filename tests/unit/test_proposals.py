@@ -247,14 +247,14 @@ def test_nights_without_any_metric_that_is_judged_are_refused(
     void = Finding(check="offered", severity="note", message="m", voids=tuple(TYPICAL))
     shelf.session(1, findings=(void,))
     said = pdserve("propose", code=4)
-    assert said == "pdserve: no run of 'p5-efa' has a metric that could be judged\n"
+    assert said == "pdserve: no run of 'p5-efa' has a judged metric\n"
 
 
 def test_a_torn_record_is_left_out_and_named(shelf: Shelf, pdserve: Pdserve) -> None:
     shelf.nights(5)
     path = next(shelf.runs.rglob("*.0.record.json"))
     path.write_text("{")
-    assert f"left out: {path} is no valid JSON" in pdserve("propose")
+    assert f"left out: {path} is not valid JSON" in pdserve("propose")
 
 
 @pytest.mark.quick_cases(1)
@@ -375,7 +375,7 @@ def test_a_simulated_run_never_becomes_a_baseline(shelf: Shelf, pdserve: Pdserve
 @pytest.mark.parametrize(
     ("system", "why"),
     [
-        ("article", "'article' is figures: nothing of it was ever measured"),
+        ("article", "'article' consists of figures: it has no measured sessions"),
         ("p6", "system 'p6' is unknown"),
     ],
 )

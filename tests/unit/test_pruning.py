@@ -53,7 +53,7 @@ def going(shelf: Shelf, *, days: int = 10, max_bytes: int | None = None) -> dict
         max_bytes=max_bytes,
         now=NOW,
     )
-    return {each.path.name: each.why for each in planned if each.goes}
+    return {each.path.name: each.why for each in planned if each.remove}
 
 
 def test_arrays_and_logs_go_by_age(shelf: Shelf) -> None:
@@ -87,7 +87,7 @@ def test_what_a_baseline_names_stays(name: str, shelf: Shelf) -> None:
 def test_nothing_is_planned_while_a_baseline_cannot_be_read(shelf: Shelf) -> None:
     night(shelf, 1)
     (shelf.folder / "baselines" / "p5-efa" / "sweep.json").write_text("{")
-    with pytest.raises(ConfigError, match="is no valid JSON"):
+    with pytest.raises(ConfigError, match="is not valid JSON"):
         going(shelf)
 
 
@@ -99,7 +99,7 @@ def test_without_yes_it_is_listed_and_nothing_is_removed(
     assert main(["history", "prune", "--older-than", "1"]) == 0
     said = said_by(capsys).out
     assert sorted(shelf.runs.rglob("*")) == before
-    assert [line.split()[1] for line in said.splitlines() if "goes" in line] == [old]
+    assert [line.split()[1] for line in said.splitlines() if " remove " in line] == [old]
     assert said.endswith("nothing was removed; --yes removes it\n")
 
 
@@ -109,7 +109,7 @@ def test_with_yes_arrays_and_logs_are_gone_and_the_records_are_whole(
     run_id = night(shelf, 1)
     before = list(stored_sessions(shelf.runs, system="p5-efa", unreadable=[]))
     assert main(["history", "prune", "--older-than", "1", "--yes"]) == 0
-    assert said_by(capsys).out.endswith("arrays and logs of 1 sessions go: 7.8 KiB\nremoved\n")
+    assert said_by(capsys).out.endswith("of 1 sessions to remove: 7.8 KiB\nremoved\n")
     left = {path.suffix for path in (shelf.runs / run_id).rglob("*") if path.is_file()}
     assert left == {".json"}
     assert list(stored_sessions(shelf.runs, system="p5-efa", unreadable=[])) == before

@@ -103,7 +103,7 @@ def test_a_format_is_known_by_its_own_names(name: str, reader: str) -> None:
 
 def test_lengths_metadata_and_prefill_instances_are_taken_from_metadata() -> None:
     (run,) = runs_of(FORMATS / "vllm_bench_serve_2025-05_with_metadata.json")
-    assert run.asked == {
+    assert run.load == {
         "request_rate": 10.0,
         "num_prompts": 300,
         "burstiness": 1.0,
@@ -128,7 +128,7 @@ def test_a_time_without_a_unit_beside_milliseconds_is_not_understood() -> None:
 
 def test_a_ramp_up_is_part_of_what_was_asked() -> None:
     (run,) = runs_of(CASES / "ramp_up.json")
-    assert run.asked["ramp_up"] == RampUp(strategy="linear", start_rps=1, end_rps=10)
+    assert run.load["ramp_up"] == RampUp(strategy="linear", start_rps=1, end_rps=10)
 
 
 def test_the_lists_of_a_detailed_result_are_kept() -> None:
@@ -141,7 +141,7 @@ def test_the_lists_of_a_detailed_result_are_kept() -> None:
 
 def test_a_row_of_sglang_has_its_own_latencies_and_lengths() -> None:
     (run,) = runs_of(CASES / "sglang_one_line.jsonl")
-    assert run.asked == {
+    assert run.load == {
         "dataset": "random",
         "input_len": 1,
         "output_len": 512,
@@ -197,7 +197,7 @@ def test_what_sglang_did_not_ask_of_every_request_is_not_taken(
 ) -> None:
     run = sglang(**changes)
     others = {"request_rate": None, "burstiness": 1.0, "max_concurrency": 64}
-    assert run.asked == {**others, **asked}
+    assert run.load == {**others, **asked}
     assert run.notes == notes
 
 
@@ -234,10 +234,10 @@ def test_a_format_that_nobody_reads_is_refused(name: str, told: str) -> None:
         runs_of(FORMATS / name)
     assert str(refused.value) == (
         f"{FORMATS / name} row 1: an object of {told} is not a result that can be imported; "
-        "known are: rows of InferenceX, and other results with times in seconds; llm-d Benchmark "
-        "Reports 0.2 and 0.2.1; rows of sglang's bench_serving; results and folders of vllm bench "
-        "sweep; CSV tables of nightly values (night,topology,workload,metric,value); results of "
-        "vllm bench serve"
+        "expected one of: rows of InferenceX, and other results with times in seconds; llm-d "
+        "Benchmark Reports 0.2 and 0.2.1; rows of sglang's bench_serving; results and folders of "
+        "vllm bench sweep; CSV tables of nightly values (night,topology,workload,metric,value); "
+        "results of vllm bench serve"
     )
 
 

@@ -20,7 +20,7 @@ from tests.support.foreign import result_file
 TEXT = json.dumps(RESULT)
 OPEN = TEXT[:-1]
 YAML = "version: '0.2'\nrun: {uid: x}\nresults: {request_performance: {aggregate: {latency: "
-NOT_JSON = "FILE is no valid JSON: "
+NOT_JSON = "FILE is not valid JSON: "
 
 
 def sparse(path: Path) -> None:
@@ -55,21 +55,24 @@ def said_of(paths: list[Path]) -> str:
             b"\xef\xbb\xbf" + TEXT.encode(),
             "FILE begins with a byte order mark: save it as UTF-8 without one",
         ),
-        (gzip.compress(TEXT.encode()), "FILE is packed (gzip): unpack it first"),
-        (b"PK\x03\x04...", "FILE is packed (zip): unpack it first"),
+        (gzip.compress(TEXT.encode()), "FILE is compressed (gzip): decompress it first"),
+        (b"PK\x03\x04...", "FILE is compressed (zip): decompress it first"),
         (bytes(1000), f"{NOT_JSON}Expecting value: line 1 column 1 (char 0)"),
         (OPEN[:20], f"{NOT_JSON}Unterminated string starting at: line 1 column 10 (char 9)"),
         ("[" * 100_000, f"{NOT_JSON}nested too deeply"),
         (
             f'{OPEN}, "a": {"[" * 60}{"]" * 60}}}',
-            "FILE: more than 40 objects and lists in each other",
+            "FILE: more than 40 nested objects and lists",
         ),
         (f'{OPEN}, "completed": 4}}', "FILE has the key 'completed' twice in one object"),
         ("[]", "FILE has no result: its list is empty"),
         ("[1, 2]", "FILE row 1: is a number, expected an object of names and values"),
         ("null", "FILE: is null, expected an object of names and values"),
-        ("{}\n" * 10**6, "FILE has more than 1000 results, the most of one file"),
-        (f"[{','.join(['{}'] * 10**6)}]", "FILE has more than 1000 results, the most of one file"),
+        ("{}\n" * 10**6, "FILE has more than 1000 results, expected at most that many in one file"),
+        (
+            f"[{','.join(['{}'] * 10**6)}]",
+            "FILE has more than 1000 results, expected at most that many in one file",
+        ),
         (
             f'{OPEN}, "{"n" * 300}": 1}}',
             f"FILE: /{'n' * 60}: expected a name of at most 200 characters that can be shown",
@@ -80,11 +83,11 @@ def said_of(paths: list[Path]) -> str:
         ),
         (
             f'{OPEN}, "label": "\\ud800"}}',
-            "FILE: /label: text that is no UTF-8: a lone surrogate",
+            "FILE: /label: text that is not UTF-8: a lone surrogate",
         ),
         (
             f'{OPEN}, "x": {10**30}}}',
-            "FILE: /x: an integer of 100 bits; 64 are the most",
+            "FILE: /x: an integer of 100 bits, expected at most 64",
         ),
         (f'{OPEN}, "x": 1e999}}', "FILE: /x: a number too large to hold"),
         (
@@ -111,7 +114,7 @@ def test_what_is_no_result_file_is_refused(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (sparse, "FILE has 190.7 MiB: 128 MiB are the most that is read"),
+        (sparse, "FILE has 190.7 MiB: expected at most 128 MiB"),
         (fifo, "FILE is a pipe: expected a file"),
         (
             Path.mkdir,
@@ -144,16 +147,16 @@ def test_what_is_no_file_is_not_waited_for(
         ),
         (
             "!!python/object/apply:os.system ['true']\n",
-            "FILE is no valid YAML: could not determine a constructor for the tag "
+            "FILE is not valid YAML: could not determine a constructor for the tag "
             "'tag:yaml.org,2002:python/object/apply:os.system' in \"<unicode string>\", line 1, "
             "column 1",
         ),
-        (f"a: {'[' * 5000}", "FILE: more than 40 objects and lists in each other"),
+        (f"a: {'[' * 5000}", "FILE: more than 40 nested objects and lists"),
         ("a: 1\na: 2\n", "FILE has the key 'a' twice in one object"),
         ("a: 1\n---\nb: 2\n", "FILE has several documents: expected one"),
         ("a: !!binary aGVsbG8=\n", "FILE holds bytes: expected names, numbers and text only"),
         ("just text", "FILE: is text, expected an object of names and values"),
-        ("x" * (2**20 + 1), "FILE has 1.0 MiB: 1 MiB are the most that is read"),
+        ("x" * (2**20 + 1), "FILE has 1.0 MiB: expected at most 1 MiB"),
         (
             f"{YAML}{{time_to_first_token: {{units: s, mean: .nan}}}}}}}}}}",
             "FILE: results.request_performance.aggregate.latency.time_to_first_token.mean = 'nan': "

@@ -27,7 +27,7 @@ from tests.support.foreign import import_files
 from tests.support.foreign import runs_of
 
 SECONDS = "times under names without _ms are read as seconds"
-PER_GPU = "throughput per GPU is read as that of all GPUs which do the work"
+PER_GPU = "throughput per GPU is multiplied by the GPUs that do the work"
 
 
 def figures(run: ForeignRun, *names: str) -> list[Any]:
@@ -64,7 +64,7 @@ def test_milliseconds_under_a_name_without_a_unit_are_longer_than_the_run(tmp_pa
 def test_an_aggregated_row_says_lengths_and_concurrency_and_nothing_else() -> None:
     single, disaggregated = runs_of(FORMATS / "inferencex_agg_built_single_and_disagg.json")
     asked = {"max_concurrency": 64, "input_len": 1024, "output_len": 1024}
-    assert single.asked == disaggregated.asked == asked
+    assert single.load == disaggregated.load == asked
     assert (single.result.completed, single.result.total_output_tokens) == (None, None)
     assert isnan(single.result.duration_s)
     assert single.notes == (SECONDS, PER_GPU)
@@ -132,7 +132,7 @@ def test_a_report_of_llm_d_is_read_in_its_units(version: str) -> None:
     (run,) = runs_of(FORMATS / f"llmd_benchmark_report_{version}.yaml")
     names = ("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "mean_tpot_ms", "mean_e2el_ms")
     assert figures(run, *names) == [36.857823413, 50.294897216, *[36.857823413] * 3]
-    assert run.asked == {"request_rate": 10, "num_prompts": 500, "max_concurrency": None}
+    assert run.load == {"request_rate": 10, "num_prompts": 500, "max_concurrency": None}
     assert run.versions["inference-perf"] == "0.3.0"
     assert run.served_by["decode.accelerator"] == "NVIDIA-H100-80GB-HBM3"
     assert run.instances == {"decode": 2}
@@ -184,11 +184,11 @@ FIXED = {"distribution": "fixed", "value": 512}
 def test_a_length_of_a_report_is_taken_only_if_all_requests_have_it(
     length: dict[str, Any], asked: dict[str, Any]
 ) -> None:
-    assert report(input_seq_len=length).asked == {"num_prompts": 4, **asked}
+    assert report(input_seq_len=length).load == {"num_prompts": 4, **asked}
 
 
 def test_a_mean_that_vllm_bench_left_in_a_report_is_no_length() -> None:
-    assert "input_len" not in report(tool="vllm-benchmark", input_seq_len=FIXED).asked
+    assert "input_len" not in report(tool="vllm-benchmark", input_seq_len=FIXED).load
 
 
 def test_tokens_of_a_report_are_its_mean_times_its_requests() -> None:
@@ -201,7 +201,7 @@ def test_tokens_of_a_report_are_its_mean_times_its_requests() -> None:
     ("concurrency", "asked"), [("inf", None), (8, 8), (8.0, 8)], ids=["no bound", "8", "8.0"]
 )
 def test_the_concurrency_of_a_report_is_asked(concurrency: Any, asked: int | None) -> None:
-    assert report(concurrency=concurrency).asked["max_concurrency"] == asked
+    assert report(concurrency=concurrency).load["max_concurrency"] == asked
 
 
 def test_a_report_of_another_version_is_refused() -> None:

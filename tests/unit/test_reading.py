@@ -73,7 +73,7 @@ PLACED: dict[str, tuple[Callable[[Path], Any], str]] = {
         link_to_a_pipe,
         "FILE is a pipe: expected a file",
     ),
-    "200 GiB of nothing": (sparse, "FILE has 204800.0 MiB: {most} MiB are the most that is read"),
+    "200 GiB of nothing": (sparse, "FILE has 204800.0 MiB: expected at most {most} MiB"),
 }
 LOADERS: dict[str, tuple[Callable[[Path], Any], str, int]] = {
     "TOML": (load_toml, "", 1),
@@ -146,8 +146,8 @@ def test_a_name_that_no_file_can_have_is_refused(name: str, said: str, tmp_path:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (".".join("a" * 1002) + " = 1", "FILE is no valid TOML: line 1 has over 1000 dots"),
-        (f"[{'.'.join('a' * 9000)}]", "FILE is no valid TOML: line 1 has over 1000 dots"),
+        (".".join("a" * 1002) + " = 1", "FILE is not valid TOML: line 1 has over 1000 dots"),
+        (f"[{'.'.join('a' * 9000)}]", "FILE is not valid TOML: line 1 has over 1000 dots"),
         ('a = 1\nb = "x\\u0000y"', "FILE: /b: text with a null character"),
         ('a = [{ b = ["\\u0000"] }]', "FILE: /a/0/b/0: text with a null character"),
     ],
@@ -166,7 +166,7 @@ def test_a_file_of_just_the_size_is_read(tmp_path: Path) -> None:
     path.write_bytes(b"#" * 2**20)
     assert load_toml(path) == {}
     path.write_bytes(b"#" * (2**20 + 1))
-    assert refusal(load_toml, path) == "FILE has 1.0 MiB: 1 MiB are the most that is read"
+    assert refusal(load_toml, path) == "FILE has 1.0 MiB: expected at most 1 MiB"
 
 
 def test_a_file_that_does_not_say_its_size_is_read_up_to_the_limit() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from pytest_pdserve.report.rehearsal import rehearsal_lines
 from pytest_pdserve.report.rehearsal import rehearsal_markdown
-from pytest_pdserve.results.rehearsal import continued
 from pytest_pdserve.results.rehearsal import load_rehearsal
+from pytest_pdserve.results.rehearsal import with_stored_results
 from pytest_pdserve.results.rehearsal import write_rehearsal
 from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.session.rehearse_outcome import Texts
@@ -164,4 +164,4 @@ def test_a_rehearsal_in_markdown_escapes_what_servers_said() -> None:
 def test_a_stored_rehearsal_is_read_back_as_it_was(tmp_path: Path) -> None:
     written = rehearsed()
     assert load_rehearsal(write_rehearsal(written, tmp_path)) == written
-    assert continued(replace(written, results=()), tmp_path) == written
+    assert with_stored_results(replace(written, results=()), tmp_path) == written

@@ -134,7 +134,9 @@ def test_a_malformed_file_is_one_sentence(shelf: Shelf, judge: JudgeCommand) -> 
     path = expect(shelf, 'metrics = ["itl"]')
     slow_dp(shelf)
     said = judge(code=4)
-    assert said.startswith(f"pdserve: {path}: /expected/0/metrics: 'itl' is not judged; these are")
+    assert said.startswith(
+        f"pdserve: {path}: /expected/0/metrics: 'itl' is not judged; expected one of"
+    )
     assert said.count("\n") == 1
 
 

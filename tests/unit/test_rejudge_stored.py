@@ -139,11 +139,11 @@ def test_a_record_that_cannot_be_read_is_no_pass(
 ) -> None:
     paths = torn(shelf, shelf.session(21, repeats=2), pattern)
     said = judge.told(*partial, code=6)
-    assert [why.split(" is no valid JSON: ")[0] for why in said["unreadable"]] == [
+    assert [why.split(" is not valid JSON: ")[0] for why in said["unreadable"]] == [
         str(path) for path in paths
     ]
     assert said["invalid"] == []
-    assert f"unreadable: {paths[0]} is no valid JSON: " in judge(*partial, code=6)
+    assert f"unreadable: {paths[0]} is not valid JSON: " in judge(*partial, code=6)
 
 
 def test_what_cannot_be_judged_hides_no_fail(shelf: Shelf, judge: JudgeCommand) -> None:
@@ -161,7 +161,7 @@ def test_a_record_of_a_night_before_that_cannot_be_read_is_left_out_and_named(
     (path, *_) = torn(shelf, before, "1p3d/*.json")
     shelf.session(21)
     assert judge.told()["nights_before"] == 1
-    assert f"left out: {path} is no valid JSON: " in judge()
+    assert f"left out: {path} is not valid JSON: " in judge()
 
 
 def test_without_a_baseline_no_cell_is_judged(shelf: Shelf, judge: JudgeCommand) -> None:
@@ -227,7 +227,7 @@ def test_the_night_before_is_not_judged_instead_of_one_that_cannot_be_read(
     for named in ((), (run,)):
         said = judge(*named, code=4)
         assert f"{Path('runs') / run}: none of its 2 records can be read" in said
-        assert f"the first: {paths[0]} is no valid JSON: " in said
+        assert f"the first: {paths[0]} is not valid JSON: " in said
         assert said.count("\n") == 1
 
 
@@ -248,7 +248,8 @@ def test_nor_instead_of_one_that_left_no_record(
     (shelf.runs / name / "dp" / "logs").mkdir(parents=True)
     for named in ((), (name,)):
         said = judge(*named, code=4)
-        assert f"{Path('runs') / name} holds no records of 'p5-efa': that session measured" in said
+        where = Path("runs") / name
+        assert f"{where} holds no records of 'p5-efa': that session has no measurements" in said
     assert judge.told(before)["run_id"] == before
 
 
@@ -288,7 +289,7 @@ def test_a_session_that_says_nothing_of_itself_is_not_passed_over(
     run = wrecked(shelf, 22)
     said = judge(code=4)
     assert f"{run}: nothing of this session can be read, so it cannot be judged: " in said
-    assert "session.json is no valid JSON" in said
+    assert "session.json is not valid JSON" in said
     assert f"{run}: none of its 2 records can be read" in judge(run, code=4)
 
 

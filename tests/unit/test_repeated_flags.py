@@ -115,13 +115,13 @@ def test_instances_that_move_no_kv_cache_may_have_a_connector_of_their_own(tmp_p
         ),
         (
             '[kv_transfer]\nextra_config = { backends = "UCX" }\n',
-            "/kv_transfer/extra_config/backends: is written by the plan ([kv_transfer] backend "
-            "says it); remove it",
+            "/kv_transfer/extra_config/backends: is set by the plan, from [kv_transfer] backend; "
+            "remove it",
         ),
         (
             '[kv_transfer.decode]\nextra_config = { backends = "UCX" }\n',
-            "/kv_transfer/decode/extra_config/backends: is written by the plan ([kv_transfer] "
-            "backend says it); remove it",
+            "/kv_transfer/decode/extra_config/backends: is set by the plan, from [kv_transfer] "
+            "backend; remove it",
         ),
     ],
     ids=["a role that moves none", "the backend", "the backend of a role"],

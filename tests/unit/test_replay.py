@@ -39,7 +39,7 @@ def series(values: Values, metric: str = "mean_itl_ms") -> SeriesFile:
 
 
 def status(night: ReplayedNight) -> Status:
-    return night.said[0][1].status if night.said else PASS
+    return night.not_passed[0][1].status if night.not_passed else PASS
 
 
 STEADY = [100.0] * 20
@@ -184,8 +184,8 @@ NAMES = ", ".join((*ALIASES, *METRICS.measured))
         *(
             pytest.param(
                 [f"2026-01-01,c1,s1,1,itl_p50,{value},v1"],
-                f"line 2, column value: '{value}', expected a number above 0, or nothing for a run "
-                "without a result",
+                f"line 2, column value: '{value}', expected a number above 0, or an empty field "
+                "for a run without a result",
                 id=f"value {value}",
             )
             for value in ("0", "-5", "nan", "inf", "1e999", "fast")
@@ -213,10 +213,10 @@ def test_a_row_that_cannot_be_used_is_named(rows: list[str], said: str, tmp_path
     ("content", "said"),
     [
         pytest.param(b"", f"is empty, expected a line with the columns {HEADER}", id="empty"),
-        pytest.param(HEADER.encode(), "has no rows, expected a value in each", id="header only"),
+        pytest.param(HEADER.encode(), "has no rows, expected at least one", id="header only"),
         pytest.param(
             b"night,cell\n",
-            f", line 1: column 'start' is missing or there twice, expected {HEADER}",
+            f", line 1: column 'start' is missing or duplicated, expected {HEADER}",
             id="columns",
         ),
         pytest.param(

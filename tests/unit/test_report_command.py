@@ -91,14 +91,14 @@ def test_a_session_that_cannot_be_read_is_not_passed_over(
     for path in (folder / "session.json", *folder.glob("*/*.record.json")):
         path.write_text("{")
     said = report("runs", code=4)
-    assert said.startswith(f"pdserve: runs/{folder.name}/session.json is no valid JSON: ")
+    assert said.startswith(f"pdserve: runs/{folder.name}/session.json is not valid JSON: ")
     assert said.endswith("this may be the latest session: name another folder\n")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "is no valid JSON"),
+        ("{", "is not valid JSON"),
         ("{}", "'schema_version' is a required property"),
         ('{"schema_version": 2}', "/schema_version: 2, expected 1"),
         ('{"schema_version": 1, "measured": true}', "'system' is a required property"),

@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from pytest_pdserve.judge.cells import MetricVerdict
+from pytest_pdserve.judge.limits import Reference
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.report.document import PytestOutcomes
 from pytest_pdserve.report.document import session_report
 from pytest_pdserve.report.document import unmeasured_report
+from pytest_pdserve.report.subjects import topology_report
 from pytest_pdserve.report.writing import format_of
 from pytest_pdserve.report.writing import write_report
 from pytest_pdserve.results.kinds import REPORT
@@ -305,3 +309,23 @@ def test_a_secret_stands_in_no_report(p5_efa: System, monkeypatch: pytest.Monkey
     report = unmeasured_report(p5_efa, errors=(Reason(subject="test_x", why=why),))
     assert "correct-horse-battery" not in str(REPORT.dump(report, "r.json"))
     assert "<PDSERVE_API_KEY>" in report.headline
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "improved"),
+    [
+        ("mean_itl_ms", -0.06, True),
+        ("mean_itl_ms", -0.04, False),
+        ("mean_itl_ms", 0.06, False),
+        ("output_throughput", -0.06, True),
+    ],
+)
+def test_a_metric_is_improved_tonight_beyond_its_limit(
+    metric: str, change: float, improved: bool
+) -> None:
+    reference = Reference(median=1.0, spread=0.0, nights=20, limit=0.05, fail_limit=0.05)
+    tonight = MetricNight(reference=reference, changes=(change,))
+    seen = MetricVerdict(metric=metric, status=Status.PASS, tonight=tonight, nights=0)
+    verdict = Verdict(status=Status.PASS, subject="dp", metrics=(seen,))
+    (found,) = topology_report("dp", verdict).metrics
+    assert found.improved_tonight is improved

@@ -15,8 +15,9 @@ from urllib.parse import unquote
 
 import pytest
 
+from pytest_pdserve.report.figures import Figure
 from pytest_pdserve.report.page import page_html
-from pytest_pdserve.report.page.records import MOST_RECORDS
+from pytest_pdserve.report.page.records import MAX_RECORDS
 from pytest_pdserve.report.writing import write_report
 from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.values.record import Record
@@ -138,7 +139,8 @@ def test_without_a_script_nothing_is_hidden_and_every_anchor_is_there() -> None:
 def test_a_value_that_is_not_there_is_a_dash() -> None:
     page = Page(page_html(report_of(*cells(3, ["FAIL"]))))
     rows = [text for text in page.texts["tr"] if text.startswith("mean_itl_ms")]
-    assert [text.startswith("mean_itl_ms– ms") for text in rows] == [True] * 3
+    assert [text.startswith("mean_itl_ms–") for text in rows] == [True] * 3
+    assert not any("– ms" in text for text in rows)
     assert not any("nan" in text or "inf" in text.split() for text in page.texts["td"])
 
 
@@ -159,8 +161,19 @@ def test_differences_from_the_baseline_are_bold() -> None:
     assert "+10.6 %" in page.texts["b"]
 
 
+@pytest.mark.parametrize(("count", "is_noted"), [(400, False), (401, True)])
+def test_a_page_says_that_its_figures_do_not_show_all_cells(
+    count: int, is_noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = Figure(name="f", title="F", svg="<svg></svg>", data=[], caption="")
+    monkeypatch.setattr("pytest_pdserve.report.figures.figures_of", lambda *_, **__: [figure])
+    page = Page(page_html(report_of(*cells(count, ["PASS"]))))
+    note = "Figures show 400 of 401 cells, those with the worst verdicts; pdserve plot draws all."
+    assert (note in page.texts["p"]) is is_noted
+
+
 def test_what_is_new_better_or_not_judged_is_told() -> None:
-    better = replace(ITL, status="PASS", change=-0.2)
+    better = replace(ITL, status="PASS", change=-0.2, improved_tonight=True)
     lasting = replace(THROUGHPUT, metric="output_throughput", change=0.01, improved=True)
     held = failed(status="PASS", misses=(), metrics=(better, lasting), workload="random-9-9-n4")
     page = Page(
@@ -270,9 +283,9 @@ def test_of_many_records_some_are_shown_and_all_others_linked(
     first = "1p3d/w-1.0.record.json"
     verdicts: list[VerdictReport] = [
         failed(workload=f"w-{n}", records=(first if n == 0 else f"1p3d/{n}.record.json",))
-        for n in range(MOST_RECORDS + 5)
+        for n in range(MAX_RECORDS + 5)
     ]
     page = Page(page_html(report_of(*verdicts, folder=str(folder)), page=folder))
-    assert sum(text[:1] == "r" and text[1:].isdigit() for text in page.ids) == MOST_RECORDS
-    assert {f"1p3d/{n}.record.json" for n in range(1, MOST_RECORDS + 5)} <= set(page.links)
-    assert any("5 more lie in" in text for text in page.texts["p"])
+    assert sum(text[:1] == "r" and text[1:].isdigit() for text in page.ids) == MAX_RECORDS
+    assert {f"1p3d/{n}.record.json" for n in range(1, MAX_RECORDS + 5)} <= set(page.links)
+    assert any("5 more are in" in text for text in page.texts["p"])

@@ -19,7 +19,7 @@ class Noted:
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def become(self, other: Noted) -> None:
+    def replace_servers(self, other: Noted) -> None:
         self.number = other.number
 
 
@@ -158,4 +158,4 @@ def test_servers_that_do_not_end_are_named_to_every_later_test() -> None:
     ("restartable", "said"), [(True, "a fresh start"), (False, "the same servers")]
 )
 def test_it_says_where_a_cell_runs_again(said: str, *, restartable: bool) -> None:
-    assert deployment(Starts(), restartable=restartable).where_again == said
+    assert deployment(Starts(), restartable=restartable).rerun_target == said

@@ -178,23 +178,24 @@ def test_lists_may_be_there_in_part(
     [
         (
             {"completed": None},
-            "r.json is no result of vllm bench serve: 'completed' is None, not a number",
+            "r.json is not a result of vllm bench serve: 'completed' is None, not a number",
         ),
         (
             {"duration": "1.5"},
-            "r.json is no result of vllm bench serve: 'duration' is '1.5', not a number",
+            "r.json is not a result of vllm bench serve: 'duration' is '1.5', not a number",
         ),
         (
             {"duration": -1.0},
-            "r.json is no result of vllm bench serve: 'duration' is -1.0, not a number",
+            "r.json is not a result of vllm bench serve: 'duration' is -1.0, not a number",
         ),
         (
             {"total_output_tokens": True},
-            "r.json is no result of vllm bench serve: 'total_output_tokens' is True, not a number",
+            "r.json is not a result of vllm bench serve: 'total_output_tokens' is True, not a "
+            "number",
         ),
         (
             {"duration": 1e300},
-            "r.json is no result of vllm bench serve: 'duration' is 1e+300, not a number",
+            "r.json is not a result of vllm bench serve: 'duration' is 1e+300, not a number",
         ),
         ({"output_lens": [2, 1e300]}, "r.json: output_lens[1] is 1e+300, not what it should be"),
         ({"input_lens": [-1, 2]}, "r.json: input_lens[0] is -1, not what it should be"),
@@ -230,13 +231,13 @@ def test_a_missing_total_is_named(missing: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no valid JSON"),
-        ('{"completed": 2', "is no valid JSON"),
+        ("", "is not valid JSON"),
+        ('{"completed": 2', "is not valid JSON"),
         ("[]", "not a JSON object"),
         ("null", "not a JSON object"),
         ('{"a": 1, "a": 2}', "has the key 'a' twice"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"completed": ' + "9" * 5000 + "}", "is no valid JSON: Exceeds the limit"),
+        ('{"completed": ' + "9" * 5000 + "}", "is not valid JSON: Exceeds the limit"),
         (json.dumps({**TOTALS, "duration": math.nan}), "'duration' is 'NaN', not a number"),
         ('{"completed": 1e999}', "'completed' is '1e999', not a number"),
     ],

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.backends.allocation import exit_text
+from pytest_pdserve.backends.allocation import failure_text
 from pytest_pdserve.backends.allocation import log_cause
 from pytest_pdserve.backends.allocation import log_size
-from pytest_pdserve.backends.allocation import log_tells
 from pytest_pdserve.values.handshakes import Difference
 from pytest_pdserve.values.handshakes import differences
 from pytest_pdserve.values.handshakes import engine_facts
 from pytest_pdserve.values.handshakes import is_engine
 from pytest_pdserve.values.handshakes import refused_engine
-from pytest_pdserve.values.root_cause import WITHOUT_A_WORD
+from pytest_pdserve.values.root_cause import KILLED_SILENTLY
 from pytest_pdserve.values.root_cause import RootCause
 from pytest_pdserve.values.root_cause import find_root_cause
 
@@ -100,7 +100,7 @@ def told(text: str) -> tuple[str, str] | None:
             1,
             "Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting down executor.",
         ),
-        ("seen_0.32_engine_killed", "APIServer", 26, WITHOUT_A_WORD),
+        ("seen_0.32_engine_killed", "APIServer", 26, KILLED_SILENTLY),
         (
             "seen_router_port_in_use",
             "",
@@ -261,7 +261,7 @@ def test_a_log_file_tells_its_cause_and_place_without_secrets(
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
     log = tmp_path / "decode-0.log"
     log.write_text("starts\nvllm: error: bad token hf_abcdefghijklmnop\n")
-    said = log_tells(log)
+    said = failure_text(log)
     assert said.startswith(f"the cause is in line 2 of {log}: vllm: error: bad token ")
     assert "hf_abcdefghijklmnop" not in said
 
@@ -269,7 +269,7 @@ def test_a_log_file_tells_its_cause_and_place_without_secrets(
 def test_a_log_file_without_a_cause_is_shown_from_its_end(tmp_path: Path) -> None:
     log = tmp_path / "decode-0.log"
     log.write_text("starts\nno such device\n")
-    assert log_tells(log) == f"{log} ends:\nstarts\nno such device"
+    assert failure_text(log) == f"{log} ends:\nstarts\nno such device"
 
 
 def test_only_what_was_logged_since_is_looked_at(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_log_that_is_not_there_tells_nothing(tmp_path: Path) -> None:
     log = tmp_path / "decode-0.log"
     assert log_size(log) == 0
     assert log_cause(log) is None
-    assert log_tells(log) == f"{log} ends:\n({log} cannot be read: No such file or directory)"
+    assert failure_text(log) == f"{log} ends:\n({log} cannot be read: No such file or directory)"
 
 
 @pytest.mark.parametrize(

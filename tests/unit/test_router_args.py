@@ -78,7 +78,7 @@ def test_what_the_plan_sets_is_refused_when_the_file_is_read(
         (
             ("--max-trees", "9"),
             "0: --max-trees is not a flag of vllm-router 0.1.9 to 0.1.17; correct it, or name "
-            "it in router.extra_flags if yours knows it",
+            "it in router.extra_flags if your router has it",
         ),
         (("--log-level", "warn", "--helpp"), "2: --helpp is not a flag of vllm-router 0.1.9 to "),
         (("--max-tree", "9"), "0: --max-tree is not a flag of vllm-router 0.1.9 to 0.1.17; "),

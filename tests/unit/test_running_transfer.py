@@ -82,11 +82,11 @@ def test_half_of_the_promise_is_asked_and_the_message_says_all_that_helps() -> N
     [
         ("UCX", "UCX_TLS=tcp", "UCX_TLS=tcp leaves only TCP: "),
         ("UCX", "UCX_TLS=cuda_copy,tcp", "UCX_TLS=cuda_copy,tcp leaves only TCP: "),
-        ("UCX", "UCX_TLS=rc,tcp", "NIXL may have fallen back to TCP: UCX_PROTO_INFO"),
-        ("UCX", "UCX_TLS=^cuda_ipc", "NIXL may have fallen back to TCP: UCX_PROTO_INFO"),
-        ("UCX", "", "NIXL may have fallen back to TCP: UCX_PROTO_INFO"),
+        ("UCX", "UCX_TLS=rc,tcp", "NIXL may have fallen back to TCP: with UCX_PROTO_INFO"),
+        ("UCX", "UCX_TLS=^cuda_ipc", "NIXL may have fallen back to TCP: with UCX_PROTO_INFO"),
+        ("UCX", "", "NIXL may have fallen back to TCP: with UCX_PROTO_INFO"),
         ("LIBFABRIC", "FI_PROVIDER=tcp", "FI_PROVIDER=tcp is libfabric's TCP: "),
-        ("LIBFABRIC", "FI_PROVIDER=efa", "NIXL may have fallen back to TCP: FI_LOG_LEVEL"),
+        ("LIBFABRIC", "FI_PROVIDER=efa", "NIXL may have fallen back to TCP: with FI_LOG_LEVEL"),
     ],
 )
 def test_tcp_is_named_only_where_nothing_else_is_left(

@@ -100,7 +100,7 @@ def test_a_sound_run_has_no_findings(make_seen: MakeSeen) -> None:
             (
                 "completed",
                 "unproven",
-                "the client's result does not say how many requests failed",
+                "the client's result has no number of failed requests",
             ),
         ),
         (
@@ -121,22 +121,22 @@ def test_a_sound_run_has_no_findings(make_seen: MakeSeen) -> None:
         ),
         (
             {"total_output_tokens": 1023},
-            ("tokens", "invalid", "1023 output tokens, asked 1024"),
+            ("tokens", "invalid", "1023 output tokens, expected 1024"),
         ),
         (
             {"total_input_tokens": 2052},
-            ("tokens", "invalid", "2052 input tokens, asked 2048"),
+            ("tokens", "invalid", "2052 input tokens, expected 2048"),
         ),
         (
             {"raw": {"p99_ttft_ms": 0.0, "mean_itl_ms": 0.0}},
-            ("zeros", "invalid", "p99_ttft_ms = 0, which no server that answers can show"),
+            ("zeros", "invalid", "p99_ttft_ms = 0, expected above 0"),
         ),
         (
             {"itl_s": ()},
             (
                 "chunks",
                 "unproven",
-                "no entry per request (--save-detailed), so chunks cannot be held against tokens; "
+                "no entry per request (--save-detailed), so chunks cannot be compared with tokens; "
                 "ITL is not judged",
             ),
         ),
@@ -190,28 +190,26 @@ def test_two_tokens_have_a_time_between_them(make_seen: MakeSeen) -> None:
         "raw": {"mean_tpot_ms": 0.0, "mean_ttft_ms": 5.0},
     }
     seen = make_seen(result, workload=replace(WORKLOAD, output_len=2))
-    assert said(seen) == [
-        ("zeros", "invalid", "mean_tpot_ms = 0, which no server that answers can show")
-    ]
+    assert said(seen) == [("zeros", "invalid", "mean_tpot_ms = 0, expected above 0")]
 
 
 def test_lengths_of_another_dataset_are_not_held_to_what_was_asked(make_seen: MakeSeen) -> None:
     seen = make_seen({"total_output_tokens": 1000, "total_input_tokens": 2000}, workload=SHAREGPT)
-    message = "2000 input and 1000 output tokens; how many data set 'sharegpt' asks is not known"
+    message = "2000 input and 1000 output tokens; the lengths of data set 'sharegpt' are unknown"
     assert said(seen)[0] == ("tokens", "unproven", message)
 
 
 @pytest.mark.parametrize(
     ("unknown", "findings"),
     [
-        ("input_len", ["tokens: 2048 input tokens; how many were asked is unknown"]),
-        ("output_len", ["tokens: 1024 output tokens; how many were asked is unknown"]),
+        ("input_len", ["tokens: 2048 input tokens; the expected number is unknown"]),
+        ("output_len", ["tokens: 1024 output tokens; the expected number is unknown"]),
         (
             "num_prompts",
             [
-                "completed: the number of requests asked is unknown",
-                "tokens: 1024 output tokens; how many were asked is unknown",
-                "tokens: 2048 input tokens; how many were asked is unknown",
+                "completed: the expected number of requests is unknown",
+                "tokens: 1024 output tokens; the expected number is unknown",
+                "tokens: 2048 input tokens; the expected number is unknown",
             ],
         ),
     ],
@@ -230,7 +228,7 @@ def test_a_request_that_failed_is_seen_also_where_the_number_asked_is_unknown(
 ) -> None:
     seen = make_seen({"completed": 3, "failed": 1}, workload=replace(SHAREGPT, num_prompts=UNKNOWN))
     assert said(seen)[:2] == [
-        ("completed", "unproven", "the number of requests asked is unknown"),
+        ("completed", "unproven", "the expected number of requests is unknown"),
         ("completed", "invalid", "3 of 4 requests completed, 1 failed"),
     ]
 
@@ -260,7 +258,7 @@ def test_a_dead_servers_result_is_invalid(make_seen: MakeSeen) -> None:
         (
             "decode",
             {"restarted": None},
-            ("restarted", "unproven", "decode[0] does not show when its process started"),
+            ("restarted", "unproven", "decode[0] has no metric of its process's start time"),
         ),
         (
             "decode",
@@ -451,7 +449,12 @@ def test_what_a_decode_instance_has_already_is_not_moved_again(make_seen: MakeSe
         ({500: BYTES / 4}, (512,) * 4, None, ""),  # as many blocks
         ({512: BYTES / 4 - 128}, (512,) * 4, "invalid", "from what one probe prompt moved"),
         ({256: BYTES / 8}, (512,) * 4, "unproven", "no prompt of that length was probed"),
-        ({}, (512,) * 4, "unproven", "config.json does not tell the cache's shape, and no "),
+        (
+            {},
+            (512,) * 4,
+            "unproven",
+            "the shape of the KV cache cannot be read from config.json, and no ",
+        ),
         ({512: BYTES / 4}, (512, 512, 512, 200), "unproven", "not every prompt length was probed"),
         ({512: BYTES / 4}, (), "unproven", "block size or prompt lengths are unknown"),
     ],
@@ -531,8 +534,8 @@ def test_a_busy_client_that_was_in_time_is_no_fault(make_seen: MakeSeen) -> None
     ("cpu", "message"),
     [
         (0.9, None),
-        (0.95, "how late the client sent its requests is not known; it used 95% of a core"),
-        (None, "how late the client sent its requests is not known"),
+        (0.95, "how late the client sent its requests is unknown; it used 95% of a core"),
+        (None, "how late the client sent its requests is unknown"),
     ],
 )
 def test_a_client_of_which_nobody_knows_how_late_it_was(
@@ -590,7 +593,9 @@ def test_a_rate_that_was_not_offered_voids_every_latency(
         late = "client_queue"  # these count the wait
         assert set(found.voids) == {n for n in METRICS if n.endswith("_ms") and late not in n}
         rate = f"{10 * share * (count - 1) / count:.3g}"
-        assert found.message.startswith(f"{rate} requests/s were sent, 10 asked (at least 95%); ")
+        assert found.message.startswith(
+            f"{rate} requests/s were sent, 10 requested (at least 95%); "
+        )
 
 
 OPEN_LOOP = replace(WORKLOAD, request_rate=2.0)
@@ -602,7 +607,7 @@ def test_a_wait_before_requests_are_sent_is_told(make_seen: MakeSeen) -> None:
     (found,) = check_offered(timely)
     assert (found.severity, found.voids) == ("note", ())
     assert found.message.startswith(
-        "the rate was offered; requests waited 100 ms on average before they were sent"
+        "the requested rate was sent; requests waited 100 ms on average before they were sent"
     )
     slow = tuple(3 * start for start in starts)
     (found,) = check_offered(
@@ -900,7 +905,7 @@ SAME = {"answer_digests": ("a",) * 4}
             None,
             (
                 "unproven",
-                "all 4 answers are the same text; whether they should differ is not known",
+                "all 4 answers are the same text; whether they should differ is unknown",
             ),
         ),
         (
@@ -908,7 +913,7 @@ SAME = {"answer_digests": ("a",) * 4}
             ("x", "x", "x"),
             (
                 "unproven",
-                "all 4 answers are the same text, as are those to 3 prompts asked one by one "
+                "all 4 answers are the same text, as are those to 3 prompts sent one by one "
                 "('x'): with these weights a wrong answer would not show",
             ),
         ),
@@ -917,7 +922,7 @@ SAME = {"answer_digests": ("a",) * 4}
             ("x", "y", "x"),
             (
                 "invalid",
-                "all 4 answers are the same text, but 3 prompts asked one by one have 2 different "
+                "all 4 answers are the same text, but 3 prompts sent one by one have 2 different "
                 "ones: what was served under load is wrong",
             ),
         ),
@@ -962,22 +967,22 @@ CHAT = {"raw": {"endpoint_type": "openai-chat", **TIMES}}
         (
             {**CHAT, "input_lens": (525,) * 4, "total_input_tokens": 2100},
             {},
-            ("note", "the server counts 13 tokens more a prompt: its chat template"),
+            ("note", "the server counts 13 more tokens per prompt: its chat template"),
         ),
         (
             {**CHAT, "input_lens": (525, 525, 525, 512), "total_input_tokens": 2087},
             {},
-            ("invalid", "2087 input tokens, asked 2048"),
+            ("invalid", "2087 input tokens, expected 2048"),
         ),
         (
             {**CHAT, "input_lens": (500,) * 4, "total_input_tokens": 2000},
             {},
-            ("invalid", "2000 input tokens, asked 2048"),
+            ("invalid", "2000 input tokens, expected 2048"),
         ),
         (
             {"input_lens": (525,) * 4, "total_input_tokens": 2100},
             {},
-            ("invalid", "2100 input tokens, asked 2048"),
+            ("invalid", "2100 input tokens, expected 2048"),
         ),
         (
             {"input_lens": (256, 768, 400, 512), "total_input_tokens": 1936},
@@ -1009,7 +1014,7 @@ CHAT = {"raw": {"endpoint_type": "openai-chat", **TIMES}}
             {"random-prefix-len": "64"},
             None,
         ),
-        ({}, {"random-prefix-len": "64"}, ("invalid", "2048 input tokens, asked 2304")),
+        ({}, {"random-prefix-len": "64"}, ("invalid", "2048 input tokens, expected 2304")),
     ],
 )
 def test_options_that_change_lengths_are_counted(

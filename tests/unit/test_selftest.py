@@ -20,11 +20,11 @@ from pytest_pdserve.study.noise import draw
 from pytest_pdserve.study.noise import noise_named
 from pytest_pdserve.study.rates import Rate
 from pytest_pdserve.study.rates import Tally
-from pytest_pdserve.study.rivals import failed_cells
 from pytest_pdserve.study.selftest import TARGETS
 from pytest_pdserve.study.selftest import Report
 from pytest_pdserve.study.selftest import Target
 from pytest_pdserve.study.selftest import selftest
+from pytest_pdserve.study.simple_rules import failed_cells
 from pytest_pdserve.study.trials import TRIALS
 from pytest_pdserve.values.rules import RULE
 
@@ -252,7 +252,7 @@ KNOWN = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--noise", "pink"], f"--noise 'pink' is not a kind of noise; known are {KNOWN}"),
+        (["--noise", "pink"], f"--noise 'pink' is not a kind of noise, expected one of {KNOWN}"),
         (["--nights", "0"], "--nights 0: expected 1 to 1,000,000"),
         (["--nights", "9" * 400], f"--nights {'9' * 30}: expected 1 to 1,000,000"),
         (["--seed", "-1"], "--seed -1: expected 0 to 2^63 - 1"),

@@ -12,15 +12,15 @@ from dataclasses import field
 import numpy as np
 import pytest
 
+from pytest_pdserve.judge.cells import NightMetrics
 from pytest_pdserve.judge.cells import References
-from pytest_pdserve.judge.cells import SeenNight
 from pytest_pdserve.judge.cells import judge_metrics
+from pytest_pdserve.judge.cells import night_metrics
 from pytest_pdserve.judge.cells import references_of
-from pytest_pdserve.judge.cells import seen_of
+from pytest_pdserve.judge.cells import topology_night_metrics
 from pytest_pdserve.judge.cells import topology_references
-from pytest_pdserve.judge.cells import topology_seen
 from pytest_pdserve.judge.limits import as_value
-from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.nightly import false_alarms
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.results.nights import night_of_runs
@@ -102,7 +102,7 @@ class Records:
         night = night_of_runs(runs)
         assert night is not None
         key = (runs[0].topology, runs[0].workload.id)
-        self.baseline = self.baseline.joined(key, night, {}, source_of(runs[0]))
+        self.baseline = self.baseline.with_night(key, night, {}, source_of(runs[0]))
 
     @property
     def references(self) -> dict[Key, References]:
@@ -117,11 +117,11 @@ class Records:
             tonight[key] = [self.run(draws, cell, night=night, start=0)]
         stay = self.alarms_stay(references)
         for cell, (key, runs) in enumerate(tonight.items()):
-            while any(seen.wants_run for seen in seen_of(runs, references[key]).values()):
+            while any(seen.wants_run for seen in night_metrics(runs, references[key]).values()):
                 runs.append(self.run(draws, cell, night=night, start=len(runs)))
                 said.reruns += 1
-            history = [seen_of(there[key], references[key]) for there in self.past]
-            status, better = verdict_of(seen_of(runs, references[key]), history, stay)
+            history = [night_metrics(there[key], references[key]) for there in self.past]
+            status, better = verdict_of(night_metrics(runs, references[key]), history, stay)
             said.cells.update({cell: status} if status is not Status.PASS else {})
             said.better.update({("cell", cell)} if better else ())
         for number in range(SMALL.topologies):
@@ -143,17 +143,17 @@ class Records:
 
     def of_topology(
         self, number: int, references: Mapping[Key, References]
-    ) -> Callable[[Runs], SeenNight]:
+    ) -> Callable[[Runs], NightMetrics]:
         mine = {key: there for key, there in references.items() if key[0] == f"t{number}"}
         of_it = topology_references(self.baseline, mine, FLOORS)
-        return lambda runs: topology_seen(runs, mine, of_it)
+        return lambda runs: topology_night_metrics(runs, mine, of_it)
 
     def alarms_stay(self, references: Mapping[Key, References]) -> bool:
         topologies = [self.of_topology(n, references) for n in range(SMALL.topologies)]
 
-        def seen(runs: Runs) -> Iterator[tuple[object, Seen]]:
+        def seen(runs: Runs) -> Iterator[tuple[object, MetricNight]]:
             for key, there in references.items():
-                for name, metric in seen_of(runs[key], there).items():
+                for name, metric in night_metrics(runs[key], there).items():
                     yield (key, name), metric
             for number, topology in enumerate(topologies):
                 for name, metric in topology(runs).items():
@@ -162,7 +162,7 @@ class Records:
         return false_alarms([dict(seen(runs)) for runs in reversed(self.past)]) < RULE.false_alarms
 
 
-def verdict_of(seen: SeenNight, past: Sequence[SeenNight], stay: bool) -> tuple[Status, bool]:
+def verdict_of(seen: NightMetrics, past: Sequence[NightMetrics], stay: bool) -> tuple[Status, bool]:
     verdicts = judge_metrics(seen, past, one_night_is_enough=stay, covers=lambda *_: None)
     found = {verdict.status for verdict in verdicts}
     order = (Status.FAIL, Status.SUSPICIOUS, Status.PASS)

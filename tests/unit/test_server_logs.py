@@ -85,7 +85,7 @@ def told(shelf: Shelf, meanwhile: Callable[[], None]) -> str:
     logs, clock = shelf.logs, iter(range(100))
     before = logs.sizes()
     meanwhile()
-    return logs.told_since(before, clock=lambda: float(next(clock)), sleep=lambda _: None)
+    return logs.errors_since(before, clock=lambda: float(next(clock)), sleep=lambda _: None)
 
 
 def test_the_innermost_error_of_all_servers_is_told_with_its_place(shelf: Shelf) -> None:
@@ -106,7 +106,7 @@ def test_what_was_logged_before_is_not_told(shelf: Shelf) -> None:
 def test_an_error_that_is_written_late_is_waited_for(shelf: Shelf) -> None:
     logs, clock = shelf.logs, iter(range(100))
     before = logs.sizes()
-    said = logs.told_since(
+    said = logs.errors_since(
         before,
         clock=lambda: float(next(clock)),
         sleep=lambda _: shelf.write("decode", WORKER),
@@ -156,7 +156,7 @@ def fail(shelf: Shelf, error: PathError, logged: str) -> PathError:
     """The error of a request that failed with *error* while a server logged something."""
 
     def ask() -> None:
-        with shelf.logs.telling(URL):
+        with shelf.logs.explaining_errors(URL):
             shelf.write("decode", logged)
             raise error
 

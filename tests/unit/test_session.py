@@ -155,7 +155,7 @@ def test_what_was_put_off_and_never_ran_again_is_judged_when_the_session_ends(
     make_session().judge(make_cell())
     session = make_session(session=LATER)
     session.cells["1p3d", CELL] = make_cell({"mean_itl_ms": 20.0}, session=LATER)
-    assert session.put_off(("1p3d", CELL)) == "mean_itl_ms +100 %, limit +16 %"
+    assert session.defer(("1p3d", CELL)) == "mean_itl_ms +100 %, limit +16 %"
     session.close()
     (miss,) = session.verdicts["1p3d", CELL].misses
     said = "Seen in 1 start; it takes 3 to confirm: the session ended before it could run again. "
@@ -186,8 +186,8 @@ def test_a_new_cell_says_how_many_starts_it_has(
     session = make_session(first_runs=3)
     session.cells["1p3d", CELL] = make_cell()
     key = ("1p3d", CELL)
-    assert session.put_off(key) == "cells without a reference are measured on 3 starts"
-    assert session.put_off(key) == ""
+    assert session.defer(key) == "cells without a reference are measured on 3 starts"
+    assert session.defer(key) == ""
 
 
 def test_reruns_of_new_cells_are_not_bounded(

@@ -120,5 +120,5 @@ def test_a_voided_metric_is_no_side(make_session: MakeSession, make_cell: MakeCe
     session.cells["1p3d", CELL] = make_cell(findings=(note,))
     session.cells["dp", CELL] = make_cell(topology="dp")
     assert judge_claim(session, CLAIM).misses == (
-        f"{CELL}: mean_itl_ms of 1p3d must not be judged in this cell, as sanity says",
+        f"{CELL}: mean_itl_ms of 1p3d is void in this cell because of a sanity finding",
     )

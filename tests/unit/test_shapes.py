@@ -11,8 +11,8 @@ from pytest_pdserve.serving.model import has_random_weights
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import load_vocabulary
 from pytest_pdserve.serving.model import make_model
+from pytest_pdserve.serving.model import vocabulary_words
 from pytest_pdserve.serving.model import with_model_path
-from pytest_pdserve.serving.model import words
 from pytest_pdserve.serving.shapes import load_shape
 from pytest_pdserve.serving.shapes import shape_names
 from pytest_pdserve.values.errors import ConfigError
@@ -103,4 +103,4 @@ def test_a_system_names_one_model(tmp_path: Path) -> None:
 
 
 def test_words_are_different_and_enough() -> None:
-    assert len(set(words(128_256))) == 128_256
+    assert len(set(vocabulary_words(128_256))) == 128_256

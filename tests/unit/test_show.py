@@ -123,7 +123,7 @@ def test_the_newest_session_is_shown_and_torn_ones_are_passed_over(
     assert main(["show"]) == 0
     said = said_by(capsys)
     assert said.out.startswith(store.session.id)
-    assert said.err == f"pdserve: passed over {torn.session.id}: it has no record\n"
+    assert said.err == f"pdserve: skipped {torn.session.id}: it has no record\n"
 
 
 @pytest.mark.parametrize("simulated", [True, False])
@@ -183,7 +183,7 @@ def test_a_voided_metric_is_not_shown(
         ([".."], "RUN '..': expected the name of a folder in {runs}"),
         (["/etc"], "RUN '/etc': expected the name of a folder in {runs}"),
         ([""], "RUN '': expected the name of a folder in {runs}"),
-        (["notes"], "{runs}/notes holds no session that can be read"),
+        (["notes"], "{runs}/notes has no readable session"),
         (
             ["--system", "local-cpu"],
             "{runs} holds no session of 'local-cpu' with a record; name another folder with --runs",
@@ -194,7 +194,7 @@ def test_a_voided_metric_is_not_shown(
         ),
         (
             ["20260310T101500-p5-efa-imported"],
-            "{runs}/20260310T101500-p5-efa-imported holds no record that can be read",
+            "{runs}/20260310T101500-p5-efa-imported has no readable record",
         ),
     ],
     ids=[

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_ind
 
-from pytest_pdserve.judge.like_loads import CellPair
-from pytest_pdserve.judge.like_loads import LoadDifferences
+from pytest_pdserve.judge.cell_pairs import CellPair
+from pytest_pdserve.judge.cell_pairs import LoadDifferences
 from pytest_pdserve.judge.side_by_side import compare_cell
 from pytest_pdserve.judge.side_by_side import compare_metric
 from pytest_pdserve.judge.side_by_side import ratio_interval

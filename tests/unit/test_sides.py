@@ -10,8 +10,8 @@ import pytest
 
 from pytest_pdserve.judge.claims import judge_claim
 from pytest_pdserve.judge.sides import NOT_MEASURED
-from pytest_pdserve.judge.sides import Known
 from pytest_pdserve.judge.sides import Side
+from pytest_pdserve.judge.sides import SideSources
 from pytest_pdserve.judge.sides import derive
 from pytest_pdserve.values.baseline import Baseline
 from pytest_pdserve.values.baseline import CellBaseline
@@ -66,7 +66,7 @@ def test_a_derived_quantity_lacks_what_its_metrics_lack() -> None:
     derived = DERIVED["decoding_requests"]
     side = derive(derived, [lookup("dp", workload, need) for need in derived.needs], workload)
     assert side.missing == (
-        "decoding_requests of dp cannot be had: request_throughput of dp was not measured"
+        "decoding_requests of dp cannot be computed: request_throughput of dp was not measured"
     )
 
 
@@ -76,9 +76,9 @@ CELL = POINT.workload
 """Of the records that ``make_record`` makes."""
 
 
-def known(make_record: MakeRecord, *runs: dict[str, float], **fields: Any) -> Known:
+def known(make_record: MakeRecord, *runs: dict[str, float], **fields: Any) -> SideSources:
     records = tuple(make_record(run, **fields) for run in runs)
-    return Known(measured={("1p3d", CELL.id): records})
+    return SideSources(measured={("1p3d", CELL.id): records})
 
 
 def test_a_measured_side_has_its_runs(make_record: MakeRecord) -> None:
@@ -93,8 +93,8 @@ def test_a_measured_side_has_its_runs(make_record: MakeRecord) -> None:
     ("metric", "why"),
     [
         ("mean_tpot_ms", "mean_tpot_ms of 1p3d was not measured"),
-        ("mean_ttft_ms", "mean_ttft_ms of 1p3d must not be judged in this cell, as sanity says"),
-        ("output_throughput", "output_throughput of 1p3d is 0, which is no measurement"),
+        ("mean_ttft_ms", "mean_ttft_ms of 1p3d is void in this cell because of a sanity finding"),
+        ("output_throughput", "output_throughput of 1p3d is 0, which cannot be measured"),
     ],
 )
 def test_a_measured_side_may_be_missing_all_the_same(
@@ -152,7 +152,7 @@ def test_a_side_has_its_value_in_each_night_of_the_baseline(
 ) -> None:
     run = {"mean_itl_ms": 20.0, "request_throughput": 2.0}
     measured = {(name, CELL.id): (make_record(run),) for name in ("1p3d", "dp", "route4")}
-    seen = Known(measured=measured, baseline=STORED)
+    seen = SideSources(measured=measured, baseline=STORED)
     assert seen.side(topology, CELL, metric).nights == nights
 
 
@@ -198,7 +198,7 @@ def test_throughput_per_gpu_compares_topologies_of_unequal_size(make_record: Mak
         ("1p1d", CELL.id): (make_record({"output_throughput": 9000.0, "mean_itl_ms": 9.0}),),
         ("dp", CELL.id): (make_record({"output_throughput": 16000.0, "mean_itl_ms": 10.0}),),
     }
-    seen = Known(measured=records, sizes=ARTICLE_SIZES)
+    seen = SideSources(measured=records, sizes=ARTICLE_SIZES)
     made = claim(kind="above", metric="output_throughput", subject="1p1d")
     assert judge_claim(made, [POINT], seen.side).wants_pair
     per_gpu = claim(kind="above", metric="output_throughput", subject="1p1d", per="gpu")
@@ -216,7 +216,7 @@ def test_throughput_per_gpu_compares_topologies_of_unequal_size(make_record: Mak
 def test_nights_and_runs_are_per_gpu_too(make_record: MakeRecord) -> None:
     key = ("1p1d", CELL.id)
     night = Night(session="n1", values={"output_throughput": 320.0})
-    seen = Known(
+    seen = SideSources(
         measured={key: (make_record({"output_throughput": 160.0}),)},
         last_night={key: (make_record({"output_throughput": 80.0}),)},
         baseline=replace(STORED, cells={"1p1d": {CELL.id: CellBaseline(nights=(night,))}}),
@@ -237,5 +237,5 @@ def test_without_its_gpus_nothing_is_per_gpu(make_record: MakeRecord) -> None:
 def test_a_size_that_all_share_is_said_once(make_record: MakeRecord) -> None:
     records = {(name, CELL.id): (make_record({"mean_itl_ms": 9.0}),) for name in ("1p3d", "dp")}
     sizes = {"1p3d": ARTICLE_SIZES["dp"], "dp": ARTICLE_SIZES["dp"]}
-    verdict = judge_claim(claim(), [POINT], Known(measured=records, sizes=sizes).side)
+    verdict = judge_claim(claim(), [POINT], SideSources(measured=records, sizes=sizes).side)
     assert dict(verdict.evidence)["size"] == "4 nodes, 32 GPUs each"

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_pdserve.backends import heartbeat
 from pytest_pdserve.backends.heartbeat import Heartbeat
-from pytest_pdserve.plugin.bar import draws
+from pytest_pdserve.plugin.bar import can_draw
 from pytest_pdserve.plugin.progress import Pace
 from pytest_pdserve.serving.readiness import REPORT_S
 
@@ -68,7 +68,7 @@ def test_silence_is_shorter_than_a_quarter_of_a_minute() -> None:
 
 def written(verbosity: int, seconds: range) -> list[int]:
     """Seconds at which a line is written of those at which one is told."""
-    pace = Pace(said_s=0.0)
+    pace = Pace(last_line_s=0.0)
     return [at for at in seconds if pace.is_due(verbosity, float(at))]
 
 
@@ -111,6 +111,6 @@ def test_a_bar_is_drawn_where_a_person_looks(
     drawn: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert not draws(terminal, environment)  # of a plugin that draws by itself
+    assert not can_draw(terminal, environment)  # of a plugin that draws by itself
     monkeypatch.setattr(Terminal, "__module__", "_pytest.terminal")
-    assert draws(terminal, environment) == drawn
+    assert can_draw(terminal, environment) == drawn

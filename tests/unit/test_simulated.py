@@ -259,7 +259,7 @@ def test_other_tensor_parallel_sizes_are_refused() -> None:
 
 def test_an_unknown_bad_node_is_refused() -> None:
     ill = simulating(SimulationSpec(bad_node="node9"))
-    with pytest.raises(ConfigError, match="'node9' is none of node0, node1, node2, node3"):
+    with pytest.raises(ConfigError, match="'node9', expected one of node0, node1, node2, node3"):
         run("dp", system=ill)
 
 
@@ -280,7 +280,7 @@ def test_a_simulated_run_is_sane_and_says_what_it_is(topology: str) -> None:
 def test_instances_take_the_nodes_of_their_start() -> None:
     with deployed("1p1d") as first, deployed("1p1d", rotation=3) as second:
         assert first.placement.nodes == ("node0", "node1")
-        first.become(second)
+        first.replace_servers(second)
         assert first.placement.nodes == ("node3", "node0")
 
 

@@ -124,8 +124,8 @@ def test_missing_commands_are_named_and_nothing_is_asked(p5_efa: System) -> None
     )
     rows = examining.slurm_rows(p5_efa, None)
     assert [(each.what, each.status, each.found) for each in rows] == [
-        ("Slurm", "not checked", "not asked: commands are missing"),
-        ("Slurm partition", "not checked", "not asked: commands are missing"),
+        ("Slurm", "not checked", "Slurm commands are missing"),
+        ("Slurm partition", "not checked", "Slurm commands are missing"),
     ]
 
 
@@ -142,12 +142,12 @@ def test_slurms_version_is_held_against_the_table(p5_efa: System) -> None:
 
 def test_what_nodes_are_asked_for_is_not_looked_for_on_the_login_node(p5_efa: System) -> None:
     assert [(row.what, *short(row)[:3]) for row in examining.node_rows(p5_efa)] == [
-        ("GPUs and driver", "not checked", "nodes tell once they are held", "8 per node"),
+        ("GPUs and driver", "not checked", "checked on the nodes of the job", "8 per node"),
         (
-            *("fabric (EFA)", "not checked", "nodes tell once they are held"),
+            *("fabric (EFA)", "not checked", "checked on the nodes of the job"),
             "32 /dev/infiniband/uverbs*",
         ),
-        ("free memory", "not needed", "nodes are not asked", "not needed"),
+        ("free memory", "not needed", "nodes are not checked", "not needed"),
     ]
 
 
@@ -155,7 +155,7 @@ def test_a_system_on_efa_should_ask_nodes_for_its_devices(p5_efa: System) -> Non
     without = replace(p5_efa, tables={"preflight": Preflight()})
     assert short(examining.node_rows(without)[1]) == (
         "not checked",
-        "nodes are not asked",
+        "nodes are not checked",
         "yes",
         "Set [preflight.devices] so that a node without EFA is replaced.",
     )
@@ -164,8 +164,8 @@ def test_a_system_on_efa_should_ask_nodes_for_its_devices(p5_efa: System) -> Non
 @pytest.mark.parametrize(
     ("kind", "help_text", "status", "found"),
     [
-        ("none", "", "not needed", "nodes are not asked"),
-        ("docker", "", "not checked", "nodes tell once they are held"),
+        ("none", "", "not needed", "nodes are not checked"),
+        ("docker", "", "not checked", "checked on the nodes of the job"),
         ("pyxis", "  --container-image=[USER@]…\n", "ok", "srun has --container-image"),
         ("pyxis", "  --nodes=N\n", "missing", "srun has no --container-image"),
     ],

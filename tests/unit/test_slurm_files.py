@@ -39,8 +39,8 @@ def test_an_address_that_no_other_node_reaches_is_refused(tmp_path: Path, host: 
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, cluster=f'bind_host = "{host}"')
     assert str(refused.value) == (
-        f"{tmp_path}/far/system.toml: /cluster/bind_host: is {host!r}, where no other node reaches "
-        "a server; remove it: the default is the address of the chosen interface"
+        f"{tmp_path}/far/system.toml: /cluster/bind_host: is {host!r}, which other nodes cannot "
+        "reach; remove it: the default is the address of the chosen interface"
     )
 
 

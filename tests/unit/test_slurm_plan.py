@@ -167,7 +167,7 @@ def test_a_job_that_runs_and_is_ours_can_be_used() -> None:
 @pytest.mark.parametrize(
     ("state", "nodes", "said"),
     [
-        (JobState(state="GONE"), 0, "Slurm knows no such job"),
+        (JobState(state="GONE"), 0, "Slurm has no such job"),
         (JobState(state="PENDING", user="me"), 0, "the job is PENDING, it must be RUNNING"),
         (replace(RUNNING, user="bob"), 4, "the job is bob's, not me's"),
         (RUNNING, 3, "the job has 3 nodes, the system needs 4"),

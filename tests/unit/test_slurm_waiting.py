@@ -36,7 +36,7 @@ def after(*story: str, every_s: float = 1.0, partition: str = "") -> tuple[Queue
     """A wait in which squeue answered these lines, and the time of the last."""
     wait, now_s = waiting(partition), 100.0
     for line in story:
-        wait.see(parse_state(line), now_s)
+        wait.update(parse_state(line), now_s)
         now_s += every_s
     return wait, now_s - every_s
 
@@ -48,7 +48,7 @@ LINES = {
     ),
     "no reason": (
         ["PENDING|None||me|gpu"],
-        "Slurm job 7 waits (PENDING for 45 s): Slurm names no reason",
+        "Slurm job 7 waits (PENDING for 45 s): Slurm gives no reason",
     ),
     "an expected start": (
         ["PENDING|Resources||me|gpu|2026-11-28T09:30:00|4:00:00|4:00:00|n"],
@@ -84,7 +84,7 @@ def test_a_line_says_state_since_when_and_why(name: str) -> None:
     story, line = LINES[name]
     wait, now_s = after(*story)
     for waited_s in (15.0, 30.0, 45.0):
-        wait.see(parse_state(story[-1]), now_s + waited_s)
+        wait.update(parse_state(story[-1]), now_s + waited_s)
     assert wait.line(now_s + 45.0) == line
 
 
@@ -117,7 +117,7 @@ def test_a_line_says_the_place_in_the_queue() -> None:
 )
 def test_a_line_says_what_sinfo_says_of_nodes_that_are_not_ready(sinfo: str, why: str) -> None:
     wait, now_s = after(CONFIGURING)
-    wait.see_nodes(parse_nodes(sinfo))
+    wait.update_nodes(parse_nodes(sinfo))
     assert wait.line(now_s) == f"Slurm job 7 waits (CONFIGURING for 0 s): {why}"
 
 
@@ -128,7 +128,7 @@ def test_half_an_hour_of_powering_up_is_told_in_minutes() -> None:
 
 def test_nodes_that_are_down_are_named_where_the_reason_does_not() -> None:
     wait, now_s = after("PENDING|Nodes required for job are DOWN, DRAINED or reserved||me|cloud")
-    wait.see_nodes(parse_nodes("cl0|down~|ResumeTimeout reached\ncl1|idle|none\n"))
+    wait.update_nodes(parse_nodes("cl0|down~|ResumeTimeout reached\ncl1|idle|none\n"))
     assert wait.line(now_s) == (
         "Slurm job 7 waits (PENDING for 0 s): nodes it needs are down, drained or reserved for "
         "jobs of higher priority (Resources): cl0 (down, powered down: ResumeTimeout reached)"
@@ -138,7 +138,7 @@ def test_nodes_that_are_down_are_named_where_the_reason_does_not() -> None:
 @pytest.mark.parametrize("said", slurm_data.text("controller_not_reachable").splitlines())
 def test_a_silent_controller_is_no_silent_wait(said: str) -> None:
     wait, now_s = after("PENDING|Priority||me|gpu")
-    wait.see(None, now_s + 30.0, said)
+    wait.update(None, now_s + 30.0, said)
     assert wait.line(now_s + 30.0) == (
         f"Slurm job 7: Slurm's controller has not answered for 30 s: {said}"
     )
@@ -186,7 +186,7 @@ def test_a_reason_that_may_clear_is_waited_for(reason: str) -> None:
 def test_a_reason_that_a_person_must_change_is_believed_after_ten_seconds(line: str) -> None:
     wait, now_s = after(*[line] * 10)
     assert wait.trouble(now_s) is None
-    wait.see(parse_state(line), now_s + 1.0)
+    wait.update(parse_state(line), now_s + 1.0)
     assert str(wait.trouble(now_s + 1.0)).startswith("Slurm job 7 cannot start: ")
 
 
@@ -205,7 +205,7 @@ TOO_LONG = {
         CONFIGURING,
         "CONFIGURING for 60 min, its nodes power up or boot: p5-dy-gpu-[1-4]",
     ),
-    "no reason": ("PENDING|None||me|gpu", "PENDING for 60 min, Slurm names no reason"),
+    "no reason": ("PENDING|None||me|gpu", "PENDING for 60 min, Slurm gives no reason"),
 }
 
 
@@ -214,7 +214,7 @@ def test_waiting_has_an_end_that_says_what_was_waited_for(name: str) -> None:
     line, known = TOO_LONG[name]
     wait, now_s = after(*[line] * 3601)
     assert wait.trouble(now_s) is None
-    wait.see(parse_state(line), now_s + 1.0)
+    wait.update(parse_state(line), now_s + 1.0)
     assert wait.trouble(now_s + 1.0) == (
         f"Slurm job 7 did not start within 3600 s (slurm.queue_s): {known}"
     )
@@ -222,7 +222,7 @@ def test_waiting_has_an_end_that_says_what_was_waited_for(name: str) -> None:
 
 def test_waiting_for_a_controller_that_never_answered_has_an_end() -> None:
     wait = waiting()
-    wait.see(None, 3701.0, "squeue: error: Unable to contact slurm controller")
+    wait.update(None, 3701.0, "squeue: error: Unable to contact slurm controller")
     assert wait.trouble(3701.0) == (
         "Slurm job 7 did not start within 3600 s (slurm.queue_s): Slurm's controller has not "
         "answered for 60 min: squeue: error: Unable to contact slurm controller"
@@ -233,8 +233,8 @@ def test_a_partition_that_nobody_asked_for_ends_the_wait() -> None:
     """A site's rule moves jobs that name a wrong partition to its default one."""
     wait, now_s = after("PENDING|Priority||me|htc", partition="gpu,gpu-long")
     assert wait.trouble(now_s) == (
-        "Slurm put job 7 into partition 'htc', [slurm] partition in far/system.toml is "
-        "'gpu,gpu-long': name the one that it shall run in"
+        "Slurm put job 7 into partition 'htc', expected 'gpu,gpu-long'; set [slurm] partition in "
+        "far/system.toml to the one that it shall run in"
     )
 
 
@@ -292,29 +292,29 @@ def test_a_job_that_ended_before_it_ran_names_the_nodes_to_blame(name: str) -> N
     story, looks, ended = ENDED[name]
     wait, now_s = after(*story)
     for look in looks:
-        wait.see_nodes(parse_nodes(look))
+        wait.update_nodes(parse_nodes(look))
     assert wait.over(now_s)
-    assert wait.ended(LIMIT) == ended
+    assert wait.end_reason(LIMIT) == ended
 
 
 def test_a_job_that_loses_its_nodes_and_waits_again_says_so() -> None:
     wait, now_s = after(*[CONFIGURING] * 30)
-    assert wait.see(parse_state("PENDING|BeginTime||me|gpu"), now_s + 1.0)
-    wait.see_nodes(parse_nodes(NO_CAPACITY))
+    assert wait.update(parse_state("PENDING|BeginTime||me|gpu"), now_s + 1.0)
+    wait.update_nodes(parse_nodes(NO_CAPACITY))
     assert wait.requeued_text == (
         "Slurm job 7 lost its nodes and waits again; they had been starting for 30 s: "
         f"{FAILED_NODES}"
     )
-    assert not wait.see(parse_state("PENDING|BeginTime||me|gpu"), now_s + 2.0)
+    assert not wait.update(parse_state("PENDING|BeginTime||me|gpu"), now_s + 2.0)
 
 
 def test_nodes_of_an_earlier_try_are_not_blamed_for_a_later_one() -> None:
     wait, now_s = after(CONFIGURING, "PENDING|BeginTime||me|gpu")
-    wait.see_nodes(parse_nodes(NO_CAPACITY))
+    wait.update_nodes(parse_nodes(NO_CAPACITY))
     for line in ("CONFIGURING|None|n[5-8]|me|gpu", "NODE_FAIL|NodeDown|n[5-8]|me|gpu"):
         now_s += 1.0
-        wait.see(parse_state(line), now_s)
-    assert wait.ended(LIMIT) == (
+        wait.update(parse_state(line), now_s)
+    assert wait.end_reason(LIMIT) == (
         "Slurm job 7 lost a node (NodeDown); its nodes had been starting for 1 s: its nodes "
         "were n[5-8], and sinfo gives no reason for any"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_pdserve.serving.near_ties import common
+from pytest_pdserve.serving.near_ties import common_start
 from pytest_pdserve.serving.smoke import Greedy
 from pytest_pdserve.serving.smoke import long_prompts
 from pytest_pdserve.serving.smoke import parity_of
@@ -38,14 +38,14 @@ PARTED = greedy(" a b c", " a x y")
             [PARTED, OTHER],
             None,
             "FAIL",
-            "(how likely it finds the topology's next token is unknown)",
+            "(its log-probability of the topology's next token is unknown)",
         ),
         ([PARTED, OTHER], 0.02, "PASS", "a token 0.020 nats less likely than the instance's own"),
         (
             [greedy(" a b c", " a x y", again=" a b z"), OTHER],
             1.5,
             "PASS",
-            "the instance by itself does not repeat its text either",
+            "the single instance does not repeat its text either",
         ),
         (
             [SAME, SAME, SAME],
@@ -87,4 +87,4 @@ def test_a_lost_cache_shows_where_prompts_begin() -> None:
     [(" a bc d", " a bd d", " a"), ("ab", "ac", ""), (" a b", " a b", " a"), ("", "x", "")],
 )
 def test_texts_are_compared_in_whole_words(a: str, b: str, same: str) -> None:
-    assert common(a, b) == same
+    assert common_start(a, b) == same

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pdserve.backends.stacks import parse_stack
-from pytest_pdserve.backends.stacks.parsing import read_words
-from pytest_pdserve.backends.stacks.uv import last_words
+from pytest_pdserve.backends.stacks.parsing import parse_words
+from pytest_pdserve.backends.stacks.uv import last_lines
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.stack import Stack
@@ -34,7 +34,7 @@ def stack(**fields: object) -> Stack:
 
 
 def test_words_of_a_stack_are_pins_and_arguments() -> None:
-    words = read_words(
+    words = parse_words(
         "vllm==0.32.0+cpu VLLM_Router==0.1.17 serve-args:--max-num-batched-tokens=512 "
         "'serve-args:--override={\"a\": 1}'"
     )
@@ -54,8 +54,8 @@ def test_a_stack_keeps_versions_that_it_names_and_is_built(system: System) -> No
     ("text", "why"),
     [
         ("", "it is empty"),
-        ("nixl=1.4.1", "'nixl=1.4.1' has none of these forms"),
-        ("nixl>=1.4", "'nixl>=1.4' has none of these forms"),
+        ("nixl=1.4.1", "'nixl=1.4.1' is invalid"),
+        ("nixl>=1.4", "'nixl>=1.4' is invalid"),
         ("nixl==1.4.1 nixl==1.5.1", "it pins nixl twice"),
         ("nixl==1.4.1 'x", "a quotation mark is not closed"),
         ("python:", "'python:' has no value"),
@@ -123,6 +123,6 @@ def test_a_local_part_of_a_version_counts_where_it_is_pinned(
     assert same_version(pin, found) is same
 
 
-def test_the_last_words_of_uv_are_one_sentence_without_its_drawing() -> None:
+def test_the_last_lines_of_uv_are_one_sentence_without_its_drawing() -> None:
     said = "  × No solution:\n  ╰─▶ Because there is no version of\n      nixl==9.9, we stop.\n"
-    assert last_words(said) == ("No solution: Because there is no version of nixl==9.9, we stop.")
+    assert last_lines(said) == ("No solution: Because there is no version of nixl==9.9, we stop.")

@@ -33,7 +33,7 @@ vllm:generation_tokens_total{engine="1",model_name="m"} 0.0
 
 def test_the_work_of_each_engine_is_read_by_itself() -> None:
     assert read_work(TWO_ENGINES) == {
-        "0": EngineWork(532.0, 3.0, 1.0, made=20.0),
+        "0": EngineWork(532.0, 3.0, 1.0, generated=20.0),
         "1": EngineWork(30.0, 0.0),
     }
 
@@ -71,7 +71,7 @@ def test_a_stall_is_never_longer_than_it_was(
 ) -> None:
     stalls = Stalls()
     for at, tokens, requests in looks:
-        stalls.see("decode[0]", at, {"0": EngineWork(tokens, requests)})
+        stalls.add_sample("decode[0]", at, {"0": EngineWork(tokens, requests)})
     assert stalls.longest_s == {"decode[0]": longest}
 
 
@@ -79,9 +79,9 @@ def test_one_engine_of_two_that_stands_still_is_a_stall() -> None:
     stalls = Stalls()
     for at in range(6):
         work = {"0": EngineWork(7, 1), "1": EngineWork(at, 1)}
-        stalls.see("decode[0]", float(at), work)
-        stalls.see("decode[1]", float(at), {"0": EngineWork(at, 1)})
-    stalls.see("decode[2]", 0.0, {})
+        stalls.add_sample("decode[0]", float(at), work)
+        stalls.add_sample("decode[1]", float(at), {"0": EngineWork(at, 1)})
+    stalls.add_sample("decode[2]", 0.0, {})
     assert stalls.longest_s == {"decode[0]": 5.0, "decode[1]": 0.0}
 
 
@@ -94,7 +94,7 @@ vllm:request_success_total{engine="1",finished_reason="stop"} 7.0
 
 def test_finished_requests_are_those_of_all_engines_and_reasons() -> None:
     stalls = Stalls()
-    stalls.see("decode[0]", 1.0, read_work(TWO_ENGINES + FINISHED))
+    stalls.add_sample("decode[0]", 1.0, read_work(TWO_ENGINES + FINISHED))
     assert stalls.finished("decode[0]") == 49
     assert stalls.finished("decode[1]") is None
 
@@ -103,7 +103,7 @@ def seen(*looks: tuple[float, float, float, float]) -> Stalls:
     """What looks at one engine show: each a time, tokens, requests, and how many of these wait."""
     stalls = Stalls()
     for at, tokens, requests, waiting in looks:
-        stalls.see("decode[0]", at, {"0": EngineWork(tokens, requests, waiting)})
+        stalls.add_sample("decode[0]", at, {"0": EngineWork(tokens, requests, waiting)})
     return stalls
 
 
@@ -126,14 +126,14 @@ def seen(*looks: tuple[float, float, float, float]) -> Stalls:
     ids=["moves", "stands still", "idle", "silent"],
 )
 def test_what_an_instance_was_doing_is_told_in_words(stalls: Stalls, words: str) -> None:
-    (standing,) = stalls.standings(10.0)
-    assert standing.words(datetime(2026, 11, 27, 12)) == words
+    (standing,) = stalls.activities(10.0)
+    assert standing.text(datetime(2026, 11, 27, 12)) == words
 
 
 def test_an_instance_that_never_answered_is_not_told() -> None:
     stalls = Stalls()
-    stalls.see("decode[0]", 0.0, {})
-    assert stalls.standings(10.0) == []
+    stalls.add_sample("decode[0]", 0.0, {})
+    assert stalls.activities(10.0) == []
 
 
 def test_a_thread_looks_until_the_run_is_over() -> None:

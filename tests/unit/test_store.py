@@ -111,7 +111,7 @@ def test_two_sessions_of_one_second_have_two_folders(
     assert all(s.folder.is_dir() for s in stores)
     for n in range(4, 100):
         (tmp_path / "runs" / f"t-s-{n}").mkdir()
-    with pytest.raises(StoreError, match="and 98 more of that second exist already"):
+    with pytest.raises(StoreError, match="and 98 more of the same second exist already"):
         create_run(tmp_path / "runs", "s")
 
 
@@ -264,9 +264,9 @@ def test_loads_whose_ids_no_file_name_can_hold_have_files_of_their_own(
         ({"metrics": {"failed": 10**400}}, "/metrics/failed: 1000000"),
         ({"metrics": {"failed": 1e19}}, "/metrics/failed: 1e[+]19 is greater than the maximum"),
         ({"metrics": {"failed": -1e19}}, "/metrics/failed: -1e[+]19 is less than the minimum"),
-        ({"client": {"seed": 2**64}}, "/client/seed: an integer of 65 bits; 64 are the most"),
-        ({"client": {"note": "\ud800"}}, "/client/note: text that is no UTF-8: a lone surrogate"),
-        ({"client": {"a\n\ud800": 1}}, r"/client/a\\n\\ud800: text that is no UTF-8"),
+        ({"client": {"seed": 2**64}}, "/client/seed: an integer of 65 bits, expected at most 64"),
+        ({"client": {"note": "\ud800"}}, "/client/note: text that is not UTF-8: a lone surrogate"),
+        ({"client": {"a\n\ud800": 1}}, r"/client/a\\n\\ud800: text that is not UTF-8"),
         ({"repeat": 0.0}, "/repeat: 0.0 is not of type 'integer'"),
         ({"start": 1.0}, "/start: 1.0 is not of type 'integer'"),
     ],
@@ -289,7 +289,7 @@ def test_a_record_of_what_cannot_be_is_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no valid JSON"),
+        ("{", "is not valid JSON"),
         ("{}", "/: '.*' is a required property"),
         ('{"metrics": NaN}', "holds NaN"),
     ],

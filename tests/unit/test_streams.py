@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_pdserve.serving.answers import Answered
-from pytest_pdserve.serving.streams import Answer
+from pytest_pdserve.serving.answers import Response
+from pytest_pdserve.serving.streams import Completion
 from pytest_pdserve.serving.streams import read_stream
 from pytest_pdserve.values.errors import PathError
 
@@ -34,24 +34,24 @@ DONE = "data: [DONE]"
 @pytest.mark.parametrize(
     ("lines", "answer"),
     [
-        ([text("a"), "", text(" b", "length"), USAGE, DONE], Answer(text="a b", tokens=2)),
-        ([": ping", "event: x", text("a", "stop"), DONE], Answer(text="a", tokens=None)),
+        ([text("a"), "", text(" b", "length"), USAGE, DONE], Completion(text="a b", tokens=2)),
+        ([": ping", "event: x", text("a", "stop"), DONE], Completion(text="a", tokens=None)),
         (
             [
                 event({"delta": {"role": "assistant"}}),
                 event({"delta": {"content": "hi"}, "finish_reason": "length"}),
                 USAGE,
             ],
-            Answer(text="hi", tokens=2),
+            Completion(text="hi", tokens=2),
         ),
-        ([text("a", "length"), event(usage=None)], Answer(text="a", tokens=None)),
-        ([event(text_of("a"), error=None), DONE], Answer(text="a", tokens=None)),
-        ([text("a"), text(" b"), DONE], Answer(text="a b", tokens=None)),
-        ([text("a"), text(" b"), USAGE], Answer(text="a b", tokens=2)),
-        (["retry: 10", "id: 7", text("a", "stop")], Answer(text="a", tokens=None)),
+        ([text("a", "length"), event(usage=None)], Completion(text="a", tokens=None)),
+        ([event(text_of("a"), error=None), DONE], Completion(text="a", tokens=None)),
+        ([text("a"), text(" b"), DONE], Completion(text="a b", tokens=None)),
+        ([text("a"), text(" b"), USAGE], Completion(text="a b", tokens=2)),
+        (["retry: 10", "id: 7", text("a", "stop")], Completion(text="a", tokens=None)),
     ],
 )
-def test_an_answer(lines: list[str], answer: Answer) -> None:
+def test_an_answer(lines: list[str], answer: Completion) -> None:
     assert read_stream(lines, URL) == answer
 
 
@@ -103,5 +103,5 @@ def test_what_is_no_answer_is_told_in_the_servers_words(lines: list[str], said: 
 def test_lines_end_as_events_have_them_and_nowhere_else() -> None:
     odd = {"choices": [text_of("a\u2028b\u0085c")]}
     said = f"data: {json.dumps(odd, ensure_ascii=False)}\r\n\r\n{USAGE}\n\n{DONE}\n\n"
-    answered = Answered(url=URL, status=200, reason="OK", body=said.encode(), excerpt="")
-    assert read_stream(answered.lines, URL) == Answer(text="a\u2028b\u0085c", tokens=2)
+    answered = Response(url=URL, status=200, reason="OK", body=said.encode(), excerpt="")
+    assert read_stream(answered.lines, URL) == Completion(text="a\u2028b\u0085c", tokens=2)

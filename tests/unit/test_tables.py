@@ -85,7 +85,7 @@ def test_a_run_without_a_value_is_left_out_and_named(table: Table) -> None:
     results, left_out = read_results([path], None)
     assert len(results) == 1
     assert left_out == (
-        f"{path} line 2: 2026-11-01 dp chat: the run has no value: it failed or was cut off",
+        f"{path} line 2: 2026-11-01 dp chat: the run has no value: it failed or was interrupted",
     )
 
 

@@ -143,7 +143,7 @@ def test_a_list_keeps_its_order() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("dp,1p3d,dp", "topology 'dp' stands 2 times in 'dp,1p3d,dp'"),
+        ("dp,1p3d,dp", "topology 'dp' occurs 2 times in 'dp,1p3d,dp'"),
         ("dp,", f"topology '' is not of the form {FORMS}"),
         (",", f"topology '' is not of the form {FORMS}"),
         (" , ,", f"topology '' is not of the form {FORMS}"),

@@ -26,7 +26,7 @@ from pytest_pdserve.results.transfer import load_transfer_baseline
 from pytest_pdserve.results.transfer import transfer_baseline_path
 from pytest_pdserve.results.transfer import with_accepted
 from pytest_pdserve.results.transfer import write_transfer_baseline
-from pytest_pdserve.transfer.measuring import judged
+from pytest_pdserve.transfer.measuring import judge_and_confirm
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.topology import Topology
@@ -230,7 +230,7 @@ def test_a_slow_pair_fails_if_it_is_slow_twice(
 
     first = [figures("a<b", [20.0]), figures("b<a", [10.0])]
     baseline = accepted([10.0], tmp_path=tmp_path)
-    slow, fast = judged(first, baseline, measure_again=measure_again)
+    slow, fast = judge_and_confirm(first, baseline, measure_again=measure_again)
     assert asked == [(pair("a<b"),)]
     assert (slow.status, fast.status) == (status, Status.PASS)
     assert slow.figure.median_ms == min(again, 20.0)

@@ -84,7 +84,7 @@ def test_a_side_of_several_versions_says_so() -> None:
 
 def test_a_metric_that_is_not_known_here_is_named() -> None:
     said = compare(side(run(metrics={"mean_ttft_ms": 1.0, "of_a_plugin": 1.0})), side(run()))
-    assert said.a.notes == ("metrics that are not known here, left out: of_a_plugin",)
+    assert said.a.notes == ("unknown metrics, left out: of_a_plugin",)
 
 
 def test_an_invalid_run_is_named_and_not_counted() -> None:

@@ -60,36 +60,36 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_a_moment_that_is_over_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected a moment that is not over"):
+    with pytest.raises(ConfigError, match="expected a time in the future"):
         parse_until("2020-01-01T00:00:00+00:00", datetime.now(UTC))
 
 
 def test_what_takes_longer_than_is_left_does_not_begin() -> None:
     now = 100.0
     deadline = Deadline(until=datetime.now(UTC), ends_s=160.0, clock=lambda: now)
-    assert deadline.leaves(1000)
+    assert deadline.has_time_for(1000)
     with deadline.timing():
         now = 125.0
-    assert deadline.leaves()
-    assert not deadline.leaves(2)
+    assert deadline.has_time_for()
+    assert not deadline.has_time_for(2)
     now = 135.0
-    assert not deadline.leaves()
+    assert not deadline.has_time_for()
 
 
 def test_a_clock_that_is_set_changes_no_deadline() -> None:
     steady = 1000.0
     deadline = Deadline.at(datetime.now(UTC) + timedelta(hours=8), lambda: steady)
     assert deadline.ends_s == pytest.approx(1000 + 8 * 3600, abs=60)
-    assert Deadline().leaves(10**9)
+    assert Deadline().has_time_for(10**9)
 
 
 def test_a_suspicious_cell_does_not_run_again_once_there_is_no_time(
     tmp_path: Path, p5_efa: System
 ) -> None:
     session = session_in(tmp_path, p5_efa, fingerprint="0123456789ab")
-    assert not session.spent(1, ("1p3d", "random"))
+    assert not session.reruns_exhausted(1, ("1p3d", "random"))
     until = datetime(2026, 11, 29, 5, tzinfo=UTC)
     session.deadline = Deadline(until=until, ends_s=0.0)
-    assert session.spent(1, ("1p3d", "random"))
+    assert session.reruns_exhausted(1, ("1p3d", "random"))
     why = session.session_judge.why_unconfirmed["1p3d", "random"]
     assert why == f"no time is left before {until.astimezone():%H:%M}"

@@ -61,5 +61,5 @@ def test_a_verdict_asks_for_an_exit_code(status: Status, code: int, strict_code:
 
 def test_evidence_is_added_behind_what_is_there() -> None:
     verdict = Verdict(status=Status.PASS, subject="a cell", evidence=(("baseline", "b.json"),))
-    added = verdict.beside(("look", "r.json"))
+    added = verdict.with_evidence(("look", "r.json"))
     assert added.evidence == (("baseline", "b.json"), ("look", "r.json"))

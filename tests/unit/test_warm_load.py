@@ -38,7 +38,7 @@ def load(prompt: int, output: int = 256, **fields: Any) -> Workload:
 def test_it_is_as_large_as_the_largest_concurrency(
     loads: Sequence[Workload], expected: tuple[int, int] | None
 ) -> None:
-    made = warm_load(loads, least=1)
+    made = warm_load(loads, min_requests=1)
     assert (made and (made.requests, made.prompt_tokens)) == expected
 
 
@@ -119,7 +119,7 @@ def test_it_is_sent_once_over_all_pairs_and_longer_prompts_before_they_are_measu
 
 
 def test_every_pair_is_asked_and_no_output_is_longer_than_asked() -> None:
-    few = warm_load([load(512, 4, num_prompts=1)], least=3)
+    few = warm_load([load(512, 4, num_prompts=1)], min_requests=3)
     assert few == WarmLoad(requests=3, prompt_tokens=512, output_tokens=4)
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from pytest_pdserve.judge.cells import MetricVerdict
 from pytest_pdserve.judge.limits import Reference
-from pytest_pdserve.judge.nightly import Seen
+from pytest_pdserve.judge.nightly import MetricNight
 from pytest_pdserve.judge.verdict import Status
-from pytest_pdserve.judge.wording import Facts
+from pytest_pdserve.judge.wording import MessageFacts
 from pytest_pdserve.judge.wording import describe
 from pytest_pdserve.judge.wording import number
 from pytest_pdserve.judge.wording import percent
@@ -36,7 +36,9 @@ def verdict(
     return MetricVerdict(
         metric=metric,
         status=status,
-        seen=Seen(reference=reference, changes=tuple(math.log1p(each) for each in slower)),
+        tonight=MetricNight(
+            reference=reference, changes=tuple(math.log1p(each) for each in slower)
+        ),
         nights=nights,
         since=nights - 1 if nights else None,
         expected=expected,
@@ -46,57 +48,57 @@ def verdict(
 CASES = {
     "a FAIL of tonight": (
         verdict(0.098, 0.106, 0.112),
-        Facts(differences="vLLM 0.15.1 -> 0.15.2"),
+        MessageFacts(differences="vLLM 0.15.1 -> 0.15.2"),
         "mean_itl_ms 5.209 ms, reference 4.71 ms (20 nights): +10.6 %, limit +5 %. Confirmed by 3 "
         "starts (+9.8 to +11.2 %). First seen tonight; vLLM 0.15.1 -> 0.15.2 since the baseline.",
     ),
     "nothing differs from the baseline": (
         verdict(0.098, 0.106, 0.112),
-        Facts(),
+        MessageFacts(),
         "mean_itl_ms 5.209 ms, reference 4.71 ms (20 nights): +10.6 %, limit +5 %. Confirmed by 3 "
         "starts (+9.8 to +11.2 %). First seen tonight.",
     ),
     "a throughput, which falls": (
         verdict(0.25, 0.25, 0.25, metric="output_throughput", level=12500.0, floor=0.25),
-        Facts(),
+        MessageFacts(),
         "output_throughput 10000 tok/s, reference 12500 tok/s (20 nights): -20 %, limit -20 %. "
         "Confirmed by 3 starts (-20 %). First seen tonight.",
     ),
     "seen for three nights, on one node": (
         verdict(0.1, 0.1, 0.1, nights=2),
-        Facts(nights=["2026-11-26", "2026-11-25", "2026-11-24"], node="suspect h04"),
+        MessageFacts(nights=["2026-11-26", "2026-11-25", "2026-11-24"], node="suspect h04"),
         "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Confirmed by 3 "
         "starts (+10 %). Seen on 3 nights in a row, first on 2026-11-25. suspect h04.",
     ),
     "a young baseline": (
         verdict(0.1, 0.1, 0.1, count=1),
-        Facts(),
+        MessageFacts(),
         "mean_itl_ms 5.181 ms, reference 4.71 ms (1 night, provisional): +10 %, limit +5 %. "
         "Confirmed by 3 starts (+10 %). First seen tonight.",
     ),
     "a suspicion": (
         verdict(0.04, 0.041, 0.045, status=Status.SUSPICIOUS),
-        Facts(),
+        MessageFacts(),
         "mean_itl_ms 4.903 ms, reference 4.71 ms (20 nights): +4.1 %, limit +5 %. Confirmed by 3 "
         "starts (+4 to +4.5 %). More than two thirds of the limit; the next night settles it: FAIL "
         "if it is suspicious too.",
     ),
     "a suspicion that could not be confirmed": (
         verdict(0.1, status=Status.SUSPICIOUS),
-        Facts(why_unconfirmed="the session's 48 reruns are used up"),
+        MessageFacts(why_unconfirmed="the session's 48 reruns are used up"),
         "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Seen in 1 start; "
         "it takes 3 to confirm: the session's 48 reruns are used up. The next night settles it: "
         "FAIL if it is suspicious too.",
     ),
     "servers of somebody else, which are not started anew": (
         verdict(0.1, 0.1, 0.1),
-        Facts(run="run"),
+        MessageFacts(run="run"),
         "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Confirmed by 3 "
         "runs (+10 %). First seen tonight.",
     ),
     "an alarm where alarms went away before": (
         verdict(0.1, 0.1, 0.1, status=Status.SUSPICIOUS),
-        Facts(one_night_is_enough=False),
+        MessageFacts(one_night_is_enough=False),
         "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Confirmed by 3 "
         "starts (+10 %). One night alone does not FAIL on this system, because earlier alarms were "
         "gone the next night; the next night settles it.",
@@ -107,13 +109,13 @@ CASES = {
             status=Status.EXPECTED,
             expected=ExpectedChange(until="2026-12-24", owner="ann", reason="vllm#12345"),
         ),
-        Facts(),
+        MessageFacts(),
         "mean_itl_ms 5.181 ms, reference 4.71 ms (20 nights): +10 %, limit +5 %. Seen in 1 start; "
         "it takes 3 to confirm. Expected until 2026-12-24 (ann: vllm#12345).",
     ),
     "a topology": (
         verdict(0.05, 0.052, 0.06, floor=0.02),
-        Facts(cells=9),
+        MessageFacts(cells=9),
         "mean_itl_ms over 9 cells, reference of 20 nights: +5.2 %, limit +2 %. Confirmed by 3 "
         "starts (+5 to +6 %). First seen tonight.",
     ),

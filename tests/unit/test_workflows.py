@@ -75,6 +75,7 @@ def test_permissions_are_the_least_that_each_job_needs() -> None:
     assert found == {
         ("ci", "unit"): {"contents": "read"},
         ("ci", "everything"): {"contents": "read"},
+        ("ci", "docs"): {"contents": "read"},
         ("nightly", "nightly"): {"contents": "read", "issues": "write"},
         ("upgrade", "releases"): {"contents": "read", "pull-requests": "read"},
         ("upgrade", "pull-request"): {"contents": "write", "pull-requests": "write"},

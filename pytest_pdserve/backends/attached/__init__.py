@@ -1,4 +1,4 @@
-"""An endpoint whose servers run already: the client asks it from this machine."""
+"""The backend ``attached``: an endpoint whose servers already run; only the client starts."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ INSTANCE_URL = "--pdserve-instance-url"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedSpec:
-    """Where the endpoint is."""
+    """The table ``[attached]``: where the endpoint is."""
 
     base_url: Annotated[str, Meta(pattern=r"^https?://\S+$")] | None = None
-    """Its base URL; None takes ``--pdserve-base-url``."""
+    """None uses ``--pdserve-base-url``."""
     model: Text | None = None
-    """Name of its model; None asks the endpoint, or takes ``--pdserve-model``."""
+    """Name of the model; None uses ``--pdserve-model``, or reads it from the endpoint."""
     instance_urls: tuple[Text, ...] = ()
-    """Instances behind it whose counters can be asked for, each as ``role=URL``; or
+    """Instances behind the endpoint whose counters can be read, each as ``role=URL``; or
     ``--pdserve-instance-url``."""
 
     def endpoint(self, api_key: str) -> Endpoint | None:
-        """Return the endpoint that this names; None if it names none.
+        """Return the endpoint; None if there is no base URL.
 
-        :raises ConfigError: if a URL or a name cannot be used, with a JSON pointer.
+        :raises ConfigError: if a URL or a name is invalid, with a JSON pointer.
         """
         if self.base_url is None:
             return None
@@ -70,7 +70,7 @@ class AttachedSpec:
 
 
 class AttachedAllocation(LocalAllocation):
-    """One slot of this machine for the client of an endpoint."""
+    """One slot of this machine, for the client of an endpoint."""
 
     kind = "attached"
 
@@ -80,20 +80,20 @@ class AttachedAllocation(LocalAllocation):
         self.endpoint: Endpoint = endpoint
 
     def find_versions(self) -> dict[str, str]:
-        """Nothing: what is installed here does not serve."""
+        """Return nothing: the packages of this machine do not serve."""
         return {}
 
     def read_fabric(self) -> Sequence[FabricState]:
-        """Nothing: interfaces of this machine do not serve."""
+        """Return nothing: the interfaces of this machine do not serve."""
         return ()
 
     def describe_nodes(self) -> dict[str, str]:
-        """The endpoint."""
+        """Return the URL of the endpoint."""
         return {"endpoint": self.endpoint.url}
 
 
 class AttachedBackend(Backend):
-    """Servers that run already."""
+    """Measures servers that already run."""
 
     name = "attached"
     tables: Mapping[str, type] = {"attached": AttachedSpec}
@@ -105,38 +105,38 @@ class AttachedBackend(Backend):
     starts_servers = False
 
     def check_file(self, system: System) -> None:
-        """Refuse URLs and names that cannot be used."""
+        """Raise if a URL or a name is invalid."""
         system.table("attached", AttachedSpec).endpoint("")
 
     def check(self, system: System) -> None:
-        """Refuse a system that names no endpoint, and a key that no header carries."""
+        """Raise if the system names no endpoint, or the API key is invalid in an HTTP header."""
         endpoint_of(system)
 
     def client_kind(self, system: System) -> ClientKind:
-        """Return what the system file says; else ``vllm``, or ``precise`` where that is missing."""
+        """Return the client of the system file; else ``vllm`` if installed, or ``precise``."""
         if system.bench.client is not None:
             return system.bench.client
-        there = system.bench.python or program_path(system.programs.vllm)
-        return "vllm" if there else "precise"
+        installed = system.bench.python or program_path(system.programs.vllm)
+        return "vllm" if installed else "precise"
 
     def check_client(self, system: System) -> None:
-        """Refuse a machine without vLLM where its client was asked for."""
+        """Raise if the system file requires vLLM's client and vLLM is not installed."""
         if system.bench.client in (None, "precise") or system.bench.python is not None:
             return
         check_program(system, "vllm", needed_for=f"[bench] client = {system.bench.client!r}")
 
     def serves(self, topology: Topology, system: System) -> None:
-        """Refuse a topology that has other instances than those that were named."""
+        """Raise if the topology has other instances than those that the user named."""
         named = Counter(instance.role for instance in endpoint_of(system).instances)
         needed = {part.role: topology.groups * part.count for part in topology.parts}
         if named and named != needed:
             raise ConfigError(
-                f"{INSTANCE_URL} names {_counts(named)}, but topology {topology.id!r} has "
-                f"{_counts(needed)}; name each of its instances once, or none"
+                f"{INSTANCE_URL} names {_counts_text(named)}, but topology {topology.id!r} has "
+                f"{_counts_text(needed)}; name each of its instances once, or none"
             )
 
     def examine(self, system: System) -> Sequence[Prerequisite]:
-        """Return what the client on this machine needs; the endpoint is asked nothing."""
+        """Return what the client needs on this machine; no request is sent to the endpoint."""
         url = system.table("attached", AttachedSpec).base_url
         advice = "" if url else "Give --pdserve-base-url to pytest, or write [attached] base_url."
         return [
@@ -145,21 +145,21 @@ class AttachedBackend(Backend):
         ]
 
     def _client_row(self, system: System) -> Prerequisite:
-        """What of the benchmark client is here: vLLM's, or ours where that is missing."""
+        """Return the row of the benchmark client: vLLM's, or ``precise`` if that is missing."""
         if self.client_kind(system) != "precise":
             return program_row("vLLM", system.programs.vllm, key="vllm")
-        there = find_spec("tokenizers") is not None
+        installed = find_spec("tokenizers") is not None
         return required(
             "client precise",
-            found="tokenizers is installed" if there else "tokenizers is missing",
+            found="tokenizers is installed" if installed else "tokenizers is missing",
             needed="tokenizers",
-            there=there,
+            there=installed,
             advice="Install pytest-pdserve[precise].",
         )
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[AttachedAllocation]:
-        """Hold what the client needs of this machine."""
+        """Allocate one slot of this machine for the client."""
         allocation = AttachedAllocation(system, request, endpoint_of(system))
         try:
             yield allocation
@@ -167,14 +167,14 @@ class AttachedBackend(Backend):
             allocation.release()
 
     def describe_hardware(self, system: System) -> Mapping[str, str]:
-        """Return the endpoint: what is behind it is not known."""
+        """Return the URL of the endpoint: the hardware behind it is unknown."""
         return {"endpoint": endpoint_of(system).url}
 
 
 def endpoint_of(system: System) -> Endpoint:
     """Return the endpoint of *system*.
 
-    :raises ConfigError: if it names none, or the API key cannot be sent.
+    :raises ConfigError: if it names none, or the API key is invalid in an HTTP header.
     """
     endpoint = system.table("attached", AttachedSpec).endpoint(read_api_key())
     if endpoint is None:
@@ -202,11 +202,11 @@ def attached_to(
 def with_endpoint(
     system: System, url: str | None, model: str | None, instance_urls: Sequence[str]
 ) -> System:
-    """Return *system* as the options name its endpoint.
+    """Return *system* with the endpoint of the command-line options.
 
-    :param url: None takes that of the system file, whose model and instances then hold where the
-        options do not say another.
-    :raises ConfigError: if an option cannot be used.
+    :param url: None keeps the URL, model and instances of the system file, except those that
+        the other options give.
+    :raises ConfigError: if an option is invalid.
     """
     if model is not None:
         parse_model(model, MODEL)
@@ -231,6 +231,6 @@ def with_endpoint(
     return replace(system, tables={**system.tables, "attached": changed})
 
 
-def _counts(roles: Mapping[str, int]) -> str:
-    """Return how many instances there are of each role, e.g. ``1 prefill and 3 decode``."""
+def _counts_text(roles: Mapping[str, int]) -> str:
+    """Return the number of instances of each role, e.g. ``1 prefill and 3 decode``."""
     return " and ".join(f"{roles[role]} {role}" for role in ROLES if role in roles)

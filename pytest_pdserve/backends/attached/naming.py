@@ -1,4 +1,4 @@
-"""How an endpoint is named: its URL, its instances, its model and its API key."""
+"""Parses the options that name an endpoint: its URL, instances, model and API key."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.roles import ROLES
 
 API_KEY_VARIABLE = "PDSERVE_API_KEY"
-"""Where the endpoint's key is read from; no file and no argument ever holds it."""
+"""Environment variable with the endpoint's key, which no file or argument may contain."""
 
 
 def read_api_key() -> str:
-    """Return the endpoint's key; empty where none is set.
+    """Return the endpoint's key; empty if none is set.
 
-    :raises ConfigError: if an HTTP header cannot carry it; its value is not shown.
+    :raises ConfigError: if it is invalid in an HTTP header; its value is not shown.
     """
     key = os.environ.get(API_KEY_VARIABLE, "")
     if fault := next(_key_faults(key), None):
@@ -31,7 +31,7 @@ def read_api_key() -> str:
 
 
 def _key_faults(key: str) -> Iterator[str]:
-    """Yield what is wrong with a key, without a part of it."""
+    """Yield what is wrong with a key, without showing any part of it."""
     of = f"of {len(key)}"
     for position, character in enumerate(key, start=1):
         if character in "\r\n":
@@ -44,16 +44,16 @@ def _key_faults(key: str) -> Iterator[str]:
         yield "begins or ends with a space"
 
 
-def parse_base_url(text: str, said_by: str) -> str:
-    """Return the base URL that *text* means: without ``/v1`` and slashes at its end.
+def parse_base_url(text: str, source: str) -> str:
+    """Return the base URL in *text*, without trailing ``/v1`` and slashes.
 
-    :param said_by: option or key, which the message begins with.
-    :raises ConfigError: if it is not one; a password in it is not shown.
+    :param source: option or key, with which the message begins.
+    :raises ConfigError: if it is not a URL; a password in it is not shown.
     """
-    _check_password(text, said_by)
+    _check_password(text, source)
     if "?" in text or "#" in text:
         raise ConfigError(
-            f"{said_by} holds a query or a fragment ('?' or '#'); expected a URL like "
+            f"{source} holds a query or a fragment ('?' or '#'); expected a URL like "
             "http://10.0.0.1:8010"
         )
     try:
@@ -61,48 +61,48 @@ def parse_base_url(text: str, said_by: str) -> str:
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
-    # urlsplit drops tabs and newlines without a word
+    # urlsplit silently drops tabs and newlines
     if not usable or not text.isprintable() or " " in text:
-        raise ConfigError(f"{said_by} {text!r} is not a URL like http://10.0.0.1:8010")
+        raise ConfigError(f"{source} {text!r} is not a URL like http://10.0.0.1:8010")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def parse_instances(texts: Sequence[str], said_by: str) -> tuple[NamedInstance, ...]:
+def parse_instances(texts: Sequence[str], source: str) -> tuple[NamedInstance, ...]:
     """Return the instances that *texts* name, each as ``role=URL``.
 
-    :param said_by: option or key, which the message begins with.
-    :raises ConfigError: if one has no role or no URL, or stands twice.
+    :param source: option or key, with which the message begins.
+    :raises ConfigError: if one has no role or no URL, or is given twice.
     """
-    instances = tuple(_parse_instance(text, said_by) for text in texts)
+    instances = tuple(_parse_instance(text, source) for text in texts)
     for url, count in Counter(instance.url for instance in instances).items():
         if count > 1:
-            raise ConfigError(f"{said_by} names {url} {count} times; expected each instance once")
+            raise ConfigError(f"{source} names {url} {count} times; expected each instance once")
     return instances
 
 
-def _parse_instance(text: str, said_by: str) -> NamedInstance:
-    _check_password(text, said_by)
+def _parse_instance(text: str, source: str) -> NamedInstance:
+    _check_password(text, source)
     role, equals, url = text.partition("=")
     if not equals or role not in ROLES:
         raise ConfigError(
-            f"{said_by} {text!r} does not begin with a role; expected one of {', '.join(ROLES)}, "
+            f"{source} {text!r} does not begin with a role; expected one of {', '.join(ROLES)}, "
             "then '=' and a URL, e.g. prefill=http://10.0.0.1:8000"
         )
-    return NamedInstance(role=role, url=parse_base_url(url, f"{said_by} {role}="))
+    return NamedInstance(role=role, url=parse_base_url(url, f"{source} {role}="))
 
 
-def _check_password(text: str, said_by: str) -> None:
+def _check_password(text: str, source: str) -> None:
     if "@" in text:
-        raise ConfigError(f"{said_by} holds a password; put the key into {API_KEY_VARIABLE}")
+        raise ConfigError(f"{source} holds a password; put the key into {API_KEY_VARIABLE}")
 
 
-def parse_model(text: str, said_by: str) -> str:
+def parse_model(text: str, source: str) -> str:
     """Return the name of a model.
 
-    :param said_by: option or key, which the message begins with.
-    :raises ConfigError: if it is empty, or no server can list it.
+    :param source: option or key, with which the message begins.
+    :raises ConfigError: if it is empty, or not a possible name of a served model.
     """
     if not text or text != text.strip() or not text.isprintable():
-        raise ConfigError(f"{said_by} {text!r} is not a name of a model, as /v1/models lists it")
+        raise ConfigError(f"{source} {text!r} is not a model name as /v1/models lists it")
     return text

@@ -1,1 +1,1 @@
-"""What is there of what sessions need: questions that change nothing and end in seconds."""
+"""Checks what sessions need on this machine, for ``pdserve doctor``: read-only, takes seconds."""

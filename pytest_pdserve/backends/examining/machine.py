@@ -1,4 +1,4 @@
-"""What a machine has that sessions need: GPUs, fabric, a container engine, memory."""
+"""Rows of ``pdserve doctor`` about the machine: GPUs, fabric, container engine, memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _ENGINES = ("docker", "podman", "enroot")
 
 
 def gpus_found(gpus: Sequence[str] | None) -> str:
-    """Return what *gpus* are, as :func:`~..hosts.facts.list_gpus` tells them."""
+    """Return number, model and driver of *gpus* as one text.
+
+    :param gpus: as :func:`~..hosts.facts.list_gpus` returns them.
+    """
     if not gpus:
         return "none that nvidia-smi shows"
     model, _, driver = gpus[0].partition(",")
@@ -34,7 +37,7 @@ def gpus_row(needed: int, gpus: Sequence[str] | None) -> Prerequisite:
     """Return the row of GPUs and driver.
 
     :param needed: GPUs that servers of the system take on this machine; 0 if none.
-    :param gpus: as :func:`~..hosts.facts.list_gpus` tells them.
+    :param gpus: as :func:`~..hosts.facts.list_gpus` returns them.
     """
     if not needed:
         return unneeded(GPUS, gpus_found(gpus))
@@ -48,7 +51,7 @@ def gpus_row(needed: int, gpus: Sequence[str] | None) -> Prerequisite:
 
 
 def names_efa(system: System) -> bool:
-    """Tell whether the system's KV caches must move over EFA."""
+    """Return whether the system's KV caches must move over EFA."""
     provider = {**system.env, **system.pd_env}.get("FI_PROVIDER", "")
     return system.kv_transfer.backend == "LIBFABRIC" and "efa" in provider
 
@@ -61,8 +64,8 @@ def fabric_row(needed: bool, devices: Sequence[str], efa: bool | None) -> Prereq
     :param efa: whether ``fi_info`` shows EFA; None where there is no ``fi_info``.
     """
     shown = f"{len(devices)} RDMA devices" if devices else "no RDMA device"
-    asked = {None: "no fi_info", True: "fi_info shows efa", False: "fi_info shows no efa"}[efa]
-    found = f"{shown}, {asked}"
+    fi_info = {None: "no fi_info", True: "fi_info shows efa", False: "fi_info shows no efa"}[efa]
+    found = f"{shown}, {fi_info}"
     if not needed:
         return unneeded(FABRIC, found)
     return required(

@@ -1,4 +1,4 @@
-"""What other systems would need: rows that only inform."""
+"""Rows of ``pdserve doctor`` about what only other systems need."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pytest_pdserve.values.system import System
 
 
 def unneeded_rows(system: System, have: Collection[str]) -> list[Prerequisite]:
-    """Return a row for each thing that *system* does not need, but others do.
+    """Return a row for each thing that other systems need and *system* does not.
 
-    :param have: names of the rows that there are already.
+    :param have: names of the rows that already exist.
     """
     makers: dict[str, Callable[[], Prerequisite]] = {
         **{name: functools.partial(_package_row, name) for name in ("vLLM", "router", "NIXL")},

@@ -1,4 +1,4 @@
-"""Python packages and programs that sessions need, without importing any of them."""
+"""Rows of ``pdserve doctor`` about Python packages and programs; none of them is imported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLUGINS = ("UCX", "LIBFABRIC")
 """NIXL's plugins that a system file can name."""
 _NIXL_WHEELS = ("nixl", "nixl-cu13", "nixl-cu12", "nixl-rocm")
 _PLUGIN_FOLDER = "NIXL_PLUGIN_DIR"
-"""Where NIXL itself is told to look for plugins."""
+"""Environment variable in which NIXL looks for its plugins."""
 _LOAD = """\
 import ctypes, sys
 try:
@@ -57,7 +57,7 @@ def own_software() -> list[Prerequisite]:
 def package_row(package: Package, version: str | None, *, advice: str) -> Prerequisite:
     """Return the row of a package that the system needs.
 
-    :param advice: what to do where there is none.
+    :param advice: what to do if it is not installed.
     """
     name = package.distributions[0] if package.distributions else package.name
     oldest = oldest_versions().get(name)
@@ -73,18 +73,18 @@ def package_row(package: Package, version: str | None, *, advice: str) -> Prereq
         return row
     if oldest and numbers(version) < numbers(oldest):
         return replace(row, status="missing", advice=f"Install {package.name} {needed}.")
-    known = package.find(version)
-    if known is None:
-        tested = ", ".join(package.tested)
-        said = f"Run suites/smoke first: tested were {tested} (docs/compatibility.md)."
-        return replace(row, status="untested", advice=said)
-    return replace(row, found=version if known.how == "run here" else f"{version} ({known.how})")
+    tested = package.find(version)
+    if tested is None:
+        versions = ", ".join(package.tested)
+        hint = f"Run suites/smoke first: tested were {versions} (docs/compatibility.md)."
+        return replace(row, status="untested", advice=hint)
+    return replace(row, found=version if tested.how == "run here" else f"{version} ({tested.how})")
 
 
 def distribution_row(name: str, *, extra: str) -> Prerequisite:
-    """Return the row of a Python package that the system needs and that any version will do of.
+    """Return the row of a Python package that the system needs.
 
-    :param extra: extra of pytest-pdserve that brings it.
+    :param extra: extra of pytest-pdserve that installs it.
     """
     try:
         version = metadata.version(name)
@@ -103,7 +103,7 @@ def distribution_row(name: str, *, extra: str) -> Prerequisite:
 def serving_software(
     system: System, own: Mapping[str, str] = MappingProxyType({})
 ) -> list[Prerequisite]:
-    """Return the rows of what servers run: vLLM, NIXL where KV caches move over it, the router.
+    """Return the rows of vLLM, the router, and NIXL if it moves the KV caches.
 
     :param own: versions of the libraries that only this system's servers use, by distribution.
     """
@@ -124,7 +124,7 @@ def serving_software(
 
 
 def software_elsewhere(system: System) -> str | None:
-    """Return where vLLM and what it imports are, if that is not this Python's environment."""
+    """Return where vLLM is installed; None if that is this Python's environment."""
     if system.container.contained:
         return "in the container image"
     path = program_path(system.programs.vllm)
@@ -140,15 +140,15 @@ def _beside_this_python(path: str) -> bool:
 def program_row(name: str, program: str, *, key: str) -> Prerequisite:
     """Return the row of a program that the system needs, with its package's version.
 
-    The version is this Python's, so it is told of a program that lies beside this Python only.
+    The version is shown only for a program beside this Python, whose packages can be read.
 
     :param key: key of ``[programs]`` that names the program.
     """
     package, path = known_packages()[name], program_path(program)
     if path is None:
         advice = f"{INSTALL_SERVE[:-1]}; or name the program in [programs] {key}."
-        there = package_row(package, None, advice=advice)
-        return replace(there, found=f"no {program} on PATH")
+        row = package_row(package, None, advice=advice)
+        return replace(row, found=f"no {program} on PATH")
     version = installed_version(package)
     if version is None or not _beside_this_python(path):
         return required(name, found=path, needed=program, there=True, advice="")
@@ -156,7 +156,7 @@ def program_row(name: str, program: str, *, key: str) -> Prerequisite:
 
 
 def plugin_name(name: str) -> str:
-    """Return what the row of a NIXL plugin is called."""
+    """Return the name of a NIXL plugin's row."""
     return f"NIXL plugin {name}"
 
 
@@ -171,11 +171,11 @@ def plugin_rows(
 ) -> list[Prerequisite]:
     """Return a row for each of NIXL's plugins.
 
-    A plugin is loaded as NIXL does it, in a process of its own: it is there where its libraries
-    are too. No agent is started.
+    A plugin is loaded as NIXL does it, in a separate process, so that missing libraries are
+    found. No agent is started.
 
-    :param needed: the plugin that servers use; None if none.
-    :param here: whether servers run on this machine; if not, only the plugin's file is looked for.
+    :param needed: the plugin that servers use; None if they use none.
+    :param here: whether servers run on this machine; if not, only the plugin's file is checked.
     """
     return [
         _needed_plugin_row(name, system, here=here, run=run)
@@ -201,18 +201,18 @@ def _needed_plugin_row(name: str, system: System, *, here: bool, run: Run) -> Pr
     advice = f"Make it load; the loader says: {trouble}."
     if library is not None:
         advice = f"Install {library}, or name its folder in LD_LIBRARY_PATH of [env]."
-    return required(what, found=_words(trouble), needed=_BACKEND, there=False, advice=advice)
+    return required(what, found=_load_text(trouble), needed=_BACKEND, there=False, advice=advice)
 
 
 def other_plugin_row(name: str, system: System, run: Run = run_quietly) -> Prerequisite:
     """Return the row of a NIXL plugin that the system does not need."""
     path = plugin_path(name, _environment(system))
     trouble = load_trouble(path, _environment(system), run) if path else None
-    return unneeded(plugin_name(name), _words(trouble) if path else "none")
+    return unneeded(plugin_name(name), _load_text(trouble) if path else "none")
 
 
-def _words(trouble: str | None) -> str:
-    """What became of loading a plugin, in few words."""
+def _load_text(trouble: str | None) -> str:
+    """Return the result of loading a plugin in a few words."""
     if trouble is None:
         return "loads"
     library = missing_library(trouble)
@@ -220,7 +220,7 @@ def _words(trouble: str | None) -> str:
 
 
 def missing_library(trouble: str) -> str | None:
-    """Return the library that the loader did not find; None if its trouble is another one."""
+    """Return the library that the loader did not find; None if the error is another one."""
     return trouble.partition(":")[0] if "cannot open shared object file" in trouble else None
 
 
@@ -228,19 +228,19 @@ def load_trouble(path: Path, env: Mapping[str, str], run: Run) -> str | None:
     """Return why a plugin cannot be loaded, on one line; None if it can."""
     # The loader reads LD_LIBRARY_PATH once, when a process starts.
     library_path = f"LD_LIBRARY_PATH={env.get('LD_LIBRARY_PATH', '')}"
-    said = run(["env", library_path, sys.executable, "-I", "-c", _LOAD, str(path)])
-    if said is None:
+    output = run(["env", library_path, sys.executable, "-I", "-c", _LOAD, str(path)])
+    if output is None:
         return "the process that loaded it crashed or hung"
-    return said.strip().partition("\n")[0] or None
+    return output.strip().partition("\n")[0] or None
 
 
 def _environment(system: System) -> dict[str, str]:
-    """What an instance that moves KV caches has in its environment."""
+    """Return the environment of an instance that moves KV caches."""
     return {**os.environ, **system.env, **system.pd_env}
 
 
 def plugin_path(name: str, env: Mapping[str, str]) -> Path | None:
-    """Return the file of a NIXL plugin, where NIXL looks for it; None if there is none."""
+    """Return the file of a NIXL plugin where NIXL looks for it; None if it does not exist."""
     file = f"libplugin_{name}.so"
     if folder := env.get(_PLUGIN_FOLDER):
         path = Path(folder, file)

@@ -1,4 +1,4 @@
-"""Whether sessions can write where they keep things; nothing is written to see it."""
+"""Checks whether sessions can write to their folders, without writing anything."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pytest_pdserve.values.prerequisites import unneeded
 
 
 def writable_row(what: str, folder: Path, *, needed: bool, advice: str) -> Prerequisite:
-    """Return the row of a folder; one that does not exist yet must be possible to make.
+    """Return the row of a folder that must be writable, or that can be created.
 
-    :param advice: what to do where it cannot be written.
+    :param advice: what to do if it is not writable.
     """
     trouble = write_trouble(folder)
     found = trouble or "can be written" if os.path.exists(folder) else trouble or "can be made"
@@ -23,7 +23,7 @@ def writable_row(what: str, folder: Path, *, needed: bool, advice: str) -> Prere
 
 
 def write_trouble(folder: Path) -> str | None:
-    """Return why nothing can be written to *folder*; None if it can."""
+    """Return why *folder* is not writable; None if it is."""
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not nearest.is_dir():
         return f"{nearest} is not a folder"

@@ -1,5 +1,5 @@
-"""Libraries of the KV transfer that pdserve installs into a folder of its own: LIBFABRIC on CPUs.
+"""Libraries for KV transfer with LIBFABRIC on CPUs, which pdserve installs into its own folder.
 
-A system file asks for them by ``[kv_transfer] libraries``; ``pdserve fabric install`` makes the
-folder. They are in front of the paths of that system's instances only.
+A system file requests them by ``[kv_transfer] libraries``; ``pdserve fabric install`` creates the
+folder. They come first in the library paths of that system's instances only.
 """

@@ -1,7 +1,7 @@
-"""The smallest use of NIXL's LIBFABRIC backend: one agent is made and given up.
+"""Creates one NIXL agent with the LIBFABRIC backend, and exits.
 
-A script for a process of its own, whose environment is that of an instance: a library that is
-missing, or a provider without a network interface, ends it with NIXL's own words on standard error.
+A script that runs in a separate process with the environment of an instance. If a library is
+missing, or the provider has no network interface, it fails with NIXL's error on standard error.
 """
 
 from __future__ import annotations
@@ -13,4 +13,4 @@ from nixl._api import nixl_agent_config
 
 if __name__ == "__main__":
     nixl_agent("pdserve", nixl_agent_config(backends=["LIBFABRIC"]))
-    os._exit(0)  # libfabric's clean-up complains of endpoints that are open
+    os._exit(0)  # libfabric's clean-up reports open endpoints as errors

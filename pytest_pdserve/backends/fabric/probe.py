@@ -1,4 +1,4 @@
-"""Whether NIXL's LIBFABRIC backend can be used, and over what: asked of NIXL, not assumed."""
+"""Tests whether NIXL's LIBFABRIC backend works, and which provider it uses."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path
 _SCRIPT = Path(__file__).with_name("agent.py")
 _PROBE_S = 60.0
 _RAIL = re.compile(r"Created rail \d+ \(device=(?P<device>[^,]+), provider=(?P<provider>[^)]+)\)")
-"""How NIXL 1.4 tells, at level DEBUG, what it will use."""
+"""Line of NIXL 1.4's log, at level DEBUG, with the device and provider in use."""
 _ERROR = re.compile(r"^E\d{4} \S+ +\d+ \S+\] (?P<text>.+)", re.MULTILINE)
-"""An error of NIXL's own log; the first is what the others follow from."""
+"""An error in NIXL's log; later errors follow from the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentProbe:
-    """What became of a NIXL agent with LIBFABRIC."""
+    """Result of creating a NIXL agent with LIBFABRIC."""
 
     provider: str = ""
     """libfabric's provider, e.g. ``tcp``."""
     interfaces: tuple[str, ...] = ()
-    """Network interfaces that it uses."""
+    """Network interfaces that the agent uses."""
     trouble: str = ""
-    """Why there is no agent, in NIXL's words; empty if there is one."""
+    """NIXL's error; empty if the agent was created."""
 
 
 def probe_agent(env: Mapping[str, str]) -> AgentProbe:
-    """Make an agent in a process with the environment *env*, once for each environment: 2 s."""
+    """Create an agent in a process with the environment *env*; takes 2 s, once per environment."""
     return _probe(tuple(sorted(env.items())))
 
 
@@ -50,17 +50,17 @@ def _probe(env: tuple[tuple[str, str], ...]) -> AgentProbe:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return AgentProbe(trouble=f"the agent was not there after {_PROBE_S:g} s")
+        return AgentProbe(trouble=f"the agent was not created within {_PROBE_S:g} s")
     except OSError as error:
         return AgentProbe(trouble=f"{sys.executable} cannot be started: {error.strerror}")
     return read_probe(done.stdout, done.returncode)
 
 
 def read_probe(text: str, code: int) -> AgentProbe:
-    """Return what an agent's process printed.
+    """Parse the output of an agent's process.
 
-    :param text: its standard output and error.
-    :param code: its exit code.
+    :param text: standard output and error.
+    :param code: exit code.
     """
     if code:
         errors = _ERROR.findall(text)

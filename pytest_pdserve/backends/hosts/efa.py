@@ -1,6 +1,6 @@
-"""The node's side of its RDMA interfaces, such as EFA: what they count, and what libfabric lists.
+"""A script for nodes: prints the counters of RDMA interfaces such as EFA, and libfabric endpoints.
 
-A script of the standard library alone; the last line of standard output is one JSON object.
+It imports the standard library only; the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 
 SYS = "/sys"
-"""Where the kernel shows its devices."""
 _EFA_BIN = "/opt/amazon/efa/bin"
-"""Where EFA's installer puts ``fi_info``."""
+"""Folder in which EFA's installer puts ``fi_info``."""
 _ANSWER_S = 10.0
 _FIELDS = ("provider", "fabric", "domain", "version", "type")
 _MAX_LINES = 64
@@ -24,9 +23,9 @@ _MAX_LINES = 64
 def read_counters(root: Path) -> dict[str, float]:
     """Return the hardware counters of all RDMA interfaces, by interface, port and name.
 
-    What cannot be read, or is not a number, is absent; all of it without interfaces.
+    Counters that cannot be read, or are not numbers, are absent.
 
-    :param root: folder that ``/sys`` is mounted at.
+    :param root: folder at which ``/sys`` is mounted.
     """
     found = {}
     for path in sorted(root.glob("class/infiniband/*/ports/*/hw_counters/*")):
@@ -38,24 +37,24 @@ def read_counters(root: Path) -> dict[str, float]:
 
 
 def list_endpoints(provider: str) -> list[str]:
-    """Return what ``fi_info`` lists of a provider of libfabric, a line for each endpoint.
+    """Return what ``fi_info`` lists for a libfabric provider, one line for each endpoint.
 
-    Nothing if the program is missing or fails.
+    Empty if the program is missing or fails.
     """
     program = shutil.which("fi_info") or shutil.which("fi_info", path=_EFA_BIN)
     if program is None:
         return []
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [program, "-p", provider], capture_output=True, text=True, timeout=_ANSWER_S, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return parse_fi_info(said)
+    return parse_fi_info(output)
 
 
 def parse_fi_info(text: str) -> list[str]:
-    """Return a line for each endpoint in the output of ``fi_info``, each once."""
+    """Return one line for each endpoint in the output of ``fi_info``, without duplicates."""
     blocks: list[dict[str, str]] = []
     for line in text.splitlines():
         name, colon, value = line.strip().partition(":")
@@ -69,13 +68,13 @@ def parse_fi_info(text: str) -> list[str]:
     return list(dict.fromkeys(lines))[:_MAX_LINES]
 
 
-def main(asked: list[str]) -> int:
-    """Print counters and, where there are any, what libfabric lists.
+def main(argv: list[str]) -> int:
+    """Print the counters and, if there are any, libfabric's endpoints.
 
-    :param asked: provider of libfabric; nothing to leave libfabric alone.
+    :param argv: a libfabric provider; empty to list no endpoints.
     """
     counters = read_counters(Path(SYS))
-    endpoints = list_endpoints(asked[0]) if counters and asked else []
+    endpoints = list_endpoints(argv[0]) if counters and argv else []
     sys.stdout.write(json.dumps({"counters": counters, "endpoints": endpoints}) + "\n")
     return 0
 

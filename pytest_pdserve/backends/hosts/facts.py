@@ -1,4 +1,4 @@
-"""What a machine is and has, seen from the machine itself."""
+"""Reads hardware, drivers and programs of this machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 
 _COMMAND_S = 14.0
-"""Nothing is said meanwhile, and silence is never longer than 15 s."""
+"""Below 15 s, the longest time without a progress line."""
 
 
 def describe_hardware() -> dict[str, str]:
-    """The hardware that decides how fast this machine serves."""
+    """Return the hardware that decides how fast this machine serves."""
     return {
         "machine": platform.machine(),
         "cpu": _cpu_model(),
@@ -29,21 +29,16 @@ def describe_hardware() -> dict[str, str]:
 
 
 def program_path(name: str) -> str | None:
-    """Return the path of a command, looked for beside this Python first, then on PATH.
+    """Return the path of a command: beside this Python, else on PATH; None if in neither.
 
-    So an environment need not be activated. None if it is neither here nor there.
+    So an environment need not be activated.
     """
-    beside = str(Path(sys.executable).parent)
-    return shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
-
-
-def said(argv: Sequence[str]) -> str:
-    """Standard output of a command; empty if it is absent, fails or hangs."""
-    return run_quietly(argv) or ""
+    folder = str(Path(sys.executable).parent)
+    return shutil.which(name, path=os.pathsep.join([folder, os.environ.get("PATH", "")]))
 
 
 def run_quietly(argv: Sequence[str]) -> str | None:
-    """Standard output of a command; None if it is absent, fails or hangs."""
+    """Return the standard output of a command; None if it is absent, fails or times out."""
     if not argv or shutil.which(argv[0]) is None:
         return None
     try:
@@ -55,7 +50,7 @@ def run_quietly(argv: Sequence[str]) -> str | None:
 
 
 def process_text(pid: int) -> str:
-    """Return a process in words: its id, and its command where that can be seen."""
+    """Return a process in words: its id, and its command if it can be read."""
     try:
         words = psutil.Process(pid).cmdline()[:3]
     except psutil.Error:
@@ -65,22 +60,20 @@ def process_text(pid: int) -> str:
 
 
 def list_gpus() -> list[str] | None:
-    """Return a line per GPU: name and driver; None without a driver that answers."""
-    lines = said(
-        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    ).splitlines()
-    return lines or None
+    """Return one line per GPU, with name and driver; None if the driver does not answer."""
+    output = run_quietly(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    return (output or "").splitlines() or None
 
 
 def gpu_model(gpus: Sequence[str] | None) -> dict[str, str]:
-    """Return model and number of *gpus*, as :func:`list_gpus` tells them."""
+    """Return model and number of *gpus*, given as by :func:`list_gpus`."""
     if not gpus:
         return {}
     return {"gpu": gpus[0].partition(",")[0].strip(), "gpus": str(len(gpus))}
 
 
 def describe_drivers(gpus: Sequence[str] | None = None) -> Mapping[str, str]:
-    """Versions of what lies below the containers."""
+    """Return the versions of kernel and drivers, which containers share with the host."""
     found = {"kernel": platform.release()}
     if gpus:
         found["driver"] = gpus[0].rpartition(",")[2].strip()

@@ -1,4 +1,4 @@
-"""Watches the GPUs of a session while a load runs: clocks, power, heat, and who else uses them."""
+"""Samples the GPUs of a session during a load: clocks, power, temperature, other users."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.gpus import GpuState
 from pytest_pdserve.values.gpus import summarize
 
-LOOK_S = 1.0
-"""Between two looks."""
+SAMPLE_S = 1.0
+"""Time between two samples."""
 
 
 @dataclass(slots=True)
 class GpuWatch:
-    """What looks at GPUs have shown."""
+    """Samples of GPUs during a load, and their summary."""
 
     runs: tuple[GpuRun, ...] = ()
-    """One per GPU, once the load is over; none where NVML does not answer."""
+    """One per GPU, once the load is over; empty if NVML does not answer."""
     samples: dict[str, list[GpuState]] = field(default_factory=dict)
-    """States during the load, by GPU."""
+    """States during the load, by GPU UUID."""
     others: dict[str, dict[int, str]] = field(default_factory=dict)
-    """Processes of others, in words, by GPU and id."""
+    """Text about each process that is not the session's, by GPU UUID and process id."""
     ours_seen: bool = False
-    """Whether a process of ours was seen on a GPU: in a container, the driver may count processes
-    otherwise than the container does, and then nobody can tell whose they are."""
+    """Whether a process of the session was seen on a GPU. If not, *others* is not trusted: in a
+    container, process ids may differ from those of the driver."""
 
 
 def unwatched() -> contextlib.AbstractContextManager[GpuWatch]:
-    """Watch nothing: GPUs of other machines, or none."""
+    """Return a watch that samples nothing, for GPUs of other machines or no GPUs."""
     return contextlib.nullcontext(GpuWatch())
 
 
@@ -49,19 +49,19 @@ def watching_gpus(
     gpus: Mapping[str, Sequence[Gpu]],
     is_ours: Callable[[int], bool],
     *,
-    every_s: float = LOOK_S,
+    every_s: float = SAMPLE_S,
 ) -> Iterator[GpuWatch]:
-    """Watch GPUs until the block is left, in a thread.
+    """Sample GPUs in a thread until the block ends.
 
     :param gpus: by node, or slot of this machine.
-    :param is_ours: whether a process is one that the session started.
+    :param is_ours: returns whether the session started a process.
     """
     watch = GpuWatch()
     placed = {gpu.gpu_uuid: (node, gpu) for node, each in gpus.items() for gpu in each}
     try:
         with reading(tuple(placed)) as reader:
             before = {uuid: reader.read(uuid) for uuid in reader.uuids}
-            with _looking(reader, watch, is_ours, every_s):
+            with _sampling(reader, watch, is_ours, every_s):
                 yield watch
             watch.runs = tuple(
                 _run(reader, watch, uuid, *placed[uuid], before=before[uuid])
@@ -72,23 +72,23 @@ def watching_gpus(
 
 
 @contextlib.contextmanager
-def _looking(
+def _sampling(
     reader: GpuReader, watch: GpuWatch, is_ours: Callable[[int], bool], every_s: float
 ) -> Iterator[None]:
     over = threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not over.wait(every_s):
             for uuid in reader.uuids:
                 watch.samples.setdefault(uuid, []).append(reader.read(uuid))
                 for pid in reader.users(uuid):
-                    known = watch.others.setdefault(uuid, {})
+                    others = watch.others.setdefault(uuid, {})
                     if is_ours(pid):
                         watch.ours_seen = True
-                    elif pid not in known:
-                        known[pid] = process_text(pid)
+                    elif pid not in others:
+                        others[pid] = process_text(pid)
 
-    thread = threading.Thread(target=look, name="pdserve GPUs", daemon=True)
+    thread = threading.Thread(target=sample, name="pdserve GPUs", daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Process groups of this machine that end with the session, also if it is killed."""
+"""Process groups of this machine that end with the session, even if it is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Stream = int | IO[bytes]
 
 
 class Groups:
-    """Groups that this session started, and the guard that ends them if it cannot."""
+    """Process groups of this session, and the guard process that ends them if it is killed."""
 
     def __init__(self, stop_s: float, run_folder: Path, progress: Progress) -> None:
         self._stop_s = stop_s
@@ -47,7 +47,7 @@ class Groups:
 
     @property
     def pids(self) -> frozenset[int]:
-        """Leaders of the groups that were not stopped yet."""
+        """Leaders of the groups that are not stopped yet."""
         return frozenset(self._running)
 
     def start(
@@ -61,11 +61,11 @@ class Groups:
         stdin: Stream = subprocess.DEVNULL,
         stderr: Stream = subprocess.STDOUT,
     ) -> subprocess.Popen[bytes]:
-        """Start *argv* as a process group of its own.
+        """Start *argv* as its own process group.
 
-        Not as a session: the kernel schedules sessions as groups (autogroup), and ``sched_yield``,
-        in which vLLM's workers wait for each other, gives way only within one. Two cores are then
-        spun away, and first NIXL transfers take 15 to 30 s.
+        Not as its own session: the kernel schedules each session as a unit (autogroup), and
+        ``sched_yield``, with which vLLM's workers wait for each other, yields only within one. In
+        separate sessions, two cores spin and first NIXL transfers take 15 to 30 s.
 
         :raises LaunchError: if it cannot be started.
         """
@@ -84,7 +84,7 @@ class Groups:
                 raise LaunchError(f"{name} cannot be started: {error}") from error
             self._running[popen.pid] = (name, popen)
             try:
-                self._tell(f"+{popen.pid}")
+                self._tell_guard(f"+{popen.pid}")
             finally:
                 self._inventory.add_group(name, popen.pid, argv[0])
         return popen
@@ -92,6 +92,7 @@ class Groups:
     def stop(self, pids: Iterable[int], *, grace_s: float | None = None) -> None:
         """End groups together: SIGTERM, then SIGKILL.
 
+        :param grace_s: time between the signals, seconds; None for ``limits.stop_s``.
         :raises LaunchError: if one cannot be ended.
         """
         groups = set(pids) & set(self._running)
@@ -104,34 +105,36 @@ class Groups:
         try:
             for group in groups:
                 self._running.pop(group)[1].wait()
-                self._tell(f"-{group}")
+                self._tell_guard(f"-{group}")
         finally:
             if groups:
                 self._inventory.remove_groups(groups)
 
     def on_loss(self, argv: Sequence[str], kind: CommandKind, name: str, *, id: str = "") -> None:
-        """Have *argv* run if this session is killed; asked again, take in the *id* of its job.
+        """Register the command *argv* to run if this session is killed.
 
-        :param name: whose container it removes, or name of the job that it cancels.
+        A second call with the same *argv* sets the *id* of its job.
+
+        :param name: server whose container it removes, or name of the job that it cancels.
         """
         try:
-            self._tell(f"+{json.dumps(list(argv))}")
+            self._tell_guard(f"+{json.dumps(list(argv))}")
         finally:
             self._inventory.add_command(argv, kind, name, id)
 
     def forget(self, argv: Sequence[str]) -> None:
-        """Take back what :meth:`on_loss` asked for."""
+        """Remove a command that :meth:`on_loss` has registered."""
         try:
-            self._tell(f"-{json.dumps(list(argv))}")
+            self._tell_guard(f"-{json.dumps(list(argv))}")
         finally:
             self._inventory.remove_command(argv)
 
     def holding(self, lock: Path) -> contextlib.AbstractContextManager[None]:
-        """Have a lock file, which a process of ours uses, found if this session is killed."""
+        """List a lock file in the inventory during the block, for ``pdserve clean``."""
         return self._inventory.holding(lock)
 
     def close(self) -> None:
-        """End what still runs, and let the guard go, which first runs what nobody took back."""
+        """End all groups and the guard, which first runs the commands still registered."""
         try:
             self.stop(self.pids)
         finally:
@@ -142,9 +145,9 @@ class Groups:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._guard.wait(timeout=self._stop_s + GONE_S)
 
-    def _tell(self, line: str) -> None:
+    def _tell_guard(self, line: str) -> None:
         if self._guard.stdin is not None and self._guard.stdin.closed:
-            return  # by us: the guard has run what was still asked for
+            return  # after close(): the guard has run all registered commands
         if self._guard.stdin is None or self._guard.poll() is not None:
             raise LaunchError(
                 f"the process that guards this session (pid {self._guard.pid}) is gone; without it "
@@ -165,7 +168,7 @@ class Groups:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Put SIGINT and SIGTERM off until what is started is also remembered."""
+    """Delay SIGINT and SIGTERM until the block ends, when a started process is registered."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,11 +1,12 @@
-"""The guard: ends what a session started when the session itself is gone.
+"""The guard: a process that ends what a session started when the session is gone.
 
-Run as a script beside every session. It reads ``+<what>`` and ``-<what>`` from standard input,
-where *what* is a process group or a command as a JSON list; when that ends, its session has exited
-or was killed (SIGKILL included). Every group still listed is ended: SIGTERM, and SIGKILL after the
-grace given as the first argument (seconds). Commands still listed are run, and once more later:
-what they should end may have been on its way. The second argument is the session's inventory, a
-file that is removed if all this went well; if not, ``pdserve clean`` needs it.
+Run as a script by every session. It reads ``+<item>`` and ``-<item>`` from standard input, where an
+item is a process group or a command as a JSON list. When standard input ends, the session has
+exited or was killed, also by SIGKILL. Then every group still listed gets SIGTERM, and SIGKILL after
+the grace time given as the first argument (seconds). Commands still listed are run twice, the
+second time a few seconds later: what they end may just have been starting. The second argument is
+the session's inventory, a file that is removed if everything succeeded; if not, ``pdserve clean``
+needs it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _COMMAND_S = 20.0
 
 
 def end_groups(groups: set[int], grace_s: float) -> bool:
-    """End every group of *groups*, those that linger by SIGKILL.
+    """End every group of *groups*: SIGTERM, and SIGKILL after *grace_s*.
 
-    :returns: whether none lingered, so that all of them could clean up.
+    :returns: whether no group needed SIGKILL, so that all of them could clean up.
     """
     _signal_all(groups, signal.SIGTERM)
     wait_for(groups, grace_s)
@@ -37,7 +38,7 @@ def end_groups(groups: set[int], grace_s: float) -> bool:
 
 
 def wait_for(groups: set[int], seconds: float) -> None:
-    """Let groups end by themselves: srun kills its tasks at once when it is told to end."""
+    """Wait for groups to end by themselves: srun kills its tasks at once on SIGTERM."""
     deadline = time.monotonic() + seconds
     while groups and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -45,7 +46,7 @@ def wait_for(groups: set[int], seconds: float) -> None:
 
 
 def running_groups() -> set[int]:
-    """Return the groups of this machine that have a member that is not a zombie."""
+    """Return the process groups of this machine that have a member that is not a zombie."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -57,9 +58,9 @@ def running_groups() -> set[int]:
 
 
 def run_commands(commands: Iterable[str]) -> bool:
-    """Run every command, a JSON list of arguments; none may fail the others.
+    """Run every command, a JSON list of arguments, even if others fail.
 
-    :returns: whether all went well.
+    :returns: whether all succeeded.
     """
     failed = False
     for command in commands:
@@ -81,27 +82,27 @@ def _signal_all(groups: set[int], number: int) -> None:
 
 
 def main() -> None:
-    """Hold what standard input names until it ends."""
+    """Read items from standard input until it ends, then end or run them."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    held: set[str] = set()
+    items: set[str] = set()
     with contextlib.suppress(OSError):
         for line in sys.stdin:
-            what = line[1:].strip()
+            item = line[1:].strip()
             if line.startswith("+"):
-                held.add(what)
+                items.add(item)
             else:
-                held.discard(what)
-    groups = {int(what) for what in held if what.isdecimal()}
-    commands = [what for what in held if not what.isdecimal()]
-    well = run_commands(commands)
+                items.discard(item)
+    groups = {int(item) for item in items if item.isdecimal()}
+    commands = [item for item in items if not item.isdecimal()]
+    succeeded = run_commands(commands)
     if commands:
         wait_for(groups, float(sys.argv[1]))
     ended = end_groups(groups, float(sys.argv[1]))
     if commands:
         time.sleep(_AGAIN_S)
-        well = run_commands(commands)
-    if well and ended:
+        succeeded = run_commands(commands)
+    if succeeded and ended:
         with contextlib.suppress(OSError):
             os.unlink(sys.argv[2])
 

@@ -1,9 +1,8 @@
-"""The node's side of an image: makes it present, and says which one it is.
+"""A script for nodes: loads or pulls a container image, and prints its id and digests.
 
-A script for any Python from 3.9 on, because a node's own runs it; it imports the standard library
-and ``tarball.py``, which is copied beside it, and nothing else. The last line of standard output is
-one JSON object; the lines before it are progress. What goes wrong is one sentence on standard
-error, and exit status 1.
+The node's own Python runs it, from 3.9 on; it imports only the standard library and ``tarball.py``,
+which is copied next to it. The last line of standard output is one JSON object; the lines before it
+are progress. An error is one sentence on standard error, and exit status 1.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ else:
 
 TICK_S = 10.0
 _ANSWER_S = 60.0
-"""For an engine to answer a question."""
+"""Timeout of a short command of the container engine."""
 _SQUASHFS = (b"hsqs", b"sqsh")
 _TARBALLS = (".tar.gz", ".tgz", ".tar")
 
 
 class Node:
-    """Says what happens here, and for how long it has."""
+    """Prints progress lines with the name of this node and the time."""
 
     def __init__(self) -> None:
         host = platform.node().partition(".")[0]
@@ -62,26 +61,26 @@ class Node:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Time since the start."""
         return round(time.monotonic() - self._began, 1)
 
-    def say(self, text: str) -> None:
-        """One line of progress; nobody listening is no reason to stop."""
+    def report(self, text: str) -> None:
+        """Print a progress line; ignore that standard output may be closed."""
         with contextlib.suppress(OSError):
             sys.stdout.write(f"node {self.name}: {text}\n")
             sys.stdout.flush()
 
     @contextlib.contextmanager
-    def telling(self, text: Callable[[], str]) -> Iterator[None]:
-        """Say *text* now, and with the time every few seconds until the block ends."""
+    def reporting(self, text: Callable[[], str]) -> Iterator[None]:
+        """Print *text* now, and with the time every few seconds until the block ends."""
         done = threading.Event()
 
-        def tell() -> None:
+        def repeat() -> None:
             while not done.wait(TICK_S):
-                self.say(f"{text()}, {self.seconds:.0f} s")
+                self.report(f"{text()}, {self.seconds:.0f} s")
 
-        self.say(text())
-        thread = threading.Thread(target=tell, daemon=True)
+        self.report(text())
+        thread = threading.Thread(target=repeat, daemon=True)
         thread.start()
         try:
             yield
@@ -91,7 +90,7 @@ class Node:
 
 
 class Engine:
-    """Docker, or podman, which takes the same commands."""
+    """Docker, or podman, which has the same commands."""
 
     def __init__(self, name: str, node: Node) -> None:
         self._name = name
@@ -104,7 +103,7 @@ class Engine:
         except subprocess.TimeoutExpired as error:
             raise Trouble(f"{name} does not answer within {_ANSWER_S:.0f} s") from error
         if done.returncode:
-            raise Trouble(f"{name} does not work on this node: {_last(done.stderr)}")
+            raise Trouble(f"{name} does not work on this node: {_last_line(done.stderr)}")
 
     def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -118,7 +117,7 @@ class Engine:
         )
 
     def inspect(self, image: str) -> Mapping[str, Any] | None:
-        """Id and digests of an image; None if the node does not have it."""
+        """Return id and digests of an image; None if the node does not have it."""
         done = self._ask("image", "inspect", image)
         if done.returncode:
             return None
@@ -130,14 +129,15 @@ class Engine:
     def load(self, tarball: Tarball, what: str) -> str:
         """Load a tarball.
 
-        :returns: what the engine said of it.
+        :param what: name of the image, for progress lines.
+        :returns: the last line of the engine's output.
         """
 
         def text() -> str:
             return f"loading {what} from {tarball.path}, {tarball.progress}"
 
         with tempfile.TemporaryFile() as output:
-            with self._node.telling(text), tarball.unpacked() as unpacker:
+            with self._node.reporting(text), tarball.unpacked() as unpacker:
                 argv = [self._name, "load"]
                 with child(argv, stdin=unpacker.stdout, stdout=output, stderr=output) as load:
                     # Ours is closed, so that the unpacker notices when the engine gives up.
@@ -145,34 +145,34 @@ class Engine:
                         unpacker.stdout.close()
                     loaded = load.wait()
                 unpacked = unpacker.wait()
-            said = _written(output)
+            text_of_load = _content(output)
         if loaded:
-            raise Trouble(self._full(f"{self._name} load of {tarball.path} failed", said))
+            raise Trouble(self._error(f"{self._name} load of {tarball.path} failed", text_of_load))
         # An engine may stop reading at the archive's end, before the padding behind it.
         if unpacked not in (0, -signal.SIGPIPE):
             raise Trouble(f"{tarball.path} is damaged: its decompressor exited with {unpacked}")
-        return _last(said)
+        return _last_line(text_of_load)
 
     def pull(self, image: str) -> None:
-        """Pull an image from its registry."""
-        with tempfile.TemporaryFile() as output, self._node.telling(lambda: f"pulling {image}"):
+        """Pull *image* from its registry."""
+        with tempfile.TemporaryFile() as output, self._node.reporting(lambda: f"pulling {image}"):
             argv = [self._name, "pull", image]
             with child(argv, env=self._env, stdout=output, stderr=output) as pull:
                 code = pull.wait()
-            said = _written(output)
+            text = _content(output)
         if code:
-            raise Trouble(self._full(f"{self._name} pull of {image} failed", said))
+            raise Trouble(self._error(f"{self._name} pull of {image} failed", text))
 
     @contextlib.contextmanager
     def logged_in(self, registry: str, region: str) -> Iterator[None]:
-        """Be logged in to ECR; the password goes through a pipe, and its traces end with the block.
+        """Log in to ECR for the duration of the block; the password goes through a pipe.
 
-        The login lies in a folder of its own, since homes may be shared: logins of several nodes
-        would overwrite each other there, and stay.
+        The login is kept in a temporary folder: in a home that nodes share, logins would overwrite
+        each other, and remain.
         """
         if shutil.which("aws") is None:
             raise Trouble(f"aws is not on PATH, and {registry} needs a login; install the AWS CLI")
-        self._node.say(f"logging in to {registry}")
+        self._node.report(f"logging in to {registry}")
         with tempfile.TemporaryDirectory(prefix=login_prefix(os.getpid())) as folder:
             self._env["DOCKER_CONFIG"] = folder
             self._env["REGISTRY_AUTH_FILE"] = str(Path(folder) / "auth.json")
@@ -180,55 +180,57 @@ class Engine:
             yield
 
     def _log_in(self, registry: str, region: str) -> None:
-        asked = ["aws", "ecr", "get-login-password", "--region", region]
-        given = [self._name, "login", "--username", "AWS", "--password-stdin", registry]
+        get_password = ["aws", "ecr", "get-login-password", "--region", region]
+        log_in = [self._name, "login", "--username", "AWS", "--password-stdin", registry]
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            with child(asked, stdout=subprocess.PIPE, stderr=errors) as aws:
+            with child(get_password, stdout=subprocess.PIPE, stderr=errors) as aws:
                 with child(
-                    given, env=self._env, stdin=aws.stdout, stdout=output, stderr=output
+                    log_in, env=self._env, stdin=aws.stdout, stdout=output, stderr=output
                 ) as login:
                     if aws.stdout is not None:
                         aws.stdout.close()
-                    entered = login.wait()
-                answered = aws.wait()
-            if answered:
-                said = _last(_written(errors))
-                raise Trouble(f"aws gave no password for {registry} in {region}: {said}")
-            if entered:
-                said = _last(_written(output))
-                raise Trouble(f"{self._name} login to {registry} failed: {said}")
+                    login_code = login.wait()
+                aws_code = aws.wait()
+            if aws_code:
+                error = _last_line(_content(errors))
+                raise Trouble(f"aws gave no password for {registry} in {region}: {error}")
+            if login_code:
+                error = _last_line(_content(output))
+                raise Trouble(f"{self._name} login to {registry} failed: {error}")
 
-    def _full(self, what: str, said: str) -> str:
-        room = f"; make room where {self._name} keeps its images ({self._name} info)"
-        return f"{what}: {_last(said)}" + (room if "no space left" in said.lower() else "")
+    def _error(self, what: str, output: str) -> str:
+        """Return the message for a failed command; it has advice if the disk is full."""
+        advice = f"; free space where {self._name} keeps its images ({self._name} info)"
+        full = "no space left" in output.lower()
+        return f"{what}: {_last_line(output)}" + (advice if full else "")
 
 
-def _written(file: IO[bytes]) -> str:
+def _content(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
 
 
-def _last(said: str) -> str:
-    lines = said.strip().splitlines()
-    return lines[-1].strip() if lines else "it says nothing"
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "no output"
 
 
 def login_prefix(pid: int) -> str:
-    """What the name of the folder begins with in which process *pid* keeps a registry's login."""
+    """Return the prefix of the temporary folder with the registry login of process *pid*."""
     return f"pdserve-login-{pid}-"
 
 
 def lock_path(image: str) -> Path:
-    """Path of the lock of *image* on this node, for this user's sessions."""
+    """Return the path of the lock file of *image* on this node, for this user's sessions."""
     key = hashlib.sha256(image.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"pdserve-image-{os.getuid()}-{key}.lock"
 
 
 @contextlib.contextmanager
 def locked(image: str, node: Node) -> Iterator[IO[str]]:
-    """Be the only one of this user's sessions on this node that sees to *image*.
+    """Lock *image* on this node against this user's other sessions.
 
-    :returns: the lock's file; it remembers what the image was loaded as.
+    :returns: the lock file, which stores the id that the image was loaded as.
     """
     path = lock_path(image)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -241,7 +243,7 @@ def locked(image: str, node: Node) -> Iterator[IO[str]]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                with node.telling(lambda: f"waiting for another session that sees to {image}"):
+                with node.reporting(lambda: f"waiting for another session that loads {image}"):
                     fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink:  # `pdserve clean` has not removed it meanwhile
                 yield file
@@ -249,47 +251,48 @@ def locked(image: str, node: Node) -> Iterator[IO[str]]:
 
 
 def from_tarball(engine: Engine, path: str, tag: str, memo: IO[str], node: Node) -> dict[str, Any]:
-    """See that the node has the image of a tarball, and not another one of the same name.
+    """Load the image of a tarball, unless the node already has exactly that image.
 
-    What a tarball was loaded as is remembered beside the lock, with its size and time; without
-    that, its manifest tells, for which much of it must be read.
+    :param memo: the lock file, with name and id of the last load for the tarball's size and time.
+        Without an entry, the manifest must be read, and for it much of the tarball.
     """
     tarball = Tarball(path)
-    known, number = _remembered(memo, tarball.stamp)
-    if known and tag in ("", known):
-        ids, tag = {number}, known
+    stored, number = _stored(memo, tarball.stamp)
+    if stored and tag in ("", stored):
+        ids, tag = {number}, stored
     elif tag and engine.inspect(tag) is None:
         ids = set()
     else:
-        with node.telling(lambda: f"reading names in {path}, {tarball.progress}"):
+        with node.reporting(lambda: f"reading image names in {path}, {tarball.progress}"):
             names, ids = tarball.contents()
         tag = tag or _only(names, path)
         if tag not in names:
             raise Trouble(f"{path} has no image {tag}; it has {', '.join(names) or 'no name'}")
-    present, said = engine.inspect(tag), ""
+    present, output = engine.inspect(tag), ""
     loaded = present is None or present["id"] not in ids
     if loaded:
-        said = engine.load(tarball, tag)
+        output = engine.load(tarball, tag)
         present = engine.inspect(tag)
     if present is None:
-        raise Trouble(f"{path} has no image {tag}; the engine says: {said}")
-    node.say(f"{tag} is {'loaded' if loaded else 'present'}")
+        raise Trouble(f"{path} has no image {tag}; the engine printed: {output}")
+    node.report(f"{tag} is {'loaded' if loaded else 'present'}")
     memo.seek(0)
     memo.truncate()
     json.dump({"stamp": tarball.stamp, "image": tag, "id": present["id"]}, memo)
     return {"image": tag, **present, "loaded": loaded}
 
 
-def _remembered(memo: IO[str], stamp: Sequence[int]) -> tuple[str, str]:
+def _stored(memo: IO[str], stamp: Sequence[int]) -> tuple[str, str]:
+    """Return name and id of the last load of a tarball with *stamp*; empty if not stored."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        known = json.load(memo)
-        if known["stamp"] == list(stamp):
-            return str(known["image"]), str(known["id"])
+        entry = json.load(memo)
+        if entry["stamp"] == list(stamp):
+            return str(entry["image"]), str(entry["id"])
     return "", ""
 
 
 def _tagged(image: str) -> str:
-    """A name with its tag, as engines complete it."""
+    """Return a name with its tag, ``latest`` if it has none."""
     bare = ":" not in image.rpartition("/")[2] and "@" not in image
     return f"{image}:latest" if image and bare else image
 
@@ -299,49 +302,49 @@ def _only(names: Sequence[str], path: str) -> str:
         return names[0]
     if not names:
         raise Trouble(f"{path} names no image; save it by its name, not by its id")
-    raise Trouble(f"{path} has {', '.join(names)}; say which with container.tag")
+    raise Trouble(f"{path} has {', '.join(names)}; choose one with container.tag")
 
 
 def from_registry(engine: Engine, image: str, ecr: tuple[str, str], node: Node) -> dict[str, Any]:
-    """See that the node has an image of a registry."""
+    """Pull an image from a registry, unless the node has it."""
     present = engine.inspect(image)
     if present is not None:
-        node.say(f"{image} is present")
+        node.report(f"{image} is present")
         return {"image": image, **present, "loaded": False}
     with engine.logged_in(*ecr) if all(ecr) else contextlib.nullcontext():
         engine.pull(image)
     present = engine.inspect(image)
     if present is None:
-        raise Trouble(f"{image} was pulled, and is not there")
-    node.say(f"{image} is pulled")
+        raise Trouble(f"{image} was pulled, but the engine does not have it")
+    node.report(f"{image} is pulled")
     return {"image": image, **present, "loaded": True}
 
 
 def from_squashfs(path: str, digest: bool, node: Node) -> dict[str, Any]:
-    """See that a node can read a squashfs file, and take its digest if that is asked."""
+    """Check that the node can read a squashfs file, and compute its digest if *digest*."""
     try:
         with open(path, "rb") as file:
             if file.read(4) not in _SQUASHFS:
-                raise Trouble(f"{path} is no squashfs file")
+                raise Trouble(f"{path} is not a squashfs file")
             number = f"sha256:{_sha256(file, path, node)}" if digest else ""
     except OSError as error:
         raise Trouble(f"image {path} cannot be read: {error.strerror}") from error
-    node.say(f"{path} is present")
+    node.report(f"{path} is present")
     return {"image": path, "id": number, "digests": [], "loaded": False}
 
 
 def _sha256(file: IO[bytes], path: str, node: Node) -> str:
-    taken = hashlib.sha256()
+    digest = hashlib.sha256()
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
 
     def text() -> str:
         return f"digest of {path}, {file.tell() / GIB:.1f} of {size / GIB:.1f} GiB read"
 
-    with node.telling(text):
+    with node.reporting(text):
         while chunk := file.read(CHUNK):
-            taken.update(chunk)
-    return taken.hexdigest()
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -351,28 +354,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tag", default="", help="Name of the image in a tarball")
     parser.add_argument("--ecr-registry", default="", help="Registry to log in to")
     parser.add_argument("--ecr-region", default="", help="AWS region of that registry")
-    parser.add_argument("--digest", action="store_true", help="Take SHA-256 of a squashfs file")
+    parser.add_argument("--digest", action="store_true", help="Compute SHA-256 of a squashfs file")
     return parser
 
 
-def make_present(asked: argparse.Namespace, node: Node) -> dict[str, Any]:
-    """Make the image present.
+def make_present(options: argparse.Namespace, node: Node) -> dict[str, Any]:
+    """Load or pull the image, unless the node has it.
 
-    :returns: what standard output ends with, apart from the time that it took.
-    :raises Trouble: if it cannot be done.
+    :returns: the JSON object of the output, without the time.
+    :raises Trouble: if that fails.
     """
-    if asked.engine == "enroot":
-        return from_squashfs(asked.image, asked.digest, node)
-    engine = Engine(asked.engine, node)
-    with locked(asked.image, node) as memo:
-        if asked.image.endswith(_TARBALLS):
-            return from_tarball(engine, asked.image, _tagged(asked.tag), memo, node)
-        ecr = (asked.ecr_registry, asked.ecr_region)
-        return from_registry(engine, asked.image, ecr, node)
+    if options.engine == "enroot":
+        return from_squashfs(options.image, options.digest, node)
+    engine = Engine(options.engine, node)
+    with locked(options.image, node) as memo:
+        if options.image.endswith(_TARBALLS):
+            return from_tarball(engine, options.image, _tagged(options.tag), memo, node)
+        ecr = (options.ecr_registry, options.ecr_region)
+        return from_registry(engine, options.image, ecr, node)
 
 
 def main() -> int:
-    """Do what the arguments ask; see the module's docstring."""
+    """Make the image present and print its id and digests."""
     # SystemExit unwinds the blocks, each of which ends its process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     node = Node()

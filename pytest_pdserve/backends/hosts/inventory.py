@@ -1,8 +1,8 @@
-"""What a session has started on this host, in a file for as long as the session lives.
+"""The inventory: a file with all that a running session has started on this host.
 
-If a session and its guard are both killed, ``pdserve clean`` finds in it what they left. The folder
-may be on a home that several hosts share, so a file says of which host and boot it is. It holds no
-environment and no secret.
+If a session and its guard are both killed, ``pdserve clean`` reads from it what they left. The
+folder may be on a home that several hosts share, so a file names its host and boot. It contains no
+environment variables and no secrets.
 """
 
 from __future__ import annotations
@@ -41,35 +41,34 @@ from pytest_pdserve.values.text import Word
 CommandKind = Literal["container", "job"]
 _VERSION = 1
 _PATIENCE_S = 5.0
-"""For one write: a home whose server is gone must not keep a session from ending."""
+"""Timeout of one write: a session must end even if the file server of its home is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostId:
-    """A host since its boot, and the process ids that are valid there."""
+    """A host, its boot, and its process id namespace."""
 
     name: Word
-    """Its host name."""
+    """Host name."""
     machine_id: Line
-    """``/etc/machine-id``; empty where there is none."""
+    """``/etc/machine-id``; empty if it does not exist."""
     boot_id: Line
     """The kernel's, new at each boot."""
     pid_namespace: Line
-    """The kernel's name of it: a container may have ids of its own."""
+    """The kernel's name of it; a container may have its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessId:
-    """A process, told from a later one of the same id."""
+    """A process, distinguished from a later one with the same id."""
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-    """Its id."""
     started: Annotated[int, msgspec.Meta(ge=0)]
     """Clock ticks from boot to its start; unlike a time of day, these never change."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """Return that of a process of this host; without ``/proc``, one that nobody accepts."""
+        """Return the identity of a process of this host; an invalid one without ``/proc``."""
         return cls(pid=pid, started=int(started_at(pid) or -1))
 
 
@@ -78,29 +77,27 @@ class StartedGroup:
     """A process group that the session has started."""
 
     name: Word
-    """Who it is, e.g. ``decode[1]``."""
+    """E.g. ``decode[1]``."""
     leader: ProcessId
-    """Its first process, whose id is the group's."""
+    """First process of the group, whose id is the group's."""
     program: Line
-    """The first of its arguments."""
+    """First argument of the leader."""
     since: Utc
-    """When it was started."""
+    """Start time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossCommand:
-    """A command that removes what no process group is."""
+    """A command that removes a container or cancels a job if the session is lost."""
 
     kind: CommandKind
-    """What it removes."""
     name: Word
-    """Whose container it is, e.g. ``decode[1]``; the job's name."""
+    """The container's server, e.g. ``decode[1]``; or the job's name."""
     id: Line
-    """The job's; empty where it is not known, and for containers."""
+    """ID of the job; empty if unknown, and for containers."""
     argv: Annotated[tuple[Word, ...], msgspec.Meta(min_length=1)]
-    """Its arguments."""
     since: Utc
-    """When it was first needed."""
+    """Time at which it was first registered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,40 +105,39 @@ class Inventory:
     """What a session has started and not ended yet."""
 
     schema_version: int
-    """Of this file's form."""
+    """Version of this file's format."""
     host: HostId
-    """Where it runs."""
     session: ProcessId
     """Process of the session: pytest, or ``pdserve serve``."""
     guard: ProcessId | None
-    """Process that ends what is left, once that of the session is gone; None before it starts."""
+    """Process that ends the groups when the session is gone; None before it starts."""
     since: Utc
-    """When the session acquired its nodes."""
+    """Time at which the session acquired its nodes."""
     run_folder: Word
     """Folder of the session's records and logs."""
     temporary_folder: Word
-    """Where its processes make temporary folders."""
+    """Folder in which its processes create temporary folders."""
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=3600)]
-    """From SIGTERM to SIGKILL of what is left, seconds."""
+    """Time between SIGTERM and SIGKILL, seconds."""
     groups: tuple[StartedGroup, ...] = ()
     """In the order of their start."""
     commands: tuple[LossCommand, ...] = ()
-    """In the order in which they were asked for."""
+    """In the order of their registration."""
     locks: tuple[Word, ...] = ()
-    """Lock files that are in use."""
+    """Lock files in use."""
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left to end or remove."""
+        """Whether there is nothing left to end or remove."""
         return not (self.groups or self.commands or self.locks)
 
 
 class MalformedInventoryError(Exception):
-    """Raised when a file is no inventory that can be acted on; the message is a clause."""
+    """Raised when a file is not a valid inventory; the message is a clause."""
 
 
 def inventory_folder() -> Path:
-    """Folder of the inventories of all hosts that share this user's home."""
+    """Return the folder of the inventories of all hosts that share this user's home."""
     return state_folder() / "sessions"
 
 
@@ -165,7 +161,7 @@ def _line(path: Path) -> str:
 
 
 def parse_inventory(content: bytes) -> Inventory:
-    """Read an inventory.
+    """Parse an inventory.
 
     :raises MalformedInventoryError: if it is malformed, or of another version.
     """
@@ -175,7 +171,7 @@ def parse_inventory(content: bytes) -> Inventory:
         raise MalformedInventoryError(str(error)) from error
     if found.schema_version != _VERSION:
         raise MalformedInventoryError(
-            f"schema_version = {found.schema_version}, this pytest-pdserve knows {_VERSION}"
+            f"schema_version = {found.schema_version}, this pytest-pdserve reads {_VERSION}"
         )
     started = [group.leader for group in found.groups] + ([found.guard] if found.guard else [])
     if any(process.pid == 1 for process in started):
@@ -184,14 +180,14 @@ def parse_inventory(content: bytes) -> Inventory:
 
 
 def now_text() -> str:
-    """Return this moment as files hold it."""
+    """Return the current time as inventories store it."""
     return utc_text(datetime.now(UTC))
 
 
 class InventoryFile:
-    """The inventory of this session, written anew at each change.
+    """The inventory of this session, rewritten at each change.
 
-    A file that cannot be written breaks no session: that is said once, and the session goes on.
+    If the file cannot be written, that is reported once, and the session continues.
     """
 
     def __init__(self, run_folder: Path, stop_s: float, progress: Progress) -> None:
@@ -214,17 +210,17 @@ class InventoryFile:
         self._warned = self._stuck = self._closed = False
 
     def guarded_by(self, pid: int) -> None:
-        """Take in the guard."""
+        """Set the process id of the guard."""
         guard = ProcessId.of(pid)
         self._change(lambda now: replace(now, guard=guard))
 
     def add_group(self, name: str, pid: int, program: str) -> None:
-        """Take in a process group that was started just now."""
+        """Add a process group that has just started."""
         group = StartedGroup(name=name, leader=ProcessId.of(pid), program=program, since=now_text())
         self._change(lambda now: replace(now, groups=(*now.groups, group)))
 
     def remove_groups(self, pids: Iterable[int]) -> None:
-        """Take out groups that have ended."""
+        """Remove groups that have ended."""
         ended = set(pids)
         self._change(
             lambda now: replace(
@@ -233,19 +229,19 @@ class InventoryFile:
         )
 
     def add_command(self, argv: Sequence[str], kind: CommandKind, name: str, id: str = "") -> None:
-        """Take in a command that is to run if the session is lost; a known one gets its *id*."""
+        """Add a command that is to run if the session is lost, or set the *id* of its job."""
         words, since = tuple(argv), now_text()
 
         def add(now: Inventory) -> Inventory:
-            known = {command.argv: command for command in now.commands}
-            first = known[words].since if words in known else since
-            known[words] = LossCommand(kind=kind, name=name, id=id, argv=words, since=first)
-            return replace(now, commands=tuple(known.values()))
+            by_argv = {command.argv: command for command in now.commands}
+            first = by_argv[words].since if words in by_argv else since
+            by_argv[words] = LossCommand(kind=kind, name=name, id=id, argv=words, since=first)
+            return replace(now, commands=tuple(by_argv.values()))
 
         self._change(add)
 
     def remove_command(self, argv: Sequence[str]) -> None:
-        """Take out a command that nothing needs any more."""
+        """Remove a command that is no longer needed."""
         words = tuple(argv)
         self._change(
             lambda now: replace(
@@ -255,7 +251,7 @@ class InventoryFile:
 
     @contextlib.contextmanager
     def holding(self, lock: Path) -> Iterator[None]:
-        """Have *lock*, a lock file, in the inventory during the block."""
+        """List the lock file *lock* in the inventory during the block."""
         path = str(lock)
         self._change(lambda now: replace(now, locks=(*now.locks, path)))
         try:
@@ -266,7 +262,7 @@ class InventoryFile:
             )
 
     def close(self) -> None:
-        """Remove the file, unless something is left; it then stays for the guard and for people."""
+        """Remove the file, unless something is left for the guard or ``pdserve clean``."""
         self._closed = True
         self._change(lambda now: now)
 
@@ -289,8 +285,8 @@ class InventoryFile:
         if failures and not self._warned:
             self._warned = True
             self._progress(
-                "what this session starts is not written down, and `pdserve clean` will not find "
-                f"it: {failures[0]}"
+                "the inventory of this session cannot be saved, so `pdserve clean` will not find "
+                f"its processes: {failures[0]}"
             )
 
     def _save(self, failures: list[str]) -> None:

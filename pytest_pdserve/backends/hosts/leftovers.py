@@ -1,8 +1,9 @@
-"""What of an inventory is left on this host, and what of it is proven to be the session's.
+"""Finds what a killed session left on this host, and proves what of it belongs to that session.
 
-Process ids are used anew. A group is ours if its leader is there and started when the inventory
-says. The kernel gives a number that a group still has to no new process, so if the leader is gone,
-one member that is proven ours proves the whole group: one that writes into the run's folder.
+Process ids are reused, so a group is the session's only if its leader runs and has the start time
+in the inventory. The kernel gives no new process the id of a group that still has members.
+Therefore, if the leader is gone, one member that is proven to be the session's proves the whole
+group: a member that writes into the run's folder.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _SHARED = re.compile(r"/dev/shm/psm_[0-9a-f]{8}")  # noqa: S108 - a pattern, mad
 
 
 class SessionState(Enum):
-    """Where a session of an inventory stands, seen from this host."""
+    """The state of an inventory's session, seen from this host."""
 
     IN_USE = auto()
     KILLED = auto()
@@ -57,18 +58,18 @@ class SeenProcess:
     """Clock ticks from boot to its start."""
     uid: int
     runs: bool
-    """Not if it is a zombie that nobody has waited for."""
+    """False for a zombie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivingGroup:
-    """A process group of an inventory's number that has members."""
+    """A process group with the id of an inventory's group, and with members that run."""
 
     group: StartedGroup
     pids: tuple[int, ...]
-    """Its members."""
+    """Members."""
     proven: bool
-    """Whether it is the session's; if not, it may be anybody's."""
+    """Whether it is proven to be the session's; if not, it may belong to another process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class Leftovers:
     """What a session left."""
 
     guard: ProcessId | None = None
-    """Its guard, if that still lives."""
+    """The session's guard, if it still runs."""
     groups: tuple[LivingGroup, ...] = ()
     commands: tuple[LossCommand, ...] = ()
     files: tuple[LeftFile, ...] = ()
@@ -96,27 +97,27 @@ class Leftovers:
 
 
 def state_of(inventory: Inventory, here: HostId, *, lives: bool) -> SessionState:
-    """Return where the session stands.
+    """Return the state of the session.
 
-    :param lives: whether its process is among those of this host.
+    :param lives: whether its process runs on this host.
     """
     there = inventory.host
     if (there.name, there.machine_id) != (here.name, here.machine_id):
         return SessionState.OTHER_HOST
     if there.boot_id != here.boot_id:
-        # Without an id of the machine, another host may have the same name.
+        # Without a machine id, another host may have the same name.
         return SessionState.EARLIER_BOOT if here.machine_id else SessionState.OTHER_HOST
     if there.pid_namespace != here.pid_namespace:
         return SessionState.OTHER_NAMESPACE
     return SessionState.IN_USE if lives else SessionState.KILLED
 
 
-def look_at_processes() -> tuple[SeenProcess, ...]:
-    """Return every process of this host that can be seen."""
-    return tuple(_seen())
+def list_processes() -> tuple[SeenProcess, ...]:
+    """Return all processes of this host that ``/proc`` shows."""
+    return tuple(_processes())
 
 
-def _seen() -> Iterator[SeenProcess]:
+def _processes() -> Iterator[SeenProcess]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             # The second field, in brackets, may hold anything; `state` is the third.
@@ -131,7 +132,7 @@ def _seen() -> Iterator[SeenProcess]:
 
 
 def is_alive(process: ProcessId, seen: Iterable[SeenProcess]) -> bool:
-    """Whether just this process runs, and no later one of its id."""
+    """Return whether *process* runs, and not a later one with the same id."""
     return any(
         each.pid == process.pid and each.started == process.started and each.runs for each in seen
     )
@@ -144,14 +145,14 @@ def living_group(
     uid: int,
     writes_for_us: Callable[[int], bool],
 ) -> LivingGroup | None:
-    """Return what lives of *group*; None if nothing does.
+    """Return the members of *group* that still run; None if none do.
 
     :param uid: this user's.
-    :param writes_for_us: whether the output of a process goes to the session's folder.
+    :param writes_for_us: returns whether the output of a process goes to the session's folder.
     """
     leader = next((each for each in seen if each.pid == group.leader.pid), None)
     if leader is not None and leader.started != group.leader.started:
-        return None  # the number was given to another process, so the group had ended
+        return None  # another process has the id, so the group had ended
     members = [each for each in seen if each.group == group.leader.pid and each.runs]
     proven = leader is not None
     if leader is None:
@@ -163,8 +164,8 @@ def living_group(
 
 
 def living_groups(inventory: Inventory) -> tuple[LivingGroup, ...]:
-    """Return the groups of *inventory* that live now."""
-    seen = look_at_processes()
+    """Return the groups of *inventory* that still run."""
+    seen = list_processes()
 
     def writes_for_us(pid: int) -> bool:
         return any(path.startswith(f"{inventory.run_folder}/") for path in _open_paths(pid, (1, 2)))
@@ -182,23 +183,23 @@ def find_leftovers(inventory: Inventory, state: SessionState) -> Leftovers:
     guard = None
     if state is SessionState.KILLED:
         groups = living_groups(inventory)
-        if inventory.guard and is_alive(inventory.guard, look_at_processes()):
+        if inventory.guard and is_alive(inventory.guard, list_processes()):
             guard = inventory.guard
     pids = {pid for each in groups if each.proven for pid in each.pids}
     locks = [LeftFile(kind="lock", path=path) for path in inventory.locks]
-    held = [*_sockets_of(pids), *_shared_memory_of(pids)]
+    used = [*_sockets_of(pids), *_shared_memory_of(pids)]
     return Leftovers(
         guard=guard,
         groups=groups,
         commands=inventory.commands,
         files=tuple(
-            each for each in [*locks, *_login_folders(inventory, pids), *held] if is_left(each)
+            file for file in [*locks, *_login_folders(inventory, pids), *used] if is_left(file)
         ),
     )
 
 
 def is_left(file: LeftFile) -> bool:
-    """Whether *file* is there, this user's, and what it should be."""
+    """Return whether *file* exists, belongs to this user, and is of its kind."""
     kinds = {"lock": stat.S_ISREG, "login folder": stat.S_ISDIR, "socket": stat.S_ISSOCK}
     try:
         status = os.lstat(file.path)
@@ -208,16 +209,17 @@ def is_left(file: LeftFile) -> bool:
 
 
 def used_paths() -> set[str]:
-    """Paths of sockets that are bound and of shared memory that is open, of whatever process."""
-    pids = {each.pid for each in look_at_processes()}
+    """Return the paths of all bound sockets and open shared memory, of any process."""
+    pids = {each.pid for each in list_processes()}
     shared = {path for pid in pids for path in _open_paths(pid) if _SHARED.fullmatch(path)}
     return shared | {str(each.laddr) for each in psutil.net_connections("unix")}
 
 
 def _login_folders(inventory: Inventory, pids: Set[int]) -> Iterator[LeftFile]:
-    """Folders in which processes of *inventory* kept the login of a registry.
+    """Yield the folders in which processes of *inventory* kept a registry login.
 
-    :param pids: processes that live and are the session's; others of its ids are strangers.
+    :param pids: running processes of the session; another process with the id of one of its
+        groups is not the session's.
     """
     for group in inventory.groups:
         pid, since = group.leader.pid, datetime.fromisoformat(group.since).timestamp()
@@ -230,31 +232,31 @@ def _login_folders(inventory: Inventory, pids: Set[int]) -> Iterator[LeftFile]:
 
 
 def _sockets_of(pids: Set[int]) -> Iterator[LeftFile]:
-    """Sockets of the file system that processes have bound, as vLLM's parts do."""
-    known = {pid for pid in pids if _sees_our_files(pid)}
-    bound = psutil.net_connections("unix") if known else []
-    paths = {str(each.laddr) for each in bound if each.pid in known}
+    """Yield the sockets in the file system that processes have bound, as vLLM's do."""
+    here = {pid for pid in pids if _same_mounts(pid)}
+    bound = psutil.net_connections("unix") if here else []
+    paths = {str(each.laddr) for each in bound if each.pid in here}
     for path in sorted(paths):
         if path.startswith("/"):
             yield LeftFile(kind="socket", path=path)
 
 
 def _shared_memory_of(pids: Set[int]) -> Iterator[LeftFile]:
-    known = {pid for pid in pids if _sees_our_files(pid)}
-    for path in sorted({path for pid in known for path in _open_paths(pid)}):
+    here = {pid for pid in pids if _same_mounts(pid)}
+    for path in sorted({path for pid in here for path in _open_paths(pid)}):
         if _SHARED.fullmatch(path):
             yield LeftFile(kind="shared memory", path=path)
 
 
-def _sees_our_files(pid: int) -> bool:
-    """Whether a path means the same to that process: in a container it may not."""
+def _same_mounts(pid: int) -> bool:
+    """Return whether a process has this process's mounts; in a container, paths may differ."""
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
     return False
 
 
 def _open_paths(pid: int, numbers: Sequence[int] | None = None) -> Iterator[str]:
-    """Paths that a process has open; of its descriptors *numbers*, or of all."""
+    """Yield the paths that a process has open, through the descriptors *numbers* or any."""
     names: Sequence[str] = ()
     with contextlib.suppress(OSError):
         folder = f"/proc/{pid}/fd"

@@ -1,6 +1,6 @@
-"""How busy a node is with what this session did not start: CPU time between two looks.
+"""Measures how much CPU time other processes than the session's use on a node.
 
-Imports the standard library alone, because a node's own Python runs it beside the runner.
+It imports the standard library only, because the node's own Python runs it, with the runner.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from pathlib import Path
 from typing import Any
 
 _SHOWN = 3
-"""Processes that are named."""
-_LEAST = 0.05
-"""Cores below which a process is not named."""
+"""Maximum number of processes that are named."""
+_MIN_CORES = 0.05
+"""A process that uses fewer cores is not named."""
 _KERNEL_PARENT = 2
 
 
 @dataclass(frozen=True)
 class Used:
-    """One process."""
+    """The CPU time that one process has used."""
 
     name: str
-    """As the kernel has it, at most 15 characters."""
+    """The kernel's name of the process, at most 15 characters."""
     parent: int
-    """Id of its parent."""
+    """Process id of the parent."""
     group: int
-    """Its process group."""
+    """Process group."""
     started: int
-    """Clock ticks since boot: tells it from a later process of its id."""
+    """Clock ticks from boot to its start; distinguishes it from a later process with its id."""
     ticks: int
-    """Clock ticks of CPU time, of children that have ended too."""
+    """Clock ticks of CPU time, including children that have ended."""
 
 
 @dataclass(frozen=True)
 class NodeSample:
-    """One look at a node."""
+    """One sample of a node's CPU times."""
 
     at: float
     """Monotonic time, seconds."""
     busy: int
     """Clock ticks of all cores that were not idle, since boot."""
     steal: int
-    """Clock ticks that the hypervisor gave to others."""
+    """Clock ticks that the hypervisor gave to other guests."""
     total: int
     """Clock ticks of all cores, idle or not."""
     processes: Mapping[int, Used]
@@ -54,7 +54,7 @@ class NodeSample:
 
 
 def sample_node(proc: Path = Path("/proc")) -> NodeSample | None:
-    """See the CPU time of the node and of each process; None where the kernel does not tell."""
+    """Sample the CPU time of the node and of each process; None if ``/proc`` lacks it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         ticks = [int(field) for field in (proc / "stat").read_text().split("\n", 1)[0].split()[1:9]]
         user, nice, system, idle, waiting, irq, soft, steal = ticks
@@ -76,12 +76,12 @@ def load_between(
     roots: Collection[int] | None,
     groups: Collection[int] = (),
 ) -> dict[str, Any] | None:
-    """Return what a node did between two looks, as fields of a ``NodeLoad``.
+    """Return the load of a node between two samples, as fields of a ``NodeLoad``.
 
-    :param roots: processes of this session, with all their descendants; None if these are not
-        known, as with containers: then other processes are left out.
-    :param groups: process groups that are this session's.
-    :returns: None without two looks at different times.
+    :param roots: processes that belong to this session with all their descendants; None if they
+        are unknown, as with containers: then the load of other processes is left out.
+    :param groups: process groups of this session.
+    :returns: None without two samples at different times.
     """
     if before is None or after is None or after.total <= before.total or after.at <= before.at:
         return None
@@ -104,7 +104,7 @@ def load_between(
         "other_processes": [
             f"{after.processes[pid].name}[{pid}] {ticks / per_core:.2f}"
             for pid, ticks in named[:_SHOWN]
-            if ticks / per_core >= _LEAST
+            if ticks / per_core >= _MIN_CORES
         ],
     }
 
@@ -112,14 +112,14 @@ def load_between(
 def _used_by_others(
     before: NodeSample, after: NodeSample, roots: frozenset[int], groups: frozenset[int]
 ) -> dict[int, int]:
-    """Return the ticks that each process which is not this session's has used."""
+    """Return the ticks that each process that is not this session's has used, by id."""
     own = {pid for pid in after.processes if _is_own(pid, after.processes, roots, groups)}
     used = {}
     for pid, now in after.processes.items():
         if pid not in own:
             was = before.processes.get(pid)
             used[pid] = now.ticks - (was.ticks if was and was.started == now.started else 0)
-    # A child that ended meanwhile leaves its parent all of its CPU time, also that of before.
+    # A child that ended meanwhile adds all its CPU time to its parent, also that before *before*.
     for pid, was in before.processes.items():
         gone = pid not in after.processes or after.processes[pid].started != was.started
         if gone and was.parent in used:
@@ -149,7 +149,7 @@ def _used(proc: Path, pid: int) -> Used | None:
         fields = rest.split()
         parent = int(fields[1])
         if _KERNEL_PARENT in (pid, parent):
-            return None  # threads of the kernel work for everybody
+            return None  # a kernel thread, which may work for any process
         return Used(
             name=head.partition("(")[2],
             parent=parent,

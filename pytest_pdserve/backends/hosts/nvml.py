@@ -1,4 +1,4 @@
-"""GPUs of this machine, as NVIDIA's management library (NVML) shows them."""
+"""Reads the GPUs of this machine with NVIDIA's management library (NVML)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _THROTTLING = {
     "power brake": "nvmlClocksEventReasonHwPowerBrakeSlowdown",
     "power cap": "nvmlClocksEventReasonSwPowerCap",
 }
-"""Why clocks are lower than asked, by NVML's name of the bit."""
+"""Reasons for lower clocks, with NVML's name of each bit."""
 
 
 class NoGpusError(Exception):
@@ -33,9 +33,9 @@ class GpuUser:
     """A process that computes on a GPU."""
 
     pid: int
-    """As the driver counts; in a container it may name no process there."""
+    """In the driver's process id namespace, which may differ from that of a container."""
     used_gib: float | None
-    """Memory of the GPU, GiB; None where NVML does not say."""
+    """Memory of the GPU; None if NVML does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +45,17 @@ class Gpu:
     index: int
     """Of the GPU, in the order of the PCI bus."""
     uuid: str
-    """Its own: ``GPU-…``, of a slice ``MIG-…``."""
+    """``GPU-…``, or ``MIG-…`` for a slice."""
     gpu_uuid: str
-    """That of the GPU that it is, or is a slice of."""
+    """UUID of the whole GPU; the same as *uuid* unless it is a slice."""
     name: str
     """Model."""
     bus_id: str
     """PCI bus id of the GPU, as in ``/sys/bus/pci/devices``."""
     memory_gib: float
-    """In all."""
+    """Total memory."""
     used_gib: float | None
-    """In use, without what the driver keeps for itself; None if it does not tell."""
+    """Memory in use, without the driver's own; None if NVML does not report it."""
     users: tuple[GpuUser, ...] = ()
     """Processes that compute on it."""
 
@@ -73,7 +73,7 @@ class Gpu:
 
 @contextlib.contextmanager
 def _nvml() -> Iterator[ModuleType]:
-    """Provide the library, initialised.
+    """Yield the NVML library, initialised.
 
     :raises NoGpusError: if the driver does not answer.
     """
@@ -130,8 +130,8 @@ def _read(nvml: ModuleType, index: int, handle: Any) -> Iterator[Gpu]:
 def _gpu(
     nvml: ModuleType, handle: Any, *, index: int, gpu_uuid: str, bus_id: str, name: str
 ) -> Gpu:
-    memory = _asked(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
-    users = _asked(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    memory = _answer(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
+    users = _answer(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
     return Gpu(
         index=index,
         uuid=str(nvml.nvmlDeviceGetUUID(handle)),
@@ -150,24 +150,24 @@ def _user(process: Any) -> GpuUser:
 
 
 def _slices(nvml: ModuleType, handle: Any) -> Iterator[Any]:
-    """Handles of the MIG slices of a GPU; none without MIG."""
-    count = _asked(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0
+    """Yield the handles of the MIG slices of a GPU; none without MIG."""
+    count = _answer(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0
     for number in range(count):
         ask = functools.partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
-        part = _asked(nvml, ask)
+        part = _answer(nvml, ask)
         if part is not None:
             yield part
 
 
-def _bus_id(said: str | bytes) -> str:
+def _bus_id(bus_id: str | bytes) -> str:
     """Return NVML's ``00000000:1B:00.0`` as the kernel writes it, ``0000:1b:00.0``."""
-    text = said.decode() if isinstance(said, bytes) else said
+    text = bus_id.decode() if isinstance(bus_id, bytes) else bus_id
     domain, _, rest = text.lower().partition(":")
     return f"{domain[-4:]}:{rest}"
 
 
-def _asked(nvml: ModuleType, ask: Callable[[], T]) -> T | None:
-    """What NVML answers; None where this GPU, or this driver, does not."""
+def _answer(nvml: ModuleType, ask: Callable[[], T]) -> T | None:
+    """Return the result of an NVML call; None if this GPU or driver does not support it."""
     try:
         return ask()
     except nvml.NVMLError:
@@ -175,7 +175,7 @@ def _asked(nvml: ModuleType, ask: Callable[[], T]) -> T | None:
 
 
 class GpuReader:
-    """Reads clocks, power and temperature of some GPUs again and again."""
+    """Reads clocks, power and temperature of some GPUs repeatedly."""
 
     def __init__(self, nvml: ModuleType, handles: dict[str, Any]) -> None:
         self._nvml = nvml
@@ -183,11 +183,11 @@ class GpuReader:
 
     @property
     def uuids(self) -> tuple[str, ...]:
-        """Of the GPUs that it reads."""
+        """UUIDs of the GPUs that it reads."""
         return tuple(self._handles)
 
     def read(self, uuid: str) -> GpuState:
-        """Return the state of a GPU now; what it does not tell is None."""
+        """Return the current state of a GPU; values that it does not report are None."""
         nvml, handle = self._nvml, self._handles[uuid]
         power = self._ask("nvmlDeviceGetPowerUsage", handle)
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", handle) or 0
@@ -208,7 +208,7 @@ class GpuReader:
         )
 
     def facts(self, uuid: str) -> dict[str, float]:
-        """Return what does not change while a load runs; what the GPU does not tell is absent."""
+        """Return values that stay the same during a load; those not reported are absent."""
         nvml, handle = self._nvml, self._handles[uuid]
         cap = self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)
         found = {
@@ -228,22 +228,22 @@ class GpuReader:
             self._ask("nvmlDeviceGetNvLinkState", handle, link)
             for link in range(self._nvml.NVML_NVLINK_MAX_LINKS)
         ]
-        told = [state for state in states if state is not None]
-        return sum(told) if told else None
+        reported = [state for state in states if state is not None]
+        return sum(reported) if reported else None
 
     def _ask(self, name: str, *arguments: Any) -> Any:
-        return _asked(self._nvml, lambda: getattr(self._nvml, name)(*arguments))
+        return _answer(self._nvml, lambda: getattr(self._nvml, name)(*arguments))
 
 
 @contextlib.contextmanager
 def reading(uuids: tuple[str, ...]) -> Iterator[GpuReader]:
-    """Provide a reader of the GPUs *uuids*, without those that NVML does not know.
+    """Yield a reader of the GPUs *uuids*, without those that NVML does not find.
 
     :raises NoGpusError: if the driver does not answer.
     """
     with _nvml() as nvml:
         handles = {
-            uuid: _asked(nvml, functools.partial(nvml.nvmlDeviceGetHandleByUUID, uuid))
+            uuid: _answer(nvml, functools.partial(nvml.nvmlDeviceGetHandleByUUID, uuid))
             for uuid in uuids
         }
         yield GpuReader(nvml, {uuid: handle for uuid, handle in handles.items() if handle})

@@ -1,4 +1,4 @@
-"""Removing what a killed session left: what :mod:`.leftovers` has proven to be its, and no more."""
+"""Removes what a killed session left, and only what :mod:`.leftovers` has proven to be its own."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _COMMAND_S = 30.0
 def remove_leftovers(inventory: Inventory, left: Leftovers) -> list[str]:
     """Remove what is left of a killed session.
 
-    Commands come first, as the guard has them: a job's end ends its steps; and once more at the
-    end, since a client that was just starting a container may have done so meanwhile.
+    Commands run first, as in the guard: the end of a job ends its steps. They run again after the
+    processes ended, since one of these may have started a container meanwhile.
 
     :returns: a sentence for each thing that could not be removed.
     """
     if left.guard is not None:
-        # It would do the same, beside us. It ignores SIGTERM.
+        # It would do the same at the same time. It ignores SIGTERM.
         with contextlib.suppress(ProcessLookupError):
             os.kill(left.guard.pid, signal.SIGKILL)
     troubles = [trouble for each in left.commands if (trouble := _run(each))]
-    still = _end_groups(inventory) if left.groups else ()
+    remaining = _end_groups(inventory) if left.groups else ()
     if left.ours:
         troubles = [trouble for each in left.commands if (trouble := _run(each))]
-    troubles += [_group_trouble(each, inventory) for each in still]
+    troubles += [_group_trouble(group, inventory) for group in remaining]
     used = used_paths() if left.files else set()
     for file in left.files:
         if file.path not in used and is_left(file):
@@ -54,9 +54,9 @@ def remove_leftovers(inventory: Inventory, left: Leftovers) -> list[str]:
 
 @contextlib.contextmanager
 def alone_with(path: Path) -> Iterator[bool]:
-    """Wait until no other ``pdserve clean`` works on the inventory at *path*.
+    """Lock the inventory at *path* against other runs of ``pdserve clean``.
 
-    :returns: whether it is still there.
+    :returns: whether it still exists.
     """
     try:
         file = path.open("r+b")
@@ -70,7 +70,7 @@ def alone_with(path: Path) -> Iterator[bool]:
 
 
 def remove_inventory(path: Path) -> None:
-    """Remove an inventory, and what a session that was killed while it wrote it has left of it."""
+    """Remove an inventory, and partial files of a session that was killed while writing it."""
     for partial in path.parent.glob(f".{path.name}.*.partial"):
         partial.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
@@ -79,12 +79,12 @@ def remove_inventory(path: Path) -> None:
 def _end_groups(inventory: Inventory) -> Sequence[LivingGroup]:
     """End the proven groups together: SIGTERM, then SIGKILL.
 
-    :returns: what lives on, and groups that are not proven.
+    :returns: the groups that still run, proven or not.
     """
     for number, patience_s in ((signal.SIGTERM, inventory.stop_s), (signal.SIGKILL, GONE_S)):
         deadline = time.monotonic() + patience_s
         sent: set[int] = set()
-        # Proven anew before each signal, so that none goes to a number that was given away.
+        # Proven again before each signal, so that none goes to a reused id.
         while ours := [each.group.leader.pid for each in living_groups(inventory) if each.proven]:
             for group in set(ours) - sent:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -101,18 +101,18 @@ def _group_trouble(living: LivingGroup, inventory: Inventory) -> str:
     pids = ", ".join(map(str, living.pids))
     what = f"process group {number} ({living.group.name}; pids {pids})"
     if living.proven:
-        return f"{what} still runs {GONE_S:g} s after SIGKILL; see what it waits for with ps"
+        return f"{what} still runs {GONE_S:g} s after SIGKILL; check with ps what it waits for"
     return (
         f"{what} is left: its leader is gone and no process in it writes to "
-        f"{inventory.run_folder}, so it may not be of this session; if it is, end it with "
+        f"{inventory.run_folder}, so it may not belong to this session; if it does, end it with "
         f"kill -KILL -- -{number}"
     )
 
 
 def _run(command: LossCommand) -> str:
-    """Run a command.
+    """Run a command that removes a container or cancels a job.
 
-    :returns: what went wrong, as a sentence; empty if nothing did, or it was gone already.
+    :returns: the error, as a sentence; empty if it succeeded, or there was nothing to remove.
     """
     words = shlex.join(command.argv)
     what = f"{command.kind} {command.name} may be left"
@@ -135,7 +135,7 @@ def _run(command: LossCommand) -> str:
     # Engines before Docker 20.10 and podman 4 fail if there is nothing to remove.
     if done.returncode == 0 or "no such container" in done.stderr.lower():
         return ""
-    last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1].strip()
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1].strip()
     return f"{what}: `{words}` exited with code {done.returncode}: {last}; run it again"
 
 
@@ -155,7 +155,7 @@ def _remove_file(file: LeftFile) -> list[str]:
 
 
 def _remove_lock(path: str) -> None:
-    """Remove a lock file, unless another session holds it."""
+    """Remove a lock file, unless another session has locked it."""
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         with contextlib.suppress(BlockingIOError):

@@ -1,9 +1,9 @@
-"""The node's side of a step: runs one command, and never outlives its session.
+"""The runner: a script on nodes that runs one command of a step, and ends with its session.
 
-A script that imports the standard library and what lies beside it, because it also runs inside of
-containers; started once per node by one ``srun``. The step file says which command is this node's.
-Standard output carries events, one JSON object a line; standard input carries ``stop NAME`` and
-``watch NAME``, and its end means that the session is gone. So does a lease without heartbeats.
+One ``srun`` starts it once per node. It imports only the standard library and files next to it,
+because it also runs inside containers. The step file names this node's command. Standard output
+has events, one JSON object per line; standard input has ``stop NAME`` and ``watch NAME``. The
+session is gone when standard input ends, or when the lease gets no more heartbeats.
 """
 
 from __future__ import annotations
@@ -36,19 +36,21 @@ else:
     from node_load import sample_node
 
 POLL_S = 0.1
-LOOK_S = 1.0
-"""Between two looks at the heartbeat."""
+LEASE_POLL_S = 1.0
+"""Time between two reads of the heartbeat."""
 CPU_S = 0.25
+"""Time between two samples of a command's CPU time."""
 GONE_S = 10.0
-"""Seconds that the kernel is given to end a group after SIGKILL."""
+"""Time for the kernel to end a group after SIGKILL."""
 CLEANUP_S = 30.0
 _OVER = "over"
 
 
 class Lease:
-    """A heartbeat on the shared folder, watched by the node's own clock: clocks may differ.
+    """The session's heartbeat, a file in the shared folder.
 
-    Read by a thread, since a read never returns once the folder's server is gone.
+    Its age is measured with the node's own clock, as clocks may differ. A thread reads it, because
+    a read may never return once the folder's file server is gone.
     """
 
     def __init__(self, path: Path, limit_s: float) -> None:
@@ -59,12 +61,12 @@ class Lease:
         self._at = time.monotonic()
 
     def watch(self) -> Lease:
-        """Begin to look at the heartbeat, for as long as this process lives."""
+        """Start to read the heartbeat regularly, until this process ends."""
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def look(self) -> None:
-        """Take in the heartbeat as it is now."""
+    def update(self) -> None:
+        """Read the heartbeat now."""
         with contextlib.suppress(OSError):
             beat = self._path.read_text()
             self._over = self._over or beat.startswith(_OVER)
@@ -72,13 +74,13 @@ class Lease:
                 self._seen, self._at = beat, time.monotonic()
 
     def holds(self) -> bool:
-        """Whether the session is there: not over, and its beat changed within the limit."""
+        """Return whether the session lives: not over, and with a new heartbeat within the limit."""
         return not self._over and time.monotonic() - self._at <= self._limit_s
 
     def _watch(self) -> None:
         while not self._over:
-            self.look()
-            time.sleep(LOOK_S)
+            self.update()
+            time.sleep(LEASE_POLL_S)
 
 
 class Runner:
@@ -89,15 +91,15 @@ class Runner:
         self._name: str = item["name"]
         self._lease = lease
         self._stop = threading.Event()
-        self._watch_anew = threading.Event()
-        self._kept: list[contextlib.ExitStack] = []
+        self._restart_watch = threading.Event()
+        self._reserved: list[contextlib.ExitStack] = []
 
     def run(self) -> None:
-        """Start the command and stay with it to its end, or end it when asked."""
+        """Run the command until it ends, or end it when the session stops it or is gone."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         threading.Thread(target=self._listen, daemon=True).start()
-        if taken := self._keep_ports():
+        if taken := self._reserve_ports():
             self._tell("taken", ports=taken)
             return
         try:
@@ -118,13 +120,14 @@ class Runner:
             if line.strip() == f"stop {self._name}":
                 self._stop.set()
             elif line.strip() == f"watch {self._name}":
-                self._watch_anew.set()
+                self._restart_watch.set()
         self._stop.set()
 
-    def _keep_ports(self) -> list[int]:
-        kept = {port: keep_port(port) for port in self._item["ports"]}
-        self._kept += [held for held in kept.values() if held is not None]
-        return [port for port, held in kept.items() if held is None]
+    def _reserve_ports(self) -> list[int]:
+        """Reserve the command's ports; return those that are taken."""
+        reserved = {port: reserve_port(port) for port in self._item["ports"]}
+        self._reserved += [held for held in reserved.values() if held is not None]
+        return [port for port, held in reserved.items() if held is None]
 
     def _start(self) -> subprocess.Popen[bytes]:
         argv = self._item["argv"]
@@ -146,24 +149,24 @@ class Runner:
             )
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
-        self._leave_mark(child.pid)
+        self._write_mark(child.pid)
         before = sample_node() if self._item["watch_cpu"] else None
         watched = None if self._item["pid_argv"] else child.pid
-        looked = 0.0
+        sampled = 0.0
         while child.poll() is None and not self._stop.wait(POLL_S) and self._lease.holds():
-            if self._item["watch_cpu"] and time.monotonic() - looked >= CPU_S:
-                looked = time.monotonic()
+            if self._item["watch_cpu"] and time.monotonic() - sampled >= CPU_S:
+                sampled = time.monotonic()
                 watched = watched or _printed_pid(self._item["pid_argv"])
                 if watched is not None and (used := _cpu_seconds(watched)) is not None:
-                    self._tell("cpu", at=looked, s=used)
-            if self._watch_anew.is_set() and self._item["watch_cpu"]:
-                self._watch_anew.clear()
+                    self._tell("cpu", at=sampled, s=used)
+            if self._restart_watch.is_set() and self._item["watch_cpu"]:
+                self._restart_watch.clear()
                 self._tell_load(before)
                 before = sample_node()
         self._tell_load(before)
 
     def _tell_load(self, before: NodeSample | None) -> None:
-        """Tell how busy the node was since *before*, if it was sampled then."""
+        """Send the node's load since the sample *before*, if there is one."""
         roots = None if self._item["pid_argv"] else {os.getpid()}
         load = load_between(
             before, before and sample_node(), roots=roots, groups=self._own_groups()
@@ -172,7 +175,7 @@ class Runner:
             self._tell("load", load=load)
 
     def _own_groups(self) -> set[int]:
-        """Groups that any runner of this session has started on this machine."""
+        """Return the groups that any runner of this session has started on this machine."""
         groups = set()
         for mark in Path(self._item["marks"]).glob("*.*"):
             with contextlib.suppress(OSError, ValueError):
@@ -181,15 +184,15 @@ class Runner:
                     groups.add(group)
         return groups
 
-    def _leave_mark(self, group: int) -> None:
-        """Write down the group, so that the node's holder ends it should this runner be killed."""
+    def _write_mark(self, group: int) -> None:
+        """Write a file with which the node's holder ends the group if this runner is killed."""
         with contextlib.suppress(OSError):
             marks = Path(self._item["marks"])
             marks.mkdir(parents=True, exist_ok=True)
             (marks / f"{self._item['node']}.{group}").write_text(started_at(group) or "")
 
     def _clean_up(self) -> None:
-        """Run what removes the container; without a word in the log, which may be out of reach."""
+        """Run the clean-up commands without output: the log's file server may be gone."""
         for argv in self._item["cleanup"]:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 subprocess.run(
@@ -208,27 +211,27 @@ class Runner:
             sys.stdout.flush()
 
 
-def keep_port(port: int) -> contextlib.ExitStack | None:
+def reserve_port(port: int) -> contextlib.ExitStack | None:
     """Reserve a TCP port of this machine until the result is closed; None if it is taken.
 
-    Bound with ``SO_REUSEADDR`` and not listening: connections that just ended do not matter, and a
-    server that sets it too can listen there meanwhile. That alone would let two sessions have it,
-    so a socket in the abstract name space, which nobody can have twice, makes it exclusive.
+    The port is bound with ``SO_REUSEADDR``, without listening: connections that just ended do not
+    matter, and a server that also sets the option can listen there. Two sessions could then bind
+    it, so a socket in the abstract name space, whose name can be bound only once, serves as lock.
     """
-    with contextlib.ExitStack() as kept:
-        lock = kept.enter_context(socket.socket(socket.AF_UNIX))
-        tcp = kept.enter_context(socket.socket())
+    with contextlib.ExitStack() as reserved:
+        lock = reserved.enter_context(socket.socket(socket.AF_UNIX))
+        tcp = reserved.enter_context(socket.socket())
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             lock.bind(f"\0pdserve-port-{port}")
             tcp.bind(("0.0.0.0", port))  # noqa: S104 - taken on any address is taken
         except OSError:
             return None
-        return kept.pop_all()
+        return reserved.pop_all()
 
 
 def end_group(leader: subprocess.Popen[bytes], grace_s: float) -> None:
-    """End all of a process group: SIGTERM, and SIGKILL for what lingers."""
+    """End a process group: SIGTERM, and SIGKILL after *grace_s*."""
     for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, GONE_S)):
         leader.poll()
         if not group_lives(leader.pid):
@@ -243,7 +246,7 @@ def end_group(leader: subprocess.Popen[bytes], grace_s: float) -> None:
 
 
 def group_lives(group: int) -> bool:
-    """Whether any member of *group* runs; zombies that nobody reaps do not count."""
+    """Return whether any member of *group* runs; zombies do not count."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -254,7 +257,7 @@ def group_lives(group: int) -> bool:
 
 
 def started_at(pid: int) -> str | None:
-    """Clock ticks since boot at which *pid* started: tells it from a later process of that id."""
+    """Return the clock ticks from boot to the start of *pid*, which differ if the id is reused."""
     stat = _stat(Path(f"/proc/{pid}/stat"))
     return stat[19] if stat else None
 
@@ -266,7 +269,7 @@ def _stats() -> Iterator[Sequence[str]]:
 
 
 def _stat(path: Path) -> Sequence[str] | None:
-    """Fields of ``/proc/PID/stat`` from the third on, ``state``: the second may hold spaces."""
+    """Return the fields of ``/proc/PID/stat`` from the third on; the second may have spaces."""
     try:
         return path.read_text().rpartition(")")[2].split()
     except OSError:
@@ -279,16 +282,16 @@ def _cpu_seconds(pid: int) -> float | None:
 
 
 def _printed_pid(argv: Sequence[str]) -> int | None:
-    """What *argv* prints, if that is the id of a process."""
+    """Run *argv* and return the process id that it prints; None if it prints none."""
     try:
-        said = subprocess.run(argv, capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return int(said.stdout) if said.stdout.strip().isdecimal() and int(said.stdout) else None
+    return int(done.stdout) if done.stdout.strip().isdecimal() and int(done.stdout) else None
 
 
 def main() -> None:
-    """Run this node's command of the step file that the only argument names."""
+    """Run this node's command of the step file, whose path is the only argument."""
     step = json.loads(Path(sys.argv[1]).read_text())
     node = os.environ["SLURMD_NODENAME"]
     item = {**step["shared"], **step["items"][node], "node": node}

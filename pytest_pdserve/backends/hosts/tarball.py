@@ -1,7 +1,7 @@
-"""The node's side of an image in a tarball: its names and ids, and the archive, unpacked.
+"""Reads an image in a tarball: its names and ids, and the decompressed archive.
 
-For any Python from 3.9 on, with the standard library alone: ``image.py`` imports it from its own
-folder on a node.
+``image.py`` imports it on nodes, from its own folder; so it supports Python 3.9 and imports the
+standard library only.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import IO
 from typing import Any
 
 CHUNK = 4 << 20
-"""Bytes that are read at once."""
+"""Bytes per read."""
 GIB = 1 << 30
 
 
 class Trouble(Exception):
-    """Raised when the image cannot be made present; the message is for people."""
+    """Raised when the image cannot be loaded or pulled; the message is shown to the user."""
 
 
 class Tarball:
-    """What ``docker save`` wrote, compressed or not."""
+    """A file written by ``docker save``, compressed or not."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -43,12 +43,15 @@ class Tarball:
 
     @property
     def progress(self) -> str:
-        """How much of it has been read."""
+        """How much has been read, as text."""
         return f"{self.read / GIB:.1f} of {self.size / GIB:.1f} GiB read"
 
     @contextlib.contextmanager
     def unpacked(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A process whose standard output is the archive, fed from here so that reading shows."""
+        """Start a process whose standard output is the decompressed archive.
+
+        A thread here writes its input, so that :attr:`progress` counts what was read.
+        """
         argv = ["cat"] if self.path.suffix == ".tar" else _decompressor()
         self.read = 0
         pipe, silence = subprocess.PIPE, subprocess.DEVNULL
@@ -64,10 +67,10 @@ class Tarball:
                 self.read += len(chunk)
 
     def contents(self) -> tuple[list[str], set[str]]:
-        """Names of its images, and the ids that an engine may give them.
+        """Return the names of the images, and the ids that an engine may give them.
 
-        Both lie in ``manifest.json`` and ``index.json``, which ``docker save`` puts behind the
-        layers; reading stops once both are seen, or at the end. The id is the digest of the
+        Both are in ``manifest.json`` and ``index.json``, which ``docker save`` writes after the
+        layers; reading stops once both are found, or at the end. The id is the digest of the
         configuration, or with the containerd image store that of the manifest.
         """
         found: dict[str, Any] = {}
@@ -93,7 +96,7 @@ class Tarball:
 
 @contextlib.contextmanager
 def child(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not outlive the block."""
+    """Start a process that is killed when the block ends."""
     process = subprocess.Popen(argv, **{"stdin": subprocess.DEVNULL, **options})
     try:
         yield process

@@ -1,6 +1,6 @@
-"""The node's side of versions: what is installed where servers run, containers included.
+"""A script for nodes and containers: prints the versions of the serving packages.
 
-A script of the standard library alone; the last line of standard output is one JSON object.
+It imports the standard library only; the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ANSWER_S = 10.0
 
 
 def find_versions() -> dict[str, str]:
-    """Versions of the serving packages and of what lies below; what is not there is absent."""
+    """Return the versions of the serving packages, CUDA and libfabric; missing ones are absent."""
     found = {}
     for name in _PACKAGES:
         for distribution in (name, _ALIASES.get(name, name)):
@@ -35,17 +35,17 @@ def find_versions() -> dict[str, str]:
 
 
 def _libfabric() -> str | None:
-    """The version that ``fi_info`` was built with, which comes with EFA's installer."""
+    """Return the libfabric version of ``fi_info``, which EFA's installer brings."""
     program = shutil.which("fi_info") or shutil.which("fi_info", path="/opt/amazon/efa/bin")
     if program is None:
         return None
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=_ANSWER_S, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = [line.partition(":")[2].strip() for line in said.splitlines() if "libfabric:" in line]
+    lines = [line.partition(":")[2].strip() for line in output.splitlines() if "libfabric:" in line]
     return lines[0] if lines else None
 
 

@@ -1,4 +1,4 @@
-"""This machine as a cluster: every node is a slot of it, with ports of its own."""
+"""The backend ``local``: every node is a slot of this machine, with its own ports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pytest_pdserve.backends.programs import check_program
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.launch import Launch
 from pytest_pdserve.plan.ports import Claim
-from pytest_pdserve.plan.ports import unclaimed
+from pytest_pdserve.plan.ports import in_memory_claim
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.prerequisites import Prerequisite
 from pytest_pdserve.values.system import System
@@ -39,22 +39,22 @@ __all__ = ["LocalAllocation", "LocalBackend", "slots"]
 
 
 class LocalBackend(Backend):
-    """Slots of this machine."""
+    """Runs servers on slots of this machine."""
 
     name = "local"
     knows_hardware = True
     serves_from_here = True
 
     def hosts(self, system: System) -> tuple[Host, ...]:
-        """Return the slots: on loopback, each with its share of the cores, and GPUs.
+        """Return the slots: on loopback, each with its share of the cores and its GPUs.
 
-        On a machine without GPUs, numbers stand for those of a system that has some.
+        If this machine has too few GPUs, consecutive numbers are used for planning.
         """
         return slots(system, os.cpu_count() or 1, planned_gpus(system, os.environ))
 
     def port_claim(self, system: System, *, starting: bool) -> Claim:
-        """Ask the kernel whether a port is free where servers will start; keep none."""
-        fresh = unclaimed(one_machine=True)
+        """Return a function that tests whether a port is free on this machine; reserves none."""
+        fresh = in_memory_claim(one_machine=True)
         if not starting:
             return fresh
 
@@ -69,11 +69,11 @@ class LocalBackend(Backend):
         return claim
 
     def examine(self, system: System) -> Sequence[Prerequisite]:
-        """Return what this machine has: software, GPUs, memory, ports."""
+        """Return the rows of this machine: software, GPUs, memory, ports."""
         return examine_machine(system)
 
     def check_launch(self, system: System, launch: Launch) -> None:
-        """Refuse what is not installed, and more instances than memory is free for."""
+        """Raise if software is missing, or the instances do not fit into free memory."""
         if system.container.contained:
             check_containers(system)
         else:
@@ -88,24 +88,21 @@ class LocalBackend(Backend):
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[LocalAllocation]:
-        """Hold the slots of this machine; what still runs on them is ended on leaving."""
+        """Acquire the slots of this machine; processes on them are ended when the block ends."""
         with holding_gpus(system, os.environ) as gpus:
             allocation = LocalAllocation(
                 system, folder=request.folder, progress=request.progress, gpus=gpus
             )
             try:
                 if system.container.contained:
-                    with Heartbeat(request.progress, "making the image present") as said:
-                        allocation.make_image_present(said)
+                    with Heartbeat(request.progress, "loading the image") as progress:
+                        allocation.make_image_present(progress)
                 yield allocation
             finally:
                 allocation.release()
 
     def has_gpus(self, system: System) -> bool | None:
-        """Return whether the slots have GPUs of their own, or this machine has some to use.
-
-        To use them takes a PyTorch for GPUs where it serves.
-        """
+        """Return whether the slots have GPUs, or this machine has GPUs and PyTorch can use them."""
         if system.cluster.device is not None:
             return system.cluster.device == "gpu"
         on_cpus = find_versions().get("torch", "").endswith("+cpu")
@@ -119,7 +116,7 @@ class LocalBackend(Backend):
 
 
 def check_memory(system: System, instances: int, available_gib: float | None = None) -> None:
-    """Make sure that *instances* fit into what memory is free now.
+    """Raise if *instances* do not fit into the free memory.
 
     :raises PlacementError: with both numbers.
     """

@@ -1,4 +1,4 @@
-"""Slots of this machine: processes, ports, and cores if they suffice."""
+"""The allocation of the backend ``local``: processes, ports and cores of this machine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from pytest_pdserve.backends.hosts.node_load import NodeSample
 from pytest_pdserve.backends.hosts.node_load import load_between
 from pytest_pdserve.backends.hosts.node_load import sample_node
 from pytest_pdserve.backends.hosts.nvml import driver_versions
-from pytest_pdserve.backends.hosts.runner import keep_port
+from pytest_pdserve.backends.hosts.runner import reserve_port
 from pytest_pdserve.backends.hosts.versions import find_versions
 from pytest_pdserve.backends.images import Image
 from pytest_pdserve.backends.images import make_image_present
@@ -64,8 +64,8 @@ from pytest_pdserve.values.system import System
 def slots(system: System, cores: int, gpus: Sequence[VisibleGpu] = ()) -> tuple[Host, ...]:
     """Return the nodes of *system* as slots of this machine, each with its share of *cores*.
 
-    :param gpus: those of the session, where slots have GPUs of their own; each slot then has its
-        part of them, and of the cores next to these.
+    :param gpus: GPUs of the session, divided among the slots; each slot then gets cores next to
+        its GPUs.
     """
     nodes, each = system.cluster.nodes, system.cluster.gpus_per_node
     shares = slot_cpus(cores, nodes)
@@ -89,18 +89,18 @@ def slots(system: System, cores: int, gpus: Sequence[VisibleGpu] = ()) -> tuple[
 
 
 def _compile_cache(system: System) -> str:
-    """Return where compiled kernels are kept; empty where servers compile none, or elsewhere."""
+    """Return the folder of compiled kernels; empty if servers compile none, or in a container."""
     if system.cluster.device != "gpu" or system.container.contained:
         return ""
     return str(Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False)) / "compiled")
 
 
 def slot_cpus(cores: int, slots: int) -> tuple[tuple[int, ...], ...]:
-    """Share *cores* among *slots*; the first core is left to router and client.
+    """Divide *cores* among *slots*; the first core is left to router and client.
 
-    With fewer than two cores a slot, nothing is pinned: the scheduler does better.
+    With fewer than two cores per slot, nothing is pinned: the scheduler does better.
 
-    :returns: for each slot its cores, or an empty tuple.
+    :returns: the cores of each slot; empty tuples if nothing is pinned.
     """
     share = (cores - 1) // slots if slots else 0
     if share < 2:
@@ -109,7 +109,7 @@ def slot_cpus(cores: int, slots: int) -> tuple[tuple[int, ...], ...]:
 
 
 _CLEANUP_S = 30.0
-"""For a command that cleans up after another, or asks its engine."""
+"""Timeout of a command that cleans up after another, or queries the container engine."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,56 +117,54 @@ class LocalProcess:
     """A process group of this machine."""
 
     command: Command
-    """What runs."""
     log: Path
-    """Its output."""
     popen: subprocess.Popen[bytes]
     """The group's leader."""
     samples: list[tuple[float, float]] = field(default_factory=list)
-    """Time and CPU seconds, as often as it was looked at."""
+    """(monotonic time, CPU time) of each sample, seconds."""
     first: NodeSample | None = None
-    """This machine when it was last watched anew."""
+    """Load of this machine at the last :meth:`watch`; None if the command is not watched."""
     groups: Groups
-    """Groups of the session."""
+    """All groups of the session."""
     ours: frozenset[int] = frozenset()
-    """Those that were running when it was last watched anew."""
+    """Groups of the session that were running at the last :meth:`watch`."""
 
     @property
     def pid(self) -> int:
-        """Id of leader and group."""
+        """Id of the leader, and of the group."""
         return self.popen.pid
 
     def _measured_pid(self) -> int:
-        """Id of the process whose CPU time is meant: in a container it is no child of ours."""
+        """Return the process to measure; one in a container is not a child of the leader."""
         if not self.command.pid_argv:
             return self.pid
         with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-            said = subprocess.run(
+            done = subprocess.run(
                 self.command.pid_argv, capture_output=True, timeout=_CLEANUP_S, check=True
             )
-            return int(said.stdout)
+            return int(done.stdout)
         return self.pid
 
     def poll(self) -> int | None:
-        """Exit code of the leader; None while it runs."""
+        """Return the exit code of the leader; None while it runs."""
         return self.popen.poll()
 
     def cpu_samples(self) -> Sequence[tuple[float, float]]:
-        """Look once more at the CPU time of the leader and its children."""
+        """Add a sample of the CPU time of the leader and its descendants; return all samples."""
         with contextlib.suppress(psutil.Error):
             leader = psutil.Process(self._measured_pid())
-            family = [leader, *leader.children(recursive=True)]
-            used = sum(sum(process.cpu_times()[:2]) for process in family)
+            processes = [leader, *leader.children(recursive=True)]
+            used = sum(sum(process.cpu_times()[:2]) for process in processes)
             self.samples.append((time.monotonic(), used))
         return self.samples
 
     def watch(self) -> None:
-        """Begin anew to watch how busy this machine is, if it is watched."""
+        """Restart the measurement of this machine's load, if the command is watched."""
         if self.command.watched:
             self.first, self.ours = sample_node(), self.groups.pids
 
     def node_load(self) -> NodeLoad | None:
-        """How busy this machine was since it was last watched anew, if it is watched."""
+        """Return the load of this machine since :meth:`watch`; None if not watched."""
         roots = None if self.command.pid_argv else {os.getpid()}
         groups = self.ours | self.groups.pids
         load = load_between(self.first, self.first and sample_node(), roots=roots, groups=groups)
@@ -174,7 +172,7 @@ class LocalProcess:
 
 
 class LocalAllocation:
-    """Slots of this machine, held by a session."""
+    """Slots of this machine, allocated to a session."""
 
     kind = "local"
     image = Image(name="", digest="")
@@ -213,12 +211,12 @@ class LocalAllocation:
         self._cleanups: dict[int, tuple[tuple[str, ...], ...]] = {}
 
     def make_image_present(self, progress: Progress) -> None:
-        """Load or pull the image that containers of this machine are started from.
+        """Load or pull the container image on this machine.
 
-        :raises AllocationError: if it cannot be had.
+        :raises AllocationError: if that fails.
         """
         with self._groups.holding(image.lock_path(self._container.image)):
-            found = make_image_present(
+            present = make_image_present(
                 self._container,
                 self.hosts[:1],
                 script=Path(str(image.__file__)),
@@ -228,15 +226,15 @@ class LocalAllocation:
                 check=self.check,
                 progress=progress,
             )
-        self.image = found
-        self.containment = replace(self.containment, image=found.name)
+        self.image = present
+        self.containment = replace(self.containment, image=present.name)
 
     def claim(self, node: str, port: int) -> bool:
-        """Reserve *port*: bound, not listening, so servers that reuse addresses can have it."""
-        kept = keep_port(port)
-        if kept is not None:
-            self._reserved.append(kept)
-        return kept is not None
+        """Reserve *port* by binding it without listening, so that a server can still bind it."""
+        reserved = reserve_port(port)
+        if reserved is not None:
+            self._reserved.append(reserved)
+        return reserved is not None
 
     def unclaim(self) -> None:
         """Give all reserved ports back."""
@@ -246,7 +244,7 @@ class LocalAllocation:
     def start(
         self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
     ) -> tuple[LocalProcess, ...]:
-        """Start *commands*, each as a process group of its own with its output in its log."""
+        """Start *commands*, each as its own process group with its output in its log."""
         started: list[LocalProcess] = []
         try:
             for command, log in zip(commands, logs, strict=True):
@@ -295,23 +293,23 @@ class LocalAllocation:
                 self._clean_up(pid)
 
     def _clean_up(self, pid: int) -> None:
-        """Run what a command leaves to be done once it has ended, such as removing a container."""
+        """Run the clean-up commands of an ended command, such as removing its container."""
         for argv in self._cleanups.pop(pid, ()):
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 subprocess.run(argv, capture_output=True, timeout=_CLEANUP_S, check=False)
             self._groups.forget(argv)
 
     def check(self, *, fresh: bool = False) -> None:
-        """Nothing to look at: a slot of this machine is lost with the machine only."""
+        """Do nothing: slots of this machine cannot be lost while the session runs."""
 
     def find_versions(self) -> dict[str, str]:
-        """What is installed where servers run, and the kernel below."""
+        """Return the versions installed where servers run, and of kernel and drivers."""
         drivers = {**describe_drivers(), **(driver_versions() if any(self._gpus.values()) else {})}
         here = {**find_versions(), **library_versions(self._system)}
         return {**drivers, **(self._versions_inside() or here)}
 
     def _versions_inside(self) -> dict[str, str]:
-        """What is installed in the containers; empty where there are none."""
+        """Return the versions installed in the image; empty if servers run in no container."""
         if not self._container.contained:
             return {}
         script = self._folder / "versions.py"
@@ -328,25 +326,25 @@ class LocalAllocation:
         )
 
     def describe_nodes(self) -> dict[str, str]:
-        """The hardware of this machine."""
+        """Return the hardware of this machine."""
         gpus = [gpu for each in self._gpus.values() for gpu in each]
         return {**describe_hardware(), **({"gpu": gpus[0].name} if gpus else {})}
 
     def watching_gpus(self) -> contextlib.AbstractContextManager[GpuWatch]:
-        """Watch the GPUs of the slots; nothing where these have none of their own."""
+        """Watch the GPUs of the slots; watch nothing if they have none."""
         if not any(self._gpus.values()):
             return unwatched()
         return watching_gpus(self._gpus, self._is_ours)
 
     def _is_ours(self, pid: int) -> bool:
-        """Tell whether a process was started by this session, in whatever container."""
+        """Return whether this session started a process; always true with containers."""
         try:
             return self._container.contained or os.getpgid(pid) in self._groups.pids
         except OSError:
             return False
 
     def read_fabric(self) -> Sequence[FabricState]:
-        """What the RDMA interfaces of this machine have counted; nothing without them."""
+        """Return the counters of this machine's RDMA interfaces; empty if it has none."""
         counters = efa.read_counters(Path(efa.SYS))
         if not counters:
             return ()
@@ -355,10 +353,10 @@ class LocalAllocation:
         return (fabric_state(platform.node(), counters, self._endpoints),)
 
     def diagnose(self) -> None:
-        """Nothing to ask."""
+        """Do nothing: this machine cannot be lost while the session runs."""
 
     def describe(self) -> dict[str, object]:
-        """What records keep of these nodes."""
+        """Return what records store about this machine."""
         contained = {
             "container": self._container.kind,
             "image": self.image.name,
@@ -373,8 +371,8 @@ class LocalAllocation:
         }
 
     def release(self) -> None:
-        """End what still runs, give ports back, and let the guard go."""
-        with Heartbeat(self._progress, "ending what still runs"):
+        """End all processes, release the ports, and end the guard."""
+        with Heartbeat(self._progress, "ending processes"):
             try:
                 self._groups.close()
             finally:
@@ -384,9 +382,9 @@ class LocalAllocation:
 
 
 def find_program(name: str) -> str:
-    """Find a command beside this Python first, so that an unactivated environment works.
+    """Return the path of a command: beside this Python, else on PATH.
 
-    :raises LaunchError: if it is neither there nor on PATH.
+    :raises LaunchError: if it is in neither place.
     """
     found = program_path(name)
     if found is None:

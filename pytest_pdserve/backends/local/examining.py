@@ -1,4 +1,4 @@
-"""What a session on this machine needs of it."""
+"""Rows of ``pdserve doctor`` for systems that run on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_pdserve.backends.fabric.checking import library_rows
 from pytest_pdserve.backends.fabric.checking import with_libraries
 from pytest_pdserve.backends.fabric.folder import library_versions
 from pytest_pdserve.backends.hosts.facts import list_gpus
-from pytest_pdserve.backends.hosts.runner import keep_port
+from pytest_pdserve.backends.hosts.runner import reserve_port
 from pytest_pdserve.backends.local.gpus import slot_gpus
 from pytest_pdserve.results.compatibility import installed_version
 from pytest_pdserve.results.compatibility import known_packages
@@ -37,10 +37,10 @@ def examine_machine(system: System) -> list[Prerequisite]:
 
 
 def gpus_needed(system: System, vllm: str | None) -> int:
-    """Return how many GPUs the servers of *system* take; 0 where they run on the CPU.
+    """Return how many GPUs the servers of *system* use; 0 if they run on the CPU.
 
-    ``gpus_per_node`` counts a CPU slot as one GPU, so it is vLLM's build that tells, or the KV
-    cache, which lies in the memory of what computes.
+    ``gpus_per_node`` counts a CPU slot as one GPU. Whether servers run on the CPU follows from
+    vLLM's build, or from the memory that holds the KV cache.
 
     :param vllm: version of the vLLM installed here.
     """
@@ -52,7 +52,7 @@ def gpus_needed(system: System, vllm: str | None) -> int:
 
 
 def ports_row(system: System) -> Prerequisite:
-    """Return the row of ports that are free, as many as one instance on each node needs."""
+    """Return the row of free ports: enough for one instance on each node."""
     scheme, nodes = system.ports, system.cluster.nodes
     needed = {
         "http": nodes + 2,  # the router has one for its metrics too
@@ -61,7 +61,7 @@ def ports_row(system: System) -> Prerequisite:
     }
     bases = {"http": scheme.http, "side_channel": scheme.side_channel, "rpc": scheme.rpc}
     found = {
-        kind: _free(range(base, min(base + scheme.span, 65536)), needed[kind])
+        kind: _count_free(range(base, min(base + scheme.span, 65536)), needed[kind])
         for kind, base in bases.items()
     }
     lacking = [kind for kind in needed if found[kind] < needed[kind]]
@@ -76,13 +76,13 @@ def ports_row(system: System) -> Prerequisite:
     )
 
 
-def _free(ports: Iterable[int], enough: int) -> int:
-    """How many of *ports* are free, at most *enough*."""
+def _count_free(ports: Iterable[int], enough: int) -> int:
+    """Return how many of *ports* are free, at most *enough*."""
     free = 0
     for port in ports:
         if free == enough:
             break
-        if (kept := keep_port(port)) is not None:
-            kept.close()
+        if (reserved := reserve_port(port)) is not None:
+            reserved.close()
             free += 1
     return free

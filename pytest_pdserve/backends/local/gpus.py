@@ -1,4 +1,4 @@
-"""Which GPUs of this machine a session may have, and the locks that keep two sessions apart."""
+"""Chooses GPUs of this machine for a session, and locks them against other sessions."""
 
 from __future__ import annotations
 
@@ -22,46 +22,45 @@ from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import System
 
 _IDLE_GIB = 1.0
-"""Memory in use on a GPU that nobody computes on, at most: a display, a persistent driver."""
+"""Maximum memory in use on an idle GPU, e.g. by a display or a persistent driver."""
 _PEER = struct.Struct("3i")
 """``struct ucred`` of the kernel: process, user, group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleGpu:
-    """A GPU, or a slice, that this session may use."""
+    """A GPU, or a MIG slice, that this session may use."""
 
     gpu: Gpu
-    """What it is."""
     name: str
-    """As ``CUDA_VISIBLE_DEVICES`` names it: a number, or the id of a slice."""
+    """As in ``CUDA_VISIBLE_DEVICES``: a number, or the UUID of a slice."""
 
 
 def slot_gpus(system: System) -> int:
-    """Return how many GPUs of this machine the slots of *system* have; 0 if none of their own."""
+    """Return how many GPUs of this machine the slots of *system* have; 0 without own GPUs."""
     cluster = system.cluster
     return cluster.nodes * cluster.gpus_per_node if cluster.device == "gpu" else 0
 
 
-def visible_gpus(gpus: Sequence[Gpu], said: str | None) -> tuple[VisibleGpu, ...]:
-    """Return the GPUs that a process with ``CUDA_VISIBLE_DEVICES`` = *said* may use, in its order.
+def visible_gpus(gpus: Sequence[Gpu], devices: str | None) -> tuple[VisibleGpu, ...]:
+    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` = *devices* makes visible, in its order.
 
-    :param said: numbers, or beginnings of ids as CUDA takes them; None shows all.
-    :raises ConfigError: if it names one that is not there, where CUDA would silently stop reading.
+    :param devices: numbers, or prefixes of UUIDs as CUDA accepts them; None shows all GPUs.
+    :raises ConfigError: if one does not exist; CUDA would silently ignore it and all after it.
     """
-    if said is None:
+    if devices is None:
         return tuple(_visible(gpu) for gpu in gpus)
-    names = [name.strip() for name in said.split(",") if name.strip()]
+    names = [name.strip() for name in devices.split(",") if name.strip()]
     if names in ([], ["-1"], ["NoDevFiles"]):
         return ()
     found: list[VisibleGpu] = []
     for name in names:
         matching = [gpu for gpu in gpus if _is_named(gpu, name)]
         if not matching:
-            known = ", ".join(_visible(gpu).name for gpu in gpus) or "none"
+            existing = ", ".join(_visible(gpu).name for gpu in gpus) or "none"
             raise ConfigError(
-                f"{GPUS_VARIABLE} = {said!r} names {name!r}, which is not a GPU of this machine "
-                f"({known}); change or unset it"
+                f"{GPUS_VARIABLE} = {devices!r} names {name!r}, which is not a GPU of this machine "
+                f"({existing}); change or unset it"
             )
         found += [_visible(gpu) for gpu in matching if _visible(gpu) not in found]
     return tuple(found)
@@ -80,7 +79,7 @@ def _is_named(gpu: Gpu, name: str) -> bool:
 def planned_gpus(system: System, environment: Mapping[str, str]) -> tuple[VisibleGpu, ...]:
     """Return the GPUs that the slots of *system* would have if all were free.
 
-    Where this machine shows fewer, numbers stand for them.
+    If this machine has fewer, the result has placeholders with consecutive numbers.
     """
     needed = slot_gpus(system)
     if not needed:
@@ -91,16 +90,16 @@ def planned_gpus(system: System, environment: Mapping[str, str]) -> tuple[Visibl
         visible = ()
     if len(visible) >= needed:
         return visible[:needed]
-    return tuple(_unseen(number) for number in range(needed))
+    return tuple(_placeholder(number) for number in range(needed))
 
 
-def _unseen(number: int) -> VisibleGpu:
+def _placeholder(number: int) -> VisibleGpu:
     gpu = Gpu(index=number, uuid="", gpu_uuid="", name="", bus_id="", memory_gib=0.0, used_gib=0.0)
     return VisibleGpu(gpu=gpu, name=str(number))
 
 
 def check_gpus(system: System, environment: Mapping[str, str]) -> None:
-    """Refuse a system whose slots have more GPUs than this machine shows, or GPUs set twice.
+    """Raise if this machine shows fewer GPUs than *system* needs, or the system file sets them.
 
     :raises PlacementError: with both numbers.
     :raises ConfigError: if the system file sets ``CUDA_VISIBLE_DEVICES``.
@@ -116,7 +115,7 @@ def check_gpus(system: System, environment: Mapping[str, str]) -> None:
             )
     try:
         visible = visible_gpus(find_gpus(), environment.get(GPUS_VARIABLE))
-        why = _shown(environment)
+        why = _devices_text(environment)
     except NoGpusError as error:
         visible, why = (), f"{error}"
     if len(visible) < needed:
@@ -128,20 +127,20 @@ def check_gpus(system: System, environment: Mapping[str, str]) -> None:
         )
 
 
-def _shown(environment: Mapping[str, str]) -> str:
-    said = environment.get(GPUS_VARIABLE)
-    return "all that NVML shows" if said is None else f"{GPUS_VARIABLE} = {said!r}"
+def _devices_text(environment: Mapping[str, str]) -> str:
+    devices = environment.get(GPUS_VARIABLE)
+    return "all that NVML shows" if devices is None else f"{GPUS_VARIABLE} = {devices!r}"
 
 
 @contextlib.contextmanager
 def holding_gpus(
     system: System, environment: Mapping[str, str]
 ) -> Iterator[tuple[VisibleGpu, ...]]:
-    """Hold as many free GPUs as the slots of *system* have, the first ones, until the end.
+    """Lock the first free GPUs, as many as the slots of *system* need, until the block ends.
 
-    A session that is killed holds none: the kernel ends the locks with it.
+    The kernel releases the locks of a session that is killed.
 
-    :raises AllocationError: if too few are free, naming each that is not and who uses it.
+    :raises AllocationError: if too few are free, naming each GPU in use and its users.
     """
     needed = slot_gpus(system)
     if not needed:
@@ -172,7 +171,7 @@ def holding_gpus(
 
 
 def _in_use(gpu: Gpu) -> str:
-    """Return who uses a GPU; empty if nobody does."""
+    """Return which processes use a GPU, for a message; empty if it is idle."""
     if gpu.users:
         return "is in use by " + ", ".join(
             process_text(user.pid)
@@ -180,7 +179,7 @@ def _in_use(gpu: Gpu) -> str:
             for user in gpu.users
         )
     if gpu.used_gib is None:
-        return "does not tell how much of its memory is in use, so it may be another's"
+        return "does not report its memory in use, so another process may be using it"
     if gpu.used_gib > _IDLE_GIB:
         return (
             f"has {gpu.used_gib:.1f} of {gpu.memory_gib:.0f} GiB in use, by processes that are not "
@@ -190,10 +189,10 @@ def _in_use(gpu: Gpu) -> str:
 
 
 def _lock(gpu: Gpu, held: contextlib.ExitStack) -> str:
-    """Lock a GPU until *held* closes; return by whom it is locked already, or the empty string.
+    """Lock a GPU until *held* closes; return which session has locked it, empty on success.
 
-    A socket in the abstract name space: nobody can have it twice, it ends with its process, and
-    the kernel tells who has it.
+    The lock is an abstract Unix socket: its name can be bound only once, it ends with its process,
+    and the kernel reports its owner.
     """
     name = f"\0pdserve-gpu-{gpu.uuid}"
     lock = socket.socket(socket.AF_UNIX)
@@ -221,10 +220,10 @@ def _holder(name: str) -> str:
 def shares_of_cores(
     groups: Sequence[Sequence[VisibleGpu]], usable: Sequence[int]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return for each slot the cores next to its GPUs, shared with the slots of the same cores.
+    """Return the CPU cores of each slot: those next to its GPUs, shared among slots there.
 
-    The first core of *usable* is left to router and client. With fewer than two cores a slot, or
-    where the kernel does not tell, a slot is not pinned.
+    The first core of *usable* is left to router and client. A slot is not pinned if it would get
+    fewer than two cores, or if the kernel does not report which cores are near.
 
     :param groups: GPUs of each slot.
     :param usable: cores that this process may use.
@@ -248,9 +247,9 @@ def _near_cores(group: Sequence[VisibleGpu], usable: Sequence[int]) -> tuple[int
 
 
 def parse_cores(text: str) -> tuple[int, ...]:
-    """Return the cores of a list as the kernel writes it, e.g. ``0-3,8``.
+    """Parse a list of cores as the kernel writes it, e.g. ``0-3,8``.
 
-    :raises ValueError: if it is not one.
+    :raises ValueError: if *text* is not such a list.
     """
     cores: list[int] = []
     for part in text.strip().split(","):

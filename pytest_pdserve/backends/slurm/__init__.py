@@ -1,4 +1,4 @@
-"""Nodes of a Slurm cluster, in a job of the session's or in one that runs already."""
+"""The backend ``slurm``: nodes of a Slurm cluster, in a new job or in a running one."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from pytest_pdserve.values.system import System
 
 
 class SlurmBackend(Backend):
-    """Nodes from Slurm."""
+    """Runs servers on nodes of a Slurm job."""
 
     name = "slurm"
     tables: Mapping[str, type] = {"slurm": SlurmSpec, "preflight": Preflight}
     takes_jobs = True
 
     def check_file(self, system: System) -> None:
-        """Refuse an address that no other node reaches, and GPUs that no node has."""
+        """Raise if the file has an address that other nodes cannot reach, or too many GPUs."""
         check_cluster(system.cluster, system.table("preflight", Preflight))
 
     def check(self, system: System) -> None:
-        """Refuse an installation without submitit, and a machine without Slurm's commands."""
+        """Raise if submitit or Slurm's commands are missing."""
         if importlib.util.find_spec("submitit") is None:
             raise ConfigError(
                 f"system {system.name!r} needs submitit, which is not installed; "
@@ -48,14 +48,14 @@ class SlurmBackend(Backend):
             )
 
     def examine(self, system: System) -> Sequence[Prerequisite]:
-        """Return what this login node has, and what nodes will be asked for."""
+        """Return the rows of this login node, and of what nodes must have."""
         from pytest_pdserve.backends.slurm.examining import examine_cluster
 
         return examine_cluster(system)
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[Allocation]:
-        """Hold the nodes of a job: one that is submitted, or one that runs already."""
+        """Acquire the nodes of a new job, or of a running one."""
         from pytest_pdserve.backends.slurm.job import acquired
 
         with acquired(
@@ -64,19 +64,19 @@ class SlurmBackend(Backend):
             yield nodes
 
     def describe_hardware(self, system: System) -> Mapping[str, str]:
-        """Return the login node's hardware, until the nodes have told theirs."""
+        """Return the login node's hardware: that of the nodes is not known yet."""
         return describe_hardware()
 
     def has_gpus(self, system: System) -> bool | None:
-        """Return whether the preflight asks for GPUs, or the job for any as a resource."""
-        asked = system.table("preflight", Preflight).gpus
-        if asked is not None:
-            return asked > 0
+        """Return whether ``[preflight] gpus`` or ``[slurm] gres`` requires GPUs; else None."""
+        required = system.table("preflight", Preflight).gpus
+        if required is not None:
+            return required > 0
         return True if "gpu" in (system.table("slurm", SlurmSpec).gres or "") else None
 
     def plan_lines(self, system: System) -> Sequence[str]:
-        """Return the parameters of the job."""
+        """Return the parameters of the job, as lines."""
         spec = system.table("slurm", SlurmSpec)
         nodes = system.cluster.nodes + spec.client_node
-        asked = job_parameters(spec, name="pdserve-{user}@{host}-{run}", nodes=nodes)
-        return ["sbatch, by submitit", *(f"  {k} = {v}" for k, v in asked.items())]
+        parameters = job_parameters(spec, name="pdserve-{user}@{host}-{run}", nodes=nodes)
+        return ["sbatch, by submitit", *(f"  {k} = {v}" for k, v in parameters.items())]

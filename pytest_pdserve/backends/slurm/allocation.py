@@ -1,4 +1,4 @@
-"""Steps on the nodes of a Slurm job: servers, client and whatever else a session runs there."""
+"""The allocation of the backend ``slurm``: runs servers and client as steps of a job."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from pytest_pdserve.backends.slurm.holder import holder_argv
 from pytest_pdserve.backends.slurm.holder import read_reports
 from pytest_pdserve.backends.slurm.job_step import JobStep
 from pytest_pdserve.backends.slurm.job_step import SlurmProcess
-from pytest_pdserve.backends.slurm.job_step import srun_said
+from pytest_pdserve.backends.slurm.job_step import srun_errors
 from pytest_pdserve.backends.slurm.job_step import write_step
 from pytest_pdserve.backends.slurm.options import NodeFacts
 from pytest_pdserve.backends.slurm.options import SlurmSpec
@@ -62,20 +62,20 @@ from pytest_pdserve.values.system import System
 
 _POLL_S = 0.2
 _STEP_S = 60.0
-"""For a step to start; where it makes its container first (pyxis), ``limits.ready_s``."""
-_NAME = 80
-"""Characters of a command's name in file names; that of a client has a whole workload in it."""
-_AGAIN_S = 1.0
-"""Before a step that Slurm refused is asked for again."""
+"""Timeout for a step to start; with pyxis, which creates the container, ``limits.ready_s``."""
+_MAX_NAME = 80
+"""Maximum characters of a command's name in file names: a client's includes its workload."""
+_RETRY_S = 1.0
+"""Wait before a step that Slurm refused is tried again."""
 _END_S = GONE_S + CLEANUP_S
-"""For a step to end, beside the grace of its processes."""
+"""Timeout for a step to end, in addition to ``limits.stop_s``."""
 _DIAGNOSIS_S = 60.0
-_TELL_S = 20.0
-"""For nodes to tell what their interfaces count: one of them may ask ``fi_info`` for 10 s."""
+_QUERY_S = 20.0
+"""Timeout for nodes to report counters of their interfaces: ``fi_info`` may take 10 s."""
 
 
 class SlurmAllocation:
-    """Nodes of a running job."""
+    """The nodes of a running job."""
 
     kind = "slurm"
 
@@ -121,7 +121,7 @@ class SlurmAllocation:
             shutil.copy(str(module.__file__), folder)
 
     def describe(self) -> dict[str, Any]:
-        """What records keep: the job, its nodes, and what it took to get them."""
+        """Return what records store: the job, its nodes, and how they were acquired."""
         contained = {"image": self._image.name, "image_digest": self._image.digest}
         return {
             "kind": self.kind,
@@ -134,13 +134,13 @@ class SlurmAllocation:
         }
 
     def describe_nodes(self) -> dict[str, str]:
-        """Hardware of the nodes; where they differ, all values."""
-        return _joined([seen.host for seen in self._facts])
+        """Return the hardware of the nodes; where they differ, all values."""
+        return _merged([seen.host for seen in self._facts])
 
     def find_versions(self) -> dict[str, str]:
-        """What is installed on the nodes, in their containers where they have them.
+        """Return the versions installed on the nodes, or in their containers.
 
-        :raises LaunchError: if no node can tell.
+        :raises LaunchError: if the first node cannot report them.
         """
         python = "python3" if self._system.container.contained else sys.executable
         installed = versions_of(
@@ -152,12 +152,12 @@ class SlurmAllocation:
             stop=self.stop,
             progress=self._progress,
         )
-        return {**_joined([seen.versions for seen in self._facts]), **installed}
+        return {**_merged([seen.versions for seen in self._facts]), **installed}
 
     def make_image_present(self, progress: Progress) -> None:
-        """Have all nodes load or pull the image, at the same time.
+        """Load or pull the image on all nodes, at the same time.
 
-        :raises AllocationError: naming nodes that could not, or have another image.
+        :raises AllocationError: naming nodes that failed, or that have different images.
         """
         self._image = make_image_present(
             self._system.container,
@@ -172,7 +172,7 @@ class SlurmAllocation:
         self.containment = replace(self.containment, image=self._image.name)
 
     def claim(self, node: str, port: int) -> bool:
-        """Whether a plan may use *port* of *node*; the node itself has the last word at start."""
+        """Reserve *port* of *node* in the plan; whether it is free shows when a step starts."""
         key = self._port(node, port)
         if key in self._refused or key in self._planned:
             return False
@@ -189,7 +189,7 @@ class SlurmAllocation:
         self, commands: Sequence[Command], logs: Sequence[Path], secrets: Mapping[str, str]
     ) -> tuple[SlurmProcess, ...]:
         self._count += 1
-        name = commands[0].file_name[:_NAME]
+        name = commands[0].file_name[:_MAX_NAME]
         stem = self._folder / "steps" / f"{self._count:03d}-{name}"
         items, errors = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.srun.log")
         self._write_step(items, commands, logs)
@@ -216,16 +216,16 @@ class SlurmAllocation:
             except BaseException as error:
                 refused = isinstance(error, LaunchError) and step.refused
                 self._stop_step(step, step.processes)
-                self._remember_taken(step)
+                self._exclude_taken_ports(step)
                 if not refused:
                     raise
                 self.check(fresh=True)
                 if time.monotonic() > deadline:
                     raise
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_S)
 
     def _write_step(self, items: Path, commands: Sequence[Command], logs: Sequence[Path]) -> None:
-        """Write what each node runs, and what all of them watch, to the file *items*."""
+        """Write the step file *items*: the command of each node, and the shared settings."""
         write_step(
             items,
             commands,
@@ -238,10 +238,11 @@ class SlurmAllocation:
             },
         )
 
-    def _remember_taken(self, step: JobStep) -> None:
-        """Pass over what is taken, and as many ports more as this job's number says.
+    def _exclude_taken_ports(self, step: JobStep) -> None:
+        """Exclude the ports that are taken, and a number of ports after them.
 
-        Two sessions that find each other's ports would meet again on the next ones.
+        The number depends on the job ID: two sessions that found each other's ports would
+        otherwise collide again on the next ones.
         """
         stride = 4 * (1 + int(self._job) % 8)
         taken = [(p.command.node, port) for p in step.processes for port in p.taken]
@@ -252,7 +253,7 @@ class SlurmAllocation:
             self._planned.clear()
 
     def stop(self, processes: Sequence[Process]) -> None:
-        """End *processes*, all at once, and their steps with them."""
+        """End *processes* together, and steps of which none is left."""
         ours = [process for process in processes if isinstance(process, SlurmProcess)]
         failures = []
         for step in [w for w in self._steps if any(p.step is w for p in ours)]:
@@ -265,55 +266,53 @@ class SlurmAllocation:
             raise failures[0]
 
     def check(self, *, fresh: bool = False) -> None:
-        """Make sure that job and nodes are there.
+        """Raise if the job has ended or a node is lost.
 
-        :raises AllocationError: naming the node, or what became of the job.
+        :raises AllocationError: naming the node, or the job's state.
         """
-        trouble = self._watch.look() if fresh else self._watch.trouble
+        trouble = self._watch.check() if fresh else self._watch.trouble
         if trouble:
             raise AllocationError(trouble)
 
     def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
-        """Nothing: GPUs of other machines are not watched."""
+        """Watch nothing: GPUs of other machines are not sampled."""
         return unwatched()
 
     def read_fabric(self) -> Sequence[FabricState]:
-        """What the RDMA interfaces of all nodes have counted, asked in one step.
-
-        No node is asked where none showed a device of RDMA or EFA's software when it was acquired.
-        """
+        """Return the counters of all nodes' RDMA interfaces, read in one step, if there are any."""
         if not any(has_interfaces(seen) for seen in self._facts):
             return ()
         provider = () if self._endpoints else (provider_asked(self._system),)
         argv = (sys.executable, str(self._folder / "efa.py"), *provider)
         nodes = [host.name for host in self.hosts]
-        found = self._tell([Command(name="interfaces", node=node, argv=argv) for node in nodes])
-        states = {node: said for node, said in found.items() if said.get("counters")}
-        self._endpoints |= {node: said["endpoints"] for node, said in states.items() if provider}
+        answers = self._query([Command(name="interfaces", node=node, argv=argv) for node in nodes])
+        states = {node: answer for node, answer in answers.items() if answer.get("counters")}
+        if provider:
+            self._endpoints |= {node: state["endpoints"] for node, state in states.items()}
         return tuple(
-            fabric_state(node, said["counters"], self._endpoints.get(node, ()))
-            for node, said in states.items()
+            fabric_state(node, state["counters"], self._endpoints.get(node, ()))
+            for node, state in states.items()
         )
 
-    def _tell(self, commands: Sequence[Command]) -> dict[str, dict[str, Any]]:
-        """Run *commands*, one a node; return the object that each has printed, by node."""
+    def _query(self, commands: Sequence[Command]) -> dict[str, dict[str, Any]]:
+        """Run *commands*, one per node; return the JSON object that each has printed, by node."""
         folder = Path(tempfile.mkdtemp(prefix=f"{commands[0].name}-", dir=self._folder))
         logs = [folder / f"{command.node}.log" for command in commands]
         try:
             processes = self._start_step(commands, logs, {})
         except LaunchError:
-            return {}  # a node that starts nothing is found by others
+            return {}  # a node that cannot start a step is detected elsewhere
         try:
-            deadline = time.monotonic() + _TELL_S
+            deadline = time.monotonic() + _QUERY_S
             while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
         finally:
             self.stop(processes)
-        said = {c.node: last_object(log) for c, log in zip(commands, logs, strict=True)}
-        return {node: each for node, each in said.items() if each is not None}
+        answers = {c.node: last_object(log) for c, log in zip(commands, logs, strict=True)}
+        return {node: answer for node, answer in answers.items() if answer is not None}
 
     def diagnose(self) -> None:
-        """Ask Slurm, and then every node what it still has.
+        """Query Slurm, and then every node for the devices that it still has.
 
         :raises AllocationError: naming the node and what it lost.
         """
@@ -323,10 +322,10 @@ class SlurmAllocation:
             folder = Path(tempfile.mkdtemp(prefix="diagnosis-", dir=self._folder))
             self._survey(folder, nodes)
         except (OSError, LaunchError):
-            return  # trouble of this machine, such as a full disk, says nothing of nodes
+            return  # a fault of this machine, such as a full disk, is no evidence about nodes
         after = read_reports(folder, nodes)
         if not after:
-            return  # no step was made at all: that says nothing of any node
+            return  # no step started anywhere, which is no evidence about a node
         troubles = [
             f"node {before.node} {', '.join(losses)}"
             for before in self._facts
@@ -334,12 +333,12 @@ class SlurmAllocation:
         ]
         troubles += [f"node {node} starts no more steps" for node in nodes if node not in after]
         if troubles and len(after) < len(nodes):
-            troubles.append(f"srun says:\n{srun_said(folder / 'srun.log')}")
+            troubles.append(f"srun says:\n{srun_errors(folder / 'srun.log')}")
         if troubles:
             raise AllocationError("; ".join(troubles))
 
     def _survey(self, folder: Path, nodes: Sequence[str]) -> None:
-        """Have every node report anew into *folder*."""
+        """Run a step in which every node writes a new report into *folder*."""
         argv = holder_argv("report", replace(self._config, folder=str(folder)))
         with (folder / "srun.log").open("wb") as log:
             srun = self._groups.start(
@@ -355,7 +354,7 @@ class SlurmAllocation:
         self._groups.stop([srun.pid], grace_s=1.0)
 
     def release(self) -> None:
-        """End every step; the job is ended by who asked for it."""
+        """End every step; :class:`~.job.Job` ends the job."""
         for step in list(self._steps):
             with contextlib.suppress(LaunchError):
                 self._stop_step(step, step.processes)
@@ -370,14 +369,14 @@ class SlurmAllocation:
 
 
 def step_environment() -> dict[str, str]:
-    """What steps inherit: this environment, with the programs beside this Python found first."""
-    found = controller.environment()
-    beside = str(Path(sys.executable).parent)
-    return {**found, "PATH": os.pathsep.join([beside, found.get("PATH", os.defpath)])}
+    """Return the environment of steps: this one, with this Python's folder first on PATH."""
+    env = controller.environment()
+    folder = str(Path(sys.executable).parent)
+    return {**env, "PATH": os.pathsep.join([folder, env.get("PATH", os.defpath)])}
 
 
 def _servers_and_client(nodes: Sequence[Host], system: System) -> tuple[tuple[Host, ...], str]:
-    """Return the nodes of servers, and the client's: the last if it has its own, else the first."""
+    """Return the nodes of servers, and the client's: the last node or, if shared, the first."""
     own = system.table("slurm", SlurmSpec).client_node
     return tuple(nodes[:-1] if own else nodes), nodes[-1 if own else 0].name
 
@@ -391,8 +390,8 @@ def _host(seen: NodeFacts) -> Host:
     )
 
 
-def _joined(tables: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """One value per key; where tables differ, all of them."""
+def _merged(tables: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return all keys of *tables* with their values; where tables differ, all values in one."""
     keys = dict.fromkeys(key for table in tables for key in table)
     return {
         key: " | ".join(sorted({table[key] for table in tables if key in table})) for key in keys

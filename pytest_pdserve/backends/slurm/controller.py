@@ -1,4 +1,4 @@
-"""Questions to Slurm's controller, answered quietly; the only place that runs its commands."""
+"""Runs Slurm's commands to query jobs and nodes, and watches a job."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ _ENDING_S = 10.0
 
 
 def missing_programs() -> tuple[str, ...]:
-    """Commands of Slurm that are not on PATH."""
+    """Return the Slurm commands that are not on PATH."""
     return tuple(name for name in PROGRAMS if shutil.which(name) is None)
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without what would steer Slurm's commands."""
+    """Return this process's environment without variables that change Slurm's commands."""
     return clean_environment(os.environ)
 
 
 class Controller:
-    """The controller of one cluster, asked by Slurm's commands.
+    """Queries the Slurm controller of one cluster.
 
-    :param cluster: its name; empty is the login node's own.
+    :param cluster: name of the cluster; empty is the login node's own.
     :param meanwhile: called every second while a command does not answer.
     """
 
     def __init__(self, cluster: str = "", meanwhile: Callable[[], None] = lambda: None) -> None:
         self.cluster = cluster
-        self.complaint = ""
-        """What the last command that failed said."""
+        self.error = ""
+        """Last error line of the last command that failed."""
         self._meanwhile = meanwhile
 
     def ask(self, argv: Sequence[str]) -> str | None:
-        """What a command of Slurm prints; None if the controller does not answer."""
+        """Run a Slurm command; return its output, or None if the controller does not answer."""
         try:
             process = subprocess.Popen(
                 on_cluster(argv, self.cluster),
@@ -69,22 +69,22 @@ class Controller:
                 errors="replace",
             )
         except OSError as error:
-            self.complaint = str(error)
+            self.error = str(error)
             return None
         with process:
             try:
-                answer, said = self._answer(process)
+                answer, errors = self._answer(process)
             except BaseException:
                 process.kill()
                 raise
-        if process.returncode != 0 and "Invalid job id" not in said:
-            lines = [line.strip() for line in said.splitlines() if line.strip()]
-            self.complaint = lines[-1] if lines else f"{argv[0]} exited with {process.returncode}"
+        if process.returncode != 0 and "Invalid job id" not in errors:
+            lines = [line.strip() for line in errors.splitlines() if line.strip()]
+            self.error = lines[-1] if lines else f"{argv[0]} exited with {process.returncode}"
             return None
         return answer
 
     def _answer(self, process: subprocess.Popen[str]) -> tuple[str, str]:
-        """Return what a command prints, and what it complains of; it is killed if it takes long."""
+        """Return standard output and error of a command, which is killed after a timeout."""
         deadline = time.monotonic() + _ANSWER_S
         while time.monotonic() < deadline:
             try:
@@ -96,35 +96,35 @@ class Controller:
         return answer, f"no answer within {_ANSWER_S:g} s"
 
     def job_state(self, job: str) -> JobState | None:
-        """State of a job; None if the controller does not answer."""
-        said = self.ask(state_argv(job))
-        return parse_state(said) if said is not None else None
+        """Return the state of a job; None if the controller does not answer."""
+        output = self.ask(state_argv(job))
+        return parse_state(output) if output is not None else None
 
     def node_states(self, nodes: Sequence[str], partition: str = "") -> tuple[NodeState, ...]:
-        """States of nodes, or of all of a partition; none if the controller does not answer.
+        """Return the states of nodes, or of a whole partition; empty if there is no answer.
 
         :param nodes: names or host lists.
         """
         return parse_nodes(self.ask(nodes_argv(nodes, partition)) or "")
 
     def queue_place(self, job: str, partition: str) -> tuple[int, int] | None:
-        """Position among the waiting jobs of its partition, and how many those are."""
-        said = self.ask(queue_argv(partition)) if partition else None
-        return parse_queue(said, job) if said is not None else None
+        """Return the position of a job in its partition's queue, from 1, and the queue's length."""
+        output = self.ask(queue_argv(partition)) if partition else None
+        return parse_queue(output, job) if output is not None else None
 
     def expand(self, host_list: str) -> tuple[str, ...]:
-        """Single names of a host list."""
+        """Return the single names of a host list."""
         return tuple((self.ask(expand_argv(host_list)) or "").split())
 
     def cancel(self, job: str) -> None:
-        """End a job; one that has ended already is no matter."""
+        """Cancel a job; do nothing if it has ended."""
         self.ask(cancel_argv(job))
 
 
 class Watch:
-    """Looks at job and nodes every few seconds, beside what the session does.
+    """Checks a job and its nodes every few seconds, in a thread.
 
-    :param limit: the job's time limit, and where that is set; empty if not known.
+    :param limit: the job's time limit and where it is set, for messages; empty if unknown.
     :param read_log: returns the end of the job's log.
     """
 
@@ -151,13 +151,13 @@ class Watch:
 
     @property
     def trouble(self) -> str | None:
-        """What was wrong when last looked."""
+        """Result of the last check; None if it found no trouble."""
         return self._trouble
 
-    def look(self) -> str | None:
-        """See now what is wrong with job or nodes; None if nothing, or nobody answers.
+    def check(self) -> str | None:
+        """Return what is wrong with job or nodes; None if nothing, or without an answer.
 
-        A job that Slurm is just ending is waited for, since then it says why.
+        If Slurm is ending the job, wait until it reports the reason.
         """
         waited = threading.Event()
         state = self._controller.job_state(self._job)
@@ -177,10 +177,10 @@ class Watch:
         return trouble
 
     def end(self) -> None:
-        """Stop looking."""
+        """Stop the checks."""
         self._over.set()
         self._thread.join(timeout=_ANSWER_S)
 
     def _run(self) -> None:
         while not self._over.wait(_WATCH_S):
-            self.look()
+            self.check()

@@ -1,4 +1,4 @@
-"""What a session on a Slurm cluster needs of the login node; nothing is submitted to see it."""
+"""Rows of ``pdserve doctor`` for systems on a Slurm cluster; no job is submitted."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from pytest_pdserve.values.prerequisites import unneeded
 from pytest_pdserve.values.system import System
 
 PARTITION = "Slurm partition"
-_ON_NODES = "nodes tell once they are held"
+_ON_NODES = "checked on the nodes of the job"
 _PARTITIONS = ("sinfo", "--noheader", "--format=%P|%a|%F")
-_NOT_ASKED = "not asked: commands are missing"
+_NO_COMMANDS = "Slurm commands are missing"
+_NO_CHECK = "nodes are not checked"
 Ask = Callable[[Sequence[str]], str | None]
-"""Asks a command of Slurm; None if it does not answer."""
+"""Runs a Slurm command and returns its output; None if the controller does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +32,16 @@ class Partition:
     """One partition of the cluster."""
 
     name: str
-    """Its name."""
     default: bool
-    """Whether jobs go there that name none."""
+    """Whether jobs without a partition go there."""
     up: bool
-    """Whether jobs start there."""
+    """Whether jobs can start there."""
     nodes: int
-    """Its nodes, whatever they do."""
+    """Number of nodes in any state."""
 
 
 def examine_cluster(system: System) -> list[Prerequisite]:
-    """Return a row for each thing that the login node needs, and for what nodes are asked."""
+    """Return the rows of the login node, and of what is checked on the nodes later."""
     missing = controller.missing_programs()
     ask = controller.Controller(system.table("slurm", SlurmSpec).clusters).ask
     return [
@@ -73,30 +73,30 @@ def commands_row(missing: Sequence[str]) -> Prerequisite:
 def slurm_rows(system: System, ask: Ask | None) -> list[Prerequisite]:
     """Return the rows of Slurm's version and of the partition.
 
-    :param ask: asks Slurm; None where its commands are missing.
+    :param ask: None if Slurm's commands are missing.
     """
     if ask is None:
         return [
-            unchecked(what, found=_NOT_ASKED, needed=needed)
+            unchecked(what, found=_NO_COMMANDS, needed=needed)
             for what, needed in (("Slurm", "any version"), (PARTITION, _nodes_text(system)))
         ]
     version = parse_version(ask(["sinfo", "--version"]) or "")
-    told = (
-        unchecked("Slurm", found="does not tell its version", needed="any version")
+    row = (
+        unchecked("Slurm", found="reports no version", needed="any version")
         if version is None
         else software.package_row(known_packages()["Slurm"], version, advice="")
     )
-    return [told, partition_row(system, ask(_PARTITIONS))]
+    return [row, partition_row(system, ask(_PARTITIONS))]
 
 
 def parse_version(text: str) -> str | None:
-    """Return the version of ``sinfo --version``, e.g. of ``slurm-wlm 22.05.8``; None of others."""
+    """Return the version in ``sinfo --version``, e.g. ``slurm-wlm 22.05.8``; None if invalid."""
     words = text.split()
     return words[1] if len(words) == 2 and words[0].startswith("slurm") else None
 
 
 def parse_partitions(text: str) -> dict[str, Partition]:
-    """Read what ``sinfo`` prints of partitions, by their names; other lines are passed over."""
+    """Parse the partitions in ``sinfo``'s output, by name; other lines are skipped."""
     found = {}
     for line in text.splitlines():
         name, up, nodes = [*line.strip().split("|"), "", ""][:3]
@@ -109,29 +109,29 @@ def parse_partitions(text: str) -> dict[str, Partition]:
     return found
 
 
-def partition_row(system: System, said: str | None) -> Prerequisite:
+def partition_row(system: System, output: str | None) -> Prerequisite:
     """Return the row of the partition that the session's job would go to.
 
-    :param said: what ``sinfo`` printed of partitions; None if it did not answer.
+    :param output: partitions as ``sinfo`` prints them; None if it did not answer.
     """
     spec = system.table("slurm", SlurmSpec)
-    known = parse_partitions(said or "")
-    asked = (
+    partitions = parse_partitions(output or "")
+    wanted = (
         spec.partition.split(",")
         if spec.partition
-        else [p.name for p in known.values() if p.default]
+        else [p.name for p in partitions.values() if p.default]
     )
-    there = [known[name] for name in asked if name in known]
+    there = [partitions[name] for name in wanted if name in partitions]
     nodes = system.cluster.nodes + spec.client_node
     change = f"set [slurm] partition in {system.source}"
-    found, advice = ", ".join(_words(each) for each in there), ""
-    if said is None:
+    found, advice = ", ".join(_partition_text(each) for each in there), ""
+    if output is None:
         found, advice = (
             "Slurm does not answer",
             "Start slurmctld, or set SLURM_CONF: `sinfo` must answer.",
         )
-    elif len(there) < len(asked) or not there:
-        names = ", ".join(known) or "none"
+    elif len(there) < len(wanted) or not there:
+        names = ", ".join(partitions) or "none"
         found, advice = f"known are {names}", f"Name one of these: {change}."
     elif not any(each.up for each in there):
         advice = f"Wait until it is up, or {change}."
@@ -142,7 +142,7 @@ def partition_row(system: System, said: str | None) -> Prerequisite:
     )
 
 
-def _words(partition: Partition) -> str:
+def _partition_text(partition: Partition) -> str:
     state = "up" if partition.up else "down"
     return f"{partition.name} is {state}, {partition.nodes} nodes"
 
@@ -154,38 +154,39 @@ def _nodes_text(system: System) -> str:
 
 
 def node_rows(system: System) -> list[Prerequisite]:
-    """Return the rows of what only nodes can tell; ``[preflight]`` says what they are asked."""
-    asked = system.table("preflight", Preflight)
+    """Return the rows of what ``[preflight]`` checks on the nodes."""
+    preflight = system.table("preflight", Preflight)
     return [
-        _asked(machine.GPUS, f"{asked.gpus} per node" if asked.gpus else ""),
-        _asked(
+        _node_row(machine.GPUS, f"{preflight.gpus} per node" if preflight.gpus else ""),
+        _node_row(
             machine.FABRIC,
-            ", ".join(f"{count} {pattern}" for pattern, count in asked.devices.items()),
+            ", ".join(f"{count} {pattern}" for pattern, count in preflight.devices.items()),
             "[preflight.devices] so that a node without EFA is replaced"
             if machine.names_efa(system)
             else "",
         ),
-        _asked(machine.MEMORY, f"{asked.memory_gib:g} GiB" if asked.memory_gib else ""),
+        _node_row(machine.MEMORY, f"{preflight.memory_gib:g} GiB" if preflight.memory_gib else ""),
     ]
 
 
-def _asked(what: str, needed: str, better: str = "") -> Prerequisite:
-    """The row of something that nodes are asked for, where they are.
+def _node_row(what: str, needed: str, better: str = "") -> Prerequisite:
+    """Return the row of something that the preflight can check on nodes.
 
-    :param better: what should be set where they are not.
+    :param needed: what the preflight requires; empty if it does not check.
+    :param better: what should be set if it does not check.
     """
     if needed:
         return unchecked(what, found=_ON_NODES, needed=needed)
     if better:
-        return unchecked(what, found="nodes are not asked", needed="yes", advice=f"Set {better}.")
-    return unneeded(what, "nodes are not asked")
+        return unchecked(what, found=_NO_CHECK, needed="yes", advice=f"Set {better}.")
+    return unneeded(what, _NO_CHECK)
 
 
 def engine_row(system: System, ask: Ask) -> Prerequisite:
-    """Return the row of the container engine: pyxis is srun's plugin, others only nodes have."""
+    """Return the row of the container engine; only pyxis, an srun plugin, is checked here."""
     kind = system.container.kind
     if kind == "none":
-        return unneeded(machine.ENGINE, "nodes are not asked")
+        return unneeded(machine.ENGINE, _NO_CHECK)
     if kind != "pyxis":
         return unchecked(machine.ENGINE, found=_ON_NODES, needed=f"container.kind {kind}")
     there = "--container-image" in (ask(["srun", "--help"]) or "")

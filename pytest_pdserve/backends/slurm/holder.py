@@ -1,7 +1,7 @@
-"""What holds an allocation: one process per node that says what its node is, and keeps the lease.
+"""The holder: a process on each node that keeps the job alive, and reports the node's facts.
 
-It ends when the session says so or stops beating; then it removes what the session left on the
-node. submitit runs it in an allocation of our own, ``srun`` in one that we were given.
+It ends when the session is over or sends no more heartbeats; then it removes what the session left
+on the node. submitit runs it in a job of our own, ``srun`` in a job that already runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pytest_pdserve.backends.hosts.facts import run_quietly
 from pytest_pdserve.backends.hosts.runner import Lease
 from pytest_pdserve.backends.hosts.runner import group_lives
 from pytest_pdserve.backends.hosts.runner import started_at
-from pytest_pdserve.backends.slurm.node_facts import look
 from pytest_pdserve.backends.slurm.node_facts import node_name
+from pytest_pdserve.backends.slurm.node_facts import read_node_facts
 from pytest_pdserve.backends.slurm.options import NodeFacts
 
 LEASE = "lease"
@@ -32,24 +32,24 @@ NODES = "nodes"
 MARKS = "groups"
 """Names inside of the session's folder."""
 _POLL_S = 0.5
-_ASKED = 6
-"""Times that the container engine is asked which containers are left."""
+_LIST_ATTEMPTS = 6
+"""How often the container engine is queried for containers that are left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HolderConfig:
-    """What a holder must know; pickled by submitit, or given as JSON."""
+    """Settings of a holder; pickled by submitit, or given as JSON."""
 
     folder: str
-    """Folder of the session that all nodes share."""
+    """Folder of the session, on a file system that nodes share."""
     lease_s: float
-    """Without a heartbeat for this long the session counts as gone, seconds."""
+    """Time without a heartbeat after which the session counts as gone, seconds."""
     interface: str
     """Interface of the node's address; empty is the default route's."""
     devices: Sequence[str]
-    """Globs of device files to look for."""
+    """Globs of device files to report."""
     stop_s: float
-    """From SIGTERM to SIGKILL of what is left, seconds."""
+    """Time between SIGTERM and SIGKILL, seconds."""
     list_containers: Sequence[str] = ()
     """Command that prints the ids of the session's containers; empty without an engine."""
     remove_containers: Sequence[str] = ()
@@ -57,7 +57,7 @@ class HolderConfig:
 
 
 def hold(config: HolderConfig) -> None:
-    """Report this node, keep it while the session beats, and leave it clean."""
+    """Report this node, wait until the session is gone, and clean the node up."""
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
@@ -73,8 +73,8 @@ def hold(config: HolderConfig) -> None:
 
 
 def report(config: HolderConfig) -> None:
-    """Write this node's facts to the shared folder, complete or not at all."""
-    facts = look(node_name(), interface=config.interface, patterns=config.devices)
+    """Write this node's facts to a file in the shared folder, atomically."""
+    facts = read_node_facts(node_name(), interface=config.interface, patterns=config.devices)
     path = Path(config.folder) / NODES / f"{facts.node}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
@@ -83,7 +83,7 @@ def report(config: HolderConfig) -> None:
 
 
 def read_reports(folder: Path, nodes: Sequence[str]) -> dict[str, NodeFacts]:
-    """What :func:`report` wrote of those of *nodes* that have reported so far."""
+    """Return the facts that :func:`report` wrote, of those *nodes* that have reported so far."""
     found = {}
     for node in nodes:
         with contextlib.suppress(OSError, ValueError, RecursionError):  # malformed, too
@@ -93,7 +93,7 @@ def read_reports(folder: Path, nodes: Sequence[str]) -> dict[str, NodeFacts]:
 
 
 def end_marked(marks: Path, node: str, stop_s: float) -> None:
-    """End groups that runners of this session started on *node* and could not end themselves."""
+    """End the groups on *node* whose runner was killed before it could end them."""
     left = {}
     for mark in marks.glob(f"{node}.*"):
         group = int(mark.suffix[1:])
@@ -112,11 +112,11 @@ def end_marked(marks: Path, node: str, stop_s: float) -> None:
 
 
 def remove_containers(listing: Sequence[str], removing: Sequence[str]) -> None:
-    """Remove the containers that *listing* names, and no others, until it names none.
+    """Remove the containers that the command *listing* prints, until it prints none.
 
-    A busy container engine may fail to answer, so it is asked several times.
+    A busy container engine may fail to answer, so it is queried several times.
     """
-    for _ in range(_ASKED if listing else 0):
+    for _ in range(_LIST_ATTEMPTS if listing else 0):
         answer = run_quietly(listing)
         ids = answer.split() if answer is not None else []
         if ids:
@@ -126,14 +126,17 @@ def remove_containers(listing: Sequence[str], removing: Sequence[str]) -> None:
         threading.Event().wait(_POLL_S)
 
 
-def holder_argv(what: str, config: HolderConfig) -> list[str]:
-    """Command that does *what*, ``hold`` or ``report``, on a node."""
+def holder_argv(action: str, config: HolderConfig) -> list[str]:
+    """Return the command that runs :func:`hold` or :func:`report` on a node.
+
+    :param action: ``hold`` or ``report``.
+    """
     module = "pytest_pdserve.backends.slurm.holder"
-    return [sys.executable, "-m", module, what, json.dumps(asdict(config))]
+    return [sys.executable, "-m", module, action, json.dumps(asdict(config))]
 
 
 def main() -> None:
-    """Do the config given as JSON in the last argument; ``report`` before it only reports."""
+    """Run the action of the first argument with the configuration of the last, given as JSON."""
     config = HolderConfig(**json.loads(sys.argv[-1]))
     if sys.argv[1] == "report":
         report(config)

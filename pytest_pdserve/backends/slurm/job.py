@@ -1,4 +1,4 @@
-"""Nodes from Slurm: a job that holds them for one session, or one that runs already."""
+"""Acquires nodes from Slurm: submits a job for the session, or uses a running one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from pytest_pdserve.values.system import System
 
 _POLL_S = 0.2
 _HOLDERS_S = 5.0
-"""For holders to leave by themselves, and their job to complete."""
+"""Time for holders to end by themselves, and for their job to complete."""
 _CANCEL_S = 15.0
 
 
@@ -58,16 +58,17 @@ _CANCEL_S = 15.0
 def acquired(
     system: System, *, folder: Path, job: str | None, progress: Progress
 ) -> Iterator[SlurmAllocation]:
-    """Nodes of *system*, given back on leaving, whatever happens.
+    """Acquire nodes for *system*; give them back when the block ends, also after an exception.
 
     :param folder: the session's own, on a file system that nodes share.
-    :param job: a running job whose nodes are used, or None to submit one.
-    :raises AllocationError: if nodes cannot be had in time, are not fit, or lack the image.
+    :param job: ID of a running job whose nodes are used; None to submit a job.
+    :raises AllocationError: if nodes are not available in time, fail the preflight, or cannot load
+        the image.
     """
     stack = contextlib.ExitStack()
     try:
-        with Heartbeat(progress, "acquiring nodes") as said:
-            allocation = _acquire(stack, system, folder.absolute(), job, said)
+        with Heartbeat(progress, "acquiring nodes") as beat:
+            allocation = _acquire(stack, system, folder.absolute(), job, beat)
         yield allocation
     finally:
         with Heartbeat(progress, "giving the nodes back"):
@@ -78,34 +79,34 @@ def _acquire(
     stack: contextlib.ExitStack,
     system: System,
     folder: Path,
-    job: str | None,
+    job_id: str | None,
     progress: Progress,
 ) -> SlurmAllocation:
-    """Hold nodes until *stack* is closed."""
+    """Acquire nodes, which are released when *stack* is closed."""
     groups = Groups(system.limits.stop_s, folder.parent, progress)
     stack.callback(groups.close)
-    held = Job(system, folder, progress, groups)
-    stack.callback(held.end)
+    job = Job(system, folder, progress, groups)
+    stack.callback(job.end)
     beat = lease.Heartbeat(folder / LEASE, system.table("slurm", SlurmSpec).beat_s)
     stack.callback(beat.end)
-    facts = held.submit() if job is None else held.borrow(job)
+    facts = job.submit() if job_id is None else job.use_running(job_id)
     nodes = [seen.node for seen in facts]
-    watch = held.watch(nodes)
+    watch = job.watch(nodes)
     stack.callback(watch.end)
     allocation = SlurmAllocation(
         system,
         folder,
-        held.id,
+        job.id,
         facts,
         groups=groups,
         watch=watch,
-        described=held.describe(),
-        config=held.config,
-        label=held.label,
+        described=job.describe(),
+        config=job.config,
+        label=job.label,
         progress=progress,
     )
     stack.callback(allocation.release)
-    progress(held.text(nodes))
+    progress(job.text(nodes))
     allocation.make_image_present(progress)
     return allocation
 
@@ -120,27 +121,27 @@ class Job:
         self._system = system
         self._spec = system.table("slurm", SlurmSpec)
         self.time_limit = f"{self._spec.time_limit_min} min (slurm.time_limit_min)"
-        """The job's time limit, and where that is set; empty if not known."""
+        """The job's time limit and where it is set; empty if unknown."""
         self._folder = folder
         self._progress = progress
         self._groups = groups
         self._user = pwd.getpwuid(os.getuid()).pw_name
         self.label = f"{folder.parent.name}-{secrets.token_hex(2)}"
-        """The run and a token: sessions with other runs folders may have the same run id."""
+        """Run id and a random token: sessions with other run folders may have the same run id."""
         self._needed = system.cluster.nodes + self._spec.client_node
-        self._lent = False
+        self._reused = False
         self._time_left = ""
         self._partition = ""
         self._queued_s = 0.0
         self._excluded: dict[str, str] = {}
-        self._owed: Sequence[str] = ()
+        self._cancel_command: Sequence[str] = ()
         self._cancelled = False
-        self._lender: subprocess.Popen[bytes] | None = None
+        self._holder_step: subprocess.Popen[bytes] | None = None
 
     def submit(self) -> tuple[NodeFacts, ...]:
-        """Ask for nodes, wait for them, and let them show that they are fit.
+        """Submit a job, wait for its nodes, and check them; replace nodes that fail.
 
-        :raises AllocationError: if they cannot be had in time, or are not fit.
+        :raises AllocationError: if nodes are not available in time, or fail the preflight.
         """
         for left in range(self._spec.replacements, -1, -1):
             try:
@@ -153,86 +154,88 @@ class Job:
                 raise AllocationError(f"{error} (excluded before: {before})") from error
             if not bad:
                 return tuple(facts.values())
-            said = "; ".join(f"{node} {why}" for node, why in bad.items())
+            failures = "; ".join(f"{node} {why}" for node, why in bad.items())
             if left:
                 self._excluded |= bad
-                self._progress(f"preflight: {said}; asking for other nodes")
+                self._progress(f"preflight: {failures}; requesting other nodes")
                 self.end(patience_s=0.0)
         raise AllocationError(
-            f"preflight: {said}; {self._spec.replacements} times other nodes were asked for "
+            f"preflight: {failures}; other nodes were requested {self._spec.replacements} times "
             "before (slurm.replacements)"
         )
 
-    def borrow(self, job: str) -> tuple[NodeFacts, ...]:
-        """Use nodes of a job that runs already; it is left running.
+    def use_running(self, job: str) -> tuple[NodeFacts, ...]:
+        """Use nodes of a running job, which is not ended with the session.
 
-        :raises AllocationError: if it cannot be used.
+        :raises AllocationError: if the job cannot be used.
         """
         option, clusters = f"--pdserve-job-id {job}", self._spec.clusters
         if is_ambiguous(clusters):
             raise AllocationError(
                 f"{option}: [slurm] parameters.clusters in {self._system.source} is {clusters!r}, "
-                "and every cluster has a job of that number: name the one of the job"
+                "and each cluster numbers its own jobs; set it to the cluster of the job"
             )
         self.cluster = clusters
         controller = Controller(self.cluster)
         state = controller.job_state(job)
         if state is None:
             raise AllocationError(
-                f"{option}: Slurm's controller does not answer: {controller.complaint}"
+                f"{option}: Slurm's controller does not answer: {controller.error}"
             )
         nodes = controller.expand(state.nodes) if state.nodes else ()
         check_reusable(job, state, user=self._user, nodes=len(nodes), needed=self._needed)
-        self.id, self._lent, self._partition = job, True, state.partition
+        self.id, self._reused, self._partition = job, True, state.partition
         self._time_left = state.time_left
         self.time_limit = f"{state.time_limit} (the job's own)" if state.time_limit else ""
         self._start_holder(nodes[: self._needed])
         facts, bad = self._survey(nodes[: self._needed])
         if bad:
-            said = "; ".join(f"{node} {why}" for node, why in bad.items())
-            raise AllocationError(f"{option}: preflight: {said}")
+            failures = "; ".join(f"{node} {why}" for node, why in bad.items())
+            raise AllocationError(f"{option}: preflight: {failures}")
         return tuple(facts.values())
 
     def watch(self, nodes: Sequence[str]) -> Watch:
-        """Look at the job and its nodes from now on."""
-        asked, limit = Controller(self.cluster), self.time_limit
-        return Watch(asked, self.id, nodes, limit=limit, read_log=self.read_log)
+        """Start to check the job and its nodes regularly."""
+        controller, limit = Controller(self.cluster), self.time_limit
+        return Watch(controller, self.id, nodes, limit=limit, read_log=self.read_log)
 
     def describe(self) -> dict[str, Any]:
-        """What records keep of how the nodes were had."""
+        """Return what records store about how the nodes were acquired."""
         return {
-            "lent": self._lent,
+            "lent": self._reused,
             "partition": self._partition,
             "queued_s": round(self._queued_s, 1),
             "excluded": dict(self._excluded),
         }
 
     def text(self, nodes: Sequence[str]) -> str:
-        """One progress line of a job that runs."""
-        how = "lent" if self._lent else f"after {self._queued_s:.0f} s"
-        if self._lent and self.time_limit:
+        """Return a progress line about the running job."""
+        how = "already running" if self._reused else f"after {self._queued_s:.0f} s"
+        if self._reused and self.time_limit:
             how += f"; its time limit is {self.time_limit}, {self._time_left or 'unknown'} is left"
         return f"Slurm job {self.id} on {', '.join(nodes)}, {how}"
 
     def end(self, patience_s: float = _HOLDERS_S) -> None:
-        """Let the holders leave, and the job with them; cancel what does not. A lent job stays.
+        """Wait for the holders and the job to end, and cancel the job if it does not.
 
-        :param patience_s: for holders that know that the session is over.
+        A job that was already running is not ended.
+
+        :param patience_s: time for holders, which read from the lease that the session is over.
         """
-        if self._lender is not None:  # it knows that the session is over, and cleans up
+        if self._holder_step is not None:  # it reads that the session is over, and cleans up
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._lender.wait(self._system.limits.stop_s + _CANCEL_S)
-        if self._lent or not self._owed:
+                self._holder_step.wait(self._system.limits.stop_s + _CANCEL_S)
+        if self._reused or not self._cancel_command:
             return
         reporter = Reporter(self._progress)
         if self.id and not self._gone_within(patience_s, reporter):
             Controller(self.cluster).cancel(self.id)
             self._cancelled = True
             if not self._gone_within(_CANCEL_S, reporter):
-                return  # what cancels it by its name goes on without us
+                return  # the guard still has the command that cancels it by name
         if self.id:
-            self._groups.forget(self._owed)
-        self.id, self._owed, self._cancelled = "", (), False
+            self._groups.forget(self._cancel_command)
+        self.id, self._cancel_command, self._cancelled = "", (), False
 
     @property
     def _name(self) -> str:
@@ -240,24 +243,24 @@ class Job:
 
     @property
     def config(self) -> HolderConfig:
-        """What holders are told."""
+        """Settings of the holders."""
         container = self._system.container
         removal = removal_argv(container.kind, self.label)
-        asked = list(self._system.table("preflight", Preflight).devices)
+        checked = list(self._system.table("preflight", Preflight).devices)
         return HolderConfig(
             folder=str(self._folder),
             lease_s=self._spec.lease_s,
             interface=self._spec.interface,
-            devices=tuple(dict.fromkeys([*asked, *container.devices])),
+            devices=tuple(dict.fromkeys([*checked, *container.devices])),
             stop_s=self._system.limits.stop_s,
             list_containers=removal[0] if removal else (),
             remove_containers=removal[1] if removal else (),
         )
 
     def _submit_holder(self, name: str) -> None:
-        for told in (self._folder / NODES).glob("*.json"):
-            told.unlink()
-        self._owe(name, self._spec.clusters)
+        for old_report in (self._folder / NODES).glob("*.json"):
+            old_report.unlink()
+        self._cancel_on_loss(name, self._spec.clusters)
         reporter = Reporter(self._progress)
         try:
             submitted = submit(
@@ -267,17 +270,17 @@ class Job:
                     self._spec, name=name, nodes=self._needed, excluded=tuple(self._excluded)
                 ),
                 source=self._system.source,
-                meanwhile=lambda: reporter.tick(lambda: "waiting for sbatch to take the job"),
+                meanwhile=lambda: reporter.tick(lambda: "waiting for sbatch to answer"),
             )
         except RefusedError:
-            self._groups.forget(self._owed)
-            self._owed = ()
+            self._groups.forget(self._cancel_command)
+            self._cancel_command = ()
             raise
         cluster = submitted.cluster or self._spec.clusters
         if is_ambiguous(cluster):
             raise AllocationError(
-                f"sbatch does not say on which of the clusters {cluster!r} job {submitted.job} is; "
-                f"name one in [slurm] parameters.clusters in {self._system.source}"
+                f"sbatch does not report on which of the clusters {cluster!r} job {submitted.job} "
+                f"is; name one in [slurm] parameters.clusters in {self._system.source}"
             )
         seen = None if submitted.sure else Controller(cluster).job_state(submitted.job)
         if seen is not None and seen.name not in ("", name):
@@ -286,19 +289,19 @@ class Job:
                 f"is another one, {seen.name!r}; have sbatch print 'Submitted batch job N'"
             )
         self.id, self.cluster = submitted.job, cluster
-        self._owe(name, cluster, id=self.id)
+        self._cancel_on_loss(name, cluster, id=self.id)
 
-    def _owe(self, name: str, clusters: str, *, id: str = "") -> None:
-        """Have the job ended by its name if this session is killed."""
+    def _cancel_on_loss(self, name: str, clusters: str, *, id: str = "") -> None:
+        """Register a command that cancels the job by its name if this session is killed."""
         argv = cancel_by_name_argv(name, self._user, clusters)
-        if self._owed and argv != self._owed:
-            self._groups.forget(self._owed)
-        self._owed = argv
+        if self._cancel_command and argv != self._cancel_command:
+            self._groups.forget(self._cancel_command)
+        self._cancel_command = argv
         self._groups.on_loss(argv, "job", name, id=id)
 
     def _start_holder(self, nodes: Sequence[str]) -> None:
         with (self._folder / "holder.log").open("ab") as log:
-            self._lender = self._groups.start(
+            self._holder_step = self._groups.start(
                 "the holder",
                 step_argv(
                     self.id,
@@ -312,10 +315,7 @@ class Job:
             )
 
     def _wait_running(self) -> tuple[str, ...]:
-        """Wait in the queue, and then for the nodes to be ready.
-
-        :returns: the nodes.
-        """
+        """Wait until the job runs; return its nodes."""
         wait = QueueWait(
             self.id,
             partition=self._spec.partition,
@@ -324,40 +324,40 @@ class Job:
             now_s=time.monotonic(),
         )
         self._queued_s = wait_in_queue(self.id, wait, cluster=self.cluster, progress=self._progress)
-        if ended := wait.ended(self.time_limit):
-            raise AllocationError(f"{ended}{self._log_text()}")
+        if reason := wait.end_reason(self.time_limit):
+            raise AllocationError(f"{reason}{self._log_text()}")
         assert wait.state is not None
         self._partition = wait.state.partition
         return Controller(self.cluster).expand(wait.state.nodes)
 
     def _survey(self, nodes: Sequence[str]) -> tuple[dict[str, NodeFacts], dict[str, str]]:
-        """Wait for what the nodes say of themselves.
+        """Wait for the nodes' reports, and check them.
 
-        :returns: the facts by node, and nodes that are not fit with the reason.
+        :returns: the facts by node, and the nodes that fail the preflight with the reason.
         """
-        began, reporter, ended = time.monotonic(), Reporter(self._progress), ""
+        began, reporter, failure = time.monotonic(), Reporter(self._progress), ""
 
         def waiting() -> str:
             silent = set(nodes) - set(read_reports(self._folder, nodes))
             waited_s = time.monotonic() - began
             return f"waiting for {', '.join(sorted(silent))} to report: {waited_s:.0f} s"
 
-        asked = Controller(self.cluster, meanwhile=lambda: reporter.tick(waiting))
-        while len(facts := read_reports(self._folder, nodes)) < len(nodes) and not ended:
+        controller = Controller(self.cluster, meanwhile=lambda: reporter.tick(waiting))
+        while len(facts := read_reports(self._folder, nodes)) < len(nodes) and not failure:
             if time.monotonic() - began > self._spec.report_s:
                 break
             reporter.tick(waiting)
             time.sleep(_POLL_S)
-            state = asked.job_state(self.id)
+            state = controller.job_state(self.id)
             if state is not None and (trouble := state.trouble(self.id, self.time_limit)):
-                ended = f"before it ended: {trouble}"
+                failure = f"before it ended: {trouble}"
         if not facts:
-            lost = nodes_text([node for node in asked.node_states(nodes) if node.bad])
-            within = f"within {self._spec.report_s:g} s (slurm.report_s)"
+            lost = nodes_text([node for node in controller.node_states(nodes) if node.bad])
+            when = failure or f"within {self._spec.report_s:g} s (slurm.report_s)"
             raise AllocationError(
-                f"no node of Slurm job {self.id} ({', '.join(nodes)}) reported {ended or within}: "
+                f"no node of Slurm job {self.id} ({', '.join(nodes)}) reported {when}: "
                 + (f"nodes in trouble: {lost}; " if lost else "")
-                + f"{self._folder} must lie on a folder that nodes share, see --pdserve-runs"
+                + f"{self._folder} must be on a file system that nodes share, see --pdserve-runs"
                 + self._log_text()
             )
         preflight = self._system.table("preflight", Preflight)
@@ -368,7 +368,7 @@ class Job:
         return facts, bad
 
     def read_log(self) -> str:
-        """Return the end of the holder's log; empty if there is none."""
+        """Return the end of the holder's log; empty if it has none."""
         log = self._log
         return log_tail(log) if log is not None else ""
 
@@ -382,15 +382,15 @@ class Job:
         return f"; {self._log} ends:\n{self.read_log()}" if self._log is not None else ""
 
     def _gone_within(self, seconds: float, reporter: Reporter) -> bool:
-        """Wait until nothing of the job is left; not for one that waits in the queue."""
+        """Wait until the job has ended; return at once if it is still in the queue."""
         deadline = time.monotonic() + seconds
 
         def tick() -> None:
             reporter.tick(lambda: f"waiting for Slurm job {self.id} to end")
 
-        asked = Controller(self.cluster, meanwhile=tick)
+        controller = Controller(self.cluster, meanwhile=tick)
         while True:
-            state = asked.job_state(self.id)
+            state = controller.job_state(self.id)
             if state is not None and state.over:
                 return True
             waits = state is not None and state.pending and not self._cancelled

@@ -1,4 +1,4 @@
-"""What Slurm wrote to a job's log when it ended it: all that is left once it forgot the job."""
+"""Finds in a job's log why Slurm ended the job, for when Slurm has no record of it any more."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _CAUSES = (
     (re.compile(r"Exceeded job memory limit|oom[-_ ]kill", re.IGNORECASE), "it ran out of memory"),
     (re.compile(r"(?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ \*\*\*"), "it was cancelled"),
 )
-"""Causes by what Slurm's daemons write, the most telling first."""
+"""Messages of Slurm's daemons and the cause of each, the most specific first."""
 
 
 def cause_in_log(text: str) -> str:
-    """Return why Slurm ended a job, as a clause; empty if its log does not say."""
+    """Return why Slurm ended a job, as a clause; empty if its log has no known message."""
     for pattern, words in _CAUSES:
         if found := pattern.search(text):
             return words.format(**found.groupdict())

@@ -1,4 +1,4 @@
-"""What ``squeue`` says of one job. Nothing here needs Slurm's accounting."""
+"""The state of a job as ``squeue`` reports it; Slurm's accounting is not needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_pdserve.backends.slurm.reasons import Reason
 from pytest_pdserve.backends.slurm.reasons import explain
 
 GONE = "GONE"
-"""State of a job that Slurm has forgotten."""
+"""State of a job that ``squeue`` no longer lists."""
 STATES: Mapping[str, str] = MappingProxyType(
     {
         "BF": "BOOT_FAIL",
@@ -42,7 +42,7 @@ STATES: Mapping[str, str] = MappingProxyType(
         "TO": "TIMEOUT",
     }
 )
-"""Long names of states by their short ones."""
+"""Long name of each state by its short name."""
 _RUNNING = frozenset({"RUNNING", "RESIZING", "SIGNALING"})
 _HELD = {
     "REQUEUE_HOLD": "it was requeued, and Slurm holds it",
@@ -84,66 +84,66 @@ _TROUBLES = {
 _FORMAT = "%T|%r|%N|%u|%P|%S|%l|%L|%j"
 _FIELDS_NEEDED = 5
 _NARROWEST = 7
-"""Characters of a state that a column may cut it off at."""
+"""Minimum width to which a column may cut off a state."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _DURATION = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
-    """What ``squeue`` says of a job."""
+    """The state of a job, as ``squeue`` reports it."""
 
     state: str
-    """Long name, e.g. ``RUNNING``; :data:`GONE` if Slurm has forgotten it."""
+    """Long name, e.g. ``RUNNING``; :data:`GONE` if Slurm no longer lists the job."""
     reason: str = ""
-    """Why it waits or ended, e.g. ``Resources``."""
+    """Slurm's reason why the job waits or ended, e.g. ``Resources``."""
     nodes: str = ""
-    """Host list; empty while it waits."""
+    """Host list; empty while the job waits."""
     user: str = ""
-    """Whose it is."""
+    """Owner."""
     partition: str = ""
-    """Where it runs or waits; several with commas between them while it waits."""
+    """Partition; while the job waits, possibly several, separated by commas."""
     start: str = ""
-    """When it started, or is expected to; local time of the cluster, empty if not known."""
+    """Start time, or expected start time; local time of the cluster, empty if unknown."""
     time_limit: str = ""
-    """Its time limit, e.g. ``4:00:00`` or ``UNLIMITED``; empty if not known."""
+    """E.g. ``4:00:00`` or ``UNLIMITED``; empty if unknown."""
     time_left: str = ""
-    """What is left of it, in the same form."""
+    """Remaining time, in the same form; empty if unknown."""
     name: str = ""
-    """Its name; empty if not known."""
+    """Empty if unknown."""
 
     @property
     def pending(self) -> bool:
-        """Whether it still waits for its nodes, or for these to be ready."""
+        """Whether the job waits for its nodes, or until these are ready."""
         return self.state in _WAITING
 
     @property
     def configuring(self) -> bool:
-        """Whether it has nodes that are not ready yet."""
+        """Whether the job has nodes that are not ready yet."""
         return self.state == "CONFIGURING"
 
     @property
     def why(self) -> Reason:
-        """Why it waits."""
-        said = explain(self.reason)
-        if self.state in _HELD and said.outlook is Outlook.CLEARS:
-            return Reason(code=said.code, words=_HELD[self.state], outlook=Outlook.NEEDS_CHANGE)
-        return said
+        """Why the job waits."""
+        reason = explain(self.reason)
+        if self.state in _HELD and reason.outlook is Outlook.CLEARS:
+            return Reason(code=reason.code, words=_HELD[self.state], outlook=Outlook.NEEDS_CHANGE)
+        return reason
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it is left on its nodes."""
+        """Whether the job has ended on all its nodes."""
         return self.state in _OVER
 
     @property
     def ending(self) -> bool:
-        """Whether Slurm ends it just now, and will soon say why."""
+        """Whether Slurm is ending the job, and will soon report why."""
         return self.state in _ENDING
 
     def trouble(self, job: str, limit: str = "") -> str | None:
-        """Why a job that should run does not; None if it does.
+        """Return why a job that should run does not; None if it runs.
 
-        :param limit: its time limit, and where that is set; empty if not known.
+        :param limit: the job's time limit and where it is set; empty if unknown.
         """
         if self.state in _RUNNING:
             return None
@@ -154,12 +154,12 @@ class JobState:
 
 
 def state_argv(job: str) -> list[str]:
-    """Asks for the state of one job, ended ones included."""
+    """Return the command that prints the state of a job, also after its end."""
     return ["squeue", "--noheader", f"--jobs={job}", "--states=all", f"--format={_FORMAT}"]
 
 
 def parse_state(text: str) -> JobState:
-    """Read what :func:`state_argv` printed; lines that are not of that form are passed over."""
+    """Parse the output of :func:`state_argv`; lines of another form are skipped."""
     for line in text.splitlines():
         fields = [field.strip() for field in line.strip().split("|")]
         if len(fields) < _FIELDS_NEEDED:
@@ -181,10 +181,10 @@ def parse_state(text: str) -> JobState:
 
 
 def state_name(text: str) -> str:
-    """Return the long name of a state, however Slurm's commands show it.
+    """Return the long name of a state, in any form that Slurm's commands print.
 
-    They have short names, cut long ones off at their column's width (``OUT_OF_M``, ``CANCELL+``),
-    and say who cancelled.
+    They print short names, cut long names off at the column's width (``OUT_OF_M``, ``CANCELL+``),
+    and append who cancelled the job.
     """
     shown = text.strip().split(" ", 1)[0].upper()
     word = shown.rstrip("+")

@@ -1,4 +1,4 @@
-"""One ``srun`` that starts a command on each of several nodes, and what its runners tell."""
+"""One ``srun`` that starts a command on each of several nodes, and the events of its runners."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pytest_pdserve.values.errors import PortTakenError
 from pytest_pdserve.values.record import NodeLoad
 
 LOST = 255
-"""Exit code of a process whose runner was cut off before it could tell one."""
+"""Exit code of a process whose runner ended without reporting one."""
 _POLL_S = 0.02
 _REFUSED = re.compile(r"Unable to (create step|confirm allocation|contact slurm controller)")
 _PATIENCE_S = 2.0
-"""For srun to end after its last task."""
+"""Time for srun to end after its last task."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,62 +38,61 @@ class SlurmProcess:
     """A command on a node of an allocation."""
 
     command: Command
-    """What runs, container included."""
+    """With the container, if any."""
     log: Path
-    """Its output, on the folder that nodes share."""
+    """Output, on a file system that nodes share."""
     step: JobStep = field(repr=False)
-    """The step it belongs to."""
     pid: int | None = None
-    """Id on its node."""
+    """Process id on its node; None until its runner has reported it."""
     code: int | None = None
-    """Exit code, negative for a signal, once its runner has told."""
+    """Exit code, negative for a signal; None until its runner has reported it."""
     failed: str | None = None
-    """Why it could not be started."""
+    """Why it could not be started; None if it was."""
     taken: tuple[int, ...] = ()
-    """Ports that somebody else has."""
+    """Its ports that another process uses."""
     samples: list[tuple[float, float]] = field(default_factory=list)
-    """Time on its node's clock and CPU seconds."""
+    """(time on its node's clock, CPU time) of each sample, seconds."""
     load: NodeLoad | None = None
-    """How busy its node was, as its runner last said."""
-    asked: int = 0
-    """How often its runner was asked for that."""
-    told: int = 0
-    """How often it said it."""
+    """Load of its node, as last reported by its runner."""
+    loads_requested: int = 0
+    loads_received: int = 0
 
     @property
     def answered(self) -> bool:
-        """Whether its runner has said what became of it."""
+        """Whether its runner has reported a start or a failure."""
         return bool(self.pid or self.failed or self.taken or self.code is not None)
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will be heard of it."""
+        """Whether its runner will report nothing more."""
         return bool(self.failed or self.taken or self.code is not None)
 
     def poll(self) -> int | None:
-        """Exit code; :data:`LOST` if its step ended without one; None while it runs."""
+        """Return the exit code; :data:`LOST` if its step ended without one; None while it runs."""
         if self.code is None and not self.step.listening:
             self.code = LOST
         return self.code
 
     def cpu_samples(self) -> Sequence[tuple[float, float]]:
-        """What its runner has seen of its CPU time."""
+        """Return the samples of CPU time that its runner has reported so far."""
         return tuple(self.samples)
 
     def watch(self) -> None:
-        """Have its runner watch its node anew."""
-        self.asked += 1
-        self.step.tell("watch", [self])
+        """Make its runner report the node's load, and restart its measurement."""
+        self.loads_requested += 1
+        self.step.send("watch", [self])
 
     def node_load(self) -> NodeLoad | None:
-        """How busy its node was, as its runner reports."""
+        """Return the load of its node; None if the command is not watched."""
         if not self.over and self.command.watched:
             self.watch()
-            self.step.wait(lambda: self.over or self.told >= self.asked, _PATIENCE_S)
+            self.step.wait(
+                lambda: self.over or self.loads_received >= self.loads_requested, _PATIENCE_S
+            )
         return self.load
 
-    def hear(self, event: Mapping[str, Any]) -> None:
-        """Take in what its runner tells."""
+    def handle(self, event: Mapping[str, Any]) -> None:
+        """Store an event of its runner."""
         match event["event"]:
             case "started":
                 self.pid = event["pid"]
@@ -107,7 +106,7 @@ class SlurmProcess:
                 self.samples.append((event["at"], event["s"]))
             case "load":
                 self.load = convert(event["load"], NodeLoad)
-                self.told += 1
+                self.loads_received += 1
 
 
 class JobStep:
@@ -144,12 +143,12 @@ class JobStep:
 
     @property
     def listening(self) -> bool:
-        """Whether the step may still tell something."""
+        """Whether the step may still send events."""
         return self._listener.is_alive()
 
     @property
     def refused(self) -> bool:
-        """Whether Slurm made no step, so that nothing was started anywhere.
+        """Whether Slurm did not create the step, so that nothing was started.
 
         A controller that was just restarted refuses steps for a few seconds.
         """
@@ -158,10 +157,10 @@ class JobStep:
         return bool(_REFUSED.search(log_tail(self._errors)))
 
     def wait_started(self, limit_s: float) -> None:
-        """Wait until every runner has said that its command runs.
+        """Wait until every runner has reported that its command runs.
 
-        :raises PortTakenError: if one found a port taken.
-        :raises LaunchError: naming nodes that did not start theirs, and why.
+        :raises PortTakenError: if a port is in use.
+        :raises LaunchError: naming nodes that did not start their command, and why.
         """
         self.wait(lambda: all(p.answered for p in self.processes), limit_s)
         for process in self.processes:
@@ -173,27 +172,27 @@ class JobStep:
             nodes = ", ".join(process.command.node for process in silent)
             raise LaunchError(
                 f"{self._names(silent)} did not start on {nodes} within {limit_s:.0f} s; "
-                f"srun says ({self._errors}):\n{srun_said(self._errors)}"
+                f"srun says ({self._errors}):\n{srun_errors(self._errors)}"
             )
         if any(process.taken for process in self.processes):
             taken = [f"{p.command.node}:{port}" for p in self.processes for port in p.taken]
-            raise PortTakenError(f"ports {', '.join(taken)} are taken by somebody else")
+            raise PortTakenError(f"ports {', '.join(taken)} are in use by another process")
 
     def stop(self, processes: Sequence[SlurmProcess], limit_s: float) -> None:
-        """Have runners end *processes*, and the step with its last one.
+        """Make runners end *processes*; end the step if no others are left.
 
-        :raises LaunchError: naming what did not end.
+        :raises LaunchError: naming processes that did not end.
         """
-        going = [process for process in processes if not process.over]
-        rest = [p for p in self.processes if not p.over and p not in going]
+        ending = [process for process in processes if not process.over]
+        rest = [p for p in self.processes if not p.over and p not in ending]
         if self._srun.stdin is not None:
             with contextlib.suppress(OSError):
                 if rest:
-                    self.tell("stop", going)
+                    self.send("stop", ending)
                 else:
                     self._srun.stdin.close()
-        self.wait(lambda: all(p.over for p in going), limit_s)
-        left = [process for process in going if process.poll() is None]
+        self.wait(lambda: all(p.over for p in ending), limit_s)
+        left = [process for process in ending if process.poll() is None]
         if not rest:
             self.wait(lambda: False, _PATIENCE_S)  # srun ends with its last task
             self._groups.stop([self._srun.pid], grace_s=_PATIENCE_S)
@@ -204,16 +203,16 @@ class JobStep:
             nodes = ", ".join(process.command.node for process in left)
             raise LaunchError(f"{self._names(left)} on {nodes} did not end in {limit_s:.0f} s")
 
-    def tell(self, word: str, processes: Sequence[SlurmProcess]) -> None:
-        """Tell the runners of *processes* to ``stop``, or to ``watch`` anew."""
+    def send(self, request: str, processes: Sequence[SlurmProcess]) -> None:
+        """Send a request, ``stop`` or ``watch``, to the runners of *processes*."""
         if self._srun.stdin is not None:
             with contextlib.suppress(OSError, ValueError):
-                lines = "".join(f"{word} {p.command.name}\n" for p in processes)
+                lines = "".join(f"{request} {p.command.name}\n" for p in processes)
                 self._srun.stdin.write(lines.encode())
                 self._srun.stdin.flush()
 
     def wait(self, done: Callable[[], bool], limit_s: float) -> None:
-        """Wait until *done*, no more is heard, or the time is over."""
+        """Wait until *done* returns true, no more events can come, or *limit_s* is over."""
         deadline = time.monotonic() + limit_s
         while self.listening and not done() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
@@ -223,15 +222,15 @@ class JobStep:
         for line in self._srun.stdout:
             with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
                 event = json.loads(line)
-                self._by_name[event["name"]].hear(event)
+                self._by_name[event["name"]].handle(event)
 
     @staticmethod
     def _names(processes: Sequence[SlurmProcess]) -> str:
         return ", ".join(process.command.name for process in processes)
 
 
-def srun_said(log: Path) -> str:
-    """The end of what srun wrote; a Slurm that binds to no core says so each time it need not."""
+def srun_errors(log: Path) -> str:
+    """Return the end of srun's log, without a warning about CPU binding that does not matter."""
     lines = log_tail(log).splitlines()
     return "\n".join(line for line in lines if "lacks support for cpu binding" not in line)
 
@@ -243,9 +242,9 @@ def write_step(
     *,
     shared: Mapping[str, Any],
 ) -> None:
-    """Tell the runners of a step what each node's command is.
+    """Write the step file, from which runners read each node's command.
 
-    :param shared: what is the same for all.
+    :param shared: settings of all nodes.
     """
     items = {
         command.node: {

@@ -1,4 +1,4 @@
-"""The session's side of the lease: a heartbeat on the shared folder."""
+"""Writes the session's heartbeat, which nodes read, into the shared folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 
 _PATIENCE_S = 5.0
-"""A folder whose server is gone must not keep the session from ending its job."""
+"""Timeout of a write: the session must end its job even if the file server is gone."""
 
 
 class Heartbeat:
-    """Writes a growing number into a file until it is told that the session is over.
+    """Writes a growing number into a file regularly, until :meth:`end`.
 
-    In place and of one length, so that a full disk does not stop it.
+    It overwrites the same bytes, so that a full disk does not stop it.
     """
 
     def __init__(self, path: Path, every_s: float) -> None:
@@ -28,7 +28,7 @@ class Heartbeat:
         self._thread.start()
 
     def end(self) -> None:
-        """Tell every node that the session is over."""
+        """Write that the session is over, for all nodes."""
         self._over.set()
         farewell = threading.Thread(target=self._write, args=[f"{'over':16}"], daemon=True)
         self._thread.join(_PATIENCE_S)

@@ -1,4 +1,4 @@
-"""What a node is and has, seen from the node itself: its holder reports it."""
+"""Reads the facts of the node on which it runs, for the holder's report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from pytest_pdserve.backends.slurm.options import NodeFacts
 
 
 def node_name() -> str:
-    """Name by which Slurm knows this node; several may share a host name."""
+    """Return Slurm's name of this node; several nodes may share a host name."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
 
 
-def look(node: str, *, interface: str = "", patterns: Sequence[str] = ()) -> NodeFacts:
-    """See what this node is and has."""
+def read_node_facts(node: str, *, interface: str = "", patterns: Sequence[str] = ()) -> NodeFacts:
+    """Read address, devices, memory and versions of this node.
+
+    :param interface: interface of the address; empty is the default route's.
+    :param patterns: globs of device files to report.
+    """
     addresses = _ipv4_addresses()
     chosen = interface or _default_interface()
     gpus = list_gpus()
@@ -41,7 +45,7 @@ def look(node: str, *, interface: str = "", patterns: Sequence[str] = ()) -> Nod
 
 
 def _ipv4_addresses() -> dict[str, str]:
-    """The first address of each interface; further ones may float between nodes."""
+    """Return the first address of each interface; others may be floating addresses."""
     return {
         name: entry.address
         for name, entries in psutil.net_if_addrs().items()
@@ -51,7 +55,7 @@ def _ipv4_addresses() -> dict[str, str]:
 
 
 def _default_interface() -> str | None:
-    """Interface of the IPv4 default route, the one of the least metric."""
+    """Return the interface of the IPv4 default route with the lowest metric."""
     try:
         rows = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
     except OSError:

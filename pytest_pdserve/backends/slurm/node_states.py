@@ -1,4 +1,4 @@
-"""What ``sinfo`` says of nodes: which are in trouble, and which are not ready yet."""
+"""The states of nodes as ``sinfo`` reports them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MARKS: Mapping[str, str] = MappingProxyType(
         "-": "planned for another job",
     }
 )
-"""What Slurm puts behind a node's state."""
+"""Characters that Slurm appends to a node's state, and their meaning."""
 _LOST = frozenset("*%")
-"""Marks of nodes that no job can go on with."""
+"""Marks of nodes on which a job cannot continue."""
 _NOT_READY = frozenset("*~#!%@^")
 _BAD = re.compile(
     r"(down|drain|drng|fail|error|no_respond|inval|power(ing|ed)_down|pow_dn|reboot|maint)", re.I
@@ -32,47 +32,49 @@ _STARTING = re.compile(r"(powering_up|pow_up|boot|unk)", re.I)
 _STATE = re.compile(rf"(?P<base>[A-Za-z_+]+)(?P<marks>[{re.escape(''.join(MARKS))}]*)")
 _NO_REASON = frozenset({"", "none", "(null)"})
 _SHOWN = 8
-"""Names that a text shows before it counts the rest."""
+"""Maximum number of names in a text; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeState:
-    """What ``sinfo`` says of a node."""
+    """The state of a node, as ``sinfo`` reports it."""
 
     name: str
-    """Its name."""
     state: str
-    """Its state without marks, e.g. ``down``, long or short."""
+    """State without marks, e.g. ``down``, long or short."""
     marks: str
-    """Slurm's marks behind it, see :data:`MARKS`."""
+    """Characters after the state, see :data:`MARKS`."""
     reason: str
-    """What Slurm or a person wrote down for it; empty if nothing."""
+    """Reason that Slurm or an administrator has set; empty if none."""
 
     @property
     def bad(self) -> bool:
-        """Whether it is down, drained or silent."""
+        """Whether the node is down, drained or does not respond."""
         return bool(_BAD.match(self.state) or _LOST & set(self.marks))
 
     @property
     def ready(self) -> bool:
-        """Whether a job that has it could start now."""
+        """Whether a job on this node could start now."""
         return not (self.bad or _STARTING.match(self.state) or _NOT_READY & set(self.marks))
 
     @property
     def words(self) -> str:
-        """Its state and Slurm's reason: ``down, does not respond: power cut``."""
-        said = ", ".join([self.state.lower(), *(MARKS[mark] for mark in self.marks)])
-        return f"{said}: {self.reason}" if self.reason else said
+        """State and reason: ``down, does not respond: power cut``."""
+        state = ", ".join([self.state.lower(), *(MARKS[mark] for mark in self.marks)])
+        return f"{state}: {self.reason}" if self.reason else state
 
 
 def nodes_argv(nodes: Sequence[str], partition: str = "") -> list[str]:
-    """Asks for the states of nodes, given by names or as host lists, or of all of a partition."""
+    """Return the command that prints the states of nodes, or of a whole partition.
+
+    :param nodes: names or host lists.
+    """
     which = f"--partition={partition}" if partition else f"--nodes={','.join(nodes)}"
     return ["sinfo", "--noheader", "--Node", which, "--format=%N|%T|%E"]
 
 
 def parse_nodes(text: str) -> tuple[NodeState, ...]:
-    """Read what :func:`nodes_argv` printed, a line for each node in each of its partitions."""
+    """Parse the output of :func:`nodes_argv`, which has one line per node and partition."""
     found = {}
     for line in text.splitlines():
         name, state, reason = [*line.strip().split("|", 2), "", ""][:3]
@@ -88,7 +90,7 @@ def parse_nodes(text: str) -> tuple[NodeState, ...]:
 
 
 def nodes_text(nodes: Sequence[NodeState]) -> str:
-    """Return nodes with their states as one clause, those of one state together.
+    """Return nodes with their states as one clause, grouped by state.
 
     ``pd1, pd2 (down, does not respond: power cut), pd5 (drained)``
     """

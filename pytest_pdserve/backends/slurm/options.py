@@ -1,4 +1,4 @@
-"""What a system file says of Slurm: how nodes are asked for, and what a node must have."""
+"""The tables ``[slurm]`` and ``[preflight]``: how to request nodes, and what nodes must have."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Word = Annotated[str, Meta(pattern=r"^\S+(?![\s\S])")]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmSpec:
-    """How an allocation is had, held and given up."""
+    """The table ``[slurm]``: how a job is submitted and watched."""
 
     partition: Word = ""
-    """Partition; empty leaves it to Slurm, as do the next six."""
+    """Partition; empty uses Slurm's default, as do the next six."""
     account: Word = ""
-    """Account that pays."""
+    """Account to charge."""
     qos: Word = ""
     """Quality of service."""
     constraint: Annotated[str, Meta(min_length=1)] = ""
@@ -41,52 +41,52 @@ class SlurmSpec:
     exclusive: bool = True
     """Whether no other job may share the nodes."""
     time_limit_min: Annotated[int, Meta(ge=1, le=1_000_000)] = 240
-    """Minutes after which Slurm ends the job, whatever it does."""
+    """Minutes after which Slurm ends the job."""
     parameters: Mapping[Annotated[str, Meta(pattern="^[a-z][a-z-]*$")], str | int | bool] = field(
         default_factory=dict
     )
     """Further sbatch parameters by their long names, e.g. ``switches``."""
     client_node: bool = False
-    """Whether one more node is asked for, which runs nothing but the benchmark client."""
+    """Whether to request one more node, which runs only the benchmark client."""
     interface: Word = ""
     """Network interface whose IPv4 address nodes are reached by; empty is the default route's."""
     queue_s: Seconds = 3600.0
     """Longest wait in the queue, seconds."""
     beat_s: Annotated[float, Meta(gt=0, le=10)] = 5.0
-    """Between two heartbeats of the session, seconds."""
+    """Time between two heartbeats of the session, seconds."""
     lease_s: Annotated[float, Meta(ge=5, le=60)] = 30.0
-    """Without a heartbeat for this long, every node ends what it runs and the job ends, seconds."""
+    """Time without a heartbeat after which nodes end their processes and the job, seconds."""
     report_s: Seconds = 60.0
-    """From the job's start until every node has said what it is, seconds."""
+    """Longest time from the job's start until all nodes have reported, seconds."""
     replacements: Annotated[int, Meta(ge=0, le=5)] = 1
-    """How often nodes that fail the preflight are excluded, and others asked for."""
+    """How often nodes that fail the preflight are excluded and others requested."""
 
     @property
     def clusters(self) -> str:
-        """Clusters that sbatch may choose from, with commas; empty is the login node's own."""
+        """Clusters that sbatch may choose from, comma-separated; empty is the login node's own."""
         return str(self.parameters.get("clusters", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """What each node must show before anything is started on it; what is not said is not asked."""
+    """The table ``[preflight]``: what each node must have before servers start on it."""
 
     gpus: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    """GPUs that ``nvidia-smi`` must list."""
+    """GPUs that ``nvidia-smi`` must list; None is not checked."""
     devices: Mapping[Device, Annotated[int, Meta(ge=1, le=1_000_000)]] = field(default_factory=dict)
-    """Glob of device files and how many there must be, e.g. ``/dev/infiniband/uverbs*``, 32."""
+    """Minimum number of device files by glob, e.g. 32 for ``/dev/infiniband/uverbs*``."""
     memory_gib: Gib = 0.0
     """Memory that must be available, GiB."""
 
 
 def check_cluster(cluster: ClusterSpec, preflight: Preflight) -> None:
-    """Refuse what no session on nodes of a Slurm cluster could use.
+    """Raise if no session on a Slurm cluster could use these settings.
 
     :raises ConfigError: with the JSON pointer of the key.
     """
     if not cluster.shared_host and _is_loopback(cluster.bind_host or ""):
         raise ConfigError(
-            f"/cluster/bind_host: is {cluster.bind_host!r}, where no other node reaches a server; "
+            f"/cluster/bind_host: is {cluster.bind_host!r}, which other nodes cannot reach; "
             "remove it: the default is the address of the chosen interface"
         )
     # Each node of a shared host sees the GPUs of all of them.
@@ -108,35 +108,34 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What a node says of itself."""
+    """A node's report about itself."""
 
     node: str
-    """Name by which Slurm knows it."""
+    """Slurm's name of the node."""
     address: str | None
     """IPv4 address of the chosen interface; None if it has none."""
     interface: str | None
-    """The chosen interface; None if there is no default route."""
+    """Interface of the address; None if there is no default route."""
     interfaces: tuple[str, ...]
     """All interfaces with an IPv4 address."""
     gpus: int | None
-    """GPUs that ``nvidia-smi`` lists; None without it, or if it fails."""
+    """GPUs that ``nvidia-smi`` lists; None if it is missing or fails."""
     devices: tuple[str, ...]
-    """Device files that match the globs asked for."""
+    """Device files that match the configured globs."""
     memory_available_gib: float
-    """Memory that is available."""
     host: Mapping[str, str]
-    """Hardware, as records keep it."""
+    """Hardware, as in records."""
     versions: Mapping[str, str]
-    """What lies below the containers: kernel, GPU driver, EFA installer."""
+    """Of kernel, GPU driver and EFA installer."""
 
 
 def has_interfaces(seen: NodeFacts) -> bool:
-    """Tell whether a node showed a device of RDMA, or EFA's software."""
+    """Return whether a node has an RDMA device, or EFA's software."""
     return "efa" in seen.versions or any(d.startswith("/dev/infiniband/") for d in seen.devices)
 
 
 def node_losses(before: NodeFacts, after: NodeFacts) -> tuple[str, ...]:
-    """What a node had when it was acquired and has no more, each as a clause; empty if nothing."""
+    """Return what a node has lost since it was acquired, as clauses; empty if nothing."""
     found = []
     if before.gpus is not None and (after.gpus or 0) < before.gpus:
         shown = "nvidia-smi fails" if after.gpus is None else f"{after.gpus} GPUs left"
@@ -148,26 +147,26 @@ def node_losses(before: NodeFacts, after: NodeFacts) -> tuple[str, ...]:
     return tuple(found)
 
 
-def node_troubles(facts: NodeFacts, asked: Preflight, interface: str = "") -> tuple[str, ...]:
-    """What keeps a node from being used, each as a clause with both numbers; empty if nothing.
+def node_troubles(facts: NodeFacts, preflight: Preflight, interface: str = "") -> tuple[str, ...]:
+    """Return why a node fails the preflight, as clauses with both numbers; empty if it passes.
 
-    :param interface: the interface that the system file names, or the empty string.
+    :param interface: the interface of the system file; empty if it names none.
     """
     found = []
     if facts.address is None:
         which = f"interface {interface!r}" if interface else "interface of a default route"
         has = ", ".join(facts.interfaces) or "none"
         found.append(f"has no IPv4 address on an {which}; it has {has} (slurm.interface)")
-    if asked.gpus is not None and facts.gpus != asked.gpus:
+    if preflight.gpus is not None and facts.gpus != preflight.gpus:
         shown = "nvidia-smi fails" if facts.gpus is None else f"{facts.gpus} GPUs"
-        found.append(f"shows {shown}, needs {asked.gpus} (preflight.gpus)")
-    for pattern, count in asked.devices.items():
+        found.append(f"shows {shown}, needs {preflight.gpus} (preflight.gpus)")
+    for pattern, count in preflight.devices.items():
         present = [d for d in facts.devices if fnmatchcase(d, pattern)]
         if len(present) < count:
             found.append(f"has {len(present)} {pattern}, needs {count} (preflight.devices)")
-    if facts.memory_available_gib < asked.memory_gib:
+    if facts.memory_available_gib < preflight.memory_gib:
         found.append(
             f"has {facts.memory_available_gib:.1f} GiB of memory available, "
-            f"needs {asked.memory_gib:g} (preflight.memory_gib)"
+            f"needs {preflight.memory_gib:g} (preflight.memory_gib)"
         )
     return tuple(found)

@@ -1,4 +1,4 @@
-"""What is said to Slurm. Nothing here needs Slurm's accounting."""
+"""Builds Slurm's commands, job parameters and environments; accounting is not needed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _OF_THE_LOGIN = frozenset(
         *("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
     }
 )
-"""What names things of the login node, or proxies, through which nodes would reach each other."""
+"""Variables that are valid only on the login node, and proxies, which nodes must not use."""
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SCANCEL_", "SINFO_", "SLURMD_")
 
 
 def on_cluster(argv: Sequence[str], cluster: str) -> list[str]:
-    """Return a command of Slurm that asks the controller of *cluster*, or several; empty is ours.
+    """Return a Slurm command for *cluster*, or for several; empty is the login node's own.
 
     srun takes the option for a step of a job there too (tried with two clusters of Slurm 22.05).
     """
@@ -33,12 +33,12 @@ def on_cluster(argv: Sequence[str], cluster: str) -> list[str]:
 
 
 def is_ambiguous(clusters: str) -> bool:
-    """Whether a job of *clusters* is not told by its number alone: each counts for itself."""
+    """Return whether *clusters* are several, so that a job ID alone does not identify a job."""
     return "," in clusters or clusters == "all"
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """*environment* without what steers Slurm's commands; ``SLURM_CONF`` only says which."""
+    """Return *environment* without variables that change Slurm's commands, but ``SLURM_CONF``."""
     return {
         name: value
         for name, value in environment.items()
@@ -47,9 +47,9 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def job_environment(environment: Mapping[str, str], redactor: Redactor) -> dict[str, str]:
-    """The clean environment without what looks like a secret: Slurm writes a job's to its disk.
+    """Return the clean environment without likely secrets: Slurm writes a job's to disk.
 
-    :param redactor: knows further secrets by their values.
+    :param redactor: finds further secrets by their values.
     """
     return {
         name: value
@@ -59,7 +59,7 @@ def job_environment(environment: Mapping[str, str], redactor: Redactor) -> dict[
 
 
 def job_name(user: str, host: str, run_id: str) -> str:
-    """Name of the session's job: whose it is, where it was started, and which run."""
+    """Return the name of the session's job: user, host and run id."""
     text = f"pdserve-{user}@{host}-{run_id}"
     return re.sub(r"[^\w.@+-]", "_", text)
 
@@ -67,9 +67,9 @@ def job_name(user: str, host: str, run_id: str) -> str:
 def job_parameters(
     spec: SlurmSpec, *, name: str, nodes: int, excluded: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Parameters of submitit's ``SlurmExecutor`` for a job that holds *nodes*.
+    """Return the parameters of submitit's ``SlurmExecutor`` for a job of *nodes* nodes.
 
-    :param excluded: nodes that failed the preflight, besides ``slurm.exclude``.
+    :param excluded: nodes that failed the preflight, in addition to ``slurm.exclude``.
     """
     named = {
         "partition": spec.partition,
@@ -97,7 +97,7 @@ def job_parameters(
         ],
         "additional_parameters": {
             "no-requeue": True,
-            # submitit asks for USR2 before the time limit, which would end servers in every step.
+            # submitit requests USR2 before the time limit, which would end servers in every step.
             "signal": "CONT@1",
             **{key: value for key, value in more.items() if value},
         },
@@ -113,10 +113,10 @@ def step_argv(
     args: Sequence[str] = (),
     cluster: str = "",
 ) -> list[str]:
-    """A step with one task on each of *nodes*, beside the steps that run there already.
+    """Return the ``srun`` command of a step with one task on each of *nodes*.
 
-    It shares all that the job has there, cores and memory included: Slurm would bind one task to
-    one core.
+    It shares all resources of the job, cores and memory included, with the other steps: by
+    default, Slurm would bind a task to one core.
 
     :param cluster: the job's; empty is the login node's own.
     """
@@ -133,7 +133,7 @@ def step_argv(
 
 
 def queue_argv(partition: str) -> list[str]:
-    """Asks for the waiting jobs of a partition, the next one first."""
+    """Return the command that prints the waiting jobs of a partition, the next one first."""
     return [
         *("squeue", "--noheader", "--states=PENDING", f"--partition={partition}"),
         *("--sort=-p,i", "--format=%i"),
@@ -141,35 +141,35 @@ def queue_argv(partition: str) -> list[str]:
 
 
 def parse_queue(text: str, job: str) -> tuple[int, int] | None:
-    """Position of *job*, from 1, among how many that wait; None if it does not wait."""
+    """Return the position of *job* in the queue, from 1, and its length; None if not in it."""
     waiting = [word for word in text.split() if word[0].isdecimal()]  # not a cluster's headline
     return (waiting.index(job) + 1, len(waiting)) if job in waiting else None
 
 
 def expand_argv(host_list: str) -> list[str]:
-    """Asks for the single names of a host list such as ``p5-[03-06]``."""
+    """Return the command that prints the single names of a host list like ``p5-[03-06]``."""
     return ["scontrol", "show", "hostnames", host_list]
 
 
 def cancel_argv(job: str) -> list[str]:
-    """Ends a job."""
+    """Return the command that cancels a job."""
     return ["scancel", "--quiet", job]
 
 
 def cancel_by_name_argv(name: str, user: str, clusters: str = "") -> list[str]:
-    """Ends a job whose id nobody learned, on the clusters where it may be."""
+    """Return the command that cancels a job by its name, on the clusters where it may be."""
     return on_cluster(["scancel", "--quiet", f"--name={name}", f"--user={user}"], clusters)
 
 
 def check_reusable(job: str, state: JobState, *, user: str, nodes: int, needed: int) -> None:
-    """Make sure that a job which somebody else started can be used.
+    """Raise if a running job cannot be used by this session.
 
-    :param nodes: how many it has.
-    :raises AllocationError: if it does not run, is not ours, or is too small.
+    :param nodes: number of the job's nodes.
+    :raises AllocationError: if it does not run, belongs to another user, or is too small.
     """
     option = f"--pdserve-job-id {job}"
     if state.state == GONE:
-        raise AllocationError(f"{option}: Slurm knows no such job")
+        raise AllocationError(f"{option}: Slurm has no such job")
     if state.state != "RUNNING":
         raise AllocationError(f"{option}: the job is {state.state}, it must be RUNNING")
     if state.user != user:

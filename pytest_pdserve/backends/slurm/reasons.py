@@ -1,4 +1,4 @@
-"""Why a job waits: Slurm's word for it in plain words, and whether waiting on can help."""
+"""Why a job waits: explains Slurm's reason codes, and whether the job can still start."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 
 class Outlook(Enum):
-    """What becomes of a reason if nobody does anything."""
+    """Whether a job can start if it waits longer."""
 
     CLEARS = "may clear by itself"
-    NEEDS_CHANGE = "stays until somebody changes something"
+    NEEDS_CHANGE = "stays until a user or administrator changes something"
     NEVER = "cannot clear: the job is not allowed as it is"
 
 
@@ -22,19 +22,18 @@ class Reason:
     """Why a job waits."""
 
     code: str
-    """Slurm's word, e.g. ``Priority``; empty if it names none."""
+    """Slurm's code, e.g. ``Priority``; empty if there is none."""
     words: str
-    """The same as a clause."""
+    """The meaning of the code, as a clause."""
     outlook: Outlook
-    """Whether waiting on can help."""
 
     @property
     def text(self) -> str:
-        """The clause with Slurm's word, by which its manual knows it."""
+        """The clause with Slurm's code, as in its manual."""
         return f"{self.words} ({self.code})" if self.code else self.words
 
 
-NO_REASON = Reason(code="", words="Slurm names no reason", outlook=Outlook.CLEARS)
+NO_REASON = Reason(code="", words="Slurm gives no reason", outlook=Outlook.CLEARS)
 _NO_REASON = frozenset({"", "none", "null", "n/a"})
 
 _CLEARS = {
@@ -92,14 +91,14 @@ KNOWN: Mapping[str, Reason] = MappingProxyType(
         for code, words in table.items()
     }
 )
-"""Reasons by their names in lower case; those of limits are read by :func:`_limit`."""
+"""Reasons by their codes in lower case; :func:`_limit` explains those of limits."""
 
 NODES_DOWN = Reason(
     code="Resources",
     words="nodes it needs are down, drained or reserved for jobs of higher priority",
     outlook=Outlook.CLEARS,
 )
-"""A reason that does not say which nodes."""
+"""A reason without the names of the nodes."""
 _DESCRIPTIONS = {
     "nodes required for job are": NODES_DOWN,
     "launch failed requeued held": Reason(
@@ -108,7 +107,7 @@ _DESCRIPTIONS = {
         outlook=Outlook.NEEDS_CHANGE,
     ),
 }
-"""Texts that Slurm puts in a reason's place, by how they begin: old versions cut them off at 31
+"""Texts that Slurm prints instead of a code, by their beginning: old versions cut them off at 31
 characters."""
 
 _AMOUNTS = {
@@ -127,7 +126,7 @@ _AMOUNTS = {
     "wall": ("wall time", ""),
     "wallduration": ("wall time", ""),
 }
-"""What limits count, and the same times how long jobs have it."""
+"""Resources that limits count, and the same multiplied by time."""
 _LIMIT = re.compile(
     r"(?P<whose>qos|assoc|)(?P<kind>grp|max|min)"
     rf"(?P<what>{'|'.join(sorted(_AMOUNTS, reverse=True))})s?"
@@ -137,12 +136,12 @@ _LIMIT = re.compile(
 )
 
 
-def explain(said: str) -> Reason:
-    """Return what Slurm means by the reason of a job that waits.
+def explain(reason_text: str) -> Reason:
+    """Return the meaning of Slurm's reason for a waiting job.
 
-    :param said: as ``squeue`` prints it, in brackets or not; ``None`` is no reason.
+    :param reason_text: as ``squeue`` prints it, in brackets or not; ``None`` is no reason.
     """
-    text = said.strip()
+    text = reason_text.strip()
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1].strip()
     lower = text.lower()
@@ -167,10 +166,10 @@ def _not_available(code: str, detail: str) -> Reason:
 
 
 def _limit(code: str) -> Reason | None:
-    """Return the reason of a job that a limit of its QOS or association keeps back.
+    """Return the reason of a job that exceeds a limit of its QOS or association.
 
-    What a limit allows one job does not grow while the job waits; what it allows all jobs of a
-    user, an account or a QOS comes free as others end.
+    A limit of one job does not change while the job waits; a limit of all jobs of a user, an
+    account or a QOS clears when others end.
     """
     found = _LIMIT.fullmatch(code)
     if found is None:
@@ -197,7 +196,7 @@ def _limit(code: str) -> Reason | None:
 
 
 def _outside(kind: str, amount: str, *, where: str, whose: str) -> str:
-    """Return how a job by itself is outside of a limit."""
+    """Return the clause for a job that exceeds a limit by itself."""
     if kind == "min":
         return f"it asks for less than the minimum of {amount} that {whose} requires"
     if amount == "wall time":

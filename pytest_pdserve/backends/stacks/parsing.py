@@ -1,4 +1,4 @@
-"""The text of a stack: which versions, image and arguments it names."""
+"""Parses the text of a stack: versions, image and arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pytest_pdserve.values.stack import public_version
 from pytest_pdserve.values.system import System
 
 CURRENT = "current"
-"""Names the system as it is."""
+"""The word for the system's own environment or image."""
 FORMS = (
     "'vllm==0.32.0 nixl==1.5.1 vllm-router==0.1.17', 'python:/path/to/environment', "
     "'image:NAME', 'current', each also with 'serve-args:--flag=value'"
@@ -35,32 +35,32 @@ _VALUED = ("python", "image", "serve-args")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """What the words of a stack say, before anything is looked up."""
+class StackWords:
+    """The words of a stack's text, parsed but not yet checked against the system."""
 
     pins: Mapping[str, str]
     """Version by distribution."""
     python: str | None
-    """Environment or Python that was named."""
+    """Folder of an environment, or its Python."""
     image: str | None
-    """Container image that was named."""
+    """Container image."""
     serve_args: tuple[str, ...]
     """Further arguments of ``vllm serve``."""
 
 
 def parse_stack(text: str, system: System) -> Stack:
-    """Read the *text* of a stack for *system*.
+    """Parse the *text* of a stack for *system*; nothing is built.
 
     Words are separated as in a shell. ``NAME==VERSION`` pins a distribution, ``python:PATH`` names
-    an environment that exists, ``image:NAME`` a container image, ``serve-args:ARGUMENT`` one
-    further argument of ``vllm serve``, and ``current`` the system as it is. A distribution that is
-    not named has the version that the system has now. Nothing is built.
+    an existing environment, ``image:NAME`` a container image, ``serve-args:ARGUMENT`` one further
+    argument of ``vllm serve``, and ``current`` the system's own versions. A distribution that is
+    not pinned keeps the version that the system has now.
 
     :raises ConfigError: if the text has another form, contradicts itself or the system, or names
         an environment that does not exist.
     """
-    words = read_words(text)
-    _check_goes_together(text, words, system)
+    words = parse_words(text)
+    _check_compatible(text, words, system)
     python = None if words.python is None else _python_of(text, words.python)
     if words.image is not None or (not words.pins and python is None and _contained(system)):
         pins: Mapping[str, str] = {}
@@ -68,7 +68,7 @@ def parse_stack(text: str, system: System) -> Stack:
         pins = _parts(versions_at(python))
     else:
         pins = {**_parts(versions_of_system(system)), **words.pins}
-    made = Stack(
+    stack = Stack(
         text=text,
         pins=pins,
         python=python,
@@ -77,38 +77,38 @@ def parse_stack(text: str, system: System) -> Stack:
         builds=bool(words.pins),
         digest="",
     )
-    return replace(made, digest=_digest(made, system))
+    return replace(stack, digest=_digest(stack, system))
 
 
-def read_words(text: str) -> Words:
-    """Return what the words of a stack say.
+def parse_words(text: str) -> StackWords:
+    """Parse the words of a stack's text.
 
-    :raises ConfigError: if a word has none of the known forms, or two name the same thing.
+    :raises ConfigError: if a word has an invalid form, or two words name the same thing.
     """
     try:
         split = shlex.split(text)
     except ValueError as error:
-        raise _bad(text, f"a quotation mark is not closed ({error})") from error
+        raise _stack_error(text, f"a quotation mark is not closed ({error})") from error
     if not split:
-        raise _bad(text, "it is empty")
+        raise _stack_error(text, "it is empty")
     pins: dict[str, str] = {}
     valued: dict[str, list[str]] = {name: [] for name in _VALUED}
     for word in split:
         name, colon, value = word.partition(":")
         if colon and name in _VALUED:
             if not value:
-                raise _bad(text, f"{word!r} has no value")
+                raise _stack_error(text, f"{word!r} has no value")
             valued[name].append(value)
         elif pin := _PIN.match(word):
             _add_pin(pins, pin["name"], pin["version"], text)
         elif word != CURRENT:
-            raise _bad(text, f"{word!r} has none of these forms")
+            raise _stack_error(text, f"{word!r} is invalid")
     if CURRENT in split and (pins or valued["python"] or valued["image"]):
-        raise _bad(text, "'current' is the system as it is, and cannot be combined with versions")
+        raise _stack_error(text, "'current' is the system as it is, and excludes versions")
     for name in ("python", "image"):
         if len(valued[name]) > 1:
-            raise _bad(text, f"it names {name}: twice")
-    return Words(
+            raise _stack_error(text, f"it names {name}: twice")
+    return StackWords(
         pins=pins,
         python=next(iter(valued["python"]), None),
         image=next(iter(valued["image"]), None),
@@ -120,16 +120,16 @@ def _add_pin(pins: dict[str, str], name: str, version: str, text: str) -> None:
     """Add a pin under the distribution's normalized name (PEP 503)."""
     normal = re.sub(r"[-_.]+", "-", name).lower()
     if normal in pins:
-        raise _bad(text, f"it pins {normal} twice")
+        raise _stack_error(text, f"it pins {normal} twice")
     pins[normal] = version
 
 
-def _check_goes_together(text: str, words: Words, system: System) -> None:
-    """Refuse two sources of one stack, and a source that the system cannot use."""
+def _check_compatible(text: str, words: StackWords, system: System) -> None:
+    """Raise if a stack has two sources, or a source that the system cannot use."""
     named = [n for n, v in (("versions", words.pins), ("python:", words.python)) if v]
     named += ["image:"] if words.image is not None else []
     if len(named) > 1:
-        raise _bad(text, f"it names {' and '.join(named)}; a stack has one source")
+        raise _stack_error(text, f"it names {' and '.join(named)}; a stack has one source")
     if named == ["image:"] and not _contained(system):
         raise ConfigError(
             f"stack {text!r} names an image, but system {system.name!r} runs no containers; write "
@@ -148,7 +148,7 @@ def _check_goes_together(text: str, words: Words, system: System) -> None:
 
 
 def _python_of(text: str, path: str) -> str:
-    """Return the Python of an environment, which is named by its folder or its Python."""
+    """Return the Python of an environment, given by its folder or its Python."""
     found = Path(path).expanduser().absolute()
     python = found / "bin" / "python" if found.is_dir() else found
     if not python.is_file():
@@ -164,26 +164,26 @@ def _contained(system: System) -> bool:
 
 
 def _parts(found: Mapping[str, str]) -> dict[str, str]:
-    """Return the versions of the parts that are there, without local parts."""
+    """Return the versions of :data:`~.stack.PARTS` in *found*, without local version parts."""
     return {name: public_version(found[name]) for name in PARTS if name in found}
 
 
 def environment_digest(stack: Stack, system: System) -> str:
-    """Return the digest of the environment that is built for *stack*: arguments change none."""
+    """Return the digest of the environment that is built for *stack*, whatever its arguments."""
     return _digest(replace(stack, python=None, serve_args=()), system)
 
 
 def _digest(stack: Stack, system: System) -> str:
-    """Return the digest of what decides what runs; the system's ``[stack]`` where it is built."""
-    said: Sequence[object] = (
+    """Return the digest of all that decides what runs, with ``[stack]`` if the stack is built."""
+    inputs: Sequence[object] = (
         sorted(stack.pins.items()),
         stack.python,
         stack.image,
         stack.serve_args,
         asdict(system.stack) if stack.builds else None,
     )
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
 
 
-def _bad(text: str, why: str) -> ConfigError:
+def _stack_error(text: str, why: str) -> ConfigError:
     return ConfigError(f"stack {text!r:.200}: {why}; expected {FORMS}")

@@ -1,4 +1,4 @@
-"""Whether servers that run have the versions of their stack, seen in the processes themselves."""
+"""Checks that running server processes have loaded the versions of their stack."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ Versions = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A process that serves, and the parts that it must have loaded."""
+    """A server process, and the distributions that it must have loaded."""
 
     name: str
-    """Who it is, e.g. ``decode[0]``."""
+    """E.g. ``decode[0]``."""
     process: Process
-    """What runs."""
     parts: tuple[str, ...]
     """Distributions, of :data:`~.stack.PARTS`."""
 
@@ -54,13 +53,13 @@ def parts_of(role: str, *, moves_kv: bool) -> tuple[str, ...]:
 def running_versions(
     allocation: Allocation, servers: Sequence[Running], folder: Path
 ) -> Mapping[str, Versions]:
-    """Return what each of *servers* has loaded, by its name: version by distribution.
+    """Return the versions that each of *servers* has loaded, by its name and distribution.
 
-    Each node is asked by a process of its own there, which reads ``/proc``. Of servers in
-    containers, the image tells instead: the same for all.
+    On each node, a separate process reads ``/proc``. For servers in containers, the versions are
+    those of the image, the same for all.
 
-    :param folder: of its own, on a file system that nodes share.
-    :raises LaunchError: if a node cannot tell.
+    :param folder: for the script and its logs, on a file system that nodes share.
+    :raises LaunchError: if a node reports no versions.
     :raises InvalidRunError: if a process has loaded two versions of one distribution.
     """
     if any(each.process.command.pid_argv or each.process.pid is None for each in servers):
@@ -71,21 +70,21 @@ def running_versions(
     found: dict[str, Versions] = {}
     for node in dict.fromkeys(each.process.command.node for each in servers):
         there = [each for each in servers if each.process.command.node == node]
-        said = _ask(allocation, node, script, [str(each.process.pid) for each in there])
+        answer = _ask(allocation, node, script, [str(each.process.pid) for each in there])
         for each in there:
-            loaded_there = _single(each.name, said[str(each.process.pid)])
-            found[each.name] = {k: v for k, v in loaded_there.items() if k in each.parts}
+            versions = _one_version_each(each.name, answer[str(each.process.pid)])
+            found[each.name] = {k: v for k, v in versions.items() if k in each.parts}
     return found
 
 
-def _single(name: str, said: Mapping[str, Sequence[str]]) -> Versions:
-    for distribution, versions in said.items():
+def _one_version_each(name: str, loaded_versions: Mapping[str, Sequence[str]]) -> Versions:
+    for distribution, versions in loaded_versions.items():
         if len(versions) > 1:
             raise InvalidRunError(
                 f"{name} has loaded {distribution} {' and '.join(versions)}, expected one version; "
                 "see which folders PYTHONPATH, LD_LIBRARY_PATH and [kv_transfer] libraries name"
             )
-    return {distribution: versions[0] for distribution, versions in said.items()}
+    return {distribution: versions[0] for distribution, versions in loaded_versions.items()}
 
 
 def _ask(
@@ -100,20 +99,21 @@ def _ask(
             time.sleep(_POLL_S)
     finally:
         allocation.stop([process])
-    said = last_object(log)
-    if process.poll() != 0 or said is None:
+    answer = last_object(log)
+    if process.poll() != 0 or answer is None:
         raise LaunchError(
-            f"node {node} could not tell what its servers have loaded; {log} ends:\n{log_tail(log)}"
+            f"node {node} could not read which versions its servers have loaded; {log} ends:\n"
+            f"{log_tail(log)}"
         )
-    return said
+    return answer
 
 
 def check_versions(stack: Stack, servers: Sequence[Running], found: Mapping[str, Versions]) -> None:
-    """Refuse servers that do not have the versions of their stack.
+    """Raise if servers have loaded other versions than those of their stack.
 
-    Nothing is checked of an image: its stack states no versions.
+    The stack of an image has no versions, so it is not checked.
 
-    :raises InvalidRunError: naming the first that differs.
+    :raises InvalidRunError: naming the first difference.
     """
     for trouble in _differences(stack, servers, found):
         raise InvalidRunError(trouble)

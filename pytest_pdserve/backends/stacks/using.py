@@ -1,4 +1,4 @@
-"""A system whose servers run from a stack, and whose client stays the same."""
+"""Replaces the servers of a system by those of a stack; the client stays the same."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pytest_pdserve.values.system import System
 def system_with_stack(system: System, stack: Stack) -> System:
     """Return *system* with servers and router of *stack*.
 
-    The benchmark client stays that of *system*: both sides of a comparison have the same one.
+    The benchmark client stays that of *system*, so that both sides of a comparison have the same.
 
-    :param stack: built, where it names versions.
+    :param stack: already built, if it pins versions.
     :raises ConfigError: if the environment has no ``vllm`` or no router.
     """
     model = replace(system.model, serve_args=(*system.model.serve_args, *stack.serve_args))
@@ -36,7 +36,7 @@ def system_with_stack(system: System, stack: Stack) -> System:
 def programs_of(stack: Stack) -> Programs:
     """Return the programs of the environment of *stack*.
 
-    :raises ConfigError: if it lacks one.
+    :raises ConfigError: if one does not exist.
     """
     found = {}
     for key, name in (("vllm", "vllm"), ("router", "vllm-router")):

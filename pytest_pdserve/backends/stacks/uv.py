@@ -1,4 +1,4 @@
-"""How uv is called: argument lists, and its last lines as one sentence where it fails."""
+"""Runs uv, and turns its output into one sentence if it fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _IMPORTED = (
     *("vllm.v1.worker.cpu_worker", "vllm.model_executor.models.llama", f"{_KV}.nixl.connector"),
     *(f"{_KV}.nixl_connector", "nixl", "vllm_router.router", "vllm_router.launch_router"),
 )
-"""Modules of servers; those that a version does not have are passed over."""
+"""Modules of servers; modules that a version does not have are skipped."""
 _IMPORT = """\
 import contextlib, importlib, sys
 for name in sys.argv[1:]:
@@ -55,26 +55,25 @@ def find_uv() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uv:
-    """uv, and what it builds."""
+    """Runs uv to build the environment of a stack."""
 
     program: str
-    """Its path."""
+    """Path of uv."""
     stack: Stack
-    """Stack that it is called for."""
     spec: StackSpec
-    """What the system says of environments."""
+    """The system's ``[stack]`` table."""
 
     def make_environment(self, folder: Path, python: str) -> None:
-        """Make an empty environment in *folder* with the same Python as *python*.
+        """Create an empty environment in *folder* with the same Python as *python*.
 
         :raises InstallError: if uv fails.
         """
         self._run(["venv", "--no-project", "--python", python, str(folder)], folder)
 
     def resolve(self, folder: Path, lock: str) -> None:
-        """Pin every package in the file *lock*, which names versions to keep if possible.
+        """Pin every package in the file *lock*, which has the versions to keep if possible.
 
-        :raises InstallError: if no set of packages fits.
+        :raises InstallError: if no set of versions is compatible.
         """
         self._run(
             [
@@ -88,9 +87,9 @@ class Uv:
         )
 
     def install(self, folder: Path, lock: str) -> None:
-        """Install what *lock* pins, and no more.
+        """Install the packages of *lock*, without dependencies.
 
-        :raises InstallError: if a package cannot be had.
+        :raises InstallError: if a package is not available.
         """
         self._run(
             [
@@ -125,23 +124,23 @@ class Uv:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise InstallError(f"{what}: {error}") from error
         if done.returncode:
-            raise InstallError(f"{what}: uv says: {last_words(done.stderr)}")
+            raise InstallError(f"{what}: uv says: {last_lines(done.stderr)}")
 
 
-def last_words(said: str) -> str:
-    """Return the last lines that uv said, as one sentence without its drawing."""
-    plain = environment_redactor().text(said)
+def last_lines(output: str) -> str:
+    """Return the last lines of uv's output as one sentence, without box-drawing characters."""
+    plain = environment_redactor().text(output)
     lines = [line.strip(" \t×╰─▶│├┬•") for line in plain.splitlines()]
     return " ".join([line for line in lines if line][-_LAST_LINES:]) or "nothing"
 
 
 @functools.cache
 def pip_find_links() -> tuple[str, ...]:
-    """Return the folders and pages of wheels in pip's own settings, which uv does not read."""
+    """Return ``find-links`` of pip's configuration, which uv does not read."""
     if importlib.util.find_spec("pip") is None:
         return ()
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-m", "pip", "config", "list"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -151,22 +150,22 @@ def pip_find_links() -> tuple[str, ...]:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(dict.fromkeys(place for line in said.splitlines() for place in _places(line)))
+    return tuple(dict.fromkeys(place for line in output.splitlines() for place in _places(line)))
 
 
 def _places(line: str) -> Sequence[str]:
-    """Return what one line of ``pip config list`` names, e.g. ``global.find-links='/wheels'``."""
+    """Return the places in a line of ``pip config list``: ``global.find-links='/wheels'``."""
     key, _, value = line.partition("=")
     return value.strip().strip("'\"").split() if key.endswith(".find-links") else ()
 
 
 def import_once(folder: Path) -> None:
-    """Import what serves once, so that its bytecode is there; whether it can, servers will tell."""
-    keeping = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    """Import the modules of servers once, to write their bytecode; errors are ignored."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run(
             [str(folder / "bin" / "python"), "-c", _IMPORT, *_IMPORTED],
-            env=keeping,
+            env=env,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -1,4 +1,4 @@
-"""What differs between the runs of two stacks beside the components that were declared. Pure."""
+"""Differences between the runs of two stacks besides the declared components. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pytest_pdserve.values.measurements import MeasuredRun
 from pytest_pdserve.values.roles import ROLES
 
 _DIGESTS = frozenset({("hardware", "fingerprint")})
-"""Facts that stand for others, which are compared themselves."""
-_PASSING = frozenset({("conditions", "compiled kernels")})
+"""Facts computed from others, which are compared themselves."""
+_OF_ONE_START = frozenset({("conditions", "compiled kernels")})
 """Facts of single starts: the first start of a new version compiles."""
-_BROUGHT = frozenset({"torch", "libfabric", "ucx", "libibverbs"})
-"""Versions that another vLLM, NIXL or image brings with it."""
-_BRINGING = frozenset({"vllm", "nixl", "image"})
+_DEPENDENCIES = frozenset({"torch", "libfabric", "ucx", "libibverbs"})
+"""Versions that change together with vLLM, NIXL or the image."""
+_WITH_DEPENDENCIES = frozenset({"vllm", "nixl", "image"})
+"""Components whose versions determine those of :data:`_DEPENDENCIES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,56 +26,58 @@ class Differences:
     """What differs between the runs of A and those of B."""
 
     undeclared: tuple[str, ...]
-    """What no component explains, a phrase each: name, value of A, value of B."""
+    """A phrase for each difference that no component explains: name, value of A, value of B."""
     brought: tuple[str, ...]
-    """What came with a component, e.g. another torch with another vLLM."""
+    """A phrase for each difference caused by a component, e.g. another torch with another vLLM."""
     same: int
-    """Facts that are the same."""
+    """Number of equal facts."""
 
 
 def find_differences(
     a: Sequence[MeasuredRun], b: Sequence[MeasuredRun], components: Sequence[str]
 ) -> Differences:
-    """Return what differs beside *components*."""
-    found, same = fact_differences(a, b)
+    """Return the differences besides *components*."""
+    facts, same = fact_differences(a, b)
     undeclared: list[str] = []
     brought: list[str] = []
-    for each in found:
-        if (each.group, each.name) in _DIGESTS | _PASSING or _is_declared(each, components):
+    for fact in facts:
+        if (fact.group, fact.name) in _DIGESTS | _OF_ONE_START or _is_declared(fact, components):
             continue
-        (brought if _is_brought(each, components) else undeclared).append(_words(each))
+        (brought if _is_brought(fact, components) else undeclared).append(_phrase(fact))
     return Differences(undeclared=tuple(undeclared), brought=tuple(brought), same=same)
 
 
-def joined(parts: Iterable[Differences]) -> Differences:
-    """Return the differences of several comparisons, each once."""
-    found = [*parts]
+def merge_differences(parts: Iterable[Differences]) -> Differences:
+    """Return the differences of several comparisons, each phrase once."""
+    all_parts = [*parts]
     return Differences(
-        undeclared=tuple(dict.fromkeys(each for part in found for each in part.undeclared)),
-        brought=tuple(dict.fromkeys(each for part in found for each in part.brought)),
-        same=max((part.same for part in found), default=0),
+        undeclared=tuple(dict.fromkeys(text for part in all_parts for text in part.undeclared)),
+        brought=tuple(dict.fromkeys(text for part in all_parts for text in part.brought)),
+        same=max((part.same for part in all_parts), default=0),
     )
 
 
-def _is_declared(each: FactDifference, components: Sequence[str]) -> bool:
-    """Tell whether a difference is one of *components* itself."""
-    if each.group == "versions":
-        return each.name in components
+def _is_declared(fact: FactDifference, components: Sequence[str]) -> bool:
+    """Return whether a difference is itself one of *components*."""
+    if fact.group == "versions":
+        return fact.name in components
     if "serve_args" not in components:
         return False
-    if each.group == "settings":
-        return each.name.startswith("model.") and each.name.endswith("serve_args")
-    role, _, flag = each.name.partition(" ")
-    return each.group == "flags" and role in ROLES and flag.startswith("-")
+    if fact.group == "settings":
+        return fact.name.startswith("model.") and fact.name.endswith("serve_args")
+    role, _, flag = fact.name.partition(" ")
+    return fact.group == "flags" and role in ROLES and flag.startswith("-")
 
 
-def _is_brought(each: FactDifference, components: Sequence[str]) -> bool:
-    """Tell whether a difference is a version that came with one of *components*."""
-    if each.group != "versions":
+def _is_brought(fact: FactDifference, components: Sequence[str]) -> bool:
+    """Return whether a difference is a version that comes with one of *components*."""
+    if fact.group != "versions":
         return False
-    return "image" in components or (each.name in _BROUGHT and bool(_BRINGING & {*components}))
+    return "image" in components or (
+        fact.name in _DEPENDENCIES and bool(_WITH_DEPENDENCIES & {*components})
+    )
 
 
-def _words(each: FactDifference) -> str:
-    one, other = (" or ".join(values) or "not known" for values in (each.a, each.b))
-    return f"{each.group} {each.name}: {one} with A, {other} with B"
+def _phrase(fact: FactDifference) -> str:
+    one, other = (" or ".join(values) or "unknown" for values in (fact.a, fact.b))
+    return f"{fact.group} {fact.name}: {one} with A, {other} with B"

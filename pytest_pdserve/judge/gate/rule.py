@@ -15,16 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pytest_pdserve.judge.gate.block_arrays import Bools
+from pytest_pdserve.judge.gate.block_arrays import Bounds
+from pytest_pdserve.judge.gate.block_arrays import Floats
+from pytest_pdserve.judge.gate.block_arrays import Gates
+from pytest_pdserve.judge.gate.block_arrays import Ints
+from pytest_pdserve.judge.gate.block_arrays import Subjects
+from pytest_pdserve.judge.gate.block_arrays import forecast
 from pytest_pdserve.judge.gate.blocks import Block
 from pytest_pdserve.judge.gate.blocks import GateJudgement
 from pytest_pdserve.judge.gate.levels import pairs_of
-from pytest_pdserve.judge.gate.looks import Bools
-from pytest_pdserve.judge.gate.looks import Bounds
-from pytest_pdserve.judge.gate.looks import Floats
-from pytest_pdserve.judge.gate.looks import Gates
-from pytest_pdserve.judge.gate.looks import Ints
-from pytest_pdserve.judge.gate.looks import Subjects
-from pytest_pdserve.judge.gate.looks import forecast
 from pytest_pdserve.judge.limits import signed_log
 from pytest_pdserve.values.baseline import Key
 from pytest_pdserve.values.gate import GatePolicy
@@ -38,16 +38,16 @@ from pytest_pdserve.values.numbers import growth
 def judge_gate(blocks: Sequence[Block], policy: GatePolicy) -> GateJudgement:
     """Judge the candidate by all blocks so far, the oldest first.
 
-    A gate ends with its verdict: blocks after it are not read.
+    A gate ends with its verdict: later blocks are ignored.
 
     :raises ValueError: if there is no block, or a value is not positive and finite.
     """
     if not blocks:
-        raise ValueError("a gate is judged by at least one block")
+        raise ValueError("no blocks, expected at least one block")
     cells = sorted({key for block in blocks for start in block.starts for key in start})
     by_topology: dict[str, list[int]] = {}
-    for place, (topology, _) in enumerate(cells):
-        by_topology.setdefault(topology, []).append(place)
+    for index, (topology, _) in enumerate(cells):
+        by_topology.setdefault(topology, []).append(index)
     gate = Gates.unmeasured(
         gates=1, members=list(by_topology.values()), margins=list(policy.margins.values())
     )
@@ -56,18 +56,20 @@ def judge_gate(blocks: Sequence[Block], policy: GatePolicy) -> GateJudgement:
         gate = gate.after(_logs(blocks[read], cells, tuple(policy.margins))[None])
         read += 1
         verdict = _verdict(gate, spent=read >= policy.max_blocks)
-    wanted, known = gate.wanted[0], gate.cells.known[0].any(axis=1)
+    wanted, measured = gate.wanted[0], gate.cells.measured[0].any(axis=1)
     values, topologies = _values(blocks[:read]), [(name, None) for name in by_topology]
     evidence = [
-        *_evidence(_Seen.of(gate.cells, gate.margins), cells, policy, values=values),
-        *_evidence(_Seen.of(gate.topologies, gate.margins), topologies, policy, values={}),
+        *_metric_evidence(_MetricArrays.of(gate.cells, gate.margins), cells, policy, values=values),
+        *_metric_evidence(
+            _MetricArrays.of(gate.topologies, gate.margins), topologies, policy, values={}
+        ),
     ]
     return GateJudgement(
         verdict=verdict,
         blocks=read,
         evidence=tuple(sorted(evidence, key=_rank)),
         cells=() if verdict else tuple(itertools.compress(cells, wanted)),
-        without_metrics=tuple(itertools.compress(cells, ~known)),
+        without_metrics=tuple(itertools.compress(cells, ~measured)),
     )
 
 
@@ -101,19 +103,19 @@ Values = Mapping[tuple[Key, str], tuple[list[float], list[float]]]
 
 
 def _values(blocks: Sequence[Block]) -> Values:
-    found: dict[tuple[Key, str], tuple[list[float], list[float]]] = {}
+    by_metric: dict[tuple[Key, str], tuple[list[float], list[float]]] = {}
     for block in blocks:
         for stack, starts in enumerate((block.baseline, block.candidate)):
             for start in starts:
                 for key, metrics in start.items():
                     for name, value in metrics.items():
-                        found.setdefault((key, name), ([], []))[stack].append(value)
-    return found
+                        by_metric.setdefault((key, name), ([], []))[stack].append(value)
+    return by_metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What is known of all metrics of the cells, or of the topologies."""
+class _MetricArrays:
+    """Judgement of all metrics of the cells, or of the topologies, as arrays."""
 
     subjects: Subjects
     bounds: Bounds
@@ -125,7 +127,7 @@ class _Seen:
     needed: Floats
 
     @classmethod
-    def of(cls, subjects: Subjects, margins: Floats) -> _Seen:
+    def of(cls, subjects: Subjects, margins: Floats) -> _MetricArrays:
         bounds = subjects.bounds
         return cls(
             subjects=subjects,
@@ -139,26 +141,26 @@ class _Seen:
         )
 
     def state(self, at: tuple[int, int, int]) -> MetricState:
-        """Return what is said of one metric."""
+        """Return the state of one metric."""
         if self.worse[at]:
             return MetricState.WORSE
         return MetricState.GOOD if self.subjects.good[at] else MetricState.UNDECIDED
 
 
-def _evidence(
-    seen: _Seen,
+def _metric_evidence(
+    arrays: _MetricArrays,
     names: Sequence[tuple[str, str | None]],
     policy: GatePolicy,
     *,
     values: Values,
 ) -> Iterator[MetricEvidence]:
-    """Tell what is known of every metric that a subject has."""
+    """Yield the evidence on every metric that a subject has."""
     for place, (topology, workload) in enumerate(names):
         for column, (metric, margin) in enumerate(policy.margins.items()):
             at = 0, place, column
-            if not seen.subjects.known[at]:
+            if not arrays.subjects.measured[at]:
                 continue
-            state, blocks = seen.state(at), int(seen.subjects.blocks[at])
+            state, blocks = arrays.state(at), int(arrays.subjects.blocks[at])
             a, b = values.get(((topology, workload or ""), metric), ((), ()))
             yield MetricEvidence(
                 topology=topology,
@@ -166,18 +168,18 @@ def _evidence(
                 metric=metric,
                 state=state,
                 blocks=blocks,
-                blocks_against=int(seen.against[at]),
+                blocks_against=int(arrays.against[at]),
                 baseline=statistics.median(a) if a else None,
                 candidate=statistics.median(b) if b else None,
                 margin=margin,
-                limit=_change(seen.limits[at]),
-                estimate=_change(seen.bounds.estimate[at]),
-                low=_change(seen.bounds.low[at]),
-                high=_change(seen.bounds.high[at]),
+                limit=_change(arrays.limits[at]),
+                estimate=_change(arrays.bounds.estimate[at]),
+                low=_change(arrays.bounds.low[at]),
+                high=_change(arrays.bounds.high[at]),
                 pairs=pairs_of(blocks),
-                pairs_beyond=int(seen.beyond[at]),
-                pairs_allowed=int(seen.allowed[at]) if seen.allowed[at] >= 0 else None,
-                forecast_blocks=_blocks(seen.needed[at])
+                pairs_beyond=int(arrays.beyond[at]),
+                pairs_allowed=int(arrays.allowed[at]) if arrays.allowed[at] >= 0 else None,
+                forecast_blocks=_blocks(arrays.needed[at])
                 if state is MetricState.UNDECIDED
                 else None,
             )
@@ -194,6 +196,6 @@ def _blocks(needed: float) -> int | None:
 _STATES = (MetricState.WORSE, MetricState.UNDECIDED, MetricState.GOOD)
 
 
-def _rank(each: MetricEvidence) -> tuple[int, float]:
-    estimate = -math.inf if each.estimate is None else each.estimate
-    return _STATES.index(each.state), -estimate
+def _rank(metric: MetricEvidence) -> tuple[int, float]:
+    estimate = -math.inf if metric.estimate is None else metric.estimate
+    return _STATES.index(metric.state), -estimate

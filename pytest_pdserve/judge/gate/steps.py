@@ -1,6 +1,6 @@
-"""What a gate does next, by all that it has measured so far. Pure.
+"""The next step of a gate, from all that it has measured so far. Pure.
 
-Nothing but the list of finished starts decides, so that an interrupted gate goes on with the same
+Only the list of finished starts decides, so that an interrupted gate continues with the same
 pairing.
 """
 
@@ -28,9 +28,9 @@ from pytest_pdserve.values.record import Record
 
 ATTEMPTS = 2
 """Times that a start is tried before its stack counts as broken."""
-MOST_FAILED = 3
-"""Failed starts of B, each of which worked when tried again, that are a fault if none of A failed.
-If a start of either is as likely to fail, three of B and none of A are one case in eight."""
+MIN_FAILED_STARTS = 3
+"""Failed starts of B that are a fault if none of A failed, even if each second attempt worked. If
+both stacks are equally likely to fail, three of B and none of A happen in one case of eight."""
 Runs = Mapping[str, Sequence[Record]]
 """Records by folder of the start."""
 
@@ -40,25 +40,24 @@ class GateEnd:
     """Why a gate is over."""
 
     verdict: GateVerdict
-    """What it says."""
     faults: tuple[str, ...] = ()
-    """What B breaks that A does not."""
+    """A sentence for each thing that B breaks and A does not."""
     error: str | None = None
-    """Why the stacks cannot be compared."""
+    """Why the stacks cannot be compared; None if they can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateProgress:
-    """Where a gate stands."""
+    """The state of a gate: its next step or its end, and its judgement so far."""
 
     step: GateStep | None
-    """What it does next; None if it is over."""
+    """The next step; None if the gate is over."""
     workloads: tuple[str, ...] = ()
-    """Ids of the loads of that step."""
+    """Ids of the loads of the next step."""
     end: GateEnd | None = None
-    """Why it is over; None if it is not."""
+    """Why the gate is over; None if it is not."""
     judgement: GateJudgement | None = None
-    """What the finished blocks say; None before the first."""
+    """The judgement on the finished blocks; None before the first."""
     blocks: tuple[Block, ...] = ()
     """Finished blocks."""
 
@@ -77,11 +76,11 @@ def next_step(
     policy: GatePolicy,
     components: Sequence[str],
 ) -> GateProgress:
-    """Return what a gate does next.
+    """Return the next step of a gate, or its end.
 
     :param starts: finished starts of the gate itself, in order.
-    :param cells: all that it measures.
-    :param components: what differs between the stacks.
+    :param cells: all cells that the gate measures.
+    :param components: components that differ between the stacks.
     """
     from pytest_pdserve.judge.gate.rule import judge_gate
 
@@ -89,13 +88,13 @@ def next_step(
     blocks: list[Block] = []
     judgement = None
     while True:
-        found = within(starts, len(blocks), wanted)
-        if isinstance(found, GateEnd):
-            return GateProgress(step=None, end=found, judgement=judgement, blocks=tuple(blocks))
-        if found is not None:
-            loads = next(each.workloads for each in wanted if each.topology == found.topology)
+        following = next_in_block(starts, len(blocks), wanted)
+        if isinstance(following, GateEnd):
+            return GateProgress(step=None, end=following, judgement=judgement, blocks=tuple(blocks))
+        if following is not None:
+            loads = next(c.workloads for c in wanted if c.topology == following.topology)
             return GateProgress(
-                step=found, workloads=loads, judgement=judgement, blocks=tuple(blocks)
+                step=following, workloads=loads, judgement=judgement, blocks=tuple(blocks)
             )
         blocks.append(block_of(starts, runs, len(blocks)))
         judgement = judge_gate(blocks, policy)
@@ -110,7 +109,7 @@ def _ended(
 ) -> GateEnd | None:
     """Return why a gate is over after its last block; None if it is not.
 
-    :param starts: of its finished blocks.
+    :param starts: starts of its finished blocks.
     """
     faults = (*judge_answers(starts, components).faults, *_often_failed(starts))
     if faults:
@@ -122,52 +121,52 @@ def _ended(
 
 def _wanted(cells: Sequence[GateCells], keys: Sequence[Key]) -> Iterator[GateCells]:
     """Yield the cells that the next block measures."""
-    for each in cells:
-        left = tuple(name for name in each.workloads if (each.topology, name) in {*keys})
+    for of_topology in cells:
+        left = tuple(n for n in of_topology.workloads if (of_topology.topology, n) in {*keys})
         if left:
-            yield replace(each, workloads=left)
+            yield replace(of_topology, workloads=left)
 
 
-def within(
+def next_in_block(
     starts: Sequence[GateStart], block: int, wanted: Sequence[GateCells], swap: str = ""
 ) -> GateStep | GateEnd | None:
     """Return the next step of a block, or why the gate is over; None if the block is complete.
 
-    :param swap: as of :attr:`.GateStep.swap`.
+    :param swap: name of the swap, as :attr:`.GateStep.swap`; empty for the gate itself.
     """
     for place, side in enumerate(order_of(block)):
-        for each in wanted:
-            step = GateStep(block=block, place=place, side=side, topology=each.topology, swap=swap)
-            found = _at(step, starts)
-            if found is not None:
-                return found
+        for cells in wanted:
+            step = GateStep(block=block, place=place, side=side, topology=cells.topology, swap=swap)
+            following = _next_at(step, starts)
+            if following is not None:
+                return following
     return None
 
 
-def _at(step: GateStep, starts: Sequence[GateStart]) -> GateStep | GateEnd | None:
-    """Return what is to be done in one place of a block; None if it is done."""
-    tried = [each for each in starts if _same_place(each.step, step)]
-    own = [each for each in tried if not each.step.control]
-    if any(each.outcome is Outcome.OK for each in own):
+def _next_at(step: GateStep, starts: Sequence[GateStart]) -> GateStep | GateEnd | None:
+    """Return the next step in one place of a block, or the gate's end; None if it is done."""
+    tried = [start for start in starts if _same_place(start.step, step)]
+    own = [start for start in tried if not start.step.control]
+    if any(start.outcome is Outcome.OK for start in own):
         return None
     if len(own) < ATTEMPTS:
         return replace(step, attempt=len(own) + 1)
     last = own[-1]
-    if any(each.outcome is Outcome.TROUBLE for each in own):
-        why = next(each.why for each in reversed(own) if each.outcome is Outcome.TROUBLE)
+    if any(start.outcome is Outcome.TROUBLE for start in own):
+        why = next(start.why for start in reversed(own) if start.outcome is Outcome.TROUBLE)
         error = f"{step.topology} was disturbed {len(own)} times in a row: {why}"
         return GateEnd(verdict=GateVerdict.ERROR, error=error)
     if step.side == "A":
         error = f"A, the baseline, is broken itself on {step.topology}: {last.why}"
         return GateEnd(verdict=GateVerdict.ERROR, error=error)
-    controls = [each for each in tried if each.step.control]
+    controls = [start for start in tried if start.step.control]
     if not controls:
         return replace(step, side="A", control=True)
-    return _of_control(controls[-1], last)
+    return _end_after_control(controls[-1], last)
 
 
-def _of_control(control: GateStart, failed: GateStart) -> GateEnd:
-    """Return why a gate is over after a start of A beside one of B that failed twice."""
+def _end_after_control(control: GateStart, failed: GateStart) -> GateEnd:
+    """Return why a gate is over after a control start of A, following two failed starts of B."""
     where = control.step.topology
     if control.outcome is Outcome.OK:
         fault = f"B fails on {where} twice in a row, where A works before and after: {failed.why}"
@@ -182,10 +181,10 @@ def _same_place(one: GateStep, other: GateStep) -> bool:
 
 
 def _often_failed(starts: Sequence[GateStart]) -> Iterator[str]:
-    """Yield that B fails again and again, though a second try works, and A never does."""
-    failed = [each for each in starts if each.outcome is Outcome.FAULT]
-    of_b = [each for each in failed if each.step.side == "B"]
-    if len(of_b) >= MOST_FAILED and len(of_b) == len(failed):
+    """Yield a sentence if B failed repeatedly, though second attempts worked, and A never did."""
+    failed = [start for start in starts if start.outcome is Outcome.FAULT]
+    of_b = [start for start in failed if start.step.side == "B"]
+    if len(of_b) >= MIN_FAILED_STARTS and len(of_b) == len(failed):
         yield (
             f"{len(of_b)} starts of B failed and none of A, though each worked when tried again; "
             f"the last: {of_b[-1].why}"
@@ -193,12 +192,12 @@ def _often_failed(starts: Sequence[GateStart]) -> Iterator[str]:
 
 
 def block_of(starts: Sequence[GateStart], runs: Runs, block: int) -> Block:
-    """Return the values of a block whose starts have all ended well."""
+    """Return the values of a block whose starts are all OK."""
     places: dict[int, dict[Key, dict[str, float]]] = {place: {} for place in range(4)}
-    for each in starts:
-        step = each.step
-        if step.block == block and each.outcome is Outcome.OK and not step.control:
-            places[step.place] |= values_of(runs[each.folder])
+    for start in starts:
+        step = start.step
+        if step.block == block and start.outcome is Outcome.OK and not step.control:
+            places[step.place] |= values_of(runs[start.folder])
     sides: dict[str, list[Start]] = {"A": [], "B": []}
     for place, side in enumerate(order_of(block)):
         sides[side].append(places[place])

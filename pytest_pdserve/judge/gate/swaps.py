@@ -13,7 +13,7 @@ from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.steps import GateEnd
 from pytest_pdserve.judge.gate.steps import Runs
 from pytest_pdserve.judge.gate.steps import block_of
-from pytest_pdserve.judge.gate.steps import within
+from pytest_pdserve.judge.gate.steps import next_in_block
 from pytest_pdserve.judge.limits import signed_log
 from pytest_pdserve.values.gate import Attribution
 from pytest_pdserve.values.gate import GateVerdict
@@ -26,65 +26,71 @@ from pytest_pdserve.values.gate_state import GateStep
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.numbers import growth
 
-MOST_METRICS = 4
-"""Worse metrics that are looked at, the worst first: each more costs a load in every start."""
+MAX_METRICS = 4
+"""Number of worse metrics that swaps measure, the worst first: each costs a load per start."""
 _NAMES = {"baseline": "A+{}", "candidate": "B-{}"}
-"""Names of swaps: A with B's component, and B with A's."""
+"""Names of swaps: A with a component of B, and B with a component of A."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwapStep:
-    """A start that an attribution needs."""
+    """The next start of an attribution: a stack with one component swapped."""
 
     step: GateStep
     """What to start; A is the baseline, B the stack with the swapped component."""
     component: str
-    """What is swapped."""
+    """The component that is swapped."""
     into: str
-    """``baseline`` or ``candidate``."""
+    """Stack that receives the other's component: ``baseline`` or ``candidate``."""
     workloads: tuple[str, ...]
-    """Ids of its loads."""
+    """Ids of the loads to measure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
-    """What is wrong with B, as far as a swap may show it."""
+class AttributionTarget:
+    """The metrics and cells by which swaps find the component that makes B worse."""
 
     worse: tuple[MetricEvidence, ...]
-    """Worse metrics of cells; empty where B breaks something."""
+    """Worse metrics of cells; empty if B breaks something."""
     cells: tuple[GateCells, ...]
-    """What is measured in every start."""
+    """Cells that are measured in every start."""
 
 
-def suspect_of(
+def attribution_target(
     evidence: Sequence[MetricEvidence], starts: Sequence[GateStart], cells: Sequence[GateCells]
-) -> Suspect:
-    """Return what swaps look at: the worst metrics, or the topology that B breaks.
+) -> AttributionTarget:
+    """Return what swaps measure: the worst metrics, or the topology that B breaks.
 
-    :param starts: of the gate itself.
+    :param starts: starts of the gate itself.
     """
-    worse = [each for each in evidence if each.state is MetricState.WORSE]
-    of_cells = [each for each in worse if each.workload is not None][:MOST_METRICS]
+    worse = [metric for metric in evidence if metric.state is MetricState.WORSE]
+    of_cells = [metric for metric in worse if metric.workload is not None][:MAX_METRICS]
     wanted: dict[str, dict[str, None]] = {}
-    for each in of_cells:
-        wanted.setdefault(each.topology, {})[str(each.workload)] = None
+    for metric in of_cells:
+        wanted.setdefault(metric.topology, {})[str(metric.workload)] = None
     if of_cells:
         chosen = tuple(
             GateCells(topology=name, workloads=tuple(loads)) for name, loads in wanted.items()
         )
-        return Suspect(worse=tuple(of_cells), cells=chosen)
+        return AttributionTarget(worse=tuple(of_cells), cells=chosen)
     broken = {s.step.topology for s in starts if s.why and s.step.side == "B"}
-    broken |= {each.topology for each in worse}
-    return Suspect(worse=(), cells=tuple(c for c in cells if not broken or c.topology in broken))
+    broken |= {metric.topology for metric in worse}
+    return AttributionTarget(
+        worse=(), cells=tuple(c for c in cells if not broken or c.topology in broken)
+    )
 
 
 def next_swap(
-    starts: Sequence[GateStart], runs: Runs, *, components: Sequence[str], suspect: Suspect
+    starts: Sequence[GateStart],
+    runs: Runs,
+    *,
+    components: Sequence[str],
+    target: AttributionTarget,
 ) -> SwapStep | Attribution:
-    """Return the next start that shows which component it is, or the answer.
+    """Return the next start that the attribution needs, or its result.
 
-    :param starts: all starts, of swaps too.
-    :param components: what differs between A and B.
+    :param starts: all starts, including those of swaps.
+    :param components: components that differ between A and B.
     """
     if len(components) == 1:
         return Attribution(
@@ -92,106 +98,119 @@ def next_swap(
         )
     if not components:
         return Attribution(component=None, why="no component differs")
-    found = _Found(starts=starts, runs=runs, suspect=suspect)
-    moved = []
+    results = _SwapResults(starts=starts, runs=runs, target=target)
+    makes_worse = []
     for component in components:
-        said = found.swap(component, "baseline")
-        if isinstance(said, SwapStep | Attribution):
-            return said
-        if said:
-            moved.append(component)
-    remain = []
-    for component in moved:
-        said = found.swap(component, "candidate")
-        if isinstance(said, SwapStep | Attribution):
-            return said
-        if said:
-            remain.append(component)
-    return found.answer(components, moved, remain)
+        result = results.swap(component, "baseline")
+        if isinstance(result, SwapStep | Attribution):
+            return result
+        if result:
+            makes_worse.append(component)
+    still_worse_without = []
+    for component in makes_worse:
+        result = results.swap(component, "candidate")
+        if isinstance(result, SwapStep | Attribution):
+            return result
+        if result:
+            still_worse_without.append(component)
+    return results.attribution(components, makes_worse, still_worse_without)
 
 
-class _Found:
-    """What swaps have shown so far."""
+class _SwapResults:
+    """Evidence of the swaps so far."""
 
-    def __init__(self, *, starts: Sequence[GateStart], runs: Runs, suspect: Suspect) -> None:
-        self._starts, self._runs, self._suspect = starts, runs, suspect
+    def __init__(
+        self, *, starts: Sequence[GateStart], runs: Runs, target: AttributionTarget
+    ) -> None:
+        self._starts, self._runs, self._target = starts, runs, target
         self._evidence: list[SwapEvidence] = []
         self._blocks = 0
 
     def swap(self, component: str, into: str) -> SwapStep | Attribution | bool:
-        """Return whether a swap makes a stack worse than A, or what is to be done to know it."""
+        """Return whether a swap makes a stack worse than A; until known, the next start."""
         name = _NAMES[into].format(component)
         own = [start for start in self._starts if start.step.swap == name]
-        found = within(own, 0, self._suspect.cells, name)
-        if isinstance(found, GateStep):
-            loads = {each.topology: each.workloads for each in self._suspect.cells}
+        following = next_in_block(own, 0, self._target.cells, name)
+        if isinstance(following, GateStep):
+            loads = {cells.topology: cells.workloads for cells in self._target.cells}
             return SwapStep(
-                step=found, component=component, into=into, workloads=loads[found.topology]
+                step=following, component=component, into=into, workloads=loads[following.topology]
             )
-        if isinstance(found, GateEnd):
-            if found.verdict is GateVerdict.NO_GO:
+        if isinstance(following, GateEnd):
+            if following.verdict is GateVerdict.NO_GO:
                 return True
-            why = f"the component was not found out: {found.error}"
+            why = f"the component was not determined: {following.error}"
             return Attribution(
                 component=None, why=why, blocks=self._blocks, evidence=tuple(self._evidence)
             )
         self._blocks += 1
         plain = [replace(start, step=replace(start.step, swap="")) for start in own]
         block = block_of(plain, self._runs, 0)
-        seen = [e for each in self._suspect.worse if (e := _seen(block, each, component, into))]
-        self._evidence += seen
+        evidence = [
+            metric_evidence
+            for metric in self._target.worse
+            if (metric_evidence := _swap_evidence(block, metric, component, into))
+        ]
+        self._evidence += evidence
         wrong = judge_answers(plain, (component,)).faults
-        return bool(wrong) or any(each.is_worse for each in seen)
+        return bool(wrong) or any(metric_evidence.is_worse for metric_evidence in evidence)
 
-    def answer(
-        self, components: Sequence[str], moved: Sequence[str], remain: Sequence[str]
+    def attribution(
+        self,
+        components: Sequence[str],
+        makes_worse: Sequence[str],
+        still_worse_without: Sequence[str],
     ) -> Attribution:
-        """Return what all swaps together say.
+        """Return the result of all swaps.
 
-        :param moved: components that make A worse.
-        :param remain: those of them without which B is worse all the same.
+        :param makes_worse: components that make A worse.
+        :param still_worse_without: those of them without which B is still worse.
         """
         return Attribution(
-            component=moved[0] if len(moved) == 1 else None,
-            why=_why(components, moved, remain),
+            component=makes_worse[0] if len(makes_worse) == 1 else None,
+            why=_why(components, makes_worse, still_worse_without),
             blocks=self._blocks,
             evidence=tuple(self._evidence),
         )
 
 
-def _why(components: Sequence[str], moved: Sequence[str], remain: Sequence[str]) -> str:
-    if not moved:
+def _why(
+    components: Sequence[str], makes_worse: Sequence[str], still_worse_without: Sequence[str]
+) -> str:
+    if not makes_worse:
         return f"none of {', '.join(components)} alone makes A as bad as B"
-    if len(moved) > 1:
-        return f"each of {', '.join(moved)} makes A worse by itself"
-    (name,) = moved
-    if remain:
+    if len(makes_worse) > 1:
+        return f"each of {', '.join(makes_worse)} makes A worse by itself"
+    (name,) = makes_worse
+    if still_worse_without:
         return (
             f"{name} makes A worse by itself, but B with the baseline's {name} is still worse: "
-            "another component does it too"
+            "another component makes it worse too"
         )
-    return f"{name} does it: A with B's {name} is worse, and B with A's {name} is not"
+    return f"{name} makes B worse: A with B's {name} is worse, and B with A's {name} is not"
 
 
-def _seen(block: Block, each: MetricEvidence, component: str, into: str) -> SwapEvidence | None:
-    """Return what a block says of one metric; None if a start lacks it."""
-    key = each.topology, str(each.workload)
+def _swap_evidence(
+    block: Block, metric: MetricEvidence, component: str, into: str
+) -> SwapEvidence | None:
+    """Return the evidence of a block on one metric; None if a start lacks the metric."""
+    key = metric.topology, str(metric.workload)
     sides = [
-        [start.get(key, {}).get(each.metric) for start in starts]
+        [start.get(key, {}).get(metric.metric) for start in starts]
         for starts in (block.baseline, block.candidate)
     ]
     values: list[list[float]] = [[v for v in side if v is not None] for side in sides]
     if min(map(len, values)) < 2:
         return None
-    better = METRICS[each.metric].better
+    better = METRICS[metric.metric].better
     a, b = ([signed_log(value, better) for value in side] for side in values)
-    limit = math.log1p(each.limit if each.limit is not None else each.margin)
+    limit = math.log1p(metric.limit if metric.limit is not None else metric.margin)
     return SwapEvidence(
         component=component,
         into=into,
-        topology=each.topology,
-        workload=str(each.workload),
-        metric=each.metric,
+        topology=metric.topology,
+        workload=str(metric.workload),
+        metric=metric.metric,
         estimate=growth(statistics.median(y - x for x in a for y in b)),
         is_worse=min(b) - max(a) > limit,
     )

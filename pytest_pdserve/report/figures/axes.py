@@ -14,7 +14,7 @@ _LOG_FROM = 20.0
 """Largest over smallest value from which an axis is logarithmic."""
 _SUBS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 """Multiples of powers of ten that may have a tick, most first."""
-_MOST_TICKS = {"x": 4, "y": 9}
+_MAX_TICKS = {"x": 4, "y": 9}
 """Ticks of a logarithmic axis for which there is room."""
 _NAMES = {
     "output_throughput": "output token throughput",
@@ -60,7 +60,7 @@ def plural(count: int, what: str) -> str:
 
 
 def left_out(count: int, what: str) -> str:
-    """Return the end of a caption that says how much a page leaves out; nothing of nothing."""
+    """Return the end of a caption on what a page leaves out; empty if nothing."""
     verb = "is" if count == 1 else "are"
     return (
         f" {plural(count, f'more {what}')} {verb} not shown; pdserve plot draws all."
@@ -85,7 +85,7 @@ def scale(axis: Any, values: Iterable[float], *, floor: bool = True) -> None:
     if low > 0 and high / low >= _LOG_FROM:
         getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
         set_limits(low / 1.25, high * 1.25)
-        most = _MOST_TICKS[axis.axis_name]
+        most = _MAX_TICKS[axis.axis_name]
         subs = next((s for s in _SUBS if math.log10(high / low) * len(s) <= most), _SUBS[-1])
         axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     else:

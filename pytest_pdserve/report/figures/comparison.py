@@ -22,8 +22,8 @@ from pytest_pdserve.report.figures.plot import Overlay
 from pytest_pdserve.report.figures.plot import Panel
 from pytest_pdserve.report.figures.plot import Plot
 from pytest_pdserve.report.figures.style import PAPER
-from pytest_pdserve.report.figures.style import Look
-from pytest_pdserve.report.figures.style import looks
+from pytest_pdserve.report.figures.style import TopologyStyle
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.report.figures.svg import OVERLAY
 from pytest_pdserve.values.metrics import METRICS
 
@@ -116,7 +116,7 @@ def _sweep_plot(
 ) -> Plot:
     kept = list(sweeps[:max_panels])
     cells = list({cell.key: cell for sweep in kept for cell in sweep.cells}.values())
-    topologies = tuple(looks([cell.topology for cell in cells]))
+    topologies = tuple(topology_styles([cell.topology for cell in cells]))
     every = list(_numbers(metric, cells, overlay))
     panels = tuple(
         Panel(title=sweep.title, draw=_Lines(metric, sweep, overlay, every).draw) for sweep in kept
@@ -138,7 +138,7 @@ def _row(cell: PlottedCell, metric: str, overlay: Overlay) -> dict[str, object]:
 
 
 def _numbers(metric: str, cells: Iterable[PlottedCell], overlay: Overlay) -> Iterator[float]:
-    """Every number that a figure shows: its axes have room for all."""
+    """Yield every number that a figure shows, so that its axes have room for all."""
     for cell in cells:
         yield from cell.values.get(metric, ())
         if (bounds := cell.bounds.get(metric)) is not None:
@@ -150,22 +150,22 @@ def _numbers(metric: str, cells: Iterable[PlottedCell], overlay: Overlay) -> Ite
 def caption_of(metric: str, cells: Sequence[PlottedCell], overlay: Overlay) -> str:
     """Return how to read a figure of *cells*: what of bars, bands and marks is in it."""
     better = METRICS[metric].better
-    said = [f"{capital(better)} is better."] if better != "equal" else []
+    sentences = [f"{capital(better)} is better."] if better != "equal" else []
     if any(len(cell.values.get(metric, ())) > 1 for cell in cells):
-        said.append("Points are medians of the starts of the servers, bars their whole range.")
+        sentences.append("Points are medians of the starts of the servers, bars their whole range.")
     if any(metric in cell.bounds for cell in cells):
-        said.append("Bands reach from the reference to the limit.")
+        sentences.append("Bands reach from the reference to the limit.")
     invalid = sum(bool(cell.invalid) for cell in cells)
     if invalid:
         verb = "is" if invalid == 1 else "are"
-        said.append(f"{plural(invalid, 'cell')} marked × {verb} invalid and not judged.")
+        sentences.append(f"{plural(invalid, 'cell')} marked × {verb} invalid and not judged.")
     missing = sum(not cell.values.get(metric) for cell in cells)
     if missing:
         verb = "has" if missing == 1 else "have"
-        said.append(f"{plural(missing, 'cell')} {verb} no value that may be used.")
+        sentences.append(f"{plural(missing, 'cell')} {verb} no value that may be used.")
     if any(metric in overlay.cells.get(cell.key, {}) for cell in cells):
-        said.append(f"Dashed: {overlay.title}.")
-    return " ".join(said)
+        sentences.append(f"Dashed: {overlay.title}.")
+    return " ".join(sentences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,53 +181,53 @@ class _Lines:
         lengths_axis(axes, self.sweep.lengths, f"{self.sweep.varies} length (tokens)")
         scale(axes.yaxis, self.every)
         axes.set_ylabel(metric_label(self.metric))
-        for name, look in looks([cell.topology for cell in self.sweep.cells]).items():
+        for name, style in topology_styles([cell.topology for cell in self.sweep.cells]).items():
             cells = {self.sweep.length(c): c for c in self.sweep.cells if c.topology == name}
-            self._band(axes, cells, look)
-            self._article(axes, cells, look)
-            self._line(axes, cells, look)
-            self._invalid(axes, cells, look)
+            self._band(axes, cells, style)
+            self._article(axes, cells, style)
+            self._line(axes, cells, style)
+            self._invalid(axes, cells, style)
 
-    def _line(self, axes: Axes, cells: dict[int, PlottedCell], look: Look) -> None:
+    def _line(self, axes: Axes, cells: dict[int, PlottedCell], style: TopologyStyle) -> None:
         """Draw the valid cells; a length without a value leaves a gap."""
         lengths = self.sweep.lengths
         valid = {n: c for n, c in cells.items() if not c.invalid and c.values.get(self.metric)}
         middle = [_or_nan(valid[n].value(self.metric)) if n in valid else math.nan for n in lengths]
-        self._ranges(axes, valid, look)
+        self._ranges(axes, valid, style)
         axes.plot(
-            lengths, middle, color=look.color, marker=look.mark, markeredgecolor=PAPER, zorder=3
+            lengths, middle, color=style.color, marker=style.mark, markeredgecolor=PAPER, zorder=3
         )
 
-    def _ranges(self, axes: Axes, cells: dict[int, PlottedCell], look: Look) -> None:
+    def _ranges(self, axes: Axes, cells: dict[int, PlottedCell], style: TopologyStyle) -> None:
         found = {n: c.values[self.metric] for n, c in cells.items()}
         several = {n: values for n, values in found.items() if min(values) < max(values)}
         across = [x for length in several for x in (length, length, math.nan)]
         up = [y for values in several.values() for y in (min(values), max(values), math.nan)]
-        axes.plot(across, up, color=look.color, linewidth=4, alpha=0.45, solid_capstyle="butt")
+        axes.plot(across, up, color=style.color, linewidth=4, alpha=0.45, solid_capstyle="butt")
 
-    def _invalid(self, axes: Axes, cells: dict[int, PlottedCell], look: Look) -> None:
+    def _invalid(self, axes: Axes, cells: dict[int, PlottedCell], style: TopologyStyle) -> None:
         marked = [(n, c.value(self.metric)) for n, c in cells.items() if c.invalid]
         there = [(length, value) for length, value in marked if value is not None]
         if there:
-            mark_invalid(axes, there, look)
+            mark_invalid(axes, there, style)
 
-    def _band(self, axes: Axes, cells: dict[int, PlottedCell], look: Look) -> None:
-        known = {
+    def _band(self, axes: Axes, cells: dict[int, PlottedCell], style: TopologyStyle) -> None:
+        bounds = {
             n: cells[n].bounds[self.metric] for n in sorted(cells) if self.metric in cells[n].bounds
         }
-        if not known:
+        if not bounds:
             return
         axes.fill_between(
-            list(known),
-            [each.reference for each in known.values()],
-            [each.limit for each in known.values()],
-            color=look.color,
+            list(bounds),
+            [each.reference for each in bounds.values()],
+            [each.limit for each in bounds.values()],
+            color=style.color,
             alpha=0.16,
             linewidth=0,
             zorder=1,
         )
 
-    def _article(self, axes: Axes, cells: dict[int, PlottedCell], look: Look) -> None:
+    def _article(self, axes: Axes, cells: dict[int, PlottedCell], style: TopologyStyle) -> None:
         published = {
             n: self.overlay.cells[cells[n].key][self.metric]
             for n in sorted(cells)
@@ -237,7 +237,7 @@ class _Lines:
             axes.plot(
                 list(published),
                 list(published.values()),
-                color=look.color,
+                color=style.color,
                 linestyle=(0, (3, 2)),
                 linewidth=1.1,
                 alpha=0.8,
@@ -246,12 +246,12 @@ class _Lines:
             )
 
 
-def mark_invalid(axes: Axes, points: Sequence[tuple[float, float]], look: Look) -> None:
+def mark_invalid(axes: Axes, points: Sequence[tuple[float, float]], style: TopologyStyle) -> None:
     """Mark values of invalid cells."""
     axes.plot(
         [x for x, _ in points],
         [y for _, y in points],
-        color=look.color,
+        color=style.color,
         linestyle="none",
         marker="x",
         markersize=8,

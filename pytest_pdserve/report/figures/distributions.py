@@ -17,7 +17,7 @@ from pytest_pdserve.report.figures.loads import shortened
 from pytest_pdserve.report.figures.plot import Axes
 from pytest_pdserve.report.figures.plot import Panel
 from pytest_pdserve.report.figures.plot import Plot
-from pytest_pdserve.report.figures.style import looks
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.values.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SHARES = tuple(number / 200 for number in range(1, 200))
 """Shares of the requests, or of the gaps, that are drawn: half a percent apart."""
 _SHOWN = ("ttft", "itl")
 _TITLES = {"ttft": "time to first token (TTFT)", "itl": "gaps between tokens (ITL)"}
-_SAID = {"ttft": "requests", "itl": "gaps between tokens"}
+_COUNTED = {"ttft": "requests", "itl": "gaps between tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _plot(name: str, curves: Sequence[_Curve], more: str) -> Plot:
         name=f"{name}-distribution",
         title=f"Distribution of {_TITLES[name]}",
         caption=(
-            f"Share of the {_SAID[name]} of one run that took no longer; further left is better."
+            f"Share of the {_COUNTED[name]} of one run that took no longer; further left is better."
             f"{dotted}{more}"
         ),
         panels=tuple(
@@ -118,7 +118,7 @@ def _plot(name: str, curves: Sequence[_Curve], more: str) -> Plot:
             for found in panels.values()
         ),
         rows=[row for curve in curves for row in _rows(name, curve)],
-        topologies=tuple(looks([curve.cell.topology for curve in curves])),
+        topologies=tuple(topology_styles([curve.cell.topology for curve in curves])),
         columns=4,
     )
 
@@ -151,7 +151,7 @@ class _Curves:
     curves: Sequence[_Curve]
 
     def draw(self, axes: Axes) -> None:
-        shown = looks([curve.cell.topology for curve in self.curves])
+        shown = topology_styles([curve.cell.topology for curve in self.curves])
         thinned = [*range(9), *range(9, 190, 5), *range(190, len(SHARES))]
         for curve in self.curves:
             axes.plot(

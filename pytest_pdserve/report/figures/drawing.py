@@ -12,8 +12,8 @@ from pytest_pdserve.report.figures.plot import Plot
 from pytest_pdserve.report.figures.style import INK
 from pytest_pdserve.report.figures.style import PAPER
 from pytest_pdserve.report.figures.style import PIXELS
-from pytest_pdserve.report.figures.style import looks
 from pytest_pdserve.report.figures.style import settings
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.report.figures.svg import OVERLAY
 from pytest_pdserve.report.figures.svg import describe
 from pytest_pdserve.report.figures.svg import tidied
@@ -154,7 +154,7 @@ def _legend(figure: Any, rows: list[list[str]], height: float) -> None:
     from matplotlib.lines import Line2D
 
     names = [name for row in rows for name in row]
-    shown = looks(names)
+    shown = topology_styles(names)
     for number, row in enumerate(rows):
         handles = [
             Line2D([], [], color=shown[name].color, marker=shown[name].mark, markeredgecolor=PAPER)

@@ -21,7 +21,7 @@ from pytest_pdserve.report.figures.plot import Overlay
 from pytest_pdserve.report.figures.plot import Panel
 from pytest_pdserve.report.figures.plot import Plot
 from pytest_pdserve.report.figures.style import PAPER
-from pytest_pdserve.report.figures.style import looks
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.report.names import short_names
 from pytest_pdserve.values.metrics import METRICS
 
@@ -72,7 +72,7 @@ def _plot(metric: str, cells: Sequence[PlottedCell], max_panels: int | None) -> 
         caption=caption_of(metric, shown, Overlay()) + more,
         panels=panels,
         rows=[cell.row(metric, METRICS[metric].unit) for cell in shown],
-        topologies=tuple(looks([cell.topology for cell in shown])),
+        topologies=tuple(topology_styles([cell.topology for cell in shown])),
     )
 
 
@@ -104,24 +104,24 @@ class _Rows:
     names: dict[str, str]
 
     def draw(self, axes: Axes) -> None:
-        shown = looks([cell.topology for cell in self.cells])
+        shown = topology_styles([cell.topology for cell in self.cells])
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x", visible=True)
         axes.set_yticks(range(len(self.loads)), [self.names[name] for name in self.loads])
         axes.set_ylim(len(self.loads) - 0.5, -0.5)
-        for place, (name, look) in enumerate(shown.items()):
+        for place, (name, style) in enumerate(shown.items()):
             shift = (place - (len(shown) - 1) / 2) * 0.7 / max(len(shown), 4)
             for cell in (each for each in self.cells if each.topology == name):
                 y, found = self.loads.index(cell.workload_id) + shift, cell.values[self.metric]
                 value = cell.value(self.metric) or 0.0
                 if (bounds := cell.bounds.get(self.metric)) is not None:
                     ends = [bounds.reference, bounds.limit]
-                    axes.plot(ends, [y, y], color=look.color, alpha=0.25, linewidth=6, zorder=1)
+                    axes.plot(ends, [y, y], color=style.color, alpha=0.25, linewidth=6, zorder=1)
                 if cell.invalid:
-                    mark_invalid(axes, [(value, y)], look)
+                    mark_invalid(axes, [(value, y)], style)
                     continue
-                axes.plot([min(found), max(found)], [y, y], color=look.color, linewidth=1)
-                axes.plot([value], [y], color=look.color, marker=look.mark, markeredgecolor=PAPER)
+                axes.plot([min(found), max(found)], [y, y], color=style.color, linewidth=1)
+                axes.plot([value], [y], color=style.color, marker=style.mark, markeredgecolor=PAPER)
         bounds_there = (c.bounds[self.metric] for c in self.cells if self.metric in c.bounds)
         ends_there = [end for each in bounds_there for end in (each.reference, each.limit)]
         values = [value for cell in self.cells for value in cell.values[self.metric]]

@@ -18,7 +18,7 @@ from pytest_pdserve.report.figures.plot import Panel
 from pytest_pdserve.report.figures.plot import Plot
 from pytest_pdserve.report.figures.style import GREY
 from pytest_pdserve.report.figures.style import PAPER
-from pytest_pdserve.report.figures.style import looks
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.values.metrics import METRICS
 
 THROUGHPUT = "output_throughput"
@@ -102,7 +102,7 @@ def _plot(latency: str, unit: str, panels: dict[str, list[Choice]], max_panels: 
             for title, found in kept.items()
         ),
         rows=[_row(each, latency, unit, id(each) in best) for each in choices],
-        topologies=tuple(looks([each.cell.topology for each in choices])),
+        topologies=tuple(topology_styles([each.cell.topology for each in choices])),
         columns=4,
     )
 
@@ -146,19 +146,19 @@ class _Choices:
         best = frontier(self.choices)
         ends = [each.throughput for each in best], [each.latency for each in best]
         axes.plot(*ends, color=GREY, linewidth=1, zorder=1)
-        for name, look in looks([each.cell.topology for each in self.choices]).items():
+        for name, style in topology_styles([each.cell.topology for each in self.choices]).items():
             own = [each for each in self.choices if each.cell.topology == name]
             valid = sorted((c for c in own if not c.cell.invalid), key=lambda c: c.throughput)
             axes.plot(
                 [each.throughput for each in valid],
                 [each.latency for each in valid],
-                color=look.color,
+                color=style.color,
                 linestyle="none",
-                marker=look.mark,
+                marker=style.mark,
                 markersize=7,
                 markeredgecolor=PAPER,
                 zorder=3,
             )
             invalid = [(c.throughput, c.latency) for c in own if c.cell.invalid]
             if invalid:
-                mark_invalid(axes, invalid, look)
+                mark_invalid(axes, invalid, style)

@@ -1,4 +1,4 @@
-"""All figures of one source: measurements, and what a session tells beside them."""
+"""All figures of one source: those of measurements, and those of a session's time."""
 
 from __future__ import annotations
 

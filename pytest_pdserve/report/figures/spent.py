@@ -11,7 +11,7 @@ from pytest_pdserve.report.figures.plot import Panel
 from pytest_pdserve.report.figures.plot import Plot
 from pytest_pdserve.report.figures.style import GREY
 from pytest_pdserve.values.phases import SessionTimes
-from pytest_pdserve.values.phases import duration_words
+from pytest_pdserve.values.phases import duration_text
 
 _USEFUL = "load"
 """The phase in which something is measured."""
@@ -20,24 +20,24 @@ _ROW, _AROUND = 26, 82
 
 
 def time_plots(times: SessionTimes | None) -> Iterator[Plot]:
-    """Yield the time of a session by phase; nothing where none is known."""
+    """Yield the figure of a session's time by phase; nothing if it has none."""
     spent = {} if times is None else {name: s for name, s in times.seconds.items() if s > 0}
     total_s = sum(spent.values())
     if times is None or not total_s:
         return
     ordered = sorted(spent.items(), key=lambda each: (each[0] == "overhead", -each[1]))
-    rerun = f"; {duration_words(times.rerun_s)} of it were reruns" if times.rerun_s else ""
-    held = f"; {times.held.words}" if times.held.words else ""
+    rerun = f"; {duration_text(times.rerun_s)} of it were reruns" if times.rerun_s else ""
+    held = f"; {times.held.text}" if times.held.text else ""
     yield Plot(
         name="session-time",
         title="Where the time of the session went",
         caption=(
-            f"{duration_words(total_s)} in all{rerun}{held}. Blue is the load itself: the time in "
+            f"{duration_text(total_s)} in all{rerun}{held}. Blue is the load itself: the time in "
             "which something is measured."
         ),
         panels=(
             Panel(
-                title=f"{duration_words(total_s)}, {times.runs} runs",
+                title=f"{duration_text(total_s)}, {times.runs} runs",
                 draw=_Bars(ordered, total_s).draw,
                 size=(460, _AROUND + _ROW * len(ordered)),
                 left=96,
@@ -69,5 +69,5 @@ class _Bars:
         axes.set_xlim(0, largest * 1.3)
         axes.set_xlabel("share of the session (%)")
         for place, spent in enumerate(seconds):
-            said = f"{100 * spent / self.total_s:.0f} %, {duration_words(spent)}"
-            axes.text(100 * spent / self.total_s + largest * 0.015, place, said, va="center")
+            label = f"{100 * spent / self.total_s:.0f} %, {duration_text(spent)}"
+            axes.text(100 * spent / self.total_s + largest * 0.015, place, label, va="center")

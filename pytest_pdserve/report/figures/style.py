@@ -1,4 +1,4 @@
-"""How figures look: colours and marks of topologies, sizes of text, and Matplotlib's settings."""
+"""Style of figures: colours and marks of topologies, sizes of text, Matplotlib's settings."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ _SETTINGS: Mapping[str, Any] = {
 }
 """Matplotlib's settings of all figures."""
 MISSING = "figures need matplotlib; install pytest-pdserve[plot]"
-"""What is said where Matplotlib is missing."""
+"""Message if Matplotlib is missing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class TopologyStyle:
     """Colour and mark of a topology."""
 
     color: str
@@ -85,20 +85,20 @@ class Look:
     """Matplotlib's name of it."""
 
 
-def looks(topologies: Sequence[str]) -> dict[str, Look]:
-    """Return the look of each topology: the article's have the same in every figure."""
+def topology_styles(topologies: Sequence[str]) -> dict[str, TopologyStyle]:
+    """Return the style of each topology: the article's have the same in every figure."""
     others = sorted(set(topologies).difference(ARTICLE_TOPOLOGIES))
     order = (*ARTICLE_TOPOLOGIES, *others)
     colors, marks = len(_OKABE_ITO), len(_MARKS)
     every = {
-        name: Look(_OKABE_ITO[place % colors], _MARKS[place % marks])
+        name: TopologyStyle(_OKABE_ITO[place % colors], _MARKS[place % marks])
         for place, name in enumerate(order)
     }
     return {name: every[name] for name in order if name in set(topologies)}
 
 
 def is_installed() -> bool:
-    """Tell whether figures can be drawn."""
+    """Return whether figures can be drawn."""
     from importlib.util import find_spec
 
     return find_spec("matplotlib") is not None
@@ -112,7 +112,7 @@ def check_installed() -> None:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Apply Matplotlib's settings of all figures, whatever a user's own file says."""
+    """Apply Matplotlib's settings of all figures, whatever a user's own file sets."""
     import warnings
 
     import matplotlib as mpl

@@ -1,4 +1,4 @@
-"""Matplotlib's SVG made small, and fit to stand in a page beside others."""
+"""Matplotlib's SVG made small, with ids that are unique in a page."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ROOT = (
     f"font-family: system-ui, sans-serif; font-size: {TEXT_PX}px; stroke-linejoin: round; "
     "stroke-linecap: butt"
 )
-"""What all of a figure shares; Matplotlib says the last two of every element on a page."""
+"""Style of the root; Matplotlib repeats the last two on every element."""
 _INVALID = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""What XML cannot hold, and names may."""
+"""Characters that names may contain, and XML may not."""
 _LONG = re.compile(r"-?\d+\.\d{2,}")
 _REFERENCE = re.compile(r"#([\w-]+)")
 _DEFAULTS = (
@@ -64,9 +64,9 @@ def describe(root: ET.Element, name: str, title: str, text: str) -> None:
     """Give an SVG a title and a description, which screen readers read out."""
     root.set("role", "img")
     root.set("aria-labelledby", f"{name}-title {name}-desc")
-    for place, (tag, said) in enumerate((("title", title), ("desc", text))):
+    for place, (tag, content) in enumerate((("title", title), ("desc", text))):
         element = ET.Element(f"{{{_SVG}}}{tag}", {"id": f"{name}-{tag}"})
-        element.text = _INVALID.sub("\ufffd", said)
+        element.text = _INVALID.sub("\ufffd", content)
         root.insert(place, element)
 
 
@@ -75,7 +75,7 @@ def _tag(element: ET.Element) -> str:
 
 
 def _flatten(element: ET.Element) -> None:
-    """Drop groups that hold nothing, and those that say nothing of what they hold."""
+    """Drop empty groups, and groups without attributes around their contents."""
     for child in element:
         _flatten(child)
     kept: list[ET.Element] = []
@@ -114,13 +114,13 @@ def _references(element: ET.Element) -> Iterator[str]:
 
 
 def _restyle(element: ET.Element) -> None:
-    """Leave out what all of a figure shares, and turns by nothing."""
+    """Drop styles that the root sets, and rotations by 0 degrees."""
     turn = element.get("transform", "")
     if turn.startswith(("rotate(-0 ", "rotate(0 ")):
         del element.attrib["transform"]
-    said = [part.strip() for part in element.get("style", "").split(";")]
+    parts = [part.strip() for part in element.get("style", "").split(";")]
     kept = [
-        part for part in said if part and part not in _DEFAULTS and not part.startswith("font-fam")
+        part for part in parts if part and part not in _DEFAULTS and not part.startswith("font-fam")
     ]
     if kept:
         element.set("style", "; ".join(kept))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from pytest_pdserve.history.served import package_changes
+from pytest_pdserve.history.served import served_on
 from pytest_pdserve.judge.limits import as_value
 from pytest_pdserve.judge.limits import reference_of
 from pytest_pdserve.judge.limits import signed_log
@@ -28,7 +28,8 @@ from pytest_pdserve.report.figures.plot import Panel
 from pytest_pdserve.report.figures.plot import Plot
 from pytest_pdserve.report.figures.style import GREY
 from pytest_pdserve.report.figures.style import INK
-from pytest_pdserve.report.figures.style import looks
+from pytest_pdserve.report.figures.style import PAPER
+from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.trend import CellChange
@@ -41,13 +42,17 @@ if TYPE_CHECKING:
 JUDGED = ("valid", "unproven")
 """Status of values that count, as for verdicts."""
 _KEYS = ["system", "client_kind", "topology", "workload", "metric"]
+_ROOM = 0.05
+"""Share of a value by which the axis reaches beyond nine in ten nights, if any night is there."""
+_MAX_MARKED = 120
+"""Nights that have a mark each; of more there is the line alone."""
 _VERSIONS = 6
 """Changes of versions that are labelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightPoint:
-    """What one night of a cell showed."""
+    """One night of a cell."""
 
     night: date
     value: float
@@ -55,7 +60,7 @@ class NightPoint:
     lowest: float
     highest: float
     counts: bool
-    """Whether it is evidence: false of an invalid or excluded one."""
+    """Whether it is evidence: not invalid and not excluded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ class NightSeries:
     nights: tuple[NightPoint, ...]
     """Oldest first."""
     versions: tuple[tuple[date, str], ...]
-    """Night and name of each change of what served."""
+    """Night of each change of versions, and the new versions."""
     changes: tuple[CellChange, ...]
     """Steps and drifts."""
 
@@ -78,7 +83,7 @@ def series_of(
 
     :param values: a row for each value of each run (:meth:`.history.store.Store.values`).
     :param sessions: a row for each session (:meth:`.history.store.Store.sessions`).
-    :param trend: changes that were found; None where nothing looked for them.
+    :param trend: dated changes; None if none were looked for.
     """
     kept = values[values["night"].notna() & (values["value"] > 0) & (values["value"] < math.inf)]
     versions: dict[str, tuple[tuple[date, str], ...]] = {}
@@ -86,7 +91,7 @@ def series_of(
         assert isinstance(key, tuple)
         name = SeriesName(**dict(zip(_KEYS, map(str, key), strict=True)))
         if name.system not in versions:
-            versions[name.system] = tuple(_version_changes(sessions, name.system))
+            versions[name.system] = tuple(package_changes(served_on(sessions, name.system)))
         yield NightSeries(
             name=name,
             nights=tuple(_nights(rows)),
@@ -96,35 +101,21 @@ def series_of(
 
 
 def _nights(rows: pd.DataFrame) -> Iterator[NightPoint]:
+    """Yield the nights of one series; the values that count are shown where a night has any."""
+    counted: dict[date, list[float]] = {}
+    others: dict[date, list[float]] = {}
     counts = rows["status"].isin(JUDGED) & ~rows["excluded"].astype(bool)
-    marked = rows.assign(counts=counts, day=rows["night"].dt.date)
-    for day, of_night in marked.groupby("day", sort=True):
-        good = of_night[of_night["counts"]]
-        found = [float(value) for value in (good if len(good) else of_night)["value"]]
-        assert isinstance(day, date)
+    for day, value, is_counted in zip(rows["night"].dt.date, rows["value"], counts, strict=True):
+        (counted if is_counted else others).setdefault(day, []).append(float(value))
+    for day in sorted({*counted, *others}):
+        values = counted.get(day) or others[day]
         yield NightPoint(
             night=day,
-            value=statistics.median(found),
-            lowest=min(found),
-            highest=max(found),
-            counts=bool(len(good)),
+            value=statistics.median(values),
+            lowest=min(values),
+            highest=max(values),
+            counts=day in counted,
         )
-
-
-def _version_changes(sessions: pd.DataFrame, system: str) -> Iterator[tuple[date, str]]:
-    before: Mapping[str, str] | None = None
-    rows = sessions[(sessions["system"] == system) & sessions["night"].notna()]
-    for night, text in zip(rows["night"], rows["versions"], strict=True):
-        now: Mapping[str, str] = json.loads(text)
-        if before is not None:
-            said = [
-                f"{name} {version}"
-                for name, version in now.items()
-                if name in before and before[name] != version and name != "commit"
-            ]
-            if said:
-                yield night.date(), ", ".join(said)
-        before = now
 
 
 def _changes_of(trend: Trend | None, name: SeriesName) -> Iterator[CellChange]:
@@ -150,11 +141,29 @@ def bounds_of_nights(series: NightSeries) -> Bounds | None:
     )
 
 
+def has_trend(series: NightSeries) -> bool:
+    """Return whether there is a figure of *series*: it has two nights, and its metric is known."""
+    return len(series.nights) > 1 and series.name.metric in METRICS
+
+
+def shown_range(series: NightSeries) -> tuple[float, float]:
+    """Return the least and the largest value that the axis of *series* must have room for.
+
+    Single nights far from all others are left out, so that they do not flatten the rest.
+    """
+    counted = [point.value for point in series.nights if point.counts]
+    values = sorted(counted or [point.value for point in series.nights])
+    tail = len(values) // 20
+    low, high = values[tail], values[-1 - tail]
+    room = max(2 * (high - low), _ROOM * high)
+    return max(values[0], low - room), min(values[-1], high + room)
+
+
 def trend_plots(every: Sequence[NightSeries]) -> Iterator[Plot]:
-    """Yield a figure of each series that has two nights or more, the largest change first."""
+    """Yield a figure of each series that has one, the largest change first."""
     for series in sorted(every, key=_largest, reverse=True):
-        if len(series.nights) > 1 and series.name.metric in METRICS:
-            yield _plot(series)
+        if has_trend(series):
+            yield trend_plot(series)
 
 
 def _largest(series: NightSeries) -> float:
@@ -162,26 +171,18 @@ def _largest(series: NightSeries) -> float:
     return max(changes, default=0.0)
 
 
-def _plot(series: NightSeries) -> Plot:
-    name, bounds = series.name, bounds_of_nights(series)
-    out = sum(not point.counts for point in series.nights)
-    said = [f"{plural(len(series.nights), 'night')}, the median and the range of each one's runs."]
-    if bounds is not None:
-        said.append(
-            f"Grey band: from the median of the first {RULE.max_nights} nights to the limit that "
-            "the nightly rule makes of them."
-        )
-    if series.versions:
-        said.append("Dotted: another version served from that night on.")
-    if series.changes:
-        said.append("Thick lines: levels before and after a dated change.")
-    if out:
-        said.append(f"×: {plural(out, 'night')} without a valid run, or excluded.")
+def trend_plot(series: NightSeries, *, judged_by: Bounds | None = None) -> Plot:
+    """Return the figure of a series (:func:`has_trend`).
+
+    :param judged_by: reference and limit of a report; None takes those that the nightly rule makes
+        of the first nights.
+    """
+    name, bounds = series.name, judged_by or bounds_of_nights(series)
     where = f"{name.system}-{name.client_kind}"
     return Plot(
         name=f"trend-{where}-{name.topology}-{name.workload}-{name_of(name.metric)}",
         title=f"{capital(metric_title(name.metric))}: {name.topology}, {name.workload}",
-        caption=" ".join(said),
+        caption=" ".join(_caption(series, bounds, is_judged=judged_by is not None)),
         panels=(
             Panel(
                 title=f"{name.topology}, {name.workload}, {name.system}",
@@ -192,6 +193,27 @@ def _plot(series: NightSeries) -> Plot:
         rows=[_row(series, point, bounds) for point in series.nights],
         columns=1,
     )
+
+
+def _caption(series: NightSeries, bounds: Bounds | None, *, is_judged: bool) -> Iterator[str]:
+    out = sum(not point.counts for point in series.nights)
+    yield f"{plural(len(series.nights), 'night')}, the median and the range of each one's runs."
+    if is_judged:
+        yield "Grey band: from the reference to the limit of this session's report."
+    elif bounds is not None:
+        yield (
+            f"Grey band: from the median of the first {RULE.max_nights} nights to the limit that "
+            "the nightly rule makes of them."
+        )
+    if series.versions:
+        yield "Dotted: another version served from that night on."
+    if series.changes:
+        yield "Thick lines: levels before and after a dated change."
+    low, high = shown_range(series)
+    if any(not low <= point.value <= high for point in series.nights):
+        yield "Triangles at the edge: values outside the axis."
+    if out:
+        yield f"×: {plural(out, 'night')} without a valid run, or excluded."
 
 
 def _row(series: NightSeries, point: NightPoint, bounds: Bounds | None) -> dict[str, object]:
@@ -209,7 +231,7 @@ def _row(series: NightSeries, point: NightPoint, bounds: Bounds | None) -> dict[
         "counts": point.counts,
         "reference": bounds.reference if bounds else None,
         "limit": bounds.limit if bounds else None,
-        "versions": "; ".join(said for night, said in series.versions if night == point.night),
+        "versions": "; ".join(text for night, text in series.versions if night == point.night),
         "change": next((c.change for c in series.changes if c.first == point.night), None),
     }
 
@@ -223,19 +245,22 @@ class _Nights:
         from matplotlib.dates import AutoDateLocator
         from matplotlib.dates import ConciseDateFormatter
 
-        look = looks([self.series.name.topology])[self.series.name.topology]
+        style = topology_styles([self.series.name.topology])[self.series.name.topology]
         good = [point for point in self.series.nights if point.counts]
         bad = [point for point in self.series.nights if not point.counts]
         nights = [point.night for point in good]
         if self.bounds is not None:
             ends = sorted((self.bounds.reference, self.bounds.limit))
             axes.axhspan(*ends, color=GREY, alpha=0.18, linewidth=0, zorder=0)
-        across = [x for point in good for x in (point.night, point.night, point.night)]
-        up = [y for point in good for y in (point.lowest, point.highest, math.nan)]
-        axes.plot(across, up, color=look.color, linewidth=2, alpha=0.35, solid_capstyle="butt")
+        wide = [point for point in good if point.lowest < point.highest]
+        across = [x for point in wide for x in (point.night, point.night, point.night)]
+        up = [y for point in wide for y in (point.lowest, point.highest, math.nan)]
+        axes.plot(across, up, color=style.color, linewidth=2, alpha=0.35, solid_capstyle="butt")
         values = [point.value for point in good]
-        style = {"marker": "o", "markersize": 3.5, "markeredgecolor": "none", "linewidth": 0.8}
-        axes.plot(nights, values, color=look.color, **style)
+        line: dict[str, object] = {"linewidth": 0.8}
+        if len(good) <= _MAX_MARKED:
+            line |= {"marker": "o", "markersize": 3.5, "markeredgecolor": "none"}
+        axes.plot(nights, values, color=style.color, **line)
         if bad:
             marks = {"marker": "x", "markersize": 7, "markeredgewidth": 1.6, "linestyle": "none"}
             axes.plot([p.night for p in bad], [p.value for p in bad], color=INK, **marks)
@@ -243,11 +268,22 @@ class _Nights:
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         self._changes(axes)
-        known = [self.bounds.reference, self.bounds.limit] if self.bounds else []
-        ranges = [end for point in self.series.nights for end in (point.lowest, point.highest)]
-        scale(axes.yaxis, [*ranges, *known], floor=False)
+        bounds = [self.bounds.reference, self.bounds.limit] if self.bounds else []
+        low, high = shown_range(self.series)
+        scale(axes.yaxis, [low, high, *bounds], floor=False)
+        self._off_axis(axes)
         self._versions(axes)
         axes.set_ylabel(metric_label(self.series.name.metric))
+
+    def _off_axis(self, axes: Axes) -> None:
+        """Mark nights whose value is outside the axis at its edge."""
+        bottom, top = axes.get_ylim()
+        above = [point.night for point in self.series.nights if point.value > top]
+        below = [point.night for point in self.series.nights if point.value < bottom]
+        for nights, edge, mark in ((above, top, "^"), (below, bottom, "v")):
+            if nights:
+                marks = {"color": INK, "markersize": 7, "linestyle": "none", "clip_on": False}
+                axes.plot(nights, [edge] * len(nights), marker=mark, **marks)
 
     def _changes(self, axes: Axes) -> None:
         nights = [point.night for point in self.series.nights]
@@ -264,16 +300,17 @@ class _Nights:
                 xytext=(4, 7 if change.change > 0 else -14),
                 textcoords="offset points",
                 fontweight="bold",
+                bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1},
                 zorder=5,
             )
 
     def _versions(self, axes: Axes) -> None:
         first, last = self.series.nights[0].night, self.series.nights[-1].night
         shown = [each for each in self.series.versions if first <= each[0] <= last]
-        for night, said in shown[-_VERSIONS:]:
+        for night, text in shown[-_VERSIONS:]:
             axes.axvline(night, color=GREY, linestyle=":", linewidth=1, zorder=1)
             axes.annotate(
-                said,
+                text,
                 (night, 1),
                 xycoords=("data", "axes fraction"),
                 xytext=(3, -4),

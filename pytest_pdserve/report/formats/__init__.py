@@ -1,4 +1,4 @@
-"""What is said of a judged session, in one module for each format."""
+"""The verdicts of a judged session, in one module for each format."""
 
 from __future__ import annotations
 

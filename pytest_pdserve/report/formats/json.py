@@ -14,15 +14,15 @@ from pytest_pdserve.values.metrics import METRICS
 if TYPE_CHECKING:
     from pytest_pdserve.judge.cells import MetricVerdict
     from pytest_pdserve.judge.verdict import Verdict
-    from pytest_pdserve.session.rejudge import Judged
+    from pytest_pdserve.session.rejudge import RejudgedSession
 
 
-def render(judged: Judged) -> str:
+def render(judged: RejudgedSession) -> str:
     """Return :func:`content` as a text."""
     return json.dumps(content(judged))
 
 
-def content(judged: Judged) -> dict[str, Any]:
+def content(judged: RejudgedSession) -> dict[str, Any]:
     """Return all verdicts.
 
     Keys: ``run_id``, ``system``, ``simulated``; ``exit_code`` of the command; ``nights_before``;
@@ -48,16 +48,17 @@ def content(judged: Judged) -> dict[str, Any]:
         "unreadable": list(judged.session.unreadable),
         "unproven": list(judged.unproven),
         "not_measured": [" ".join(key) for key in judged.not_measured],
-        "cells": {" ".join(key): _said(verdict) for key, verdict in judged.cells.items()},
+        "cells": {" ".join(key): _verdict_values(verdict) for key, verdict in judged.cells.items()},
         "topologies": {
-            name: _said(verdict, valued=False) for name, verdict in judged.topologies.items()
+            name: _verdict_values(verdict, valued=False)
+            for name, verdict in judged.topologies.items()
         },
-        "claims": {claim.id: _said(verdict) for claim, verdict in judged.claims},
+        "claims": {claim.id: _verdict_values(verdict) for claim, verdict in judged.claims},
         "again": [" ".join(key) for key in judged.again],
     }
 
 
-def _said(verdict: Verdict, *, valued: bool = True) -> dict[str, Any]:
+def _verdict_values(verdict: Verdict, *, valued: bool = True) -> dict[str, Any]:
     return {
         "verdict": str(verdict.status),
         "misses": list(verdict.misses),
@@ -66,12 +67,12 @@ def _said(verdict: Verdict, *, valued: bool = True) -> dict[str, Any]:
 
 
 def _metrics(metrics: tuple[MetricVerdict, ...], *, valued: bool) -> Iterator[dict[str, Any]]:
-    for said in metrics:
-        metric, seen = METRICS[said.metric], said.seen
+    for verdict in metrics:
+        metric, seen = METRICS[verdict.metric], verdict.tonight
         reference = seen.reference
         yield {
-            "metric": said.metric,
-            "verdict": str(said.status),
+            "metric": verdict.metric,
+            "verdict": str(verdict.status),
             "unit": metric.unit,
             "reference": as_value(reference.median, metric.better) if valued else None,
             "nights": reference.nights,
@@ -79,6 +80,6 @@ def _metrics(metrics: tuple[MetricVerdict, ...], *, valued: bool) -> Iterator[di
             "runs": [as_change(change, metric.better) for change in seen.changes],
             "change": as_change(seen.change, metric.better),
             "limit": as_change(reference.limit, metric.better),
-            "suspicious_nights": said.nights,
-            "better": said.is_better,
+            "suspicious_nights": verdict.nights,
+            "better": verdict.is_better,
         }

@@ -10,32 +10,32 @@ from pytest_pdserve.report.table import text_table
 from pytest_pdserve.values.rules import RULE
 
 if TYPE_CHECKING:
-    from pytest_pdserve.session.rejudge import Judged
+    from pytest_pdserve.session.rejudge import RejudgedSession
 
 _ORDER = tuple(Status[name] for name in ("FAIL", "ERROR", "SUSPICIOUS", "EXPECTED"))
 
 
-def render(judged: Judged) -> str:
+def render(judged: RejudgedSession) -> str:
     """Return a table of cells, and what is wrong with any, the worst first."""
     return "\n".join(_lines(judged))
 
 
-def _lines(judged: Judged) -> Iterator[str]:
+def _lines(judged: RejudgedSession) -> Iterator[str]:
     session_judge, session = judged.session_judge, judged.session
     if session.records[0].simulated:
         yield f"SIMULATED, no server ran: {session_judge.system.description}"
     rows = [(*key, str(verdict.status)) for key, verdict in judged.cells.items()]
     yield f"{session.run_id}, {session.night}"
     yield from text_table(("topology", "workload", "verdict"), rows, "lll")
-    said = [*judged.topologies.values(), *judged.cells.values(), *(v for _, v in judged.claims)]
-    said = [each for each in said if each.status not in (Status.PASS, Status.NOT_ASKED)]
-    said.sort(
+    verdicts = [*judged.topologies.values(), *judged.cells.values(), *(v for _, v in judged.claims)]
+    verdicts = [each for each in verdicts if each.status not in (Status.PASS, Status.NOT_ASKED)]
+    verdicts.sort(
         key=lambda each: (
             _ORDER.index(each.status) if each.status in _ORDER else len(_ORDER),
             -each.severity,
         )
     )
-    for verdict in said:
+    for verdict in verdicts:
         yield f"{verdict.status}: {verdict.subject}"
         yield from (f"  {miss}" for miss in verdict.misses)
     if judged.unconfirmed:
@@ -46,6 +46,6 @@ def _lines(judged: Judged) -> Iterator[str]:
     yield from (f"unproven: {what}" for what in judged.unproven)
     yield from (f"unreadable: {why}" for why in session.unreadable)
     yield from (f"not measured: {' '.join(key)}" for key in judged.not_measured)
-    yield from session_judge.expected.troubles
+    yield from session_judge.expected.problems
     yield f"baseline  {session_judge.baseline.origin if session_judge.baseline else 'none'}"
     yield from (f"left out: {why}" for why in session_judge.history.unreadable)

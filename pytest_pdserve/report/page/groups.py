@@ -1,4 +1,4 @@
-"""What a page tells first: verdicts by what they ask of their reader, the worst first."""
+"""Groups of verdicts in the order in which a page shows them, and the title of the page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pytest_pdserve.values.report import Report
 from pytest_pdserve.values.report import Since
 from pytest_pdserve.values.report import VerdictReport
 
-MOST = 40
-"""Verdicts of a group that are told in full; the tables below have all of them."""
-_LONGEST = 140
+MAX_SHOWN = 40
+"""Verdicts of a group that are shown in full; the tables below have all of them."""
+_MAX_TITLE = 140
 """Characters of the page's title."""
 
 
@@ -30,22 +30,22 @@ class Group:
     title: str
     """Heading."""
     about: str
-    """What these verdicts have in common, a sentence."""
+    """What these verdicts have in common, one sentence."""
     verdicts: tuple[VerdictReport, ...]
     """All of them, the worst first."""
 
     @property
     def shown(self) -> tuple[VerdictReport, ...]:
-        """Those that are told in full."""
-        return self.verdicts[:MOST]
+        """Those that are shown in full."""
+        return self.verdicts[:MAX_SHOWN]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
     """A metric that is better than its reference."""
 
-    of: str
-    """Its cell or topology."""
+    of: VerdictReport
+    """Verdict on its cell or topology."""
     metric: MetricReport
     """The metric."""
 
@@ -54,12 +54,12 @@ _GROUPS: tuple[tuple[str, str, str, tuple[Outcome, ...]], ...] = (
     ("failed", "Failed", "", ("FAIL", "ERROR")),
     (
         *("unsettled", "Suspicious"),
-        "Worse, but not yet proven to be: the next night settles it.",
+        "Worse, but not by enough, or on too few starts, to FAIL: the next night decides.",
         ("SUSPICIOUS", "INCONCLUSIVE"),
     ),
     (
         *("known", "Known and not enforced"),
-        "Worse as a file of expected changes says, or not enforced on this system.",
+        "Worse, but listed in expected.toml or not enforced on this system.",
         ("EXPECTED", "REPORTED"),
     ),
     ("new", "New", "These have no reference yet.", ("NEW",)),
@@ -81,7 +81,7 @@ def groups_of(report: Report) -> dict[str, Group]:
 
 
 def anchor_of(outcome: Outcome) -> str:
-    """Return the id of the section that tells of an outcome."""
+    """Return the id of the section that shows an outcome."""
     not_judged = outcome in ("NOT JUDGED", "NOT ASKED", "MEASURED")
     return _ANCHORS.get(outcome, "not-judged" if not_judged else "verdicts")
 
@@ -92,19 +92,12 @@ def gains_of(report: Report) -> list[Gain]:
     The largest gain comes first.
     """
     gains = [
-        Gain(of=said.title, metric=metric)
-        for said in report.verdicts
-        for metric in said.metrics
-        if metric.improved or _is_gain(metric)
+        Gain(of=verdict, metric=metric)
+        for verdict in report.verdicts
+        for metric in verdict.metrics
+        if metric.improved or metric.improved_tonight
     ]
     return sorted(gains, key=lambda gain: -abs(gain.metric.change or 0.0))
-
-
-def _is_gain(metric: MetricReport) -> bool:
-    change, limit = metric.change, metric.limit
-    if change is None or limit is None or metric.void or not math.isfinite(change):
-        return False
-    return change * limit < 0 and abs(change) > abs(limit)
 
 
 def page_title(report: Report) -> str:
@@ -113,21 +106,21 @@ def page_title(report: Report) -> str:
     Where nothing failed, it is the report's first line.
     """
     worst = next((each for each in report.verdicts if each.status in ("FAIL", "ERROR")), None)
-    said = "" if worst is None else _worst(worst)
-    if not said and report.status == "ERROR" and report.errors and report.measured:
-        said = f"{report.errors[0].subject}: {report.errors[0].why}"
-    if not said:
-        return shortened(report.headline, _LONGEST)
-    line = " ".join(f"{report.status}: {said}".split())
-    return f"{shortened(line, _LONGEST - 20)} · {shortened(report.system, 40)}"
+    text = "" if worst is None else _summary(worst)
+    if not text and report.status == "ERROR" and report.errors and report.measured:
+        text = f"{report.errors[0].subject}: {report.errors[0].why}"
+    if not text:
+        return shortened(report.headline, _MAX_TITLE)
+    line = " ".join(f"{report.status}: {text}".split())
+    return f"{shortened(line, _MAX_TITLE - 20)} · {shortened(report.system, 40)}"
 
 
-def _worst(said: VerdictReport) -> str:
-    """Return a failure in few words."""
-    metric = worst_metric(said.metrics, said.status)
+def _summary(verdict: VerdictReport) -> str:
+    """Return a short text on a failure."""
+    metric = worst_metric(verdict.metrics, verdict.status)
     if metric is not None:
-        return f"{said.title} {metric.metric} {change_text(metric.change)}"
-    return f"{said.title}: {said.misses[0]}" if said.misses else said.title
+        return f"{verdict.title} {metric.metric} {change_text(metric.change)}"
+    return f"{verdict.title}: {verdict.misses[0]}" if verdict.misses else verdict.title
 
 
 def worst_metric(metrics: Sequence[MetricReport], status: Outcome) -> MetricReport | None:
@@ -144,17 +137,17 @@ def _in_limits(metric: MetricReport) -> float:
     return abs(change / limit) if limit and math.isfinite(change) else 0.0
 
 
-def judged_metrics(said: VerdictReport) -> Iterator[MetricReport]:
-    """Yield the metrics of a verdict that its reader looks at: those held against a reference."""
-    yield from (each for each in said.metrics if each.status is not None or each.void)
+def judged_metrics(verdict: VerdictReport) -> Iterator[MetricReport]:
+    """Yield the metrics of a verdict that were compared with a reference, and void ones."""
+    yield from (each for each in verdict.metrics if each.status is not None or each.void)
 
 
-def also_worse(said: VerdictReport) -> list[MetricReport]:
-    """Return the metrics that a verdict names after its first, where it names nothing else."""
-    found = [each for each in said.metrics if each.status not in (None, "PASS")]
-    return found[1:] if len(found) == len(said.misses) else []
+def also_worse(verdict: VerdictReport) -> list[MetricReport]:
+    """Return the worse metrics after the first, if all misses of a verdict are metrics."""
+    found = [each for each in verdict.metrics if each.status not in (None, "PASS")]
+    return found[1:] if len(found) == len(verdict.misses) else []
 
 
-def since_of(said: VerdictReport) -> Since | None:
-    """Return since when the first worse metric of a verdict is worse; None if unknown."""
-    return next((each.since for each in said.metrics if each.since is not None), None)
+def since_of(verdict: VerdictReport) -> Since | None:
+    """Return since when the first worse metric is worse; None if unknown."""
+    return next((each.since for each in verdict.metrics if each.since is not None), None)

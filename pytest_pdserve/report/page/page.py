@@ -1,4 +1,4 @@
-"""What a page is made of, and its templates."""
+"""The page of a session: its values and its templates."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from pytest_pdserve.report.page import text
 from pytest_pdserve.report.page.records import LogCauses
 from pytest_pdserve.report.page.records import logs_in
 from pytest_pdserve.report.page.records import runs_of
+from pytest_pdserve.report.page.trends import MAX_TRENDS
+from pytest_pdserve.report.page.trends import NightTrends
+from pytest_pdserve.report.page.trends import trend_figures
+from pytest_pdserve.report.page.trends import trend_metrics
 from pytest_pdserve.report.phases import phase_line
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.report import OUTCOMES
@@ -39,10 +43,22 @@ _MANY = 2000
 """Cells beyond which rows have no links to records, and figures are left to ``pdserve plot``."""
 _FIGURES = 6
 """Figures that are not folded: the article's four, TPOT and E2EL."""
+_TRENDS = 4
+"""Trends that are not folded."""
 _FIGURE_BYTES = 1_200_000
 """Size that all figures may have together."""
 _OVERLAY = "pdserve-overlay"
 """Class of the article's curves in a figure."""
+_LIMITS = {
+    "MOST": _MOST,
+    "OPEN": _OPEN,
+    "FEW": _FEW,
+    "FIGURES": _FIGURES,
+    "TRENDS": _TRENDS,
+    "MAX_TRENDS": MAX_TRENDS,
+    "MANY": _MANY,
+}
+"""Limits that the templates use."""
 _TONES = {
     **dict.fromkeys(("FAIL", "ERROR"), "bad"),
     **dict.fromkeys(("SUSPICIOUS", "INCONCLUSIVE", "EXPECTED", "REPORTED"), "warn"),
@@ -52,66 +68,105 @@ _TONES = {
 """Colour of an outcome, as the style sheet names it; that of others is ``calm``."""
 
 
-def page_html(report: Report, *, folder: Path | None = None, page: Path | None = None) -> str:
+def page_html(
+    report: Report,
+    *,
+    folder: Path | None = None,
+    page: Path | None = None,
+    trends: NightTrends | None = None,
+) -> str:
     """Return the page of a session.
 
     :param folder: folder of its records, where that is not the one that the report names.
     :param page: folder that the page will lie in, which its links start from; None is the working
         folder.
+    :param trends: what a history holds of its cells; None without a history.
     """
     if folder is None and report.folder:
         folder = Path(report.folder)
     where = (page or Path()).absolute()
-    drawn, not_drawn = _figures(report, folder)
+    figures, figure_notes = _figures(report, folder)
     template = _environment().get_template("page.html")
     return template.render(
         report=report,
         title=groups.page_title(report),
-        groups=groups.groups_of(report),
-        gains=groups.gains_of(report),
-        cells=[each for each in report.verdicts if each.kind == "cell"],
-        others=[each for each in report.verdicts if each.kind != "cell"],
         runs=runs_of(report, folder),
         folder=folder,
         logs=logs_in(folder),
         causes=_causes(report, folder),
         link=functools.partial(_link, where),
-        figures=drawn,
-        not_drawn=not_drawn,
-        has_overlay=any(_OVERLAY in figure.svg for figure in drawn),
+        figures=figures,
+        figure_notes=figure_notes,
+        has_overlay=any(_OVERLAY in figure.svg for figure in figures),
         phases=phase_line(report.phases) if report.phases else "",
         shown=METRICS.shown,
+        **_verdicts(report),
+        **_trends(report, trends),
         **_files(),
     )
 
 
+def _verdicts(report: Report) -> dict[str, Any]:
+    """Return what the templates show of the verdicts."""
+    cells = [each for each in report.verdicts if each.kind == "cell"]
+    return {
+        "groups": groups.groups_of(report),
+        "gains": groups.gains_of(report),
+        "cells": cells,
+        "others": [each for each in report.verdicts if each.kind != "cell"],
+        "has_void": any(metric.void for each in cells for metric in each.metrics),
+    }
+
+
 def _causes(report: Report, folder: Path | None) -> tuple[str, ...]:
-    """Return what logs say of errors that no record tells of."""
+    """Return the causes that logs name of errors that are in no record."""
     return LogCauses().of(logs_in(folder)) if report.errors else ()
 
 
-def _figures(report: Report, folder: Path | None) -> tuple[list[Figure], str]:
-    """Return the figures that fit on a page, and why others are not there; empty if all are."""
-    if sum(each.kind == "cell" for each in report.verdicts) > _MANY:
-        return [], f"Of more than {_MANY:,} cells, pdserve plot draws figures."
+def _figures(report: Report, folder: Path | None) -> tuple[list[Figure], list[str]]:
+    """Return the figures that fit on a page, and a sentence on each reason why some are missing."""
+    cells = sum(each.kind == "cell" for each in report.verdicts)
+    if cells > _MANY:
+        return [], [f"There are no figures of more than {_MANY:,} cells; pdserve plot draws them."]
     if importlib.util.find_spec("matplotlib") is None:
-        return [], "Figures need Matplotlib: pip install 'pytest-pdserve[plot]'"
+        return [], ["Figures need Matplotlib: pip install 'pytest-pdserve[plot]'"]
     from pytest_pdserve.report.figures import figures_of
+    from pytest_pdserve.report.figures.session import MAX_CELLS
 
     kept: list[Figure] = []
     room = _FIGURE_BYTES
     try:
         figures = figures_of(report, folder=folder)
     except Exception as error:  # a page without figures is better than none
-        return [], f"No figures: a fault of pdserve itself: {error!r}; please report it"
+        return [], [f"No figures: a fault of pdserve itself: {error!r}; please report it"]
     for figure in figures:
         room -= len(figure.svg.encode())
         if room < 0:
             break
         kept.append(figure)
-    more = text.counted(len(figures) - len(kept), "figure")
-    why = f"{more} more would make this page too large: pdserve plot writes all."
-    return kept, why if len(kept) < len(figures) else ""
+    notes = []
+    if figures and cells > MAX_CELLS:
+        notes.append(
+            f"Figures show {MAX_CELLS} of {cells:,} cells, those with the worst verdicts; "
+            "pdserve plot draws all."
+        )
+    if missing := len(figures) - len(kept):
+        more = text.counted(missing, "figure")
+        notes.append(f"{more} more would make this page too large; pdserve plot writes all.")
+    return kept, notes
+
+
+def _trends(report: Report, trends: NightTrends | None) -> dict[str, Any]:
+    """Return what the templates show of a history."""
+    figures = trend_figures(trends, report) if trends is not None else []
+    return {
+        "trends": trends,
+        "trend_figures": figures,
+        "trend_anchors": {
+            (each.of.topology, each.of.workload): f"#figure-{each.figure.name}" for each in figures
+        },
+        "trends_wanted": len(trend_metrics(report)),
+    }
 
 
 def _link(where: Path, target: Path) -> str:
@@ -134,7 +189,7 @@ def _environment() -> Environment:
     from jinja2 import FileSystemLoader
     from jinja2 import StrictUndefined
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -142,7 +197,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {
+    environment.globals |= {
         "value_text": text.value_text,
         "change_text": text.change_text,
         "command_line": text.command_line,
@@ -160,13 +215,9 @@ def _environment() -> Environment:
         "cell_values": _cell_values,
         "outcomes": OUTCOMES,
         "better_nights": RULE.better_nights,
-        "MOST": _MOST,
-        "OPEN": _OPEN,
-        "FEW": _FEW,
-        "FIGURES": _FIGURES,
-        "MANY": _MANY,
+        **_LIMITS,
     }
-    return made
+    return environment
 
 
 def _tone(outcome: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The runs behind a page: their command lines, versions, what they found, and what logs say."""
+"""The runs of a page: command lines, versions, findings, and causes that their logs name."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.report import Outcome
 from pytest_pdserve.values.report import Report
 from pytest_pdserve.values.report import VerdictReport
-from pytest_pdserve.values.root_cause import WITHOUT_A_WORD
+from pytest_pdserve.values.root_cause import KILLED_SILENTLY
 
 Key = tuple[object, ...]
-MOST_RECORDS = 400
-"""Records that are shown in full: some 3 kB each. Of others there is a link."""
-MOST_LOGS = 200
-"""Logs that are looked into, and listed."""
-_TROUBLE: tuple[Outcome | None, ...] = ("FAIL", "ERROR", "SUSPICIOUS", "NOT JUDGED")
-"""Verdicts whose logs are looked into."""
+MAX_RECORDS = 400
+"""Records that are shown in full, some 3 kB each; the others are links."""
+MAX_LOGS = 200
+"""Logs that are searched and listed."""
+_WITH_CAUSES: tuple[Outcome | None, ...] = ("FAIL", "ERROR", "SUSPICIOUS", "NOT JUDGED")
+"""Verdicts whose logs are searched for a cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Run:
     servers: int | None = None
     """Number of the servers that it shares with other runs; None where it shares none."""
     causes: tuple[str, ...] = ()
-    """What its logs say went wrong, a sentence each."""
+    """Causes of errors that its logs name, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Servers:
     topology: str
     """Topology that they are of."""
     start: int | None
-    """Which start of it, counted from 0; None where nobody knows."""
+    """Which start of it, counted from 0; None where unknown."""
     processes: tuple[ProcessRecord, ...]
     """The processes."""
 
@@ -95,38 +95,38 @@ def runs_of(report: Report, folder: Path | None) -> Runs:
     """
     if folder is None:
         return Runs()
-    named = [(said, path) for said in report.verdicts for path in said.records]
-    read = [_read(folder / path) for _, path in named[:MOST_RECORDS]]
+    named = [(verdict, path) for verdict in report.verdicts for path in verdict.records]
+    read = [_read(folder / path) for _, path in named[:MAX_RECORDS]]
     shared = _shared([record for record, _ in read if record is not None])
-    made, causes = Runs(), LogCauses()
-    for number, (said, path) in enumerate(named, 1):
+    runs, causes = Runs(), LogCauses()
+    for number, (verdict, path) in enumerate(named, 1):
         record, why = read[number - 1] if number <= len(read) else (None, "")
-        run = Run(number=number, path=folder / path, of=said, record=record, why=why)
+        run = Run(number=number, path=folder / path, of=verdict, record=record, why=why)
         if record is not None:
-            run = _with_processes(run, record, made, shared)
-            if record.invalid or said.status in _TROUBLE:
+            run = _with_processes(run, record, runs, shared)
+            if record.invalid or verdict.status in _WITH_CAUSES:
                 logs = [folder / process.log for process in record.processes if process.log]
                 run = replace(run, causes=causes.of(logs))
-        made.runs.append(run)
-        made.by_path[path] = run
-    return made
+        runs.runs.append(run)
+        runs.by_path[path] = run
+    return runs
 
 
-def _with_processes(run: Run, record: Record, made: Runs, shared: Set[Key]) -> Run:
-    """Return *run* with its own processes and the number of its servers, which *made* gets."""
+def _with_processes(run: Run, record: Record, runs: Runs, shared: Set[Key]) -> Run:
+    """Return *run* with its own processes and the number of its servers, which *runs* gets."""
     common = tuple(each for each in record.processes if _key(record, each) in shared)
     own = tuple(each for each in record.processes if _key(record, each) not in shared)
     if not common:
         return replace(run, own=own)
     key = tuple(_key(record, each) for each in common)
-    if key not in made.servers:
-        made.servers[key] = Servers(
-            number=len(made.servers) + 1,
+    if key not in runs.servers:
+        runs.servers[key] = Servers(
+            number=len(runs.servers) + 1,
             topology=record.topology,
             start=record.start,
             processes=common,
         )
-    return replace(run, own=own, servers=made.servers[key].number)
+    return replace(run, own=own, servers=runs.servers[key].number)
 
 
 def _read(path: Path) -> tuple[Record | None, str]:
@@ -138,7 +138,7 @@ def _read(path: Path) -> tuple[Record | None, str]:
 
 
 def _key(record: Record, process: ProcessRecord) -> Key:
-    """Return what tells a process of one start from all others."""
+    """Return what identifies a process of one start."""
     env = tuple(sorted(process.env.items()))
     return (record.topology, record.start, process.name, process.node, process.argv, env)
 
@@ -150,23 +150,23 @@ def _shared(records: Sequence[Record]) -> set[Key]:
 
 
 class LogCauses:
-    """What logs say went wrong; each is read once."""
+    """Causes of errors that logs name; each log is read once."""
 
     def __init__(self) -> None:
         self._found: dict[Path, str] = {}
 
     def of(self, logs: Iterable[Path]) -> tuple[str, ...]:
-        """Return the cause of the last trouble of each log that names one, with file and line.
+        """Return the cause of the last error in each log that names one, with file and line.
 
         A server that was killed names none: a session kills servers that never answer.
 
-        Of more logs than :data:`MOST_LOGS` the first are read.
+        Of more logs than :data:`MAX_LOGS` the first are read.
         """
         for log in logs:
-            if log not in self._found and len(self._found) < MOST_LOGS:
+            if log not in self._found and len(self._found) < MAX_LOGS:
                 cause = log_cause(log)
-                told = cause is not None and cause.text != WITHOUT_A_WORD
-                self._found[log] = cause_text(cause, log) if cause and told else ""
+                has_cause = cause is not None and cause.text != KILLED_SILENTLY
+                self._found[log] = cause_text(cause, log) if cause and has_cause else ""
         return tuple(text for log in dict.fromkeys(logs) if (text := self._found.get(log)))
 
 
@@ -175,6 +175,6 @@ def logs_in(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     try:
-        return sorted(folder.glob("*/logs*/*.log"))[:MOST_LOGS]
+        return sorted(folder.glob("*/logs*/*.log"))[:MAX_LOGS]
     except (OSError, ValueError):  # a folder that no system can have, or that cannot be read
         return []

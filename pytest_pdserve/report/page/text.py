@@ -47,7 +47,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def first_line(text: str) -> str:
-    """Return what a message says first: its first line, at most 300 characters of it."""
+    """Return the first line of a message, at most 300 characters of it."""
     return shortened(text.strip().partition("\n")[0], 300)
 
 
@@ -69,7 +69,7 @@ def change_text(change: float | None) -> str:
 
 
 def limits_text(severity: float) -> str:
-    """Return a change in limits with two digits; a dash where nothing was held against a limit."""
+    """Return a change in limits with two digits; a dash where nothing was compared with a limit."""
     return f"{severity:.2f}" if severity and math.isfinite(severity) else NOTHING
 
 

@@ -30,7 +30,7 @@ _SERVERS = (
         for name in ("tp", "pp", "ep", "dcp_size", "pcp_size", "dp_attention", "num_workers")
     ),
 )
-"""What a row says of the servers."""
+"""Facts about the servers."""
 _NOT_NEEDED = re.compile(
     r"infmax_model_prefix|(.*_)?intvty(_.*)?|tput_per_gpu|good_completed|request_goodput|"
     r"input_throughput|tokenizer_id|global_batch_size|local_batch_size|measured_decode_rounds|"
@@ -48,9 +48,9 @@ def reads(row: Mapping[str, Any]) -> bool:
 
 
 def read(row: Row) -> ForeignRun:
-    """Return the run that *row* is a result of.
+    """Return the run of a result.
 
-    :raises ConfigError: if a value is no number where one was expected.
+    :raises ConfigError: if a value is not a number where one was expected.
     """
     return _aggregated(row) if _AGGREGATED <= row.data.keys() else _raw(row)
 
@@ -59,7 +59,7 @@ def _raw(row: Row) -> ForeignRun:
     fields = Fields(row)
     backend = fields.text("backend") or ""
     vllm.check_tokens_timed(fields, backend)
-    asked = vllm.asked_by(fields)
+    load = vllm.take_load(fields)
     model, date = fields.text("model_id"), moment(fields.take("date"))
     measured = take_latencies(fields, _SECONDS, to_ms=1000.0)
     throughputs = ("request_throughput", "output_throughput", "total_token_throughput")
@@ -68,7 +68,7 @@ def _raw(row: Row) -> ForeignRun:
     return ForeignRun(
         client_kind="inferencex",
         where=row.where,
-        asked=asked,
+        load=load,
         result=result,
         date=date,
         served_by={"model": model} if model else {},
@@ -81,7 +81,7 @@ def _aggregated(row: Row) -> ForeignRun:
     """Return the run of a row that has neither totals nor a duration."""
     fields = Fields(row)
     fields.skip("conc", "isl", "osl")
-    asked = {
+    load = {
         name: row.data[theirs]
         for name, theirs in (
             ("max_concurrency", "conc"),
@@ -102,7 +102,7 @@ def _aggregated(row: Row) -> ForeignRun:
     return ForeignRun(
         client_kind="inferencex",
         where=row.where,
-        asked=asked,
+        load=load,
         result=BenchResult(
             completed=None,
             failed=None,
@@ -111,16 +111,16 @@ def _aggregated(row: Row) -> ForeignRun:
             total_output_tokens=None,
             raw={**fields.single_values, **measured},
         ),
-        versions={name: said for name, said in versions.items() if said},
-        served_by={name: said for name, said in servers.items() if said},
+        versions={name: v for name, v in versions.items() if v},
+        served_by={name: value for name, value in servers.items() if value},
         instances=_instances(row.data),
-        notes=(IN_SECONDS, "throughput per GPU is read as that of all GPUs which do the work"),
+        notes=(IN_SECONDS, "throughput per GPU is multiplied by the GPUs that do the work"),
         not_understood=fields.left,
     )
 
 
 def _throughputs(fields: Fields) -> dict[str, float]:
-    """Take throughputs per GPU, and return those of all GPUs; of none if their number is unknown.
+    """Take throughputs per GPU; return those of all GPUs, empty if their number is unknown.
 
     Output is per GPU that decodes, input per GPU that prefills; without roles these are all.
     """
@@ -147,7 +147,7 @@ def _router(fields: Fields) -> dict[str, str | None]:
 
 
 def _instances(data: Mapping[str, Any]) -> dict[str, int]:
-    """Return the instances by role that a row says."""
+    """Return the number of instances by role."""
     if data.get("disagg") is False:
         return {"prefill": 0}
     named = {role: data.get(f"{role}_num_workers") for role in ("prefill", "decode")}

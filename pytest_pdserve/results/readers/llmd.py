@@ -39,26 +39,26 @@ _STATISTICS = {
 }
 _UNBOUND = ("inf", "Infinity")
 WHOLE = 0.01
-"""How near a mean times its requests must be to a whole number to be the total."""
+"""Maximum distance from a whole number at which mean times requests is taken for the total."""
 _VLLM = "vllm-benchmark"
-"""Name of the tool whose lengths are means where its arguments do not say them."""
+"""Name of the tool that reports mean lengths unless its arguments contain them."""
 
 
 def reads(row: Mapping[str, Any]) -> bool:
-    """Tell whether *row* is such a report, of any version."""
+    """Tell whether *row* is an llm-d Benchmark Report, of any version."""
     return "version" in row and "run" in row and ("scenario" in row or "results" in row)
 
 
 def read(row: Row) -> ForeignRun:
-    """Return the run that a report is of.
+    """Return the run of a report.
 
-    :raises ConfigError: if it is of another version, or a value is of another kind than expected.
+    :raises ConfigError: if it is of another version, or a value is of another type than expected.
     """
     fields = Fields(row)
     if str(fields.take("version")) not in VERSIONS:
         raise fields.wrong("version", f"{' or '.join(VERSIONS)} of the Benchmark Report")
     run, scenario, results = (fields.table(name) for name in ("run", "scenario", "results"))
-    load = scenario.table("load")
+    load_part = scenario.table("load")
     aggregate = results.table("request_performance").table("aggregate")
     counts = aggregate.table("requests")
     latency, throughput = aggregate.table("latency"), aggregate.table("throughput")
@@ -66,14 +66,14 @@ def read(row: Row) -> ForeignRun:
     time = run.table("time")
     begun, ended = moment(time.take("start")), moment(time.take("end"))
     stack = [each.table("standardized") for each in scenario.tables("stack")]
-    asked, left = _asked(load, counts)
-    versions = dict(_versions([*stack, load.table("standardized")]))
+    load, left = _take_load(load_part, counts)
+    versions = dict(_versions([*stack, load_part.table("standardized")]))
     latency.skip("normalized_time_per_output_token")
     throughput.skip("input_token_rate")
     return ForeignRun(
         client_kind="llm-d",
         where=row.where,
-        asked=asked,
+        load=load,
         result=_result(counts, measured),
         date=begun or ended,
         versions=versions,
@@ -126,7 +126,7 @@ def _result(counts: Fields, measured: Mapping[str, float]) -> BenchResult:
 
 
 def _tokens(counts: Fields, name: str, requests: int | None) -> int | None:
-    """Return the tokens of all requests, of which a report has the mean; None if not known."""
+    """Return the total tokens, computed from the mean of a report; None if not exact."""
     mean = counts.table(name).number("mean")
     if mean is None or requests is None:
         return None
@@ -134,36 +134,38 @@ def _tokens(counts: Fields, name: str, requests: int | None) -> int | None:
     return whole if abs(mean * requests - whole) < WHOLE else None
 
 
-def _asked(load: Fields, counts: Fields) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what was asked, and names of the load that are not understood."""
-    said, arguments = load.table("standardized"), load.table("native").table("args")
-    said.skip("tool", "tool_version", "parallelism", "stage", "source")
-    asked = request_rate(said, "rate_qps")
+def _take_load(load_part: Fields, counts: Fields) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Take the fields of the workload; return them, and names that are not understood."""
+    standard, arguments = load_part.table("standardized"), load_part.table("native").table("args")
+    standard.skip("tool", "tool_version", "parallelism", "stage", "source")
+    load = request_rate(standard, "rate_qps")
     if (total := counts.count("total")) is not None:
-        asked["num_prompts"] = total
-    bound = said.take("concurrency")
+        load["num_prompts"] = total
+    bound = standard.take("concurrency")
     if bound in _UNBOUND or isinstance(bound, int | float):
         whole = isinstance(bound, float) and bound.is_integer()
-        asked["max_concurrency"] = None if bound in _UNBOUND else int(bound) if whole else bound
+        load["max_concurrency"] = None if bound in _UNBOUND else int(bound) if whole else bound
     dataset = arguments.text("dataset-name") or arguments.text("--dataset-name")
     if dataset:
-        asked["dataset"] = dataset
-    lengths = {f"{what}_len": _fixed(said, arguments, what) for what in ("input", "output")}
-    shaped = [name for name in ("prefix", "multi_turn") if said.take(name) is not None]
+        load["dataset"] = dataset
+    lengths = {f"{what}_len": _fixed(standard, arguments, what) for what in ("input", "output")}
+    shaped = [name for name in ("prefix", "multi_turn") if standard.take(name) is not None]
     if not shaped and (dataset is None or dataset in LENGTH_FLAGS):
-        asked |= {name: length for name, length in lengths.items() if length is not None}
-    return asked, (*(f"scenario.load.standardized.{name}" for name in shaped), *said.left)
+        load |= {name: length for name, length in lengths.items() if length is not None}
+    return load, (*(f"scenario.load.standardized.{name}" for name in shaped), *standard.left)
 
 
-def _fixed(said: Fields, arguments: Fields, what: str) -> int | None:
-    """Return a length that was asked of every request; None where it varies or is a mean."""
-    length = said.table(f"{what}_seq_len")
+def _fixed(standard: Fields, arguments: Fields, what: str) -> int | None:
+    """Return a length that all requests share; None if it varies or is a mean."""
+    length = standard.table(f"{what}_seq_len")
     value = length.number("value")
     if length.text("distribution") != "fixed" or value is None or not value.is_integer():
         return None
     if {length.number("min"), length.number("max")} - {None, value}:
         return None
-    if said.take("tool") == _VLLM and not any(name.endswith(f"{what}-len") for name in arguments):
+    if standard.take("tool") == _VLLM and not any(
+        name.endswith(f"{what}-len") for name in arguments
+    ):
         return None
     return int(value)
 
@@ -176,7 +178,7 @@ def _versions(parts: Iterable[Fields]) -> Iterator[tuple[str, str]]:
 
 
 def _servers(stack: Iterable[Fields]) -> Iterator[tuple[str, str]]:
-    """Return what is said of the servers, by the role of each."""
+    """Yield the facts about the servers, named by role."""
     for part in stack:
         if part.take("kind") != "inference_engine":
             continue
@@ -189,7 +191,7 @@ def _servers(stack: Iterable[Fields]) -> Iterator[tuple[str, str]]:
         }
         sizes = accelerator.table("parallelism")
         facts |= {name: sizes.fact(name) for name in sizes}
-        yield from ((f"{role}.{name}", said) for name, said in facts.items() if said)
+        yield from ((f"{role}.{name}", fact) for name, fact in facts.items() if fact)
 
 
 def _instances(stack: Iterable[Fields]) -> dict[str, int]:

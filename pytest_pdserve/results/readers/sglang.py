@@ -39,13 +39,13 @@ def reads(row: Mapping[str, Any]) -> bool:
 
 
 def read(row: Row) -> ForeignRun:
-    """Return the run that *row* is a result of.
+    """Return the run of a result.
 
-    :raises ConfigError: if a value is no number where one was expected.
+    :raises ConfigError: if a value is not a number where one was expected.
     """
     fields = Fields(row)
     check_tokens_timed(fields, fields.text("backend") or "")
-    asked, notes = _asked(fields)
+    load, notes = _take_load(fields)
     latencies = take_latencies(fields, "{statistic}_(?P<quantity>ttft|tpot|itl|e2e_latency)_ms")
     total = fields.number("total_throughput")
     measured = latencies if total is None else {**latencies, "total_token_throughput": total}
@@ -56,7 +56,7 @@ def read(row: Row) -> ForeignRun:
     return ForeignRun(
         client_kind="sglang",
         where=row.where,
-        asked=asked,
+        load=load,
         result=result,
         versions={"sglang": version} if version else {},
         served_by={"model": model} if model else {},
@@ -65,16 +65,16 @@ def read(row: Row) -> ForeignRun:
     )
 
 
-def _asked(fields: Fields) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Take what was asked, and sentences on what is read otherwise than it is written."""
-    asked: dict[str, Any] = {"burstiness": 1.0}  # sglang has Poisson arrivals only
+def _take_load(fields: Fields) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Take the fields of the workload; return them, and a sentence on each reinterpreted value."""
+    load: dict[str, Any] = {"burstiness": 1.0}  # sglang has Poisson arrivals only
     rate = request_rate(fields)
     if rate.get("request_rate") == "trace":
         rate = {"request_rate": UNKNOWN}
     if "max_concurrency" in fields:
-        asked["max_concurrency"] = fields.take("max_concurrency")
+        load["max_concurrency"] = fields.take("max_concurrency")
     if (prompts := fields.take("num_prompts")) is not None:
-        asked["num_prompts"] = prompts
+        load["num_prompts"] = prompts
     notes: list[str] = []
     dataset = fields.text("dataset_name")
     lengths = {name: fields.take(f"random_{name}") for name in ("input_len", "output_len")}
@@ -83,7 +83,7 @@ def _asked(fields: Fields) -> tuple[dict[str, Any], tuple[str, ...]]:
         if dataset != "random":
             notes.append(f"data set {dataset!r} of sglang is vLLM's 'random'")
         if ratio == FIXED:
-            asked |= {name: value for name, value in lengths.items() if value is not None}
+            load |= {name: value for name, value in lengths.items() if value is not None}
         else:
             notes.append(
                 f"lengths vary (random_range_ratio {ratio}): they are not taken for "
@@ -91,5 +91,5 @@ def _asked(fields: Fields) -> tuple[dict[str, Any], tuple[str, ...]]:
             )
         dataset = "random"
     if dataset:
-        asked["dataset"] = dataset
-    return {**asked, **rate}, tuple(notes)
+        load["dataset"] = dataset
+    return {**load, **rate}, tuple(notes)

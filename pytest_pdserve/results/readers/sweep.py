@@ -1,4 +1,4 @@
-"""Results of ``vllm bench sweep``: one of ``vllm bench serve``, and what the sweep set for it."""
+"""Results of ``vllm bench sweep``: of ``vllm bench serve``, with the settings of the sweep."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from pytest_pdserve.values.errors import ConfigError
 TEXT = "results and folders of vllm bench sweep"
 RUN_NUMBER = "run_number"
 MAX_FILES = 10_000
-"""Files and folders of a sweep that are looked at."""
+"""Maximum files and folders of a sweep."""
 MAX_LEVELS = 3
-"""The output folder, that of an experiment, that of a combination."""
+"""Folder levels: the output, an experiment, a combination."""
 _RUN = re.compile(r"run=\d{1,6}\.json")
 _FAILURE = re.compile(r"(?:run=\d{1,6}\.|SERVE-.*-)failure\.json")
 
@@ -38,16 +38,16 @@ def reads(row: Mapping[str, Any]) -> bool:
 
 
 def read(row: Row) -> ForeignRun:
-    """Return the run that *row* is a result of.
+    """Return the run of a result.
 
-    The sweep writes what it set after the run's number; of that, what is not the load's is the
-    servers'. Servers of one setting stay up for all its runs.
+    The sweep writes its settings after the run's number; settings that are not of the load are of
+    the servers. Servers of one setting stay up for all its runs.
 
     :raises ConfigError: as the reader of ``vllm bench serve``.
     """
     fields = Fields(row)
     fields.skip(RUN_NUMBER, "_benchmark_name")
-    vllm.asked_by(fields)
+    vllm.take_load(fields)
     names = list(row.data)
     own = [name for name in names[names.index(RUN_NUMBER) + 1 :] if name in fields.left]
     fields.skip(*own)
@@ -59,8 +59,8 @@ def _settings(data: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[s
     for name in names:
         if name.replace("-", "_") in data.keys() - {name}:
             continue  # the client wrote it too
-        said = data[name] if isinstance(data[name], str) else json.dumps(data[name])
-        yield f"sweep.{name}", said[:MAX_TEXT]
+        text = data[name] if isinstance(data[name], str) else json.dumps(data[name])
+        yield f"sweep.{name}", text[:MAX_TEXT]
 
 
 def files_in(folder: Path) -> FolderFiles:
@@ -100,7 +100,7 @@ def _entries(folder: Path, levels: int) -> Iterator[os.DirEntry[str]]:
 
 
 def _failure(path: Path) -> str:
-    """Return what a sweep says of a run that failed."""
+    """Return why a run of a sweep failed."""
     try:
         (row,) = load_rows(path)
         fields = Fields(row)

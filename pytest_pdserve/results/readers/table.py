@@ -22,7 +22,7 @@ from pytest_pdserve.values.workload import UNKNOWN
 
 TEXT = "CSV tables of nightly values (night,topology,workload,metric,value)"
 CLIENT = "table"
-"""Kind of client of values that only a table tells of."""
+"""Kind of client of values from a table, which does not name the client."""
 _MAX_NAME = 60
 _SPELLED = re.compile(r"(ttft|itl|tpot|e2el?|e2e_latency)_(mean|median|p\d+(?:\.\d+)?)(?:_ms)?")
 _ALIASES = {"out_tok_s": "output_throughput", "req_s": "request_throughput"}
@@ -34,11 +34,11 @@ def reads(row: Mapping[str, Any]) -> bool:
 
 
 def read(row: Row) -> ForeignRun:
-    """Return the run that *row* is.
+    """Return the run of a row of a table.
 
-    The table's name of the load is the workload's data set: all else of it is unknown.
+    The workload column becomes the data set of the workload: its other fields are unknown.
 
-    :raises ConfigError: if its night is not a date, or its topology not one.
+    :raises ConfigError: if its night is not a date, or its topology is not a topology.
     """
     fields = Fields(row)
     date = _night(fields)
@@ -46,18 +46,18 @@ def read(row: Row) -> ForeignRun:
     version = fields.text("version")
     fields.skip("run", VALUES)
     named = {_metric(name): value for name, value in row.data[VALUES].items()}
-    known = {name: value for name, value in named.items() if name is not None}
+    metrics = {name: value for name, value in named.items() if name is not None}
     return ForeignRun(
         client_kind=CLIENT,
         where=row.where,
-        asked={"dataset": _dataset(fields)},
+        load={"dataset": _dataset(fields)},
         result=BenchResult(
             completed=None,
             failed=None,
             duration_s=float("nan"),
             total_input_tokens=None,
             total_output_tokens=None,
-            raw=known,
+            raw=metrics,
         ),
         date=date,
         topology=_topology(topology, row.where),
@@ -95,13 +95,13 @@ def _dataset(fields: Fields) -> str:
 
 
 def _metric(name: str) -> str | None:
-    """Return our name of a metric; None if it is not known."""
+    """Return the name of a metric in pdserve; None if unknown."""
     if (match := _SPELLED.fullmatch(name)) is not None:
         quantity = "e2el" if match[1].startswith("e2e") else match[1]
         name = f"{match[2].replace('median', 'p50')}_{quantity}_ms"
     name = _ALIASES.get(name, name)
-    known = {alias: row.name for row in METRICS.values() for alias in (row.name, *row.aliases)}
-    return known.get(name)
+    names = {alias: row.name for row in METRICS.values() for alias in (row.name, *row.aliases)}
+    return names.get(name)
 
 
 def _unknown(values: Mapping[str, float]) -> Iterator[str]:

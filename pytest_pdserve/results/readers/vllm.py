@@ -24,7 +24,7 @@ LENGTH_NAMES = {
     "input_len": ("random_input_len", "sonnet_input_len", "input_len", "isl"),
     "output_len": ("random_output_len", "sonnet_output_len", "output_len", "osl"),
 }
-"""Names that people give the lengths in ``--metadata`` or in a sweep, the most telling first."""
+"""Usual names of the lengths in ``--metadata`` or in a sweep, the most specific first."""
 _THROUGHPUTS = ("request_throughput", "output_throughput", "total_token_throughput")
 _NOT_NEEDED = re.compile(
     "label|tokenizer_id|endpoint_type|best_of|use_beam_search|model|latencies|rtfx|"
@@ -36,26 +36,26 @@ _DIGITS = re.compile("[0-9]{1,9}")
 
 
 def reads(row: Mapping[str, Any]) -> bool:
-    """Tell whether *row* is such a result; formats that began as copies are asked before."""
+    """Tell whether *row* is such a result; formats derived from it are checked first."""
     return "completed" in row and ("duration" in row or "total_input_tokens" in row)
 
 
 def read(row: Row) -> ForeignRun:
-    """Return the run that *row* is a result of.
+    """Return the run of a result.
 
-    :raises ConfigError: if a value is no number where one was expected, or there are no tokens.
+    :raises ConfigError: if a value is not a number where one was expected, or there are no tokens.
     """
     return read_fields(Fields(row))
 
 
 def read_fields(fields: Fields, served_by: Mapping[str, str] | None = None) -> ForeignRun:
-    """Return the run of a result whose further fields were taken.
+    """Return the run of a result from its *fields*.
 
-    :param served_by: what the file says of the servers beside the model.
+    :param served_by: facts about the servers beside the model.
     """
     backend = fields.text("backend") or fields.text("endpoint_type") or ""
     check_tokens_timed(fields, backend)
-    asked = asked_by(fields)
+    load = take_load(fields)
     model = fields.text("model_id")
     version = fields.text("vllm_version")
     date = fields.take("date")
@@ -64,7 +64,7 @@ def read_fields(fields: Fields, served_by: Mapping[str, str] | None = None) -> F
     at = moment(date)
     return ForeignRun(
         where=fields.where,
-        asked=asked,
+        load=load,
         result=result,
         date=at,
         versions={"vllm": version} if version else {},
@@ -76,12 +76,14 @@ def read_fields(fields: Fields, served_by: Mapping[str, str] | None = None) -> F
 
 
 def check_tokens_timed(fields: Fields, backend: str) -> None:
-    """Refuse what was simulated, and what generates no tokens.
+    """Reject simulated results, and results without output tokens.
 
-    :raises ConfigError: if it is one of these.
+    :raises ConfigError: if it is one of them.
     """
     if backend == SIMULATED_BACKEND:
-        raise ConfigError(f"{fields.where} was simulated: no server ran, so it is no run to import")
+        raise ConfigError(
+            f"{fields.where} was simulated: no server ran, so there is nothing to import"
+        )
     if _WITHOUT_TOKENS.search(backend) or "total_output_tokens" not in fields:
         kind = f"backend {backend!r}" if backend else "it has no total_output_tokens"
         raise ConfigError(
@@ -90,16 +92,16 @@ def check_tokens_timed(fields: Fields, backend: str) -> None:
         )
 
 
-def asked_by(fields: Fields) -> dict[str, Any]:
-    """Take what was asked, as fields of a workload; what is not said is not in it."""
-    asked: dict[str, Any] = request_rate(fields)
+def take_load(fields: Fields) -> dict[str, Any]:
+    """Take the fields of the workload that the result contains."""
+    load: dict[str, Any] = request_rate(fields)
     for name in ("num_prompts", "burstiness"):
         if (value := fields.take(name)) is not None:
-            asked[name] = value
+            load[name] = value
     if "max_concurrency" in fields:
-        asked["max_concurrency"] = fields.take("max_concurrency")
-    asked |= _dataset(fields) | _lengths(fields) | _ramp_up(fields)
-    return asked
+        load["max_concurrency"] = fields.take("max_concurrency")
+    load |= _dataset(fields) | _lengths(fields) | _ramp_up(fields)
+    return load
 
 
 def _dataset(fields: Fields) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def _dataset(fields: Fields) -> dict[str, Any]:
 
 
 def _lengths(fields: Fields) -> dict[str, Any]:
-    """Take the lengths that ``--metadata`` or a sweep names; unknown where they vary."""
+    """Take the lengths that ``--metadata`` or a sweep names; unknown if they vary."""
     ratio = fields.fact("random_range_ratio")
     found: dict[str, Any] = {}
     for length, names in LENGTH_NAMES.items():
@@ -133,8 +135,8 @@ def _ramp_up(fields: Fields) -> dict[str, Any]:
     ends = {f"{end}_rps": fields.take(f"ramp_up_{end}_rps") for end in ("start", "end")}
     if strategy is None:
         return {}
-    said: Any = {name: UNKNOWN if rate is None else rate for name, rate in ends.items()}
-    return {"ramp_up": RampUp(strategy=strategy, **said)}
+    rates: Any = {name: UNKNOWN if rate is None else rate for name, rate in ends.items()}
+    return {"ramp_up": RampUp(strategy=strategy, **rates)}
 
 
 def _instances(fields: Fields) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""Models of a known size without weights: a configuration, a printable tokenizer, no download.
+"""Generate models of a given size without weights: a configuration and a printable tokenizer.
 
-vLLM serves them with ``--load-format dummy``, random weights: as fast as the model, and its answers
-mean nothing.
+vLLM serves them with ``--load-format dummy``, which draws random weights: as fast as the real
+model, but with arbitrary answers. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import StoreError
 
 LOAD_FORMAT = ("--load-format", "dummy")
-"""Arguments of ``vllm serve`` that make it draw weights."""
+"""Arguments of ``vllm serve`` for random weights."""
 FOLDER_PREFIX = "shape-"
-"""Begins the name of each model's folder."""
+"""Prefix of the name of each model's folder."""
 _SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-"""Tokens of the tokenizer that is written, in place of the model's own."""
+"""Special tokens of the generated tokenizer, in place of the model's own."""
 _RECIPE = 1
-"""Counts changes of how configuration and tokenizer are made."""
+"""Version of the code that generates configuration and tokenizer; part of the folder's name."""
 
 
 def shape_names() -> tuple[str, ...]:
-    """Return the shapes that have a name."""
+    """Return the names of the built-in shapes."""
     return tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.json")))
 
 
 def load_shape(name: str) -> dict[str, Any]:
-    """Return the configuration of a model, with the special tokens of our tokenizer.
+    """Return the configuration of a model, with the special tokens of the generated tokenizer.
 
     :param name: one of :func:`shape_names`, or a folder with a ``config.json``.
-    :raises ConfigError: if there is no such shape, or it names no vocabulary.
+    :raises ConfigError: if there is no such shape, or it has no vocabulary size.
     """
     path = Path(__file__).parent / f"{name}.json"
     if name not in shape_names():
@@ -51,17 +51,17 @@ def load_shape(name: str) -> dict[str, Any]:
     config = load_json(path, odd_number=float)
     if not isinstance(config, dict) or vocabulary_size(config) is None:
         raise ConfigError(f"{path}: expected a model's configuration with a vocab_size")
-    config.pop("quantization_config", None)  # it says how weights are stored, and there are none
+    config.pop("quantization_config", None)  # describes stored weights, which do not exist
     return {**config, **_SPECIAL}
 
 
 def vocabulary_size(config: Mapping[str, Any]) -> int | None:
-    """Return the tokens of a model by its configuration; None where that does not say it."""
+    """Return the vocabulary size in a model's configuration; None if it has none."""
     nested = config.get("text_config")
     for table in (config, nested if isinstance(nested, dict) else {}):
-        said = table.get("vocab_size")
-        if isinstance(said, int) and said > len(_SPECIAL):
-            return said
+        size = table.get("vocab_size")
+        if isinstance(size, int) and size > len(_SPECIAL):
+            return size
     return None
 
 
@@ -70,17 +70,17 @@ def shape_folder(name: str, cache: Path) -> Path:
 
     :raises ConfigError: if there is no such shape.
     """
-    said = json.dumps([_RECIPE, load_shape(name)], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()[:12]
+    text = json.dumps([_RECIPE, load_shape(name)], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return cache / f"{FOLDER_PREFIX}{Path(name).name}-{digest}"
 
 
 def write_shape(name: str, folder: Path, words: tuple[str, ...]) -> None:
-    """Write the model of shape *name* to *folder*, unless it is there.
+    """Write the model of shape *name* to *folder*, unless it exists.
 
-    :param words: of the tokenizer, as many as the model has tokens.
+    :param words: vocabulary of the tokenizer, as many as the model has tokens.
     :raises ConfigError: if there is no such shape, or ``tokenizers`` is missing.
-    :raises StoreError: if the disk does not take it.
+    :raises StoreError: if it cannot be written.
     """
 
     def write(partial: Path) -> None:
@@ -91,13 +91,13 @@ def write_shape(name: str, folder: Path, words: tuple[str, ...]) -> None:
 
 
 def write_model(folder: Path, what: str, write: Callable[[Path], None]) -> None:
-    """Have *write* make the files of a model, and put them into *folder* all at once.
+    """Write the files of a model with *write*, and move them to *folder* atomically.
 
-    Nothing is done where the folder has a ``config.json``.
+    Does nothing if the folder has a ``config.json``.
 
-    :param what: the model, for messages.
-    :raises ConfigError: if a package that writes it is missing.
-    :raises StoreError: if the disk does not take it.
+    :param what: name of the model, for messages.
+    :raises ConfigError: if a package needed to write it is missing.
+    :raises StoreError: if it cannot be written.
     """
     if (folder / "config.json").exists():
         return
@@ -118,7 +118,7 @@ def write_model(folder: Path, what: str, write: Callable[[Path], None]) -> None:
 
 
 def write_tokenizer(folder: Path, words: tuple[str, ...], *, max_length: int) -> None:
-    """Write a tokenizer of whole *words*, of which the first three are special."""
+    """Write a tokenizer whose tokens are *words*, of which the first three are special."""
     from tokenizers import Tokenizer
     from tokenizers import models
     from tokenizers import pre_tokenizers

@@ -7,7 +7,7 @@ from pytest_pdserve import Workload
 
 @pytest.mark.pdserve_panels("prefill", "decode")
 def test_sweep(pdserve_run, pdserve_judge):
-    """Every cell of [sweep] in system.toml is no worse than its reference."""
+    """Judge every cell of [sweep] in system.toml by its reference."""
     pdserve_judge(pdserve_run)
 
 
@@ -15,18 +15,18 @@ def test_sweep(pdserve_run, pdserve_judge):
     "pdserve_workload", [Workload(input_len=2048, output_len=64, num_prompts=128)]
 )
 def test_long_prompts(pdserve_run, pdserve_judge):
-    """A load of our own: long prompts, short answers."""
+    """Judge a workload of our own: long prompts, short answers."""
     pdserve_judge(pdserve_run)
 
 
 @pytest.mark.pdserve_last
 def test_whole_topology(pdserve_judge_topology):
-    """No metric is worse over all cells of a topology, by too little to show in one."""
+    """Judge each metric over all cells of a topology: small changes may not show in one cell."""
     pdserve_judge_topology()
 
 
 @pytest.mark.pdserve_claims("claims.toml")
 @pytest.mark.pdserve_last
 def test_claim(pdserve_claim, pdserve_judge_claim):
-    """What topologies are said to do better than each other holds."""
+    """Judge a claim that relates topologies."""
     pdserve_judge_claim(pdserve_claim)

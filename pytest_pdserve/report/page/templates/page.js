@@ -1,12 +1,12 @@
-// Tables sort by their headings, and rows are filtered by what they say. Without this the page is whole.
+// Tables sort by their headings, and rows are filtered by their text. The page is complete without this script.
 "use strict";
 
 const collator = new Intl.Collator("en", { numeric: true });
 
 function sortKey(cell, order) {
-  const said = cell.firstChild ? cell.firstChild.textContent.trim() : "";
-  if (order) return order.indexOf(said);
-  const value = parseFloat(said);
+  const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
+  if (order) return order.indexOf(text);
+  const value = parseFloat(text);
   return Number.isNaN(value) ? null : value;
 }
 
@@ -49,11 +49,11 @@ function makeFilter(table) {
   line.className = "filter";
   const label = document.createElement("label");
   const input = document.createElement("input");
-  const said = document.createElement("output");
+  const count = document.createElement("output");
   input.type = "search";
   input.placeholder = "fail 1p3d 512-";
   label.append("Show rows with ", input);
-  line.append(label, said);
+  line.append(label, count);
   table.closest(".wide").before(line);
   let texts = null;
   input.addEventListener("input", () => {
@@ -64,7 +64,7 @@ function makeFilter(table) {
       row.hidden = !words.every((word) => texts[number].includes(word));
       shown += !row.hidden;
     });
-    said.textContent = words.length ? `${shown} of ${rows.length}` : "";
+    count.textContent = words.length ? `${shown} of ${rows.length}` : "";
   });
 }
 

@@ -1,4 +1,4 @@
-"""What people do now, on the same nights: 5 % worse on one run, or on the median of three."""
+"""Simple rules, for comparison: 5 % worse in one run, or in the median of three."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pytest_pdserve.study.noise import SIMULATED
 from pytest_pdserve.study.noise import Floats
 
 GATED = ("output_throughput", "mean_itl_ms", "mean_ttft_ms", "p99_ttft_ms")
-"""Metrics that people gate."""
+"""Metrics that such rules judge."""
 THRESHOLD = 0.05
-"""Worse by so much is a failure, as a fraction."""
-RIVALS: Mapping[str, int] = {"one run": 1, "three runs": 3}
-"""Name of each rule, and runs whose median it holds against the reference."""
+"""Change that is a failure, as a fraction."""
+SIMPLE_RULES: Mapping[str, int] = {"one run": 1, "three runs": 3}
+"""Number of runs whose median each rule compares with the reference, by name of the rule."""
 
 
 def failed_cells(reference: Floats, draws: Floats, *, runs: int) -> npt.NDArray[np.bool_]:
     """Return which cells fail, shape ``(cells,)``.
 
-    :param reference: median of the baseline's nights, shape ``(cells, metrics)``: more than the one
-        stored run that such rules often have.
+    :param reference: median of the baseline's nights, shape ``(cells, metrics)``; in practice such
+        rules often have a single stored run.
     :param draws: runs of one night, shape ``(starts, cells, metrics)``.
     """
     gated = [SIMULATED.index(name) for name in GATED]

@@ -1,4 +1,4 @@
-"""What a gate is asked: two stacks, a system, cells, margins and a budget."""
+"""The request for a gate: two stacks, a system, cells, margins and a budget."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from pytest_pdserve.backends.backend import Backend
 from pytest_pdserve.backends.registry import backend_of
-from pytest_pdserve.gating.arms import Arm
-from pytest_pdserve.gating.arms import read_arm
-from pytest_pdserve.gating.arms import swapped_text
+from pytest_pdserve.gating.sides import GateSide
+from pytest_pdserve.gating.sides import parse_side
+from pytest_pdserve.gating.sides import swapped_text
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.gate import GatePolicy
@@ -27,41 +27,40 @@ from pytest_pdserve.values.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateRequest:
-    """All that a gate is asked."""
+    """Everything that defines a gate."""
 
     system: System
-    """What both stacks are measured on; model path resolved."""
-    baseline: Arm
+    """System that both stacks are measured on; its model path is resolved."""
+    baseline: GateSide
     """Stack A, not built."""
-    candidate: Arm
+    candidate: GateSide
     """Stack B, not built."""
     cells: tuple[GateCells, ...]
-    """What is measured, by topology, in order."""
+    """Cells to measure, by topology, in order."""
     policy: GatePolicy
-    """Margins."""
     budget: GateBudget
-    """What may be spent."""
+    """Maximum blocks, time or GPU time."""
     attribute: bool = False
-    """Whether the component that made B worse is looked for."""
+    """Whether to find the component that made B worse."""
 
     @property
     def components(self) -> tuple[str, ...]:
-        """What differs between the stacks."""
+        """Components that differ between the stacks."""
         return components(self.baseline.stack, self.candidate.stack)
 
     @property
     def rule(self) -> GatePolicy:
-        """Margins, and the blocks of the budget."""
+        """Policy with the margins, and the blocks of the budget."""
         return replace(self.policy, max_blocks=self.budget.blocks)
 
     @property
     def loads(self) -> Mapping[str, Workload]:
-        """Every load by its id."""
+        """Every load of the sweep by its id."""
         return {load.id: load for load in self.system.sweep.workloads()}
 
     @property
     def definition(self) -> GateDefinition:
-        """What must not change until the gate ends."""
+        """Everything that must not change until the gate ends."""
         a, b = self.baseline.stack, self.candidate.stack
         return GateDefinition(
             system=self.system.name,
@@ -87,22 +86,22 @@ def make_request(
     budget: GateBudget,
     attribute: bool = False,
 ) -> GateRequest:
-    """Return what a gate is asked.
+    """Return the validated request for a gate.
 
     :param stacks: texts of A and B.
-    :param patterns: of cells; none is every cell of the sweep.
+    :param patterns: patterns of cells; empty for every cell of the sweep.
     :raises ConfigError: if the system cannot be gated, or a stack or pattern cannot be used.
     """
     backend = backend_of(system)
     if not backend.starts_servers:
         raise ConfigError(
-            f"system {system.name!r} is of kind {backend.name!r}: its servers run already, and a "
-            "gate starts both stacks itself; name a system whose servers pdserve starts"
+            f"system {system.name!r} is of kind {backend.name!r}: its servers are already running, "
+            "and a gate starts both stacks itself; name a system whose servers pdserve starts"
         )
     request = GateRequest(
         system=system,
-        baseline=read_arm("A", stacks[0], system),
-        candidate=read_arm("B", stacks[1], system),
+        baseline=parse_side("A", stacks[0], system),
+        candidate=parse_side("B", stacks[1], system),
         cells=choose_cells(system, backend, topologies, patterns),
         policy=policy,
         budget=budget,
@@ -134,13 +133,13 @@ def choose_cells(
             + ", ".join(loads)
         )
     chosen = {
-        topology: tuple(n for n in loads if not patterns or _any(patterns, topology, n))
+        topology: tuple(n for n in loads if not patterns or _matches_any(patterns, topology, n))
         for topology in names
     }
     return tuple(GateCells(topology=name, workloads=w) for name, w in chosen.items() if w)
 
 
-def _any(patterns: Sequence[str], topology: str, load: str) -> bool:
+def _matches_any(patterns: Sequence[str], topology: str, load: str) -> bool:
     return any(_matches(pattern, topology, load) for pattern in patterns)
 
 
@@ -149,7 +148,7 @@ def _matches(pattern: str, topology: str, load: str) -> bool:
 
 
 def changed_system(stored: GateDefinition, system: System) -> str | None:
-    """Return why a gate cannot go on with *system*, in a phrase; None if it can."""
+    """Return why a gate cannot be continued with *system*; None if it can."""
     if stored.system != system.name:
         return f"it was begun on system {stored.system!r}, not {system.name!r}"
     if stored.settings != fingerprint({}, system):
@@ -158,15 +157,15 @@ def changed_system(stored: GateDefinition, system: System) -> str | None:
 
 
 def changed_since(stored: GateDefinition, now: GateDefinition) -> str | None:
-    """Return why a gate cannot go on, in a phrase; None if it can. Budgets may change."""
+    """Return why a gate cannot be continued; None if it can. Budgets may change."""
     for name in ("baseline", "candidate"):
         before, after = getattr(stored, name), getattr(now, name)
         if before != after:
             return f"its {name} is {before!r}, not {after!r}"
         if getattr(stored, f"{name}_digest") != getattr(now, f"{name}_digest"):
-            return f"its {name} {before!r} stands for other versions now"
+            return f"its {name} {before!r} now has other versions"
     if stored.cells != now.cells:
-        return "its topologies or cells are others"
+        return "its topologies or cells have changed"
     if stored.policy.margins != now.policy.margins:
-        return "its margins are others"
+        return "its margins have changed"
     return None

@@ -1,4 +1,4 @@
-"""The two sides of a gate: a stack, and the system that serves with it."""
+"""The two sides of a gate: each is a stack, and the system with that stack."""
 
 from __future__ import annotations
 
@@ -28,43 +28,45 @@ from pytest_pdserve.values.stack import Stack
 from pytest_pdserve.values.stack import public_version
 from pytest_pdserve.values.system import System
 
-OURS = "pytest-pdserve"
+OWN_PACKAGE = "pytest-pdserve"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One side of a comparison."""
+class GateSide:
+    """One side of a gate."""
 
     side: Side
-    """A or B."""
+    """A (baseline) or B (candidate)."""
     stack: Stack
-    """Its stack; built, once servers may start."""
+    """Its stack; it is built before servers start."""
     system: System
     """The system with that stack."""
 
     def described(self, versions: Mapping[str, str]) -> GatedStack:
-        """Return it as a verdict names it.
+        """Return the stack with its components, for a verdict.
 
-        :param versions: as its processes showed them.
+        :param versions: versions found in its processes.
         """
-        found = {name: versions[name] for name in sorted(versions) if name != OURS}
+        found = {name: versions[name] for name in sorted(versions) if name != OWN_PACKAGE}
         if self.stack.serve_args:
             found[SERVE_ARGS] = " ".join(self.stack.serve_args)
         return GatedStack(name=self.stack.text, components={**dict(self.stack.pins), **found})
 
     def provenance(self, allocation: Allocation, common: Provenance) -> Provenance:
-        """Return what its records say of where they come from.
+        """Return the provenance of the records of this side.
 
-        :param common: what both sides share.
+        :param common: provenance that both sides share.
         """
         hardware, python = allocation.describe_nodes(), self.stack.python
         versions = dict(common.versions)
         if python is not None:
-            own = {name: value for name, value in versions_at(python).items() if name != OURS}
+            own = {
+                name: value for name, value in versions_at(python).items() if name != OWN_PACKAGE
+            }
             kept = {k: v for k, v in versions.items() if k not in {*PARTS, "torch"}}
             versions = {**kept, **own}
         return Provenance(
-            versions=public(versions),
+            versions=public_versions(versions),
             host=measured_on(hardware, self.system),
             fingerprint=fingerprint(hardware, self.system),
             cluster=allocation.describe(),
@@ -73,16 +75,16 @@ class Arm:
         )
 
 
-def public(versions: Mapping[str, str]) -> dict[str, str]:
-    """Return *versions* with those of the serving packages as a stack pins them.
+def public_versions(versions: Mapping[str, str]) -> dict[str, str]:
+    """Return *versions* with the public versions of the serving packages.
 
-    Which build of a version it is, as ``+cpu``, is the same for both sides.
+    The local part of a version, such as ``+cpu``, is the same for both sides.
     """
     return {k: public_version(v) if k in PARTS else v for k, v in versions.items()}
 
 
-def read_arm(side: Side, text: str, system: System) -> Arm:
-    """Read the stack of one side; nothing is built.
+def parse_side(side: Side, text: str, system: System) -> GateSide:
+    """Parse the stack of one side; nothing is built.
 
     :raises ConfigError: if it is malformed, or *system* cannot use it.
     """
@@ -95,34 +97,36 @@ def read_arm(side: Side, text: str, system: System) -> Arm:
     if system.simulated and (stack.builds or stack.python):
         raise ConfigError(
             f"stack {text!r:.200}: system {system.name!r} is simulated and runs no program; name "
-            "arguments of its engines alone, e.g. 'serve-args:--max-num-batched-tokens=2048'"
+            "only arguments of its engines, e.g. 'serve-args:--max-num-batched-tokens=2048'"
         )
     if system.simulated:
         backend_of(system).check(system_with_stack(system, stack))
-    return Arm(side=side, stack=stack, system=system)
+    return GateSide(side=side, stack=stack, system=system)
 
 
-def built_arm(arm: Arm, system: System, progress: Progress, cache: Path | None = None) -> Arm:
-    """Return *arm* with its environment built, and the system that serves from it.
+def build_side(
+    side: GateSide, system: System, progress: Progress, cache: Path | None = None
+) -> GateSide:
+    """Build the environment of a side; return the side with it.
 
     :raises ConfigError: if the environment has no ``vllm`` or no router.
     :raises InstallError: if its versions cannot be installed.
     """
-    stack = build_stack(arm.stack, system, cache or stacks_folder(), progress=progress)
-    return Arm(side=arm.side, stack=stack, system=system_with_stack(system, stack))
+    stack = build_stack(side.stack, system, cache or stacks_folder(), progress=progress)
+    return GateSide(side=side.side, stack=stack, system=system_with_stack(system, stack))
 
 
 def swapped_text(into: Stack, other: Stack, component: str) -> str:
     """Return the text of stack *into* with one component of *other*.
 
-    :raises ConfigError: if a stack is an environment that pdserve has not built, of which no single
-        component can be exchanged.
+    :raises ConfigError: if a stack is an environment that pdserve has not built, whose components
+        cannot be swapped.
     """
     for stack in (into, other):
         if stack.python is not None and not stack.builds:
             raise ConfigError(
-                f"stack {stack.text!r:.200} is an environment of its own, of which no component "
-                "can be swapped; name versions, or leave --attribute out"
+                f"stack {stack.text!r:.200} is an environment that pdserve did not build, so no "
+                "component can be swapped; name versions, or leave --attribute out"
             )
     pins, arguments = dict(into.pins), into.serve_args
     if component == SERVE_ARGS:

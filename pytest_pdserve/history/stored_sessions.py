@@ -1,4 +1,4 @@
-"""Sessions of a store as those of a runs folder: what judging and proposing read."""
+"""Sessions of a store in the form of stored sessions, for verdicts and proposals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_pdserve.history.seats import instances_of
 from pytest_pdserve.history.store import Store
-from pytest_pdserve.results.history import Recalled
+from pytest_pdserve.results.history import HistorySessions
 from pytest_pdserve.results.history import StoredSession
 from pytest_pdserve.results.history import record_paths
 from pytest_pdserve.values.record import Finding
@@ -28,41 +28,41 @@ if TYPE_CHECKING:
     from pytest_pdserve.history.entries import SessionEntry
 
 CHECK = "history"
-"""Name of the check of findings that the store kept as a sentence."""
-_AT_ONCE = 30
-"""Sessions whose values are read together."""
+"""Name of the check in findings, of which the store keeps only the message."""
+_CHUNK = 30
+"""Number of sessions whose values are read together."""
 _CHECKED = 10
-"""Newest sessions of which a runs folder may have more: older ones had ended when the newest was
-imported."""
+"""Number of newest sessions that may have more records in the runs folder: older ones had ended
+when the newest was imported."""
 _SEVERITIES: Mapping[str, Severity] = {"invalid": "invalid", "unproven": "unproven"}
 
 
-def recall(
+def sessions_of_history(
     store: Store, system: str, newest: int | None = None, *, runs: Path | None = None
-) -> Recalled:
-    """Return the newest sessions of a system, and which are excluded.
+) -> HistorySessions:
+    """Return the newest sessions of a system, and the excluded ones.
 
-    Their records have what the store keeps: values, versions, nodes, findings as one sentence. The
-    values are read while the sessions are taken, a few sessions at a time.
+    Their records contain what the store keeps: values, versions, nodes, one finding as a sentence.
+    The values are read during the iteration, a few sessions at a time.
 
     :param newest: how many sessions, counted without the excluded ones; None for all.
-    :param runs: runs folder; a session that has more records there is left to it, as it was
-        imported while it ran.
+    :param runs: runs folder; sessions with more records there are left out, as they were imported
+        before they ended.
     """
     entries = [entry for entry in store.entries() if entry.system == system]
-    reasons = store.reasons()  # after the entries, which begin a new list of what is torn
+    reasons = store.reasons()  # after the entries, which reset the list of unreadable files
     entries.sort(key=_age, reverse=True)
     if runs is not None:
         grown = {entry.session.id for entry in entries[:_CHECKED] if _has_grown(entry, runs)}
         entries = [e for e in entries if e.session.id not in grown or e.key in reasons]
     excluded = {e.session.id: e for e in entries if e.key in reasons}
     kept = [entry for entry in entries if entry.key not in reasons][:newest]
-    return Recalled(
+    return HistorySessions(
         sessions=_Sessions(store, kept),
-        known=frozenset(entry.session.id for entry in entries),
+        session_ids=frozenset(entry.session.id for entry in entries),
         excluded={name: reasons[entry.key] for name, entry in excluded.items()},
         refs={name: entry.session for name, entry in excluded.items()},
-        torn=tuple(dict.fromkeys(store.torn)),
+        unreadable=tuple(dict.fromkeys(store.unreadable)),
     )
 
 
@@ -72,7 +72,7 @@ def session_in(store: Store, entry: SessionEntry) -> StoredSession | None:
 
 
 def _age(entry: SessionEntry) -> tuple[str, str]:
-    """As run folders are ordered."""
+    """Return the key by which run folders are sorted."""
     return entry.session.started_at or "", entry.session.id
 
 
@@ -88,8 +88,8 @@ class _Sessions:
     entries: Sequence[SessionEntry]
 
     def __iter__(self) -> Iterator[StoredSession]:
-        for first in range(0, len(self.entries), _AT_ONCE):
-            yield from self._read(self.entries[first : first + _AT_ONCE])
+        for first in range(0, len(self.entries), _CHUNK):
+            yield from self._read(self.entries[first : first + _CHUNK])
 
     def _read(self, entries: Sequence[SessionEntry]) -> Iterator[StoredSession]:
         ids = [entry.session.id for entry in entries]
@@ -107,12 +107,12 @@ class _Sessions:
 
 
 def _verdicts(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
-    said = zip(rows["topology"], rows["workload"], rows["verdict"], strict=True)
-    return {(topology, workload): verdict for topology, workload, verdict in said if verdict}
+    cells = zip(rows["topology"], rows["workload"], rows["verdict"], strict=True)
+    return {(topology, workload): verdict for topology, workload, verdict in cells if verdict}
 
 
 def _records(entry: SessionEntry, rows: pd.DataFrame) -> Iterator[Record]:
-    """Return the records of a session, as run folders have them."""
+    """Yield the records of a session, as run folders have them."""
     columns = ("topology", "workload", "start", "repeat", "seats")
     numbers = rows["start"].to_numpy(float, na_value=math.nan)
     starts = [None if math.isnan(number) else int(number) for number in numbers]

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_pdserve.judge.like_loads import Cells
-from pytest_pdserve.judge.like_loads import load_differences
-from pytest_pdserve.judge.like_loads import match_cells
+from pytest_pdserve.judge.cell_pairs import Cells
+from pytest_pdserve.judge.cell_pairs import load_differences
+from pytest_pdserve.judge.cell_pairs import match_cells
 from pytest_pdserve.values.measurements import MeasuredCell
 from pytest_pdserve.values.measurements import MeasuredRun
 from pytest_pdserve.values.workload import RampUp

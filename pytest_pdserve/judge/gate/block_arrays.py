@@ -1,8 +1,8 @@
-"""What blocks say of many metrics, in one gate or in thousands of simulated ones. Pure.
+"""The gate rule on arrays: many metrics of one gate, or of thousands of simulated ones. Pure.
 
 Values are logarithms, signed so that positive is worse. Arrays of runs have the axes ``(gates,
 blocks, stacks, starts, subjects, metrics)``: stack 0 is A, the baseline, 1 is B, the candidate; a
-block has two starts of each. Subjects are cells, or topologies. NaN is a value that does not exist.
+block has two starts of each. Subjects are cells, or topologies. NaN is a missing value.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ STACKS = STARTS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much worse B is; each of shape ``(gates, subjects, metrics)``, NaN where not known."""
+    """Change from A to B; each of shape ``(gates, subjects, metrics)``, NaN if unknown."""
 
     estimate: Floats
     """Median of all pairs (Hodges and Lehmann 1963)."""
     low: Floats
-    """Smallest pair after as many as may be beyond the margin."""
+    """Smallest pair after leaving out as many as may be beyond the margin."""
     high: Floats
-    """Largest pair after those."""
+    """Largest pair after leaving out as many as may be beyond the margin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +43,18 @@ class Subjects:
     """Cells, or topologies, of gates after some blocks."""
 
     logs: Floats
-    """Every run; a metric of a block that lacks one of its four runs is NaN in all."""
-    known: Bools
+    """Every run; a metric that lacks one of the four runs of a block is NaN in all of them."""
+    measured: Bools
     """Whether any run had the metric, shape ``(gates, subjects, metrics)``."""
     good: Bools
-    """Whether the metric has been good after any block; the same shape."""
+    """Whether the metric was good after any block, shape ``(gates, subjects, metrics)``."""
 
     @classmethod
     def unmeasured(cls, *, gates: int, subjects: int, metrics: int) -> Self:
         """Return subjects before the first block."""
-        nothing = np.zeros((gates, subjects, metrics), dtype=bool)
+        none = np.zeros((gates, subjects, metrics), dtype=bool)
         logs = np.empty((gates, 0, STACKS, STARTS, subjects, metrics))
-        return cls(logs=logs, known=nothing, good=nothing)
+        return cls(logs=logs, measured=none, good=none)
 
     def after(self, block: Floats, margins: Floats) -> Self:
         """Return the subjects after one more block.
@@ -62,49 +62,55 @@ class Subjects:
         :param block: shape ``(gates, stacks, starts, subjects, metrics)``.
         :param margins: logarithm by metric.
         """
-        lacking = np.isnan(block)
-        whole = np.where(lacking.any(axis=(1, 2), keepdims=True), np.nan, block)
+        missing = np.isnan(block)
+        complete = np.where(missing.any(axis=(1, 2), keepdims=True), np.nan, block)
         grown = type(self)(
-            logs=np.concatenate([self.logs, whole[:, None]], axis=1),
-            known=self.known | ~lacking.all(axis=(1, 2)),
+            logs=np.concatenate([self.logs, complete[:, None]], axis=1),
+            measured=self.measured | ~missing.all(axis=(1, 2)),
             good=self.good,
         )
         enough = grown.pairs_beyond(margins) <= grown.pairs_allowed
-        return type(self)(logs=grown.logs, known=grown.known, good=grown.good | enough)
+        return type(self)(logs=grown.logs, measured=grown.measured, good=grown.good | enough)
 
     def of(self, gates: Bools) -> Self:
-        """Return the same of some of the gates."""
-        return type(self)(logs=self.logs[gates], known=self.known[gates], good=self.good[gates])
+        """Return the subjects of some of the gates."""
+        return type(self)(
+            logs=self.logs[gates], measured=self.measured[gates], good=self.good[gates]
+        )
 
     @property
     def blocks(self) -> Ints:
-        """Whole blocks, shape ``(gates, subjects, metrics)`` as of all that follow."""
-        whole: Ints = (~np.isnan(self.logs[:, :, 0, 0])).sum(axis=1)
-        return whole
+        """Complete blocks, shape ``(gates, subjects, metrics)`` like all arrays below."""
+        complete: Ints = (~np.isnan(self.logs[:, :, 0, 0])).sum(axis=1)
+        return complete
 
     @property
     def spread(self) -> Floats:
-        """Standard deviation of a run: the subject's own, or at least the metric's typical one.
+        """Standard deviation of a run: the subject's own, at least the metric's typical one.
 
-        It holds no difference between A and B.
+        It does not contain the difference between A and B.
         """
-        apart = np.abs(self.logs[:, :, :, 0] - self.logs[:, :, :, 1])
-        apart = apart.reshape(len(apart), STACKS * apart.shape[1], *apart.shape[3:])
-        own = GATE_RULE.spread_factor * _median(apart, axis=1)
+        distances = np.abs(self.logs[:, :, :, 0] - self.logs[:, :, :, 1])
+        distances = distances.reshape(
+            len(distances), STACKS * distances.shape[1], *distances.shape[3:]
+        )
+        own = GATE_RULE.spread_factor * _median(distances, axis=1)
         count = np.maximum(1, STACKS * self.blocks)
-        mean_square = np.nansum(apart**2, axis=1) / count
+        mean_square = np.nansum(distances**2, axis=1) / count
         root = np.where(np.isnan(own), np.nan, np.sqrt(mean_square / 2))
         typical: Floats = _median(root, axis=1)[:, None]
         widest: Floats = np.maximum(own, typical)
         return widest
 
     def limit(self, margins: Floats) -> Floats:
-        """Return the difference by which a block counts against B, NaN without a block."""
-        wide: Floats = np.maximum(GATE_RULE.margin_share * margins, GATE_RULE.spreads * self.spread)
-        return wide
+        """Return the difference from which a block counts against B; NaN without a block."""
+        limit: Floats = np.maximum(
+            GATE_RULE.margin_share * margins, GATE_RULE.spreads * self.spread
+        )
+        return limit
 
     def blocks_against(self, margins: Floats) -> Ints:
-        """Return the blocks in which both runs of B are worse than both of A by the limit."""
+        """Return the number of blocks with both runs of B worse than both of A by the limit."""
         a, b = self.logs[:, :, 0], self.logs[:, :, 1]
         against: Ints = (b.min(axis=2) - a.max(axis=2) > self.limit(margins)[:, None]).sum(axis=1)
         return against
@@ -116,7 +122,7 @@ class Subjects:
         return worse
 
     def pairs_beyond(self, margins: Floats) -> Ints:
-        """Return the pairs of a run of B and a run of A that are apart by more than the margin."""
+        """Return the number of pairs with B worse than A by more than the margin."""
         a, b = self._runs(0), self._runs(1)
         beyond: Ints = np.zeros((len(a), *a.shape[2:]), dtype=np.int64)
         for run in range(b.shape[1]):
@@ -125,20 +131,20 @@ class Subjects:
 
     @property
     def pairs_allowed(self) -> Ints:
-        """Pairs that may be beyond the margin in a good metric; -1 before there are blocks."""
+        """Pairs that may be beyond the margin in a good metric; -1 before enough blocks."""
         table = np.array([allowed_pairs(blocks) for blocks in range(self.logs.shape[1] + 1)])
         allowed: Ints = table[self.blocks]
         return allowed
 
     @property
     def bounds(self) -> Bounds:
-        """How much worse B is, by all pairs."""
+        """Change from A to B, estimated from all pairs."""
         a, b = self._runs(0), self._runs(1)
         pairs = (b[:, :, None] - a[:, None]).reshape(len(a), -1, *a.shape[2:])
         pairs.sort(axis=1)  # NaN last
         allowed, count = self.pairs_allowed, pairs_of(1) * self.blocks**2
         padded = np.concatenate([pairs, np.full_like(pairs[:, :1], np.nan)], axis=1)
-        none = pairs.shape[1]  # place of a value that does not exist
+        none = pairs.shape[1]  # index of a missing value
         low = np.where(allowed < 0, none, allowed)
         high = np.where(allowed < 0, none, count - 1 - allowed)
         low, high = (
@@ -149,10 +155,10 @@ class Subjects:
     @property
     def is_finished(self) -> Bools:
         """Whether every metric that a subject has is good, shape ``(gates, subjects)``."""
-        return np.asarray((self.good | ~self.known).all(axis=2))
+        return np.asarray((self.good | ~self.measured).all(axis=2))
 
     def _runs(self, stack: int) -> Floats:
-        """All runs of a stack, shape ``(gates, runs, subjects, metrics)``."""
+        """Return all runs of a stack, shape ``(gates, runs, subjects, metrics)``."""
         runs = self.logs[:, :, stack]
         return runs.reshape(len(runs), STARTS * runs.shape[1], *runs.shape[3:])
 
@@ -164,9 +170,8 @@ class Gates:
     margins: Floats
     """Margin of each metric, logarithm."""
     members: tuple[tuple[int, ...], ...]
-    """Places of the cells of every topology."""
+    """Indices of the cells of every topology."""
     cells: Subjects
-    """Cells."""
     topologies: Subjects
     """Medians of topologies over their cells."""
 
@@ -189,11 +194,10 @@ class Gates:
     def after(self, block: Floats) -> Self:
         """Return the gates after one more block.
 
-        :param block: shape ``(gates, stacks, starts, cells, metrics)``; what was not measured is
-            NaN.
+        :param block: shape ``(gates, stacks, starts, cells, metrics)``; NaN if not measured.
         """
         medians = topology_medians(block, self.members)
-        decided = self.topologies.known.any(axis=2) & self.topologies.is_finished
+        decided = self.topologies.measured.any(axis=2) & self.topologies.is_finished
         medians = np.where(decided[:, None, None, :, None], np.nan, medians)
         return type(self)(
             margins=self.margins,
@@ -215,7 +219,7 @@ class Gates:
     def wanted(self) -> Bools:
         """Cells that the next block measures, shape ``(gates, cells)``.
 
-        A topology is measured whole until its median is good.
+        All cells of a topology are measured until its median is good.
         """
         wanted = ~self._finished_cells
         for topology, cells in enumerate(self.members):
@@ -224,7 +228,7 @@ class Gates:
 
     @property
     def no_go(self) -> Bools:
-        """Which gates are NO-GO; to be asked before :attr:`go`."""
+        """Which gates are NO-GO; takes precedence over :attr:`go`."""
         cells, topologies = (
             part.worse(self.margins).any(axis=(1, 2)) for part in (self.cells, self.topologies)
         )
@@ -240,16 +244,16 @@ class Gates:
 
     @property
     def _finished_cells(self) -> Bools:
-        """Cells whose metrics are all good; one without any metric never is."""
-        finished: Bools = self.cells.is_finished & self.cells.known.any(axis=2)
+        """Cells whose metrics are all good; a cell without any metric is not finished."""
+        finished: Bools = self.cells.is_finished & self.cells.measured.any(axis=2)
         return finished
 
 
 def topology_medians(block: Floats, members: Sequence[Sequence[int]]) -> Floats:
-    """Return what a topology shows in every start: the median over its cells.
+    """Return the value of a topology in every start: the median over its cells.
 
-    Each cell is taken relative to the mean of its four runs. A topology of which fewer than two
-    cells have a metric has none.
+    Each cell is taken relative to the mean of its four runs. If fewer than two cells of a topology
+    have a metric, the topology does not have it.
 
     :returns: shape ``(gates, stacks, starts, topologies, metrics)``.
     """
@@ -263,18 +267,18 @@ def topology_medians(block: Floats, members: Sequence[Sequence[int]]) -> Floats:
 
 
 def forecast(blocks: Ints, bounds: Bounds, margins: Floats) -> Floats:
-    """Return the blocks that would decide if B is not worse; NaN where no bound is known.
+    """Return the number of blocks that would decide if B is not worse; NaN without a bound.
 
-    The bound comes nearer to the estimate with the root of the blocks, and the estimate itself is
-    not sure.
+    The distance of the bound from the estimate shrinks with the square root of the blocks; the
+    factor allows for the uncertainty of the estimate.
     """
-    away = GATE_RULE.forecast_factor * (bounds.high - bounds.estimate) / margins
-    needed: Floats = np.maximum(blocks + 1, np.ceil(blocks * away**2))
+    distance = GATE_RULE.forecast_factor * (bounds.high - bounds.estimate) / margins
+    needed: Floats = np.maximum(blocks + 1, np.ceil(blocks * distance**2))
     return needed
 
 
 def _median(values: Floats, *, axis: int, is_sorted: bool = False) -> Floats:
-    """Return the median along an axis of the values that exist; NaN of none."""
+    """Return the median of the values along an axis, without NaN; NaN if there are none."""
     ordered = values if is_sorted else np.sort(values, axis=axis)  # NaN last
     count = (~np.isnan(values)).sum(axis=axis, keepdims=True)
     places = np.maximum(0, count - 1) // 2, np.minimum(count // 2, values.shape[axis] - 1)

@@ -1,4 +1,4 @@
-"""Which cells of two sides are of one load, so that they can be compared. Pure."""
+"""Pairs of cells of two sides that have the same load, so that they can be compared. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIELDS = {
     "ramp_up": "ramp-up",
     "max_concurrency": "concurrency",
 }
-"""Fields of a load, and what messages call them; options and counted tokens are compared apart."""
+"""Fields of a load, and their names in messages; options and counted tokens are not among them."""
 _WITHOUT = {
     "input_len": "of the data set",
     "output_len": "of the data set",
@@ -33,10 +33,9 @@ _WITHOUT = {
     "ramp_up": "none",
     "max_concurrency": "no bound",
 }
-"""What None stands for."""
+"""Meaning of None in messages, by field."""
 _TOLERANCE = 0.1
-"""By how much prompts that were counted may be off those that were asked, as a fraction: a server
-adds tokens of its own."""
+"""Relative difference allowed between counted and requested prompt tokens: servers add tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,27 +43,26 @@ class LoadDifferences:
     """How two loads differ."""
 
     unlike: tuple[str, ...] = ()
-    """What is another, a phrase each."""
+    """A phrase for each field that differs."""
     unsure: tuple[str, ...] = ()
-    """What one of them does not say, so that it may be another."""
+    """A phrase for each field that is unknown for one of them, so that it may differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellPair:
-    """A cell of each side."""
+    """A cell of each side, to be compared."""
 
     a: MeasuredCell
     b: MeasuredCell
     loads: LoadDifferences
-    """How their loads differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
-    """The cells of two sides, as far as they have a counterpart."""
+class MatchedCells:
+    """The cells of two sides: those with a counterpart, and the others."""
 
     pairs: tuple[CellPair, ...]
-    """In the order of A."""
+    """In the order of A's cells."""
     only_a: tuple[MeasuredCell, ...]
     """Cells of A without one of B."""
     only_b: tuple[MeasuredCell, ...]
@@ -72,45 +70,46 @@ class Matched:
 
     @property
     def unlike(self) -> tuple[str, ...]:
-        """How loads differ, so that nothing can be compared; empty if a cell has a counterpart."""
+        """How all loads differ, if no cells can be compared; empty if some can be."""
         alike = [pair for pair in self.pairs if not pair.loads.unlike]
         if alike:
             return ()
-        said = [phrase for pair in self.pairs for phrase in pair.loads.unlike]
-        return tuple(dict.fromkeys(said)) or tuple(_in_common(self.only_a, self.only_b))
+        phrases = [phrase for pair in self.pairs for phrase in pair.loads.unlike]
+        return tuple(dict.fromkeys(phrases)) or tuple(_side_differences(self.only_a, self.only_b))
 
     @property
     def unsure(self) -> tuple[str, ...]:
-        """What is not known of the loads of cells that are compared, each phrase once."""
-        said = (phrase for pair in self.pairs for phrase in pair.loads.unsure)
-        return tuple(dict.fromkeys(said))
+        """What is unknown about the loads of compared cells, each phrase once."""
+        phrases = (phrase for pair in self.pairs for phrase in pair.loads.unsure)
+        return tuple(dict.fromkeys(phrases))
 
 
-def match_cells(a: Cells, b: Cells) -> Matched:
+def match_cells(a: Cells, b: Cells) -> MatchedCells:
     """Return the cells of two sides in pairs.
 
-    Cells of the same topology and load are pairs. Of what is left, a cell whose topology or load is
-    partly unknown has the only one as counterpart that it may be; where each side has one topology,
-    these may differ. A single cell of each side is a pair in any case: its loads are unlike then.
+    Cells of the same topology and load are pairs. Among the others, a cell whose topology or load
+    is partly unknown is paired with the only cell of the other side that may have the same; if
+    each side has one topology, the topologies may differ. If each side has a single cell, these are
+    a pair in any case, even with different loads.
     """
-    pairs = [CellPair(a=a[key], b=b[key], loads=_own(a[key])) for key in a if key in b]
+    pairs = [CellPair(a=a[key], b=b[key], loads=_unknown_of(a[key])) for key in a if key in b]
     left_a = [cell for key, cell in a.items() if key not in b]
     left_b = [cell for key, cell in b.items() if key not in a]
     one_topology = len({key[0] for key in a}) == 1 == len({key[0] for key in b})
-    for pair in _possible(left_a, left_b, one_topology=one_topology):
+    for pair in _only_candidates(left_a, left_b, one_topology=one_topology):
         pairs.append(pair)
         left_a.remove(pair.a)
         left_b.remove(pair.b)
     if not pairs and len(left_a) == 1 == len(left_b):
         (one,), (other,) = left_a, left_b
         pairs, left_a, left_b = [_pair(one, other)], [], []
-    order = {key: place for place, key in enumerate(a)}
+    order = {key: index for index, key in enumerate(a)}
     pairs.sort(key=lambda pair: order[pair.a.runs[0].key])
-    return Matched(pairs=tuple(pairs), only_a=tuple(left_a), only_b=tuple(left_b))
+    return MatchedCells(pairs=tuple(pairs), only_a=tuple(left_a), only_b=tuple(left_b))
 
 
-def _own(cell: MeasuredCell) -> LoadDifferences:
-    """Return what neither of two cells of one id says of its load."""
+def _unknown_of(cell: MeasuredCell) -> LoadDifferences:
+    """Return what is unknown about the load of two cells with the same id."""
     if cell.workload is None:
         return LoadDifferences()
     return load_differences(cell.workload, cell.workload)
@@ -123,11 +122,11 @@ def _pair(a: MeasuredCell, b: MeasuredCell) -> CellPair:
     return CellPair(a=a, b=b, loads=load_differences(a.workload, b.workload))
 
 
-def _possible(
+def _only_candidates(
     left_a: Sequence[MeasuredCell], left_b: Sequence[MeasuredCell], *, one_topology: bool
 ) -> list[CellPair]:
-    """Return pairs that may be of one load, where neither cell may be that of another too."""
-    found = [
+    """Return pairs of cells that may have the same load, and are each other's only candidate."""
+    candidates = [
         pair
         for one, other in itertools.product(left_a, left_b)
         if one_topology
@@ -137,9 +136,9 @@ def _possible(
     ]
     return [
         pair
-        for pair in found
-        if sum(each.a is pair.a for each in found) == 1
-        if sum(each.b is pair.b for each in found) == 1
+        for pair in candidates
+        if sum(other.a is pair.a for other in candidates) == 1
+        if sum(other.b is pair.b for other in candidates) == 1
     ]
 
 
@@ -148,25 +147,25 @@ def _may_be_alike(a: str, b: str) -> bool:
 
 
 def load_differences(a: Workload, b: Workload) -> LoadDifferences:
-    """Return how two loads differ: what is another, and what one of them does not say.
+    """Return how two loads differ, and what is unknown about one of them.
 
-    Output tokens that were counted may be others of the same load, as outputs end by themselves.
+    Counted output tokens may differ under the same load, because outputs may end early.
     """
     unlike: list[str] = []
     unsure: list[str] = []
-    for name, called in _FIELDS.items():
+    for name, label in _FIELDS.items():
         one, other = _value(a, name), _value(b, name)
         if UNKNOWN in (one, other):
-            unsure.append(f"{called}: {_shown(name, one)} | {_shown(name, other)}")
+            unsure.append(f"{label}: {_shown(name, one)} | {_shown(name, other)}")
         elif one != other:
-            unlike.append(f"{called}: {_shown(name, one)} | {_shown(name, other)}")
+            unlike.append(f"{label}: {_shown(name, one)} | {_shown(name, other)}")
     if isinstance(a.options, str) or isinstance(b.options, str):
         unsure.append(f"options: {_options(a)} | {_options(b)}")
     else:
-        unlike += _other_options(a.options, b.options)
+        unlike += _option_differences(a.options, b.options)
     ones, others = _prompt_tokens(a), _prompt_tokens(b)
-    asked = isinstance(a.input_len, int) and isinstance(b.input_len, int)
-    if not asked and ones and others and not _near(ones, others):
+    both_set = isinstance(a.input_len, int) and isinstance(b.input_len, int)
+    if not both_set and ones and others and not _near(ones, others):
         unlike.append(f"prompt tokens of a request: {ones:.0f} | {others:.0f}")
     if a.counted_tokens and b.counted_tokens:
         (prompts, outputs), (other_prompts, other_outputs) = a.counted_tokens, b.counted_tokens
@@ -178,7 +177,7 @@ def load_differences(a: Workload, b: Workload) -> LoadDifferences:
 
 
 def _prompt_tokens(workload: Workload) -> float | None:
-    """Return the tokens of a prompt, as asked, or as counted on average; None if not known."""
+    """Return the tokens of a prompt, as requested or counted on average; None if unknown."""
     if isinstance(workload.input_len, int):
         return float(workload.input_len)
     if workload.counted_tokens is None or not isinstance(workload.num_prompts, int):
@@ -209,33 +208,35 @@ def _shown(name: str, value: object) -> str:
 def _options(workload: Workload) -> str:
     if isinstance(workload.options, str):
         return UNKNOWN
-    said = (f"{flag}={value}" if value else flag for flag, value in workload.options.items())
-    return ", ".join(said) or "none"
+    options = (f"{flag}={value}" if value else flag for flag, value in workload.options.items())
+    return ", ".join(options) or "none"
 
 
-def _other_options(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[str]:
+def _option_differences(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[str]:
     for flag in sorted({*a, *b}):
         if a.get(flag) != b.get(flag):
             yield f"option {flag}: {a.get(flag, 'not set')} | {b.get(flag, 'not set')}"
 
 
-def _in_common(only_a: Sequence[MeasuredCell], only_b: Sequence[MeasuredCell]) -> Iterator[str]:
-    """Return what all loads of A have in common, and all of B too, but otherwise; or that nothing.
+def _side_differences(
+    only_a: Sequence[MeasuredCell], only_b: Sequence[MeasuredCell]
+) -> Iterator[str]:
+    """Yield the fields in which all loads of A differ from all of B; if none, one general phrase.
 
-    A side without cells is told by its caller.
+    The caller reports a side without cells.
     """
-    found = False
-    for name, called in _FIELDS.items():
+    any_differs = False
+    for name, label in _FIELDS.items():
         ones, others = (
             {_shown(name, _value(cell.workload, name)) for cell in cells if cell.workload}
             for cells in (only_a, only_b)
         )
         if len(ones) == 1 == len(others) and ones != others and UNKNOWN not in ones | others:
-            found = True
-            yield f"{called}: {ones.pop()} | {others.pop()}"
+            any_differs = True
+            yield f"{label}: {ones.pop()} | {others.pop()}"
     topologies = [", ".join(dict.fromkeys(c.topology for c in cells)) for cells in (only_a, only_b)]
     if topologies[0] != topologies[1]:
-        found = True
+        any_differs = True
         yield f"topology: {' | '.join(topologies)}"
-    if not found:
+    if not any_differs:
         yield "no cell has the topology and load of a cell of the other side"
