@@ -166,13 +166,12 @@ def _supervised(
 ) -> Command:
     """Return *command* run by Docker or podman.
 
-    Flags: docker/cli 0638fe2, docs/reference/commandline/container_run.md.
-
-    ``docker run`` forwards signals to the container's first process, and exits with it. With ``--init`` that process is a small init, so that SIGTERM
-    also ends programs without a handler. A watched command must be the first process itself, since
-    the engine reports the id of that process, whose CPU time is sampled. The image's entrypoint is
-    replaced, and the image is never pulled. With ``--mount``, unlike ``-v``, a missing folder is an
-    error. Podman's limit of 2048 processes is lifted; Docker has none.
+    ``docker run`` (flags: docker/cli 0638fe2, docs/reference/commandline/container_run.md)
+    forwards signals to the container's first process, and exits with it. With ``--init`` that is a
+    small init, so that SIGTERM also ends programs without a handler. A watched command must be that
+    process itself, since the engine reports its id, whose CPU time is sampled.
+    The image's entrypoint is replaced, and it is never pulled. With ``--mount``, unlike ``-v``, a
+    missing folder is an error. Podman's limit of 2048 processes is lifted; Docker has none.
     """
     name = container_name(run_id, command.name)
     argv = [spec.engine, "run", "--rm", *([] if command.watched else ["--init"])]

@@ -44,8 +44,8 @@ def test_a_rate_that_the_client_holds_back_is_told_with_the_wait(house: House) -
     result = house.run("--topology", "dp", "-rs")
     result.stdout.re_match_lines(
         [
-            r"note: \d.* requests/s were sent, 100 asked \(at least 95%\); requests waited \d+ ms "
-            r"on average before they were sent; latencies are not judged: .*",
+            r"note: \d.* requests/s were sent, 100 requested \(at least 95%\); requests waited "
+            r"\d+ ms on average before they were sent; latencies are not judged: .*",
         ]
     )
     metrics = record_of(house, "dp")["metrics"]

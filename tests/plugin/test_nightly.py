@@ -351,7 +351,10 @@ def test_a_session_that_outlives_the_deadline_is_ended(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--only", "run,send"], "'send' is not a step; these are run, report, history, notify"),
-        (["--until", "6"], "until '6': expected a local time such as 06:00, or a moment"),
+        (
+            ["--until", "6"],
+            "until '6': expected a local time such as 06:00, or a time with its offset from UTC",
+        ),
         (["--only", "report"], "expected the report of a night; do the step run first"),
         ([], "suites is not there: name suites, or set the ini key pdserve_nightly_suites"),
     ],

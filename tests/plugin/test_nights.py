@@ -78,7 +78,7 @@ def test_a_restart_that_fails_is_an_error_and_the_suspicion_is_told(nightly: Hou
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["decode[[]0] on local1 exited with code 7 *"])
     said = (
-        rf"{ITL}\. Seen in 1 start; it takes 3 to confirm: it could not run again, as the "
+        rf"{ITL}\. Seen in 1 start; it takes 3 to confirm: it could not run again, since the "
         r"topology ended in an ERROR\. The next night settles it: FAIL if it is suspicious too\."
     )
     result.stdout.re_match_lines([rf"SUSPICIOUS: 1p1d {WORKLOAD}: {said}$"])

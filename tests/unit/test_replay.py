@@ -132,7 +132,7 @@ def test_a_replay_says_what_was_seen_and_which_versions_came(
         f"""\
 Replay of {path}: 23 nights from 2026-01-01 to 2026-01-23, 1 cell,
 1 start of a cell a night at most. Nothing can be run again: a night with fewer than three starts
-makes SUSPICIOUS, and a second such night FAIL. Nobody accepts a change here: one that lasts FAILs \
+makes SUSPICIOUS, and a second such night FAIL. No change is accepted here: one that lasts FAILs \
 every night.
 
 2026-01-21  SUSPICIOUS 1 of 1 metrics; v1 -> v2

@@ -48,17 +48,16 @@ def content(judged: RejudgedSession) -> dict[str, Any]:
         "unreadable": list(judged.session.unreadable),
         "unproven": list(judged.unproven),
         "not_measured": [" ".join(key) for key in judged.not_measured],
-        "cells": {" ".join(key): _verdict_values(verdict) for key, verdict in judged.cells.items()},
+        "cells": {" ".join(key): _values_of(verdict) for key, verdict in judged.cells.items()},
         "topologies": {
-            name: _verdict_values(verdict, valued=False)
-            for name, verdict in judged.topologies.items()
+            name: _values_of(verdict, valued=False) for name, verdict in judged.topologies.items()
         },
-        "claims": {claim.id: _verdict_values(verdict) for claim, verdict in judged.claims},
+        "claims": {claim.id: _values_of(verdict) for claim, verdict in judged.claims},
         "again": [" ".join(key) for key in judged.again],
     }
 
 
-def _verdict_values(verdict: Verdict, *, valued: bool = True) -> dict[str, Any]:
+def _values_of(verdict: Verdict, *, valued: bool = True) -> dict[str, Any]:
     return {
         "verdict": str(verdict.status),
         "misses": list(verdict.misses),
