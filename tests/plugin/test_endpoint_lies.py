@@ -15,8 +15,8 @@ from tests.support.house import House
 WAYS = [
     pytest.param(
         "garbage",
-        "completed: none of 8 requests completed, 8 failed; first error: no chunk; a prompt asked "
-        "by itself: {url} streamed '\ufffd<html> [31m', which is not a server-sent event",
+        "completed: none of 8 requests completed, 8 failed; first error: no chunk; a single "
+        "prompt, sent alone: {url} streamed '\ufffd<html> [31m', which is not a server-sent event",
         id="garbage",
     ),
     pytest.param(

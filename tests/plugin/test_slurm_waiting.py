@@ -290,6 +290,7 @@ def test_a_lent_job_of_several_clusters_is_not_guessed(fake: FakeSlurm, house: H
     )
 
 
+@pytest.mark.slow
 def test_a_controller_that_does_not_answer_is_told_in_its_own_words(
     fake: FakeSlurm, house: House
 ) -> None:

@@ -269,7 +269,7 @@ def test_nodes_that_are_all_bad(slurm_house: House, slurm: OneHost) -> None:
     message = sentence(text)
     why = r"has \d+\.\d GiB of memory available, needs 99999 \(preflight\.memory_gib\)"
     assert re.fullmatch(
-        rf"preflight: pd2 {why}; pd3 {why}; 1 times other nodes were asked for before "
+        rf"preflight: pd2 {why}; pd3 {why}; other nodes were requested 1 times before "
         r"\(slurm\.replacements\)",
         message,
     ), message

@@ -157,6 +157,7 @@ def test_a_node_without_the_image(slurm_house: House, engines: Path) -> None:
     assert f"image {image} cannot be read: No such file or directory" in text
 
 
+@pytest.mark.slow
 def test_the_node_that_fails_is_named_and_not_those_that_are_stopped_for_it(
     slurm_house: House, engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_two_sessions_run_and_a_third_waits(slurm_house: House, slurm: OneHost) 
     assert ports_of(first) & ports_of(second) == set()
 
 
+@pytest.mark.slow
 def test_others_see_few_steps_with_names_and_no_secret(slurm_house: House) -> None:
     path = slurm_house.path / "look.json"
     (slurm_house.path / "suites" / "test_look.py").write_text(LOOK.format(path=str(path)))
