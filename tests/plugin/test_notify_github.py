@@ -274,8 +274,8 @@ ENDS: dict[str, tuple[list[Fault], str]] = {
     ),
     "refused for good": (
         [Fault(status=422, matches=posts)],
-        '/issues answered 422 Unprocessable Entity: {"message": "as told"}; this request is '
-        "refused for good",
+        '/issues answered 422 Unprocessable Entity: {"message": "as told"}; do not retry '
+        "this request",
     ),
     "renamed repository": (
         [Fault(status=301, headers={"Location": "http://127.0.0.2:9/elsewhere"})],
@@ -285,13 +285,13 @@ ENDS: dict[str, tuple[list[Fault], str]] = {
     "error after error": (
         [Fault(status=500)] * 4,
         '/issues answered 500 Internal Server Error: {"message": "as told"} (4 tries); run the '
-        "command again later: what was done already is found, not done twice",
+        "command again later: steps that are done are not repeated",
     ),
     "an hour to wait": (
         [Fault(status=429, headers={"Retry-After": "3600"})],
         '/issues answered 429 Too Many Requests: {"message": "as told"}; the next try is due in '
-        f"3600 s, and all requests together may take {LIMIT_S:g} s; run the command again later: "
-        "what was done already is found, not done twice",
+        f"3600 s, but all requests together may take {LIMIT_S:g} s; run the command again later: "
+        "steps that are done are not repeated",
     ),
 }
 
