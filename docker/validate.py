@@ -33,7 +33,7 @@ PACKAGES = {
 }
 """Module of each Python package, by the name of its build argument."""
 DISTRIBUTIONS = {"deepgemm": "deep_gemm", "nixl": "nixl-cu12"}
-"""Distributions with another name; `nixl` only chooses between `nixl-cu12` and `nixl-cu13`."""
+"""Distributions not named like their build argument; `nixl` only chooses `nixl-cu12` or `-cu13`."""
 SOURCES = ("gdrcopy", "ucx", "nixl", "etcd", "deepgemm")
 PLUGINS = {"LIBFABRIC": ("libfabric.so.1", "/opt/amazon/efa/"), "UCX": ("libucp.so.0", "/opt/ucx/")}
 """NIXL's plugins, each with a library that it must load, and that library's folder."""
@@ -286,7 +286,7 @@ def check_plugin(image: Image, name: str) -> Finding:
 
 
 def check_gdrcopy(image: Image) -> Finding:
-    """Check the version of GDRCopy's library, whose name has two numbers of it."""
+    """Check the version of GDRCopy's library, whose file name has its first two numbers."""
     release = ".".join(image.expected["gdrcopy"].split(".")[:2])
     path = image.root / "opt/gdrcopy/lib" / f"libgdrapi.so.{release}"
     fault = "" if path.is_file() else f"{path} is missing"

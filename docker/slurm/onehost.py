@@ -335,7 +335,7 @@ def control(host: OneHost, options: argparse.Namespace) -> None:
     daemon = daemons.get(options.name)
     if daemon is None:
         raise Trouble(
-            f"{options.name} is not a daemon in {host.folder}, expected one of "
+            f"{options.name} is not a daemon in {host.folder}; its daemons: "
             f"{', '.join(daemons) or 'none'}"
         )
     if options.action == "start":

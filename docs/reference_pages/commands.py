@@ -67,7 +67,9 @@ def _written(action: argparse.Action) -> str:
 def _default(action: argparse.Action) -> str:
     if action.required and action.option_strings:
         return "required"
-    if action.default in (None, False, argparse.SUPPRESS) or action.default == []:
+    if action.default is None or action.default is False:  # a default of 0 is shown
+        return ""
+    if action.default in (argparse.SUPPRESS, []):
         return ""
     return code(action.default)
 

@@ -1,1 +1,1 @@
-"""Where servers come from: a backend starts commands on nodes, or attaches to servers that run."""
+"""Backends: they start commands on nodes, or attach to servers that run already."""

@@ -29,7 +29,7 @@ Deployer = Callable[..., contextlib.AbstractContextManager[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a session passes to a backend in addition to the system."""
+    """Arguments that a session passes to a backend, besides the system."""
 
     folder: Path
     """The session's folder for files of the backend; on a cluster, on a file system that nodes
@@ -54,16 +54,16 @@ class Backend:
     """Keys of other tables that it does not read, e.g. ``ports`` or ``cluster.bind_host``: a
     system file that has one is rejected."""
     simulated = False
-    """Whether measurements are simulated, without any server."""
+    """True if measurements are simulated, without any server."""
     starts_servers = True
-    """Whether the session starts the servers, knows their nodes and can restart them."""
+    """True if the session starts the servers, knows their nodes and can restart them."""
     knows_hardware = False
-    """Whether :meth:`describe_hardware` describes the nodes before they are acquired."""
+    """True if :meth:`describe_hardware` describes the nodes before they are acquired."""
     serves_from_here = False
-    """Whether servers without a container run from the environment of this Python, so that the
+    """True if servers without a container run from the environment of this Python, so that the
     versions installed here are theirs."""
     takes_jobs = False
-    """Whether it can use the nodes of a running job (``--pdserve-job-id``)."""
+    """True if it can use the nodes of a running job (``--pdserve-job-id``)."""
     deployer: Deployer | None = None
     """Deploys topologies; None starts commands on the allocation's nodes."""
 

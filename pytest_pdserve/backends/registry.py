@@ -58,7 +58,7 @@ def backend_of(system: System) -> Backend:
         raise ConfigError(
             f"system {system.name!r} has no [cluster] kind, so nothing can be measured on it"
             + (
-                f"; it is figures: run pytest suites/claims --system {system.name}"
+                f"; it consists of figures: run pytest suites/claims --system {system.name}"
                 if system.figures
                 else ""
             )
@@ -85,5 +85,5 @@ def _added() -> dict[str, Backend]:
 
 
 def client_kind(system: System) -> ClientKind:
-    """Return the kind of the benchmark client of *system*; a system of figures names none."""
+    """Return the kind of the benchmark client of *system*; unnamed for a system of figures."""
     return backend_of(system).client_kind(system) if system.cluster.kind else UNNAMED_CLIENT

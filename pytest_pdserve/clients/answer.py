@@ -78,7 +78,7 @@ class Answer:
         """Why the request failed; empty if it has not."""
         self.status = 200
         self.done = False
-        """Whether ``[DONE]`` has arrived."""
+        """True if ``[DONE]`` has arrived."""
         self._rest = b""
         self._at_ns = 0
 

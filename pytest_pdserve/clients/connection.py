@@ -67,7 +67,7 @@ class Connection:
         self.unwritten = b""
         """The part of the request that is not sent yet."""
         self.complete = True
-        """Whether the answer has ended."""
+        """True if the answer has ended."""
         self.open = True
         self.free_ns = 0
         """When the end of the last answer arrived."""
@@ -77,7 +77,7 @@ class Connection:
         """Arrival of the last bytes."""
         self.reads = 0
         self._unsent = False
-        """Whether no byte of the request has been sent yet."""
+        """True if no byte of the request has been sent yet."""
         self._answer_bytes = 0
         self._parser = httptools.HttpResponseParser(self)
 

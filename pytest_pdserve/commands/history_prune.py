@@ -20,14 +20,14 @@ from pytest_pdserve.commands.project import find_project
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.exit_codes import ExitCode
 
-_MAX_DAYS = 36_500
-
 if TYPE_CHECKING:
     from pytest_pdserve.history.pruning import RunFolder
     from pytest_pdserve.session.project import Project
 
 DAYS = 90
 """Default age in days from which arrays and logs are removed."""
+_MAX_DAYS = 36_500
+"""Maximum of ``--older-than``: 100 years."""
 GIB = 2**30
 
 

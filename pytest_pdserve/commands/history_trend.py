@@ -14,9 +14,7 @@ from pytest_pdserve.commands.arguments import history_folder
 from pytest_pdserve.commands.project import find_project
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.exit_codes import ExitCode
-
-MIN_CHANGE = 1.0
-"""Default of the smallest reported change, in percent."""
+from pytest_pdserve.values.trend import MIN_CHANGE
 
 
 def add_parser(steps: Any) -> None:
@@ -36,7 +34,7 @@ def add_parser(steps: Any) -> None:
     step.add_argument(
         "--min-change",
         type=float,
-        default=MIN_CHANGE,
+        default=MIN_CHANGE * 100,
         metavar="PCT",
         help="Smallest change that is shown, in percent (%(default)s)",
     )

@@ -97,7 +97,8 @@ def run(options: argparse.Namespace) -> int:
     from pytest_pdserve.nightly.night import Night
 
     project = find_project(options)
-    if "run" in options.only:  # whatever ends this night early, last night's is not shown as its
+    if "run" in options.only and _is_folder_name(project.system):
+        # Also a night that ends with an error now must not leave the report of an earlier night.
         _folder(project).report("md").unlink(missing_ok=True)
     plan = _plan(options, project, system_in(project))
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -119,6 +120,11 @@ def _warn(line: str) -> None:
 
 def _clean() -> object:
     return clean.run(argparse.Namespace(dry_run=False))
+
+
+def _is_folder_name(system: str) -> bool:
+    """Tell whether *system* names a folder below that of nights; other names are rejected later."""
+    return Path(system).name == system and system not in ("", "..")
 
 
 def _folder(project: Project) -> NightlyFolder:
@@ -165,7 +171,11 @@ def _command(options: argparse.Namespace, project: Project, report: Path) -> Ses
         topology=options.topology,
         runs=None if options.runs is None else project.runs.absolute(),
         config_file=options.config_file,
-        until=parse_until(until, datetime.now(UTC)) if until and "run" in options.only else None,
+        until=(
+            parse_until(until, datetime.now(UTC))
+            if until is not None and "run" in options.only
+            else None
+        ),
     )
 
 

@@ -181,7 +181,7 @@ def _cells(
 
 
 def _check_session(options: argparse.Namespace, folder: Path) -> None:
-    """Raise ConfigError if an option selects another system or client than the session's.
+    """Check that the options that select a system or a client fit the session in *folder*.
 
     :raises ConfigError: if ``--system`` names another system, or ``--client`` is given.
     """

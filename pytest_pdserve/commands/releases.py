@@ -89,6 +89,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _apply(pins: Path, releases: Sequence[Release]) -> Iterator[Path]:
     """Write new versions; yield each changed file."""
+    from packaging.utils import canonicalize_name
+
     from pytest_pdserve.notify.releases import requirement_of
     from pytest_pdserve.notify.releases import write_metadata_version
     from pytest_pdserve.notify.releases import write_pins
@@ -97,7 +99,7 @@ def _apply(pins: Path, releases: Sequence[Release]) -> Iterator[Path]:
     write_pins(pins, {each.name: each.newest for each in releases})
     yield pins
     for each in releases:
-        if each.name != _CPU_WHEEL or not each.is_new:
+        if canonicalize_name(each.name) != _CPU_WHEEL or not each.is_new:
             continue
         if torch.exists() and (version := requirement_of(each, "torch", os.environ)):
             if write_pins(torch, {"torch": version}):

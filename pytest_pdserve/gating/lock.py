@@ -19,8 +19,8 @@ from pytest_pdserve.values.system import System
 def locked_system(system: System, state: Path) -> Iterator[None]:
     """Lock the nodes of *system* against other gates of this machine while the context is open.
 
-    Clusters with jobs need no lock, and simulated nodes cannot be shared. The lock ends with this
-    process, however it ends.
+    Clusters with jobs need no lock, and neither do simulated nodes, which exist only in this
+    process. The lock ends with this process, however it ends.
 
     :param state: the user's state folder.
     :raises AllocationError: if another gate has locked it.

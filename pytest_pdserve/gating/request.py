@@ -41,7 +41,7 @@ class GateRequest:
     budget: GateBudget
     """Maximum blocks, time or GPU time."""
     attribute: bool = False
-    """Whether to find the component that made B worse."""
+    """True if to find the component that made B worse."""
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from pytest_pdserve.gating.sides import build_side
 from pytest_pdserve.gating.sides import parse_side
 from pytest_pdserve.gating.sides import swapped_text
 from pytest_pdserve.gating.starts import StartContext
+from pytest_pdserve.gating.starts import error_sentence
 from pytest_pdserve.gating.starts import run_start
 from pytest_pdserve.judge.gate.differences import Differences
 from pytest_pdserve.judge.gate.differences import find_differences
@@ -208,8 +209,8 @@ class GateRun:
         try:
             return self._attributed(found, sides, held)
         except PdserveError as error:
-            why = " ".join(str(error).split())
-            return Attribution(component=None, why=f"the component was not found: {why}"[:1000])
+            why = f"the component was not found: {error_sentence(error)}"
+            return Attribution(component=None, why=why)
 
     def _attributed(
         self, found: GateProgress, sides: Mapping[str, GateSide], held: StartContext

@@ -150,7 +150,7 @@ def _next_steps(run: GateRun, found: GateProgress) -> Iterator[str]:
     noisiest, blocks = judgement.noisiest, judgement.forecast_blocks
     if blocks is not None and blocks > MAX_BLOCKS:
         yield (
-            f"about {blocks} blocks in all would decide if B is not worse, and a gate has at "
+            f"about {blocks} blocks in all would decide if B is not worse, but a gate has at "
             f"most {MAX_BLOCKS}"
         )
     elif blocks is not None:

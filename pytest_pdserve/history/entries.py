@@ -21,7 +21,7 @@ class SessionEntry:
     system: str
     """Name of the system."""
     simulated: bool = False
-    """Whether it was simulated, without servers."""
+    """True if it was simulated, without servers."""
     fingerprint: str
     """Digest of :attr:`host`."""
     host: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class SessionEntry:
     source: str
     """Run folder or file that it was imported from."""
     judged: bool = False
-    """Whether its rows have the verdicts of the session's own report."""
+    """True if its rows have the verdicts of the session's own report."""
     form: int = 1
     """Form of its rows; :data:`FORM` is the newest."""
 

@@ -41,7 +41,7 @@ class RunFolder:
     kept_bytes: int
     """Size of everything else: records, phases, report."""
     remove: bool = False
-    """Whether its arrays and logs are to be removed."""
+    """True if its arrays and logs are to be removed."""
     why: str = ""
     """Why they are removed, or kept."""
 

@@ -1,4 +1,4 @@
-"""What served on each night of a history, and how two nights differ in that."""
+"""Software, nodes and system file of each night of a history, and how two nights differ."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Served = Mapping[str, frozenset[str]]
-"""What served on one night: by ``nodes``, ``image``, ``system file`` or the name of a package, the
-values of all sessions of that night."""
+"""Values of all sessions of one night, by name of a package, ``image`` (of containers), ``nodes``,
+or ``system file`` (its fingerprint)."""
 _NOT_PACKAGES = ("image", "nodes", "system file")
 
 
 def served_on(sessions: pd.DataFrame, system: str) -> dict[date, Served]:
-    """Return what served on each night of a system; excluded sessions do not count.
+    """Return software, nodes and system file of each night; excluded sessions do not count.
 
     :param sessions: a row for each session (:meth:`.history.store.Store.sessions`).
     """
@@ -60,7 +60,7 @@ def differences(before: Served, after: Served) -> Iterator[StackDifference]:
 def package_changes(served: Mapping[date, Served]) -> Iterator[tuple[date, str]]:
     """Yield each night on which packages have other versions than the night before, and which.
 
-    The text is such as ``nixl 1.0.0, vllm 0.15.2``.
+    The text is such as ``nixl 1.0.0, vllm 0.15.2``. The commit of the project is not a package.
     """
     nights = sorted(served)
     for last, night in pairwise(nights):

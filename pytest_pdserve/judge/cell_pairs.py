@@ -40,7 +40,7 @@ _TOLERANCE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadDifferences:
-    """How two loads differ."""
+    """Differences between two loads."""
 
     unlike: tuple[str, ...] = ()
     """A phrase for each field that differs."""

@@ -176,7 +176,7 @@ class MetricVerdict:
     since: int | None = None
     """Index of the oldest of these among the earlier nights, newest first; None without any."""
     is_better: bool = False
-    """Whether it has been better than its reference for :attr:`Rule.better_nights` nights."""
+    """True if it has been better than its reference for :attr:`Rule.better_nights` nights."""
     expected: ExpectedChange | None = None
     """The entry of expected.toml that covers it; None if none does."""
     worse_since: Since | None = None

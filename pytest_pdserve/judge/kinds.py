@@ -45,7 +45,7 @@ class ClaimComparison:
     pairs: int = 0
     """Number of pairs of runs; 0 for a value that was read off a plot."""
     is_violated: bool = False
-    """Whether it contradicts the claim by more than noise explains, confirmed or not."""
+    """True if it contradicts the claim by more than noise explains, confirmed or not."""
     wants_pair: tuple[Key, ...] = ()
     """Cells that need one more run to decide whether the claim FAILs."""
 

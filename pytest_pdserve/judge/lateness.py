@@ -1,4 +1,4 @@
-"""How late a client sent its requests, computed from its entries of requests."""
+"""Lateness of a client: how late it sent its requests, computed from its entries of requests."""
 
 from __future__ import annotations
 

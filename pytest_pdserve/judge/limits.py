@@ -61,7 +61,7 @@ class Reference:
 
     @property
     def is_provisional(self) -> bool:
-        """Whether the reference has too few nights for the normal limit."""
+        """True if the reference has too few nights for the normal limit."""
         return self.nights < RULE.full_nights
 
     @property

@@ -28,24 +28,24 @@ class MetricNight:
     """Distance of each run from the reference, signed log, positive is worse; one run of each fresh
     start, in the order of the starts."""
     passed: bool = False
-    """Whether the night joined the baseline, as only a PASS does. Such a night is never suspicious,
+    """True if the night joined the baseline, as only a PASS does. Such a night is never suspicious,
     even if the limits have become narrower since."""
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether every run of the night is suspicious."""
+        """True if every run of the night is suspicious."""
         if self.passed or not self.changes:
             return False
         return min(self.changes) > self.reference.suspicious_from
 
     @property
     def wants_run(self) -> bool:
-        """Whether one more run on a fresh start is needed for a verdict."""
+        """True if one more run on a fresh start is needed for a verdict."""
         return self.is_suspicious and len(self.changes) < RULE.max_runs
 
     @property
     def is_alarm(self) -> bool:
-        """Whether the night alone shows that the metric is worse."""
+        """True if the night alone shows that the metric is worse."""
         confirmed = self.is_suspicious and len(self.changes) >= RULE.max_runs
         return confirmed and self.change > self.reference.fail_limit
 

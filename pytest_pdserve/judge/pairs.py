@@ -24,7 +24,7 @@ class Region:
     low: float = -math.inf
     high: float = math.inf
     strict: bool = False
-    """Whether the bounds themselves are excluded."""
+    """True if the bounds themselves are excluded."""
 
     @classmethod
     def of(cls, bounds: tuple[float, float]) -> Region:
@@ -71,11 +71,11 @@ class Outcome:
     noise: float = 0.0
     """Distance from the boundary that noise explains, in the scale of the pairs."""
     wants_pair: bool = False
-    """Whether the claim is violated by more than noise explains, in too few pairs for a FAIL."""
+    """True if the claim is violated by more than noise explains, in too few pairs for a FAIL."""
 
     @property
     def is_violated(self) -> bool:
-        """Whether the claim is violated by more than noise explains, confirmed or not."""
+        """True if the claim is violated by more than noise explains, confirmed or not."""
         return self.status is Status.FAIL or self.wants_pair
 
 

@@ -337,7 +337,7 @@ def chance_hits(run: Observation, vocabulary: int) -> float:
     )
     others = run.earlier_requests + prompts - 1
     equal: float = 1.0 - (1.0 - 1.0 / vocabulary) ** others
-    if not 0.0 < equal < 1.0:
+    if not (prompts and 0.0 < equal < 1.0):
         return prompts * equal * length
     hits = math.ceil(bdtrik(1.0 - CHANCE, prompts, equal))
     if hits > 0 and bdtr(hits - 1, prompts, equal) >= 1.0 - CHANCE:

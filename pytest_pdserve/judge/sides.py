@@ -66,9 +66,12 @@ class Side:
         """Why the side cannot be judged; None if it can."""
         if self.value is None:
             return f"{self.metric} of {self.topology} {self.why}"
-        numbers = (self.value, *self.runs)
-        if not all(1 / LARGEST <= number <= LARGEST for number in numbers):
-            return f"{self.metric} of {self.topology} = {self.value:g}, which cannot be measured"
+        for number in (self.value, *self.runs):
+            if not 1 / LARGEST <= number <= LARGEST:
+                return (
+                    f"{self.metric} of {self.topology} = {number:g}, expected {1 / LARGEST:g} to "
+                    f"{LARGEST:g}"
+                )
         return None
 
 
@@ -99,7 +102,7 @@ class SideSources:
     sizes: Mapping[str, Size] = field(default_factory=dict)
     """Nodes and GPUs by topology; topologies of unknown size are absent."""
     per_gpu: bool = False
-    """Whether throughput is divided by the GPUs of its topology."""
+    """True if throughput is divided by the GPUs of its topology."""
 
     def side(self, topology: str, workload: Workload, metric: str) -> Side:
         """Return the side of a topology and a workload in a metric or a derived quantity."""
@@ -238,5 +241,5 @@ def _measured(side: Side, records: Sequence[Record]) -> Side:
     if runs is None:
         return side
     if min(runs) <= 0:
-        return replace(side, why=f"is {min(runs):g}, which cannot be measured")
+        return replace(side, why=f"is {min(runs):g}, expected above 0")
     return replace(side, value=statistics.median(runs), runs=runs)

@@ -16,7 +16,7 @@ from pytest_pdserve.values.rules import RULE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageFacts:
-    """What a verdict's message states besides its numbers."""
+    """Facts that a verdict's message states besides its numbers."""
 
     cells: int | None = None
     """Number of cells of a topology's median; None for a single cell."""
@@ -29,7 +29,7 @@ class MessageFacts:
     run: str = "start"
     """``start`` if every run had freshly started servers, ``run`` if the servers stay up."""
     one_night_is_enough: bool = True
-    """Whether a single night may FAIL on this system."""
+    """True if a single night may FAIL on this system."""
     why_unconfirmed: str = ""
     """Why a suspicious cell was not run again; empty if it was."""
 

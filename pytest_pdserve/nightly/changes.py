@@ -39,7 +39,7 @@ class Tonight:
     changed: tuple[str, ...]
     """Differences from the last night with measurements, a sentence each."""
     measured: bool = True
-    """Whether anything was measured; otherwise the night does not count for any cell."""
+    """True if anything was measured; otherwise the night does not count for any cell."""
 
 
 def what_changed(last: NightlyState | None, report: Report) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class _Step:
     seen: Observation | None
     tonight: Tonight
     another: bool = True
-    """Whether tonight is another night than the last one."""
+    """True if tonight is another night than the last one."""
 
     def advance(self, older: Followed | None) -> tuple[Followed | None, Event | None]:
         """Return how it is followed from now on, and the event of this night.

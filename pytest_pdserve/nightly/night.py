@@ -69,7 +69,7 @@ class Plan:
     notify: tuple[str, ...] = ()
     """Command that receives events; empty for none."""
     partial: bool = False
-    """Whether the night may leave out cells for the deadline without being NOT JUDGED."""
+    """True if the night may leave out cells for the deadline without being NOT JUDGED."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +92,7 @@ class Night:
     notifier: Callable[..., Notifier] = Notifier
     """Creates the notifier from a command and a folder."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """Returns the current time, with a time zone."""
     state: NightlyState = field(init=False)
     """State that earlier nights left."""
     codes: list[ExitCode] = field(default_factory=list)

@@ -52,7 +52,7 @@ class Observation:
     """Kind of regression."""
     seen: Seen
     whole: bool = False
-    """Whether it is about a topology as a whole."""
+    """True if it is about a topology as a whole."""
     cells: tuple[str, ...] = ()
     """Topology and workload of each cell."""
     metrics: tuple[str, ...] = ()

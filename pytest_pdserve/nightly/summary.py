@@ -17,7 +17,7 @@ _WORDS = {
     "cluster-ok": "Machines work again",
 }
 _MAX_EVENTS = 50
-"""Maximum number of listed events."""
+"""Maximum number of listed events, and of regressions that are still followed."""
 
 
 def nightly_markdown(state: NightlyState, events: Sequence[Event]) -> str:

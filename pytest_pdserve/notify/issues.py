@@ -48,7 +48,7 @@ class Issue:
 
     @property
     def is_open(self) -> bool:
-        """Whether the issue is open."""
+        """True if the issue is open."""
         return self.state == "open"
 
 

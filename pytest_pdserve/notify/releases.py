@@ -49,7 +49,7 @@ class Release:
 
     @property
     def is_new(self) -> bool:
-        """Whether the index has a newer version."""
+        """True if the index has a newer version."""
         return public_version(self.newest) != public_version(self.pinned)
 
 

@@ -28,7 +28,7 @@ class Command:
     ports: tuple[int, ...] = ()
     """Ports that its node must have free before it starts."""
     watched: bool = False
-    """Whether its CPU time is sampled."""
+    """True if its CPU time is sampled."""
     step_args: tuple[str, ...] = ()
     """Further arguments of its Slurm step, if Slurm creates the container (pyxis)."""
     cleanup: tuple[tuple[str, ...], ...] = ()

@@ -78,7 +78,6 @@ def check_sweep_fits(system: System, topology: Topology) -> None:
             limits["--num-gpu-blocks-override x --block-size"] = blocks * size
         for flag, limit in limits.items():
             for workload in system.sweep.workloads() if limit and limit > 0 else ():
-                one = (
-                    part.role in kv_sources()
-                )  # prefill instances generate one token of each answer
+                # Prefill instances generate one token of each answer.
+                one = part.role in kv_sources()
                 check_fits(workload, system, limit or 0, f"{flag} of {part.role}", one_token=one)

@@ -43,7 +43,7 @@ class TopologyWork:
     runs: tuple[Workload, ...]
     """Workload of every run."""
     other_tests: bool = False
-    """Whether other tests use its servers too."""
+    """True if other tests use its servers too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Forecast:
     sessions: int
     """Number of earlier sessions used."""
     uses_defaults: bool
-    """Whether a default was used."""
+    """True if a default was used."""
     held: Held
     """Nodes and GPUs that the session holds, for that time."""
 
@@ -136,7 +136,7 @@ class _PastTimes:
     used: set[int] = field(default_factory=set)
     """Positions in :attr:`past`."""
     uses_defaults: bool = False
-    """Whether a default was used."""
+    """True if a default was used."""
 
     def start_s(self, topology: str) -> float:
         """Return the seconds of a start of *topology*, with stopping its servers."""

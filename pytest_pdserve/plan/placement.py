@@ -43,12 +43,12 @@ class Instance:
 
     @property
     def headless(self) -> bool:
-        """Whether it only runs engines for the head of its group, without an HTTP server."""
+        """True if it only runs engines for the head of its group, without an HTTP server."""
         return self.role.name == AGGREGATED and self.slot > 0
 
     @property
     def spans_nodes(self) -> bool:
-        """Whether its data-parallel engines are spread over several nodes."""
+        """True if its data-parallel engines are spread over several nodes."""
         return self.dp_size > self.dp_local
 
 
@@ -84,7 +84,7 @@ class Placement:
 
     @property
     def routed(self) -> bool:
-        """Whether it has a router; one group of aggregated instances needs none."""
+        """True if it has a router; one group of aggregated instances needs none."""
         return self.topology.disaggregated or self.topology.groups > 1
 
 

@@ -33,7 +33,7 @@ class Ports:
     """Ports of a placement."""
 
     instances: Mapping[str, InstancePorts]
-    """By instance name."""
+    """Ports by instance name."""
     router: int | None
     """HTTP port of the router."""
     router_metrics: int | None

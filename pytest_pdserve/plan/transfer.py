@@ -72,9 +72,9 @@ def shape_of(case: TransferCase, system: System, kv: KvShape | None) -> Transfer
         count, size = 1, (case.mib or 1) * 2**20
     elif kv is None:
         raise ConfigError(
-            f"the KV cache of model {system.model.path!r} is not known here, so the transfers of "
-            "its prompts are not known either; name a folder with a config.json in [model] path of "
-            f"{system.source}, or choose sizes with --case, e.g. --case 16MiB"
+            f"the KV cache of model {system.model.path!r} is unknown on this machine, so the "
+            "transfers of its prompts are not known either; name a folder with a config.json in "
+            f"[model] path of {system.source}, or choose sizes with --case, e.g. --case 16MiB"
         )
     else:
         block = block_size(system, kv)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.serving.run_progress import RunState
 
 QUIET_S = 50.0
-"""Minimum seconds between lines under ``-q``: of one every 15 s, one per minute is written."""
+"""Minimum seconds between lines under ``-q``: of lines every 15 s, one per minute is written."""
 
 
 def progress_to(config: pytest.Config, label: str) -> TerminalProgress:
@@ -37,7 +37,7 @@ class TerminalProgress:
     """Prefix of lines: a topology, or the system."""
     pace: Pace
     _drawn: bool = False
-    """Whether a bar is drawn now, which replaces lines."""
+    """True if a bar is drawn now, which replaces lines."""
 
     def __call__(self, text: str) -> None:
         """Write a line."""

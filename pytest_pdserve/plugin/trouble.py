@@ -96,7 +96,7 @@ class FirstError:
     """Node id of the test in which it occurred."""
     message: str
     servers_up: bool
-    """Whether servers were up when it occurred: then a fresh start may work."""
+    """True if servers were up when it occurred: then a fresh start may work."""
     skipped: list[str] = field(default_factory=list)
     """Node ids of the tests that were skipped."""
 

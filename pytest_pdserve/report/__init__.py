@@ -1,1 +1,1 @@
-"""What people look at."""
+"""Reports for people and for other programs."""

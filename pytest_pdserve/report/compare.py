@@ -148,7 +148,7 @@ def _loads(comparison: Comparison) -> Iterator[str]:
 def _differ(comparison: Comparison) -> str:
     same = f"{_several(comparison.same_facts, 'fact')} the same"
     if not comparison.differences:
-        return f"nothing known differs beside the measurements ({same})"
+        return f"nothing known differs apart from the measurements ({same})"
     return f"what differs ({same}):"
 
 

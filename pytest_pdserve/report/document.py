@@ -59,7 +59,7 @@ class PytestOutcomes:
     notes: tuple[str, ...] = ()
     """Further notes of the summary."""
     ended: bool = True
-    """Whether the session came to its end."""
+    """True if the session came to its end."""
 
 
 def session_report(session: Session, tests: PytestOutcomes) -> Report:

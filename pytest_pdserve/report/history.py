@@ -12,13 +12,12 @@ from typing import Any
 from pytest_pdserve.judge.wording import number
 from pytest_pdserve.report.table import text_table
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.trend import COUNTED_STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MIB = 2**20
-JUDGED = ("valid", "unproven")
-"""Status of values that count."""
 
 
 def size_text(size: int) -> str:
@@ -75,14 +74,14 @@ def one_session_lines(session: Any, values: pd.DataFrame) -> Iterator[str]:
     yield f"  versions     {', '.join(f'{k} {v}' for k, v in versions.items()) or 'unknown'}"
     yield f"  nodes        {session.nodes or 'unknown'}"
     yield f"  client       {session.client_kind}, fingerprint {session.fingerprint}"
-    counts = (f"{getattr(session, status)} {status}" for status in (*JUDGED, "invalid"))
+    counts = (f"{getattr(session, status)} {status}" for status in (*COUNTED_STATUSES, "invalid"))
     yield f"  runs         {', '.join(counts)}"
     yield f"  source       {session.source}"
     if session.excluded:
         yield f"  EXCLUDED     {session.reason}"
     table = _wide(values, ["topology", "workload"])
     yield from _value_table(["topology", "workload"], table)
-    rejected = values[~values["status"].isin(JUDGED)]
+    rejected = values[~values["status"].isin(COUNTED_STATUSES)]
     for (topology, workload, why), rows in rejected.groupby(["topology", "workload", "reason"]):
         names = ", ".join(sorted(set(rows["metric"])))
         yield f"  {rows['status'].iloc[0]}: {topology} {workload} {names}: {why}"
@@ -106,7 +105,7 @@ def cell_lines(values: pd.DataFrame, last: int) -> Iterator[str]:
 
 def _wide(values: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Return the median of the values that count, with a column for each metric that is shown."""
-    counted = values[values["status"].isin(JUDGED)]
+    counted = values[values["status"].isin(COUNTED_STATUSES)]
     wide = counted.pivot_table(
         index=list(keys), columns="metric", values="value", aggfunc="median", sort=True
     )

@@ -1,4 +1,4 @@
-"""Where the time of a session went, and what one will take, in a line each."""
+"""Lines on where the time of a session went, and on how long one will take."""
 
 from __future__ import annotations
 

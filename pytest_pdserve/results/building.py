@@ -67,11 +67,11 @@ class RunFacts:
     processes: tuple[ProcessRecord, ...] = ()
     """Servers and client."""
     simulated: bool = False
-    """Whether the run was simulated, without servers."""
+    """True if the run was simulated, without servers."""
     warm_load: Mapping[str, float] = field(default_factory=dict)
     """Load of the warm-up before the run, as of :attr:`.record.Record.warm_load`."""
     prefix_cache_reset: bool | None = None
-    """Whether the prefix caches were emptied before."""
+    """True if the prefix caches were emptied before."""
     compiled: Compiled | None = None
     """As :attr:`.record.Record.compiled`."""
     transfers: tuple[RunningTransfer, ...] = ()

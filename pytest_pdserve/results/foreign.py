@@ -62,7 +62,7 @@ class ForeignRun:
 
     @property
     def has_latency(self) -> bool:
-        """Whether there is any latency that pdserve knows."""
+        """True if there is any latency that pdserve knows."""
         names = (n for row in METRICS.values() if row.quantity for n in (row.name, *row.aliases))
         return any(finite(self.result.raw.get(name)) is not None for name in names)
 

@@ -88,7 +88,7 @@ class Kind(Generic[T]):
     amend: Callable[[dict[str, Any]], None] = lambda _: None
     """Changes the generated schema to the structure of the file."""
     sparse: bool = False
-    """Whether fields with their default value are omitted."""
+    """True if fields with their default value are omitted."""
     migrations: Mapping[int, Migration] = field(default_factory=dict)
     """By version: function that converts data to the next version."""
     advice: str = "use the pytest-pdserve that wrote it"

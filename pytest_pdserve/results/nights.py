@@ -1,4 +1,4 @@
-"""How the runs of a session become a night of a baseline."""
+"""Conversion of a session's runs to a night of a baseline."""
 
 from __future__ import annotations
 

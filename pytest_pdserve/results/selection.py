@@ -81,9 +81,9 @@ class AllowedDifferences:
     """Permitted differences between sessions that are compared."""
 
     version: bool
-    """Whether serving versions may differ."""
+    """True if serving versions may differ."""
     load: bool
-    """Whether ``[sweep]`` of the system file may differ."""
+    """True if ``[sweep]`` of the system file may differ."""
 
 
 def _joined(night: str, cells: Runs) -> StoredSession:

@@ -194,6 +194,7 @@ class CommandClient:
     def _ask_version(self, load: Load, python: str) -> str | None:
         """Return the version of vLLM in the environment of *python*; None if it is unknown."""
         script = load.result.with_name("client-versions.py")
+        script.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(str(versions.__file__), script)
         try:
             versions_found = versions_of(
@@ -278,7 +279,7 @@ def cores_used(used: Sequence[tuple[float, float]], duration_s: float) -> float 
     """Return the cores used over the last *duration_s* of a client's run, when it measured.
 
     :param used: samples of time and CPU seconds so far, in order.
-    :returns: None if there are fewer than two samples.
+    :returns: None without two samples that are more than :data:`POLL_S` apart.
     """
     if len(used) < 2 or duration_s <= 0:
         return None

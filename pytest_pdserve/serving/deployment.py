@@ -112,7 +112,7 @@ class Deployment:
 
     @property
     def attached(self) -> bool:
-        """Whether the servers were already up: then no warm-up requests are sent."""
+        """True if the servers were already up: then no warm-up requests are sent."""
         return self.allocation.endpoint is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Measure the bytes of a KV cache by moving one, for models whose shape is not sizes."""
+"""Measure the bytes of a KV cache by moving one, for models whose shape is not known."""
 
 from __future__ import annotations
 

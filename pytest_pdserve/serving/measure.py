@@ -133,7 +133,7 @@ class _Run:
     repeated: RepeatedAnswers | None
     """Measured requests, sent again; None if answers are not greedy."""
     reset: bool | None
-    """Whether the prefix caches were emptied before; None if not offered."""
+    """True if the prefix caches were emptied before; None if not offered."""
     stall_s: Mapping[str, float]
     """Longest stall in seconds by instance."""
     logged: str

@@ -74,11 +74,11 @@ class RestartableDeployment:
         self.starts = 0
         """Number of starts so far, failed ones included."""
         self.restartable = restartable
-        """Whether it can be restarted; False for servers that were already up."""
+        """True if it can be restarted; False for servers that were already up."""
 
     @property
     def usable(self) -> bool:
-        """Whether neither a start nor a stop of its servers has failed."""
+        """True if neither a start nor a stop of its servers has failed."""
         return self._trouble is None
 
     @property

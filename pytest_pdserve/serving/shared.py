@@ -98,7 +98,7 @@ class SharedEngines:
 
     @property
     def are_up(self) -> bool:
-        """Whether they run, and so occupy the memory of their nodes."""
+        """True if they run, and so occupy the memory of their nodes."""
         return self._up is not None
 
     @property
@@ -108,7 +108,7 @@ class SharedEngines:
 
     @property
     def _lost(self) -> bool:
-        """Whether an instance has ended, so that the others cannot serve a topology."""
+        """True if an instance has ended, so that the others cannot serve a topology."""
         processes = self._up.processes if self._up is not None else ()
         return any(process.poll() is not None for process in processes)
 

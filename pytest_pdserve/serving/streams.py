@@ -66,9 +66,9 @@ def read_stream(lines: Iterable[str], url: str) -> Completion:
 
 
 def _check_end(text: str, tokens: int | None, reason: str | None, url: str) -> None:
-    """Make sure that a completion that has ended is one.
+    """Raise if a stream that was read to its end is not a successful completion.
 
-    :raises PathError: if it is not.
+    :raises PathError: with what is wrong.
     """
     if reason is not None and reason not in FINISHED:
         shown, expected = printable(str(reason)), " or ".join(FINISHED)

@@ -38,7 +38,7 @@ WARM_TOKENS = 8
 PROOF_REQUESTS = 64
 """Most requests that are sent through the router until every instance has served one."""
 COUNTER_S = 15.0
-"""Longest wait, seconds, for a decode instance to count the transfer of an response request."""
+"""Longest wait, seconds, for a decode instance to count the transfer of an answered request."""
 
 REMOTE_DECODE: Mapping[str, Any] = {
     "do_remote_decode": True,

@@ -58,7 +58,7 @@ class Evidence:
     provenance: Provenance
     """Versions, hardware and fingerprint of this session."""
     nodes_known: bool
-    """Whether the fingerprint is that of the nodes: not before they are acquired, and never for an
+    """True if the fingerprint is that of the nodes: not before they are acquired, and never for an
     attached endpoint."""
     session: SessionRef
     """This session."""
@@ -147,7 +147,7 @@ class Evidence:
 
     @property
     def keeps_nights(self) -> bool:
-        """Whether nights of this session may join :attr:`path`.
+        """True if nights of this session may join :attr:`path`.
 
         Nights of an attached endpoint may not if the system has a baseline: they are only compared
         with it.

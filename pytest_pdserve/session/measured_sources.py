@@ -135,7 +135,7 @@ def _of_sessions(folders: Sequence[Path]) -> Measurements:
             sessions += 1
     if not records:
         more = f": {unreadable[0]}" if unreadable else ""
-        raise ConfigError(f"{folders[0]} holds no record that can be read{more}")
+        raise ConfigError(f"{folders[0]} has no readable record{more}")
     where = str(folders[0] if len(folders) == 1 else folders[0].parent)
     return Measurements(
         name="",

@@ -30,7 +30,7 @@ class Texts:
 
     @property
     def right(self) -> bool:
-        """Whether the text through both instances equals that of one of them alone."""
+        """True if the text through both instances equals that of one of them alone."""
         return self.through in (self.prefill, self.decode)
 
 

@@ -1,4 +1,4 @@
-"""Judge a stored session again, by the present baseline."""
+"""Judge a stored session again, by the current baseline."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class RejudgedSession:
     again: tuple[Key, ...]
     """Suspicious cells with too few runs to confirm it: a session would run them again."""
     partial: bool
-    """Whether cells of the baseline may have no run."""
+    """True if cells of the baseline may have no run."""
     strict: bool
-    """Whether inconclusive verdicts and unproven checks count as not judged."""
+    """True if inconclusive verdicts and unproven checks count as not judged."""
 
     @property
     def invalid(self) -> tuple[Key, ...]:
@@ -170,7 +170,7 @@ def _judge_of(
     rootdir: Path,
     history: Path | None,
 ) -> SessionJudge:
-    """Return a judge for *session* with the present baseline."""
+    """Return a judge for *session* with the current baseline."""
     first = session.records[0]
     return SessionJudge(
         system=system,

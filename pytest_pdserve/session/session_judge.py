@@ -131,13 +131,13 @@ class SessionJudge(Evidence):
 
     @cached_property
     def alarms_stay(self) -> bool:
-        """Whether alarms of this system are reliable: fewer than two were gone the next night."""
+        """True if alarms of this system are reliable: fewer than two were gone the next night."""
         nights = [dict(self._seen_metrics(night)) for night in reversed(self.alarm_history.nights)]
         return false_alarms(nights) < RULE.false_alarms
 
     @property
     def alarms_went_away(self) -> bool:
-        """Whether :attr:`alarms_stay` was evaluated (only for an alarm) and is False."""
+        """True if :attr:`alarms_stay` was evaluated (only for an alarm) and is False."""
         return "alarms_stay" in vars(self) and not self.alarms_stay
 
     def _seen_metrics(self, night: PastNight) -> Iterator[tuple[tuple[str, ...], MetricNight]]:

@@ -26,9 +26,9 @@ class Settings:
     first_runs: int
     """Fresh starts on which a cell without a reference is measured."""
     record: bool
-    """Whether runs may join the baseline."""
+    """True if runs may join the baseline."""
     strict: bool
-    """Whether an unmet requirement or an unproven check fails the session."""
+    """True if an unmet requirement or an unproven check fails the session."""
     job_id: str | None = None
     """Id of a running job whose nodes are used; None to acquire nodes."""
     until: datetime | None = None

@@ -97,7 +97,7 @@ class SimulatedDeployment:
         return build_record(observation, facts, provenance, store, findings=findings)
 
     def replace_servers(self, other: SimulatedDeployment) -> None:
-        """Stand for the servers of *other*, which may be on other nodes."""
+        """Refer to the servers of *other* from now on, which may be on other nodes."""
         self.placement = other.placement
 
 

@@ -60,7 +60,7 @@ class Job:
     output_len: int
     """Tokens to generate in total."""
     fetched: bool = False
-    """Whether the KV cache of the prompt was transferred from another instance."""
+    """True if the KV cache of the prompt was transferred from another instance."""
     length: int = 0
     """Tokens that must be in the KV cache before the next token can be generated."""
     left: int = 0
@@ -68,7 +68,7 @@ class Job:
     outputs: int = 0
     """Tokens that are still to be generated."""
     admitted: bool = False
-    """Whether KV memory is reserved for it."""
+    """True if KV memory is reserved for it."""
 
     def __post_init__(self) -> None:
         self.length = self.request.input_len
@@ -122,12 +122,12 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether it has jobs to work on."""
+        """True if it has jobs to work on."""
         return bool(self.waiting or self.finishing)
 
     @property
     def ready(self) -> bool:
-        """Whether the first waiting job is admitted, or can be."""
+        """True if the first waiting job is admitted, or can be."""
         if not self.waiting:
             return False
         decoding, job = len(self.finishing), self.waiting[0]

@@ -106,7 +106,7 @@ class SimulationSpec:
     night: Count = 0
     """Number of the night; runs of one night share a part of their noise; drift grows by night."""
     replay: bool = False
-    """Whether the earlier cells of the sweep are simulated first, with the same prompts."""
+    """True if the earlier cells of the sweep are simulated first, with the same prompts."""
     run_cv: Share = 0.0
     """Coefficient of variation of all service times from run to run."""
     ttft_cv: Share = 0.0
@@ -116,7 +116,7 @@ class SimulationSpec:
     icc: Share = 0.2
     """Share of the variance that runs of one night share."""
     heavy_tails: bool = False
-    """Whether noise has Student's t distribution of 3 degrees of freedom, not a normal one."""
+    """True if noise has Student's t distribution of 3 degrees of freedom, not a normal one."""
     slow_runs: Share = 0.0
     """Share of runs that are slowed by 5 to 50 %."""
     drift_per_night: Annotated[float, Meta(gt=-1, le=1)] = 0.0

@@ -1,1 +1,1 @@
-"""What no nightly verdict needs: calibration, power, self-test, exploring topologies."""
+"""Studies beside nightly verdicts: calibration, self-tests, replays, trends, topology search."""

@@ -92,7 +92,7 @@ def calibrate(series: Series, judgement: Judgement) -> Calibration:
         noise=tuple(noise),
         metrics=tuple(_metric_noise(longest, judgement, nights=nights)),
         forecasts=forecasts,
-        insensitive=tuple(_blind(longest, judgement)),
+        insensitive=tuple(_insensitive_metrics(longest, judgement)),
         prompts=_proposed_prompts(forecasts),
         first_runs=first_runs,
         ratios=tuple(_ratios(noise)),
@@ -355,7 +355,9 @@ def _proposed_prompts(forecasts: Sequence[Forecast]) -> int | None:
     return None if best.prompts is None else int(best.prompts)
 
 
-def _blind(noise: Sequence[CellNoise], judgement: Judgement) -> Iterator[InsensitiveMetric]:
+def _insensitive_metrics(
+    noise: Sequence[CellNoise], judgement: Judgement
+) -> Iterator[InsensitiveMetric]:
     for each in noise:
         promise = judgement.promise(each.metric)
         if each.limit > promise:

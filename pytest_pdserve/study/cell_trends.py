@@ -23,7 +23,7 @@ def dated_series(
 ) -> tuple[tuple[NightSeries, ...], str]:
     """Return each metric of each cell with its dated changes, and why no change is dated.
 
-    The reason is empty where changes were looked for.
+    The reason is empty if ruptures is installed.
 
     :param values: a row for each value of each run (:meth:`.history.store.Store.values`).
     :param sessions: a row for each session (:meth:`.history.store.Store.sessions`).
@@ -38,9 +38,11 @@ def dated_series(
 
 
 def night_trends(report: Report, folder: Path) -> NightTrends | None:
-    """Return what a history holds of the cells of *report* that are worse or better.
+    """Return the stored nights of the metrics whose trend the page of *report* shows.
 
-    None where the report has no such cell, or *folder* holds no night.
+    None if the page shows no trend (:func:`.trends.trend_metrics`), or *folder* has no night.
+
+    :param folder: folder of the history.
 
     :raises ConfigError: if there is no such folder.
     """

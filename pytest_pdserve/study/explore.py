@@ -70,7 +70,7 @@ class Question:
     seed: int = 0
     """Seed of lengths, arrivals and routing."""
     fresh: bool = False
-    """Whether prefix caches are empty even for a cell of the system's own sweep."""
+    """True if prefix caches are empty even for a cell of the system's own sweep."""
 
     def check(self) -> None:
         """Check that the question can be answered.
@@ -113,13 +113,13 @@ class Answer:
     mean_itl_ms: float | None
     """Mean over all gaps between tokens; None if no request has a gap."""
     keeps_up: bool
-    """Whether it serves requests as fast as they arrive."""
+    """True if it serves requests as fast as they arrive."""
     preempts: bool
-    """Whether sequences were preempted for lack of KV memory, and computed again."""
+    """True if sequences were preempted for lack of KV memory, and computed again."""
     meets: bool
-    """Whether both targets are met."""
+    """True if both targets are met."""
     front: bool = False
-    """Whether it is on the Pareto front: no other is at least as good in all three and better in
+    """True if it is on the Pareto front: no other is at least as good in all three and better in
     one."""
 
 

@@ -41,7 +41,7 @@ class GateTarget:
     what: str
     """Name of a rate of the tally, or of samples whose mean is bounded."""
     is_mean: bool = False
-    """Whether the target bounds the mean of samples instead of a rate."""
+    """True if the target bounds the mean of samples instead of a rate."""
     at_most: float = math.inf
     """Largest share or mean."""
     at_least: float = -math.inf
@@ -94,7 +94,7 @@ TARGETS = (
     GateTarget(trial=_SMALL, what="GO", at_most=0.01),
     *(GateTarget(trial=GateTrial(noise=kind), what="NO-GO", at_most=0.01) for kind in KINDS[1:]),
 )
-"""What the rule promises (docs/gate-rule.md)."""
+"""Bounds that the gate rule must meet (docs/gate-rule.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,7 @@ class GateTrial:
     noise: GateNoise
     """Noise of the runs."""
     size: float = 0.0
-    """How much worse B is, as a fraction by ratio."""
+    """Change of B for the worse, as a fraction: 0.05 is a latency times 1.05."""
     where: Place = "everywhere"
     """Part that is worse; its cell, topology and metric (one of the four ITL-like ones) are drawn
     for every gate."""

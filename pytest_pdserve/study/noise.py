@@ -84,7 +84,7 @@ class Noise:
     slowed_nights: float = 0.0
     """Share of nights of a cell that are slowed in every metric."""
     reruns_elsewhere: bool = False
-    """Whether reruns in such a night run on other nodes, which are not slow."""
+    """True if reruns in such a night run on other nodes, which are not slow."""
     spread_of_spreads: float = 0.35
     """Standard deviation of the logarithm of the spread from cell to cell and metric to metric."""
     nodes: int = 0
@@ -94,11 +94,11 @@ class Noise:
     scale: float = 1.0
     """Factor of all :data:`SPREADS`."""
     fits_floors: bool = True
-    """Whether the metrics' floors are suitable for such noise."""
+    """True if the metrics' floors are suitable for such noise."""
 
     @property
     def is_sticky(self) -> bool:
-        """Whether a slow night stays slow in all of its reruns."""
+        """True if a slow night stays slow in all of its reruns."""
         return self.slowed_nights > 0 and not self.reruns_elsewhere
 
 

@@ -54,7 +54,7 @@ class ReplayedNight:
 
     @property
     def is_red(self) -> bool:
-        """Whether a metric FAILs."""
+        """True if a metric FAILs."""
         return self.count(Status.FAIL) > 0
 
     def count(self, status: Status) -> int:

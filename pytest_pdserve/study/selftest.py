@@ -104,7 +104,7 @@ TARGETS = (
         at_least=0.90,
     ),
 )
-"""What the rule promises (docs/judging.md)."""
+"""Bounds that the nightly rule must meet (docs/judging.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -274,7 +274,7 @@ class System:
 
     @cached_property
     def alarms_stay(self) -> bool:
-        """Whether a single night may FAIL, like ``SessionJudge.alarms_stay``."""
+        """True if a single night may FAIL, like ``SessionJudge.alarms_stay``."""
         return false_alarms(list(self._alarms())) < RULE.false_alarms
 
     def _alarms(self) -> Iterator[Mapping[MetricKey, MetricNight]]:

@@ -29,7 +29,10 @@ from pytest_pdserve.study.trend import correlation_of
 from pytest_pdserve.study.trend_stacks import nodes_known
 from pytest_pdserve.study.trend_stacks import stack_changes
 from pytest_pdserve.values.metrics import METRICS
+from pytest_pdserve.values.trend import COUNTED_STATUSES
+from pytest_pdserve.values.trend import MIN_CHANGE
 from pytest_pdserve.values.trend import MIN_NIGHTS
+from pytest_pdserve.values.trend import SERIES_COLUMNS
 from pytest_pdserve.values.trend import BrokenNight
 from pytest_pdserve.values.trend import CellChange
 from pytest_pdserve.values.trend import DatedChange
@@ -39,17 +42,12 @@ from pytest_pdserve.values.trend import MetricChange
 from pytest_pdserve.values.trend import SeriesName
 from pytest_pdserve.values.trend import Trend
 
-JUDGED = ("valid", "unproven")
-"""Statuses of runs whose values count, as for verdicts."""
-MIN_CHANGE = 0.01
-"""Default of the smallest change that is reported, as a fraction."""
 MAX_DATE_DISTANCE: Mapping[Kind, int] = {"step": 3, "drift": 10}
 """Largest difference, in nights, between the dates of the same change in two series."""
 MAX_EVIDENCE = 10.0
 """Standard deviations beyond which a larger change does not date its night better."""
 SystemAndClient = tuple[str, str]
 """System and kind of client; only nights with the same are compared."""
-_KEYS = ["system", "client_kind", "topology", "workload", "metric"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +117,21 @@ def _series(values: pd.DataFrame) -> Iterator[_Nights]:
     counts = [name for name, metric in METRICS.items() if metric.better == "equal"]
     kept = values[
         ~values["excluded"].astype(bool)
-        & values["status"].isin(JUDGED)
+        & values["status"].isin(COUNTED_STATUSES)
         & values["night"].notna()
         & (values["value"] > 0)
         & (values["value"] < math.inf)
         & ~values["metric"].isin(counts)
     ]
-    codes = kept[_KEYS].astype("category").assign(night=kept["night"].dt.date, value=kept["value"])
-    nightly = codes.groupby([*_KEYS, "night"], observed=True, sort=True)["value"].median()
-    for key, medians in nightly.groupby(level=_KEYS, observed=True, sort=True):
+    codes = (
+        kept[list(SERIES_COLUMNS)]
+        .astype("category")
+        .assign(night=kept["night"].dt.date, value=kept["value"])
+    )
+    nightly = codes.groupby([*SERIES_COLUMNS, "night"], observed=True, sort=True)["value"].median()
+    for key, medians in nightly.groupby(level=list(SERIES_COLUMNS), observed=True, sort=True):
         texts = [str(part) for part in cast("tuple[str, ...]", key)]
-        name = SeriesName(**dict(zip(_KEYS, texts, strict=True)))
+        name = SeriesName(**dict(zip(SERIES_COLUMNS, texts, strict=True)))
         nights = tuple(medians.index.get_level_values("night"))
         yield _Nights(name=name, nights=nights, logs=np.log(medians.to_numpy(dtype=float)))
 

@@ -45,7 +45,7 @@ class Change:
     """A change that is planted into every run of a night."""
 
     size: float
-    """Change as a fraction; positive is worse, negative is better."""
+    """Change as a fraction: 0.05 is a latency times 1.05 (worse), -0.05 one divided by 1.05."""
     cells: Sequence[int]
     """Indices of the cells that change."""
     metrics: Sequence[int] = ITL_LIKE

@@ -31,7 +31,7 @@ class TransferFailure(Exception):
     """Raised when a transfer fails, is late, or brings wrong bytes."""
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def pattern_of(seed: int, size: int) -> Any:
     """Return the bytes in an agent's memory, as an array.
 
@@ -70,7 +70,7 @@ class Buffer:
     def clear(self, size: int) -> None:
         """Set the space of the next reads to zero."""
         self._whole[self.size : self.size + size] = 0
-        if self.memory == "VRAM":  # or the fill erases what has arrived
+        if self.memory == "VRAM":  # else the fill may erase bytes that have arrived
             import torch
 
             torch.cuda.synchronize()

@@ -18,6 +18,7 @@ from pytest_pdserve.plan.transfer import shape_of
 from pytest_pdserve.results.bare_transfers import BareKey
 from pytest_pdserve.results.bare_transfers import keep_bare
 from pytest_pdserve.results.bare_transfers import load_bare
+from pytest_pdserve.results.transfer import SUITE
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import make_model
 from pytest_pdserve.serving.running_transfers import BareFigures
@@ -35,7 +36,7 @@ from pytest_pdserve.values.transfer import TransferRecord
 from pytest_pdserve.values.transfer import TransferShape
 
 LABEL = "bare"
-"""Label of the records of such a measurement."""
+"""Beginning of the names of the records and agents' folders of such a measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,8 @@ def _measure(preflight: Preflight, missing: Sequence[_WantedFigure]) -> dict[Pat
         repeats=REPEATS,
     )
     preflight.progress("measuring NIXL without a model, once for this host and these versions")
-    before = [*preflight.store.folder.glob(f"transfer/{LABEL}*")]
+    # A session may measure more than once, and the agents' folder must be new each time.
+    before = [*(preflight.store.folder / SUITE).glob(f"{LABEL}*")]
     measured = preflight.measure(plan, f"{LABEL}-{len(before) + 1}")
     return {
         each.key.path: _store(preflight, each, one)

@@ -86,7 +86,8 @@ def shapes_of(
         shape_of(cases[0], system, kv)
     if len(measurable) < len(cases):
         progress(
-            f"prompts are left out: the KV cache of model {system.model.path!r} is not known here"
+            f"prompts are left out: the KV cache of model {system.model.path!r} is unknown on this "
+            "machine"
         )
     return tuple(shape_of(case, system, kv) for case in measurable)
 

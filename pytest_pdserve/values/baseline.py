@@ -152,7 +152,7 @@ class Baseline:
     @property
     def clients(self) -> tuple[str, ...]:
         """Kinds of client with which nights were measured."""
-        cells = (cell for cells in self.cells.values() for cell in cells.values())
+        cells = (cell for workloads in self.cells.values() for cell in workloads.values())
         return tuple(sorted({kind for cell in cells for kind in cell.clients}))
 
     def with_other_clients(self, other: Baseline) -> Self:

@@ -110,7 +110,7 @@ class CellNoise:
     between: Spread | None = None
     """Spread of starts: :attr:`night` without :attr:`within`; None as above."""
     is_rounded: bool = False
-    """Whether values are rounded too coarsely for a robust estimate."""
+    """True if values are rounded too coarsely for a robust estimate."""
 
     @property
     def limit(self) -> float:
@@ -145,7 +145,7 @@ class FirstRun:
     changes: Mapping[str, float]
     """Change as a logarithm by metric that differs; positive is worse."""
     is_left_out: bool
-    """Whether the cell's spreads are computed without its first runs."""
+    """True if the cell's spreads are computed without its first runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +187,7 @@ class MetricNoise:
     floor: float
     """Proposed floor, as a fraction."""
     is_held: bool
-    """Whether five spreads are below the present floor, but nights are too few to lower it."""
+    """True if five spreads are below the present floor, but nights are too few to lower it."""
     sees: float
     """Largest limit of all cells with this floor, at most twice the floor."""
 

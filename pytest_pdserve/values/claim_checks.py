@@ -32,9 +32,9 @@ class Shape:
     may: tuple[str, ...] = ()
     """Optional keys."""
     bounded: bool = False
-    """Whether ``low`` or ``high`` is required."""
+    """True if ``low`` or ``high`` is required."""
     cellwise: bool = True
-    """Whether it is about single cells, so that it may be part of a joint claim."""
+    """True if it is about single cells, so that it may be part of a joint claim."""
 
 
 _SIDES = ("metric", "subject", "others")

@@ -61,7 +61,7 @@ class ComparedValue:
     counted: int
     """Number of starts, nights or readings."""
     void: bool = False
-    """Whether a run has a voided value."""
+    """True if a run has a voided value."""
     why: str = ""
     """Why there is no value to compare; empty if there is one."""
 
@@ -77,7 +77,7 @@ class ComparedMetric:
     better: Literal["lower", "higher", "equal"]
     """Direction; ``equal`` for a count that must not change."""
     judged: bool
-    """Whether it is one of the metrics by which nights are judged."""
+    """True if it is one of the metrics by which nights are judged."""
     a: ComparedValue
     b: ComparedValue
     change: float | None

@@ -30,7 +30,7 @@ class Mount:
     target: str
     """Path in the container."""
     read_only: bool = False
-    """Whether it is mounted read-only."""
+    """True if it is mounted read-only."""
 
     @classmethod
     def parse(cls, text: str) -> Mount:
@@ -59,7 +59,7 @@ class ContainerSpec:
     ] = ()
     """Folders to mount, each ``source``, ``source:target`` or ``source:target:ro``."""
     privileged: bool = False
-    """Whether containers are privileged, as in the article's launcher."""
+    """True if containers are privileged, as in the article's launcher."""
     devices: Annotated[tuple[Annotated[str, Meta(pattern=r"^/dev/[^:\s]+$")], ...], _UNIQUE] = (
         "/dev/infiniband/uverbs*",
         "/dev/gdrdrv",
@@ -92,12 +92,12 @@ class ContainerSpec:
 
     @property
     def contained(self) -> bool:
-        """Whether processes run in containers."""
+        """True if processes run in containers."""
         return self.kind != "none"
 
     @property
     def supervised(self) -> bool:
-        """Whether a daemon or monitor runs the containers, so that they are not child processes."""
+        """True if a daemon or monitor runs the containers, so that they are not child processes."""
         return self.kind in ("docker", "podman")
 
     @property
@@ -111,7 +111,7 @@ class ContainerSpec:
 
     @property
     def prepared(self) -> bool:
-        """Whether the image is made available on nodes first; pyxis pulls images itself."""
+        """True if the image is made available on nodes first; pyxis pulls images itself."""
         return self.contained and (self.kind, self.image_source) != ("pyxis", "registry")
 
     @property

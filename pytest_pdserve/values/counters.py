@@ -24,7 +24,7 @@ class Counter:
     since: tuple[int, int] = (0, 0)
     """First release of vLLM that has it."""
     nixl: bool = False
-    """Whether only instances with a NIXL connector have it."""
+    """True if only instances with a NIXL connector have it."""
 
 
 def _one_of(**labels: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
@@ -93,7 +93,7 @@ class Missing:
     why: str
     """Likely cause."""
     proves_no_transfer: bool
-    """Whether no KV cache is moved for certain: its vLLM would have the counter otherwise."""
+    """True if no KV cache is moved for certain: its vLLM would have the counter otherwise."""
 
 
 def version_has_counter(name: str, version: str | None) -> bool:

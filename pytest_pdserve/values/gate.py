@@ -49,7 +49,7 @@ class MetricState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatePolicy:
-    """How much worse a candidate may be, and how many blocks may be used.
+    """Margins by which a candidate may be worse, and the maximum number of blocks.
 
     :raises ConfigError: if a metric cannot be gated, or a number is out of range.
     """
@@ -170,13 +170,13 @@ class SwapEvidence:
     estimate: float
     """Median change over the four pairs of a start of each."""
     is_worse: bool
-    """Whether both starts with the swapped component were worse than both of A by more than the
+    """True if both starts with the swapped component were worse than both of A by more than the
     limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """Which component made the candidate worse."""
+    """Result of the search for the component that made the candidate worse."""
 
     component: Word | None
     """Component; None if no single one does, or it was not found."""
@@ -197,7 +197,7 @@ class GateResult:
     system: Word
     """System on which both stacks were measured."""
     simulated: bool = False
-    """Whether it was simulated, without servers."""
+    """True if it was simulated, without servers."""
     baseline: GatedStack
     """Stack A."""
     candidate: GatedStack

@@ -56,7 +56,7 @@ class GateStep:
     attempt: Annotated[int, Meta(ge=1)] = 1
     """Number of the attempt, from 1."""
     control: bool = False
-    """Whether it is a start of A as a control for a failed one of B."""
+    """True if it is a start of A as a control for a failed one of B."""
     swap: str = ""
     """Swap that it belongs to, e.g. ``baseline+nixl``; empty for the gate itself."""
 
@@ -109,7 +109,7 @@ class GateCells:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateDefinition:
-    """What a gate compares, and how; must not change until it ends."""
+    """Definition of a gate's comparison; must not change until the gate ends."""
 
     system: Word
     """Name of the system."""
@@ -130,7 +130,7 @@ class GateDefinition:
     budget: GateBudget
     """Budget."""
     attribute: bool = False
-    """Whether to find the component that made B worse."""
+    """True if to find the component that made B worse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

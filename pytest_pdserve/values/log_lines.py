@@ -55,7 +55,7 @@ class LogEvent:
     where: str = ""
     """File and line in vLLM's source; empty if the line has none."""
     native: bool = False
-    """Whether a native library logged it."""
+    """True if a native library logged it."""
     head: str = ""
     """First line of the message."""
     exceptions: list[str] = field(default_factory=list)

@@ -47,7 +47,7 @@ class MeasuredRun:
     invalid: tuple[str, ...] = ()
     """Why the run is invalid; empty for a valid one."""
     unproven: bool = False
-    """Whether a check could not be made."""
+    """True if a check could not be made."""
     facts: Facts = field(default_factory=dict)
     """Versions, flags, hardware and other facts of the measurement."""
 

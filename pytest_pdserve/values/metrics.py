@@ -66,7 +66,7 @@ class Metric:
     read: Reader | None = None
     """Computes it from an observation; None uses the client's value of that name."""
     judged: bool = False
-    """Whether baselines contain it, so that it is judged."""
+    """True if baselines contain it, so that it is judged."""
     heading: str | None = None
     """Column heading in tables of cells; None if it has no column."""
     voided_by: frozenset[str] = frozenset()
@@ -74,7 +74,7 @@ class Metric:
     (the instances' counters cannot be read), ``offered`` (requests were sent at less than the
     load's rate)."""
     zero: bool = False
-    """Whether it can be 0 in a valid run."""
+    """True if it can be 0 in a valid run."""
     min_tokens: int = 1
     """Minimum output tokens per request for it to exist: a single token has no ITL."""
     floor: float = DEFAULT_FLOOR
@@ -102,7 +102,7 @@ class Metric:
 
     @property
     def is_throughput(self) -> bool:
-        """Whether it is a throughput, which can be divided by the number of GPUs."""
+        """True if it is a throughput, which can be divided by the number of GPUs."""
         return self.unit.endswith("/s")
 
     def value(self, seen: Observation) -> float | None:

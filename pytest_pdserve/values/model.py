@@ -35,7 +35,7 @@ class KvShape:
     """Memory regions of a block of one rank: keys and values of each layer, or one latent of each
     layer. NIXL uses a descriptor for each."""
     shared_by_ranks: bool = field(default=False, compare=False)
-    """Whether every tensor-parallel rank stores all of it, as with a latent."""
+    """True if every tensor-parallel rank stores all of it, as with a latent."""
 
     def transfer_bytes(self, prompt_tokens: int, block_size: int) -> int:
         """Return the bytes moved for a prompt, in whole blocks of *block_size* tokens."""

@@ -87,7 +87,7 @@ class Followed:
     group: Group
     """What is worse."""
     whole: bool = False
-    """Whether it is about a topology as a whole."""
+    """True if it is about a topology as a whole."""
     cells: tuple[str, ...] = ()
     """As in :attr:`Event.cells`."""
     metrics: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Followed:
     changed: tuple[str, ...] = ()
     """As in :attr:`Event.changed`."""
     confirmed: bool = False
-    """Whether it is a confirmed regression; False for a suspicion."""
+    """True if it is a confirmed regression; False for a suspicion."""
     nights_gone: NightCount = 0
     """Nights in a row that measured it and found nothing."""
     nights_unmeasured: NightCount = 0

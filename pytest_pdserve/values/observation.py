@@ -52,12 +52,12 @@ class RepeatedAnswer:
 
     @property
     def differs(self) -> bool:
-        """Whether the measured text differs from the repeated one."""
+        """True if the measured text differs from the repeated one."""
         return not _begins(self.measured, self.alone)
 
     @property
     def repeats(self) -> bool:
-        """Whether both repetitions are equal; True if there is only one."""
+        """True if both repetitions are equal; True if there is only one."""
         if self.again is None:
             return True
         return _begins(self.again, self.alone) or _begins(self.alone, self.again)

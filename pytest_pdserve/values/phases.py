@@ -85,7 +85,7 @@ class SessionTimes:
     forecast_s: Spent | None = None
     """Forecast at the begin, without queue and reruns; None without one."""
     ended: bool = False
-    """Whether the session reached its end; the times of a killed session end with its last run or
+    """True if the session reached its end; the times of a killed session end with its last run or
     start."""
 
     @property

@@ -43,7 +43,7 @@ class Finding:
 
     @property
     def is_note(self) -> bool:
-        """Whether its severity is ``note``."""
+        """True if its severity is ``note``."""
         return self.severity == "note"
 
 
@@ -97,7 +97,7 @@ class ServedCounts:
     block_size: int | None = None
     """Tokens of a KV block, from ``vllm:cache_config_info``."""
     restarted: bool | None = None
-    """Whether the process restarted between the scrapes, by its start time; None if it has none and
+    """True if the process restarted between the scrapes, by its start time; None if it has none and
     was not started by the session."""
     stall_s: float | None = None
     """Longest time, seconds, without a token while an engine had requests, sampled once a second: a
@@ -147,7 +147,7 @@ class Record:
     system: Text
     """Name of the system."""
     simulated: bool
-    """Whether it was simulated, without servers."""
+    """True if it was simulated, without servers."""
     fingerprint: str
     """Digest of :attr:`host`."""
     topology: Text
@@ -201,13 +201,13 @@ class Record:
     """Counts of the router during the run: its ``vllm_router_*_total``, summed over workers and
     routes, without those that are 0."""
     prefix_cache_reset: bool | None = None
-    """Whether the prefix caches were emptied before the run; None if no instance offers it."""
+    """True if the prefix caches were emptied before the run; None if no instance offers it."""
     client_node: NodeLoad | None = None
     """Load of the client's node; None if not known."""
     gpus: tuple[GpuRun, ...] = ()
     """GPUs of the instances, before, during and after the load; empty if not sampled."""
     compiled: Compiled | None = None
-    """Whether the servers loaded compiled kernels (``warm``) or compiled them at their start
+    """True if the servers loaded compiled kernels (``warm``) or compiled them at their start
     (``cold``); None if no log shows it."""
     client_offset_ms: Mapping[str, Value] = field(default_factory=dict)
     """Offset of the client by metric at such a load, reported minus true value, ms, from ``pdserve

@@ -46,7 +46,7 @@ class Combination:
     router: Side
     """Side of the router."""
     hash_checked: bool = True
-    """Whether instances compare compatibility hashes, the default of vLLM's NIXL connector."""
+    """True if instances compare compatibility hashes, the default of vLLM's NIXL connector."""
 
     @property
     def id(self) -> str:
@@ -56,7 +56,7 @@ class Combination:
 
     @property
     def mixed(self) -> bool:
-        """Whether prefill and decode instance are of different sides."""
+        """True if prefill and decode instance are of different sides."""
         return self.prefill != self.decode
 
 
@@ -77,7 +77,7 @@ class Rehearsed:
     versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Loaded versions by server and distribution."""
     sides_agree: bool | None = None
-    """Whether A and B alone generate the same greedy tokens; None if not both were asked."""
+    """True if A and B alone generate the same greedy tokens; None if not both were asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,14 +41,14 @@ Amount = Annotated[float, Meta(ge=0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What of the machines or the software is not as it was in an earlier session."""
+    """A difference of machines or software from an earlier session."""
 
     what: str
-    """E.g. ``vLLM``."""
+    """Name of what differs, e.g. ``vLLM``."""
     before: str
-    """In the earlier session: of a report the newest one of the baseline."""
+    """Value in the earlier session; in a report, that is the baseline's newest one."""
     now: str
-    """What it became."""
+    """Value in this session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +56,17 @@ class Since:
     """Since when a metric has been worse in every night that measured it."""
 
     night: Line
-    """The first of these nights: its date, or its number if it was simulated."""
+    """First of these nights: its date, or its number if it was simulated."""
     nights: Annotated[int, Meta(ge=1)]
-    """How many they are, with the night of the verdict."""
+    """Number of these nights, with the night of the verdict."""
     at_least: bool = False
-    """Whether there may be more of them, before all nights that were looked at."""
+    """True if there may be more of them, before the nights that were read."""
     before: Line = ""
     """The last night before the first of them; empty if there is none."""
     changes: tuple[Difference, ...] = ()
-    """Versions and nodes that are not the same in these two nights."""
+    """Versions and nodes that differ between :attr:`before` and :attr:`night`."""
     nodes_known: bool = True
-    """Whether both nights recorded their nodes."""
+    """True if both nights recorded their nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,44 +80,44 @@ class MetricReport:
     better: Literal["lower", "higher", "equal"]
     """Direction."""
     value: float | None = None
-    """Median of tonight's runs, one of each start; None of a topology, and where a run has no value
-    that may be used."""
+    """Median of tonight's runs, one of each start; None for a topology, and if a run has no usable
+    value."""
     void: bool = False
-    """Whether sanity found that the value is not to be used."""
+    """True if sanity found that the value is not to be used."""
     judged: bool = False
-    """Whether it is one of those that baselines hold."""
+    """True if it is one of the metrics by which nights are judged."""
     status: Outcome | None = None
-    """Its own verdict; None where it was not held against a reference."""
+    """Its own verdict; None if it was not compared with a reference."""
     reference: float | None = None
-    """Median of the baseline's nights; None of a topology, and without one."""
+    """Median of the baseline's nights; None for a topology, and without a baseline."""
     nights: Count = 0
-    """Nights that the reference is of."""
+    """Number of nights of which the reference is the median."""
     provisional: bool = False
-    """Whether these are too few for the normal limit."""
+    """True if these are too few for the normal limit."""
     change: float | None = None
     """Median change of tonight's runs."""
     runs: tuple[float, ...] = ()
     """Change of each of them."""
     limit: float | None = None
-    """Change that is too much: above 0 where lower is better, below where higher is."""
+    """Change beyond which it is worse: above 0 if lower is better, below 0 if higher is better."""
     suspicious_nights: Count = 0
     """Nights in a row before tonight on which it was suspicious."""
     since: Since | None = None
-    """Since when it is worse; None where it is not."""
+    """Since when it is worse; None if it is not."""
     improved: bool = False
-    """Whether it has been better than its reference for some nights."""
+    """True if it has been better than its reference for some nights."""
     improved_tonight: bool = False
-    """Whether it is better than its reference by more than the limit tonight."""
+    """True if it is better than its reference by more than the limit tonight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceLine:
-    """One thing that a verdict rests on, or what to do next."""
+    """A line of evidence for a verdict, or what to do next."""
 
     label: str
-    """E.g. ``baseline``, ``rerun``."""
+    """Label, e.g. ``baseline`` or ``rerun``."""
     text: str
-    """What it is."""
+    """Text of the line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class VerdictReport:
     """The verdict on one subject."""
 
     kind: SubjectKind
-    """What the subject is."""
+    """Kind of the subject."""
     status: Outcome
     """The verdict."""
     subject: str
@@ -133,13 +133,13 @@ class VerdictReport:
     topologies: tuple[Word, ...]
     """The topology, or all that a claim compares."""
     name: str = ""
-    """Id of the claim, or of the test that asked the servers; empty of cells and topologies."""
+    """Id of the claim or of the smoke test; empty for cells and topologies."""
     workload: Word | None = None
-    """Id of the workload; None of what is not a cell."""
+    """Id of the workload; None if the subject is not a cell."""
     misses: tuple[str, ...] = ()
     """What is worse, missing or not settled, a sentence each."""
     evidence: tuple[EvidenceLine, ...] = ()
-    """What it rests on."""
+    """Evidence, and what to do next."""
     severity: float = 0.0
     """Largest change, in limits; 0 without metrics."""
     metrics: tuple[MetricReport, ...] = ()
@@ -164,17 +164,17 @@ class Reason:
     subject: str
     """Cell, topology, claim or test."""
     why: str
-    """Why."""
+    """Reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingReport:
-    """One sentence of sanity, and the cells that it is about."""
+    """A finding of a sanity check, and the cells that have it."""
 
     severity: Severity
-    """As of a record's finding."""
+    """As in a record's finding."""
     check: str
-    """Which check."""
+    """Name of the check."""
     message: str
     """The sentence."""
     cells: tuple[str, ...]
@@ -183,16 +183,16 @@ class FindingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the session held, for how long, and what that cost."""
+    """Nodes and GPUs that a session held, and their price."""
 
     node_hours: Amount
     """Nodes times hours."""
     gpu_hours: Amount
-    """GPUs times hours; 0 where the nodes have none."""
+    """GPUs times hours; 0 if the nodes have none."""
     price: Amount | None = None
-    """GPU-hours at the system file's price; None where it has none."""
+    """GPU-hours at the system file's price; None if it has none."""
     currency: str = ""
-    """Of the price."""
+    """Currency of the price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,40 +202,40 @@ class Report:
     headline: Line = ""
     """Its first line: the worst verdict and how many there are, or that nothing was measured."""
     status: Outcome | None = None
-    """The worst verdict; ERROR also where a test ended in an error without one. None where there is
+    """The worst verdict; ERROR also if a test ended in an error without a verdict; None if there is
     neither."""
     measured: bool
-    """Whether a run of this session left a record."""
+    """True if a run of this session left a record."""
     system: str
     """Name of the system."""
     description: str = ""
-    """As the system file has it."""
+    """Description in the system file."""
     simulated: bool = False
-    """Whether no server ran."""
+    """True if no server ran."""
     figures: bool = False
-    """Whether the system consists of published figures."""
+    """True if the system consists of published figures."""
     session: SessionRef | None = None
-    """The session; None where it ended before it had a folder."""
+    """The session; None if it ended before it had a folder."""
     folder: str = ""
     """Folder of its records, as the session named it."""
     ended: bool = True
-    """Whether the session reached its end."""
+    """True if the session reached its end."""
     rejudged: bool = False
-    """Whether the verdicts are not the session's own, but by the baseline of a later day."""
+    """True if the verdicts are not the session's own, but by the baseline of a later day."""
     topologies: tuple[Word, ...] = ()
     """Requested topologies."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Package or component and version."""
+    """Version by package or component."""
     nodes: tuple[str, ...] = ()
     """Nodes that were used."""
     client: str = ""
     """Kind of the benchmark client."""
     outcomes: Mapping[str, Count] = field(default_factory=dict)
-    """How many verdicts there are of each, the worst first."""
+    """Number of verdicts by outcome, worst first."""
     tests: Mapping[str, Count] = field(default_factory=dict)
-    """How many tests ``passed``, ``failed`` and so on; empty where pytest did not run."""
+    """Number of tests that ``passed``, ``failed`` and so on; empty if pytest did not run."""
     verdicts: tuple[VerdictReport, ...] = ()
-    """Every verdict, the worst first."""
+    """All verdicts, worst first."""
     errors: tuple[Reason, ...] = ()
     """Tests that failed or ended in an ERROR without a verdict."""
     not_judged: tuple[Reason, ...] = ()
@@ -247,7 +247,7 @@ class Report:
     baseline: str = ""
     """Baseline: file, versions and approver."""
     differences: tuple[Difference, ...] = ()
-    """What is not as in the baseline's newest session."""
+    """Differences from the baseline's newest session."""
     findings: tuple[FindingReport, ...] = ()
     """Findings of sanity checks, ``invalid`` first."""
     notes: tuple[str, ...] = ()

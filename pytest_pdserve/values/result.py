@@ -52,7 +52,7 @@ class MeasuredRequest:
 
     @property
     def greedy(self) -> bool:
-        """Whether sampling was greedy (temperature 0)."""
+        """True if sampling was greedy (temperature 0)."""
         return finite(self.fields.get("temperature")) == 0
 
 
@@ -61,18 +61,17 @@ class BenchResult:
     """A client result: totals, metrics, and one entry per request if these were saved."""
 
     completed: int | None
-    """Requests that completed; this and the tokens are None where a file from elsewhere does not
-    say them."""
+    """Requests that completed; None if a result of another tool lacks them, as for the tokens."""
     failed: int | None
-    """Requests that failed; None where the version does not say and it cannot be derived."""
+    """Requests that failed; None if the result lacks them, and they cannot be derived."""
     duration_s: float
-    """Wall time of the benchmark proper, seconds; NaN where a file from elsewhere does not say."""
+    """Wall time of the load, seconds; NaN if a result of another tool lacks it."""
     total_input_tokens: int | None
     """Prompt tokens of completed requests."""
     total_output_tokens: int | None
     """Generated tokens of completed requests."""
     ttft_s: tuple[float, ...] = ()
-    """Time to first token of each request, seconds; 0 where it failed, NaN where it is null."""
+    """Time to first token of each request, seconds; 0 if it failed, NaN if it is null."""
     itl_s: tuple[tuple[float, ...], ...] = ()
     """Gaps between chunks of each request, seconds."""
     input_lens: tuple[int, ...] = ()
@@ -85,9 +84,9 @@ class BenchResult:
     """How long the client held each request back after it was due, seconds, since it has at most
     ``max_concurrency`` in flight; absent before vLLM 0.30."""
     errors: tuple[str, ...] = ()
-    """Error text of each request, empty where it completed."""
+    """Error text of each request; empty if it completed."""
     answer_digests: tuple[str, ...] = ()
-    """Digest of the text of each request, empty where there was none."""
+    """Digest of the text of each request; empty without a text."""
     kept: tuple[MeasuredRequest, ...] = ()
     """Answered requests that the client kept with prompt and text; never stored."""
     raw: Mapping[str, Any] = field(default_factory=dict)
@@ -95,17 +94,17 @@ class BenchResult:
 
     @property
     def detailed(self) -> bool:
-        """Whether there is an entry per request."""
+        """True if there is an entry per request."""
         return bool(self.output_lens)
 
     @property
     def has_totals(self) -> bool:
-        """Whether it contains the number of completed requests and their tokens."""
+        """True if it contains the number of completed requests and their tokens."""
         return None not in (self.completed, self.total_input_tokens, self.total_output_tokens)
 
     @property
     def answers_identical(self) -> bool:
-        """Whether several requests were answered, and all with the same text."""
+        """True if several requests were answered, and all with the same text."""
         answered = [
             answer
             for answer, tokens in zip(self.answer_digests, self.output_lens, strict=False)

@@ -30,7 +30,7 @@ class Role:
 
     @property
     def pulls_kv(self) -> bool:
-        """Whether it fetches KV caches and counts the transfers."""
+        """True if it fetches KV caches and counts the transfers."""
         return self.kv_role in ("kv_consumer", "kv_both")
 
 

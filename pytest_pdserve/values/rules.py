@@ -53,7 +53,7 @@ class GateRule:
     margin_share: float = 0.5
     """Minimum limit, as a share of the margin."""
     blocks_against: int = 3
-    """Number of blocks against the candidate needed for NO-GO, which must be two thirds of all."""
+    """Minimum number of blocks against the candidate for NO-GO; also at least two thirds of all."""
     look_level: float = 0.01
     """Probability that a metric is called good at one look if it is worse by exactly the margin."""
     min_good_blocks: int = 2

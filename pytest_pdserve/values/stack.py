@@ -32,7 +32,7 @@ class Stack:
     serve_args: tuple[str, ...] = ()
     """Further arguments of ``vllm serve``, after those of the system."""
     builds: bool = False
-    """Whether pdserve builds an environment for its versions."""
+    """True if pdserve builds an environment for its versions."""
     digest: str
     """Digest of everything that affects the servers: equal stacks have equal digests."""
 

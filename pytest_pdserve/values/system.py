@@ -45,10 +45,10 @@ class ClusterSpec:
     """Device of instances. On a local system, ``gpu`` assigns GPUs to each slot; None leaves the
     choice of GPUs to vLLM."""
     share_engines: bool = False
-    """Whether one start of instances serves all topologies whose instances differ only in their
+    """True if one start of instances serves all topologies whose instances differ only in their
     role; ``--pdserve-share-engines`` overrides it."""
     shared_host: bool = False
-    """Whether all nodes are one machine, so that instances compete for its cores."""
+    """True if all nodes are one machine, so that instances compete for its cores."""
     memory_per_instance_gib: Gib = 0.0
     """Memory that one instance needs, GiB, checked before a start; 0 for no check."""
     bind_host: Text | None = None
@@ -170,10 +170,10 @@ Floors = Mapping[str, Annotated[float, Meta(gt=0, le=10)]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """How runs on this system are judged."""
+    """Settings for judging runs on this system."""
 
     host_references: bool = False
-    """Whether each host has its own references, in the user's state folder, instead of one baseline
+    """True if each host has its own references, in the user's state folder, instead of one baseline
     for the system."""
     claims: Literal["enforce", "report"] = "enforce"
     """``report`` shows claims with their numbers, and never fails on them."""
@@ -278,7 +278,7 @@ class System:
     """File of figures in the folder of the system file, by which claims are judged instead of
     measurements; None for a system that is measured."""
     simulated: bool = False
-    """Whether its backend simulates servers."""
+    """True if its backend simulates servers."""
     tables: Mapping[str, Any] = field(default_factory=dict)
     """Tables of its backend, each as a dataclass of the backend."""
     tensor_parallel: Annotated[int, Meta(ge=1, le=1024)] | None = None

@@ -58,7 +58,7 @@ class Topology:
 
     @property
     def disaggregated(self) -> bool:
-        """Whether prefill and decode run on separate instances."""
+        """True if prefill and decode run on separate instances."""
         return self.parts[0].role != AGGREGATED
 
     @property

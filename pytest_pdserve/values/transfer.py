@@ -44,7 +44,7 @@ class TransferSpec:
     """Settings of transfers without a model: ``[transfer]``."""
 
     preflight: bool = False
-    """Whether a session measures the pairs of a topology before it starts instances."""
+    """True if a session measures the pairs of a topology before it starts instances."""
     floor_gb_s: GbPerS | None = None
     """Minimum GB/s of each pair with the KV cache of the longest prompt, and half of it once
     instances run; None for the baseline of ``pdserve transfer``."""

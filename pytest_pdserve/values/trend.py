@@ -8,6 +8,12 @@ from typing import Literal
 
 Kind = Literal["step", "drift"]
 """A new level from one night on, or a gradual change."""
+COUNTED_STATUSES = ("valid", "unproven")
+"""Statuses of runs in a history whose values count, as for verdicts."""
+SERIES_COLUMNS = ("system", "client_kind", "topology", "workload", "metric")
+"""Columns of a history's values that identify a series of nights."""
+MIN_CHANGE = 0.01
+"""Default of the smallest change that is reported, as a fraction."""
 MIN_NIGHTS = 10
 """Minimum number of nights of a cell to find changes, since fewer do not show their noise."""
 NEARBY = 3
@@ -16,7 +22,7 @@ NEARBY = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackDifference:
-    """One thing that differs between two nights."""
+    """A difference between two nights."""
 
     what: str
     """Package, ``image``, ``nodes``, or ``system file`` for hardware and serving arguments."""
@@ -64,13 +70,13 @@ class CellChange:
     last: date
     """First night at the new level: of a drift its end, of a step the same as :attr:`first`."""
     goes_on: bool
-    """Whether it is a drift that reaches the newest nights, so that its end is not known."""
+    """True if it is a drift that reaches the newest nights, so that its end is not known."""
     before: float
     """Level before it, in the metric's unit."""
     after: float
     """Level after it, in the metric's unit."""
     strength: float
-    """How large it is, in standard deviations of a night."""
+    """Size of the change, in standard deviations of a night."""
 
     @property
     def change(self) -> float:
@@ -104,13 +110,13 @@ class DatedChange:
     last: date
     """First night at the new level: the same for a step."""
     goes_on: bool
-    """Whether it is a drift that reaches the newest nights, so that its end is not known."""
+    """True if it is a drift that reaches the newest nights, so that its end is not known."""
     metrics: tuple[MetricChange, ...]
     """Metrics by topology, those of most cells first."""
     stack: StackChange | None
     """What changed that night, or on the nearest night; None if nothing that is recorded did."""
     nodes_known: bool
-    """Whether it is recorded which nodes served before and after it."""
+    """True if it is recorded which nodes served before and after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ Options = Mapping[Flag, Annotated[str, Meta(max_length=1000)]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RampUp:
-    """How the rate grows at the start of a load."""
+    """Growth of the rate at the start of a load."""
 
     strategy: Literal["linear", "exponential"]
     """``--ramp-up-strategy``."""
@@ -79,7 +79,7 @@ class KnownLoad:
     """A load without unknown values, which can be run."""
 
     lengths: tuple[int, int] | None
-    """Prompt and output length, tokens; None where the data set brings its own."""
+    """Prompt and output length, tokens; None for a data set with lengths of its own."""
     num_prompts: int
     """As in :class:`Workload`; the next four fields too."""
     request_rate: float | None
@@ -98,7 +98,7 @@ class Workload:
     """
 
     input_len: Length | Unknown | None = None
-    """Prompt length, tokens; None where the data set brings its own."""
+    """Prompt length, tokens; None for a data set with lengths of its own."""
     output_len: Length | Unknown | None = None
     """Tokens generated per request, ignoring the end-of-sequence token; None as above."""
     num_prompts: Prompts | Unknown

@@ -25,7 +25,7 @@ def test_answers(pdserve_deployment: Deployment, pdserve_apply_verdict: End) -> 
 
 @pytest.mark.pdserve_requires(disaggregated=True)
 def test_path_is_proven(pdserve_deployment: Deployment, pdserve_apply_verdict: End) -> None:
-    """Check that every request moves one KV cache from a prefill to a decode instance."""
+    """Check that every request moves one KV cache from prefill to decode, and no transfer fails."""
     pdserve_apply_verdict(judge_path(pdserve_deployment))
 
 

@@ -30,7 +30,7 @@ PAGES = {
     "cluster": True,
     "gpu-host": True,
 }
-"""Each page of the tutorial, and whether its commands take seconds."""
+"""Each page of the tutorial; True if its commands take a few seconds, so that it is not slow."""
 NOT_RUN = {
     "sh": "installs packages, or starts servers on this machine or others",
     "text": "output of a session on other machines",

@@ -202,7 +202,7 @@ def test_nothing_can_be_measured_on_figures(project: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(
         [
             "ERROR: system 'article' has no [[]cluster] kind, so nothing can be measured on it; "
-            "it is figures: run pytest suites/claims --system article"
+            "it consists of figures: run pytest suites/claims --system article"
         ]
     )
     result = project.runpytest_inprocess(*ARTICLE, "--pdserve-base-url", "http://127.0.0.1:1")

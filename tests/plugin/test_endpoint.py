@@ -66,6 +66,22 @@ def test_it_is_measured_and_what_cannot_be_seen_is_unproven(
     assert endpoint.poll() is None
 
 
+@pytest.mark.usefixtures("endpoint")
+def test_the_client_of_another_environment_measures_it(house: House) -> None:
+    python = house.path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in *.py) echo \'{"vllm": "9.8.7"}\'; exit;; esac\n'
+        f'shift 2; exec "{house.programs["vllm"]}" "$@"\n'
+    )
+    python.chmod(0o755)
+    house.system(bench={"client": "vllm-command", "python": str(python)})
+    house.monkeypatch.setenv("PDSERVE_API_KEY", "open-sesame")
+    house.run("--topology", "1p1d", "--pdserve-base-url", URL, "-k", "32-8")
+    (record,) = house.records()
+    assert record["versions"]["client"] == "9.8.7"
+
+
 @pytest.mark.slow
 def test_a_suspicious_cell_runs_again_on_the_same_servers_and_joins_no_baseline(
     endpoint: subprocess.Popen[bytes], house: House

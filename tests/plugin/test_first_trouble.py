@@ -108,6 +108,7 @@ def test_of_two_servers_that_die_the_one_that_failed_innermost_is_told(both: Hou
 def test_a_server_that_is_killed_is_told_where_that_comes_from(both: House) -> None:
     both.faults(decode_0={"exit_at_start": 137})
     text = text_of(both.run("--topology", "1p1d"), both)
+    assert f"\nERROR {SMOKE}::test_answers[1p1d] - decode[0] on lo" in text
     assert (
         "\ndecode[0] on local1 exited with code 137 N s after its start; SIGKILL comes from the "
         "kernel where memory runs out, from Slurm, or from a person; RUN/1p1d/logs/decode-0.log "

@@ -195,6 +195,20 @@ def test_the_report_of_the_night_before_is_not_shown_as_tonights(
     assert bench.folder.report("json").exists()
 
 
+@pytest.mark.parametrize("system", ["..", "../other"])
+def test_a_report_outside_of_the_folder_of_nights_is_never_removed(
+    system: str, bench: Bench
+) -> None:
+    reports = [bench.root / "report.md", bench.root / "other" / "report.md"]
+    (bench.root / "nightly").mkdir(exist_ok=True)
+    (bench.root / "other").mkdir()
+    for report in reports:
+        report.write_text("mine")
+    code = main(["nightly", "--system", system, "--rootdir", str(bench.root)])
+    assert code == ExitCode.BAD_INPUT
+    assert all(report.read_text() == "mine" for report in reports)
+
+
 def test_steps_alone_do_what_the_whole_night_does(bench: Bench) -> None:
     bench.notifier(TAKES)
     assert bench.do(slow(), ["run"]) is ExitCode.OK
@@ -355,10 +369,14 @@ def test_a_session_that_outlives_the_deadline_is_ended(tmp_path: Path) -> None:
             ["--until", "6"],
             "until '6': expected a local time such as 06:00, or a time with its offset from UTC",
         ),
+        (
+            ["--until", ""],
+            "until '': expected a local time such as 06:00, or a time with its offset",
+        ),
         (["--only", "report"], "expected the report of a night; do the step run first"),
         ([], "suites is not there: name suites, or set the ini key pdserve_nightly_suites"),
     ],
-    ids=["a step that is none", "a time that is none", "no report", "no suites"],
+    ids=["a step that is none", "a time that is none", "no time", "no report", "no suites"],
 )
 def test_bad_input_ends_with_4_and_one_sentence(
     arguments: list[str], said: str, bench: Bench, capsys: pytest.CaptureFixture[str]

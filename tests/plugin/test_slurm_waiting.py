@@ -185,8 +185,8 @@ def test_a_number_that_is_another_job_is_left_alone(fake: FakeSlurm, house: Hous
     fake.sbatch("you have 4711 GB left")
     fake.story("RUNNING|None|n1|me|gpu|N/A|4:00:00|3:00:00|other")
     assert sentence(lines_of(house)) == (
-        "sbatch's answer 'you have 4711 GB left' was read as job 4711, but that is another one, "
-        "'other'; have sbatch print 'Submitted batch job N'"
+        "sbatch's answer 'you have 4711 GB left' was read as job 4711, but that is 'other'; "
+        "make the site's wrapper of sbatch print 'Submitted batch job N'"
     )
     assert not [line for line in fake.asked("scancel") if JOB in line.split()]
 

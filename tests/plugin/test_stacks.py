@@ -100,9 +100,9 @@ def test_versions_that_do_not_install_are_told_in_one_sentence(
         build_stack(stack, system, tmp_path / "stacks")
     said = str(error.value)
     assert said.startswith(
-        "the environment of stack 'vllm==0.31.0 nixl==9.9.9' cannot be built: uv says: "
+        "the environment of stack 'vllm==0.31.0 nixl==9.9.9' cannot be built: uv reports: "
     )
-    assert "nixl==9.9.9" in said.partition("uv says: ")[2]
+    assert "nixl==9.9.9" in said.partition("uv reports: ")[2]
     assert "\n" not in said
     assert not list((tmp_path / "stacks").glob("*/"))  # no half of an environment is left
 

@@ -251,8 +251,8 @@ def test_figures_are_no_baseline_and_no_machine() -> None:
     with pytest.raises(ConfigError) as refused:
         backend_of(SYSTEM)
     assert str(refused.value) == (
-        "system 'article' has no [cluster] kind, so nothing can be measured on it; it is figures: "
-        "run pytest suites/claims --system article"
+        "system 'article' has no [cluster] kind, so nothing can be measured on it; it consists "
+        "of figures: run pytest suites/claims --system article"
     )
 
 

@@ -287,7 +287,7 @@ def test_a_limit_fails_what_is_worse(shelf: Shelf, capsys: pytest.CaptureFixture
         (("runs", "runs", "--fail-worse", "nan"), "--fail-worse 'nan': expected per cent"),
         (("runs", "runs", "--partial"), "--partial without --fail-worse"),
         (("runs", "runs", "--topology", "9"), "topology '9' is not of the form"),
-        (("torn", "runs"), "holds no record that can be read"),
+        (("torn", "runs"), "has no readable record"),
     ],
 )
 def test_bad_input_is_one_sentence_and_4(

@@ -131,7 +131,7 @@ def test_a_session_is_shown_with_what_was_wrong(shelf: Shelf, pdserve: Pdserve) 
         ),
         (
             ("show", "dp", "sharegpt"),
-            "WORKLOAD 'sharegpt': expected the beginning of one workload of that topology in the "
+            "WORKLOAD 'sharegpt': expected the prefix of one workload of that topology in the "
             f"history: {WORKLOAD}",
         ),
         (

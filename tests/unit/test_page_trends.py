@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -105,6 +106,16 @@ def test_nights_of_another_client_are_no_part_of_a_trend(history: Path, report: 
     assert trends.series == ()
     page = Page(page_html(report, trends=trends))
     assert any("1 cell without a figure" in text for text in page.texts["p"])
+
+
+def test_without_matplotlib_the_page_says_why_there_are_no_trends(
+    history: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    trends = night_trends(report, history)
+    page = Page(page_html(report, trends=trends))
+    assert any("Figures need Matplotlib" in text for text in page.texts["p"])
+    assert not any("without a figure" in text for text in page.texts["p"])
 
 
 def test_without_a_worse_or_better_cell_the_history_is_not_read(

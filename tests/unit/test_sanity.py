@@ -503,6 +503,17 @@ def test_prompts_that_are_alike_by_chance_are_no_fault(make_seen: MakeSeen) -> N
     assert said(after_many) == []
 
 
+def test_no_prompt_hits_by_chance_where_the_number_of_requests_is_unknown(
+    make_seen: MakeSeen,
+) -> None:
+    run = make_seen(
+        {"completed": None, "failed": None},
+        workload=replace(WORKLOAD, num_prompts=UNKNOWN),
+        earlier_requests=4.0,
+    )
+    assert (run.num_requests, chance_hits(run, 1000)) == (0, 0.0)
+
+
 @pytest.mark.parametrize("prompts", [64, 1024])
 def test_chance_is_as_rare_as_it_is_said(prompts: int, make_seen: MakeSeen) -> None:
     """Against prompts drawn as the client draws them: each counts up from a random token."""

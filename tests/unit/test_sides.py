@@ -94,7 +94,7 @@ def test_a_measured_side_has_its_runs(make_record: MakeRecord) -> None:
     [
         ("mean_tpot_ms", "mean_tpot_ms of 1p3d was not measured"),
         ("mean_ttft_ms", "mean_ttft_ms of 1p3d is void in this cell because of a sanity finding"),
-        ("output_throughput", "output_throughput of 1p3d is 0, which cannot be measured"),
+        ("output_throughput", "output_throughput of 1p3d is 0, expected above 0"),
     ],
 )
 def test_a_measured_side_may_be_missing_all_the_same(
@@ -104,6 +104,13 @@ def test_a_measured_side_may_be_missing_all_the_same(
     seen = known(make_record, {"output_throughput": 0.0}, findings=(note,))
     side = seen.side("1p3d", CELL, metric)
     assert (side.value, side.missing) == (None, why)
+
+
+def test_a_run_out_of_range_is_named(make_record: MakeRecord) -> None:
+    runs = ({"mean_itl_ms": 8.0}, {"mean_itl_ms": 9.0}, {"mean_itl_ms": 1e19})
+    side = known(make_record, *runs).side("1p3d", CELL, "mean_itl_ms")
+    assert side.value == 9.0
+    assert side.missing == "mean_itl_ms of 1p3d = 1e+19, expected 1e-18 to 1e+18"
 
 
 def test_a_side_that_is_nowhere_says_so(make_record: MakeRecord) -> None:

@@ -26,6 +26,7 @@ from pytest_pdserve.results.transfer import load_transfer_baseline
 from pytest_pdserve.results.transfer import transfer_baseline_path
 from pytest_pdserve.results.transfer import with_accepted
 from pytest_pdserve.results.transfer import write_transfer_baseline
+from pytest_pdserve.transfer.measuring import check_transfers
 from pytest_pdserve.transfer.measuring import judge_and_confirm
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.model import KvShape
@@ -103,7 +104,7 @@ def test_a_block_is_what_serve_args_say(tmp_path: Path) -> None:
 
 def test_prompts_of_an_unknown_model_are_refused_and_sizes_are_not(tmp_path: Path) -> None:
     system = loaded(tmp_path, LEAST)
-    with pytest.raises(ConfigError, match="the KV cache of model 'm' is not known here"):
+    with pytest.raises(ConfigError, match="the KV cache of model 'm' is unknown on this machine"):
         shape_of(TransferCase(prompt_tokens=64), system, None)
     assert shape_of(TransferCase(mib=16), system, None) == SHAPE
     assert preflight_case(system, prompts=False) == TransferCase(mib=64)
@@ -115,6 +116,13 @@ def test_cases_are_the_sweeps_ends_and_sizes_by_number_in_flight(tmp_path: Path)
     assert ids[:6] == ["512tok", "512tok-x4", "4096tok", "4096tok-x4", "1MiB", "1MiB-x4"]
     text = LEAST + "[transfer]\nprompt_lens = [9]\nsizes_mib = [2]\nin_flight = [1]\n"
     assert [case.id for case in transfer_cases(loaded(tmp_path, text))] == ["9tok", "2MiB"]
+
+
+def test_a_system_of_one_node_has_no_transfers(tmp_path: Path) -> None:
+    check_transfers(loaded(tmp_path, LEAST))
+    system = loaded(tmp_path, LEAST.replace("nodes = 2", "nodes = 1"))
+    with pytest.raises(ConfigError, match=r"^system 'mine' has 1 node, and a transfer needs two; "):
+        check_transfers(system)
 
 
 def test_a_figures_file_and_an_endpoint_have_no_transfers(tmp_path: Path) -> None:

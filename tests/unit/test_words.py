@@ -69,7 +69,7 @@ def not_commands(source: str) -> Iterator[str]:
 
 
 def _is_noun(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Tell a property or a fixture: its docstring says what the value is."""
+    """Return whether a function is a property or a fixture, whose docstring names a value."""
     named = {each.attr if isinstance(each, ast.Attribute) else each.id for each in _names(node)}
     return bool(named & {"property", "cached_property", "fixture", "setter"})
 

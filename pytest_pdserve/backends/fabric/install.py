@@ -56,7 +56,7 @@ class _Part:
     into: str
     """Subfolder to which they are extracted."""
     keeps_paths: bool = False
-    """Whether files keep their paths in the wheel."""
+    """True if files keep their paths in the wheel."""
 
     def takes(self, member: str) -> bool:
         """Return whether to extract a file of the wheel."""

@@ -1,1 +1,1 @@
-"""What is done on one machine: process groups, ports, facts, versions."""
+"""Manages and examines one machine: process groups, ports, facts, versions."""

@@ -35,7 +35,7 @@ class GpuWatch:
     others: dict[str, dict[int, str]] = field(default_factory=dict)
     """Text about each process that is not the session's, by GPU UUID and process id."""
     ours_seen: bool = False
-    """Whether a process of the session was seen on a GPU. If not, *others* is not trusted: in a
+    """True if a process of the session was seen on a GPU. If not, *others* is not trusted: in a
     container, process ids may differ from those of the driver."""
 
 

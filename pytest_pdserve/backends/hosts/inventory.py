@@ -102,7 +102,7 @@ class LossCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What a session has started and not ended yet."""
+    """Processes, files and jobs that a session has started and not ended yet."""
 
     schema_version: int
     """Version of this file's format."""
@@ -128,7 +128,7 @@ class Inventory:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing left to end or remove."""
+        """True if there is nothing left to end or remove."""
         return not (self.groups or self.commands or self.locks)
 
 

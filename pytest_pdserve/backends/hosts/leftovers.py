@@ -69,7 +69,7 @@ class LivingGroup:
     pids: tuple[int, ...]
     """Members."""
     proven: bool
-    """Whether it is proven to be the session's; if not, it may belong to another process."""
+    """True if it is proven to be the session's; if not, it may belong to another process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class LeftFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftovers:
-    """What a session left."""
+    """Processes and files that a killed session left behind."""
 
     guard: ProcessId | None = None
     """The session's guard, if it still runs."""

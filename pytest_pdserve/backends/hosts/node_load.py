@@ -119,7 +119,7 @@ def _used_by_others(
         if pid not in own:
             was = before.processes.get(pid)
             used[pid] = now.ticks - (was.ticks if was and was.started == now.started else 0)
-    # A child that ended meanwhile adds all its CPU time to its parent, also that before *before*.
+    # A child that ended adds all its CPU time to its parent's, also that before the first sample.
     for pid, was in before.processes.items():
         gone = pid not in after.processes or after.processes[pid].started != was.started
         if gone and was.parent in used:

@@ -61,7 +61,7 @@ class Gpu:
 
     @property
     def is_slice(self) -> bool:
-        """Whether it is a MIG slice."""
+        """True if it is a MIG slice."""
         return self.uuid != self.gpu_uuid
 
     @property

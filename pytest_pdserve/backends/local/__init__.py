@@ -102,7 +102,10 @@ class LocalBackend(Backend):
                 allocation.release()
 
     def has_gpus(self, system: System) -> bool | None:
-        """Return whether the slots have GPUs, or this machine has GPUs and PyTorch can use them."""
+        """Return whether servers have GPUs, as ``[cluster] device`` sets it.
+
+        Without it, whether this machine has GPUs and servers a PyTorch that is not for CPUs only.
+        """
         if system.cluster.device is not None:
             return system.cluster.device == "gpu"
         on_cpus = find_versions().get("torch", "").endswith("+cpu")

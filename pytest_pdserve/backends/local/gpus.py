@@ -37,7 +37,7 @@ class VisibleGpu:
 
 
 def slot_gpus(system: System) -> int:
-    """Return how many GPUs of this machine the slots of *system* have; 0 without own GPUs."""
+    """Return how many GPUs of this machine the slots of *system* need; 0 if they are CPU slots."""
     cluster = system.cluster
     return cluster.nodes * cluster.gpus_per_node if cluster.device == "gpu" else 0
 
@@ -171,7 +171,7 @@ def holding_gpus(
 
 
 def _in_use(gpu: Gpu) -> str:
-    """Return which processes use a GPU, for a message; empty if it is idle."""
+    """Return why a GPU may be in use, as a clause; empty if it is idle."""
     if gpu.users:
         return "is in use by " + ", ".join(
             process_text(user.pid)

@@ -253,7 +253,7 @@ class SlurmAllocation:
             self._planned.clear()
 
     def stop(self, processes: Sequence[Process]) -> None:
-        """End *processes* together, and steps of which none is left."""
+        """End *processes* together, and steps that then have no process left."""
         ours = [process for process in processes if isinstance(process, SlurmProcess)]
         failures = []
         for step in [w for w in self._steps if any(p.step is w for p in ours)]:
@@ -376,7 +376,7 @@ def step_environment() -> dict[str, str]:
 
 
 def _servers_and_client(nodes: Sequence[Host], system: System) -> tuple[tuple[Host, ...], str]:
-    """Return the nodes of servers, and the client's: the last node or, if shared, the first."""
+    """Return the nodes of servers, and the client's: its own, which is the last, or the first."""
     own = system.table("slurm", SlurmSpec).client_node
     return tuple(nodes[:-1] if own else nodes), nodes[-1 if own else 0].name
 

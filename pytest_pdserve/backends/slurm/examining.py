@@ -33,9 +33,9 @@ class Partition:
 
     name: str
     default: bool
-    """Whether jobs without a partition go there."""
+    """True if jobs without a partition go there."""
     up: bool
-    """Whether jobs can start there."""
+    """True if jobs can start there."""
     nodes: int
     """Number of nodes in any state."""
 

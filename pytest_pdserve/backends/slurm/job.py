@@ -286,7 +286,7 @@ class Job:
         if seen is not None and seen.name not in ("", name):
             raise AllocationError(
                 f"sbatch's answer {submitted.answer!r} was read as job {submitted.job}, but that "
-                f"is another one, {seen.name!r}; have sbatch print 'Submitted batch job N'"
+                f"is {seen.name!r}; make the site's wrapper of sbatch print 'Submitted batch job N'"
             )
         self.id, self.cluster = submitted.job, cluster
         self._cancel_on_loss(name, cluster, id=self.id)

@@ -114,12 +114,12 @@ class JobState:
 
     @property
     def pending(self) -> bool:
-        """Whether the job waits for its nodes, or until these are ready."""
+        """True if the job waits for its nodes, or until these are ready."""
         return self.state in _WAITING
 
     @property
     def configuring(self) -> bool:
-        """Whether the job has nodes that are not ready yet."""
+        """True if the job has nodes that are not ready yet."""
         return self.state == "CONFIGURING"
 
     @property
@@ -132,12 +132,12 @@ class JobState:
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended on all its nodes."""
+        """True if the job has ended on all its nodes."""
         return self.state in _OVER
 
     @property
     def ending(self) -> bool:
-        """Whether Slurm is ending the job, and will soon report why."""
+        """True if Slurm is ending the job, and will soon report why."""
         return self.state in _ENDING
 
     def trouble(self, job: str, limit: str = "") -> str | None:

@@ -59,12 +59,12 @@ class SlurmProcess:
 
     @property
     def answered(self) -> bool:
-        """Whether its runner has reported a start or a failure."""
+        """True if its runner has reported a start or a failure."""
         return bool(self.pid or self.failed or self.taken or self.code is not None)
 
     @property
     def over(self) -> bool:
-        """Whether its runner will report nothing more."""
+        """True if its runner will report nothing more."""
         return bool(self.failed or self.taken or self.code is not None)
 
     def poll(self) -> int | None:
@@ -143,12 +143,12 @@ class JobStep:
 
     @property
     def listening(self) -> bool:
-        """Whether the step may still send events."""
+        """True if the step may still send events."""
         return self._listener.is_alive()
 
     @property
     def refused(self) -> bool:
-        """Whether Slurm did not create the step, so that nothing was started.
+        """True if Slurm did not create the step, so that nothing was started.
 
         A controller that was just restarted refuses steps for a few seconds.
         """

@@ -49,12 +49,12 @@ class NodeState:
 
     @property
     def bad(self) -> bool:
-        """Whether the node is down, drained or does not respond."""
+        """True if the node is down, drained or does not respond."""
         return bool(_BAD.match(self.state) or _LOST & set(self.marks))
 
     @property
     def ready(self) -> bool:
-        """Whether a job on this node could start now."""
+        """True if a job on this node could start now."""
         return not (self.bad or _STARTING.match(self.state) or _NOT_READY & set(self.marks))
 
     @property

@@ -39,7 +39,7 @@ class SlurmSpec:
     gres: Word = ""
     """Generic resources per node, e.g. ``gpu:8``."""
     exclusive: bool = True
-    """Whether no other job may share the nodes."""
+    """True if no other job may share the nodes."""
     time_limit_min: Annotated[int, Meta(ge=1, le=1_000_000)] = 240
     """Minutes after which Slurm ends the job."""
     parameters: Mapping[Annotated[str, Meta(pattern="^[a-z][a-z-]*$")], str | int | bool] = field(
@@ -47,7 +47,7 @@ class SlurmSpec:
     )
     """Further sbatch parameters by their long names, e.g. ``switches``."""
     client_node: bool = False
-    """Whether to request one more node, which runs only the benchmark client."""
+    """True if to request one more node, which runs only the benchmark client."""
     interface: Word = ""
     """Network interface whose IPv4 address nodes are reached by; empty is the default route's."""
     queue_s: Seconds = 3600.0

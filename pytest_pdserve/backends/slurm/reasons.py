@@ -1,4 +1,4 @@
-"""Why a job waits: explains Slurm's reason codes, and whether the job can still start."""
+"""Explanations of Slurm's reason codes: why a job waits, and whether it can still start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 
 class Outlook(Enum):
-    """Whether a job can start if it waits longer."""
+    """Prospects of a job that waits longer."""
 
     CLEARS = "may clear by itself"
     NEEDS_CHANGE = "stays until a user or administrator changes something"
@@ -19,7 +19,7 @@ class Outlook(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a job waits."""
+    """Reason for which a job waits."""
 
     code: str
     """Slurm's code, e.g. ``Priority``; empty if there is none."""

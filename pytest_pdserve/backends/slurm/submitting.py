@@ -65,7 +65,7 @@ class Submitted:
     answer: str
     """Output of sbatch."""
     sure: bool
-    """Whether the answer has one of sbatch's own forms."""
+    """True if the answer has one of sbatch's own forms."""
 
 
 class RefusedError(AllocationError):

@@ -41,7 +41,7 @@ class Reporter:
 
     @property
     def due(self) -> bool:
-        """Whether a progress line is due."""
+        """True if a progress line is due."""
         return self._clock() >= self._due_s
 
     def tick(self, text: Callable[[], str]) -> None:
@@ -56,7 +56,7 @@ class Reporter:
 
 
 class QueueWait:
-    """What is known of a job in the queue."""
+    """State of a job in the queue, as far as it is known."""
 
     def __init__(
         self, job: str, *, partition: str, limit_s: float, source: str, now_s: float
@@ -114,7 +114,7 @@ class QueueWait:
 
     @property
     def wants_nodes(self) -> bool:
-        """Whether states of the job's nodes, current or former, would explain more."""
+        """True if states of the job's nodes, current or former, would explain more."""
         state = self.state
         if state is None or not self.nodes:
             return False
@@ -183,7 +183,7 @@ class QueueWait:
 
     @property
     def _in_other_partition(self) -> bool:
-        """Whether a site's rule moved the job to a partition that was not requested."""
+        """True if a site's rule moved the job to a partition that was not requested."""
         assert self.state is not None
         actual = set(self.state.partition.split(",")) - {""}
         return bool(self._partition) and not actual <= set(self._partition.split(","))

@@ -124,7 +124,7 @@ class Uv:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise InstallError(f"{what}: {error}") from error
         if done.returncode:
-            raise InstallError(f"{what}: uv says: {last_lines(done.stderr)}")
+            raise InstallError(f"{what}: uv reports: {last_lines(done.stderr)}")
 
 
 def last_lines(output: str) -> str:

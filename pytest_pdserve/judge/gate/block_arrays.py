@@ -45,9 +45,9 @@ class Subjects:
     logs: Floats
     """Every run; a metric that lacks one of the four runs of a block is NaN in all of them."""
     measured: Bools
-    """Whether any run had the metric, shape ``(gates, subjects, metrics)``."""
+    """True if any run had the metric, shape ``(gates, subjects, metrics)``."""
     good: Bools
-    """Whether the metric was good after any block, shape ``(gates, subjects, metrics)``."""
+    """True if the metric was good after any block, shape ``(gates, subjects, metrics)``."""
 
     @classmethod
     def unmeasured(cls, *, gates: int, subjects: int, metrics: int) -> Self:
@@ -103,7 +103,7 @@ class Subjects:
         return widest
 
     def limit(self, margins: Floats) -> Floats:
-        """Return the difference from which a block counts against B; NaN without a block."""
+        """Return the difference above which a block counts against B; NaN without a block."""
         limit: Floats = np.maximum(
             GATE_RULE.margin_share * margins, GATE_RULE.spreads * self.spread
         )
@@ -154,7 +154,7 @@ class Subjects:
 
     @property
     def is_finished(self) -> Bools:
-        """Whether every metric that a subject has is good, shape ``(gates, subjects)``."""
+        """True if every metric that a subject has is good, shape ``(gates, subjects)``."""
         return np.asarray((self.good | ~self.measured).all(axis=2))
 
     def _runs(self, stack: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Whether a start of servers worked: judged by its records and its answers. Pure."""
+"""Judgement of a start of servers by its records and its answers. Pure."""
 
 from __future__ import annotations
 

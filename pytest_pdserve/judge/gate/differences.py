@@ -23,7 +23,7 @@ _WITH_DEPENDENCIES = frozenset({"vllm", "nixl", "image"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """What differs between the runs of A and those of B."""
+    """Differences between the runs of A and those of B."""
 
     undeclared: tuple[str, ...]
     """A phrase for each difference that no component explains: name, value of A, value of B."""

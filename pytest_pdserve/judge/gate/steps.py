@@ -37,7 +37,7 @@ Runs = Mapping[str, Sequence[Record]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateEnd:
-    """Why a gate is over."""
+    """End of a gate: verdict and reasons."""
 
     verdict: GateVerdict
     faults: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class GateProgress:
 
     @property
     def begins_block(self) -> bool:
-        """Whether the next step is the first of a block."""
+        """True if the next step is the first of a block."""
         step = self.step
         return step is not None and step.place == 0 and step.attempt == 1 and not step.control
 

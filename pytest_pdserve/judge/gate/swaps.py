@@ -1,4 +1,4 @@
-"""Which component makes B worse: A with one component of B, and B with one of A. Pure."""
+"""Search for the component that makes B worse, by stacks with one component swapped. Pure."""
 
 from __future__ import annotations
 
@@ -127,7 +127,10 @@ class _SwapResults:
         self._blocks = 0
 
     def swap(self, component: str, into: str) -> SwapStep | Attribution | bool:
-        """Return whether a swap makes a stack worse than A; until known, the next start."""
+        """Return whether a swap makes a stack worse than A; until this is known, the next start.
+
+        If the swapped stack cannot be measured, it is the attribution, without a component.
+        """
         name = _NAMES[into].format(component)
         own = [start for start in self._starts if start.step.swap == name]
         following = next_in_block(own, 0, self._target.cells, name)

@@ -1,4 +1,4 @@
-"""How TTFT and ITL are distributed over the requests of each cell."""
+"""Figures of how TTFT and ITL are distributed over the requests of each cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of a session went."""
+"""Figure of where the time of a session went."""
 
 from __future__ import annotations
 

@@ -32,6 +32,8 @@ from pytest_pdserve.report.figures.style import PAPER
 from pytest_pdserve.report.figures.style import topology_styles
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.rules import RULE
+from pytest_pdserve.values.trend import COUNTED_STATUSES
+from pytest_pdserve.values.trend import SERIES_COLUMNS
 from pytest_pdserve.values.trend import CellChange
 from pytest_pdserve.values.trend import SeriesName
 from pytest_pdserve.values.trend import Trend
@@ -39,9 +41,6 @@ from pytest_pdserve.values.trend import Trend
 if TYPE_CHECKING:
     import pandas as pd
 
-JUDGED = ("valid", "unproven")
-"""Status of values that count, as for verdicts."""
-_KEYS = ["system", "client_kind", "topology", "workload", "metric"]
 _ROOM = 0.05
 """Share of a value by which the axis reaches beyond nine in ten nights, if any night is there."""
 _MAX_MARKED = 120
@@ -60,7 +59,7 @@ class NightPoint:
     lowest: float
     highest: float
     counts: bool
-    """Whether it is evidence: not invalid and not excluded."""
+    """True if it is evidence: not invalid and not excluded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +86,9 @@ def series_of(
     """
     kept = values[values["night"].notna() & (values["value"] > 0) & (values["value"] < math.inf)]
     versions: dict[str, tuple[tuple[date, str], ...]] = {}
-    for key, rows in kept.groupby(_KEYS, sort=True):
+    for key, rows in kept.groupby(list(SERIES_COLUMNS), sort=True):
         assert isinstance(key, tuple)
-        name = SeriesName(**dict(zip(_KEYS, map(str, key), strict=True)))
+        name = SeriesName(**dict(zip(SERIES_COLUMNS, map(str, key), strict=True)))
         if name.system not in versions:
             versions[name.system] = tuple(package_changes(served_on(sessions, name.system)))
         yield NightSeries(
@@ -104,7 +103,7 @@ def _nights(rows: pd.DataFrame) -> Iterator[NightPoint]:
     """Yield the nights of one series; the values that count are shown where a night has any."""
     counted: dict[date, list[float]] = {}
     others: dict[date, list[float]] = {}
-    counts = rows["status"].isin(JUDGED) & ~rows["excluded"].astype(bool)
+    counts = rows["status"].isin(COUNTED_STATUSES) & ~rows["excluded"].astype(bool)
     for day, value, is_counted in zip(rows["night"].dt.date, rows["value"], counts, strict=True):
         (counted if is_counted else others).setdefault(day, []).append(float(value))
     for day in sorted({*counted, *others}):

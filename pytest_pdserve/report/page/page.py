@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from pytest_pdserve.report.figures.style import is_installed
 from pytest_pdserve.report.page import groups
 from pytest_pdserve.report.page import text
 from pytest_pdserve.report.page.records import LogCauses
@@ -49,6 +49,7 @@ _FIGURE_BYTES = 1_200_000
 """Size that all figures may have together."""
 _OVERLAY = "pdserve-overlay"
 """Class of the article's curves in a figure."""
+_NO_MATPLOTLIB = "Figures need Matplotlib: pip install 'pytest-pdserve[plot]'"
 _LIMITS = {
     "MOST": _MOST,
     "OPEN": _OPEN,
@@ -128,8 +129,8 @@ def _figures(report: Report, folder: Path | None) -> tuple[list[Figure], list[st
     cells = sum(each.kind == "cell" for each in report.verdicts)
     if cells > _MANY:
         return [], [f"There are no figures of more than {_MANY:,} cells; pdserve plot draws them."]
-    if importlib.util.find_spec("matplotlib") is None:
-        return [], ["Figures need Matplotlib: pip install 'pytest-pdserve[plot]'"]
+    if not is_installed():
+        return [], [_NO_MATPLOTLIB]
     from pytest_pdserve.report.figures import figures_of
     from pytest_pdserve.report.figures.session import MAX_CELLS
 
@@ -138,7 +139,7 @@ def _figures(report: Report, folder: Path | None) -> tuple[list[Figure], list[st
     try:
         figures = figures_of(report, folder=folder)
     except Exception as error:  # a page without figures is better than none
-        return [], [f"No figures: a fault of pdserve itself: {error!r}; please report it"]
+        return [], [f"No figures: internal error of pdserve: {error!r}; please report it"]
     for figure in figures:
         room -= len(figure.svg.encode())
         if room < 0:
@@ -166,6 +167,7 @@ def _trends(report: Report, trends: NightTrends | None) -> dict[str, Any]:
             (each.of.topology, each.of.workload): f"#figure-{each.figure.name}" for each in figures
         },
         "trends_wanted": len(trend_metrics(report)),
+        "no_trends": "" if is_installed() else _NO_MATPLOTLIB,
     }
 
 

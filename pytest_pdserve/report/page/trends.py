@@ -19,7 +19,7 @@ from pytest_pdserve.report.page.groups import worst_metric
 from pytest_pdserve.values.report import Report
 
 MAX_TRENDS = 12
-"""Trends of a page at most, some 30 kB each for 90 nights, 70 kB for a year."""
+"""Trends of a page at most; each has 25 kB for 90 nights, 22 kB for 365, which have no marks."""
 _MAX_BYTES = 500_000
 """Size that all trends of a page may have together."""
 _SIZE = (440, 280)
@@ -40,7 +40,7 @@ class CellMetric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightTrends:
-    """What a history holds of the metrics whose trend a page shows."""
+    """Nights in a history of the metrics whose trend a page shows."""
 
     history: Path
     """Folder of the history."""
@@ -49,7 +49,7 @@ class NightTrends:
     newest: date | None
     """Newest night of the system in the history; None if it has none."""
     has_session: bool
-    """Whether the session of the page is in the history."""
+    """True if the session of the page is in the history."""
     notes: tuple[str, ...] = ()
     """What is missing in it, and why, a sentence each."""
 
@@ -93,7 +93,7 @@ def _candidates(report: Report) -> Iterator[tuple[tuple[str, str], str]]:
 def trend_figures(trends: NightTrends, report: Report) -> list[TrendFigure]:
     """Return the figures of *trends*, in the order of :func:`trend_metrics`.
 
-    None without Matplotlib. Figures that would make the page too large are left out.
+    Empty without Matplotlib. Figures that would make the page too large are left out.
     """
     if not is_installed():
         return []
