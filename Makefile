@@ -85,7 +85,7 @@ test-serving: setup ## Run the tests of real vLLM, NIXL and vllm-router
 	-@$(BIN)/pdserve fabric install
 	@$(PHASE) "tests of real vLLM" $(PYTEST) tests/serving tests/slurm -m "vllm $(FEWER)" $(ARGS)
 
-test-gpu: setup ## Run the tests that need four NVIDIA GPUs on this machine (4 minutes on H200)
+test-gpu: setup ## Run the tests that need four NVIDIA GPUs on this machine (7 minutes on H200)
 	@$(PHASE) "GPU tests" $(PYTEST) tests/gpu -s $(ARGS)
 
 # TRIES: how many. SEED and ONLY repeat one, as a fault that is found says.

@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_system(accept)
     accept.add_argument("--approver", required=True, metavar="NAME", help="Who approves it")
     accept.add_argument("--note", metavar="TEXT", help="Reason, stored in the file")
+    for step in (show, diff, accept):
+        step.add_argument(
+            "--gpu",
+            metavar="MODEL",
+            help="GPU model whose baseline it is, e.g. nvidia-h200, where a system has several",
+        )
 
 
 def _add_propose(steps: Any) -> None:
@@ -94,28 +100,48 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _path(project: Project, system: System) -> Path:
-    """Return the file of the system's baseline.
+def _gpu(gpu: str | None, project: Project, system: System) -> str | None:
+    """Return the GPU model whose baseline is meant; None where baselines are not by GPU model.
 
-    :raises ConfigError: if each host has its own references.
+    :param gpu: value of ``--gpu``; None if it was not given.
+    :raises ConfigError: if it is missing, or given in vain.
     """
-    from pytest_pdserve.results.baselines import baseline_path
+    from pytest_pdserve.results.baselines import gpu_models
 
-    if system.judgement.host_references:
+    if system.judgement.gpu_references:
+        models = gpu_models(system, project.rootdir)
+        if gpu is None and len(models) != 1:
+            found = ", ".join(models) or "none yet"
+            raise ConfigError(
+                f"{system.name!r} has a baseline for each GPU model ({found}); name one by --gpu"
+            )
+        return gpu or models[0]
+    if gpu is not None:
+        raise ConfigError(
+            f"--gpu {gpu!r:.80}: {system.name!r} has no baselines by GPU model ([judgement] "
+            "gpu_references); leave it out"
+        )
+    return None
+
+
+def _check_kept(system: System) -> None:
+    """Raise if each host has its own references, in the state folder."""
+    judgement = system.judgement
+    if judgement.host_references and not judgement.gpu_references:
         raise ConfigError(
             f"{system.name!r} has references of each host ([judgement] host_references), "
             "which nights join automatically; to start again, move away the file that the "
             "session prints"
         )
-    return baseline_path(system, project.rootdir)
 
 
-def _show(_: argparse.Namespace, project: Project, system: System) -> str:
+def _show(options: argparse.Namespace, project: Project, system: System) -> str:
     from pytest_pdserve.report.references import reference_lines
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.baselines import present_path
 
-    path = present_path(system, project.rootdir)
+    gpu = _gpu(options.gpu, project, system)
+    path = present_path(system, project.rootdir, gpu=gpu)
     baseline = load_baseline(path, system=system)
     if baseline is None:
         raise ConfigError(
@@ -126,6 +152,8 @@ def _show(_: argparse.Namespace, project: Project, system: System) -> str:
 
 
 def _propose(options: argparse.Namespace, project: Project, system: System) -> str:
+    from pytest_pdserve.results.baselines import baseline_path
+    from pytest_pdserve.results.baselines import gpu_of_references
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.baselines import present_path
     from pytest_pdserve.results.proposals import propose
@@ -138,9 +166,11 @@ def _propose(options: argparse.Namespace, project: Project, system: System) -> s
             "--with-failed without --history has no effect: such nights are used anyway; leave it "
             "out"
         )
-    path = _path(project, system)
+    _check_kept(system)
     selection = _selected(options, project, system)
-    current = load_baseline(present_path(system, project.rootdir), system=system)
+    gpu = gpu_of_references(system, selection.sessions[-1].records[0].host)
+    path = baseline_path(system, project.rootdir, gpu=gpu)
+    current = load_baseline(present_path(system, project.rootdir, gpu=gpu), system=system)
     proposal = propose(selection, system, path=path, last=options.last, current=current)
     written = write_proposal(proposal)
     return "\n".join(
@@ -209,13 +239,16 @@ def _moves(old: Baseline, new: Baseline, system: System) -> list[str]:
 
 def _diff(options: argparse.Namespace, project: Project, system: System) -> str:
     from pytest_pdserve.report.differences import difference_lines
+    from pytest_pdserve.results.baselines import baseline_path
     from pytest_pdserve.results.baselines import load_baseline
     from pytest_pdserve.results.baselines import present_path
     from pytest_pdserve.results.proposals import load_proposal
 
-    path = _path(project, system)
+    _check_kept(system)
+    gpu = _gpu(options.gpu, project, system)
+    path = baseline_path(system, project.rootdir, gpu=gpu)
     new = load_proposal(path, system)
-    old = load_baseline(present_path(system, project.rootdir), system=system)
+    old = load_baseline(present_path(system, project.rootdir, gpu=gpu), system=system)
     floors = system.judgement.all_floors
     return "\n".join(
         [
@@ -229,7 +262,11 @@ def _diff(options: argparse.Namespace, project: Project, system: System) -> str:
 
 
 def _accept(options: argparse.Namespace, project: Project, system: System) -> str:
+    from pytest_pdserve.results.baselines import baseline_path
     from pytest_pdserve.results.proposals import accept
 
-    path = accept(_path(project, system), system, approver=options.approver, note=options.note)
+    _check_kept(system)
+    gpu = _gpu(options.gpu, project, system)
+    there = baseline_path(system, project.rootdir, gpu=gpu)
+    path = accept(there, system, approver=options.approver, note=options.note)
     return "\n".join([f"accepted  {path}", *next_lines(f"git add {path}")])

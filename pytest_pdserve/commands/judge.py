@@ -45,7 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Claims to judge too; may be given several times (default: every claims.toml below "
         "suites/ of the project)",
     )
-    parser.add_argument("run_id", nargs="?", metavar="RUN", help="Folder in it (default: newest)")
+    parser.add_argument(
+        "run_ids",
+        nargs="*",
+        metavar="RUN",
+        help="Folder in it (default: newest); several sessions of one night are judged as one",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     judged = rejudge(
         system_in(project),
         project.runs,
-        options.run_id,
+        options.run_ids,
         state=state_folder(),
         rootdir=project.rootdir,
         history=project.history,

@@ -139,7 +139,7 @@ def _judged_again(options: argparse.Namespace, folder: Path, found: StoredRef) -
     judged = rejudge(
         system,
         folder.resolve().parent,
-        folder.resolve().name,
+        [folder.resolve().name],
         state=state_folder(),
         rootdir=project.rootdir,
         history=project.history,

@@ -21,6 +21,7 @@ from pytest_pdserve.judge.sanity import checks as sanity_checks
 from pytest_pdserve.plan.bench import bench_flags
 from pytest_pdserve.plan.capture import check_captured
 from pytest_pdserve.plan.fits import check_sweep_fits
+from pytest_pdserve.results.baselines import gpu_of_references
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import present_path
@@ -159,9 +160,12 @@ def check_topology(system: System, topology: Topology, *, starting: bool) -> Non
 
 def _load_baselines(settings: Settings) -> None:
     system = with_model_path(settings.system)
-    if not system.judgement.host_references:
-        load_baseline(present_path(system, settings.project.rootdir), system=system)
-    elif backend_of(system).knows_hardware:
-        mark = fingerprint(backend_of(system).describe_hardware(system), system)
+    rootdir, backend = settings.project.rootdir, backend_of(system)
+    hardware = backend.describe_hardware(system) if backend.knows_hardware else {}
+    gpu = gpu_of_references(system, hardware)
+    if gpu is not None or not system.judgement.host_references:
+        load_baseline(present_path(system, rootdir, gpu=gpu), system=system)
+    elif backend.knows_hardware:
+        mark = fingerprint(hardware, system)
         path = host_baseline_path(system, mark, state_folder())
         load_baseline(path, fingerprint=mark, system=system)

@@ -35,6 +35,7 @@ from pytest_pdserve.values.system import System
 SUITE = "sweep"
 """Suite whose baseline holds cells."""
 _LOCK_S = 30.0
+_NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 _LINE = re.compile(r'"\\u0000(\d+)"')
 
 
@@ -43,18 +44,47 @@ def state_folder() -> Path:
     return Path(platformdirs.user_state_dir("pytest-pdserve", appauthor=False))
 
 
-def baseline_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
+def baseline_path(
+    system: System, rootdir: Path, suite: str = SUITE, *, gpu: str | None = None
+) -> Path:
     """Return the file of a system's baseline: next to its system file, or in the project.
 
     A system file of the installed package has its baseline in ``baselines/`` of *rootdir*.
+
+    :param gpu: GPU model whose baseline it is; None for that of the whole system.
     """
-    return own_folder(system, rootdir) / f"{suite}.json"
+    return own_folder(system, rootdir) / _file(suite, gpu)
 
 
-def present_path(system: System, rootdir: Path, suite: str = SUITE) -> Path:
-    """Return the baseline file to read: the project's, or the one next to the system file."""
-    own = baseline_path(system, rootdir, suite)
-    return own if is_there(own) else Path(system.source).parent / f"{suite}.json"
+def present_path(
+    system: System, rootdir: Path, suite: str = SUITE, *, gpu: str | None = None
+) -> Path:
+    """Return the baseline file to read: the project's, or the one next to the system file.
+
+    :param gpu: as in :func:`baseline_path`.
+    """
+    own = baseline_path(system, rootdir, suite, gpu=gpu)
+    return own if is_there(own) else Path(system.source).parent / _file(suite, gpu)
+
+
+def _file(suite: str, gpu: str | None) -> str:
+    folder = f"{_NOT_PLAIN.sub('-', gpu.lower()).strip('-')}/" if gpu else ""
+    return f"{folder}{suite}.json"
+
+
+def gpu_models(system: System, rootdir: Path) -> tuple[str, ...]:
+    """Return the folders of GPU models that have a baseline or a proposal."""
+    folders = (own_folder(system, rootdir), Path(system.source).parent)
+    found = {path.parent.name for folder in folders for path in folder.glob(f"*/{SUITE}*.json")}
+    return tuple(sorted(found))
+
+
+def gpu_of_references(system: System, host: Mapping[str, str]) -> str | None:
+    """Return the GPU model whose hosts share their references; None if these do not.
+
+    :param host: facts of a host, as :attr:`.record.Record.host` has them.
+    """
+    return host.get("gpu") if system.judgement.gpu_references else None
 
 
 def host_baseline_path(system: System, fingerprint: str, state: Path, suite: str = SUITE) -> Path:

@@ -95,7 +95,7 @@ def propose(
     return Proposal(
         baseline=baseline.with_other_clients(current) if current else baseline,
         reasons=(
-            f"{len(counts)} cells of {_span(counts)} nights, {len(nights_used)} in all "
+            f"{len(counts)} cells of {_span(counts)}, {len(nights_used)} in all "
             f"({replace(selection, sessions=nights_used).period})",
             *selection.notes,
             *(f"left out: {why}" for why in selection.left_out),
@@ -126,7 +126,8 @@ def _place(order: Sequence[str], record: Record) -> tuple[str, int]:
 
 def _span(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
-    return f"{high}" if low == high else f"{low} to {high}"
+    span = f"{high}" if low == high else f"{low} to {high}"
+    return f"{span} night{'s' * (high != 1)}"
 
 
 def _columns(selection: Selection, last: int) -> dict[Key, list[list[Record]]]:

@@ -231,6 +231,18 @@ def find_session(runs: Path, system: System, run_id: str | None) -> StoredSessio
     return found
 
 
+def find_night(runs: Path, system: System, run_ids: Sequence[str]) -> StoredSession:
+    """Return several sessions of one night as one; of several with the same cell the first counts.
+
+    :raises ConfigError: as :func:`select`, or if they are of several nights.
+    """
+    nights = select(runs, system, run_ids).one_per_night().sessions
+    if len(nights) > 1:
+        found = ", ".join(each.night for each in nights)
+        raise ConfigError(f"{', '.join(run_ids)}: expected sessions of one night, not of {found}")
+    return nights[0]
+
+
 def _skipped_folders(
     runs: Path, system: System, run_id: str | None, found: StoredSession | None
 ) -> list[Path]:

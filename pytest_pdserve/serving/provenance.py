@@ -32,6 +32,8 @@ _IRRELEVANT_KEYS = (
     *(("bench", "client"), ("bench", "python")),  # references name their client
     *(("cluster", "price_per_gpu_hour"), ("cluster", "currency")),
 )
+_BESIDE_GPUS = ("cpu", "cores", "memory_gib")
+"""Hardware in which hosts with the same GPU model may differ."""
 _EARLIER_BIND_HOST = "0.0.0.0"  # noqa: S104 - digested, not bound
 """Default of earlier releases; part of the digest, so that their baselines stay usable."""
 
@@ -84,6 +86,8 @@ def measured_on(hardware: Mapping[str, str], system: System) -> dict[str, str]:
         del settings[name]
     for table, name in _IRRELEVANT_KEYS:
         del settings[table][name]
+    if not (system.cluster.spare_nodes and system.cluster.shared_host):
+        del settings["cluster"]["spare_nodes"]  # on one machine, slots share its cores
     if not system.cluster.share_engines:  # as in baselines of earlier releases
         del settings["cluster"]["share_engines"]
     settings["model"]["path"] = Path(system.model.path).name
@@ -93,9 +97,14 @@ def measured_on(hardware: Mapping[str, str], system: System) -> dict[str, str]:
 
 
 def fingerprint(hardware: Mapping[str, str], system: System) -> str:
-    """Return the digest of :func:`measured_on`."""
+    """Return the digest of :func:`measured_on`.
+
+    Where hosts with the same GPU model share their references, other hardware is not part of it.
+    """
+    shared = system.judgement.gpu_references and "gpu" in hardware
+    counted = {k: v for k, v in hardware.items() if not (shared and k in _BESIDE_GPUS)}
     earlier = {"cluster.bind_host": _EARLIER_BIND_HOST}
-    text = json.dumps({**earlier, **measured_on(hardware, system)}, sort_keys=True)
+    text = json.dumps({**earlier, **measured_on(counted, system)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -15,6 +15,7 @@ from pytest_pdserve.judge.cells import references_of
 from pytest_pdserve.judge.expected import ExpectedChanges
 from pytest_pdserve.results.baselines import SUITE
 from pytest_pdserve.results.baselines import baseline_path
+from pytest_pdserve.results.baselines import gpu_of_references
 from pytest_pdserve.results.baselines import host_baseline_path
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import present_path
@@ -74,9 +75,17 @@ class Evidence:
     @cached_property
     def path(self) -> Path:
         """Baseline file that nights of this session join."""
-        if self.system.judgement.host_references or not self.nodes_known:
+        if self._by_host or not self.nodes_known:
             return host_baseline_path(self.system, self.provenance.fingerprint, self.state)
-        return baseline_path(self.system, self.rootdir)
+        return baseline_path(self.system, self.rootdir, gpu=self._gpu)
+
+    @property
+    def _gpu(self) -> str | None:
+        return gpu_of_references(self.system, self.provenance.host)
+
+    @property
+    def _by_host(self) -> bool:
+        return self.system.judgement.host_references and self._gpu is None
 
     @cached_property
     def shared(self) -> Baseline | None:
@@ -84,10 +93,10 @@ class Evidence:
 
         :raises ConfigError: if it is malformed, or from other hardware than this session's nodes.
         """
-        if self.system.judgement.host_references:
+        if self._by_host:
             return None
         return load_baseline(
-            present_path(self.system, self.rootdir),
+            present_path(self.system, self.rootdir, gpu=self._gpu),
             system=self.system,
             fingerprint=self.provenance.fingerprint if self.nodes_known else None,
             host=self.provenance.host,
@@ -141,7 +150,7 @@ class Evidence:
     @property
     def how_to_accept(self) -> str:
         """How to accept another level as the reference, for messages."""
-        if self.system.judgement.host_references:
+        if self._by_host:
             return f"delete {self.path}, and the next session records a new reference"
         return f"pdserve baseline propose --system {self.system.name}"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pdserve.backends.systems import load_system
+from pytest_pdserve.results.baselines import gpu_models
 from pytest_pdserve.results.baselines import load_baseline
 from pytest_pdserve.results.baselines import present_path
 from pytest_pdserve.results.claims import figures_path
@@ -169,7 +170,8 @@ def _of_system(system: System, project: Project) -> Measurements:
     """
     if system.figures is not None:
         return _of_figures(figures_path(system), system)
-    path = present_path(system, project.rootdir)
+    models = gpu_models(system, project.rootdir) if system.judgement.gpu_references else ()
+    path = present_path(system, project.rootdir, gpu=models[0] if len(models) == 1 else None)
     if not is_there(path):
         raise ConfigError(
             f"system {system.name!r} has no baseline ({path} does not exist); name a file, such as "

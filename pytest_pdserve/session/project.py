@@ -85,7 +85,9 @@ class Project:
         from pytest_pdserve.results.folders import own_folder
 
         own = own_folder(system, self.rootdir)
-        if system.judgement.host_references:
+        if system.judgement.gpu_references:
+            own = own / "<GPU model>"
+        elif system.judgement.host_references:
             own = state_folder() / "baselines" / system.name
         baseline, runs = self._below(own), self._below(self.runs)
         return f"rootdir {self.rootdir}, baseline in {baseline}, records in {runs}"

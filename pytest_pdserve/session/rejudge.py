@@ -13,6 +13,7 @@ from pytest_pdserve.judge.verdict import Verdict
 from pytest_pdserve.judge.verdict import exit_code_of
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.claims import load_claims
+from pytest_pdserve.results.selection import find_night
 from pytest_pdserve.results.selection import find_session
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.values.exit_codes import ExitCode
@@ -92,7 +93,7 @@ class RejudgedSession:
 def rejudge(
     system: System,
     runs: Path,
-    run_id: str | None,
+    run_ids: Sequence[str],
     *,
     state: Path,
     rootdir: Path,
@@ -103,6 +104,8 @@ def rejudge(
 ) -> RejudgedSession:
     """Judge a stored session of *system* in the folder *runs*, by default the newest.
 
+    :param run_ids: names of its folder, or of several sessions of one night, which are judged as
+        one; empty for the newest.
     :param state: folder of the references of single hosts.
     :param rootdir: folder of the project.
     :param history: folder of a history, whose sessions count as past nights too; None for none.
@@ -111,7 +114,11 @@ def rejudge(
     :raises ConfigError: if there is no such session, it cannot be read, or the baseline cannot be
         used.
     """
-    session = find_session(runs, system, run_id)
+    session = (
+        find_night(runs, system, run_ids)
+        if len(run_ids) > 1
+        else find_session(runs, system, next(iter(run_ids), None))
+    )
     judge = _judge_of(session, system, runs=runs, state=state, rootdir=rootdir, history=history)
     counted = session.runs()
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)

@@ -41,6 +41,9 @@ class ClusterSpec:
     """Number of nodes; on a local system, slots of this machine."""
     gpus_per_node: Annotated[int, Meta(ge=1, le=1024)]
     """GPUs of a node; a CPU slot counts as one."""
+    spare_nodes: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """Number of nodes that a session holds in addition to :attr:`nodes`, to replace nodes that the
+    transfer preflight finds slow."""
     device: Literal["cpu", "gpu"] | None = None
     """Device of instances. On a local system, ``gpu`` assigns GPUs to each slot; None leaves the
     choice of GPUs to vLLM."""
@@ -58,6 +61,11 @@ class ClusterSpec:
     """Price of a GPU per hour; None if not known."""
     currency: Text = "USD"
     """Currency of the price."""
+
+    @property
+    def held_nodes(self) -> int:
+        """Number of nodes that a session holds, spare ones included."""
+        return self.nodes + self.spare_nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +136,15 @@ class Programs:
     """Program of the router."""
 
 
+NIXL_CONNECTOR = "NixlConnector"
+"""vLLM's KV connector that moves KV caches by NIXL."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvTransfer:
     """KV transfer from prefill to decode."""
 
-    connector: Text = "NixlConnector"
+    connector: Text = NIXL_CONNECTOR
     """vLLM's KV connector."""
     backend: Literal["LIBFABRIC", "UCX"] = "LIBFABRIC"
     """NIXL backend: ``LIBFABRIC`` or ``UCX``."""
@@ -147,6 +159,11 @@ class KvTransfer:
     """Further keys of ``kv_connector_extra_config``, e.g. ``kv_lease_duration``."""
     roles: Mapping[str, RoleTransfer] = field(default_factory=dict)
     """Settings by role; a table for each in the file, e.g. ``[kv_transfer.decode]``."""
+
+    @property
+    def uses_nixl(self) -> bool:
+        """True if KV caches are moved by NIXL."""
+        return self.connector == NIXL_CONNECTOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +192,10 @@ class Judgement:
     host_references: bool = False
     """True if each host has its own references, in the user's state folder, instead of one baseline
     for the system."""
+    gpu_references: bool = False
+    """True if hosts with the same GPU model share the references of cells, in a folder of the
+    model's name in the system's folder. References of transfers and of the client are not shared.
+    Without effect on a host without GPUs."""
     claims: Literal["enforce", "report"] = "enforce"
     """``report`` shows claims with their numbers, and never fails on them."""
     max_reruns: Annotated[int, Meta(ge=0, le=100_000)] = 48

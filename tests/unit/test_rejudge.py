@@ -354,3 +354,29 @@ def test_a_shipped_baseline_judges_where_the_project_has_none(
     monkeypatch.setattr(folders, "SHIPPED", (package / "baselines",))
     shelf.session(21)
     assert f"baseline  {package}/baselines/p5-efa/sweep.json" in judge()
+
+
+def test_sessions_of_one_night_are_judged_as_one(shelf: Shelf, judge: JudgeCommand) -> None:
+    first = shelf.session(21, 21)
+    second = shelf.session(21, 22, cells=("1p3d",))
+    judged = judge.told(first, second, code=6)
+    assert {name: each["verdict"] for name, each in judged["cells"].items()} == {
+        DP: "PASS",
+        f"1p3d {WORKLOAD}": "NOT JUDGED",
+    }
+    assert f"{first}, {second}, 2026-11-21\n" in judge(first, second, code=6)
+
+
+def test_of_a_cell_in_two_sessions_of_a_night_the_first_counts(
+    shelf: Shelf, judge: JudgeCommand
+) -> None:
+    runs = [shelf.session(21, 21), shelf.session(21, 22, slower=BEYOND, repeats=3)]
+    assert metric_of(judge.told(*reversed(runs))) == METRIC
+    judge(runs[1], code=1)
+
+
+def test_sessions_of_two_nights_are_not_one(shelf: Shelf, judge: JudgeCommand) -> None:
+    runs = [shelf.session(day) for day in (20, 21)]
+    assert judge(*runs, code=4).endswith(
+        f"{', '.join(runs)}: expected sessions of one night, not of 2026-11-20, 2026-11-21\n"
+    )

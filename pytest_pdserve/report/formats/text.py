@@ -25,7 +25,8 @@ def _lines(judged: RejudgedSession) -> Iterator[str]:
     if session.records[0].simulated:
         yield f"SIMULATED, no server ran: {session_judge.system.description}"
     rows = [(*key, str(verdict.status)) for key, verdict in judged.cells.items()]
-    yield f"{session.run_id}, {session.night}"
+    sessions = sorted({record.session.id for record in session.records})
+    yield f"{', '.join(sessions)}, {session.night}"
     yield from text_table(("topology", "workload", "verdict"), rows, "lll")
     verdicts = [*judged.topologies.values(), *judged.cells.values(), *(v for _, v in judged.claims)]
     verdicts = [each for each in verdicts if each.status not in (Status.PASS, Status.NOT_ASKED)]
