@@ -24,6 +24,7 @@ _BOOSTS = {
     "glossary.md": 1.5,
     "gate.md": 1.5,
     "reference/formats.md": 0.3,
+    "reference/messages.md": 0.3,
     "reference/names.md": 0.5,
     "changelog.md": 0.3,
 }

@@ -93,8 +93,8 @@ def fields_of(kind: type) -> Iterator[FieldInfo]:
 
 
 def unit_of(name: str) -> str:
-    """Return the unit that ends a field's name; empty if there is none."""
-    return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "")
+    """Return the unit of the longest known ending of a field's name; empty if there is none."""
+    return _UNITS.get(max(filter(name.endswith, _UNITS), key=len, default=""), "")
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:

@@ -7,6 +7,7 @@ from docs.reference_pages.changelog import changelog_page
 from docs.reference_pages.commands import commands_page
 from docs.reference_pages.formats import formats_page
 from docs.reference_pages.formats import schema_files
+from docs.reference_pages.messages import messages_page
 from docs.reference_pages.options import markers_page
 from docs.reference_pages.options import options_page
 from docs.reference_pages.results import results_page
@@ -20,6 +21,7 @@ def generated_files() -> dict[str, str]:
         "reference/markers.md": markers_page(),
         "reference/commands.md": commands_page(),
         "reference/results.md": results_page(),
+        "reference/messages.md": messages_page(),
         "reference/system.md": system_page(),
         "reference/formats.md": formats_page(),
         "reference/names.md": names_page(),

@@ -17,15 +17,24 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol
 
-from pytest_pdserve.backends.hosts.gpu_watch import GpuWatch
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.results.redaction import environment_redactor
 from pytest_pdserve.values.fabric import FabricState
+from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.record import NodeLoad
 from pytest_pdserve.values.root_cause import RootCause
 from pytest_pdserve.values.root_cause import find_root_cause
+
+
+class WatchedGpus(Protocol):
+    """GPUs that are sampled during a load."""
+
+    @property
+    def runs(self) -> tuple[GpuRun, ...]:
+        """One per GPU, once the load is over; empty if none could be read."""
+
 
 Progress = Callable[[str], None]
 """Reports progress to the user, one line per call."""
@@ -153,8 +162,8 @@ class Allocation(Protocol):
     def describe_nodes(self) -> Mapping[str, str]:
         """Return the hardware that decides how fast the nodes serve."""
 
-    def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
-        """Watch the session's GPUs on this machine, if it has any, until the block is left."""
+    def watching_gpus(self) -> AbstractContextManager[WatchedGpus]:
+        """Watch the session's GPUs, if it has any, until the block is left."""
 
     def read_fabric(self) -> Sequence[FabricState]:
         """Return the counters of the RDMA interfaces, one state for each node that has any.

@@ -84,10 +84,12 @@ def versions_of(
     start: Callable[..., Sequence[Process]],
     stop: Stop,
     progress: Progress,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, str]:
     """Return the versions installed where servers of *node* run.
 
     :param script: path of ``versions.py`` on the node; its log is next to it.
+    :param check: raises when a server has ended, and so ends the wait; None without servers.
     :raises LaunchError: if the script fails.
     """
     command = Command(name="versions", node=node, argv=(python, str(script)))
@@ -97,6 +99,8 @@ def versions_of(
         try:
             deadline = time.monotonic() + _VERSIONS_S
             while process.poll() is None and time.monotonic() < deadline:
+                if check is not None:
+                    check()
                 time.sleep(_POLL_S)
         finally:
             stop([process])

@@ -65,6 +65,6 @@ def check_nixl(system: System) -> None:
     if not any(find_spec(name) for name in _NIXL_MODULES):
         raise ConfigError(
             f"NIXL is missing: system {system.name!r} moves KV caches by "
-            f"{software.NIXL_CONNECTOR}, and {sys.executable} has no package nixl; install "
+            f"{system.kv_transfer.connector}, and {sys.executable} has no package nixl; install "
             "pytest-pdserve[serve], or run `make setup` in a checkout"
         )

@@ -31,8 +31,7 @@ from pytest_pdserve.values.system import System
 
 _UNREAD_OF_FIGURES = (
     *("container", "ports", "router", "bench", "env", "pd_env", "pass_env", "programs", "limits"),
-    "transfer",
-    "cluster.bind_host",
+    *("transfer", "cluster.bind_host", "cluster.spare_nodes"),
 )
 """Keys that a system of figures does not read: it starts no server."""
 _SET_BY_PLAN = "is set by the plan, from [kv_transfer] backend"

@@ -19,6 +19,7 @@ from pytest_pdserve.commands.project import find_project
 from pytest_pdserve.commands.project import system_in
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PdserveError
+from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.exit_codes import ExitCode
 from pytest_pdserve.values.gate import GatePolicy
 from pytest_pdserve.values.gate import GateVerdict
@@ -288,6 +289,10 @@ def _measured(gate_run: GateRun) -> GateResult:
 
     try:
         return result_of(gate_run, *gate_run.run())
+    except PlacementError as error:
+        if not gate_run.state.starts:
+            raise  # it does not fit at all, and so is bad input
+        return failed_result(gate_run, error_sentence(error))
     except ConfigError:
         raise
     except PdserveError as error:

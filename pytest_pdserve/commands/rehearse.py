@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,14 +110,17 @@ def run(options: argparse.Namespace) -> int:
     check_system(system)
     wanted = _wanted(options, system)
     folder = options.output or project.runs / _folder_name(wanted)
-    rehearsal = with_stored_results(wanted, folder)
-    print("\n".join(plan_lines(rehearsal, rehearsal.left)), flush=True)
     if options.plan:
+        rehearsal = with_stored_results(wanted, folder)
+        print("\n".join(plan_lines(rehearsal, rehearsal.left)))
         return ExitCode.OK
     check_runs_folder(folder)
     for number in (signal.SIGTERM, signal.SIGINT):  # a background job inherits SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-    return _rehearse(rehearsal, system, folder)
+    with _locked(folder):  # before results are read: another process may be writing them
+        rehearsal = with_stored_results(wanted, folder)
+        print("\n".join(plan_lines(rehearsal, rehearsal.left)), flush=True)
+        return _rehearse(rehearsal, system, folder)
 
 
 def _wanted(options: argparse.Namespace, system: System) -> Rehearsal:
@@ -200,23 +205,44 @@ def _folder_name(wanted: Rehearsal) -> str:
     return f"rehearsal-{wanted.system}-{digests}{models}"
 
 
-def _rehearse(rehearsal: Rehearsal, system: System, folder: Path) -> int:
-    """Build both stacks, deploy the remaining combinations, and write and print the results."""
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make *folder*, and lock it against other rehearsals while the context is open.
+
+    :raises ConfigError: if another rehearsal has locked it.
+    :raises StoreError: if it cannot be made.
+    """
     from filelock import FileLock
     from filelock import Timeout
 
+    from pytest_pdserve.values.errors import StoreError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(f"{folder} is in use by another pdserve rehearse; wait for it") from error
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made or locked: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _rehearse(rehearsal: Rehearsal, system: System, folder: Path) -> int:
+    """Build both stacks, deploy the remaining combinations, and write and print the results.
+
+    :param folder: folder of the rehearsal, locked.
+    """
     from pytest_pdserve.report.rehearsal import rehearsal_lines
     from pytest_pdserve.report.rehearsal import rehearsal_markdown
     from pytest_pdserve.results.files import write_bytes
     from pytest_pdserve.results.rehearsal import write_rehearsal
 
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            if rehearsal.left:
-                rehearsal = _deployed(rehearsal, system, folder)
-    except Timeout as error:
-        raise ConfigError(f"{folder} is in use by another pdserve rehearse; wait for it") from error
+    if rehearsal.left:
+        rehearsal = _deployed(rehearsal, system, folder)
     path = write_rehearsal(rehearsal, folder)
     page = folder / "rehearsal.md"
     write_bytes(page, rehearsal_markdown(rehearsal).encode())

@@ -106,6 +106,7 @@ def _backends(text: str) -> tuple[TransferBackend, ...]:
 def run(options: argparse.Namespace) -> int:
     """Measure, write records, print tables, judge."""
     from pytest_pdserve.backends.registry import backend_of
+    from pytest_pdserve.plan.transfer import check_positions
     from pytest_pdserve.plan.transfer import transfer_backends
     from pytest_pdserve.results.store import check_runs_folder
     from pytest_pdserve.transfer.measuring import check_transfers
@@ -121,6 +122,7 @@ def run(options: argparse.Namespace) -> int:
             f"--job-id {options.job_id}: system {system.name!r} is of kind {backend.name!r}, which "
             "has no jobs; leave it out"
         )
+    check_positions(options.pair, system)
     cases = chosen_cases(system, options.case)
     chosen = transfer_backends(system) if options.backends is None else _backends(options.backends)
     backend.check(system)
@@ -145,6 +147,7 @@ def _measure(
 ) -> int:
     """Acquire nodes, measure and judge, and release the nodes."""
     from pytest_pdserve.backends.backend import Request
+    from pytest_pdserve.backends.nodes import spare_hosts
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.plan.transfer import all_pairs
     from pytest_pdserve.plan.transfer import named_pairs
@@ -156,7 +159,7 @@ def _measure(
     backend, store = backend_of(system), create_run(project.runs, system.name)
     request = Request(folder=store.folder / backend.name, progress=_progress, job_id=options.job_id)
     with redacting_files(store.folder), backend.acquire(system, request) as allocation:
-        nodes = tuple(host.name for host in allocation.hosts)
+        nodes = tuple(host.name for host in (*allocation.hosts, *spare_hosts(allocation)))
         plan = TransferPlan(
             pairs=named_pairs(options.pair, nodes) if options.pair else all_pairs(nodes),
             backends=backends,

@@ -99,13 +99,18 @@ class GateRun:
 
         Runs are compared within a block and a topology: other blocks have other placements.
         """
+        return self._differences_in(self.own_starts, self.request.components)
+
+    def _differences_in(
+        self, starts: Sequence[GateStart], components: Sequence[str]
+    ) -> Differences:
         groups: dict[tuple[int, str], dict[Side, list[MeasuredRun]]] = {}
-        for start in self.own_starts:
+        for start in starts:
             step = start.step
             sides = groups.setdefault((step.block, step.topology), {"A": [], "B": []})
             sides[step.side] += self._measured_runs(start)
         return merge_differences(
-            find_differences(sides["A"], sides["B"], self.request.components)
+            find_differences(sides["A"], sides["B"], components)
             for sides in groups.values()
             if sides["A"] and sides["B"]
         )
@@ -131,18 +136,21 @@ class GateRun:
                 + (f"; and {len(undeclared) - 3} more" if len(undeclared) > 3 else "")
             )
             return replace(found, step=None, end=GateEnd(verdict=GateVerdict.ERROR, error=error))
-        if found.begins_block and (spent := self._spent(found)):
+        step = found.step
+        if step is None or any(start.step.block == step.block for start in self.own_starts):
+            return found
+        if spent := self._spent(self.block_s(step.block - 1)):
             end = GateEnd(verdict=GateVerdict.NOT_ENOUGH, error=spent)
             return replace(found, step=None, end=end)
         return found
 
-    def _spent(self, found: GateProgress) -> str | None:
-        """Return why the next block does not fit into the budget; None if it does."""
+    def _spent(self, needed_s: float) -> str | None:
+        """Return why the next block does not fit into the budget; None if it does.
+
+        :param needed_s: seconds of the last block.
+        """
         left_s = self.request.budget.left_s(self.held_s, self.state.gpus)
-        if left_s is None:
-            return None
-        needed_s = self.block_s(len(found.blocks) - 1)
-        if left_s > needed_s:
+        if left_s is None or left_s > needed_s:
             return None
         return (
             f"the budget of {self.request.budget.text} does not cover another block: "
@@ -178,13 +186,17 @@ class GateRun:
 
     def _drop_incomplete_block(self, held: StartContext) -> None:
         """Drop an incomplete block that was started on other nodes."""
-        block = len(self.evaluate().blocks)
-        begun = [start for start in self.own_starts if start.step.block == block]
+        found = self.evaluate()
+        swap = None if found.step else self.next_swap(found)
+        step = swap.step if isinstance(swap, SwapStep) else found.step
+        if step is None:
+            return
+        begun = [s for s in self.state.starts if _block_of(s.step) == _block_of(step)]
         nodes = {n for start in begun for record in self.runs[start.folder] for n in record.nodes}
         if gone := nodes - {host.name for host in held.allocation.hosts}:
             self.progress(
-                f"block {block + 1} was begun on {', '.join(sorted(gone))}, which this session "
-                "does not have: it is measured again"
+                f"{step.swap or f'block {step.block + 1}'} was begun on {', '.join(sorted(gone))}, "
+                "which this session does not have: it is measured again"
             )
             kept = tuple(start for start in self.state.starts if start not in begun)
             self.state = replace(self.state, starts=kept)
@@ -195,12 +207,21 @@ class GateRun:
         if not (no_go and self.request.attribute):
             return None
         evidence = found.judgement.evidence if found.judgement else ()
+        spent = self._spent(self._last_block_s())
         return next_swap(
             self.state.starts,
             self.runs,
             components=self.request.components,
             target=attribution_target(evidence, self.own_starts, self.request.cells),
+            undeclared=lambda starts, names: self._differences_in(starts, names).undeclared,
+            spent=f"{spent}; continue with --resume and a larger --budget" if spent else None,
         )
+
+    def _last_block_s(self) -> float:
+        """Return the seconds that the last block took, of the gate itself or with a swap."""
+        starts = self.state.starts
+        last = _block_of(starts[-1].step) if starts else None
+        return sum(start.seconds for start in starts if _block_of(start.step) == last)
 
     def _attribution(
         self, found: GateProgress, sides: Mapping[str, GateSide], held: StartContext
@@ -329,6 +350,11 @@ class GateRun:
     def _write(self) -> None:
         self.state = replace(self.state, held_s=round(self.held_s, 3))
         write_state(self.folder, self.state)
+
+
+def _block_of(step: GateStep) -> tuple[str, int]:
+    """Return what identifies the block of a step, of the gate itself or with a swap."""
+    return step.swap, step.block
 
 
 def _packages_that_differ(a: GateSide, b: GateSide) -> tuple[str, ...]:

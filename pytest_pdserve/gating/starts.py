@@ -190,9 +190,8 @@ def rotation(step: GateStep, side: GateSide) -> int:
 
 def _verified(deployment: Deployment, side: GateSide, folder: Path) -> dict[str, str]:
     """Return the versions of the running processes, which must be those of the stack."""
-    moves_kv = deployment.topology.disaggregated
     servers = [
-        Running(name=s.name, process=s.process, parts=parts_of(s.role, moves_kv=moves_kv))
+        Running(name=s.name, process=s.process, parts=parts_of(s.role, side.system.kv_transfer))
         for s in deployment.servers
         if s.process is not None
     ]

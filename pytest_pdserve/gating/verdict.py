@@ -104,8 +104,8 @@ def _failed_once(starts: Sequence[GateStart]) -> Iterator[str]:
         step = start.step
         if start.outcome is Outcome.OK or step.control:
             continue
-        again = replace(step, attempt=step.attempt + 1)
-        if any(s.step == again and s.outcome is Outcome.OK for s in starts):
+        same_place = (s for s in starts if replace(s.step, attempt=step.attempt) == step)
+        if any(s.outcome is Outcome.OK for s in same_place):
             yield f"{start.folder} of {step.side} failed once, and then worked: {start.why}"
 
 

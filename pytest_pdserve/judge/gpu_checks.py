@@ -24,10 +24,10 @@ def check_gpus(run: Observation) -> Iterator[Finding]:
                 yield note("gpu_throttled", f"{where} was throttled: {_throttled(gpu, reason)}")
         if gpu.others:
             yield note("gpu_shared", f"{where} was also used by {', '.join(gpu.others)}")
-        if gpu.ecc_errors > 0:
+        if (errors := gpu.ecc_errors) is not None and errors > 0:
             yield note(
                 "gpu_errors",
-                f"{where} had {gpu.ecc_errors:g} memory errors that ECC could not correct",
+                f"{where} had {errors:g} memory errors that ECC could not correct",
             )
 
 

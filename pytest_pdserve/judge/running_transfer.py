@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 
+from pytest_pdserve.judge.findings import unproven
+from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.running_transfer import RunningTransfer
 from pytest_pdserve.values.transfer import TransferBackend
 
@@ -30,6 +34,12 @@ def slow_pairs(
         for figure in longest(figures)
         if figure.gb_s < least
     }
+
+
+def check_transfer_speed(run: Observation) -> Iterator[Finding]:
+    """Report that the required rate of KV transfers is not proven for the running instances."""
+    if run.why_speed_unproven:
+        yield unproven("transfer_speed", run.why_speed_unproven)
 
 
 def longest(figures: Sequence[RunningTransfer]) -> tuple[RunningTransfer, ...]:

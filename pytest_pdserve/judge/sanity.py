@@ -14,6 +14,7 @@ from pytest_pdserve.judge.client_offset import check_client_offset
 from pytest_pdserve.judge.fabric_checks import check_fabric
 from pytest_pdserve.judge.figure_checks import check_figures
 from pytest_pdserve.judge.gpu_checks import check_gpus
+from pytest_pdserve.judge.running_transfer import check_transfer_speed
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.extensions import CHECKS_GROUP
 from pytest_pdserve.values.extensions import load_extensions
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     servers.check_foreign_requests,
     servers.check_preemptions,
     servers.check_transfers,
+    check_transfer_speed,
     servers.check_prefilled_again,
     servers.check_bytes,
     servers.check_prefix_cache,

@@ -125,7 +125,28 @@ def node_lines(slow: Mapping[Pair, bool]) -> Iterator[str]:
     """Yield a sentence for each node that is the probable cause of slow pairs."""
     for node in slow_nodes(slow):
         pairs = [pair for pair in slow if node in _nodes(pair)]
-        yield f"{node} is slow in all of its {_count(len(pairs), 'pair')} that were measured"
+        yield f"{node} is {_slow_everywhere(len(pairs))}"
+
+
+def slow_node_text(measured: Sequence[PairFigures], floor_gb_s: float, *, source: str) -> str:
+    """Return why a node is excluded, as a clause with the figures of all of its pairs.
+
+    :param source: setting that requires *floor_gb_s*.
+    """
+    figures = ", ".join(
+        f"{one.pair} {figure.median_ms:.2f} ms ({figure.gb_s:.3g} GB/s)"
+        for one in measured
+        for figure in one.figures
+    )
+    pairs = len({one.pair for one in measured})
+    return (
+        f"{_slow_everywhere(pairs)} by {measured[0].transport}: {figures}; expected at least "
+        f"{floor_gb_s:g} GB/s ({source})"
+    )
+
+
+def _slow_everywhere(pairs: int) -> str:
+    return f"slow in all of its {_count(pairs, 'pair')} that were measured"
 
 
 def _nodes(pair: Pair) -> tuple[str, str]:

@@ -17,14 +17,15 @@ from pytest_pdserve.values.phases import SessionTimes
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.workload import Workload
 
-START_S = 180.0
-"""Default seconds of a start of servers, with warm-up and stop."""
+START_S = 150.0
+"""Default seconds of a start of servers, with warm-up and stop; 77 to 146 were measured on H200."""
 RUN_S = 5.0
 """Default seconds of a run without its load: warm-up, client, counters."""
-GPU_TOK_S, CPU_TOK_S = 10_000.0, 50.0
+GPU_TOK_S, CPU_TOK_S = 15_000.0, 50.0
 """Default tokens/s of prompt and output of a GPU, and of a CPU slot.
 
-Two H200 reached 37,000 to 60,000 each with DeepSeek-V2-Lite's shape; larger models are slower.
+Sessions of several topologies of DeepSeek-V2-Lite's shape reached 16,000 to 24,000 on each of four
+H200, 1P3D alone 13,500; larger models are slower.
 """
 DEFAULTS = (
     f"defaults: {START_S:.0f} s a start, {RUN_S:.0f} s a run without its load, "

@@ -104,6 +104,13 @@ def size_on(system: System, topology: str) -> Size | None:
     return placed.size
 
 
+def nodes_needed(topology: Topology, system: System) -> int:
+    """Return how many nodes *topology* needs: an aggregated one uses all of the system."""
+    if not topology.disaggregated:
+        return system.cluster.nodes
+    return topology.groups * topology.per_group
+
+
 T = TypeVar("T")
 
 

@@ -18,6 +18,7 @@ from pytest_pdserve.values.model import KvShape
 from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.roles import kv_sources
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.transfer import Memory
 from pytest_pdserve.values.transfer import Pair
 from pytest_pdserve.values.transfer import TransferBackend
@@ -59,13 +60,16 @@ def preflight_case(system: System, *, prompts: bool) -> TransferCase:
     return TransferCase(mib=max(system.transfer.sizes_mib))
 
 
-def shape_of(case: TransferCase, system: System, kv: KvShape | None) -> TransferShape:
+def shape_of(
+    case: TransferCase, system: System, kv: KvShape | None, *, topology: Topology | None = None
+) -> TransferShape:
     """Return the shape of one transfer between two tensor-parallel ranks.
 
     A prompt has a descriptor for each region of each block, as in vLLM's NIXL connector; a size
     has one descriptor.
 
     :param kv: KV cache of the model; None if not known.
+    :param topology: whose ranks; None for topologies without a ``-tp`` suffix.
     :raises ConfigError: if *case* is a prompt and *kv* is None.
     """
     if case.prompt_tokens is None:
@@ -78,7 +82,7 @@ def shape_of(case: TransferCase, system: System, kv: KvShape | None) -> Transfer
         )
     else:
         block = block_size(system, kv)
-        ranks = 1 if kv.shared_by_ranks else tensor_parallel(system)
+        ranks = 1 if kv.shared_by_ranks else tensor_parallel(system, topology)
         count = math.ceil(case.prompt_tokens / block) * kv.regions
         size = max(block * kv.bytes_per_token // kv.regions // ranks, 1)
     return TransferShape(
@@ -99,9 +103,14 @@ def block_size(system: System, kv: KvShape) -> int:
     return _LATENT_CPU_BLOCK if kv.shared_by_ranks else _CPU_BLOCK
 
 
-def tensor_parallel(system: System) -> int:
-    """Return the GPUs per engine for topologies without a ``-tp`` suffix."""
-    return system.tensor_parallel or system.cluster.gpus_per_node
+def tensor_parallel(system: System, topology: Topology | None = None) -> int:
+    """Return the GPUs per engine of *topology*; None is any without a ``-tp`` suffix.
+
+    Where its roles differ, it is the larger number: vLLM's NIXL connector then reads the pieces
+    that a rank of the larger engine holds.
+    """
+    default = system.tensor_parallel or system.cluster.gpus_per_node
+    return max(part.tp or default for part in topology.parts) if topology else default
 
 
 def memory_of(system: System) -> Memory | None:
@@ -139,6 +148,24 @@ def named_pairs(texts: Sequence[str], nodes: Sequence[str]) -> tuple[Pair, ...]:
             )
         pairs |= dict.fromkeys(all_pairs([name for name in two if name is not None]))
     return tuple(pairs)
+
+
+def check_positions(texts: Sequence[str], system: System) -> None:
+    """Raise if a text of ``--pair A,B`` cannot name two nodes of *system*.
+
+    Names are checked once the nodes are known, by :func:`named_pairs`.
+
+    :raises ConfigError: if it has not two parts, or a position is too large.
+    """
+    count = system.cluster.held_nodes
+    for text in texts:
+        words = [word.strip() for word in text.split(",")]
+        large = [word for word in words if word.isdecimal() and int(word[:9]) >= count]
+        if len(words) != 2 or words[0] == words[1] or large:
+            raise ConfigError(
+                f"--pair {text!r:.80}: expected two of the {count} nodes of system "
+                f"{system.name!r}, by name or by position from 0 to {count - 1}, e.g. --pair 0,1"
+            )
 
 
 def _node(word: str, nodes: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ from pytest_pdserve.plugin.ordering import Key
 from pytest_pdserve.plugin.ordering import judges_other_tests
 from pytest_pdserve.plugin.ordering import key_of
 from pytest_pdserve.plugin.ordering import topology_of
-from pytest_pdserve.plugin.putting_off import times_key
+from pytest_pdserve.plugin.postponing import times_key
 
 if TYPE_CHECKING:
     from pytest_pdserve.session.session import Session

@@ -18,9 +18,9 @@ from pytest_pdserve.plugin.forecast import report_forecast
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
+from pytest_pdserve.plugin.postponing import suspicion_key
+from pytest_pdserve.plugin.postponing import times_key
 from pytest_pdserve.plugin.progress import progress_to
-from pytest_pdserve.plugin.putting_off import suspicion_key
-from pytest_pdserve.plugin.putting_off import times_key
 from pytest_pdserve.plugin.servers import starter
 from pytest_pdserve.plugin.servers import stop_shared
 from pytest_pdserve.plugin.transfers import _pdserve_transfers as _pdserve_transfers

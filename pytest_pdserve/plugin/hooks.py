@@ -46,7 +46,7 @@ from pytest_pdserve.plugin.ordering import is_last
 from pytest_pdserve.plugin.ordering import topology_of
 from pytest_pdserve.plugin.other_plugins import ONE_PROCESS
 from pytest_pdserve.plugin.other_plugins import OtherPlugins
-from pytest_pdserve.plugin.putting_off import run_or_postpone
+from pytest_pdserve.plugin.postponing import run_or_postpone
 from pytest_pdserve.plugin.reporting import make_report
 from pytest_pdserve.plugin.reporting import replace_earlier_report
 from pytest_pdserve.plugin.reporting import report_key
@@ -341,7 +341,9 @@ def _notes(config: pytest.Config, session: Session | None) -> list[str]:
         return []
     from pytest_pdserve.plugin.claims import unknown_names
 
-    lines = [*unknown_names(config, session), *late_lines(session)]
+    excluded = session.provenance.cluster.get("excluded") or {}
+    lines = [f"{node} was excluded from this session: {why}" for node, why in excluded.items()]
+    lines += [*unknown_names(config, session), *late_lines(session)]
     if vanished := unmeasured_cells(config, session):
         cells = ", ".join(" ".join(key) for key in vanished)
         lines.append(f"cells of the baseline that no test measures any more: {cells}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_pdserve.serving.running_transfers import BareFigures
     from pytest_pdserve.serving.shared import SharedEngines
     from pytest_pdserve.session.session import Session
+    from pytest_pdserve.transfer.preflight import Preflight
     from pytest_pdserve.values.system import System
     from pytest_pdserve.values.topology import Topology
     from pytest_pdserve.values.transfer import TransferBaseline
@@ -42,7 +44,7 @@ def starter(
 
     @contextlib.contextmanager
     def start(number: int) -> Iterator[Servers]:
-        stop_shared(session, but=shared)
+        _make_room(topology, session, shared)
         bare = _check_pairs(topology, session, allocation, shared, number)
         deploying = _deploying(topology, session, allocation, bench, shared, number)
         if bench is not None:
@@ -67,6 +69,13 @@ def starter(
     return start
 
 
+def _make_room(topology: Topology, session: Session, shared: SharedEngines | None) -> None:
+    """Stop shared instances that *topology* cannot use, since they hold the memory."""
+    stop_shared(session, but=shared)
+    if shared is not None:
+        shared.make_room(topology)
+
+
 def _check_pairs(
     topology: Topology,
     session: Session,
@@ -74,39 +83,51 @@ def _check_pairs(
     shared: SharedEngines | None,
     number: int,
 ) -> BareFigures | None:
-    """Measure the pairs that a topology will use before a model loads, if requested.
+    """Measure the pairs of nodes before a model loads, of all topologies that share instances.
 
     :returns: figures of NIXL without a model; None if the system requires no speed, or the topology
         moves no KV cache.
     :raises TransferError: with the pairs and nodes that are too slow.
     """
-    if not _requires_speed(topology, session.system):
+    topologies = (topology,) if shared is None else shared.topologies
+    if not any(_requires_speed(each, session.system) for each in topologies):
         return None
     from pytest_pdserve.transfer.bare import bare_figures
     from pytest_pdserve.transfer.preflight import Preflight
 
-    rotation = session.rotation(number if shared is None else shared.next_start)
+    may_measure = shared is None or not shared.are_up
     with session.phases.of("start"):
         preflight = Preflight(
             allocation=allocation,
             system=session.system,
+            topologies=topologies,
+            rotation=session.rotation(number if shared is None else shared.next_start),
             baseline=_baseline(session),
+            checked=session.checked_pairs,
             store=session.store,
             fingerprint=session.provenance.fingerprint,
             progress=session.progress,
         )
-        topologies = (topology,) if shared is None else shared.topologies
-        may_measure = shared is None or not shared.are_up
-        if number == 0 and session.system.transfer.preflight and may_measure:
-            for each in topologies:
-                preflight.check(each, rotation=rotation)
-        return bare_figures(
-            preflight,
-            topologies,
-            versions=session.provenance.versions,
-            rotation=rotation,
-            may_measure=may_measure,
+        if session.system.transfer.preflight:
+            _preflight(preflight, topology, session, may_measure=may_measure)
+        figures = bare_figures(
+            preflight, versions=session.provenance.versions, may_measure=may_measure
         )
+    return figures if topology.disaggregated else None
+
+
+def _preflight(
+    preflight: Preflight, topology: Topology, session: Session, *, may_measure: bool
+) -> None:
+    """Check pairs; nodes that are excluded are then in the session's records and summary."""
+    try:
+        if may_measure:
+            preflight.check()
+    finally:
+        cluster = preflight.allocation.describe()
+        session.provenance = replace(session.provenance, cluster=cluster)
+        session.session_judge.provenance = session.provenance
+    preflight.require(topology)
 
 
 def _requires_speed(topology: Topology, system: System) -> bool:

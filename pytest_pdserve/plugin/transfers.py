@@ -94,9 +94,13 @@ class TransferMeasurement:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[TransferMeasurement]:
-    """Start NIXL agents on all nodes of the session, for every case of the system."""
+    """Start NIXL agents on all nodes of the session, for every case of the system.
+
+    They end with the module's tests, so that they do not run beside the loads of other suites.
+    """
+    from pytest_pdserve.backends.nodes import spare_hosts
     from pytest_pdserve.backends.registry import backend_of
     from pytest_pdserve.plan.transfer import all_pairs
     from pytest_pdserve.plan.transfer import transfer_backends
@@ -104,6 +108,7 @@ def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[TransferMeasu
     from pytest_pdserve.results.transfer import load_transfer_baseline
     from pytest_pdserve.transfer.measuring import TransferPlan
     from pytest_pdserve.transfer.measuring import check_transfers
+    from pytest_pdserve.transfer.measuring import new_label
     from pytest_pdserve.transfer.measuring import running_agents
     from pytest_pdserve.transfer.measuring import shapes_of
 
@@ -114,7 +119,7 @@ def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[TransferMeasu
         system, project = session.system, session.settings.project
         progress = progress_to(request.config, system.name)
         plan = TransferPlan(
-            pairs=all_pairs([host.name for host in allocation.hosts]),
+            pairs=all_pairs([host.name for host in (*allocation.hosts, *spare_hosts(allocation))]),
             backends=transfer_backends(system),
             shapes=shapes_of(system, transfer_cases(system), progress=progress),
             repeats=system.transfer.repeats,
@@ -123,8 +128,10 @@ def _pdserve_transfers(request: pytest.FixtureRequest) -> Iterator[TransferMeasu
             system, project.rootdir, session.provenance.fingerprint, session.state
         )
         backend_of(system).check(system)
+        folder = session.store.folder
+        label = new_label("agents", folder)
         starting = running_agents(
-            allocation, system, plan, folder=session.store.folder, progress=progress
+            allocation, system, plan, folder=folder, progress=progress, label=label
         )
         with session.phases.entered("start", starting) as agents:
             yield TransferMeasurement(session=session, plan=plan, agents=agents, baseline=baseline)

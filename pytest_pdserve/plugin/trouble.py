@@ -18,8 +18,8 @@ import pytest
 
 from pytest_pdserve.plugin.options import settings_of
 from pytest_pdserve.plugin.ordering import topology_of
+from pytest_pdserve.plugin.postponing import times_key
 from pytest_pdserve.plugin.progress import progress_to
-from pytest_pdserve.plugin.putting_off import times_key
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import ClientUnusableError
 from pytest_pdserve.values.errors import ConfigError
@@ -156,10 +156,10 @@ class Troubles:
         looks_back = "pdserve_judge_topology" in names
         uses_servers = "_pdserve_restartable" in names and not looks_back
         first_error = self.topologies.get(topology.id) if topology and uses_servers else None
-        put_off = item.stash.get(times_key, 0) > 0
-        return (
-            None if first_error is not None and first_error.servers_up and put_off else first_error
-        )
+        was_postponed = item.stash.get(times_key, 0) > 0
+        if first_error is not None and first_error.servers_up and was_postponed:
+            return None
+        return first_error
 
     def pointer(self, topologies: Iterable[str]) -> str:
         """Return the tests with the first errors of *topologies*, in parentheses; empty without."""

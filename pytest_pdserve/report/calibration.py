@@ -55,10 +55,17 @@ def calibration_lines(found: Calibration, series: Series, system: System | None)
 
 def nothing_known(found: Calibration, system: System | None) -> str:
     """Return a sentence on a series that has too few starts of every cell."""
+    best = max(found.cell_starts, key=lambda load: found.cell_starts[load])
     return (
-        f"{found.source}: {found.runs} runs on {found.starts} starts, expected at least "
-        f"{MIN_STARTS} starts of a cell; {_how(found.few_starts, system)}"
+        f"{found.source}: the best-measured cell, {_load_text(best)}, has "
+        f"{_count(found.cell_starts[best], 'start')}, expected at least {MIN_STARTS} (in all "
+        f"{_count(found.runs, 'run')} of {_count(len(found.cell_starts), 'cell')} on "
+        f"{_count(found.starts, 'start')} of servers); {_how(found.few_starts, system)}"
     )
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _section(title: str, lines: Iterator[str]) -> list[str]:
@@ -236,8 +243,8 @@ def _how(loads: Sequence[CellLoad], system: System | None) -> str:
     command = f"pytest suites/sweep --system {name} --topology {topologies}"
     more = f"--pdserve-repeats {_RUNS} --pdserve-no-record"
     return (
-        f"measure them with {command} --pdserve-first-runs {_STARTS} {more}; where the cells have "
-        f"a baseline, a session makes one start: on {_STARTS} nights, {command} {more}"
+        f"measure the cells with {command} --pdserve-first-runs {_STARTS} {more}; where the cells "
+        f"have a baseline, a session makes one start: on {_STARTS} nights, {command} {more}"
     )
 
 

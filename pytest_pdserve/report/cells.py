@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 
+from pytest_pdserve.report.findings import merged
 from pytest_pdserve.report.names import short_names
 from pytest_pdserve.report.table import text_table
 from pytest_pdserve.session.cell import Cell
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.metrics import Metric
+from pytest_pdserve.values.report import FindingReport
 
 _MAX_NAMES = 5
 """Cells that a finding names."""
@@ -44,20 +46,25 @@ def _heading(metric: Metric) -> str:
 
 
 def finding_lines(cells: Iterable[Cell], *, severities: Sequence[str]) -> list[str]:
-    """Return the findings of cells, each sentence once, with the cells that have it.
+    """Return the findings of cells, each kind once, with the cells that have it.
 
     :param severities: of the findings that are returned.
     """
     cells = tuple(cells)
-    places: dict[str, list[str]] = {}
     names = short_names([cell.workload for cell in cells])
-    for cell in cells:
-        for record in cell.records:
-            for finding in record.findings:
-                if finding.severity in severities:
-                    where = f"{cell.topology} {names.of(cell.workload)}"
-                    places.setdefault(f"{finding.severity}: {finding.message}", []).append(where)
-    return [f"{text} [{_places(list(dict.fromkeys(where)))}]" for text, where in places.items()]
+    findings = (
+        FindingReport(
+            severity=finding.severity,
+            check=finding.check,
+            message=finding.message,
+            cells=(f"{cell.topology} {names.of(cell.workload)}",),
+        )
+        for cell in cells
+        for record in cell.records
+        for finding in record.findings
+        if finding.severity in severities
+    )
+    return [f"{each.severity}: {each.message} [{_places(each.cells)}]" for each in merged(findings)]
 
 
 def _places(names: Sequence[str]) -> str:

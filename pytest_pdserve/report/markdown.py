@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_pdserve.judge.wording import number
 from pytest_pdserve.judge.wording import percent
+from pytest_pdserve.report.findings import merged
 from pytest_pdserve.report.formats.markdown_text import escaped
 from pytest_pdserve.report.phases import phase_line
 from pytest_pdserve.values.metrics import METRICS
@@ -117,8 +118,9 @@ def _sections(report: Report) -> Iterator[Section]:
     yield Section(title=title, share=0.05, items=report.not_judged, lines_of=_reason)
     title = f"Cells of the baseline that were not measured: {len(report.not_measured)}"
     yield Section(title=title, share=0.02, items=report.not_measured, lines_of=_line)
-    title = f"What the checks say: {len(report.findings)}"
-    yield Section(title=title, share=0.05, items=report.findings, lines_of=_finding)
+    findings = merged(report.findings)
+    title = f"What the checks say: {len(findings)}"
+    yield Section(title=title, share=0.05, items=findings, lines_of=_finding)
     about = [*_about(report)]
     yield Section(title="Time, versions and baseline", share=0.05, items=about, lines_of=_line)
 

@@ -50,6 +50,7 @@ def stored_series(selection: Selection, source: str) -> Series:
 
 def _stored_runs(session: StoredSession) -> Iterator[CalibrationRun]:
     cells: dict[tuple[str, str], list[Record]] = {}
+    shared: dict[_SharedStart, str] = {}
     for record in session.records:
         if not record.invalid:
             cells.setdefault((record.topology, record.workload.id), []).append(record)
@@ -63,17 +64,36 @@ def _stored_runs(session: StoredSession) -> Iterator[CalibrationRun]:
                 }
                 prompts = record.workload.num_prompts
                 if values and isinstance(prompts, int):
-                    of = f"unknown {number}" if record.start is None else record.start
                     yield CalibrationRun(
                         topology=record.topology,
                         workload=record.workload,
                         prompts=prompts,
-                        start=f"{session.run_id} {record.topology} {of}",
+                        start=f"{session.run_id} {_start_name(record, number, shared)}",
                         night=session.night,
                         order=order,
                         values=values,
                         load_s=record.timings_s.get("bench"),
                     )
+
+
+_SharedStart = tuple[int, tuple[tuple[str, tuple[str, ...]], ...]]
+"""Number of a start of shared instances, then node and arguments of each: several groups of
+topologies may have a start of the same number, with other instances."""
+
+
+def _start_name(record: Record, number: int, shared: dict[_SharedStart, str]) -> str:
+    """Return the name of the start of a run's servers, the same for topologies that share it.
+
+    :param number: number of the start among those of the cell, for a start that is not known.
+    :param shared: names of shared starts so far.
+    """
+    of = f"unknown {number}" if record.start is None else record.start
+    name = f"{record.topology} {of}"
+    if record.shared_start is None:
+        return name
+    instances = record.processes[: len(record.nodes)]  # one on each node
+    commands = tuple((each.node, each.argv) for each in instances)
+    return shared.setdefault((record.shared_start, commands), name)
 
 
 def load_series(path: Path) -> Series:

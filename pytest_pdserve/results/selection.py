@@ -232,10 +232,14 @@ def find_session(runs: Path, system: System, run_id: str | None) -> StoredSessio
 
 
 def find_night(runs: Path, system: System, run_ids: Sequence[str]) -> StoredSession:
-    """Return several sessions of one night as one; of several with the same cell the first counts.
+    """Return stored sessions of one night as one; of several with the same cell the first counts.
 
-    :raises ConfigError: as :func:`select`, or if they are of several nights.
+    :param run_ids: names of their folders; empty for the newest session alone.
+    :raises ConfigError: as :func:`find_session` and :func:`select`, or if they are of several
+        nights.
     """
+    if len(run_ids) < 2:
+        return find_session(runs, system, next(iter(run_ids), None))
     nights = select(runs, system, run_ids).one_per_night().sessions
     if len(nights) > 1:
         found = ", ".join(each.night for each in nights)

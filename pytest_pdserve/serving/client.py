@@ -171,7 +171,7 @@ class CommandClient:
     def run(self, load: Load, watch: Watch) -> ClientRun:
         """Run the command and return its result; see :meth:`BenchClient.run`."""
         if self.version is None and self.kind in CLIENTS_OF_VLLM and load.system.bench.python:
-            self.version = self._ask_version(load, load.system.bench.python)
+            self.version = self._ask_version(load, load.system.bench.python, watch)
         command = load.command(self.kind, self.allocation.client_node)
         if self.kind in CLIENTS_OF_VLLM:
             (command,) = self.allocation.containment.wrap([command])
@@ -191,8 +191,11 @@ class CommandClient:
             raise ClientError(f"{command.name} {exit_text(code)}; {failure_text(load.log)}")
         return finished_run(load, process.command, process, used, began=began)
 
-    def _ask_version(self, load: Load, python: str) -> str | None:
-        """Return the version of vLLM in the environment of *python*; None if it is unknown."""
+    def _ask_version(self, load: Load, python: str, watch: Watch) -> str | None:
+        """Return the version of vLLM in the environment of *python*; None if it is unknown.
+
+        :raises LaunchError: if a server ends meanwhile.
+        """
         script = load.result.with_name("client-versions.py")
         script.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(str(versions.__file__), script)
@@ -204,9 +207,11 @@ class CommandClient:
                 python,
                 start=self.allocation.start,
                 stop=self.allocation.stop,
+                check=watch.check_servers,
                 progress=lambda _: None,
             )
-        except LaunchError:  # the command fails too, and its log shows the cause
+        except LaunchError:  # of a server, or of the script: then the command's log has the cause
+            watch.check_servers()
             return None
         return versions_found.get("vllm")
 

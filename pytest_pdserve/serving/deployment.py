@@ -95,6 +95,8 @@ class Deployment:
     """Number of the start of instances shared with other topologies, from 0; None if not shared."""
     transfers: tuple[RunningTransfer, ...] = ()
     """Measured transfers between its pairs, one at a time; empty if that was not measured."""
+    why_speed_unproven: str = ""
+    """As in :attr:`.observation.Observation.why_speed_unproven`."""
     served_model: str | None = None
     """Name of the model in requests; None for its path."""
     foreign_tokenizer: str | None = None

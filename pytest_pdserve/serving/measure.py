@@ -275,6 +275,7 @@ def _observation(deployment: Served, workload: Workload, ran: _Run) -> Observati
         client_node=ran.client.node_load,
         gpus=ran.gpus,
         fabric=ran.fabric,
+        why_speed_unproven=deployment.why_speed_unproven,
         vocabulary=load_vocabulary(system.model.path),
         foreign_tokenizer=deployment.foreign_tokenizer,
         earlier_requests=0.0 if ran.reset else _earlier(deployment, ran),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 
 import httpx
 
@@ -53,6 +54,8 @@ class RunningPairs:
     """Vocabulary size of the model."""
     progress: Progress
     """Receives progress messages."""
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    """Reason by decode instance that does not count its transfers."""
 
     def measure(
         self,
@@ -65,20 +68,19 @@ class RunningPairs:
 
         :param bare: figures of transfers without a model.
         :param only: decode and prefill instances to measure; None for all.
-        :returns: nothing for a decode instance that does not count its transfers; the reason is a
-            progress message.
+        :returns: nothing for a decode instance that does not count its transfers; the reason is in
+            :attr:`unmeasured`.
         :raises PathError: if a request fails, or one that should be counted is not.
         """
         measured: list[RunningTransfer] = []
-        silent: set[str] = set()
         for prefill, decode in self._pairs():
             names = decode[0].name, prefill[0].name
-            if (only is not None and names not in only) or decode[0].name in silent:
+            if (only is not None and names not in only) or names[0] in self.unmeasured:
                 continue
             self.progress(f"measuring transfers: {names[0]} <- {names[1]}")
             counters = scrape(self.client, str(decode[0].url))
             if why := why_not_shown("kv_transfers", decode[0], counters, self.client):
-                silent.add(decode[0].name)
+                self.unmeasured[names[0]] = why
                 self.progress(f"transfers not measured: {why}")
                 continue
             measured += [self._measure(prefill, decode, length, bare) for length in lengths]

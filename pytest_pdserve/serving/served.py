@@ -36,6 +36,7 @@ class Served(Protocol):
     timings_s: dict[str, float]
     shared_start: int | None
     transfers: tuple[RunningTransfer, ...]
+    why_speed_unproven: str
     foreign_tokenizer: str | None
 
     @property

@@ -76,8 +76,7 @@ class SharedEngines:
         :raises PdserveError: as :func:`.stand_up.stand_up`; if the instances could not be started,
             the same error for each topology.
         """
-        if topology.id in self._used or self._lost:
-            self.stop()
+        self.make_room(topology)
         if self._trouble is not None:
             raise self._trouble
         started = self._up is None
@@ -95,6 +94,14 @@ class SharedEngines:
             if started:
                 deployment.timings_s["ready"] = engines.ready_s
             yield deployment
+
+    def make_room(self, topology: Topology) -> None:
+        """Stop the instances if *topology* needs a new start of them.
+
+        :raises PdserveError: if they cannot be stopped.
+        """
+        if topology.id in self._used or self._lost:
+            self.stop()
 
     @property
     def are_up(self) -> bool:

@@ -6,17 +6,17 @@ import functools
 import itertools
 from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.judge.verdict import Verdict
+from pytest_pdserve.serving.greedy_texts import GapOf
+from pytest_pdserve.serving.greedy_texts import GreedyTexts
+from pytest_pdserve.serving.greedy_texts import WrongText
+from pytest_pdserve.serving.greedy_texts import ask_gap
+from pytest_pdserve.serving.greedy_texts import compare_texts
 from pytest_pdserve.serving.model import has_random_weights
-from pytest_pdserve.serving.near_ties import LIKELIEST
-from pytest_pdserve.serving.near_ties import NEAR_TIE
-from pytest_pdserve.serving.near_ties import common_start
-from pytest_pdserve.serving.near_ties import logprob_gap
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 from pytest_pdserve.values.counters import counted_per_rank
@@ -27,7 +27,6 @@ from pytest_pdserve.values.roles import kv_sources
 if TYPE_CHECKING:
     from pytest_pdserve.serving.deployment import Deployment
 
-GapOf = Callable[["Greedy"], float | None]
 Judge = Callable[["Deployment"], Verdict]
 
 TOKENS = 24
@@ -109,28 +108,12 @@ def _as_expected(name: str, counted: float, expected: int, servers: Sequence[Ser
     return counted_per_rank(counted, expected, ranks) if expected else counted == expected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Greedy:
-    """Greedy texts of one prompt."""
-
-    prompt: str
-    """Prompt."""
-    single_instance: str
-    """Text of one instance that does prefill and decode itself."""
-    again: str
-    """Second text of the same instance, to see whether it repeats itself."""
-    through: str
-    """Text of the topology, through its router."""
-
-
 @_with_heartbeat
 def judge_parity(deployment: Deployment) -> Verdict:
     """Judge whether greedy tokens of the topology are those of a single instance.
 
-    A text may diverge at a token that the instance finds nearly as likely as its own
-    (:data:`.NEAR_TIE`), and may differ if the instance does not repeat its own text, because
-    floating-point sums depend on their order.
-    The verdict is NOT JUDGED if prompts share a text, or if every text differs and is excused.
+    A text may differ for the reasons of :func:`.compare_texts`. The verdict is NOT JUDGED if
+    prompts share a text, or if every text differs and is excused.
     """
     subject = f"greedy tokens of {deployment.topology.id}"
     if not deployment.instances:
@@ -142,76 +125,56 @@ def judge_parity(deployment: Deployment) -> Verdict:
     server, ask = deployment.instances[-1], deployment.completions.text
     alone = str(server.url)
     texts = [
-        Greedy(
+        GreedyTexts(
             prompt=prompt,
             # Salted, so that no request hits the prefix cache of another.
-            single_instance=ask(alone, prompt, tokens=TOKENS, cache_salt="alone"),
+            alone=ask(alone, prompt, tokens=TOKENS, cache_salt="alone"),
             again=ask(alone, prompt, tokens=TOKENS, cache_salt="again"),
             through=ask(deployment.url, prompt, tokens=TOKENS, cache_salt="through"),
         )
         for prompt in long_prompts()
     ]
-    return parity_of(texts, subject, lambda text: _gap(deployment, server, text))
+    return parity_of(texts, subject, lambda each: ask_gap(deployment.completions, alone, each))
 
 
-def parity_of(texts: Sequence[Greedy], subject: str, gap: GapOf) -> Verdict:
-    """Return the verdict on greedy texts of a topology and of a single instance.
-
-    :param gap: returns the gap in nats between the topology's token and the instance's own where
-        texts diverge; None if the server does not report it.
-    """
-    if len({each.single_instance for each in texts}) == 1:
+def parity_of(texts: Sequence[GreedyTexts], subject: str, gap: GapOf) -> Verdict:
+    """Return the verdict on greedy texts of a topology and of a single instance."""
+    if len({each.alone for each in texts}) == 1:
         why = (
             f"{len(texts)} different prompts have the same greedy text "
-            f"({texts[0].single_instance[:40]!r}): with these weights a wrong one would not show"
+            f"({texts[0].alone[:40]!r}): with these weights a wrong one would not show"
         )
         return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,))
-    misses, excused = [], []
-    for each in texts:
-        if each.through == each.single_instance:
-            continue
-        nats = gap(each)
-        if nats is not None and nats <= NEAR_TIE:
-            excused.append(f"a token {nats:.3f} nats less likely than the instance's own")
-        elif each.again != each.single_instance:
-            excused.append("the single instance does not repeat its text either")
-        else:
-            misses.append(_difference(each, nats))
+    excused, wrong = compare_texts(texts, gap)
+    misses = tuple(_difference(each) for each in wrong)
     evidence = (("excused", "; ".join(excused)),) if excused else ()
     status = Status.FAIL if misses else Status.PASS
     if not misses and (why := _inconclusive(texts)):
         return Verdict(status=Status.NOT_JUDGED, subject=subject, misses=(why,), evidence=evidence)
-    return Verdict(status=status, subject=subject, misses=tuple(misses), evidence=evidence)
+    return Verdict(status=status, subject=subject, misses=misses, evidence=evidence)
 
 
-def _inconclusive(texts: Sequence[Greedy]) -> str:
+def _inconclusive(texts: Sequence[GreedyTexts]) -> str:
     """Return why texts do not prove parity, although none is wrong; empty if they do."""
-    different = len({each.single_instance for each in texts})
+    different = len({each.alone for each in texts})
     if different < len(texts):
         return (
             f"{len(texts)} different prompts have {different} greedy texts: a wrong KV cache could "
             "give the right text"
         )
-    if all(each.through != each.single_instance for each in texts):
+    if not any(each.right for each in texts):
         return f"all {len(texts)} greedy texts differ, each within an accepted reason"
     return ""
 
 
-def _difference(each: Greedy, gap: float | None) -> str:
-    begin = common_start(each.single_instance, each.through)
+def _difference(wrong: WrongText) -> str:
+    same, through, alone = wrong.texts.parting
     likelihood = "its log-probability of the topology's next token is unknown"
-    if gap is not None:
-        likelihood = f"it finds the topology's next token {gap:.2f} nats less likely than its own"
+    if wrong.gap is not None:
+        likelihood = (
+            f"it finds the topology's next token {wrong.gap:.2f} nats less likely than its own"
+        )
     return (
-        f"texts differ after {begin[-40:]!r}: through the topology {each.through[len(begin) :]!r}, "
-        f"by one instance {each.single_instance[len(begin) :]!r} ({likelihood})"
+        f"texts differ after {same[-40:]!r}: through the topology {through!r}, by one instance "
+        f"{alone!r} ({likelihood})"
     )
-
-
-def _gap(deployment: Deployment, server: Server, each: Greedy) -> float | None:
-    """Return the gap in nats between the topology's token and the instance's where they diverge."""
-    same = common_start(each.single_instance, each.through)
-    answer = deployment.completions.ask(
-        str(server.url), each.prompt + same, tokens=1, logprobs=LIKELIEST
-    )
-    return logprob_gap(answer, each.through[len(same) :])

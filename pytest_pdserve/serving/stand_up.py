@@ -19,6 +19,7 @@ from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.heartbeat import Heartbeat
+from pytest_pdserve.backends.nodes import check_complete
 from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.launch import Launch
@@ -172,6 +173,7 @@ def _start_servers(
     rotation: int = 0,
 ) -> Iterator[Deployment]:
     """Start servers and wait for them; stop all on exit."""
+    check_complete(allocation, topology, system)
     with starting(allocation, system, bench, logs=logs, progress=progress) as launcher:
         with diagnosing_nodes(allocation, progress):
             hosts = rotated(allocation.hosts, rotation)

@@ -68,7 +68,7 @@ def forecast_session(
         past_sessions(runs, system.name),
         client_kind=backend.client_kind(system),
         gpus=cluster.nodes * cluster.gpus_per_node,
-        held=held_by(system, nodes=cluster.nodes if backend.starts_servers else 0),
+        held=held_by(system, nodes=cluster.held_nodes if backend.starts_servers else 0),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.nodes import spare_hosts
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.serving.restartable import Servers
@@ -203,7 +204,8 @@ def _held(system: System, allocation: Allocation) -> Held:
     if allocation.endpoint is not None:
         return Held()
     has_gpus = "gpu" in allocation.describe_nodes()
-    return held_by(system, nodes=len(allocation.hosts), has_gpus=has_gpus or None)
+    nodes = len(allocation.hosts) + len(spare_hosts(allocation))
+    return held_by(system, nodes=nodes, has_gpus=has_gpus or None)
 
 
 def held_by(system: System, *, nodes: int, has_gpus: bool | None = None) -> Held:

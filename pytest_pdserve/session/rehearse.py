@@ -22,10 +22,9 @@ from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.serving.client import BenchClient
+from pytest_pdserve.serving.greedy_texts import GreedyTexts
+from pytest_pdserve.serving.greedy_texts import ask_gap
 from pytest_pdserve.serving.model import has_random_weights
-from pytest_pdserve.serving.near_ties import LIKELIEST
-from pytest_pdserve.serving.near_ties import common_start
-from pytest_pdserve.serving.near_ties import logprob_gap
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.serving.smoke import TOKENS
 from pytest_pdserve.serving.smoke import long_prompts
@@ -34,7 +33,6 @@ from pytest_pdserve.serving.stand_up import complete_deployment
 from pytest_pdserve.serving.stand_up import servers_of
 from pytest_pdserve.serving.stand_up import starting
 from pytest_pdserve.session.rehearse_outcome import Judged
-from pytest_pdserve.session.rehearse_outcome import Texts
 from pytest_pdserve.session.rehearse_outcome import judge_error
 from pytest_pdserve.session.rehearse_outcome import judge_texts
 from pytest_pdserve.session.rehearse_outcome import sides_agree
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
 TOPOLOGY = "1p1d"
 """Topology of each combination: the smallest that moves a KV cache."""
 _ROUTER = "router"
-_NIXL = "NixlConnector"
 Versions = Mapping[str, Mapping[str, str]]
 
 
@@ -151,7 +148,9 @@ class _Attempt:
             if has_random_weights(self._system):
                 why = "weights are random (--load-format dummy): a wrong KV cache would not show"
                 return Judged(outcome="not shown", why=why)
-            return judge_texts(texts, lambda text: _gap(deployment, text))
+            (decode,) = (server for server in deployment.instances if server.role == DECODE)
+            ask = deployment.completions
+            return judge_texts(texts, lambda each: ask_gap(ask, str(decode.url), each))
         except PathError as error:
             allocation.check(fresh=True)
             return judge_error(error)
@@ -165,7 +164,7 @@ class _Attempt:
                 raise
             return Judged(outcome="refuses", why=_one_line(error))
 
-    def _texts(self, deployment: Deployment) -> list[Texts]:
+    def _texts(self, deployment: Deployment) -> list[GreedyTexts]:
         """Return greedy tokens of the topology, and of each instance alone."""
         url = {server.role: str(server.url) for server in deployment.instances}
 
@@ -175,17 +174,17 @@ class _Attempt:
 
         with Heartbeat(self._rehearser.progress, "comparing greedy tokens"):
             return [
-                Texts(
+                GreedyTexts(
                     prompt=prompt,
-                    prefill=ask(url[PREFILL], prompt, "alone"),
-                    decode=ask(url[DECODE], prompt, "alone"),
+                    other=ask(url[PREFILL], prompt, "alone"),
+                    alone=ask(url[DECODE], prompt, "alone"),
                     again=ask(url[DECODE], prompt, "again"),
                     through=ask(deployment.url, prompt, "through"),
                 )
                 for prompt in long_prompts()
             ]
 
-    def _agreement(self, texts: Sequence[Texts]) -> bool | None:
+    def _agreement(self, texts: Sequence[GreedyTexts]) -> bool | None:
         return sides_agree(texts) if self._combination.mixed else None
 
     def _verify(self, servers: Sequence[Server]) -> None:
@@ -198,12 +197,11 @@ class _Attempt:
             DECODE: self._combination.decode,
             _ROUTER: self._combination.router,
         }
-        moves_kv = self._system.kv_transfer.connector == _NIXL
         running = {
             server.role: Running(
                 name=server.name,
                 process=server.process,
-                parts=parts_of(server.role, moves_kv=moves_kv),
+                parts=parts_of(server.role, self._system.kv_transfer),
             )
             for server in servers
             if server.process is not None
@@ -222,16 +220,6 @@ class _Attempt:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _gap(deployment: Deployment, each: Texts) -> float | None:
-    """Return the gap in nats between the topology's token and the decode instance's own."""
-    (decode,) = (server for server in deployment.instances if server.role == DECODE)
-    begin = common_start(each.decode, each.through)
-    answer = deployment.completions.ask(
-        str(decode.url), each.prompt + begin, tokens=1, logprobs=LIKELIEST
-    )
-    return logprob_gap(answer, each.through[len(begin) :])
 
 
 @contextlib.contextmanager

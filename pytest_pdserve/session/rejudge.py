@@ -14,7 +14,6 @@ from pytest_pdserve.judge.verdict import exit_code_of
 from pytest_pdserve.results.building import Provenance
 from pytest_pdserve.results.claims import load_claims
 from pytest_pdserve.results.selection import find_night
-from pytest_pdserve.results.selection import find_session
 from pytest_pdserve.session.session_judge import SessionJudge
 from pytest_pdserve.values.exit_codes import ExitCode
 from pytest_pdserve.values.exit_codes import combined_code
@@ -114,22 +113,16 @@ def rejudge(
     :raises ConfigError: if there is no such session, it cannot be read, or the baseline cannot be
         used.
     """
-    session = (
-        find_night(runs, system, run_ids)
-        if len(run_ids) > 1
-        else find_session(runs, system, next(iter(run_ids), None))
-    )
+    session = find_night(runs, system, run_ids)
     judge = _judge_of(session, system, runs=runs, state=state, rootdir=rootdir, history=history)
     counted = session.runs()
     keys = dict.fromkeys((record.topology, record.workload.id) for record in session.records)
-    topology_verdicts = {name: judge.judge_topology(name, counted) for name, _ in keys}
+    verdicts = {name: judge.judge_topology(name, counted) for name, _ in keys}
     return RejudgedSession(
         session_judge=judge,
         session=session,
         cells=dict(_judge_cells(session, judge)),
-        topologies={
-            name: verdict for name, verdict in topology_verdicts.items() if verdict is not None
-        },
+        topologies={name: found for name, found in verdicts.items() if found is not None},
         claims=tuple(_judge_claims(claims, session, judge)),
         again=tuple(key for key in counted if judge.suspicion(key, counted[key]) > 0),
         partial=partial,

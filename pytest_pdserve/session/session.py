@@ -43,6 +43,7 @@ from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.rules import RULE
 from pytest_pdserve.values.sessions import SessionRef
 from pytest_pdserve.values.system import System
+from pytest_pdserve.values.transfer import CheckedPairs
 from pytest_pdserve.values.workload import Workload
 
 _LOST = "it could not run again, since the topology ended in an ERROR"
@@ -69,6 +70,8 @@ class Session:
     """Measured cells whose runs are valid, by topology and workload id."""
     invalid: dict[Key, Cell] = field(default_factory=dict)
     """Cells with an invalid run, likewise."""
+    checked_pairs: CheckedPairs = field(default_factory=dict)
+    """Pairs of nodes that the preflight has checked."""
     broken: set[str] = field(default_factory=set)
     """Topologies that ended in an ERROR."""
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
@@ -205,10 +208,9 @@ class Session:
         """
         if self.system.cluster.shared_host:
             return 0
-        session = self.store.session
-        night = session.simulated_night
+        night, began = self.store.session.simulated_night, self.store.session.began
         if night is None:
-            night = session.began.date().toordinal() if session.began else 0
+            night = began.date().toordinal() if began else 0
         return (night + start) % self.system.cluster.nodes
 
     def is_new(self, key: Key) -> bool:

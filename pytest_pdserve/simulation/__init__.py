@@ -35,6 +35,7 @@ class SimulatedBackend(Backend):
     tables: Mapping[str, type] = {"simulation": SimulationSpec}
     unread = (
         *("cluster.shared_host", "cluster.memory_per_instance_gib", "cluster.bind_host"),
+        "cluster.spare_nodes",
         *("model.serve_args", "programs", "container", "ports", "kv_transfer", "limits"),
         *("env", "pd_env", "pass_env", "router", "bench", "transfer"),
     )

@@ -75,7 +75,9 @@ def calibrate(series: Series, judgement: Judgement) -> Calibration:
     without_first = {(first.cell, first.prompts) for first in first_runs if first.is_left_out}
     noise: list[CellNoise] = []
     few_starts: list[CellLoad] = []
+    cell_starts: dict[CellLoad, int] = {}
     for load, runs in _by_load(measured).items():
+        cell_starts[load] = max(len(_starts(runs, metric)) for metric in METRICS.times)
         kept = [run for run in runs if run.order > 0] if load in without_first else runs
         of_load = [n for name in METRICS.times if (n := noise_of(name, kept)) is not None]
         noise += of_load
@@ -96,11 +98,16 @@ def calibrate(series: Series, judgement: Judgement) -> Calibration:
         prompts=_proposed_prompts(forecasts),
         first_runs=first_runs,
         ratios=tuple(_ratios(noise)),
+        cell_starts=cell_starts,
         few_starts=tuple(few_starts),
         single_runs=tuple(
             dict.fromkeys((each.cell, each.prompts) for each in noise if each.within is None)
         ),
     )
+
+
+def _starts(runs: Runs, metric: str) -> set[str]:
+    return {run.start for run in runs if metric in run.values}
 
 
 def _by_load(runs: Runs) -> dict[CellLoad, list[CalibrationRun]]:

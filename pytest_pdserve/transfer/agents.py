@@ -23,6 +23,7 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.allocation import failure_text
 from pytest_pdserve.backends.heartbeat import Heartbeat
+from pytest_pdserve.backends.nodes import spare_hosts
 from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.clients import vllm_worker
 from pytest_pdserve.plan.transfer import agent_command
@@ -133,7 +134,8 @@ class TransferAgents:
         scripts.mkdir(parents=True, exist_ok=True)
         for module in (agent, calm_nixl, vllm_worker):
             shutil.copy(str(module.__file__), scripts)
-        hosts = {host.name: host for host in self.allocation.hosts}
+        held = (*self.allocation.hosts, *spare_hosts(self.allocation))
+        hosts = {host.name: host for host in held}
         folders = {node: folder / node for node in nodes}
         commands = []
         for node, own in folders.items():

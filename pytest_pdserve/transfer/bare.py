@@ -18,18 +18,17 @@ from pytest_pdserve.plan.transfer import shape_of
 from pytest_pdserve.results.bare_transfers import BareKey
 from pytest_pdserve.results.bare_transfers import keep_bare
 from pytest_pdserve.results.bare_transfers import load_bare
-from pytest_pdserve.results.transfer import SUITE
 from pytest_pdserve.serving.model import load_kv_shape
 from pytest_pdserve.serving.model import make_model
 from pytest_pdserve.serving.running_transfers import BareFigures
 from pytest_pdserve.transfer.measuring import TransferPlan
+from pytest_pdserve.transfer.measuring import new_label
 from pytest_pdserve.transfer.preflight import REPEATS
 from pytest_pdserve.transfer.preflight import Preflight
 from pytest_pdserve.transfer.preflight import placed_pairs
 from pytest_pdserve.values.errors import StoreError
 from pytest_pdserve.values.roles import kv_pullers
 from pytest_pdserve.values.sessions import utc_text
-from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.transfer import Pair
 from pytest_pdserve.values.transfer import PairFigures
 from pytest_pdserve.values.transfer import TransferRecord
@@ -51,28 +50,22 @@ class _WantedFigure:
 
 
 def bare_figures(
-    preflight: Preflight,
-    topologies: Sequence[Topology],
-    *,
-    versions: Mapping[str, str],
-    rotation: int,
-    may_measure: bool,
+    preflight: Preflight, *, versions: Mapping[str, str], may_measure: bool
 ) -> BareFigures:
-    """Return the figures of NIXL alone for the pairs of *topologies*, by pair and prompt length.
+    """Return the figures of NIXL alone for the pairs of topologies, by pair and prompt length.
 
     A figure is measured once for each host, backend, versions and shape, and stored in the user's
     cache folder. Figures that are not available are absent; the result is empty if the size of the
     model's KV cache is unknown.
 
-    :param preflight: nodes and records of the session.
+    :param preflight: topologies, nodes and records of the session.
     :param versions: of the session.
-    :param rotation: places by which nodes are rotated before instances are put on them.
     :param may_measure: whether to measure missing figures; not possible while instances run, which
         use the memory.
     :raises ConfigError: if no length of a prompt is configured.
     :raises TransferError: if a transfer fails.
     """
-    wanted = _wanted(preflight, topologies, versions, rotation)
+    wanted = _wanted(preflight, versions)
     found = {each.key.path: record.measured for each in wanted if (record := load_bare(each.key))}
     missing = [each for each in wanted if each.key.path not in found]
     if missing and may_measure:
@@ -82,12 +75,7 @@ def bare_figures(
     }
 
 
-def _wanted(
-    preflight: Preflight,
-    topologies: Sequence[Topology],
-    versions: Mapping[str, str],
-    rotation: int,
-) -> list[_WantedFigure]:
+def _wanted(preflight: Preflight, versions: Mapping[str, str]) -> list[_WantedFigure]:
     system, allocation = preflight.system, preflight.allocation
     cases = running_cases(system)
     make_model(system)
@@ -95,8 +83,6 @@ def _wanted(
     if kv is None:
         return []
     provider = provider_in(system, kv_pullers()[0], os.environ)
-    placed = (placed_pairs(allocation, each, system, rotation) for each in topologies)
-    pairs = dict.fromkeys(pair for some in placed for pair in some)
 
     def key(pair: Pair, shape: TransferShape) -> BareKey:
         here = (platform.node(),)
@@ -109,11 +95,15 @@ def _wanted(
             shape=shape,
         )
 
-    shapes = [(case.prompt_tokens or 0, shape_of(case, system, kv)) for case in cases]
+    wanted = [
+        (pair, case.prompt_tokens or 0, shape_of(case, system, kv, topology=topology))
+        for topology in preflight.topologies
+        for pair in placed_pairs(allocation, topology, system, preflight.rotation)
+        for case in cases
+    ]
     return [
         _WantedFigure(pair=pair, tokens=tokens, shape=shape, key=key(pair, shape))
-        for pair in pairs
-        for tokens, shape in shapes
+        for pair, tokens, shape in dict.fromkeys(wanted)
     ]
 
 
@@ -127,9 +117,7 @@ def _measure(preflight: Preflight, missing: Sequence[_WantedFigure]) -> dict[Pat
         repeats=REPEATS,
     )
     preflight.progress("measuring NIXL without a model, once for this host and these versions")
-    # A session may measure more than once, and the agents' folder must be new each time.
-    before = [*(preflight.store.folder / SUITE).glob(f"{LABEL}*")]
-    measured = preflight.measure(plan, f"{LABEL}-{len(before) + 1}")
+    measured = preflight.measure(plan, new_label(LABEL, preflight.store.folder))
     return {
         each.key.path: _store(preflight, each, one)
         for each in first

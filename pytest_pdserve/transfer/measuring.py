@@ -63,7 +63,7 @@ def check_transfers(system: System) -> None:
             f"system {system.name!r} is of kind {backend.name!r}, which starts nothing on nodes, "
             "so no transfer can be measured; choose another with --system"
         )
-    if system.cluster.nodes < 2:
+    if system.cluster.held_nodes < 2:
         raise ConfigError(
             f"system {system.name!r} has {system.cluster.nodes} node, and a transfer needs two; "
             f"set nodes in [cluster] of {system.source}"
@@ -119,6 +119,15 @@ def judge_and_confirm(
     if not slow:
         return first
     return confirmed(first, judge_transfers(measure_again(tuple(slow)), baseline))
+
+
+def new_label(name: str, folder: Path) -> str:
+    """Return *name*, or with a number if the session has used it: agents' folders must be new.
+
+    :param folder: of the session.
+    """
+    before = len([*(folder / SUITE).glob(f"{name}*/")])
+    return f"{name}-{before + 1}" if before else name
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.allocation import exit_text
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.hosts.facts import program_path
+from pytest_pdserve.backends.nodes import spare_hosts
 from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.nixlbench import PROGRAM
@@ -74,7 +75,8 @@ class NixlBench:
 
     def _run(self, one: PairFigures, shape: TransferShape, progress: Progress) -> float | None:
         """Return the GB/s of one pair and shape; report a failure and return None."""
-        hosts = {host.name: host for host in self.allocation.hosts}
+        held = (*self.allocation.hosts, *spare_hosts(self.allocation))
+        hosts = {host.name: host for host in held}
         nodes, group = (one.pair.source, one.pair.reader), f"pdserve-{secrets.token_hex(4)}"
         commands = [
             nixlbench_command(

@@ -28,6 +28,8 @@ from pytest_pdserve.values.system import System
 from pytest_pdserve.values.transfer import Pair
 from pytest_pdserve.values.transfer import TransferBaseline
 
+_NO_REFERENCE = "there is no reference or figure of NIXL alone in the shape of the transfers"
+
 
 def prove_transfers(
     deployment: Deployment, bare: BareFigures, baseline: TransferBaseline | None
@@ -69,8 +71,10 @@ def _measure(
     )
     measured = pairs.measure(lengths, bare)
     floor = _floor(system, bare, baseline)
+    why = [*pairs.unmeasured.values(), *([_NO_REFERENCE] if floor is None else [])]
+    deployment.why_speed_unproven = "; ".join(why)
     if floor is None:
-        progress("transfers are not judged: no reference or figure of NIXL alone in their shape")
+        progress(f"transfers are not judged: {_NO_REFERENCE}")
         return measured
     slow = slow_pairs(measured, floor.gb_s, source=floor.source)
     if slow:

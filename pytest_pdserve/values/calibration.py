@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 
 from pytest_pdserve.values.numbers import growth
 from pytest_pdserve.values.rules import RULE
@@ -250,6 +251,8 @@ class Calibration:
     """First runs on a start that differ from later ones."""
     ratios: tuple[LoadRatio, ...] = ()
     """Ratios of cells that were measured with two loads."""
+    cell_starts: Mapping[CellLoad, int] = field(default_factory=dict)
+    """Number of starts of each cell, of the metric that has most."""
     few_starts: tuple[CellLoad, ...] = ()
     """Cells with too few starts for any spread."""
     single_runs: tuple[CellLoad, ...] = ()

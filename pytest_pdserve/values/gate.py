@@ -144,7 +144,7 @@ class GatedStack:
     """One of the two stacks, as found in the running processes."""
 
     name: Line
-    """Text of the user: an image, an environment, or pins."""
+    """Text of the user: pins, an environment, or arguments."""
     components: Mapping[Word, Line]
     """Version or arguments by component, e.g. ``vllm`` and ``serve_args``."""
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 
+SAMPLE_S = 1.0
+"""Time between two samples of a GPU during a load."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuState:
@@ -24,6 +27,27 @@ class GpuState:
     """Reasons for reduced clocks; empty without any."""
     ecc_uncorrected: float | None = None
     """Uncorrectable ECC errors since the driver was loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSample:
+    """A GPU at one time, as its node writes it down."""
+
+    index: int
+    """Index on its node, in the order of the PCI bus."""
+    uuid: str
+    """UUID of the GPU."""
+    name: str
+    """Model, e.g. ``NVIDIA H200``."""
+    facts: Mapping[str, float]
+    """Constant properties, as of :attr:`GpuRun.facts`."""
+    state: GpuState
+    """State now."""
+    ours: bool
+    """True if a process of the session was seen on it. If none is, *others* is not trusted: in a
+    container, process ids may differ from those of the driver."""
+    others: tuple[str, ...] = ()
+    """Processes on it that do not belong to the session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +77,10 @@ class GpuRun:
     """Processes on it that do not belong to the session."""
 
     @property
-    def ecc_errors(self) -> float:
-        """Uncorrectable ECC errors during the run."""
+    def ecc_errors(self) -> float | None:
+        """Uncorrectable ECC errors during the run; None if it does not report them."""
         first, last = self.before.ecc_uncorrected, self.after.ecc_uncorrected
-        return 0.0 if first is None or last is None else last - first
+        return None if first is None or last is None else last - first
 
 
 def summarize(samples: Sequence[GpuState]) -> tuple[dict[str, float], dict[str, float]]:

@@ -129,6 +129,9 @@ class Observation:
     """RDMA interfaces of the nodes; empty without any."""
     gpus: tuple[GpuRun, ...] = ()
     """GPUs of the instances; empty if not sampled."""
+    why_speed_unproven: str = ""
+    """Why it is not proven that KV caches move as fast as the system requires; empty if that is
+    proven, or not required."""
     client_offset_ms: Mapping[str, float] = field(default_factory=dict)
     """As in :attr:`.record.Record.client_offset_ms`."""
 

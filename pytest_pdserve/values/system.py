@@ -154,7 +154,8 @@ class KvTransfer:
     """Folder of NIXL and libfabric: ``fabric`` for the one made by ``pdserve fabric install``, or a
     path of another such folder; None uses the environment's."""
     load_failure_policy: Literal["fail", "recompute"] = "fail"
-    """``fail`` reports a lost transfer as an error; ``recompute`` would hide it."""
+    """vLLM's ``kv_load_failure_policy``: ``fail`` reports a lost transfer as an error;
+    ``recompute`` would hide it."""
     extra_config: Extra = field(default_factory=dict)
     """Further keys of ``kv_connector_extra_config``, e.g. ``kv_lease_duration``."""
     roles: Mapping[str, RoleTransfer] = field(default_factory=dict)

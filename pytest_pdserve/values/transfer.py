@@ -175,6 +175,20 @@ class PairFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedPair:
+    """A pair that a session has compared with the required rate."""
+
+    measured: PairFigures
+    """Figures; of the second measurement, if the first was too slow."""
+    why_slow: str = ""
+    """Figure and required rate in a sentence; empty if the pair is fast enough."""
+
+
+CheckedPairs = dict[tuple[Pair, TransferShape], CheckedPair]
+"""Pairs that a session has checked so far, by pair and shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferRecord:
     """One pair of one session: ``runs/<session>/transfer/*.json``."""
 

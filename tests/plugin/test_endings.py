@@ -91,7 +91,7 @@ def test_a_signal_in_each_phase(number: signal.Signals, phase: str, house: House
     ids=["another cell runs", "the servers start anew"],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
-def test_a_signal_while_a_test_that_was_put_off_waits(
+def test_a_signal_while_a_postponed_test_waits(
     number: signal.Signals, waits: Callable[[House], None], house: House
 ) -> None:
     """The cell of 32 tokens is suspicious; then the next hangs, or the second start does."""

@@ -17,6 +17,7 @@ from tests.support.gates import gates
 from tests.support.gates import result_in
 from tests.support.gates import run_gate
 from tests.support.gates import state_in
+from tests.support.house import WORKER
 from tests.support.house import House
 
 ARGUMENT = "--max-num-seqs=7"
@@ -89,6 +90,23 @@ def test_a_baseline_that_is_broken_itself_is_an_error(
     assert result.error.startswith("A, the baseline, is broken itself on dp: it does not start: ")
     assert (result.verdict, result.faults) == (GateVerdict.ERROR, ())
     assert capsys.readouterr().out.startswith("ERROR: the stacks could not be compared\n")
+
+
+@pytest.mark.slow
+def test_ports_that_are_used_up_after_some_starts_are_an_error_and_not_bad_input(
+    one: House,
+) -> None:
+    one.system(
+        cluster={"nodes": 1},
+        sweep={"num_prompts": 1, "max_concurrency": 1},
+        ports={"http": 32650 + 10 * WORKER, "span": 2},  # of no other test
+    )
+    assert run_gate(*WORDS, *CANDIDATE) == ExitCode.ERROR
+    (folder,) = gates(one.runs)
+    result = result_in(folder)
+    assert result.error is not None
+    assert result.error.startswith("no 1 free ports in ")
+    assert result.starts == 2
 
 
 def test_a_second_gate_on_the_nodes_of_a_system_is_an_error_that_starts_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -152,6 +153,24 @@ def test_a_larger_budget_goes_on_with_a_gate(quick: SimulatedProject) -> None:
     assert result_in(folder).blocks == 4
 
 
+def test_a_block_that_was_begun_on_other_nodes_is_measured_again(
+    quick: SimulatedProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_gate(*EQUAL)
+    (folder,) = gates(quick.path / "runs")
+    cut_off(folder, 5)
+    *_, last = state_in(folder).starts
+    (name,) = last.records
+    record = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**record, "nodes": ["n9"]}))
+    capsys.readouterr()
+    assert run_gate("--resume", folder) == ExitCode.OK
+    said = capsys.readouterr().err
+    assert "block 2 was begun on n9, which this session does not have: it is measured again" in said
+    steps = [(s.step.block, s.step.place) for s in state_in(folder).starts]
+    assert steps == [(block, place) for block in (0, 1) for place in range(4)]
+
+
 def test_a_gate_whose_system_changed_cannot_go_on(
     quick: SimulatedProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,10 +244,12 @@ def test_margins_of_a_policy_file_decide(quick: SimulatedProject) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("topologies", ["dp", "dp,route4"])
 def test_a_gate_ends_before_the_block_that_would_exceed_its_time(
-    quick: SimulatedProject, capsys: pytest.CaptureFixture[str]
+    quick: SimulatedProject, capsys: pytest.CaptureFixture[str], topologies: str
 ) -> None:
-    assert run_gate(*EQUAL, "--budget", "0.001min") == ExitCode.NOT_JUDGED
+    words = ("--topology", topologies, "--budget", "0.001min")
+    assert run_gate(*EQUAL, *words) == ExitCode.NOT_JUDGED
     (folder,) = gates(quick.path / "runs")
     result = result_in(folder)
     assert (result.verdict, result.blocks) == (GateVerdict.NOT_ENOUGH, 1)

@@ -38,9 +38,16 @@ def test_gpus_in_use_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"users": ((ME, 12.3),)}, f"GPU 1 (NVIDIA H200) is in use by process {ME} ("),
         ({"users": ((2**22 + 1, None),)}, "is in use by process 4194305"),
         ({"used_gib": 30.0}, "has 30.0 of 141 GiB in use, by processes that are not shown here"),
-        ({"used_gib": None}, "does not report its memory in use"),
+        (
+            {"used_gib": None, "users": ((ME, None),)},
+            f"GPU 1 (NVIDIA H200) is in use by process {ME}",
+        ),
+        (
+            {"used_gib": None, "users": None},
+            "does not report memory in use or processes, so another process may be using it",
+        ),
     ],
-    ids=["a process here", "a process elsewhere", "memory alone", "not told"],
+    ids=["a process here", "a process elsewhere", "memory alone", "a process alone", "not told"],
 )
 def test_a_gpu_in_use_is_named_with_who_uses_it(
     changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -55,6 +62,14 @@ def test_a_gpu_in_use_is_named_with_who_uses_it(
     assert said in str(caught.value)
 
 
+def test_processes_decide_where_memory_in_use_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvml.install(monkeypatch, *fake_nvml.gpus(2, used_gib=None))
+    with holding_gpus(system(tmp_path), {}) as held:
+        assert [each.name for each in held] == ["0", "1"]
+
+
 def test_a_gpu_is_held_once_and_free_when_its_session_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +79,9 @@ def test_a_gpu_is_held_once_and_free_when_its_session_ends(
         assert [each.name for each in other] == ["2"]
         with pytest.raises(AllocationError) as caught, holding_gpus(one, {}):
             pytest.fail("not free")
-        assert f"GPU 0 (NVIDIA H200) is held by the session of process {ME} (" in str(caught.value)
+        said = f"GPUs 0 to 2 (NVIDIA H200) are held by the session of process {ME} ("
+        assert said in str(caught.value)
+        assert str(caught.value).count(f"process {ME}") == 1
     with holding_gpus(two, {}) as again:
         assert [each.name for each in again] == ["0", "1"]
 

@@ -40,13 +40,13 @@ def test_a_session_says_what_it_will_take_and_took_and_the_next_one_knows(
     house.system(cluster={"price_per_gpu_hour": 2.5, "currency": "EUR"})
     house.suites("sweep")
     assert planned(house, capsys).startswith(
-        "# a session takes about 3.1 min (from defaults: 180 s a start, "
+        "# a session takes about 2.6 min (from defaults: 150 s a start, "
     )
     result = house.run("--topology", "1p1d")
     result.stdout.fnmatch_lines(
         [
-            "pdserve stub: the session will take about 3.1 min (from defaults: *",
-            "* s: *load *; forecast 3.1 min*",
+            "pdserve stub: the session will take about 2.6 min (from defaults: *",
+            "* s: *load *; forecast 2.6 min*",
         ]
     )
     (times,) = kept(house)

@@ -69,7 +69,7 @@ def test_without_matplotlib_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["plot", "article"]) == 4
-    said = "pdserve: figures need matplotlib; install pytest-pdserve[plot]\n"
+    said = "pdserve: figures need Matplotlib: pip install 'pytest-pdserve[plot]'\n"
     assert said_by(capsys).err == said
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from pytest_pdserve.commands.main import main
 from pytest_pdserve.values.exit_codes import ExitCode
@@ -136,6 +137,19 @@ def test_an_environment_that_serves_other_versions_than_it_has_is_an_error(
     assert rehearse(*ONE) == ExitCode.ERROR
     said = capsys.readouterr().err
     assert "decode[0] has loaded nixl 1.3.0, expected 1.5.1 of stack" in said
+
+
+def test_a_folder_is_used_by_one_rehearsal_at_a_time_and_not_read_meanwhile(
+    house: House, rehearse: Rehearse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_environment(house.path / "a", OLD)
+    make_environment(house.path / "b")
+    Path("out").mkdir()
+    Path("out/rehearsal.json").write_text("half of a fi")  # as the other one writes it
+    with FileLock("out/.lock"):
+        assert rehearse(*ONE) == ExitCode.BAD_INPUT
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said == "pdserve: out is in use by another pdserve rehearse; wait for it"
 
 
 def test_a_plan_is_printed_and_nothing_starts(

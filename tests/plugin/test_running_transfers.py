@@ -104,3 +104,19 @@ def test_without_a_promise_nothing_is_measured_beside_the_cells(
     assert not (house.path / "nixl").exists()
     assert [*house.path.glob(KEPT)] == []
     assert [*house.runs.glob("*/transfer")] == []
+
+
+@pytest.mark.slow
+def test_a_promise_that_instances_do_not_show_is_unproven_in_the_records(
+    house: House, promise: Callable[..., None]
+) -> None:
+    promise(floor_gb_s=0.000_01)
+    house.faults(every={"log_stats": False})
+    result = house.run("--topology", "1p1d", "--pdserve-strict")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (record,) = house.records()
+    assert record["transfers"] == []
+    (finding,) = (each for each in record["findings"] if each["check"] == "transfer_speed")
+    assert finding["severity"] == "unproven"
+    assert finding["message"].startswith("decode[0] shows no vllm:nixl_")
+    assert finding["message"] in result.stdout.str()

@@ -13,6 +13,7 @@ from pytest_pdserve.backends.stacks import build_stack
 from pytest_pdserve.backends.stacks import parse_stack
 from pytest_pdserve.backends.stacks import system_with_stack
 from pytest_pdserve.backends.stacks.building import other_packages
+from pytest_pdserve.backends.stacks.installed import python_version_at
 from pytest_pdserve.backends.stacks.installed import versions_at
 from pytest_pdserve.backends.stacks.loaded import versions_in
 from pytest_pdserve.backends.systems import load_system
@@ -76,6 +77,26 @@ def test_an_environment_has_what_a_stack_names_and_keeps_the_rest_as_it_is(
         "[p] = e(group='vllm.general_plugins'); p.load()()"
     )
     subprocess.run([str(built.python), "-I", "-c", ask], check=True, timeout=60)
+
+
+def test_an_environment_that_is_built_from_another_python_is_another(
+    system: System, tmp_path: Path
+) -> None:
+    digests = {}
+    for name, version in (("one", "3.11.2"), ("two", "3.11.2"), ("newer", "3.12.0")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "vllm").touch(mode=0o755)
+        (folder / "python").write_text(f'#!/bin/sh\necho \'{{"python": "{version}"}}\'\n')
+        (folder / "python").chmod(0o755)
+        programs = Programs(vllm=str(folder / "vllm"), router=str(folder / "router"))
+        digests[name] = parse_stack(TEXT, replace(system, programs=programs)).digest
+    assert len(set(digests.values())) == 3
+
+    python_version_at.cache_clear()  # as a later command
+    (tmp_path / "one" / "python").write_text('#!/bin/sh\necho \'{"python": "3.12.0"}\'\n')
+    programs = Programs(vllm=str(tmp_path / "one" / "vllm"), router=str(tmp_path / "router"))
+    assert parse_stack(TEXT, replace(system, programs=programs)).digest not in digests.values()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -18,6 +19,13 @@ from tests.support.house import STUBS
 from tests.support.house import House
 
 Transfer = Callable[..., int]
+NO_AGENT = """
+import psutil
+
+def test_no_agent(pdserve_cluster):
+    running = psutil.Process().children(recursive=True)
+    assert not [each for each in running if "agent.py" in " ".join(each.cmdline())]
+"""
 
 
 @pytest.fixture
@@ -219,3 +227,24 @@ def test_a_system_that_starts_nothing_has_no_transfers(
 ) -> None:
     assert transfer("--system", "simulated") == ExitCode.BAD_INPUT
     assert "is of kind 'simulated', which starts nothing on nodes" in said_of(capsys)
+
+
+@pytest.mark.slow
+def test_agents_of_the_suite_do_not_run_beside_other_suites(
+    house: House, transfers: Callable[..., None]
+) -> None:
+    house.suites("transfer")
+    transfers(transfer={"sizes_mib": [1], "prompt_lens": [32]})
+    later = house.path / "suites" / "transfer_later"
+    shutil.copytree(house.path / "suites" / "transfer", later)
+    (house.path / "suites" / "transfer_between").mkdir()
+    (house.path / "suites" / "transfer_between" / "test_between.py").write_text(NO_AGENT)
+    (later / "test_transfer.py").rename(later / "test_transfer_later.py")
+    result = house.run("suites/transfer", "suites/transfer_between", "suites/transfer_later", "-v")
+    said = result.stdout.str()
+    result.assert_outcomes(passed=5)
+    assert said.index("test_between.py::test_no_agent") > said.index("test_transfer.py::")
+    assert sorted(path.name for path in house.runs.glob("*/transfer/agents*")) == [
+        "agents-2-UCX",
+        "agents-UCX",
+    ]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.house import STUBS
 from tests.support.house import House
+from tests.support.onehost import said
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm-b")]
 
@@ -32,4 +33,32 @@ def test_every_two_nodes_of_a_job_are_measured(slurm_house: House) -> None:
     assert len(nodes) == 3
     assert all(node.startswith("pd") for node in nodes)
     assert pairs == {(a, b) for a in nodes for b in nodes if a != b}
+    assert slurm_house.survivors(10.0) == []
+
+
+def test_a_slow_node_of_a_job_is_replaced_by_its_spare_node(slurm_house: House) -> None:
+    slurm_house.system(
+        cluster={"nodes": 2, "spare_nodes": 1},
+        **{"slurm.parameters": {"nodelist": "pd0,pd1,pd2"}},
+        pd_env={
+            "PYTHONPATH": str(STUBS / "transfer"),
+            "PDSTUB_NIXL": str(slurm_house.path / "nixl"),
+            "PDSTUB_NIXL_SLOW": "pd1",
+        },
+        transfer={
+            "preflight": True,
+            "floor_gb_s": 0.001,
+            "block_size": 16,
+            "sizes_mib": [1],
+            "in_flight": [1],
+            "prompt_lens": [32],
+        },
+    )
+    text = said(slurm_house, "--topology", "1p1d")
+    assert "pd1 is excluded from this session, and pd2 takes its place: slow in all of " in text
+    assert "pd1 was excluded from this session: slow in all of its 2 pairs that were " in text
+    (record,) = slurm_house.records()
+    assert record["nodes"] == ["pd0", "pd2"]
+    assert record["cluster"]["nodes"] == ["pd0", "pd2"]
+    assert "pd1 <- pd0 6" in record["cluster"]["excluded"]["pd1"]
     assert slurm_house.survivors(10.0) == []

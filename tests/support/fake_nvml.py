@@ -28,8 +28,8 @@ class FakeGpu:
     name: str = H200
     used_gib: float | None = 0.0
     """None is not told."""
-    users: tuple[tuple[int, float | None], ...] = ()
-    """Process and GiB."""
+    users: tuple[tuple[int, float | None], ...] | None = ()
+    """Process and GiB; None is not told."""
     slices: tuple[FakeGpu, ...] = ()
     reasons: tuple[int, ...] = (0,)
     """Throttle reasons of one look after the other; the last one stays."""
@@ -73,6 +73,19 @@ def memory(gpu: FakeGpu) -> SimpleNamespace:
     return SimpleNamespace(total=141 * 2**30, used=int(gpu.used_gib * 2**30))
 
 
+def processes(gpu: FakeGpu) -> list[SimpleNamespace]:
+    """Return the processes that compute on a GPU.
+
+    :raises NVMLError: if it does not tell.
+    """
+    if gpu.users is None:
+        raise NVMLError("Not Supported")
+    return [
+        SimpleNamespace(pid=pid, usedGpuMemory=None if gib is None else int(gib * 2**30))
+        for pid, gib in gpu.users
+    ]
+
+
 def module(found: tuple[FakeGpu, ...], fault: str = "") -> ModuleType:
     """Return the library that shows *found*."""
     made = ModuleType("pynvml")
@@ -103,10 +116,7 @@ def module(found: tuple[FakeGpu, ...], fault: str = "") -> ModuleType:
             busId=f"00000000:{position(gpu) + 1:02X}:00.0"
         ),
         "nvmlDeviceGetMemoryInfo": lambda gpu, version: memory(gpu),
-        "nvmlDeviceGetComputeRunningProcesses": lambda gpu: [
-            SimpleNamespace(pid=pid, usedGpuMemory=None if gib is None else int(gib * 2**30))
-            for pid, gib in gpu.users
-        ],
+        "nvmlDeviceGetComputeRunningProcesses": processes,
         "nvmlDeviceGetMaxMigDeviceCount": lambda gpu: 7 if gpu.slices else 0,
         "nvmlDeviceGetMigDeviceHandleByIndex": part,
         "nvmlSystemGetCudaDriverVersion_v2": lambda: 13000,

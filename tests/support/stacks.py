@@ -12,7 +12,27 @@ from typing import Any
 
 from tests.support.house import STUBS
 
+_PROGRAM = """\
+import json, os, sys
+from importlib import metadata
+
+
+def has(need):
+    name, _, version = need.partition("==")
+    return need in sys.argv if need.startswith("--") else metadata.version(name) == version
+
+
+def main():
+    faults = {{}}
+    for needs, given in json.load(open({rules!r})).get({name!r}, []):
+        if all(map(has, needs)):
+            faults |= given
+    os.environ["PDSTUB_FAULTS"] = json.dumps({{{process!r}: faults}})
+    os.execv(sys.executable, [sys.executable, "-I", "-S", {stub!r}, *sys.argv[1:]])
+"""
+"""A program of a wheel, which runs a stub with the faults of its environment and arguments."""
 VERSIONS = {"vllm": "0.32.0", "nixl": "1.5.1", "vllm-router": "0.1.17"}
+OLDER = {"vllm": "0.31.0", "nixl": "1.4.1", "vllm-router": "0.1.16"}
 
 
 def make_environment(
@@ -51,6 +71,37 @@ def make_environment(
         path.write_text(f'#!/bin/sh\nexport PDSTUB_FAULTS={said}\nexec {start} "$@"\n')
         path.chmod(0o755)
     return folder
+
+
+def add_client(environment: Path) -> None:
+    """Add the module to an environment by which another environment's gate runs its client."""
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    module = packages / "vllm" / "entrypoints" / "cli" / "main.py"
+    module.parent.mkdir(parents=True)
+    command = [sys.executable, "-I", "-S", str(STUBS / "vllm_stub.py")]
+    module.write_text(f"import os, sys\nos.execv({command[0]!r}, [*{command!r}, *sys.argv[1:]])\n")
+
+
+def write_stub_wheels(folder: Path, rules: Path) -> None:
+    """Write two versions of each serving package, whose programs are stubs.
+
+    :param rules: JSON file with the faults of each program: pairs of what an environment and its
+        arguments must have for them, such as ``nixl==1.5.1``, and the faults.
+    """
+    for name, stub, process in (
+        ("vllm", "vllm_stub.py", "*"),
+        ("vllm-router", "router_stub.py", "router"),
+    ):
+        module = name.replace("-", "_")
+        program = _PROGRAM.format(
+            rules=str(rules), name=name, process=process, stub=str(STUBS / stub)
+        )
+        script = f"[console_scripts]\n{name} = {module}:main\n"
+        for version in (OLDER[name], VERSIONS[name]):
+            files = {f"{module}/__init__.py": program, "entry_points.txt": script}
+            write_wheel(folder, name, version, files)
+    for version in (OLDER["nixl"], VERSIONS["nixl"]):
+        write_wheel(folder, "nixl", version, {"nixl/__init__.py": ""})
 
 
 def write_wheel(folder: Path, name: str, version: str, files: Mapping[str, str]) -> None:

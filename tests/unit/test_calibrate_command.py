@@ -355,7 +355,7 @@ def test_nights_of_one_run_give_floors_and_say_what_longer_loads_need(
     assert (
         "fewer than 3 starts with two runs, so that nothing is known of longer loads: 1p3d "
         "random-512-256 with 4 prompts; dp random-512-256 with 4 prompts\n"
-        f"measure them with {command} --pdserve-first-runs 5 --pdserve-repeats 3 "
+        f"measure the cells with {command} --pdserve-first-runs 5 --pdserve-repeats 3 "
         "--pdserve-no-record; where the cells have a baseline, a session makes one start: on 5 "
         f"nights, {command} --pdserve-repeats 3 --pdserve-no-record\n"
     ) in said
@@ -365,10 +365,32 @@ def test_too_few_starts_are_refused_with_the_command_that_measures_more(
     shelf: Shelf, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shelf.nights(2, cells=("dp",))
-    command = "pytest suites/sweep --system p5-efa --topology dp"
+    shelf.session(3, cells=("route4",), repeats=2, restarts=False)
+    command = "pytest suites/sweep --system p5-efa --topology dp,route4"
     assert calibrate(capsys, "--system", "p5-efa", code=4) == (
-        f"pdserve: 2 sessions of {shelf.runs} (2026-11-01 to 2026-11-02): 2 runs on 2 starts, "
-        f"expected at least 3 starts of a cell; measure them with {command} --pdserve-first-runs 5 "
+        f"pdserve: 3 sessions of {shelf.runs} (2026-11-01 to 2026-11-03): the best-measured cell, "
+        "dp random-512-256 with 4 prompts, has 2 starts, expected at least 3 (in all 4 runs of 2 "
+        f"cells on 3 starts of servers); measure the cells with {command} --pdserve-first-runs 5 "
         "--pdserve-repeats 3 --pdserve-no-record; where the cells have a baseline, a session makes "
         f"one start: on 5 nights, {command} --pdserve-repeats 3 --pdserve-no-record\n"
     )
+
+
+def test_a_start_that_topologies_share_is_one_start(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.session(1, cells=("route4", "1p3d"), repeats=2, restarts=False, shared_start=0)
+    said = calibrate(capsys, "--system", "p5-efa", code=4)
+    assert "has 1 start, expected at least 3 (in all 4 runs of 2 cells on 1 start of" in said
+
+
+def test_starts_of_the_same_number_and_other_instances_are_two_starts(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shelf.session(1, cells=("route4", "1p3d", "2p2d"), shared_start=0)
+    path = next((shelf.runs / run / "2p2d").glob("*.record.json"))
+    record = load_record(path)
+    others = tuple(replace(each, argv=(*each.argv, "--more")) for each in record.processes)
+    write_record(shelf.runs / run, replace(record, processes=others))
+    said = calibrate(capsys, "--system", "p5-efa", code=4)
+    assert "(in all 3 runs of 3 cells on 2 starts of servers)" in said

@@ -134,8 +134,9 @@ def test_a_session_that_was_killed_says_nothing_of_what_it_did_not_end(past: Pas
 def test_without_earlier_sessions_it_takes_the_defaults_and_says_so() -> None:
     found = made(starts=3, runs=(SHORT,) * 3, held=Held(nodes=4, gpus=32))
     assert forecast_line(found) == (
-        "about 9.3 min (from defaults: 180 s a start, 5 s a run without its load, 10,000 tokens/s "
-        "a GPU, 50 a CPU slot): 3 starts 9.0 min, 3 runs and all else 21 s (load 6 s); 5 GPU-hours"
+        "about 7.8 min (from defaults: 150 s a start, 5 s a run without its load, 15,000 tokens/s "
+        "a GPU, 50 a CPU slot): 3 starts 7.5 min, 3 runs and all else 19 s (load 4 s); "
+        "4.2 GPU-hours"
     )
 
 

@@ -162,8 +162,22 @@ def test_an_invalid_run_is_a_fault_of_the_servers_or_a_disturbance(
     ("outcomes", "error"),
     [
         ((FAULT, FAULT), "A, the baseline, is broken itself on dp: sad b01-1A-dp-try2"),
-        ((TROUBLE, TROUBLE), "dp was disturbed 2 times in a row: sad b01-1A-dp-try2"),
-        ((OK, FAULT, TROUBLE), "dp was disturbed 2 times in a row: sad b01-2B-dp-try2"),
+        (
+            (TROUBLE, TROUBLE),
+            "a start of dp was disturbed 2 times: sad b01-1A-dp-try2",
+        ),
+        (
+            (OK, TROUBLE, FAULT, TROUBLE),
+            "a start of dp was disturbed 2 times: sad b01-2B-dp-try3",
+        ),
+        (
+            (OK, FAULT, FAULT, TROUBLE, TROUBLE),
+            "a start of dp was disturbed 2 times: sad b01-2A-dp-try2-control",
+        ),
+        (
+            (FAULT, TROUBLE, FAULT),
+            "A, the baseline, is broken itself on dp: sad b01-1A-dp-try3",
+        ),
     ],
 )
 def test_a_broken_baseline_and_disturbances_are_errors(
@@ -171,6 +185,26 @@ def test_a_broken_baseline_and_disturbances_are_errors(
 ) -> None:
     gate.play(*outcomes)
     assert gate.end() == (GateVerdict.ERROR, (), error)
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [(OK, FAULT, TROUBLE, FAULT, OK), (OK, FAULT, FAULT, TROUBLE, OK)],
+    ids=["a start of B", "the control"],
+)
+def test_a_disturbed_start_is_made_again_and_is_not_one_that_failed(
+    gate: Gate, outcomes: Sequence[Outcome]
+) -> None:
+    gate.play(*outcomes)
+    verdict, (fault,), error = gate.end()
+    assert (verdict, error) == (GateVerdict.NO_GO, None)
+    assert fault.startswith("B fails on dp twice in a row, where A works before and after: ")
+
+
+def test_a_failed_and_a_disturbed_start_are_followed_by_one_that_counts(gate: Gate) -> None:
+    progress = gate.play(OK, FAULT, TROUBLE, OK, OK, OK)
+    assert [s.step.attempt for s in gate.starts] == [1, 1, 2, 3, 1, 1]
+    assert (len(progress.blocks), progress.end) == (1, None)
 
 
 def test_three_failures_of_the_candidate_and_none_of_the_baseline_are_a_fault(gate: Gate) -> None:
@@ -348,18 +382,104 @@ def worse_metric() -> MetricEvidence:
 def test_an_attribution_swaps_each_component_and_those_that_moved_back(
     gate: Gate, slow: tuple[set[str], set[str]], component: str | None, why: str
 ) -> None:
-    target = AttributionTarget(worse=(worse_metric(),), cells=DP)
     slow_by_side = dict(zip(("baseline", "candidate"), slow, strict=True))
-    while True:
-        found = next_swap(gate.starts, gate.runs, components=("vllm", "nixl"), target=target)
-        if isinstance(found, Attribution):
-            break
-        assert isinstance(found, SwapStep)
-        is_slow = found.step.side == "B" and found.component in slow_by_side[found.into]
-        gate.make(found.step, value=5.5 if is_slow else 5.0)
+
+    def play(swap: SwapStep) -> None:
+        is_slow = swap.step.side == "B" and swap.component in slow_by_side[swap.into]
+        gate.make(swap.step, value=5.5 if is_slow else 5.0)
+
+    found = attributed(gate, play)
     assert (found.component, found.why) == (component, why)
     assert found.blocks <= 2 * 2
     assert len(gate.starts) == 4 * found.blocks
+
+
+def attributed(gate: Gate, play: Callable[[SwapStep], None], **options: Any) -> Attribution:
+    """Return the result of swaps between stacks that differ in vLLM and NIXL."""
+    given = {"undeclared": lambda _starts, _components: (), **options}
+    target = AttributionTarget(worse=(worse_metric(),), cells=DP)
+    while True:
+        found = next_swap(
+            gate.starts, gate.runs, components=("vllm", "nixl"), target=target, **given
+        )
+        if isinstance(found, Attribution):
+            return found
+        play(found)
+
+
+def test_a_swap_whose_stack_fails_where_the_baseline_works_makes_it_worse(gate: Gate) -> None:
+    def play(swap: SwapStep) -> None:
+        has_bad_nixl = (swap.component == "nixl") is (swap.into == "baseline")
+        fails = swap.step.side == "B" and has_bad_nixl
+        gate.make(swap.step, FAULT if fails else OK)
+
+    found = attributed(gate, play)
+    assert (found.component, found.blocks) == ("nixl", 3)
+
+
+def test_a_difference_that_no_swapped_component_explains_ends_the_search(gate: Gate) -> None:
+    def undeclared(starts: Sequence[GateStart], components: Sequence[str]) -> Sequence[str]:
+        return ("hardware nodes: n0 with A, n1 with B",) if len(starts) > 1 else ()
+
+    found = attributed(gate, lambda swap: gate.make(swap.step), undeclared=undeclared)
+    assert found.component is None
+    assert found.why == (
+        "the component was not determined: A and A+vllm differ in more than vllm: hardware nodes: "
+        "n0 with A, n1 with B"
+    )
+    assert len(gate.starts) == 2
+
+
+def test_a_swap_whose_runs_lack_the_worse_metric_does_not_clear_its_component(gate: Gate) -> None:
+    def play(swap: SwapStep) -> None:
+        gate.make(swap.step)
+        if swap.step.side == "B":
+            folder = gate.starts[-1].folder
+            gate.runs[folder] = (gate.make_record({"mean_itl_ms": 0.0}, topology="dp"),)
+
+    found = attributed(gate, play)
+    assert found.component is None
+    assert found.why == (
+        "the component was not determined: runs of A+vllm lack a metric that is worse with B"
+    )
+
+
+def test_a_swap_is_compared_by_the_components_that_then_differ(gate: Gate) -> None:
+    compared: dict[str, Sequence[str]] = {}
+
+    def undeclared(starts: Sequence[GateStart], components: Sequence[str]) -> Sequence[str]:
+        compared.update({start.step.swap: components for start in starts})
+        return ()
+
+    def play(swap: SwapStep) -> None:
+        is_slow = swap.step.side == "B" and (swap.component, swap.into) == ("vllm", "baseline")
+        gate.make(swap.step, value=5.5 if is_slow else 5.0)
+
+    assert attributed(gate, play, undeclared=undeclared).component == "vllm"
+    assert compared == {"A+vllm": ("vllm",), "A+nixl": ("nixl",), "B-vllm": ("nixl",)}
+
+
+def test_a_spent_budget_ends_the_search_between_blocks_with_its_evidence(gate: Gate) -> None:
+    target = AttributionTarget(worse=(worse_metric(),), cells=DP)
+
+    def following(spent: str | None) -> SwapStep | Attribution:
+        return next_swap(
+            gate.starts,
+            gate.runs,
+            components=("vllm", "nixl"),
+            target=target,
+            undeclared=lambda _starts, _components: (),
+            spent=spent,
+        )
+
+    begun = following(None)
+    assert isinstance(begun, SwapStep)
+    gate.make(begun.step)
+    while isinstance(found := following("the budget is spent"), SwapStep):
+        gate.make(found.step)
+    assert (found.component, found.blocks, len(found.evidence)) == (None, 1, 1)
+    assert found.why == "the component was not determined: the budget is spent"
+    assert len(gate.starts) == 4
 
 
 @pytest.mark.parametrize(

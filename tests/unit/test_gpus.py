@@ -13,7 +13,6 @@ from pytest_pdserve.backends.hosts.gpu_watch import watching_gpus
 from pytest_pdserve.backends.hosts.nvml import driver_versions
 from pytest_pdserve.backends.hosts.nvml import find_gpus
 from pytest_pdserve.backends.local.allocation import slots
-from pytest_pdserve.backends.local.gpus import VisibleGpu
 from pytest_pdserve.backends.local.gpus import check_gpus
 from pytest_pdserve.backends.local.gpus import parse_cores
 from pytest_pdserve.backends.local.gpus import planned_gpus
@@ -181,8 +180,8 @@ def test_a_list_of_cores_is_read(text: str, cores: tuple[int, ...]) -> None:
 
 
 def test_a_run_has_its_gpus_before_during_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    thermal = fake_nvml.gpus(1, reasons=(0, 0x40, 0x44, 0), ecc=(0, 0, 2), users=((ME, 1.0),))
-    thermal[0].users += ((2**22 + 1, 1.0),)
+    users = ((ME, 1.0), (2**22 + 1, 1.0))
+    thermal = fake_nvml.gpus(1, reasons=(0, 0x40, 0x44, 0), ecc=(0, 0, 2), users=users)
     fake_nvml.install(monkeypatch, *thermal)
     (gpu,) = find_gpus()
     with watching_gpus({"local0": [gpu]}, lambda pid: pid == ME, every_s=0.01) as watch:
@@ -268,14 +267,14 @@ def test_a_load_too_short_for_a_look_says_so() -> None:
     assert summarize([]) == ({"samples": 0.0}, {})
 
 
-def test_a_visible_gpu_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvml.install(monkeypatch, *sliced())
-    shown: tuple[VisibleGpu, ...] = visible_gpus(find_gpus(), None)
-    assert [each.gpu.label for each in shown] == [
-        "GPU 0 (NVIDIA H200)",
-        "MIG slice MIG-00 of GPU 1 (NVIDIA H200)",
-        "MIG slice MIG-11 of GPU 1 (NVIDIA H200)",
-    ]
+def test_memory_errors_that_a_gpu_does_not_report_are_unknown() -> None:
+    assert replace(RUN, after=GpuState()).ecc_errors is None
+
+
+def test_memory_that_nvml_does_not_report_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml.install(monkeypatch, *fake_nvml.gpus(1, used_gib=None, users=None))
+    (gpu,) = find_gpus()
+    assert (gpu.memory_gib, gpu.used_gib, gpu.users) == (None, None, None)
 
 
 @pytest.mark.parametrize("system", ["gpu-host", "gpu-host-2"])

@@ -13,7 +13,7 @@ from pytest_pdserve.results.rehearsal import load_rehearsal
 from pytest_pdserve.results.rehearsal import with_stored_results
 from pytest_pdserve.results.rehearsal import write_rehearsal
 from pytest_pdserve.serving.answers import AnswerError
-from pytest_pdserve.session.rehearse_outcome import Texts
+from pytest_pdserve.serving.greedy_texts import GreedyTexts
 from pytest_pdserve.session.rehearse_outcome import judge_error
 from pytest_pdserve.session.rehearse_outcome import judge_texts
 from pytest_pdserve.session.rehearse_outcome import sides_agree
@@ -53,12 +53,12 @@ def test_no_more_combinations_are_chosen_than_asked_for() -> None:
     assert len(choose_combinations(("vllm", "vllm-router"), 99)) == 12
 
 
-def texts(*through: str, **changes: str) -> list[Texts]:
+def texts(*through: str, **changes: str) -> list[GreedyTexts]:
     return [
-        Texts(
+        GreedyTexts(
             prompt=str(n),
-            prefill=changes.get("prefill", f"a {n}"),
-            decode=f"b {n}",
+            other=changes.get("prefill", f"a {n}"),
+            alone=f"b {n}",
             again=changes.get("again", f"b {n}"),
             through=text,
         )
@@ -86,7 +86,9 @@ def test_a_gap_that_nobody_tells_excuses_nothing() -> None:
 def test_a_near_tie_is_excused_and_told() -> None:
     judged = judge_texts(texts("a 0", "c 1"), lambda _: 0.05)
     assert judged.outcome == "works"
-    assert judged.why == "1 of 2 greedy texts are right; a token 0.050 nats less likely"
+    assert judged.why == (
+        "1 of 2 greedy texts are right; a token 0.050 nats less likely than the instance's own"
+    )
 
 
 def test_texts_that_are_all_excused_show_nothing() -> None:
@@ -98,7 +100,7 @@ def test_an_instance_that_does_not_repeat_itself_excuses_another_text() -> None:
 
 
 def test_prompts_that_share_a_text_show_nothing() -> None:
-    same = [Texts(prompt="", prefill="x", decode="x", again="x", through="x")] * 2
+    same = [GreedyTexts(prompt="", other="x", alone="x", again="x", through="x")] * 2
     assert judge_texts(same, lambda _: 1.0).outcome == "not shown"
 
 

@@ -166,5 +166,21 @@ def test_10_000_cells_fit_into_a_comment(statuses: list[str], name: str) -> None
     assert page.open == []
 
 
+def test_findings_that_differ_in_numbers_are_one_line() -> None:
+    said = markdown(
+        report_of(
+            cell(),
+            findings=tuple(
+                FindingReport(
+                    severity="note", check="c", message=f"late by {n} s", cells=(f"c{n}",)
+                )
+                for n in (5, 2, 9)
+            ),
+        )
+    )
+    assert "What the checks say: 1<" in said
+    assert "- note: late by 2 to 9 s (c5 and 2 more)" in said
+
+
 def test_the_sections_share_all_of_the_room() -> None:
     assert sum(section.share for section in _sections(report_of(cell()))) == pytest.approx(1)

@@ -23,6 +23,7 @@ from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.report import OUTCOMES
 from pytest_pdserve.values.report import Difference
+from pytest_pdserve.values.report import FindingReport
 from pytest_pdserve.values.report import MetricReport
 from pytest_pdserve.values.report import Reason
 from pytest_pdserve.values.report import Since
@@ -289,3 +290,20 @@ def test_of_many_records_some_are_shown_and_all_others_linked(
     assert sum(text[:1] == "r" and text[1:].isdigit() for text in page.ids) == MAX_RECORDS
     assert {f"1p3d/{n}.record.json" for n in range(1, MAX_RECORDS + 5)} <= set(page.links)
     assert any("5 more are in" in text for text in page.texts["p"])
+
+
+def test_findings_that_differ_in_numbers_are_one_entry_with_all_their_cells() -> None:
+    page = page_html(
+        report_of(
+            cell(),
+            findings=tuple(
+                FindingReport(
+                    severity="note", check="c", message=f"late by {n} s", cells=(f"c{n}",)
+                )
+                for n in (5, 2, 9)
+            ),
+        )
+    )
+    (entry,) = re.findall(r"<bdi>late by .*", page)
+    assert entry.startswith("<bdi>late by 2 to 9 s</bdi>")
+    assert "<bdi>c5, c2, c9</bdi>" in entry

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_pdserve.judge.running_transfer import check_transfer_speed
 from pytest_pdserve.judge.running_transfer import faster
 from pytest_pdserve.judge.running_transfer import slow_pairs
 from pytest_pdserve.judge.running_transfer import tcp_text
@@ -15,13 +16,17 @@ from pytest_pdserve.plan.transfer import running_cases
 from pytest_pdserve.results.bare_transfers import BareKey
 from pytest_pdserve.results.bare_transfers import keep_bare
 from pytest_pdserve.results.bare_transfers import load_bare
+from pytest_pdserve.values.observation import Observation
+from pytest_pdserve.values.result import BenchResult
 from pytest_pdserve.values.running_transfer import RunningTransfer
+from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.transfer import Pair
 from pytest_pdserve.values.transfer import PairFigures
 from pytest_pdserve.values.transfer import TransferBackend
 from pytest_pdserve.values.transfer import TransferFigure
 from pytest_pdserve.values.transfer import TransferRecord
 from pytest_pdserve.values.transfer import TransferShape
+from pytest_pdserve.values.workload import Workload
 from tests.support.systems import LEAST
 from tests.support.systems import loaded
 
@@ -179,3 +184,22 @@ def test_a_bare_figure_is_kept_for_its_host_versions_and_shape(
 )
 def test_a_rate_is_read_under_its_title_and_of_its_shape(text: str, rate: float | None) -> None:
     assert nixlbench_gb_s(text, SHAPE) == rate
+
+
+@pytest.mark.parametrize("why", ["", "decode[0] shows no vllm:nixl_bytes_transferred"])
+def test_a_speed_that_is_not_shown_leaves_a_run_unproven(why: str) -> None:
+    seen = Observation(
+        topology=Topology.parse("1p1d"),
+        workload=Workload(input_len=8, output_len=8, num_prompts=1),
+        result=BenchResult(
+            completed=1,
+            failed=0,
+            duration_s=1.0,
+            total_input_tokens=8,
+            total_output_tokens=8,
+            raw={},
+        ),
+        why_speed_unproven=why,
+    )
+    found = [(f.check, f.severity, f.message) for f in check_transfer_speed(seen)]
+    assert found == ([("transfer_speed", "unproven", why)] if why else [])

@@ -1051,7 +1051,7 @@ def test_every_check_has_its_place() -> None:
     assert [check.__name__.removeprefix("check_") for check in checks()] == [
         *("completed", "answers", "answers_under_load", "tokens", "figures", "zeros", "chunks"),
         *("served", "foreign_requests"),
-        *("preemptions", "transfers", "prefilled_again", "bytes", "prefix_cache"),
+        *("preemptions", "transfers", "transfer_speed", "prefilled_again", "bytes", "prefix_cache"),
         *("router", "stalls"),
         *("client", "client_lateness", "client_offset", "offered", "client_node"),
         *("gpus", "fabric"),

@@ -149,7 +149,7 @@ def test_cells_that_pass_join_when_the_session_ends(
     assert session.trouble == []
 
 
-def test_what_was_put_off_and_never_ran_again_is_judged_when_the_session_ends(
+def test_what_was_postponed_and_never_ran_again_is_judged_when_the_session_ends(
     make_session: MakeSession, make_cell: MakeCell
 ) -> None:
     make_session().judge(make_cell())

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_pdserve.commands.main import main
 from pytest_pdserve.report.cells import cell_table
+from pytest_pdserve.report.cells import finding_lines
 from pytest_pdserve.results.kinds import RECORD
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.store import create_import
@@ -220,3 +221,18 @@ def test_nothing_is_judged_and_nothing_is_written(
     words: Any = said_by(capsys).out
     assert not [word for word in ("PASS", "FAIL", "NEW", "SUSPICIOUS") if word in words]
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
+
+
+def test_findings_that_differ_in_numbers_are_one_line_with_the_cells(
+    make_record: MakeRecord,
+) -> None:
+    def of(input_len: int, message: str) -> Cell:
+        workload = Workload(input_len=input_len, output_len=256, num_prompts=4)
+        finding = replace(NOTE, message=message)
+        return Cell(records=(make_record(workload=workload, findings=(finding,)),), paths=())
+
+    given = {512: "3 retries", 1024: "7 retries", 2048: "3 retries", 4096: "none"}
+    assert finding_lines([of(*each) for each in given.items()], severities=("note",)) == [
+        "note: 3 to 7 retries [1p3d 512-256, 1p3d 1024-256, 1p3d 2048-256]",
+        "note: none [1p3d 4096-256]",
+    ]

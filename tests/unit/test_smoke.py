@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from pytest_pdserve.serving.greedy_texts import GreedyTexts
 from pytest_pdserve.serving.near_ties import common_start
-from pytest_pdserve.serving.smoke import Greedy
 from pytest_pdserve.serving.smoke import long_prompts
 from pytest_pdserve.serving.smoke import parity_of
 
 
-def greedy(alone: str, through: str, again: str | None = None) -> Greedy:
-    return Greedy(
-        prompt="p", single_instance=alone, again=alone if again is None else again, through=through
+def greedy(alone: str, through: str, again: str | None = None) -> GreedyTexts:
+    return GreedyTexts(
+        prompt="p", alone=alone, again=alone if again is None else again, through=through
     )
 
 
@@ -45,7 +45,7 @@ PARTED = greedy(" a b c", " a x y")
             [greedy(" a b c", " a x y", again=" a b z"), OTHER],
             1.5,
             "PASS",
-            "the single instance does not repeat its text either",
+            "the instance alone does not repeat its text either",
         ),
         (
             [SAME, SAME, SAME],
@@ -70,7 +70,7 @@ PARTED = greedy(" a b c", " a x y")
         ([SAME, PARTED], 1.5, "NOT JUDGED", "2 different prompts have the same greedy text"),
     ],
 )
-def test_parity(texts: Sequence[Greedy], gap: float | None, status: str, said: str) -> None:
+def test_parity(texts: Sequence[GreedyTexts], gap: float | None, status: str, said: str) -> None:
     verdict = parity_of(texts, "greedy tokens of 1p1d", lambda _: gap)
     assert verdict.status == status
     assert said in verdict.message

@@ -9,12 +9,14 @@ import pytest
 
 from pytest_pdserve.backends.stacks import parse_stack
 from pytest_pdserve.backends.stacks.parsing import parse_words
+from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.backends.stacks.uv import last_lines
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.stack import Stack
 from pytest_pdserve.values.stack import components
 from pytest_pdserve.values.stack import same_version
+from pytest_pdserve.values.system import KvTransfer
 from pytest_pdserve.values.system import Programs
 from pytest_pdserve.values.system import System
 
@@ -106,6 +108,22 @@ def test_a_digest_tells_stacks_apart_by_what_runs_and_not_by_their_words(system:
     )
     assert one == same
     assert len({one, other, more}) == 3
+
+
+@pytest.mark.parametrize(
+    ("role", "connector", "parts"),
+    [
+        ("router", "NixlConnector", ("vllm-router",)),
+        ("aggregated", "NixlConnector", ("vllm",)),
+        ("prefill", "NixlConnector", ("vllm", "nixl")),
+        ("decode", "NixlConnector", ("vllm", "nixl")),
+        ("decode", "LMCacheConnectorV1", ("vllm",)),
+    ],
+)
+def test_an_instance_must_have_loaded_nixl_where_it_moves_kv_caches_by_it(
+    role: str, connector: str, parts: tuple[str, ...]
+) -> None:
+    assert parts_of(role, KvTransfer(connector=connector)) == parts
 
 
 @pytest.mark.parametrize(

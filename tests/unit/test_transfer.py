@@ -14,6 +14,7 @@ from pytest_pdserve.judge.transfer import slow_nodes
 from pytest_pdserve.judge.verdict import Status
 from pytest_pdserve.plan.placement import place
 from pytest_pdserve.plan.transfer import all_pairs
+from pytest_pdserve.plan.transfer import check_positions
 from pytest_pdserve.plan.transfer import named_pairs
 from pytest_pdserve.plan.transfer import pair_rounds
 from pytest_pdserve.plan.transfer import preflight_case
@@ -94,6 +95,40 @@ def test_ranks_of_an_engine_share_heads(kv: KvShape, descriptor_bytes: int, tmp_
     system = loaded(tmp_path, LEAST.replace("gpus_per_node = 1", "gpus_per_node = 8"))
     shape = shape_of(TransferCase(prompt_tokens=64), system, kv)
     assert (shape.descriptors, shape.descriptor_bytes) == (4 * kv.regions, descriptor_bytes)
+
+
+@pytest.mark.parametrize(
+    ("topology", "ranks"),
+    [("1p3d", 8), ("1p3d-tp2", 2), ("1p3d-tp2x4", 4), ("1p3d-tp4x2", 4)],
+)
+def test_a_transfer_has_the_pieces_of_the_topologys_larger_engine(
+    topology: str, ranks: int, tmp_path: Path
+) -> None:
+    system = loaded(tmp_path, LEAST.replace("gpus_per_node = 1", "gpus_per_node = 8"))
+    case = TransferCase(prompt_tokens=64)
+    shape = shape_of(case, system, TINY, topology=Topology.parse(topology))
+    assert shape.descriptor_bytes == 16 * 1024 // ranks
+    whole = shape_of(case, system, LATENT, topology=Topology.parse(topology))
+    assert whole.descriptor_bytes == 18 * 1024
+
+
+@pytest.mark.parametrize("text", ["0,2", "2,0", "0", "0,1,1", "1, 1", "0,99999999999999"])
+def test_pairs_that_no_node_can_have_are_refused_before_nodes_are_acquired(
+    text: str, tmp_path: Path
+) -> None:
+    system = loaded(tmp_path, LEAST)
+    check_positions(["0,1", "p5-1, 0", "p5-1,p5-2"], system)
+    with pytest.raises(ConfigError) as raised:
+        check_positions([text], system)
+    assert str(raised.value) == (
+        f"--pair {text!r}: expected two of the 2 nodes of system 'mine', by name or by position "
+        "from 0 to 1, e.g. --pair 0,1"
+    )
+
+
+def test_a_spare_node_has_a_position_too(tmp_path: Path) -> None:
+    system = loaded(tmp_path, LEAST.replace("nodes = 2", "nodes = 2\nspare_nodes = 1"))
+    check_positions(["0,2"], system)
 
 
 def test_a_block_is_what_serve_args_say(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class AttachedBackend(Backend):
     tables: Mapping[str, type] = {"attached": AttachedSpec}
     unread = (
         *("container", "ports", "router", "kv_transfer", "pd_env", "programs.router"),
-        "transfer",
+        *("transfer", "cluster.spare_nodes"),
         *("cluster.bind_host", "cluster.memory_per_instance_gib", "limits.ready_s"),
     )
     starts_servers = False

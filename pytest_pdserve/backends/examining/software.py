@@ -38,8 +38,6 @@ try:
 except OSError as error:
     print(error)
 """
-NIXL_CONNECTOR = "NixlConnector"
-"""vLLM's KV connector that uses NIXL."""
 _BACKEND = "by kv_transfer"
 Run = Callable[[Sequence[str]], str | None]
 """Runs a command and returns what it prints; None if it is absent, fails or hangs."""
@@ -163,7 +161,7 @@ def plugin_name(name: str) -> str:
 def nixl_plugin(system: System) -> str | None:
     """Return the NIXL plugin that moves the system's KV caches; None if another connector does."""
     transfer = system.kv_transfer
-    return transfer.backend if transfer.connector == NIXL_CONNECTOR else None
+    return transfer.backend if transfer.uses_nixl else None
 
 
 def plugin_rows(

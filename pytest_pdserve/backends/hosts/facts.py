@@ -16,6 +16,8 @@ import psutil
 
 _COMMAND_S = 14.0
 """Below 15 s, the longest time without a progress line."""
+_COMMAND_WORDS, _COMMAND_LENGTH = 3, 60
+"""Words and characters of a command line in messages."""
 
 
 def describe_hardware() -> dict[str, str]:
@@ -50,13 +52,21 @@ def run_quietly(argv: Sequence[str]) -> str | None:
 
 
 def process_text(pid: int) -> str:
-    """Return a process in words: its id, and its command if it can be read."""
+    """Return a process in words: its id, and the start of its command if it can be read."""
     try:
-        words = psutil.Process(pid).cmdline()[:3]
+        words = psutil.Process(pid).cmdline()
     except psutil.Error:
         return f"process {pid}"
-    names = [Path(word).name if word.startswith("/") else word for word in words]
-    return f"process {pid} ({' '.join(names):.60})" if names else f"process {pid}"
+    return f"process {pid} ({_short_command(words)})" if words else f"process {pid}"
+
+
+def _short_command(words: Sequence[str]) -> str:
+    """Return the first words of a command line, with an ellipsis for what is left out."""
+    shown = words[:_COMMAND_WORDS]
+    text = " ".join(Path(word).name if word.startswith("/") else word for word in shown)
+    if len(text) > _COMMAND_LENGTH:
+        return f"{text[: _COMMAND_LENGTH - 1]}…"
+    return f"{text} …" if len(words) > len(shown) else text
 
 
 def list_gpus() -> list[str] | None:

@@ -16,12 +16,10 @@ from pytest_pdserve.backends.hosts.nvml import Gpu
 from pytest_pdserve.backends.hosts.nvml import GpuReader
 from pytest_pdserve.backends.hosts.nvml import NoGpusError
 from pytest_pdserve.backends.hosts.nvml import reading
+from pytest_pdserve.values.gpus import SAMPLE_S
 from pytest_pdserve.values.gpus import GpuRun
 from pytest_pdserve.values.gpus import GpuState
 from pytest_pdserve.values.gpus import summarize
-
-SAMPLE_S = 1.0
-"""Time between two samples."""
 
 
 @dataclass(slots=True)

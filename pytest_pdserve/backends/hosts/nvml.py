@@ -52,23 +52,17 @@ class Gpu:
     """Model."""
     bus_id: str
     """PCI bus id of the GPU, as in ``/sys/bus/pci/devices``."""
-    memory_gib: float
-    """Total memory."""
+    memory_gib: float | None
+    """Total memory; None if NVML does not report it."""
     used_gib: float | None
     """Memory in use, without the driver's own; None if NVML does not report it."""
-    users: tuple[GpuUser, ...] = ()
-    """Processes that compute on it."""
+    users: tuple[GpuUser, ...] | None = ()
+    """Processes that compute on it; None if NVML does not report them."""
 
     @property
     def is_slice(self) -> bool:
         """True if it is a MIG slice."""
         return self.uuid != self.gpu_uuid
-
-    @property
-    def label(self) -> str:
-        """Name in messages."""
-        kind = f"MIG slice {self.uuid} of GPU" if self.is_slice else "GPU"
-        return f"{kind} {self.index} ({self.name})"
 
 
 @contextlib.contextmanager
@@ -131,16 +125,16 @@ def _gpu(
     nvml: ModuleType, handle: Any, *, index: int, gpu_uuid: str, bus_id: str, name: str
 ) -> Gpu:
     memory = _answer(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
-    users = _answer(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    users = _answer(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
     return Gpu(
         index=index,
         uuid=str(nvml.nvmlDeviceGetUUID(handle)),
         gpu_uuid=str(gpu_uuid),
         name=str(name),
         bus_id=bus_id,
-        memory_gib=memory.total / 2**30 if memory else 0.0,
+        memory_gib=memory.total / 2**30 if memory else None,
         used_gib=memory.used / 2**30 if memory else None,
-        users=tuple(_user(each) for each in users),
+        users=None if users is None else tuple(_user(each) for each in users),
     )
 
 

@@ -24,6 +24,7 @@ from pytest_pdserve.backends.local.examining import examine_machine
 from pytest_pdserve.backends.local.gpus import check_gpus
 from pytest_pdserve.backends.local.gpus import holding_gpus
 from pytest_pdserve.backends.local.gpus import planned_gpus
+from pytest_pdserve.backends.nodes import with_spares
 from pytest_pdserve.backends.programs import check_containers
 from pytest_pdserve.backends.programs import check_nixl
 from pytest_pdserve.backends.programs import check_program
@@ -50,7 +51,8 @@ class LocalBackend(Backend):
 
         If this machine has too few GPUs, consecutive numbers are used for planning.
         """
-        return slots(system, os.cpu_count() or 1, planned_gpus(system, os.environ))
+        gpus = planned_gpus(with_spares(system), os.environ)
+        return slots(system, os.cpu_count() or 1, gpus)[: system.cluster.nodes]
 
     def port_claim(self, system: System, *, starting: bool) -> Claim:
         """Return a function that tests whether a port is free on this machine; reserves none."""
@@ -83,13 +85,13 @@ class LocalBackend(Backend):
             if launch.placement.topology.disaggregated:
                 check_nixl(system)
                 check_libraries(system)
-        check_gpus(system, os.environ)
+        check_gpus(with_spares(system), os.environ)
         check_memory(system, len(launch.instances))
 
     @contextlib.contextmanager
     def acquire(self, system: System, request: Request) -> Iterator[LocalAllocation]:
         """Acquire the slots of this machine; processes on them are ended when the block ends."""
-        with holding_gpus(system, os.environ) as gpus:
+        with holding_gpus(with_spares(system), os.environ) as gpus:
             allocation = LocalAllocation(
                 system, folder=request.folder, progress=request.progress, gpus=gpus
             )

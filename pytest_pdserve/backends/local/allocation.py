@@ -50,6 +50,7 @@ from pytest_pdserve.backends.images import make_image_present
 from pytest_pdserve.backends.images import versions_of
 from pytest_pdserve.backends.local.gpus import VisibleGpu
 from pytest_pdserve.backends.local.gpus import shares_of_cores
+from pytest_pdserve.backends.nodes import HeldNodes
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
@@ -64,10 +65,12 @@ from pytest_pdserve.values.system import System
 def slots(system: System, cores: int, gpus: Sequence[VisibleGpu] = ()) -> tuple[Host, ...]:
     """Return the nodes of *system* as slots of this machine, each with its share of *cores*.
 
+    Spare nodes are the last.
+
     :param gpus: GPUs of the session, divided among the slots; each slot then gets cores next to
         its GPUs.
     """
-    nodes, each = system.cluster.nodes, system.cluster.gpus_per_node
+    nodes, each = system.cluster.held_nodes, system.cluster.gpus_per_node
     shares = slot_cpus(cores, nodes)
     parts = [tuple(gpus[n * each : (n + 1) * each]) for n in range(nodes)]
     if gpus:
@@ -171,7 +174,7 @@ class LocalProcess:
         return None if load is None else convert(load, NodeLoad)
 
 
-class LocalAllocation:
+class LocalAllocation(HeldNodes):
     """Slots of this machine, allocated to a session."""
 
     kind = "local"
@@ -186,16 +189,17 @@ class LocalAllocation:
         progress: Progress = print,
         gpus: Sequence[VisibleGpu] = (),
     ) -> None:
-        self.hosts = slots(system, os.cpu_count() or 1, gpus)
+        held = slots(system, os.cpu_count() or 1, gpus)
+        super().__init__(held, system.cluster.nodes)
         each = system.cluster.gpus_per_node
         self._gpus = {
             host.name: tuple(visible.gpu for visible in gpus[n * each : (n + 1) * each])
-            for n, host in enumerate(self.hosts)
+            for n, host in enumerate(held)
         }
         self.client_node = self.hosts[0].name
         self.containment = containment_of(
             system,
-            self.hosts,
+            held,
             image=system.container.image,
             run_id=f"{folder.parent.name}-{token_hex(2)}",
             run_folder=str(folder.parent.absolute()),
@@ -203,7 +207,7 @@ class LocalAllocation:
         self._system = system
         self._folder = folder
         self._container = system.container
-        self._cpus = {host.name: host.cpus for host in self.hosts}
+        self._cpus = {host.name: host.cpus for host in held}
         self._reserved: list[contextlib.ExitStack] = []
         self._progress = progress
         self._groups = Groups(system.limits.stop_s, folder.parent, progress)
@@ -368,6 +372,7 @@ class LocalAllocation:
             **(contained if self._container.contained else {}),
             **provider_used(self._system),
             **(gpus if any(self._gpus.values()) else {}),
+            **({"excluded": dict(self.excluded)} if self.excluded else {}),
         }
 
     def release(self) -> None:

@@ -12,6 +12,7 @@ from pytest_pdserve.backends.fabric.folder import library_versions
 from pytest_pdserve.backends.hosts.facts import list_gpus
 from pytest_pdserve.backends.hosts.runner import reserve_port
 from pytest_pdserve.backends.local.gpus import slot_gpus
+from pytest_pdserve.backends.nodes import with_spares
 from pytest_pdserve.results.compatibility import installed_version
 from pytest_pdserve.results.compatibility import known_packages
 from pytest_pdserve.values.prerequisites import Prerequisite
@@ -28,7 +29,7 @@ def examine_machine(system: System) -> list[Prerequisite]:
         *software.plugin_rows(
             with_libraries(system), needed=software.nixl_plugin(system), here=True
         ),
-        machine.gpus_row(gpus_needed(system, vllm), list_gpus()),
+        machine.gpus_row(gpus_needed(with_spares(system), vllm), list_gpus()),
         machine.fabric_row(machine.names_efa(system), *machine.fabric_facts()),
         machine.engine_row(system),
         machine.memory_row(system),

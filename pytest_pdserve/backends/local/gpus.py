@@ -15,14 +15,17 @@ from pytest_pdserve.backends.hosts.facts import process_text
 from pytest_pdserve.backends.hosts.nvml import Gpu
 from pytest_pdserve.backends.hosts.nvml import NoGpusError
 from pytest_pdserve.backends.hosts.nvml import find_gpus
+from pytest_pdserve.backends.local.refusals import Reason
+from pytest_pdserve.backends.local.refusals import RefusedGpu
+from pytest_pdserve.backends.local.refusals import held_by
+from pytest_pdserve.backends.local.refusals import in_use
+from pytest_pdserve.backends.local.refusals import refusals
 from pytest_pdserve.plan.vllm import GPUS_VARIABLE
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import System
 
-_IDLE_GIB = 1.0
-"""Maximum memory in use on an idle GPU, e.g. by a display or a persistent driver."""
 _PEER = struct.Struct("3i")
 """``struct ucred`` of the kernel: process, user, group."""
 
@@ -94,7 +97,9 @@ def planned_gpus(system: System, environment: Mapping[str, str]) -> tuple[Visibl
 
 
 def _placeholder(number: int) -> VisibleGpu:
-    gpu = Gpu(index=number, uuid="", gpu_uuid="", name="", bus_id="", memory_gib=0.0, used_gib=0.0)
+    gpu = Gpu(
+        index=number, uuid="", gpu_uuid="", name="", bus_id="", memory_gib=None, used_gib=None
+    )
     return VisibleGpu(gpu=gpu, name=str(number))
 
 
@@ -152,44 +157,26 @@ def holding_gpus(
         raise AllocationError(f"this machine shows no GPU any more: {error}") from error
     with contextlib.ExitStack() as held:
         free: list[VisibleGpu] = []
-        refused: list[str] = []
+        refused: list[RefusedGpu] = []
         for each in visible:
             if len(free) == needed:
                 break
             with contextlib.ExitStack() as lock:
-                if why := _lock(each.gpu, lock) or _in_use(each.gpu):
-                    refused.append(f"{each.gpu.label} {why}")
+                if why := _lock(each.gpu, lock) or in_use(each.gpu):
+                    refused.append(RefusedGpu(gpu=each.gpu, why=why))
                     continue
                 held.enter_context(lock.pop_all())
             free.append(each)
         if len(free) < needed:
             raise AllocationError(
                 f"system {system.name!r} needs {needed} free GPUs, but {len(free)} of "
-                f"{len(visible)} are free: {'; '.join(refused) or 'this machine shows no others'}"
+                f"{len(visible)} are free: {refusals(refused) or 'this machine shows no others'}"
             )
         yield tuple(free)
 
 
-def _in_use(gpu: Gpu) -> str:
-    """Return why a GPU may be in use, as a clause; empty if it is idle."""
-    if gpu.users:
-        return "is in use by " + ", ".join(
-            process_text(user.pid)
-            + ("" if user.used_gib is None else f" with {user.used_gib:.1f} GiB")
-            for user in gpu.users
-        )
-    if gpu.used_gib is None:
-        return "does not report its memory in use, so another process may be using it"
-    if gpu.used_gib > _IDLE_GIB:
-        return (
-            f"has {gpu.used_gib:.1f} of {gpu.memory_gib:.0f} GiB in use, by processes that are not "
-            "shown here"
-        )
-    return ""
-
-
-def _lock(gpu: Gpu, held: contextlib.ExitStack) -> str:
-    """Lock a GPU until *held* closes; return which session has locked it, empty on success.
+def _lock(gpu: Gpu, held: contextlib.ExitStack) -> Reason | None:
+    """Lock a GPU until *held* closes; return which session has locked it, None on success.
 
     The lock is an abstract Unix socket: its name can be bound only once, it ends with its process,
     and the kernel reports its owner.
@@ -201,9 +188,9 @@ def _lock(gpu: Gpu, held: contextlib.ExitStack) -> str:
         lock.listen(8)
     except OSError:
         lock.close()
-        return f"is held by the session of {_holder(name)}"
+        return held_by(_holder(name))
     held.enter_context(lock)
-    return ""
+    return None
 
 
 def _holder(name: str) -> str:

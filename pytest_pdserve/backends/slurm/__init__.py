@@ -77,6 +77,6 @@ class SlurmBackend(Backend):
     def plan_lines(self, system: System) -> Sequence[str]:
         """Return the parameters of the job, as lines."""
         spec = system.table("slurm", SlurmSpec)
-        nodes = system.cluster.nodes + spec.client_node
+        nodes = system.cluster.held_nodes + spec.client_node
         parameters = job_parameters(spec, name="pdserve-{user}@{host}-{run}", nodes=nodes)
         return ["sbatch, by submitit", *(f"  {k} = {v}" for k, v in parameters.items())]

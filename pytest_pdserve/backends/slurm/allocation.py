@@ -19,14 +19,13 @@ from typing import Any
 from pytest_pdserve.backends.allocation import Endpoint
 from pytest_pdserve.backends.allocation import Process
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.allocation import WatchedGpus
 from pytest_pdserve.backends.hosts import efa
 from pytest_pdserve.backends.hosts import image
 from pytest_pdserve.backends.hosts import node_load
 from pytest_pdserve.backends.hosts import runner
 from pytest_pdserve.backends.hosts import tarball
 from pytest_pdserve.backends.hosts import versions
-from pytest_pdserve.backends.hosts.gpu_watch import GpuWatch
-from pytest_pdserve.backends.hosts.gpu_watch import unwatched
 from pytest_pdserve.backends.hosts.groups import Groups
 from pytest_pdserve.backends.hosts.runner import CLEANUP_S
 from pytest_pdserve.backends.hosts.runner import GONE_S
@@ -34,8 +33,10 @@ from pytest_pdserve.backends.images import Image
 from pytest_pdserve.backends.images import last_object
 from pytest_pdserve.backends.images import make_image_present
 from pytest_pdserve.backends.images import versions_of
+from pytest_pdserve.backends.nodes import HeldNodes
 from pytest_pdserve.backends.slurm import controller
 from pytest_pdserve.backends.slurm.controller import Watch
+from pytest_pdserve.backends.slurm.gpus import NodeGpus
 from pytest_pdserve.backends.slurm.holder import LEASE
 from pytest_pdserve.backends.slurm.holder import MARKS
 from pytest_pdserve.backends.slurm.holder import HolderConfig
@@ -74,7 +75,7 @@ _QUERY_S = 20.0
 """Timeout for nodes to report counters of their interfaces: ``fi_info`` may take 10 s."""
 
 
-class SlurmAllocation:
+class SlurmAllocation(HeldNodes):
     """The nodes of a running job."""
 
     kind = "slurm"
@@ -109,13 +110,11 @@ class SlurmAllocation:
         self._planned: set[tuple[str, int]] = set()
         self._refused: set[tuple[str, int]] = set()
         self._all = [_host(seen) for seen in facts]
-        self.hosts, self.client_node = _servers_and_client(self._all, system)
+        self._gpus = NodeGpus(folder, facts)
+        servers, self.client_node = _servers_and_client(self._all, system)
+        super().__init__(servers, system.cluster.nodes)
         self.containment = containment_of(
-            system,
-            self._all,
-            image=self._image.name,
-            run_id=label,
-            run_folder=str(folder.parent),
+            system, self._all, image=self._image.name, run_id=label, run_folder=str(folder.parent)
         )
         for module in (runner, node_load, image, tarball, versions, efa):
             shutil.copy(str(module.__file__), folder)
@@ -127,6 +126,7 @@ class SlurmAllocation:
             "kind": self.kind,
             "job_id": self._job,
             **self._described,
+            "excluded": {**self._described.get("excluded", {}), **self.excluded},
             "nodes": [host.name for host in self.hosts],
             "client_node": self.client_node,
             "container": self._system.container.kind,
@@ -274,9 +274,10 @@ class SlurmAllocation:
         if trouble:
             raise AllocationError(trouble)
 
-    def watching_gpus(self) -> AbstractContextManager[GpuWatch]:
-        """Watch nothing: GPUs of other machines are not sampled."""
-        return unwatched()
+    def watching_gpus(self) -> AbstractContextManager[WatchedGpus]:
+        """Watch the GPUs of the nodes in use until the block is left."""
+        names = [host.name for host in self.hosts]
+        return self._gpus.watching(names, lambda argv, logs: self._start_step(argv, logs, {}))
 
     def read_fabric(self) -> Sequence[FabricState]:
         """Return the counters of all nodes' RDMA interfaces, read in one step, if there are any."""

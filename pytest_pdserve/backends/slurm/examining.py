@@ -122,7 +122,7 @@ def partition_row(system: System, output: str | None) -> Prerequisite:
         else [p.name for p in partitions.values() if p.default]
     )
     there = [partitions[name] for name in wanted if name in partitions]
-    nodes = system.cluster.nodes + spec.client_node
+    nodes = system.cluster.held_nodes + spec.client_node
     change = f"set [slurm] partition in {system.source}"
     found, advice = ", ".join(_partition_text(each) for each in there), ""
     if output is None:
@@ -150,7 +150,7 @@ def _partition_text(partition: Partition) -> str:
 def _nodes_text(system: System) -> str:
     spec = system.table("slurm", SlurmSpec)
     name = spec.partition or "the default one"
-    return f"{name}, {system.cluster.nodes + spec.client_node} nodes"
+    return f"{name}, {system.cluster.held_nodes + spec.client_node} nodes"
 
 
 def node_rows(system: System) -> list[Prerequisite]:

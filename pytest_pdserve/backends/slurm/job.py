@@ -128,7 +128,7 @@ class Job:
         self._user = pwd.getpwuid(os.getuid()).pw_name
         self.label = f"{folder.parent.name}-{secrets.token_hex(2)}"
         """Run id and a random token: sessions with other run folders may have the same run id."""
-        self._needed = system.cluster.nodes + self._spec.client_node
+        self._needed = system.cluster.held_nodes + self._spec.client_node
         self._reused = False
         self._time_left = ""
         self._partition = ""

@@ -47,7 +47,7 @@ class SlurmSpec:
     )
     """Further sbatch parameters by their long names, e.g. ``switches``."""
     client_node: bool = False
-    """True if to request one more node, which runs only the benchmark client."""
+    """True if one more node is requested, which runs only the benchmark client."""
     interface: Word = ""
     """Network interface whose IPv4 address nodes are reached by; empty is the default route's."""
     queue_s: Seconds = 3600.0
@@ -90,7 +90,7 @@ def check_cluster(cluster: ClusterSpec, preflight: Preflight) -> None:
             "remove it: the default is the address of the chosen interface"
         )
     # Each node of a shared host sees the GPUs of all of them.
-    there = cluster.gpus_per_node * (cluster.nodes if cluster.shared_host else 1)
+    there = cluster.gpus_per_node * (cluster.held_nodes if cluster.shared_host else 1)
     if preflight.gpus is not None and preflight.gpus > there:
         where = "nodes x cluster.gpus_per_node" if cluster.shared_host else "cluster.gpus_per_node"
         raise ConfigError(

@@ -158,7 +158,7 @@ def other_packages(a: Stack, b: Stack) -> Mapping[str, tuple[str | None, str | N
     """Return the packages that differ between two environments, without :data:`~.stack.PARTS`.
 
     :returns: both versions by name, None for an environment without the package; empty if a stack
-        is an image, or has no environment of its own.
+        has no environment of its own.
     :raises ConfigError: if the Python of an environment does not run.
     """
     if a.python is None or b.python is None:

@@ -23,6 +23,7 @@ for each in metadata.distributions():
 print(json.dumps(found))
 """
 """Of two distributions with the same name, the first is the one that is imported."""
+_VERSION = "import json, platform; print(json.dumps({'python': platform.python_version()}))"
 
 
 def python_of_system(system: System) -> str | None:
@@ -48,6 +49,15 @@ def versions_at(python: str) -> Mapping[str, str]:
     :raises ConfigError: if that Python does not run.
     """
     return _ask(python, str(versions.__file__))
+
+
+@functools.cache
+def python_version_at(python: str) -> str:
+    """Return the version of the interpreter *python*, e.g. ``3.11.2``.
+
+    :raises ConfigError: if it does not run.
+    """
+    return _ask(python, "-c", _VERSION)["python"]
 
 
 def packages_at(python: str) -> Mapping[str, str]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_pdserve.backends.stacks.installed import python_of_system
+from pytest_pdserve.backends.stacks.installed import python_version_at
 from pytest_pdserve.backends.stacks.installed import versions_at
 from pytest_pdserve.backends.stacks.installed import versions_of_system
 from pytest_pdserve.plan.serve_flags import repeated_serve_args
@@ -174,15 +176,24 @@ def environment_digest(stack: Stack, system: System) -> str:
 
 
 def _digest(stack: Stack, system: System) -> str:
-    """Return the digest of all that decides what runs, with ``[stack]`` if the stack is built."""
+    """Return the digest of all that decides what runs.
+
+    For a stack that is built, these include ``[stack]`` and the Python that it is built from.
+    """
     inputs: Sequence[object] = (
         sorted(stack.pins.items()),
         stack.python,
         stack.image,
         stack.serve_args,
-        asdict(system.stack) if stack.builds else None,
+        (asdict(system.stack), _base_of(system)) if stack.builds else None,
     )
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
+
+
+def _base_of(system: System) -> tuple[str, str] | None:
+    """Return path and version of the Python that environments are built from; None if not found."""
+    base = python_of_system(system)
+    return None if base is None else (str(Path(base).absolute()), python_version_at(base))
 
 
 def _stack_error(text: str, why: str) -> ConfigError:

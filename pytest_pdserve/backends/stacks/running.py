@@ -18,9 +18,11 @@ from pytest_pdserve.backends.stacks import loaded
 from pytest_pdserve.plan.command import Command
 from pytest_pdserve.values.errors import InvalidRunError
 from pytest_pdserve.values.errors import LaunchError
+from pytest_pdserve.values.roles import ROLES
 from pytest_pdserve.values.stack import PARTS
 from pytest_pdserve.values.stack import Stack
 from pytest_pdserve.values.stack import same_version
+from pytest_pdserve.values.system import KvTransfer
 
 _PYTHON = "python3"
 _ANSWER_S = 60.0
@@ -39,15 +41,16 @@ class Running:
     """Distributions, of :data:`~.stack.PARTS`."""
 
 
-def parts_of(role: str, *, moves_kv: bool) -> tuple[str, ...]:
+def parts_of(role: str, transfer: KvTransfer) -> tuple[str, ...]:
     """Return the distributions that a process of *role* must have loaded.
 
-    :param moves_kv: whether an instance of that role takes part in KV transfer by NIXL.
+    :param role: of an instance, or ``router``.
+    :param transfer: KV transfer of the system.
     """
     vllm, nixl, router = PARTS
     if role == "router":
         return (router,)
-    return (vllm, nixl) if moves_kv else (vllm,)
+    return (vllm, nixl) if ROLES[role].kv_role and transfer.uses_nixl else (vllm,)
 
 
 def running_versions(

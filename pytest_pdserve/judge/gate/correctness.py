@@ -13,7 +13,7 @@ from pytest_pdserve.values.record import Record
 
 NOT_OF_SERVERS = frozenset({"client", "client_lateness", "figures", "foreign_requests", "nodes"})
 """Checks that fail because of the client, its machine or other users, not of the servers."""
-ARITHMETIC = frozenset({"vllm", "torch", "image", "serve_args"})
+ARITHMETIC = frozenset({"vllm", "torch", "serve_args"})
 """Components that may change the order of additions, so that equally likely tokens may change."""
 _CHANGED_SHARE = 0.5
 """Share of answers that begin with another word above which the order of additions is not

@@ -16,8 +16,8 @@ _DIGESTS = frozenset({("hardware", "fingerprint")})
 _OF_ONE_START = frozenset({("conditions", "compiled kernels")})
 """Facts of single starts: the first start of a new version compiles."""
 _DEPENDENCIES = frozenset({"torch", "libfabric", "ucx", "libibverbs"})
-"""Versions that change together with vLLM, NIXL or the image."""
-_WITH_DEPENDENCIES = frozenset({"vllm", "nixl", "image"})
+"""Versions that change together with vLLM or NIXL."""
+_WITH_DEPENDENCIES = frozenset({"vllm", "nixl"})
 """Components whose versions determine those of :data:`_DEPENDENCIES`."""
 
 
@@ -71,11 +71,8 @@ def _is_declared(fact: FactDifference, components: Sequence[str]) -> bool:
 
 def _is_brought(fact: FactDifference, components: Sequence[str]) -> bool:
     """Return whether a difference is a version that comes with one of *components*."""
-    if fact.group != "versions":
-        return False
-    return "image" in components or (
-        fact.name in _DEPENDENCIES and bool(_WITH_DEPENDENCIES & {*components})
-    )
+    is_dependency = fact.group == "versions" and fact.name in _DEPENDENCIES
+    return is_dependency and bool(_WITH_DEPENDENCIES & {*components})
 
 
 def _phrase(fact: FactDifference) -> str:

@@ -27,7 +27,8 @@ from pytest_pdserve.values.gate_state import order_of
 from pytest_pdserve.values.record import Record
 
 ATTEMPTS = 2
-"""Times that a start is tried before its stack counts as broken."""
+"""Times that a start may fail before its stack counts as broken, and may be disturbed before the
+gate ends."""
 MIN_FAILED_STARTS = 3
 """Failed starts of B that are a fault if none of A failed, even if each second attempt worked. If
 both stacks are equally likely to fail, three of B and none of A happen in one case of eight."""
@@ -60,12 +61,6 @@ class GateProgress:
     """The judgement on the finished blocks; None before the first."""
     blocks: tuple[Block, ...] = ()
     """Finished blocks."""
-
-    @property
-    def begins_block(self) -> bool:
-        """True if the next step is the first of a block."""
-        step = self.step
-        return step is not None and step.place == 0 and step.attempt == 1 and not step.control
 
 
 def next_step(
@@ -149,25 +144,46 @@ def _next_at(step: GateStep, starts: Sequence[GateStart]) -> GateStep | GateEnd 
     own = [start for start in tried if not start.step.control]
     if any(start.outcome is Outcome.OK for start in own):
         return None
-    if len(own) < ATTEMPTS:
+    failed = [start for start in own if start.outcome is Outcome.FAULT]
+    if disturbed := _disturbed_end(own):
+        return disturbed
+    if len(failed) < ATTEMPTS:
         return replace(step, attempt=len(own) + 1)
-    last = own[-1]
-    if any(start.outcome is Outcome.TROUBLE for start in own):
-        why = next(start.why for start in reversed(own) if start.outcome is Outcome.TROUBLE)
-        error = f"{step.topology} was disturbed {len(own)} times in a row: {why}"
-        return GateEnd(verdict=GateVerdict.ERROR, error=error)
     if step.side == "A":
-        error = f"A, the baseline, is broken itself on {step.topology}: {last.why}"
+        error = f"A, the baseline, is broken itself on {step.topology}: {failed[-1].why}"
         return GateEnd(verdict=GateVerdict.ERROR, error=error)
     controls = [start for start in tried if start.step.control]
-    if not controls:
-        return replace(step, side="A", control=True)
-    return _end_after_control(controls[-1], last)
+    return _control(replace(step, side="A", control=True), controls, failed[-1])
 
 
-def _end_after_control(control: GateStart, failed: GateStart) -> GateEnd:
-    """Return why a gate is over after a control start of A, following two failed starts of B."""
-    where = control.step.topology
+def _disturbed_end(tried: Sequence[GateStart]) -> GateEnd | None:
+    """Return why a gate is over if a start was disturbed repeatedly; None if it was not.
+
+    A disturbed start says nothing about its stack: it is not one of those that failed.
+    """
+    disturbed = [start for start in tried if start.outcome is Outcome.TROUBLE]
+    if len(disturbed) < ATTEMPTS:
+        return None
+    last = disturbed[-1]
+    error = f"a start of {last.step.topology} was disturbed {len(disturbed)} times: {last.why}"
+    return GateEnd(verdict=GateVerdict.ERROR, error=error)
+
+
+def _control(
+    step: GateStep, controls: Sequence[GateStart], failed: GateStart
+) -> GateStep | GateEnd:
+    """Return a control start of A after failed starts of B, or why the gate is over after it.
+
+    :param step: the control.
+    :param controls: controls so far.
+    :param failed: the last failed start of B.
+    """
+    where = step.topology
+    if disturbed := _disturbed_end(controls):
+        return disturbed
+    if all(start.outcome is Outcome.TROUBLE for start in controls):
+        return replace(step, attempt=len(controls) + 1)
+    control = controls[-1]
     if control.outcome is Outcome.OK:
         fault = f"B fails on {where} twice in a row, where A works before and after: {failed.why}"
         return GateEnd(verdict=GateVerdict.NO_GO, faults=(fault,))

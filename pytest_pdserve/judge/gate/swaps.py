@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -30,6 +31,9 @@ MAX_METRICS = 4
 """Number of worse metrics that swaps measure, the worst first: each costs a load per start."""
 _NAMES = {"baseline": "A+{}", "candidate": "B-{}"}
 """Names of swaps: A with a component of B, and B with a component of A."""
+Undeclared = Callable[[Sequence[GateStart], Sequence[str]], Sequence[str]]
+"""Returns a phrase for each difference between the runs of A and of B that is not one of the named
+components."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +90,14 @@ def next_swap(
     *,
     components: Sequence[str],
     target: AttributionTarget,
+    undeclared: Undeclared,
+    spent: str | None = None,
 ) -> SwapStep | Attribution:
     """Return the next start that the attribution needs, or its result.
 
     :param starts: all starts, including those of swaps.
     :param components: components that differ between A and B.
+    :param spent: why the budget does not cover another block; None if it does.
     """
     if len(components) == 1:
         return Attribution(
@@ -98,21 +105,20 @@ def next_swap(
         )
     if not components:
         return Attribution(component=None, why="no component differs")
-    results = _SwapResults(starts=starts, runs=runs, target=target)
-    makes_worse = []
-    for component in components:
-        result = results.swap(component, "baseline")
-        if isinstance(result, SwapStep | Attribution):
-            return result
-        if result:
-            makes_worse.append(component)
-    still_worse_without = []
-    for component in makes_worse:
-        result = results.swap(component, "candidate")
-        if isinstance(result, SwapStep | Attribution):
-            return result
-        if result:
-            still_worse_without.append(component)
+    results = _SwapResults(
+        starts=starts,
+        runs=runs,
+        components=components,
+        target=target,
+        undeclared=undeclared,
+        spent=spent,
+    )
+    makes_worse = results.worse(components, "baseline")
+    if isinstance(makes_worse, SwapStep | Attribution):
+        return makes_worse
+    still_worse_without = results.worse(makes_worse, "candidate")
+    if isinstance(still_worse_without, SwapStep | Attribution):
+        return still_worse_without
     return results.attribution(components, makes_worse, still_worse_without)
 
 
@@ -120,43 +126,84 @@ class _SwapResults:
     """Evidence of the swaps so far."""
 
     def __init__(
-        self, *, starts: Sequence[GateStart], runs: Runs, target: AttributionTarget
+        self,
+        *,
+        starts: Sequence[GateStart],
+        runs: Runs,
+        components: Sequence[str],
+        target: AttributionTarget,
+        undeclared: Undeclared,
+        spent: str | None,
     ) -> None:
         self._starts, self._runs, self._target = starts, runs, target
+        self._components, self._undeclared, self._spent = components, undeclared, spent
         self._evidence: list[SwapEvidence] = []
         self._blocks = 0
 
-    def swap(self, component: str, into: str) -> SwapStep | Attribution | bool:
+    def worse(self, components: Sequence[str], into: str) -> SwapStep | Attribution | list[str]:
+        """Return the components whose swap makes a stack worse than A, or keeps it so.
+
+        Until this is known it is the next start, and an attribution if it cannot be known.
+        """
+        found = []
+        for component in components:
+            result = self._swap(component, into)
+            if isinstance(result, SwapStep | Attribution):
+                return result
+            if result:
+                found.append(component)
+        return found
+
+    def _swap(self, component: str, into: str) -> SwapStep | Attribution | bool:
         """Return whether a swap makes a stack worse than A; until this is known, the next start.
 
         If the swapped stack cannot be measured, it is the attribution, without a component.
         """
         name = _NAMES[into].format(component)
         own = [start for start in self._starts if start.step.swap == name]
+        differ = self._components_of(component, into)
+        if others := self._undeclared(own, differ):
+            return self._undetermined(
+                f"A and {name} differ in more than {', '.join(differ)}: {others[0]}"
+            )
         following = next_in_block(own, 0, self._target.cells, name)
         if isinstance(following, GateStep):
+            if self._spent is not None and not own:
+                return self._undetermined(self._spent)
             loads = {cells.topology: cells.workloads for cells in self._target.cells}
             return SwapStep(
                 step=following, component=component, into=into, workloads=loads[following.topology]
             )
+        self._blocks += 1
         if isinstance(following, GateEnd):
             if following.verdict is GateVerdict.NO_GO:
                 return True
-            why = f"the component was not determined: {following.error}"
-            return Attribution(
-                component=None, why=why, blocks=self._blocks, evidence=tuple(self._evidence)
-            )
-        self._blocks += 1
+            return self._undetermined(following.error)
         plain = [replace(start, step=replace(start.step, swap="")) for start in own]
         block = block_of(plain, self._runs, 0)
-        evidence = [
-            metric_evidence
-            for metric in self._target.worse
-            if (metric_evidence := _swap_evidence(block, metric, component, into))
-        ]
+        found = [_swap_evidence(block, metric, component, into) for metric in self._target.worse]
+        evidence = [each for each in found if each is not None]
         self._evidence += evidence
-        wrong = judge_answers(plain, (component,)).faults
-        return bool(wrong) or any(metric_evidence.is_worse for metric_evidence in evidence)
+        if judge_answers(plain, differ).faults or any(each.is_worse for each in evidence):
+            return True
+        if len(evidence) < len(found):
+            return self._undetermined(f"runs of {name} lack a metric that is worse with B")
+        return False
+
+    def _components_of(self, swapped: str, into: str) -> tuple[str, ...]:
+        """Return the components in which a stack with a swapped component differs from A."""
+        if into == "baseline":
+            return (swapped,)
+        return tuple(name for name in self._components if name != swapped)
+
+    def _undetermined(self, why: str | None) -> Attribution:
+        """Return an attribution without a component, with the evidence so far."""
+        return Attribution(
+            component=None,
+            why=f"the component was not determined: {why}",
+            blocks=self._blocks,
+            evidence=tuple(self._evidence),
+        )
 
     def attribution(
         self,

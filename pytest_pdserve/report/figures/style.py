@@ -71,7 +71,7 @@ _SETTINGS: Mapping[str, Any] = {
     "path.simplify": False,
 }
 """Matplotlib's settings of all figures."""
-MISSING = "figures need matplotlib; install pytest-pdserve[plot]"
+MISSING = "figures need Matplotlib: pip install 'pytest-pdserve[plot]'"
 """Message if Matplotlib is missing."""
 
 

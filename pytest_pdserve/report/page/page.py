@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from pytest_pdserve.report.figures.style import MISSING
 from pytest_pdserve.report.figures.style import is_installed
+from pytest_pdserve.report.findings import merged
 from pytest_pdserve.report.page import groups
 from pytest_pdserve.report.page import text
 from pytest_pdserve.report.page.records import LogCauses
@@ -47,9 +49,9 @@ _TRENDS = 4
 """Trends that are not folded."""
 _FIGURE_BYTES = 1_200_000
 """Size that all figures may have together."""
+_NO_FIGURES = MISSING[0].upper() + MISSING[1:]
 _OVERLAY = "pdserve-overlay"
 """Class of the article's curves in a figure."""
-_NO_MATPLOTLIB = "Figures need Matplotlib: pip install 'pytest-pdserve[plot]'"
 _LIMITS = {
     "MOST": _MOST,
     "OPEN": _OPEN,
@@ -91,6 +93,7 @@ def page_html(
     return template.render(
         report=report,
         title=groups.page_title(report),
+        findings=merged(report.findings),
         runs=runs_of(report, folder),
         folder=folder,
         logs=logs_in(folder),
@@ -130,7 +133,7 @@ def _figures(report: Report, folder: Path | None) -> tuple[list[Figure], list[st
     if cells > _MANY:
         return [], [f"There are no figures of more than {_MANY:,} cells; pdserve plot draws them."]
     if not is_installed():
-        return [], [_NO_MATPLOTLIB]
+        return [], [_NO_FIGURES]
     from pytest_pdserve.report.figures import figures_of
     from pytest_pdserve.report.figures.session import MAX_CELLS
 
@@ -167,7 +170,7 @@ def _trends(report: Report, trends: NightTrends | None) -> dict[str, Any]:
             (each.of.topology, each.of.workload): f"#figure-{each.figure.name}" for each in figures
         },
         "trends_wanted": len(trend_metrics(report)),
-        "no_trends": "" if is_installed() else _NO_MATPLOTLIB,
+        "no_trends": "" if is_installed() else _NO_FIGURES,
     }
 
 

@@ -3,7 +3,7 @@
 
 ``PDSTUB_FAULTS`` holds a JSON object with this process's faults under ``router``: ``exit_at_start``
 (exit code), ``exit_after`` (die within the N-th request), ``only_first`` (use no other worker),
-``skip_prefill`` (let decode instances do all).
+``skip_prefill`` (let decode instances do all), ``delay_ms`` (wait before each request).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
@@ -63,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        time.sleep(self.routes.faults.get("delay_ms", 0.0) / 1000)
         prefill, worker = self.routes.next()
         key = str(self.headers.get("Authorization", ""))
         if self.routes.prefills:

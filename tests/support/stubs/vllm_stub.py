@@ -45,6 +45,7 @@ FAULTS: dict[str, Any] = {
     "fail_streams": False,  # answer every streamed request with 500; a file's text is logged
     "first_ms": 10.0,  # to the first token
     "token_ms": 3.0,  # from token to token
+    "fetch_ms": 0.0,  # to fetch a KV cache
     "chunk_tokens": 1,  # tokens per streamed chunk
     "text": "",  # salt of the generated text
     "wrong_transfer": False,  # other words where the KV cache came over a transfer
@@ -202,6 +203,8 @@ class Engine:
                 self._counts["bytes"] += blocks * BLOCK_SIZE * self._kv_bytes
                 self._counts["pieces"] += blocks * self._regions
                 self._counts["failed"] += self.faults["failed_transfers"]
+        if fetched:
+            time.sleep(self.faults["fetch_ms"] / 1000)
         wrong = "wrong" if fetched and self.faults["wrong_transfer"] else ""
         return greedy(prompt, tokens, self.faults["text"] + wrong), offer
 

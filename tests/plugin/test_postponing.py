@@ -1,4 +1,4 @@
-"""Tests of suspicious cells are put off; whatever else pytest is asked for works as it does."""
+"""Tests of suspicious cells are postponed; whatever else pytest is asked for works as it does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_all_cells_run_before_any_runs_again_and_cells_of_a_topology_share_start
 
 
 @pytest.mark.slow
-def test_tests_that_were_put_off_end_after_the_others_the_largest_suspicion_first(
+def test_postponed_tests_end_after_the_others_the_largest_suspicion_first(
     slow: SimulatedProject,
 ) -> None:
     result = slow.run(*CELLS, "-v")
@@ -66,7 +66,7 @@ def test_tests_that_were_put_off_end_after_the_others_the_largest_suspicion_firs
 
 
 @pytest.mark.slow
-def test_a_test_that_is_put_off_is_one_test_everywhere(slow: SimulatedProject) -> None:
+def test_a_postponed_test_is_one_test_everywhere(slow: SimulatedProject) -> None:
     result = slow.run(*CELLS, "--junitxml", "said.xml")
     assert result.parseoutcomes() == {"passed": 3, "failed": 3, "deselected": 2}
     assert sorted(cases(slow.path / "said.xml")) == [
@@ -87,7 +87,7 @@ def test_a_test_case_has_every_property_once(slow: SimulatedProject) -> None:
 
 
 @pytest.mark.slow
-def test_claims_and_other_last_tests_run_after_the_tests_that_were_put_off(
+def test_claims_and_other_last_tests_run_after_the_postponed_tests(
     slow: SimulatedProject,
 ) -> None:
     (slow.path / "suites" / "test_end.py").write_text(
@@ -163,7 +163,7 @@ def test_last_failed_runs_the_tests_that_failed(slow: SimulatedProject) -> None:
     ]
 
 
-def test_a_selected_test_that_is_the_only_one_is_put_off_too(slow: SimulatedProject) -> None:
+def test_a_selected_test_that_is_the_only_one_is_postponed_too(slow: SimulatedProject) -> None:
     result = slow.run("-k", "dp and 2048-256", "-v")
     assert reported(result) == ["dp-2048-256 FAILED"]
     assert slow.starts() == [("dp", 2048, start) for start in range(3)]
@@ -175,7 +175,7 @@ def test_collecting_shows_each_test_once(slow: SimulatedProject) -> None:
     assert slow.records() == []
 
 
-def test_the_debugger_does_not_stop_at_a_test_that_is_put_off(sim: SimulatedProject) -> None:
+def test_the_debugger_does_not_stop_at_a_postponed_test(sim: SimulatedProject) -> None:
     result = sim.run("-k", "dp and 512-256", "--pdb")
     result.assert_outcomes(passed=1)
     assert len(sim.starts()) == 3
@@ -205,13 +205,13 @@ def torn():
 
 
 @pytest.mark.slow
-def test_a_test_that_is_put_off_is_torn_down_each_time(slow: SimulatedProject) -> None:
+def test_a_postponed_test_is_torn_down_each_time(slow: SimulatedProject) -> None:
     (slow.path / "conftest.py").write_text(TEARDOWN.format(ending=""))
     slow.run("-k", "dp and 2048-256").assert_outcomes(failed=1)
     assert (slow.path / "torn.txt").read_text() == "x" * 3
 
 
-def test_trouble_in_the_teardown_of_a_test_that_is_put_off_is_an_error(
+def test_trouble_in_the_teardown_of_a_postponed_test_is_an_error(
     slow: SimulatedProject,
 ) -> None:
     (slow.path / "conftest.py").write_text(TEARDOWN.format(ending="assert 0, 'still open'"))
