@@ -53,6 +53,7 @@ def typist(
     return Typist(pytester=pytester, capsys=capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", params(STORED))
 def test_commands_on_stored_sessions_run(
     part: PageLines, typist: Typist, make_record: Callable[..., Record]

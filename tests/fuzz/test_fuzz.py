@@ -18,7 +18,7 @@ from tests.support.fuzz.world import World
 from tests.support.fuzz.world import wrong_end
 
 ROOT = Path(__file__).parents[2]
-TRIES = 48
+TRIES = 24
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

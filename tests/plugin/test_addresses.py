@@ -21,6 +21,7 @@ def listening(house: House) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("bind_host", "addresses"),

@@ -28,6 +28,7 @@ def findings(house: House) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_garbage_under_load_is_invalid_where_the_same_requests_alone_differ(
     greedy_house: House,
 ) -> None:

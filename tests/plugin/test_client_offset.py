@@ -30,6 +30,7 @@ KINDS = [pytest.param("compiled", marks=no_compiler), "asyncio"]
 CHAT = ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
 
 
+@pytest.mark.slow
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_client_reports_what_the_server_says_is_true(kind: ServerKind, tmp_path: Path) -> None:

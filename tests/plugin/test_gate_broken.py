@@ -65,6 +65,7 @@ def test_what_only_the_candidate_breaks_is_no_go(
     assert fault in said
 
 
+@pytest.mark.slow
 def test_wrong_tokens_of_the_candidate_are_no_go_though_every_request_completes(
     one: House,
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_handshake_that_is_refused_names_the_check(house: House, rehearse: Reh
     assert "refused the KV handshake" in found["why"]
 
 
+@pytest.mark.slow
 def test_a_request_that_is_never_answered_hangs_within_its_limit(
     house: House, rehearse: Rehearse
 ) -> None:

@@ -33,6 +33,7 @@ def promise(house: House) -> Callable[..., None]:
     return write
 
 
+@pytest.mark.slow
 def test_records_have_what_each_pair_showed_and_what_nixl_alone_did(
     house: House, promise: Callable[..., None]
 ) -> None:

@@ -154,6 +154,7 @@ def test_clusters_of_the_system_file_are_asked_by_every_command(
     assert "#SBATCH --clusters=c2\n" in script.read_text()
 
 
+@pytest.mark.slow
 def test_a_job_of_several_clusters_without_its_own_is_not_guessed(
     fake: FakeSlurm, house: House
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_job_of_several_clusters_without_its_own_is_not_guessed(
     assert all(re.fullmatch(by_name, line) for line in fake.asked("scancel"))
 
 
+@pytest.mark.slow
 def test_an_answer_without_a_job_is_told_and_its_job_cancelled_by_name(
     fake: FakeSlurm, house: House
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_full_disk_is_one_sentence(command: str, described: SimulatedProject) 
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("command", ["plan", "judge", "show"])
 def test_a_closed_pipe_is_the_end_without_a_word(command: str, described: SimulatedProject) -> None:

@@ -46,7 +46,6 @@ def suites(tmp_path: Path, topology: str, *arguments: str) -> subprocess.Complet
     )
 
 
-@pytest.mark.slow  # until make test, at most 12 minutes, has a minute for it
 def test_prefill_and_decode_move_their_cache_over_libfabric(tmp_path: Path) -> None:
     cell = ("suites/smoke", "suites/sweep", "-k", "smoke or 32-16")
     result = suites(tmp_path, "1p1d", *cell)

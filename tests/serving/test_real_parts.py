@@ -152,6 +152,7 @@ def test_the_key_is_asked_for_and_stands_nowhere(pd: Stood) -> None:
     assert [argv for argv in argvs if key in argv] == []
 
 
+@pytest.mark.slow
 def test_the_suites_measure_an_endpoint_that_is_up(pd: Stood, tmp_path: Path) -> None:
     runs = str(tmp_path / "runs")
     suites = subprocess.run(
@@ -177,6 +178,7 @@ def test_the_suites_measure_an_endpoint_that_is_up(pd: Stood, tmp_path: Path) ->
     assert "neither the path nor KV transfers are proven" in suites.stdout
 
 
+@pytest.mark.slow
 def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
     """The last test on this deployment: it ends it."""
     decode = next(s for s in pd.deployment.servers if s.name == "decode[0]")

@@ -118,6 +118,7 @@ def test_jobs_that_do_not_start(slurm_house: House, slurm: OneHost) -> None:
     ), message
 
 
+@pytest.mark.slow
 def test_a_lent_job_is_used_and_left(slurm_house: House, slurm: OneHost) -> None:
     slurm_house.system(cluster={"nodes": 2})
     with slurm.held(3) as job:

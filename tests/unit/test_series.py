@@ -198,6 +198,7 @@ def judged_twice(make: Callable[..., Record], starts: int, seed: int) -> list[Pa
     return pairs
 
 
+@pytest.mark.slow
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("starts", [3, 1], ids=["three first starts", "one first start"])
 @pytest.mark.parametrize("seed", [1, 2])

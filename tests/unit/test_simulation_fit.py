@@ -38,6 +38,7 @@ def simulated(script: Any) -> Any:
     return script.simulate_sweep(load_system("simulated", SHIPPED), fitted())
 
 
+@pytest.mark.slow
 def test_half_of_the_160_values_are_within_5_percent(figures: Any, simulated: Any) -> None:
     errors = [abs(simulated[key] / figures[key] - 1) for key in figures]
     assert len(errors) == 160
