@@ -46,6 +46,7 @@ def suites(tmp_path: Path, topology: str, *arguments: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow  # 110 s of make test, which has 12 minutes
 def test_prefill_and_decode_move_their_cache_over_libfabric(tmp_path: Path) -> None:
     cell = ("suites/smoke", "suites/sweep", "-k", "smoke or 32-16")
     result = suites(tmp_path, "1p1d", *cell)

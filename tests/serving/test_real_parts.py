@@ -178,7 +178,6 @@ def test_the_suites_measure_an_endpoint_that_is_up(pd: Stood, tmp_path: Path) ->
     assert "neither the path nor KV transfers are proven" in suites.stdout
 
 
-@pytest.mark.slow
 def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
     """The last test on this deployment: it ends it."""
     decode = next(s for s in pd.deployment.servers if s.name == "decode[0]")
