@@ -41,7 +41,7 @@ class GateRequest:
     budget: GateBudget
     """Maximum blocks, time or GPU time."""
     attribute: bool = False
-    """True if to find the component that made B worse."""
+    """True if the component that made B worse is searched for."""
 
     @property
     def components(self) -> tuple[str, ...]:

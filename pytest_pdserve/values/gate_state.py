@@ -130,7 +130,7 @@ class GateDefinition:
     budget: GateBudget
     """Budget."""
     attribute: bool = False
-    """True if to find the component that made B worse."""
+    """True if the component that made B worse is searched for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

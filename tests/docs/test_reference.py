@@ -45,7 +45,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "sweep": {"request_rate": 4.0},
     "sweep.ramp_up": {"strategy": "linear", "start_rps": 2, "end_rps": 20},
 }
-"""What a table has beside any key."""
+"""Keys that a table needs beside any other, by table: without them the table is refused."""
 SCHEMA = Path(kinds.__file__).parent / "schema" / "system.schema.json"
 
 

@@ -37,7 +37,7 @@ class Step:
     fewer: str = ""
     """Options that `make test` adds, so that the line takes a part of its time."""
     fewer_says: str = ""
-    """What it prints then."""
+    """Text that it prints with these options."""
 
     def __str__(self) -> str:
         return self.name or self.line

@@ -19,14 +19,14 @@ class PageLines:
 
     page: str
     lines: str = ""
-    """What they begin with, a regular expression."""
+    """Regular expression that they begin with."""
     first: tuple[str, ...] = ()
     """Lines that the page takes for done."""
     codes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Exit codes where not 0 alone, by a part of the line; several where the machine decides."""
     slow: bool = False
     replace: Mapping[str, str] = field(default_factory=dict)
-    """What is typed in place of an address, a path or a job that exists on other machines only."""
+    """Replacements of addresses, paths and jobs that exist on other machines only."""
 
     def __str__(self) -> str:
         return f"{self.page} {self.lines}".strip()

@@ -76,6 +76,16 @@ def test_a_sample_has_state_facts_and_users(monkeypatch: pytest.MonkeyPatch) -> 
     assert used.facts == {"sm_mhz_max": 1980, "power_cap_w": 700, "nvlinks_up": 18}
 
 
+def test_a_gpu_with_several_slices_is_sampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = tuple(fake_nvml.FakeGpu(uuid=f"MIG-{n}") for n in range(3))
+    fake_nvml.install(monkeypatch, fake_nvml.FakeGpu(uuid="GPU-0", slices=slices))
+    gpus = find_gpus()
+    assert len(gpus) == 3
+    with reading(("GPU-0",)) as reader:
+        samples = sample_gpus(gpus, reader, lambda _: False)
+    assert [sample.uuid for sample in samples] == ["GPU-0"]
+
+
 def test_a_node_without_gpus_says_so_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,8 @@ def sample_gpus(
     :param is_ours: returns whether the session started a process.
     """
     samples = []
-    for gpu in (each for each in gpus if each.gpu_uuid in reader.uuids):
+    whole = {gpu.gpu_uuid: gpu for gpu in gpus}  # slices of one GPU share its clocks and power
+    for gpu in (gpu for uuid, gpu in whole.items() if uuid in reader.uuids):
         users = {pid: is_ours(pid) for pid in reader.users(gpu.gpu_uuid)}
         samples.append(
             GpuSample(
@@ -77,7 +78,7 @@ def main() -> None:
     path, encoder = Path(sys.argv[1]), msgspec.json.Encoder()
     try:
         gpus = job_gpus(find_gpus(), os.environ)
-        with reading(tuple({gpu.gpu_uuid for gpu in gpus})) as reader:
+        with reading(tuple(dict.fromkeys(gpu.gpu_uuid for gpu in gpus))) as reader:
             while True:
                 line = encoder.encode(sample_gpus(gpus, reader, _of_this_job))
                 with path.open("ab") as file:
