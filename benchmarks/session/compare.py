@@ -1,6 +1,7 @@
 """What a session of several topologies spends beside its loads, held against the article's way.
 
     python benchmarks/session/compare.py [--topologies dp,1p3d] [--cells 2] [--only article,ours]
+                                         [--prompts 4]
 
 On this machine, with real servers on the CPU (system ``local-cpu``), in one run, one way after the
 other:
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -94,7 +96,8 @@ def say(line: str) -> None:
 def measure(options: argparse.Namespace, folder: Path, groups: Groups) -> Iterator[Row]:
     """Run the ways that were asked, one after the other; yield a row of each."""
     topologies = parse_topologies(options.topologies)
-    system = with_model_path(load_system(SYSTEM, baseline_folders(ROOT)))
+    project = make_project(folder, options.prompts)
+    system = with_model_path(load_system(SYSTEM, baseline_folders(project)))
     cells = len(system.sweep.workloads())
     cells = min(options.cells or cells, cells)
     deadline = time.monotonic() + options.limit
@@ -113,9 +116,24 @@ def measure(options: argparse.Namespace, folder: Path, groups: Groups) -> Iterat
             yield article(launcher, topologies)
         else:
             argv = pytest_command(system, topologies, cells, folder / way)
+            argv += ["--rootdir", str(project)]
             if way == "shared":
                 argv.append("--pdserve-share-engines")
             yield ours(way, argv, folder / way, groups, deadline)
+
+
+def make_project(folder: Path, prompts: int | None) -> Path:
+    """Return a project with the system of all ways: ours, with *prompts* a load if it is given."""
+    shipped = load_system(SYSTEM, baseline_folders(ROOT)).source
+    text = Path(shipped).read_text()
+    if prompts is not None:
+        text, changed = re.subn(r"(?m)^num_prompts = .*$", f"num_prompts = {prompts}", text)
+        if changed != 1:
+            raise WayError(f"{shipped} has {changed} lines with num_prompts, expected 1")
+    own = folder / "project" / "baselines" / SYSTEM / Path(shipped).name
+    own.parent.mkdir(parents=True)
+    own.write_text(text)
+    return folder / "project"
 
 
 def article(launcher: Launcher, topologies: Sequence[Topology]) -> Row:
@@ -284,6 +302,7 @@ def asked() -> argparse.Namespace:
     add = parser.add_argument
     add("--topologies", default="all", help="ids, or all five (default: all)")
     add("--cells", type=int, help="cells of the sweep, from the first (default: all)")
+    add("--prompts", type=int, help="prompts of each load (default: the system's)")
     add("--only", default=",".join(WAYS), help="ways, in their order (default: %(default)s)")
     add(
         "--poll",
@@ -306,6 +325,8 @@ def asked() -> argparse.Namespace:
         parser.error(f"--only {', '.join(unknown)}: expected {', '.join(WAYS)}")
     if options.cells is not None and options.cells < 1:
         parser.error(f"--cells {options.cells}: expected a number from 1")
+    if options.prompts is not None and options.prompts < 1:
+        parser.error(f"--prompts {options.prompts}: expected a number from 1")
     return options
 
 

@@ -82,9 +82,9 @@ def shape_of(
         )
     else:
         block = block_size(system, kv)
-        ranks = 1 if kv.shared_by_ranks else tensor_parallel(system, topology)
+        parts = kv.parts(tensor_parallel(system, topology))
         count = math.ceil(case.prompt_tokens / block) * kv.regions
-        size = max(block * kv.bytes_per_token // kv.regions // ranks, 1)
+        size = max(block * kv.bytes_per_token // kv.regions // parts, 1)
     return TransferShape(
         id=case.id, descriptors=count, descriptor_bytes=size, in_flight=case.in_flight
     )
@@ -100,7 +100,7 @@ def block_size(system: System, kv: KvShape) -> int:
             return int(size)
     if memory_of(system) != "DRAM":
         return _GPU_BLOCK
-    return _LATENT_CPU_BLOCK if kv.shared_by_ranks else _CPU_BLOCK
+    return _LATENT_CPU_BLOCK if kv.heads is None else _CPU_BLOCK
 
 
 def tensor_parallel(system: System, topology: Topology | None = None) -> int:

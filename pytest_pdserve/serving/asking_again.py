@@ -21,7 +21,7 @@ from pytest_pdserve.values.result import MeasuredRequest
 
 MAX_TOKENS = 8
 """Tokens that are generated again: with more tokens, more texts diverge at a near tie."""
-MAX_S = 5.0
+MAX_S = 1.5
 """Seconds after which no further request is sent, unless a text differs."""
 
 

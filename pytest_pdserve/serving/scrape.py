@@ -17,6 +17,7 @@ from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.answers import AnswerLimits
 from pytest_pdserve.serving.answers import printable
 from pytest_pdserve.serving.answers import read_answer
+from pytest_pdserve.serving.metrics_text import read_samples
 from pytest_pdserve.values.counters import COUNTERS
 from pytest_pdserve.values.counters import Counter
 from pytest_pdserve.values.errors import PathError
@@ -50,6 +51,7 @@ _ROUTER_LIMITS = AnswerLimits(time_s=5.0, size_mib=16)
 _RESET_LIMITS = AnswerLimits(time_s=30.0)
 _NOT_OFFERED = (401, 403, 404, 405)
 _START = "process_start_time_seconds"
+_CACHE = "vllm:cache_config_info"
 _SAMPLES = frozenset(sample for counter in COUNTERS for sample in counter.samples)
 
 
@@ -60,15 +62,14 @@ def parse_counters(text: str) -> Counters:
     """
     found: dict[str, list[Sample]] = {}
     started = block_size = None
-    for metric in text_string_to_metric_families(text):
-        for sample in metric.samples:
-            if sample.name in _SAMPLES and math.isfinite(sample.value):
-                found.setdefault(sample.name, []).append(sample)
-            elif sample.name == _START:
-                started = (started or 0.0) + sample.value
-            elif sample.name == "vllm:cache_config_info":
-                size = sample.labels.get("block_size", "")
-                block_size = int(size) if size.isdigit() else None
+    for sample in read_samples(text, _SAMPLES | {_START, _CACHE}):
+        if sample.name == _START:
+            started = (started or 0.0) + sample.value
+        elif sample.name == _CACHE:
+            size = sample.labels.get("block_size", "")
+            block_size = int(size) if size.isdigit() else None
+        elif math.isfinite(sample.value):
+            found.setdefault(sample.name, []).append(sample)
     counts = {each.name: count for each in COUNTERS if (count := _count(each, found)) is not None}
     return Counters(counts=counts, started=started, block_size=block_size)
 

@@ -15,11 +15,11 @@ from datetime import datetime
 from datetime import timedelta
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.answers import AnswerLimits
 from pytest_pdserve.serving.answers import read_answer
+from pytest_pdserve.serving.metrics_text import read_samples
 from pytest_pdserve.serving.readiness import Server
 from pytest_pdserve.values.counters import BY_NAME
 
@@ -33,7 +33,7 @@ _TOKENS = (*BY_NAME["prompt_tokens"].samples, *BY_NAME["generation_tokens"].samp
 _RUNNING, _WAITING = _REQUESTS = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _FINISHED = BY_NAME["requests"].samples
 _GENERATED = BY_NAME["generation_tokens"].samples
-_WANTED = (*_TOKENS, *_REQUESTS, *_FINISHED)
+_WANTED = frozenset((*_TOKENS, *_REQUESTS, *_FINISHED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,13 @@ def read_work(text: str) -> dict[str, EngineWork]:
 
     Empty if the text lacks a counter or is not Prometheus text.
     """
-    wanted = [line for line in text.splitlines() if line.startswith(_WANTED)]
     sums: dict[tuple[str, tuple[str, ...]], float] = {}
     try:
-        for metric in text_string_to_metric_families("\n".join([*wanted, ""])):
-            for sample in metric.samples:
-                engine = sample.labels.get("engine", "")
-                for group in (_TOKENS, _REQUESTS, (_WAITING,), _FINISHED, _GENERATED):
-                    if sample.name in group:
-                        sums[engine, group] = sums.get((engine, group), 0.0) + sample.value
+        for sample in read_samples(text, _WANTED):
+            engine = sample.labels.get("engine", "")
+            for group in (_TOKENS, _REQUESTS, (_WAITING,), _FINISHED, _GENERATED):
+                if sample.name in group:
+                    sums[engine, group] = sums.get((engine, group), 0.0) + sample.value
     except ValueError:
         return {}
     return {

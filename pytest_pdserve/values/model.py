@@ -34,8 +34,16 @@ class KvShape:
     regions: int = field(default=1, compare=False)
     """Memory regions of a block of one rank: keys and values of each layer, or one latent of each
     layer. NIXL uses a descriptor for each."""
-    shared_by_ranks: bool = field(default=False, compare=False)
-    """True if every tensor-parallel rank stores all of it, as with a latent."""
+    heads: int | None = field(default=None, compare=False)
+    """Key-value heads, which tensor-parallel ranks share out; None for a latent."""
+
+    def parts(self, ranks: int) -> int:
+        """Return the number of parts that *ranks* tensor-parallel ranks store a block in.
+
+        Every rank stores a latent as a whole, and at least one head: with fewer heads than ranks,
+        several ranks store the same one (``get_num_kv_heads`` in ``vllm/config/model.py``).
+        """
+        return 1 if self.heads is None else min(self.heads, ranks)
 
     def transfer_bytes(self, prompt_tokens: int, block_size: int) -> int:
         """Return the bytes moved for a prompt, in whole blocks of *block_size* tokens."""
@@ -57,14 +65,15 @@ class KvShape:
         size = _BYTES.get(str(dtype or config.get("dtype") or config.get("torch_dtype")))
         if not _plain(config):
             return None
-        latent = config.get("kv_lora_rank") is not None
+        latent, heads = config.get("kv_lora_rank") is not None, None
         try:
             if latent:
                 values = config["kv_lora_rank"] + config["qk_rope_head_dim"]
             else:
-                heads = config["num_attention_heads"]
-                head_dim = config.get("head_dim") or config["hidden_size"] // heads
-                values = 2 * (config.get("num_key_value_heads") or heads) * head_dim
+                queries = config["num_attention_heads"]
+                head_dim = config.get("head_dim") or config["hidden_size"] // queries
+                heads = config.get("num_key_value_heads") or queries
+                values = 2 * heads * head_dim
             per_value = config["num_hidden_layers"] * values
         except (KeyError, TypeError, ZeroDivisionError):
             return None
@@ -73,7 +82,7 @@ class KvShape:
         return cls(
             bytes_per_token=per_value * size,
             regions=config["num_hidden_layers"] * (1 if latent else 2),
-            shared_by_ranks=latent,
+            heads=heads,
         )
 
 

@@ -1,4 +1,8 @@
-"""Real vLLM, real NIXL, real vllm-router on this machine: 1P1D, then what kills it."""
+"""Real vLLM, real NIXL, real vllm-router on this machine: 1P1D, then what kills it.
+
+NIXL's backend is LIBFABRIC where ``pdserve fabric install`` has worked, else UCX; ``make test-all``
+has both.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ import psutil
 import pytest
 
 from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.fabric.folder import default_folder
+from pytest_pdserve.backends.fabric.folder import find_installed
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.systems import load_system
 from pytest_pdserve.results.building import Provenance
@@ -39,6 +45,8 @@ from pytest_pdserve.values.workload import Workload
 pytestmark = pytest.mark.vllm
 
 ROOT = Path(__file__).parents[2]
+FABRIC = find_installed(default_folder()) is not None
+NO_FABRIC = "libfabric is not installed: run `pdserve fabric install`"
 WORKLOAD = Workload(input_len=130, output_len=32, num_prompts=12, max_concurrency=2)
 SESSION = SessionRef(id="real-parts")
 PROVENANCE = Provenance(versions={}, host={}, fingerprint="none")
@@ -63,8 +71,10 @@ def members(groups: set[int]) -> list[str]:
 
 
 @contextlib.contextmanager
-def stood_up(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
-    system = with_model_path(load_system("local-cpu", SHIPPED))
+def stood_up(
+    topology: str, folder: Path, *, nodes: int, name: str = "local-cpu"
+) -> Iterator[Stood]:
+    system = with_model_path(load_system(name, SHIPPED))
     system = replace(system, cluster=replace(system.cluster, nodes=nodes))
     store = RunStore(folder=folder, session=SESSION)
     asked = Request(folder=folder / "local", progress=lambda _: None)
@@ -86,10 +96,28 @@ def stood_up(topology: str, folder: Path, *, nodes: int) -> Iterator[Stood]:
     assert members(groups) == []
 
 
-@pytest.fixture(scope="module")
-def pd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stood]:
-    with stood_up("1p1d", tmp_path_factory.mktemp("pd"), nodes=2) as stood:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("local-fabric", marks=[] if FABRIC else pytest.mark.skip(NO_FABRIC)),
+        pytest.param("local-cpu", marks=pytest.mark.slow if FABRIC else []),
+    ],
+)
+def pd(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stood]:
+    with stood_up("1p1d", tmp_path_factory.mktemp("pd"), nodes=2, name=request.param) as stood:
         yield stood
+
+
+def mapped(stood: Stood, name: str) -> str:
+    """Return the paths of the libraries that server *name* and its children have loaded."""
+    server = next(server for server in stood.deployment.servers if server.name == name)
+    assert server.process is not None
+    leader = psutil.Process(server.process.pid)
+    return "\n".join(
+        each.path
+        for process in (leader, *leader.children(recursive=True))
+        for each in process.memory_maps()
+    )
 
 
 def run(stood: Stood, repeat: int) -> dict[str, Any]:
@@ -122,6 +150,14 @@ def test_a_record_of_prefill_and_decode_is_sane_and_complete(pd: Stood) -> None:
     assert record["warm_load"]["requests"] > 0
     # One chunk is one token at this load.
     assert [f["check"] for f in record["findings"] if f["check"] == "chunks"] == []
+
+
+def test_the_cache_moves_over_the_backend_of_the_system(pd: Stood) -> None:
+    backend = pd.deployment.system.kv_transfer.backend
+    for name in ("prefill[0]", "decode[0]"):
+        loaded = mapped(pd, name)
+        assert f"libplugin_{backend}.so" in loaded
+        assert ("libfabric.so" in loaded) == (backend == "LIBFABRIC")
 
 
 def test_greedy_text_is_that_of_the_decode_instance_alone(pd: Stood) -> None:

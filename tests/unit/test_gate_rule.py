@@ -562,3 +562,44 @@ def test_throughput_that_the_later_gpu_runs_lost_is_no_go(loss: float) -> None:
 def test_the_same_gpu_runs_without_a_loss_are_go() -> None:
     said = judge_gate(gpu_blocks(0.0), GatePolicy(margins={"output_throughput": 0.03}))
     assert said.verdict is GateVerdict.GO
+
+
+def h200_gate(candidate: str) -> list[Block]:
+    """Return the whole blocks of a real gate on one H200, 192 prompts of 2,048/64 tokens."""
+    starts: dict[int, dict[str, list[Start]]] = {}
+    with (GPU.parent / "gpu_two_h200_gates.csv").open() as file:
+        for row in csv.DictReader(file):
+            if (row["candidate"], row["load"]) == (candidate, "2048/64"):
+                values = {metric: float(row[metric]) for metric in POLICY.margins}
+                sides = starts.setdefault(int(row["block"]), {"A": [], "B": []})
+                sides[row["side"]].append({CELL: values})
+    return [
+        Block(baseline=(a1, a2), candidate=(b1, b2))
+        for sides in starts.values()
+        if all(len(side) == 2 for side in sides.values())
+        for (a1, a2), (b1, b2) in [(sides["A"], sides["B"])]
+    ]
+
+
+def test_a_step_that_took_5_percent_longer_on_a_gpu_is_no_go() -> None:
+    blocks = h200_gate("step_5pct_longer")
+    assert [judge_gate(blocks[:n], POLICY).verdict for n in (1, 2, 3)] == [
+        *(None, None),
+        GateVerdict.NO_GO,
+    ]
+    evidence = judge_gate(blocks, POLICY).evidence
+    worse = {each.metric: each.estimate for each in evidence if each.state is MetricState.WORSE}
+    assert worse == {
+        "output_throughput": pytest.approx(0.041, abs=0.001),
+        "mean_e2el_ms": pytest.approx(0.040, abs=0.001),
+    }
+
+
+def test_a_stack_against_itself_on_a_gpu_is_no_worse_or_undecided() -> None:
+    said = judge_gate(h200_gate("equal"), POLICY)
+    assert said.verdict is None
+    states = {each.metric: each.state for each in said.evidence}
+    undecided = {metric for metric, state in states.items() if state is MetricState.UNDECIDED}
+    assert undecided == {"mean_itl_ms", "mean_tpot_ms"}
+    assert {states[metric] for metric in states.keys() - undecided} == {MetricState.GOOD}
+    assert {each.blocks_against for each in said.evidence} == {0}

@@ -53,6 +53,17 @@ def without(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    ("config", "ranks", "parts"),
+    [(DEEPSEEK_V2_LITE, 8, 1), (LLAMA_8B, 4, 4), (LLAMA_8B, 16, 8)],
+    ids=["a latent", "heads for every rank", "more ranks than heads"],
+)
+def test_ranks_store_a_block_in_parts(config: dict[str, Any], ranks: int, parts: int) -> None:
+    shape = KvShape.from_config(config)
+    assert shape is not None
+    assert shape.parts(ranks) == parts
+
+
+@pytest.mark.parametrize(
     ("config", "dtype", "bytes_per_token"),
     [
         (DEEPSEEK_V2_LITE, None, 27 * (512 + 64) * 2),

@@ -43,8 +43,8 @@ from tests.support.systems import loaded
 from tests.support.systems import refused
 
 SHAPE = TransferShape(id="16MiB", descriptors=1, descriptor_bytes=16 * 2**20)
-TINY = KvShape(bytes_per_token=16_384, regions=16)
-LATENT = KvShape(bytes_per_token=31_104, regions=27, shared_by_ranks=True)
+TINY = KvShape(bytes_per_token=16_384, regions=16, heads=4)
+LATENT = KvShape(bytes_per_token=31_104, regions=27)
 CPU = '[kv_transfer]\nbuffer_device = "cpu"\n'
 
 
@@ -88,8 +88,12 @@ def test_a_prompt_has_a_descriptor_for_each_region_of_each_block(
 
 @pytest.mark.parametrize(
     ("kv", "descriptor_bytes"),
-    [(TINY, 16 * 1024 // 8), (LATENT, 18 * 1024)],
-    ids=["heads are divided", "a latent is whole in each"],
+    [
+        (replace(TINY, heads=8), 16 * 1024 // 8),
+        (TINY, 16 * 1024 // 4),
+        (LATENT, 18 * 1024),
+    ],
+    ids=["heads are divided", "two ranks store the same head", "a latent is whole in each"],
 )
 def test_ranks_of_an_engine_share_heads(kv: KvShape, descriptor_bytes: int, tmp_path: Path) -> None:
     system = loaded(tmp_path, LEAST.replace("gpus_per_node = 1", "gpus_per_node = 8"))
@@ -98,16 +102,17 @@ def test_ranks_of_an_engine_share_heads(kv: KvShape, descriptor_bytes: int, tmp_
 
 
 @pytest.mark.parametrize(
-    ("topology", "ranks"),
-    [("1p3d", 8), ("1p3d-tp2", 2), ("1p3d-tp2x4", 4), ("1p3d-tp4x2", 4)],
+    ("topology", "parts"),
+    [("1p3d", 4), ("1p3d-tp2", 2), ("1p3d-tp2x4", 4), ("1p3d-tp4x2", 4)],
 )
 def test_a_transfer_has_the_pieces_of_the_topologys_larger_engine(
-    topology: str, ranks: int, tmp_path: Path
+    topology: str, parts: int, tmp_path: Path
 ) -> None:
+    """The tiny model has four heads, which eight ranks store twice."""
     system = loaded(tmp_path, LEAST.replace("gpus_per_node = 1", "gpus_per_node = 8"))
     case = TransferCase(prompt_tokens=64)
     shape = shape_of(case, system, TINY, topology=Topology.parse(topology))
-    assert shape.descriptor_bytes == 16 * 1024 // ranks
+    assert shape.descriptor_bytes == 16 * 1024 // parts
     whole = shape_of(case, system, LATENT, topology=Topology.parse(topology))
     assert whole.descriptor_bytes == 18 * 1024
 

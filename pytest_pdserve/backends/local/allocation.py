@@ -208,7 +208,7 @@ class LocalAllocation(HeldNodes):
         self._folder = folder
         self._container = system.container
         self._cpus = {host.name: host.cpus for host in held}
-        self._reserved: list[contextlib.ExitStack] = []
+        self._reserved: dict[int, contextlib.ExitStack] = {}
         self._progress = progress
         self._groups = Groups(system.limits.stop_s, folder.parent, progress)
         self._endpoints: Sequence[str] | None = None
@@ -235,15 +235,14 @@ class LocalAllocation(HeldNodes):
 
     def claim(self, node: str, port: int) -> bool:
         """Reserve *port* by binding it without listening, so that a server can still bind it."""
-        reserved = reserve_port(port)
-        if reserved is not None:
-            self._reserved.append(reserved)
+        if (reserved := reserve_port(port)) is not None:
+            self._reserved[port] = reserved
         return reserved is not None
 
-    def unclaim(self) -> None:
-        """Give all reserved ports back."""
-        while self._reserved:
-            self._reserved.pop().close()
+    def _unclaim(self, ports: Sequence[int]) -> None:
+        """Give reserved ports back."""
+        for port in ports:
+            self._reserved.pop(port, contextlib.ExitStack()).close()
 
     def start(
         self, commands: Sequence[Command], *, logs: Sequence[Path], secrets: Mapping[str, str]
@@ -295,6 +294,7 @@ class LocalAllocation(HeldNodes):
         finally:
             for pid in pids:
                 self._clean_up(pid)
+        self._unclaim([port for process in processes for port in process.command.ports])
 
     def _clean_up(self, pid: int) -> None:
         """Run the clean-up commands of an ended command, such as removing its container."""
@@ -383,7 +383,7 @@ class LocalAllocation(HeldNodes):
             finally:
                 for pid in list(self._cleanups):
                     self._clean_up(pid)
-                self.unclaim()
+                self._unclaim(list(self._reserved))
 
 
 def find_program(name: str) -> str:

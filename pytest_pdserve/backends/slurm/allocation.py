@@ -264,6 +264,7 @@ class SlurmAllocation(HeldNodes):
         if failures:
             self.check(fresh=True)
             raise failures[0]
+        self._planned -= {self._port(p.command.node, n) for p in ours for n in p.command.ports}
 
     def check(self, *, fresh: bool = False) -> None:
         """Raise if the job has ended or a node is lost.
