@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_pdserve.backends.allocation import Allocation
+from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.images import Image
+from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.placement import nodes_needed
+from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import PlacementError
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 
 
 class HeldNodes:
-    """Base class of allocations that can exclude a node, and use a spare one in its place."""
+    """Base class of allocations whose nodes are the session's own.
+
+    It can exclude a node and use a spare one in its place, and start servers in another image.
+    """
+
+    containment: Containment
+    """Wraps commands so that they run in containers."""
+    image: Image
+    """Image of these containers."""
 
     def __init__(self, nodes: Sequence[Host], used: int) -> None:
         """Use the first *used* nodes; the others are spare."""
@@ -38,6 +52,34 @@ class HeldNodes:
         self.hosts = (*self.hosts[:place], *spare, *self.hosts[place + 1 :])
         self.spares = self.spares[1:]
         return spare[0].name if spare else None
+
+    def provide_image(self, spec: ContainerSpec, progress: Progress) -> Image:
+        """Load or pull the image of *spec* on all nodes, at the same time.
+
+        :raises AllocationError: naming nodes that failed, or that have different images.
+        """
+        raise NotImplementedError
+
+    def make_image_present(self, progress: Progress) -> None:
+        """Load or pull the system's image, and use it from now on.
+
+        :raises AllocationError: as :meth:`provide_image`.
+        """
+        self._use(self.provide_image(self.containment.spec, progress))
+
+    @contextlib.contextmanager
+    def using_image(self, image: Image) -> Iterator[None]:
+        """Run what is started in the block in *image*, in place of the system's."""
+        own = self.image
+        self._use(image)
+        try:
+            yield
+        finally:
+            self._use(own)
+
+    def _use(self, image: Image) -> None:
+        self.image = image
+        self.containment = replace(self.containment, image=image.name)
 
 
 def spare_hosts(allocation: Allocation) -> tuple[Host, ...]:

@@ -60,5 +60,5 @@ def _forecast(request: GateRequest, runs: Path, blocks: int) -> Forecast | None:
         past_sessions(runs, system.name),
         client_kind=backend_of(system).client_kind(system),
         gpus=cluster.nodes * cluster.gpus_per_node,
-        held=held_by(system, nodes=cluster.nodes),
+        held=held_by(system, nodes=cluster.held_nodes),
     )

@@ -16,11 +16,15 @@ from pathlib import Path
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.backend import Request
+from pytest_pdserve.backends.nodes import spare_hosts
 from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.stacks.building import other_packages
 from pytest_pdserve.backends.stacks.installed import python_of_system
+from pytest_pdserve.gating.images import check_unchanged
+from pytest_pdserve.gating.images import provide_images
 from pytest_pdserve.gating.lock import locked_system
+from pytest_pdserve.gating.preflight import check_pairs
 from pytest_pdserve.gating.request import GateRequest
 from pytest_pdserve.gating.sides import OWN_PACKAGE
 from pytest_pdserve.gating.sides import GateSide
@@ -179,7 +183,7 @@ class GateRun:
             return found, swap
         with locked_system(self.request.system, self.user_state):
             sides = self._build_sides()
-            with self._holding() as held:
+            with self._holding(sides) as held:
                 self._drop_incomplete_block(held)
                 found = self._until_decided(self.evaluate(), sides, held)
                 return found, self._attribution(found, sides, held)
@@ -279,7 +283,7 @@ class GateRun:
         return built_sides
 
     @contextlib.contextmanager
-    def _holding(self) -> Iterator[StartContext]:
+    def _holding(self, sides: Mapping[str, GateSide]) -> Iterator[StartContext]:
         """Acquire nodes and start the client; measure how long the nodes are held."""
         system, session = self.request.system, self.state.sittings
         backend = backend_of(system)
@@ -288,13 +292,15 @@ class GateRun:
             self._held_since = self.clock()
             try:
                 self.state = replace(self.state, gpus=_gpus(allocation, self.request))
-                yield from self._with_client(allocation, session)
+                yield from self._with_client(allocation, session, sides)
             finally:
                 self._held_before_s = self.held_s
                 self._held_since = None
                 self._write()
 
-    def _with_client(self, allocation: Allocation, session: int) -> Iterator[StartContext]:
+    def _with_client(
+        self, allocation: Allocation, session: int, sides: Mapping[str, GateSide]
+    ) -> Iterator[StartContext]:
         system = self.request.system
         common = provenance_before(system, self.rootdir)
         held = StartContext(
@@ -311,8 +317,15 @@ class GateRun:
         if backend_of(system).deployer is not None:
             yield held
             return
+        topologies = tuple(Topology.parse(each.topology) for each in self.request.cells)
+        check_pairs(system, topologies, held, rootdir=self.rootdir, user_state=self.user_state)
+        images = provide_images(sides.values(), allocation, self.progress)
+        for side, name in [(s.side, s.stack.image) for s in sides.values() if s.stack.image]:
+            starts = (start for start in self.own_starts if start.step.side == side)
+            earlier = (record for start in starts for record in self.runs[start.folder])
+            check_unchanged(name, images[name].image, earlier)
         with bench_client(system, allocation, self.folder / f"client-{session}") as bench:
-            yield replace(held, bench=bench)
+            yield replace(held, bench=bench, images=images)
 
     def _until_decided(
         self, found: GateProgress, sides: Mapping[str, GateSide], held: StartContext
@@ -377,5 +390,5 @@ def _packages_that_differ(a: GateSide, b: GateSide) -> tuple[str, ...]:
 def _gpus(allocation: Allocation, request: GateRequest) -> int:
     has_gpus = "gpu" in allocation.describe_nodes()
     system = request.system
-    held = held_by(system, nodes=len(allocation.hosts), has_gpus=has_gpus or None)
-    return held.gpus
+    nodes = len(allocation.hosts) + len(spare_hosts(allocation))
+    return held_by(system, nodes=nodes, has_gpus=has_gpus or None).gpus

@@ -22,6 +22,7 @@ from pytest_pdserve.serving.provenance import measured_on
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.gate import GatedStack
 from pytest_pdserve.values.gate_state import Side
+from pytest_pdserve.values.stack import IMAGE
 from pytest_pdserve.values.stack import PARTS
 from pytest_pdserve.values.stack import SERVE_ARGS
 from pytest_pdserve.values.stack import Stack
@@ -89,11 +90,6 @@ def parse_side(side: Side, text: str, system: System) -> GateSide:
     :raises ConfigError: if it is malformed, or *system* cannot use it.
     """
     stack = parse_stack(text, system)
-    if stack.image is not None:
-        raise ConfigError(
-            f"stack {text!r:.200}: a gate cannot compare container images yet, since all servers "
-            "of an allocation run in one; name versions, an environment (python:PATH) or arguments"
-        )
     if system.simulated and (stack.builds or stack.python):
         raise ConfigError(
             f"stack {text!r:.200}: system {system.name!r} is simulated and runs no program; name "
@@ -128,13 +124,17 @@ def swapped_text(into: Stack, other: Stack, component: str) -> str:
                 f"stack {stack.text!r:.200} is an environment that pdserve did not build, so no "
                 "component can be swapped; name versions, or leave --attribute out"
             )
-    pins, arguments = dict(into.pins), into.serve_args
+    pins, arguments, image = dict(into.pins), into.serve_args, into.image
     if component == SERVE_ARGS:
         arguments = other.serve_args
+    elif component == IMAGE:
+        image = other.image
     else:
         pins.pop(component, None)
         pins |= {component: other.pins[component]} if component in other.pins else {}
-    if into.builds or component in pins:
+    if image is not None:
+        words = [f"image:{image}"]
+    elif into.builds or component in pins:
         words = [f"{name}=={version}" for name, version in pins.items()]
     else:
         words = [CURRENT]

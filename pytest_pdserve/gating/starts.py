@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +17,13 @@ from typing import Any
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
+from pytest_pdserve.backends.nodes import HeldNodes
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import check_versions
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.backends.stacks.running import running_versions
+from pytest_pdserve.gating.images import ProvidedImage
 from pytest_pdserve.gating.sides import GateSide
 from pytest_pdserve.gating.sides import public_versions
 from pytest_pdserve.judge.gate.correctness import outcome_of
@@ -67,9 +71,23 @@ class StartContext:
     """Benchmark client for both stacks; None if simulated."""
     common: Provenance
     """Provenance that records of both sides share."""
+    images: Mapping[str, ProvidedImage] = field(default_factory=dict)
+    """Images that stacks name, by that name."""
     progress: Progress
     """Reports what the gate is waiting for."""
     clock: Callable[[], float] = time.monotonic
+
+    @contextlib.contextmanager
+    def of(self, side: GateSide) -> Iterator[StartContext]:
+        """Yield this context for *side*: with its image, in which its servers are started."""
+        provided = self.images.get(side.stack.image or "")
+        if provided is None:
+            yield self
+            return
+        assert isinstance(self.allocation, HeldNodes)
+        versions = {**self.common.versions, **provided.versions}
+        with self.allocation.using_image(provided.image):
+            yield replace(self, common=replace(self.common, versions=versions))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +122,8 @@ def run_start(
     running = _StartInProgress(step=step, number=number, side=side, held=held, store=store)
     outcome, why = Outcome.OK, ""
     try:
-        _measure(running, workloads)
+        with held.of(side) as running.held:
+            _measure(running, workloads)
         outcome, why = outcome_of(running.records)
     except PortTakenError as error:
         outcome, why = Outcome.TROUBLE, f"{running.failure}: {error}"

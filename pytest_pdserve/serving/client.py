@@ -21,6 +21,7 @@ from pytest_pdserve.backends.images import versions_of
 from pytest_pdserve.backends.passing import secret_env
 from pytest_pdserve.plan.bench import bench_command
 from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.results.store import load_bench_result
 from pytest_pdserve.values.errors import ClientError
@@ -161,6 +162,12 @@ class CommandClient:
     """The session's API key."""
     version: str | None = None
     """Version, if it is known beforehand."""
+    containment: Containment = field(init=False)
+    """Wraps its commands: it stays in the image in which the session began."""
+
+    def __post_init__(self) -> None:
+        """Keep the present image."""
+        self.containment = self.allocation.containment
 
     def prepare(self, loads: Sequence[Load]) -> None:
         """Do nothing: each command generates its own prompts."""
@@ -174,7 +181,7 @@ class CommandClient:
             self.version = self._ask_version(load, load.system.bench.python, watch)
         command = load.command(self.kind, self.allocation.client_node)
         if self.kind in CLIENTS_OF_VLLM:
-            (command,) = self.allocation.containment.wrap([command])
+            (command,) = self.containment.wrap([command])
         began = time.monotonic()
         secrets = secret_env([command], self.api_key)
         (process,) = self.allocation.start([command], logs=[load.log], secrets=secrets)
@@ -201,7 +208,7 @@ class CommandClient:
         shutil.copy(str(versions.__file__), script)
         try:
             versions_found = versions_of(
-                self.allocation.containment,
+                self.containment,
                 self.allocation.client_node,
                 script,
                 python,

@@ -22,6 +22,7 @@ from pytest_pdserve.clients import vllm_worker
 from pytest_pdserve.plan.bench import bench_flags
 from pytest_pdserve.plan.bench import worker_command
 from pytest_pdserve.plan.command import Command
+from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.results.redaction import redact_file
 from pytest_pdserve.serving.client import ClientRun
 from pytest_pdserve.serving.client import Load
@@ -50,10 +51,16 @@ class WorkerClient:
     kind: ClientKind = "vllm"
     version: str | None = None
     """Version of its vLLM; None until vLLM is imported."""
+    containment: Containment = field(init=False)
+    """Wraps its command: it stays in the image in which the session began."""
     _process: Process | None = None
     _starts: int = 0
     _jobs: int = 0
     _prepared: set[tuple[str, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Keep the present image."""
+        self.containment = self.allocation.containment
 
     def start(self) -> None:
         """Start a worker, which imports vLLM; return at once.
@@ -65,7 +72,7 @@ class WorkerClient:
         self._prepared.clear()
         self._here.mkdir(parents=True)
         script = shutil.copy(str(vllm_worker.__file__), self._here)
-        (command,) = self.allocation.containment.wrap(
+        (command,) = self.containment.wrap(
             [
                 worker_command(
                     self.system,

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 
@@ -55,6 +54,7 @@ from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.transfer import provider_asked
+from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.fabric import FabricState
 from pytest_pdserve.values.fabric import fabric_state
@@ -214,14 +214,14 @@ class LocalAllocation(HeldNodes):
         self._endpoints: Sequence[str] | None = None
         self._cleanups: dict[int, tuple[tuple[str, ...], ...]] = {}
 
-    def make_image_present(self, progress: Progress) -> None:
-        """Load or pull the container image on this machine.
+    def provide_image(self, spec: ContainerSpec, progress: Progress) -> Image:
+        """Load or pull an image on this machine.
 
         :raises AllocationError: if that fails.
         """
-        with self._groups.holding(image.lock_path(self._container.image)):
-            present = make_image_present(
-                self._container,
+        with self._groups.holding(image.lock_path(spec.image)):
+            return make_image_present(
+                spec,
                 self.hosts[:1],
                 script=Path(str(image.__file__)),
                 folder=self._folder / "image",
@@ -230,8 +230,6 @@ class LocalAllocation(HeldNodes):
                 check=self.check,
                 progress=progress,
             )
-        self.image = present
-        self.containment = replace(self.containment, image=present.name)
 
     def claim(self, node: str, port: int) -> bool:
         """Reserve *port* by binding it without listening, so that a server can still bind it."""

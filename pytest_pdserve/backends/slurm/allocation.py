@@ -55,6 +55,7 @@ from pytest_pdserve.plan.command import Command
 from pytest_pdserve.plan.container import containment_of
 from pytest_pdserve.plan.host import Host
 from pytest_pdserve.plan.transfer import provider_asked
+from pytest_pdserve.values.container import ContainerSpec
 from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import LaunchError
 from pytest_pdserve.values.fabric import FabricState
@@ -103,7 +104,7 @@ class SlurmAllocation(HeldNodes):
         self._described = described
         self._config = config
         self._progress = progress
-        self._image, self._count = Image(name=system.container.image, digest=""), 0
+        self.image, self._count = Image(name=system.container.image, digest=""), 0
         self.endpoint: Endpoint | None = None
         self._steps: list[JobStep] = []
         self._endpoints: dict[str, Sequence[str]] = {}
@@ -114,14 +115,14 @@ class SlurmAllocation(HeldNodes):
         servers, self.client_node = _servers_and_client(self._all, system)
         super().__init__(servers, system.cluster.nodes)
         self.containment = containment_of(
-            system, self._all, image=self._image.name, run_id=label, run_folder=str(folder.parent)
+            system, self._all, image=self.image.name, run_id=label, run_folder=str(folder.parent)
         )
         for module in (runner, node_load, image, tarball, versions, efa):
             shutil.copy(str(module.__file__), folder)
 
     def describe(self) -> dict[str, Any]:
         """Return what records store: the job, its nodes, and how they were acquired."""
-        contained = {"image": self._image.name, "image_digest": self._image.digest}
+        contained = {"image": self.image.name, "image_digest": self.image.digest}
         return {
             "kind": self.kind,
             "job_id": self._job,
@@ -154,13 +155,13 @@ class SlurmAllocation(HeldNodes):
         )
         return {**_merged([seen.versions for seen in self._facts]), **installed}
 
-    def make_image_present(self, progress: Progress) -> None:
-        """Load or pull the image on all nodes, at the same time.
+    def provide_image(self, spec: ContainerSpec, progress: Progress) -> Image:
+        """Load or pull an image on all nodes, at the same time.
 
         :raises AllocationError: naming nodes that failed, or that have different images.
         """
-        self._image = make_image_present(
-            self._system.container,
+        return make_image_present(
+            spec,
             self._all,
             script=self._folder / "image.py",
             folder=self._folder / "image",
@@ -169,7 +170,6 @@ class SlurmAllocation(HeldNodes):
             check=self.check,
             progress=progress,
         )
-        self.containment = replace(self.containment, image=self._image.name)
 
     def claim(self, node: str, port: int) -> bool:
         """Reserve *port* of *node* in the plan; whether it is free shows when a step starts."""

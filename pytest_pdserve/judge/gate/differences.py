@@ -10,6 +10,7 @@ from pytest_pdserve.judge.two_sides import fact_differences
 from pytest_pdserve.values.comparison import FactDifference
 from pytest_pdserve.values.measurements import MeasuredRun
 from pytest_pdserve.values.roles import ROLES
+from pytest_pdserve.values.stack import IMAGE
 
 _DIGESTS = frozenset({("hardware", "fingerprint")})
 """Facts computed from others, which are compared themselves."""
@@ -19,6 +20,8 @@ _DEPENDENCIES = frozenset({"torch", "libfabric", "ucx", "libibverbs"})
 """Versions that change together with vLLM or NIXL."""
 _WITH_DEPENDENCIES = frozenset({"vllm", "nixl"})
 """Components whose versions determine those of :data:`_DEPENDENCIES`."""
+_OF_AN_IMAGE = frozenset({"container.image", "container.tag"})
+"""Settings that name the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,8 @@ def _is_declared(fact: FactDifference, components: Sequence[str]) -> bool:
     """Return whether a difference is itself one of *components*."""
     if fact.group == "versions":
         return fact.name in components
+    if fact.group == "settings" and fact.name in _OF_AN_IMAGE:
+        return IMAGE in components
     if "serve_args" not in components:
         return False
     if fact.group == "settings":
@@ -71,8 +76,10 @@ def _is_declared(fact: FactDifference, components: Sequence[str]) -> bool:
 
 def _is_brought(fact: FactDifference, components: Sequence[str]) -> bool:
     """Return whether a difference is a version that comes with one of *components*."""
-    is_dependency = fact.group == "versions" and fact.name in _DEPENDENCIES
-    return is_dependency and bool(_WITH_DEPENDENCIES & {*components})
+    if fact.group != "versions":
+        return False
+    of_vllm = fact.name in _DEPENDENCIES and bool(_WITH_DEPENDENCIES & {*components})
+    return of_vllm or IMAGE in components
 
 
 def _phrase(fact: FactDifference) -> str:

@@ -1,0 +1,78 @@
+"""A gate of container images: a stand-in for Docker, stub engines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_pdserve.values.exit_codes import ExitCode
+from pytest_pdserve.values.gate import GateVerdict
+from tests.plugin.test_plan_is_run import DOCKER
+from tests.support.gates import cut_off
+from tests.support.gates import gates
+from tests.support.gates import result_in
+from tests.support.gates import run_gate
+from tests.support.house import House
+
+pytestmark = pytest.mark.slow
+
+OWN, NEXT = "nixl:1", "nixl:2"
+INSIDE = """words = list(words)
+if image == "nixl:2":
+    os.environ["PDSTUB_FAULTS"] = json.dumps({"*": {"text": "wrong"}})
+if words[-1].endswith("versions.py"):
+    print(json.dumps({"vllm": "0.33.0" if image == "nixl:2" else "0.32.0"}))
+    sys.exit(0)
+os.execvp("""
+"""What the stand-in does in a container: the second image has another vLLM, and serves wrongly."""
+
+
+@pytest.fixture
+def digest(house: House) -> Path:
+    """A system in containers; the file has the digest of every image."""
+    path, folder = house.path / "digest", house.path / "bin"
+    path.write_text("sha256:0a")
+    folder.mkdir()
+    text = DOCKER.format(python=sys.executable, log=str(house.path / "docker.jsonl"))
+    text = text.replace('"sha256:0a"', f"open({str(path)!r}).read()")
+    engine = folder / "docker"
+    engine.write_text(text.replace("os.execvp(", INSIDE))
+    engine.chmod(0o755)
+    house.monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin")
+    house.system(
+        cluster={"nodes": 1},
+        sweep={"num_prompts": 1, "max_concurrency": 1},
+        container={"kind": "docker", "image": OWN, "devices": [], "gpus": ""},
+    )
+    return path
+
+
+def test_servers_run_in_the_image_of_their_stack_and_the_client_in_the_systems(
+    house: House, digest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stacks = ("--baseline", "current", "--candidate", f"image:{NEXT}")
+    assert run_gate("--system", "stub", "--topology", "dp", *stacks) == ExitCode.FAIL
+    (folder,) = gates(house.runs)
+    result = result_in(folder)
+    assert (result.verdict, result.starts) == (GateVerdict.NO_GO, 4)
+    assert result.components == ("image",)
+    assert result.faults[0].startswith("wrong tokens: dp: B's greedy answers")
+    assert "vllm: 0.32.0 with A, 0.33.0 with B" in " ".join(result.notes)
+    for path in folder.rglob("*.record.json"):
+        record = json.loads(path.read_text())
+        image = NEXT if "B-dp" in str(path) else OWN
+        assert record["cluster"]["image"] == image
+        ran_in = {each["name"]: {OWN, NEXT} & {*each["argv"]} for each in record["processes"]}
+        assert ran_in.pop("aggregated[0]") == {image}
+        assert [*ran_in.values()] == [{OWN}]
+        assert record["versions"]["vllm"] == ("0.33.0" if image == NEXT else "0.32.0")
+
+    cut_off(folder, 3)
+    digest.write_text("sha256:0b")
+    assert run_gate("--resume", folder) == ExitCode.ERROR
+    assert (
+        f"image {NEXT} is now sha256:0b, and was sha256:0a at earlier starts of this gate"
+    ) in capsys.readouterr().out
