@@ -20,9 +20,9 @@ from pytest_pdserve.backends.nodes import spare_hosts
 from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.stacks.building import other_packages
+from pytest_pdserve.backends.stacks.images import provide_images
 from pytest_pdserve.backends.stacks.installed import python_of_system
 from pytest_pdserve.gating.images import check_unchanged
-from pytest_pdserve.gating.images import provide_images
 from pytest_pdserve.gating.lock import locked_system
 from pytest_pdserve.gating.preflight import check_pairs
 from pytest_pdserve.gating.request import GateRequest
@@ -319,7 +319,8 @@ class GateRun:
             return
         topologies = tuple(Topology.parse(each.topology) for each in self.request.cells)
         check_pairs(system, topologies, held, rootdir=self.rootdir, user_state=self.user_state)
-        images = provide_images(sides.values(), allocation, self.progress)
+        stacks = [side.stack for side in sides.values()]
+        images = provide_images(stacks, system, allocation, self.progress)
         for side, name in [(s.side, s.stack.image) for s in sides.values() if s.stack.image]:
             starts = (start for start in self.own_starts if start.step.side == side)
             earlier = (record for start in starts for record in self.runs[start.folder])

@@ -19,11 +19,11 @@ from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.nodes import HeldNodes
 from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.backends.stacks.images import ProvidedImage
 from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import check_versions
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.backends.stacks.running import running_versions
-from pytest_pdserve.gating.images import ProvidedImage
 from pytest_pdserve.gating.sides import GateSide
 from pytest_pdserve.gating.sides import public_versions
 from pytest_pdserve.judge.gate.correctness import outcome_of

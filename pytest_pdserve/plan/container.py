@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -68,6 +69,8 @@ class Containment:
     """Label of the session's containers."""
     shared: tuple[str, ...]
     """Folders that are mounted at their own path, writable."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Images of servers that run in another one, by role: ``prefill``, ``decode``, ``router``."""
 
     def wrap(self, commands: Sequence[Command]) -> tuple[Command, ...]:
         """Return *commands*, each wrapped for its node."""
@@ -76,7 +79,7 @@ class Containment:
                 command,
                 self.spec,
                 host=self.hosts[command.node],
-                image=self.image,
+                image=self.images.get(command.name.partition("[")[0], self.image),
                 run_id=self.run_id,
                 shared=self.shared,
             )

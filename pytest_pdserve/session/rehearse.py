@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,11 @@ from pytest_pdserve.backends.allocation import Progress
 from pytest_pdserve.backends.heartbeat import Heartbeat
 from pytest_pdserve.backends.stacks import check_versions
 from pytest_pdserve.backends.stacks import running_versions
+from pytest_pdserve.backends.stacks.images import ProvidedImage
+from pytest_pdserve.backends.stacks.images import provide_images
 from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import parts_of
+from pytest_pdserve.plan.container import Containment
 from pytest_pdserve.plan.launch import plan_launch
 from pytest_pdserve.serving.client import BenchClient
 from pytest_pdserve.serving.greedy_texts import GreedyTexts
@@ -73,6 +77,8 @@ class Rehearser:
     """Folder of the rehearsal, with a folder for each combination."""
     progress: Progress
     """Receives progress messages."""
+    images: Mapping[str, ProvidedImage] = field(default_factory=dict)
+    """Images that stacks name, by that name."""
     clock: Callable[[], float] = time.monotonic
 
     def rehearse(self, combination: Combination) -> Rehearsed:
@@ -121,6 +127,28 @@ class _Attempt:
             self._result = replace(self._result, after_s=rehearser.clock() - ready)
             return self._done(judged)
 
+    @property
+    def _sides(self) -> dict[str, Side]:
+        """The side of each server, by its role."""
+        combination = self._combination
+        return {
+            PREFILL: combination.prefill,
+            DECODE: combination.decode,
+            _ROUTER: combination.router,
+        }
+
+    def _image(self, role: str) -> ProvidedImage | None:
+        """Return the image that the stack of *role* names; None for the system's own."""
+        stack = self._rehearser.sides.stacks[self._sides[role]]
+        return self._rehearser.images.get(stack.image or "")
+
+    @property
+    def _containment(self) -> Containment:
+        """The allocation's, with each server in the image of its side."""
+        found = {role: self._image(role) for role in self._sides}
+        images = {role: each.image.name for role, each in found.items() if each is not None}
+        return replace(self._rehearser.allocation.containment, images=images)
+
     def _start(self, launcher: Launcher) -> tuple[Launch, list[Server]]:
         """Start both instances and wait until they are healthy."""
         allocation, topology = self._rehearser.allocation, Topology.parse(TOPOLOGY)
@@ -130,7 +158,7 @@ class _Attempt:
                 self._system,
                 hosts=allocation.hosts,
                 claim=allocation.claim,
-                containment=allocation.containment,
+                containment=self._containment,
             )
         )
         servers = servers_of(plan, processes)
@@ -192,11 +220,6 @@ class _Attempt:
 
         :raises InvalidRunError: naming the first version that differs.
         """
-        side: dict[str, Side] = {
-            PREFILL: self._combination.prefill,
-            DECODE: self._combination.decode,
-            _ROUTER: self._combination.router,
-        }
         running = {
             server.role: Running(
                 name=server.name,
@@ -208,9 +231,12 @@ class _Attempt:
         }
         folder = self._folder / f"versions-{'-'.join(running)}"
         versions = running_versions(self._rehearser.allocation, [*running.values()], folder)
-        self._versions |= versions
         for role, process in running.items():
-            check_versions(self._rehearser.sides.stacks[side[role]], [process], versions)
+            provided = self._image(role)
+            there = versions[process.name] if provided is None else provided.versions
+            found = {process.name: {k: v for k, v in there.items() if k in process.parts}}
+            self._versions |= found
+            check_versions(self._rehearser.sides.stacks[self._sides[role]], [process], found)
 
     def _done(self, judged: Judged) -> Rehearsed:
         return replace(
@@ -244,14 +270,19 @@ def rehearsing(sides: Sides, folder: Path, progress: Progress) -> Iterator[Rehea
         bench_client(sides.system, allocation, folder / "client", measuring=False) as bench,
     ):
         yield Rehearser(
-            allocation=allocation, sides=sides, bench=bench, folder=folder, progress=progress
+            allocation=allocation,
+            sides=sides,
+            bench=bench,
+            folder=folder,
+            progress=progress,
+            images=provide_images(sides.stacks.values(), sides.system, allocation, progress),
         )
 
 
 def check_system(system: System) -> None:
     """Raise if stacks cannot be mixed on *system*.
 
-    :raises ConfigError: if its backend starts no servers, or they run in containers.
+    :raises ConfigError: if its backend starts no servers, or they run in containers of pyxis.
     """
     from pytest_pdserve.backends.planned import plan_topology
     from pytest_pdserve.backends.registry import backend_of
@@ -263,10 +294,11 @@ def check_system(system: System) -> None:
             f"system {system.name!r} is of kind {backend.name!r}, which starts no servers; "
             "pdserve rehearse needs one of kind local or slurm"
         )
-    if system.container.contained:
+    if system.container.kind == "pyxis":
         raise ConfigError(
-            f"system {system.name!r} runs servers in containers of one image; pdserve rehearse "
-            "mixes Python environments: use a system without [container]"
+            f"system {system.name!r} runs servers by pyxis, where all servers of a Slurm step have "
+            f"one image; pdserve rehearse mixes images: use another [container] kind in "
+            f"{system.source}"
         )
     backend.check(system)
     backend.check_launch(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pytest_pdserve.backends.images import Image
+from pytest_pdserve.backends.stacks.using import system_with_stack
+from pytest_pdserve.gating.images import check_unchanged
 from pytest_pdserve.gating.sides import parse_side
 from pytest_pdserve.gating.sides import swapped_text
 from pytest_pdserve.judge.gate.correctness import judge_answers
@@ -18,6 +22,7 @@ from pytest_pdserve.judge.gate.steps import next_step
 from pytest_pdserve.judge.gate.swaps import AttributionTarget
 from pytest_pdserve.judge.gate.swaps import SwapStep
 from pytest_pdserve.judge.gate.swaps import next_swap
+from pytest_pdserve.values.errors import AllocationError
 from pytest_pdserve.values.errors import ConfigError
 from pytest_pdserve.values.gate import Attribution
 from pytest_pdserve.values.gate import GatePolicy
@@ -34,6 +39,7 @@ from pytest_pdserve.values.measurements import MeasuredRun
 from pytest_pdserve.values.record import Finding
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.stack import Stack
+from pytest_pdserve.values.stack import components
 from pytest_pdserve.values.system import System
 from pytest_pdserve.values.workload import Workload
 
@@ -305,6 +311,7 @@ def test_answers_that_are_all_one_text_prove_little() -> None:
 def ran(**facts: dict[str, str]) -> list[MeasuredRun]:
     known = {"versions": {"vllm": "0.31.0", "torch": "2.12"}, "hardware": {"nodes": "n0"}}
     known["flags"] = {"prefill --max-num-seqs": "8"}
+    known["settings"] = {"container.image": "own"}
     merged = {group: {**known.get(group, {}), **facts.get(group, {})} for group in known}
     return [
         MeasuredRun(
@@ -331,6 +338,10 @@ def ran(**facts: dict[str, str]) -> list[MeasuredRun]:
         (("serve_args",), {"flags": {"router --policy": "random"}}, 1, 0),
         (("vllm",), {"hardware": {"nodes": "n1"}}, 1, 0),
         (("vllm",), {"hardware": {"fingerprint": "other"}}, 0, 0),
+        (("image",), {"settings": {"container.image": "next"}}, 0, 0),
+        (("image",), {"versions": {"vllm": "0.32.0", "ray": "2"}}, 0, 2),
+        (("vllm",), {"settings": {"container.image": "next"}}, 1, 0),
+        (("image",), {"settings": {"container.kind": "podman"}}, 1, 0),
     ],
 )
 def test_what_differs_beside_the_components_is_named(
@@ -511,9 +522,22 @@ def test_the_seconds_left_are_those_of_the_tighter_limit() -> None:
     assert GateBudget().left_s(1e9, gpus=8) is None
 
 
-def test_container_images_are_refused(p5_efa: System) -> None:
-    with pytest.raises(ConfigError, match="a gate cannot compare container images yet"):
-        parse_side("B", "image:registry/vllm:next", p5_efa)
+def test_an_image_is_the_stack_of_a_system_in_containers(p5_efa: System) -> None:
+    own, candidate = (parse_side("B", text, p5_efa) for text in ("current", "image:r/vllm:next"))
+    assert components(own.stack, candidate.stack) == ("image",)
+    assert system_with_stack(p5_efa, candidate.stack).container.image == "r/vllm:next"
+
+
+def test_an_image_that_has_changed_between_starts_is_an_error(
+    make_record: Callable[..., Record],
+) -> None:
+    cluster = {"image": "r/vllm:next", "image_digest": "sha256:a"}
+    before = [replace(make_record({"mean_itl_ms": 1.0}), cluster=cluster)]
+    check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest="sha256:a"), before)
+    check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest=""), before)
+    check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest="sha256:b"), [])
+    with pytest.raises(AllocationError, match="is now sha256:b, and was sha256:a at earlier"):
+        check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest="sha256:b"), before)
 
 
 def stack(text: str, **fields: Any) -> Stack:
@@ -535,3 +559,16 @@ def test_a_component_is_swapped_whichever_stack_pins_it(
 ) -> None:
     stacks = (stack("a", pins=into, builds=True), stack("b", pins=other, builds=True))
     assert swapped_text(*stacks, component) == text
+
+
+@pytest.mark.parametrize(
+    ("component", "texts"),
+    [
+        ("image", ("image:next", "current serve-args:--a=1")),
+        ("serve_args", ("current serve-args:--a=1", "image:next")),
+    ],
+)
+def test_an_image_is_swapped_as_a_whole(component: str, texts: tuple[str, str]) -> None:
+    own, candidate = stack("a"), stack("b", image="next", serve_args=("--a=1",))
+    assert swapped_text(own, candidate, component) == texts[0]
+    assert swapped_text(candidate, own, component) == texts[1]
