@@ -39,6 +39,8 @@ class Image:
     """Name or file from which containers start."""
     digest: str
     """Empty if unknown."""
+    id: str = ""
+    """Id on the nodes, from which Docker and podman also start; empty if unknown."""
 
 
 def make_image_present(
@@ -156,4 +158,4 @@ def _common_image(processes: Sequence[Process]) -> Image:
     if len(nodes_by_id) > 1 and all(nodes_by_id):
         which = "; ".join(f"{', '.join(nodes)}: {id}" for id, nodes in nodes_by_id.items())
         raise AllocationError(f"nodes have different images called {name}: {which}")
-    return Image(name=name, digest=digest)
+    return Image(name=name, digest=digest, id=next(iter(nodes_by_id), ""))

@@ -65,19 +65,20 @@ class HeldNodes:
 
         :raises AllocationError: as :meth:`provide_image`.
         """
-        self._use(self.provide_image(self.containment.spec, progress))
+        self.use_image(self.provide_image(self.containment.spec, progress))
 
     @contextlib.contextmanager
     def using_image(self, image: Image) -> Iterator[None]:
         """Run what is started in the block in *image*, in place of the system's."""
         own = self.image
-        self._use(image)
+        self.use_image(image)
         try:
             yield
         finally:
-            self._use(own)
+            self.use_image(own)
 
-    def _use(self, image: Image) -> None:
+    def use_image(self, image: Image) -> None:
+        """Run what is started from now on in *image*."""
         self.image = image
         self.containment = replace(self.containment, image=image.name)
 

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--candidate",
         metavar="STACK",
-        help="Stack B, e.g. 'vllm==0.32.0 nixl==1.5.1', 'python:PATH' or "
+        help="Stack B, e.g. 'vllm==0.32.0 nixl==1.5.1', 'python:PATH', 'image:NAME' or "
         "'serve-args:--flag=value' (docs/stacks.md)",
     )
     add_system(parser)

@@ -1,24 +1,47 @@
-"""The container images of the two stacks of a gate."""
+"""Checks that a gate goes on with the images in which it began."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from pytest_pdserve.backends.images import Image
+from pytest_pdserve.backends.stacks.images import ProvidedImage
+from pytest_pdserve.gating.sides import GateSide
 from pytest_pdserve.values.errors import AllocationError
+from pytest_pdserve.values.gate_state import GateStart
 from pytest_pdserve.values.record import Record
 
 
-def check_unchanged(name: str, image: Image, records: Iterable[Record]) -> None:
-    """Raise if an image is no longer the one that earlier starts of a gate have used.
+def check_images(
+    sides: Iterable[GateSide],
+    images: Mapping[str, ProvidedImage],
+    own: Image,
+    *,
+    starts: Sequence[GateStart],
+    runs: Mapping[str, Sequence[Record]],
+) -> None:
+    """Raise if the image of a side is another one than at its earlier starts.
 
-    :param name: its name in the stack.
-    :param records: of these starts.
-    :raises AllocationError: naming both digests.
+    :param images: images that stacks name, by that name.
+    :param own: image of the system, for stacks that name none.
+    :param starts: starts of the gate so far.
+    :param runs: their records, by folder.
+    :raises AllocationError: with both digests; images without a known digest are not checked.
     """
-    before = {str(record.cluster.get("image_digest", "")) for record in records} - {""}
-    if image.digest and before - {image.digest}:
-        raise AllocationError(
-            f"image {name} is now {image.digest}, and was {', '.join(sorted(before))} at earlier "
-            "starts of this gate; name the image by its digest, or begin a new gate"
-        )
+    for side in sides:
+        provided = images.get(side.stack.image or "")
+        image = own if provided is None else provided.image
+        folders = [start.folder for start in starts if start.step.side == side.side]
+        digests = {_digest(record) for folder in folders for record in runs[folder]} - {""}
+        if image.digest and digests - {image.digest}:
+            raise AllocationError(
+                f"image {side.stack.image or own.name} of stack {side.side} is now {image.digest}, "
+                f"and was {', '.join(sorted(digests))} at earlier starts of this gate; name images "
+                "by their digests, or begin a new gate"
+            )
+
+
+def _digest(record: Record) -> str:
+    return str(record.cluster.get("image_digest", ""))

@@ -5,46 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_pdserve.backends.registry import backend_of
+from pytest_pdserve.gating.request import GateRequest
 from pytest_pdserve.gating.starts import StartContext
+from pytest_pdserve.gating.starts import rotations
 from pytest_pdserve.results.store import RunStore
 from pytest_pdserve.results.transfer import load_transfer_baseline
 from pytest_pdserve.serving.provenance import fingerprint
 from pytest_pdserve.transfer.preflight import Preflight
-from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.transfer import CheckedPairs
 
 
 def check_pairs(
-    system: System,
-    topologies: tuple[Topology, ...],
-    held: StartContext,
-    *,
-    rootdir: Path,
-    user_state: Path,
+    request: GateRequest, held: StartContext, *, rootdir: Path, user_state: Path
 ) -> None:
-    """Measure the pairs of nodes that *topologies* use, if ``[transfer] preflight`` is on.
+    """Measure the pairs of nodes that a gate uses, if ``[transfer] preflight`` is on.
 
     Both stacks meet the same slow pair, so their comparison does not show it; but it hides what
-    differs between them. Blocks rotate the nodes, so the pairs of all placements are measured.
+    differs between them.
 
     :param rootdir: root of the project, for the baseline of transfers.
     :param user_state: the user's state folder, likewise.
     :raises ConfigError: if there is neither a floor nor a baseline of transfers.
     :raises TransferError: if a pair is too slow, and no spare node can take its place.
     """
-    backend, moving = backend_of(system), tuple(each for each in topologies if each.disaggregated)
+    system, backend = request.system, backend_of(request.system)
+    topologies = tuple(Topology.parse(each.topology) for each in request.cells)
     starts_servers = backend.starts_servers and backend.deployer is None
+    moving = any(topology.disaggregated for topology in topologies)
     if not (system.transfer.preflight and starts_servers and moving):
         return
     digest = fingerprint(held.allocation.describe_nodes(), system)
     baseline = load_transfer_baseline(system, rootdir, digest, user_state)
     store, checked = RunStore(folder=held.folder, session=held.session), CheckedPairs()
-    for rotation in range(1 if system.cluster.shared_host else len(held.allocation.hosts)):
+    for rotation in rotations(system, request.budget.blocks):
         preflight = Preflight(
             allocation=held.allocation,
             system=system,
-            topologies=moving,
+            topologies=topologies,
             rotation=rotation,
             baseline=baseline,
             checked=checked,
@@ -53,5 +51,5 @@ def check_pairs(
             progress=held.progress,
         )
         preflight.check()
-        for topology in moving:
+        for topology in topologies:
             preflight.require(topology)

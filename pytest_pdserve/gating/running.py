@@ -20,9 +20,10 @@ from pytest_pdserve.backends.nodes import spare_hosts
 from pytest_pdserve.backends.planned import plan_topology
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.stacks.building import other_packages
+from pytest_pdserve.backends.stacks.images import held_nodes
 from pytest_pdserve.backends.stacks.images import provide_images
 from pytest_pdserve.backends.stacks.installed import python_of_system
-from pytest_pdserve.gating.images import check_unchanged
+from pytest_pdserve.gating.images import check_images
 from pytest_pdserve.gating.lock import locked_system
 from pytest_pdserve.gating.preflight import check_pairs
 from pytest_pdserve.gating.request import GateRequest
@@ -317,14 +318,12 @@ class GateRun:
         if backend_of(system).deployer is not None:
             yield held
             return
-        topologies = tuple(Topology.parse(each.topology) for each in self.request.cells)
-        check_pairs(system, topologies, held, rootdir=self.rootdir, user_state=self.user_state)
+        check_pairs(self.request, held, rootdir=self.rootdir, user_state=self.user_state)
         stacks = [side.stack for side in sides.values()]
         images = provide_images(stacks, system, allocation, self.progress)
-        for side, name in [(s.side, s.stack.image) for s in sides.values() if s.stack.image]:
-            starts = (start for start in self.own_starts if start.step.side == side)
-            earlier = (record for start in starts for record in self.runs[start.folder])
-            check_unchanged(name, images[name].image, earlier)
+        if system.container.contained:
+            own = held_nodes(allocation).image
+            check_images(sides.values(), images, own, starts=self.own_starts, runs=self.runs)
         with bench_client(system, allocation, self.folder / f"client-{session}") as bench:
             yield replace(held, bench=bench, images=images)
 

@@ -17,13 +17,14 @@ from typing import Any
 
 from pytest_pdserve.backends.allocation import Allocation
 from pytest_pdserve.backends.allocation import Progress
-from pytest_pdserve.backends.nodes import HeldNodes
 from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.backends.stacks.images import ProvidedImage
+from pytest_pdserve.backends.stacks.images import held_nodes
 from pytest_pdserve.backends.stacks.running import Running
 from pytest_pdserve.backends.stacks.running import check_versions
 from pytest_pdserve.backends.stacks.running import parts_of
 from pytest_pdserve.backends.stacks.running import running_versions
+from pytest_pdserve.gating.sides import OWN_PACKAGE
 from pytest_pdserve.gating.sides import GateSide
 from pytest_pdserve.gating.sides import public_versions
 from pytest_pdserve.judge.gate.correctness import outcome_of
@@ -45,6 +46,7 @@ from pytest_pdserve.values.gate_state import GateStep
 from pytest_pdserve.values.gate_state import Outcome
 from pytest_pdserve.values.record import Record
 from pytest_pdserve.values.sessions import SessionRef
+from pytest_pdserve.values.system import System
 from pytest_pdserve.values.topology import Topology
 from pytest_pdserve.values.workload import Workload
 
@@ -84,9 +86,10 @@ class StartContext:
         if provided is None:
             yield self
             return
-        assert isinstance(self.allocation, HeldNodes)
-        versions = {**self.common.versions, **provided.versions}
-        with self.allocation.using_image(provided.image):
+        common = self.common.versions
+        ours = {name: common[name] for name in (OWN_PACKAGE, "commit") if name in common}
+        versions = {**provided.versions, **ours}
+        with held_nodes(self.allocation).using_image(provided.image):
             yield replace(self, common=replace(self.common, versions=versions))
 
 
@@ -171,7 +174,7 @@ def _measure(running: _StartInProgress, workloads: Sequence[Workload]) -> None:
         backend.at_start(side.system, running.number),
         logs=store.logs(topology.id),
         progress=held.progress,
-        rotation=rotation(step, side),
+        rotation=rotation(step.block, side.system),
         **_bench(held),
     )
     with deploying as deployment:
@@ -201,10 +204,14 @@ def _bench(held: StartContext) -> dict[str, Any]:
     return {} if held.bench is None else {"bench": held.bench}
 
 
-def rotation(step: GateStep, side: GateSide) -> int:
+def rotation(block: int, system: System) -> int:
     """Return by how many places nodes are rotated: equal for all starts of a block."""
-    cluster = side.system.cluster
-    return 0 if cluster.shared_host else step.block % cluster.nodes
+    return 0 if system.cluster.shared_host else block % system.cluster.nodes
+
+
+def rotations(system: System, blocks: int) -> tuple[int, ...]:
+    """Return the different rotations of a gate of *blocks* blocks, in their order."""
+    return tuple(dict.fromkeys(rotation(block, system) for block in range(blocks)))
 
 
 def _verified(deployment: Deployment, side: GateSide, folder: Path) -> dict[str, str]:

@@ -33,12 +33,14 @@ def ask_again(
 ) -> RepeatedAnswers:
     """Send each request of *kept* alone, and compare its text with the measured one.
 
-    Where the texts differ, it is sent once more, and the server is asked for the log-probability of
-    the measured text. A ``cache_salt`` keeps the requests from hitting the prefix cache.
+    The last and the first come first: a fault may begin late in a load, and the time may not
+    suffice for all. Where the texts differ, it is sent once more, and the server is asked for the
+    log-probability of the measured text. A ``cache_salt`` keeps the requests from hitting the
+    prefix cache.
     """
     began = clock()
     answers: list[RepeatedAnswer] = []
-    for request in kept:
+    for request in _outside_in(kept):
         if clock() - began > MAX_S and not any(answer.differs for answer in answers):
             break
         try:
@@ -50,6 +52,11 @@ def ask_again(
         except PathError as error:
             return RepeatedAnswers(answers=tuple(answers), fault=str(error))
     return RepeatedAnswers(answers=tuple(answers))
+
+
+def _outside_in(kept: Sequence[MeasuredRequest]) -> list[MeasuredRequest]:
+    """Return the last, the first, the last but one, the second, and so on."""
+    return [kept[n // 2] if n % 2 else kept[-1 - n // 2] for n in range(len(kept))]
 
 
 def _ask_again(request: MeasuredRequest, url: str, completions: Completions) -> RepeatedAnswer:

@@ -17,6 +17,7 @@ from pytest_pdserve.serving.answers import AnswerError
 from pytest_pdserve.serving.answers import AnswerLimits
 from pytest_pdserve.serving.answers import printable
 from pytest_pdserve.serving.answers import read_answer
+from pytest_pdserve.serving.metrics_text import check_text
 from pytest_pdserve.serving.metrics_text import read_samples
 from pytest_pdserve.values.counters import COUNTERS
 from pytest_pdserve.values.counters import Counter
@@ -62,7 +63,10 @@ def parse_counters(text: str) -> Counters:
     """
     found: dict[str, list[Sample]] = {}
     started = block_size = None
-    for sample in read_samples(text, _SAMPLES | {_START, _CACHE}):
+    samples = list(read_samples(text, _SAMPLES | {_START, _CACHE}))
+    if not samples:
+        check_text(text)
+    for sample in samples:
         if sample.name == _START:
             started = (started or 0.0) + sample.value
         elif sample.name == _CACHE:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from msgspec import Meta
 
+from pytest_pdserve.values.stack import IMAGE
 from pytest_pdserve.values.stack import Stack
 from pytest_pdserve.values.text import Utc
 
@@ -122,7 +123,8 @@ def choose_combinations(
     """Return the combinations of a rolling upgrade, the most likely trouble first.
 
     Instances of both sides are mixed only if more than the router differs, and routers only if they
-    differ. Mixed combinations are repeated without the check of compatibility hashes.
+    differ; an image has a router of its own. Mixed combinations are repeated without the check of
+    compatibility hashes.
 
     :param differences: components in which the stacks differ, from :func:`~.stack.components`.
     :param limit: largest number of combinations.
@@ -132,14 +134,15 @@ def choose_combinations(
 
 
 def _combinations(differences: Sequence[str]) -> Iterator[Combination]:
-    routers: tuple[Side, ...] = ("A", "B") if ROUTER in differences else ("B",)
+    other_router = ROUTER in differences or IMAGE in differences
+    routers: tuple[Side, ...] = ("A", "B") if other_router else ("B",)
     mixing = any(name != ROUTER for name in differences)
     mixtures: tuple[tuple[Side, Side], ...] = (("A", "B"), ("B", "A"))
     if mixing:
         for router in routers:
             for prefill, decode in mixtures:
                 yield Combination(prefill=prefill, decode=decode, router=router)
-    if ROUTER in differences:  # either the router is upgraded first, or the instances are
+    if other_router:  # either the router is upgraded first, or the instances are
         yield Combination(prefill="A", decode="A", router="B")
         yield Combination(prefill="B", decode="B", router="A")
     if mixing:

@@ -6,6 +6,7 @@ import itertools
 import json
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -291,6 +292,12 @@ def test_asking_again_ends_after_seconds_unless_a_text_differs(text: str, count:
     seconds = itertools.count(0.0, MAX_S / 2)
     repeated = ask_again([REQUEST] * 8, URL, completions([], text), lambda: next(seconds))
     assert len(repeated.answers) == count
+
+
+def test_late_and_early_requests_are_sent_again_first() -> None:
+    kept = [replace(REQUEST, index=index) for index in (0, 9, 18, 27, 36)]
+    repeated = ask_again(kept, URL, completions([], " bado fego"))
+    assert [answer.index for answer in repeated.answers] == [36, 0, 27, 9, 18]
 
 
 FILE = {

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from pytest_pdserve.backends.images import Image
+from pytest_pdserve.backends.stacks.images import ProvidedImage
+from pytest_pdserve.backends.stacks.images import told_apart
 from pytest_pdserve.backends.stacks.using import system_with_stack
-from pytest_pdserve.gating.images import check_unchanged
+from pytest_pdserve.gating.images import check_images
 from pytest_pdserve.gating.sides import parse_side
 from pytest_pdserve.gating.sides import swapped_text
+from pytest_pdserve.gating.starts import rotations
 from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.correctness import outcome_of
 from pytest_pdserve.judge.gate.differences import find_differences
@@ -267,9 +270,13 @@ ALL_OTHER = ("x two", "x four", "x six")
         ((ONE_OTHER, ONE_OTHER), ("nixl",), 1, 0),
         ((ONE_OTHER, SAME), ("nixl",), 0, 0),
         ((ONE_OTHER, ONE_OTHER), ("vllm",), 0, 1),
+        ((ONE_OTHER, ONE_OTHER), ("image",), 0, 1),
         ((ALL_OTHER, ALL_OTHER), ("vllm",), 1, 0),
     ],
-    ids=["same", "router or NIXL", "once", "another vLLM", "another vLLM, from the first word"],
+    ids=[
+        *("same", "router or NIXL", "once", "another vLLM", "another image"),
+        "another vLLM, from the first word",
+    ],
 )
 def test_greedy_answers_that_differ_are_a_fault_where_arithmetic_is_the_same(
     b: tuple[tuple[str, ...], ...], components: tuple[str, ...], faults: int, notes: int
@@ -311,7 +318,6 @@ def test_answers_that_are_all_one_text_prove_little() -> None:
 def ran(**facts: dict[str, str]) -> list[MeasuredRun]:
     known = {"versions": {"vllm": "0.31.0", "torch": "2.12"}, "hardware": {"nodes": "n0"}}
     known["flags"] = {"prefill --max-num-seqs": "8"}
-    known["settings"] = {"container.image": "own"}
     merged = {group: {**known.get(group, {}), **facts.get(group, {})} for group in known}
     return [
         MeasuredRun(
@@ -338,10 +344,8 @@ def ran(**facts: dict[str, str]) -> list[MeasuredRun]:
         (("serve_args",), {"flags": {"router --policy": "random"}}, 1, 0),
         (("vllm",), {"hardware": {"nodes": "n1"}}, 1, 0),
         (("vllm",), {"hardware": {"fingerprint": "other"}}, 0, 0),
-        (("image",), {"settings": {"container.image": "next"}}, 0, 0),
         (("image",), {"versions": {"vllm": "0.32.0", "ray": "2"}}, 0, 2),
-        (("vllm",), {"settings": {"container.image": "next"}}, 1, 0),
-        (("image",), {"settings": {"container.kind": "podman"}}, 1, 0),
+        (("image",), {"hardware": {"nodes": "n1"}}, 1, 0),
     ],
 )
 def test_what_differs_beside_the_components_is_named(
@@ -528,16 +532,45 @@ def test_an_image_is_the_stack_of_a_system_in_containers(p5_efa: System) -> None
     assert system_with_stack(p5_efa, candidate.stack).container.image == "r/vllm:next"
 
 
+@pytest.mark.parametrize("text", ["current", "image:r/vllm:next"])
 def test_an_image_that_has_changed_between_starts_is_an_error(
-    make_record: Callable[..., Record],
+    text: str, p5_efa: System, make_record: Callable[..., Record]
 ) -> None:
-    cluster = {"image": "r/vllm:next", "image_digest": "sha256:a"}
-    before = [replace(make_record({"mean_itl_ms": 1.0}), cluster=cluster)]
-    check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest="sha256:a"), before)
-    check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest=""), before)
-    check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest="sha256:b"), [])
+    side = parse_side("B", text, p5_efa)
+    step = GateStep(block=0, place=0, side="B", topology="dp")
+    starts = [GateStart(step=step, folder="f", outcome=Outcome.OK, why="")]
+    record = make_record({"mean_itl_ms": 1.0})
+    runs = {"f": [replace(record, cluster={"image_digest": "sha256:a"})]}
+
+    def check(digest: str, earlier: Sequence[GateStart] = starts) -> None:
+        image, other = (Image(name="i", digest=each) for each in (digest, "sha256:other"))
+        provided = {"r/vllm:next": ProvidedImage(image=image, versions={})}
+        own = image if text == "current" else other
+        check_images([side], provided, own, starts=earlier, runs=runs)
+
+    check("sha256:a")
+    check("")
+    check("sha256:b", [])
     with pytest.raises(AllocationError, match="is now sha256:b, and was sha256:a at earlier"):
-        check_unchanged("r/vllm:next", Image(name="r/vllm:next", digest="sha256:b"), before)
+        check("sha256:b")
+
+
+def test_images_of_one_name_are_told_apart_by_their_ids() -> None:
+    own, candidate = (Image(name="nixl:latest", digest=each, id=each) for each in ("a", "b"))
+    other = Image(name="nixl:next", digest="c", id="c")
+    assert [image.name for image in told_apart([own, other])] == ["nixl:latest", "nixl:next"]
+    assert [image.name for image in told_apart([own, own])] == ["nixl:latest"] * 2
+    assert [image.name for image in told_apart([own, candidate, other])] == ["a", "b", "nixl:next"]
+    with pytest.raises(AllocationError, match="two images are called nixl:latest on the nodes"):
+        told_apart([own, replace(candidate, id="")])
+
+
+def test_nodes_are_rotated_as_often_as_there_are_blocks(p5_efa: System) -> None:
+    assert p5_efa.cluster.nodes == 4
+    assert rotations(p5_efa, 3) == (0, 1, 2)
+    assert rotations(p5_efa, 8) == (0, 1, 2, 3)
+    one_host = replace(p5_efa, cluster=replace(p5_efa.cluster, shared_host=True))
+    assert rotations(one_host, 8) == (0,)
 
 
 def stack(text: str, **fields: Any) -> Stack:

@@ -53,6 +53,10 @@ def test_no_more_combinations_are_chosen_than_asked_for() -> None:
     assert len(choose_combinations(("vllm", "vllm-router"), 99)) == 12
 
 
+def test_an_image_brings_a_router_of_its_own() -> None:
+    assert choose_combinations(("image",)) == choose_combinations(("vllm", "vllm-router"))
+
+
 def texts(*through: str, **changes: str) -> list[GreedyTexts]:
     return [
         GreedyTexts(

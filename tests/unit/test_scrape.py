@@ -54,6 +54,13 @@ def shown(*, start: float = 1.79e9, kv: float = 8.0, done: float = 40.0) -> str:
     return DECODE.format(start=start, kv=kv, done=done)
 
 
+def test_only_lines_of_counters_are_parsed() -> None:
+    others = "vllm:other{ is never parsed\nvllm:request_success_total_created 1.7e9\n"
+    with pytest.raises(ValueError, match=r"\S"):
+        parse_counters(others)  # unless there is no other line
+    assert parse_counters(others + shown()) == parse_counters(shown())
+
+
 def test_counters_are_summed_over_engines_and_reasons() -> None:
     counters = parse_counters(shown())
     assert counters.get("requests") == 41.0

@@ -10,10 +10,12 @@ from pytest_pdserve.values.gate_state import GateStart
 from pytest_pdserve.values.gate_state import Outcome
 from pytest_pdserve.values.gate_state import Side
 from pytest_pdserve.values.record import Record
+from pytest_pdserve.values.stack import IMAGE
+from pytest_pdserve.values.stack import SERVE_ARGS
 
 NOT_OF_SERVERS = frozenset({"client", "client_lateness", "figures", "foreign_requests", "nodes"})
 """Checks that fail because of the client, its machine or other users, not of the servers."""
-ARITHMETIC = frozenset({"vllm", "torch", "serve_args"})
+ARITHMETIC = frozenset({"vllm", "torch", IMAGE, SERVE_ARGS})
 """Components that may change the order of additions, so that equally likely tokens may change."""
 _CHANGED_SHARE = 0.5
 """Share of answers that begin with another word above which the order of additions is not

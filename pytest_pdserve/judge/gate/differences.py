@@ -20,8 +20,6 @@ _DEPENDENCIES = frozenset({"torch", "libfabric", "ucx", "libibverbs"})
 """Versions that change together with vLLM or NIXL."""
 _WITH_DEPENDENCIES = frozenset({"vllm", "nixl"})
 """Components whose versions determine those of :data:`_DEPENDENCIES`."""
-_OF_AN_IMAGE = frozenset({"container.image", "container.tag"})
-"""Settings that name the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +62,6 @@ def _is_declared(fact: FactDifference, components: Sequence[str]) -> bool:
     """Return whether a difference is itself one of *components*."""
     if fact.group == "versions":
         return fact.name in components
-    if fact.group == "settings" and fact.name in _OF_AN_IMAGE:
-        return IMAGE in components
     if "serve_args" not in components:
         return False
     if fact.group == "settings":
