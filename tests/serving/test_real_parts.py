@@ -75,7 +75,12 @@ def stood_up(
     topology: str, folder: Path, *, nodes: int, name: str = "local-cpu"
 ) -> Iterator[Stood]:
     system = with_model_path(load_system(name, SHIPPED))
-    system = replace(system, cluster=replace(system.cluster, nodes=nodes))
+    # An instance whose partner was killed does not end by SIGTERM.
+    system = replace(
+        system,
+        cluster=replace(system.cluster, nodes=nodes),
+        limits=replace(system.limits, stop_s=5.0),
+    )
     store = RunStore(folder=folder, session=SESSION)
     asked = Request(folder=folder / "local", progress=lambda _: None)
     with (

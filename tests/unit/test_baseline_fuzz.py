@@ -212,6 +212,7 @@ def test_no_change_of_the_file_lets_a_bad_run_pass(
     must_fail_a_bad_run(tmp_path, p5_efa, changed(*changes), bad, cell=CELL)
 
 
+@pytest.mark.slow
 @FILE
 @given(changes_of(OLD_2, CELL))
 def test_no_change_of_a_file_of_version_2_lets_a_bad_run_pass(
