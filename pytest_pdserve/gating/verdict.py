@@ -15,6 +15,7 @@ from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.steps import GateEnd
 from pytest_pdserve.judge.gate.steps import GateProgress
 from pytest_pdserve.judge.gate.steps import values_of
+from pytest_pdserve.results.gate import STATE_FILE
 from pytest_pdserve.values.gate import MAX_BLOCKS
 from pytest_pdserve.values.gate import Attribution
 from pytest_pdserve.values.gate import GatedStack
@@ -26,6 +27,9 @@ from pytest_pdserve.values.gate_state import Outcome
 from pytest_pdserve.values.metrics import METRICS
 from pytest_pdserve.values.phases import duration_text
 from pytest_pdserve.values.record import Record
+
+_SHOWN_PACKAGES = 8
+"""Maximum packages that a note names."""
 
 
 def result_of(
@@ -89,13 +93,25 @@ def _notes(run: GateRun, found: GateProgress) -> Iterator[str]:
     for each in run.differences.brought:
         yield f"came with the stacks: {each}"
     if packages := run.state.packages:
-        yield f"{len(packages)} other packages of the environments differ: {'; '.join(packages)}"
+        yield packages_note(packages)
     yield from judge_answers(run.own_starts, run.request.components).notes
     yield from _failed_once(run.own_starts)
     yield from _unproven([r for s in run.own_starts for r in run.runs[s.folder]])
     if found.judgement is not None:
         for topology, workload in found.judgement.without_metrics:
             yield f"{topology} {workload}: no run has a gated metric, so it was not compared"
+
+
+def packages_note(packages: Sequence[str]) -> str:
+    """Return a note on packages that differ between the environments.
+
+    :param packages: e.g. ``numpy: 1.26 with A, 2.0 with B``; those that both have are shown first.
+    """
+    ordered = sorted(packages, key=lambda line: " none with " in line)
+    more = len(ordered) - _SHOWN_PACKAGES
+    rest = f"; and {more} more, see packages in {STATE_FILE}" if more > 0 else ""
+    shown = "; ".join(ordered[:_SHOWN_PACKAGES])
+    return f"{len(ordered)} other packages of the environments differ: {shown}{rest}"
 
 
 def _failed_once(starts: Sequence[GateStart]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pytest_pdserve.gating.images import check_images
 from pytest_pdserve.gating.sides import parse_side
 from pytest_pdserve.gating.sides import swapped_text
 from pytest_pdserve.gating.starts import rotations
+from pytest_pdserve.gating.verdict import packages_note
 from pytest_pdserve.judge.gate.correctness import judge_answers
 from pytest_pdserve.judge.gate.correctness import outcome_of
 from pytest_pdserve.judge.gate.differences import find_differences
@@ -353,6 +354,18 @@ def test_what_differs_beside_the_components_is_named(
 ) -> None:
     said = find_differences(ran(), ran(**facts), components)
     assert (len(said.undeclared), len(said.brought)) == (undeclared, brought)
+
+
+def test_packages_that_both_environments_have_are_named_first() -> None:
+    tools = [f"tool{number}: none with A, 1 with B" for number in range(9)]
+    note = packages_note([*tools, "transformers: 5.17 with A, 5.19 with B"])
+    assert note.startswith(
+        "10 other packages of the environments differ: transformers: 5.17 with A, 5.19 with B; tool0"
+    )
+    assert note.endswith(
+        "tool6: none with A, 1 with B; and 2 more, see packages in gate-state.json"
+    )
+    assert packages_note(tools[:1]).endswith(" differ: tool0: none with A, 1 with B")
 
 
 def test_an_undeclared_difference_has_both_values() -> None:
