@@ -359,12 +359,9 @@ def test_what_differs_beside_the_components_is_named(
 def test_packages_that_both_environments_have_are_named_first() -> None:
     tools = [f"tool{number}: none with A, 1 with B" for number in range(9)]
     note = packages_note([*tools, "transformers: 5.17 with A, 5.19 with B"])
-    assert note.startswith(
-        "10 other packages of the environments differ: transformers: 5.17 with A, 5.19 with B; tool0"
-    )
-    assert note.endswith(
-        "tool6: none with A, 1 with B; and 2 more, see packages in gate-state.json"
-    )
+    first = "transformers: 5.17 with A, 5.19 with B; tool0"
+    assert note.startswith(f"10 other packages of the environments differ: {first}")
+    assert note.endswith(": none with A, 1 with B; and 2 more, see packages in gate-state.json")
     assert packages_note(tools[:1]).endswith(" differ: tool0: none with A, 1 with B")
 
 
