@@ -26,7 +26,7 @@ def test_one(name):
 """
 
 
-@pytest.mark.quick_cases(2)
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("names", "code", "said"),
     [

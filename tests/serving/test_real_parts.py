@@ -226,7 +226,7 @@ def test_a_decode_instance_killed_in_a_cell_is_named(pd: Stood) -> None:
     pid = decode.process.pid
     assert pid is not None
     long = replace(WORKLOAD, output_len=256, num_prompts=64)
-    killer = threading.Timer(12.0, os.kill, (pid, signal.SIGKILL))
+    killer = threading.Timer(8.0, os.kill, (pid, signal.SIGKILL))
     killer.start()
     try:
         with pytest.raises(LaunchError, match=r"decode\[0\] on local1 was ended by signal 9"):

@@ -14,7 +14,7 @@ from pytest_pdserve.results.folders import SHIPPED
 from pytest_pdserve.simulation.constants import fitted
 
 # What is fitted once is asked by all tests here.
-pytestmark = pytest.mark.xdist_group("simulation-fit")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulation-fit")]
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fit_simulation.py"
 
 
@@ -38,7 +38,6 @@ def simulated(script: Any) -> Any:
     return script.simulate_sweep(load_system("simulated", SHIPPED), fitted())
 
 
-@pytest.mark.slow
 def test_half_of_the_160_values_are_within_5_percent(figures: Any, simulated: Any) -> None:
     errors = [abs(simulated[key] / figures[key] - 1) for key in figures]
     assert len(errors) == 160
