@@ -71,3 +71,16 @@ def test_a_slow_node_is_replaced_and_both_stacks_run_on_the_others(
     records = [json.loads(path.read_text()) for path in folder.rglob("*.record.json")]
     assert {tuple(record["nodes"]) for record in records} == {("local0", "local2")}
     assert {tuple(record["cluster"]["excluded"]) for record in records} == {("local1",)}
+
+
+def test_a_node_that_another_topology_needs_is_not_excluded(
+    house: House, nodes: Callable[..., None]
+) -> None:
+    nodes(nodes=3)
+    words = ("--system", "stub", "--topology", "dp,1p1d", "--baseline", "current")
+    assert run_gate(*words, *CANDIDATE) == ExitCode.ERROR
+    (folder,) = gates(house.runs)
+    error = result_in(folder).error
+    assert error is not None
+    assert error.startswith("slow before any model is loaded: 1 of 1 pairs; cannot run: 1p1d")
+    assert state_in(folder).starts == ()
