@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_pdserve.backends.registry import backend_of
 from pytest_pdserve.gating.request import GateRequest
 from pytest_pdserve.gating.starts import StartContext
 from pytest_pdserve.gating.starts import rotations
@@ -29,11 +28,10 @@ def check_pairs(
     :raises ConfigError: if there is neither a floor nor a baseline of transfers.
     :raises TransferError: if a pair is too slow, and no spare node can take its place.
     """
-    system, backend = request.system, backend_of(request.system)
+    system = request.system
     topologies = tuple(Topology.parse(each.topology) for each in request.cells)
-    starts_servers = backend.starts_servers and backend.deployer is None
     moving = any(topology.disaggregated for topology in topologies)
-    if not (system.transfer.preflight and starts_servers and moving):
+    if not (system.transfer.preflight and moving):
         return
     digest = fingerprint(held.allocation.describe_nodes(), system)
     baseline = load_transfer_baseline(system, rootdir, digest, user_state)

@@ -15,6 +15,8 @@ class Command:
 
     name: str
     """Name of the process, e.g. ``decode[1]`` or ``router``."""
+    role: str = ""
+    """Role of a server: that of an instance, or ``router``; empty for other commands."""
     node: str
     """Node that runs it."""
     argv: tuple[str, ...]

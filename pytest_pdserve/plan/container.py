@@ -79,7 +79,7 @@ class Containment:
                 command,
                 self.spec,
                 host=self.hosts[command.node],
-                image=self.images.get(command.name.partition("[")[0], self.image),
+                image=self.images.get(command.role, self.image),
                 run_id=self.run_id,
                 shared=self.shared,
             )

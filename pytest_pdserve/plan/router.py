@@ -64,6 +64,7 @@ def router_command(
     argv += system.router.args
     return Command(
         name="router",
+        role="router",
         node=placement.head,
         argv=tuple(argv),
         secrets=(API_KEY_VARIABLE,),

@@ -72,6 +72,7 @@ def _instance_command(
     env |= system.role_env(instance.role.name)
     return Command(
         name=instance.name,
+        role=instance.role.name,
         node=instance.node,
         argv=tuple(argv),
         env=tuple(env.items()),

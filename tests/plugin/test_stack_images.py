@@ -32,7 +32,8 @@ if words[-1].endswith("versions.py"):
     print(json.dumps({"vllm": vllm, "nixl": "1.5.1", "vllm-router": "0.1.17"}))
     sys.exit(0)
 os.execvp("""
-"""What the stand-in does in a container: other images have another vLLM, one serves wrongly."""
+"""Replaces the end of the stand-in: vLLM's version depends on the image, and ``nixl:wrong`` returns
+wrong text."""
 
 
 @pytest.fixture

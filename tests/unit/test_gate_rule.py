@@ -596,10 +596,10 @@ def test_a_step_that_took_5_percent_longer_on_a_gpu_is_no_go() -> None:
 
 
 def test_a_stack_against_itself_on_a_gpu_is_no_worse_or_undecided() -> None:
-    said = judge_gate(h200_gate("equal"), POLICY)
-    assert said.verdict is None
-    states = {each.metric: each.state for each in said.evidence}
+    judgement = judge_gate(h200_gate("equal"), POLICY)
+    assert judgement.verdict is None
+    states = {metric.metric: metric.state for metric in judgement.evidence}
     undecided = {metric for metric, state in states.items() if state is MetricState.UNDECIDED}
     assert undecided == {"mean_itl_ms", "mean_tpot_ms"}
     assert {states[metric] for metric in states.keys() - undecided} == {MetricState.GOOD}
-    assert {each.blocks_against for each in said.evidence} == {0}
+    assert {metric.blocks_against for metric in judgement.evidence} == {0}
